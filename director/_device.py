@@ -1,0 +1,79 @@
+"""A device: the frozen identity of a GPU, a MIG slice or a stand-in. Nothing here changes after it is made."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+DeviceKind: TypeAlias = Literal["cuda", "cpu", "simulated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU, MIG slice or stand-in that jobs run on.
+
+    ``str(device)`` is what frameworks take: ``"cuda:0"`` for a GPU, ``"cpu"`` for everything else.
+
+    Args:
+        index: Position in this process's own order; for a GPU the CUDA ordinal.
+        uuid: The identity. NVML index, CUDA ordinal and PCI order may all differ; the UUID never does.
+        name: For people, such as ``"NVIDIA H100 80GB HBM3"`` or ``"cpu:0"``.
+        kind: ``"cuda"``, ``"cpu"`` or ``"simulated"``.
+        total_memory: Bytes of device memory, `None` where unknown.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    kind: DeviceKind
+    total_memory: int | None = None
+
+    def __str__(self) -> str:
+        return f"cuda:{self.index}" if self.kind == "cuda" else "cpu"
+
+    @property
+    def label(self) -> str:
+        """Short unique name for tables and logs: ``"cuda:0"``, ``"cpu:1"``, ``"simulated:2"``."""
+        return f"{self.kind}:{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedDevice(Device):
+    """A device that only passes time: for tests and demonstrations on machines without GPUs.
+
+    Args:
+        speed: How much faster than 1.0 this device works through `work`.
+    """
+
+    speed: float = 1.0
+
+    def work(self, seconds: float) -> None:
+        """Occupy the calling thread as a kernel of `seconds` on a device of speed 1.0 would; releases the GIL."""
+        time.sleep(seconds / self.speed)
+
+
+def cpu_devices(count: int = 1) -> list[Device]:
+    """`count` stand-ins that run jobs on CPU threads."""
+    return [Device(i, f"CPU-{i}", f"cpu:{i}", "cpu") for i in range(count)]
+
+
+def simulated_devices(count: int, *, speed: float | list[float] = 1.0, memory: int | None = None) -> list[SimulatedDevice]:
+    """Devices for tests and demonstrations without GPUs.
+
+    Args:
+        count: How many, at least 1.
+        speed: Relative speed of `SimulatedDevice.work`, one for all or one for each.
+        memory: Bytes of memory that each pretends to have.
+
+    Raises:
+        ValueError: `count` is below 1, a speed is not positive, or there is not one speed for each device.
+    """
+    speeds = list(speed) if isinstance(speed, (list, tuple)) else [speed] * count
+    if count < 1:
+        raise ValueError(f"at least one device is needed, not {count}")
+    if len(speeds) != count:
+        raise ValueError(f"{count} devices need {count} speeds, not {len(speeds)}")
+    if any(s <= 0 for s in speeds):
+        raise ValueError(f"a speed must be positive: {speeds}")
+    return [SimulatedDevice(i, f"SIM-{i}", f"simulated:{i}", "simulated", memory, s) for i, s in enumerate(speeds)]
