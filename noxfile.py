@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Everything a developer runs, each in an environment of its own.
+
+With nothing but Python and a network::
+
+    python3 noxfile.py              # ruff, mypy and the tests
+    python3 noxfile.py -s demo      # the demonstration
+    python3 noxfile.py -l           # what else there is
+
+Run as a script, this file first installs nox into ``.nox/bootstrap`` and hands over to it; with a nox of your own,
+plain ``nox`` does the same. Nothing outside ``.nox`` is touched, so a Python that its distribution manages (PEP 668)
+is fine. After the first run no network is needed. To start afresh, delete ``.nox``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from subprocess import CalledProcessError, run
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+HERE = Path(__file__).resolve().parent
+ENVIRONMENTS = HERE / ".nox"
+NOX = "nox>=2025.5.1"
+
+
+class Stamp:
+    """The file in an environment that says what it was made from; written last, so only a whole one has it."""
+
+    def __init__(self, environment: Path, *made_from: str) -> None:
+        self.path = environment / "made-from.txt"
+        self.text = "\n".join([str(HERE), *made_from])  # an environment holds absolute paths: moved means stale
+
+    def __bool__(self) -> bool:
+        return self.path.is_file() and self.path.read_text() == self.text
+
+    def write(self) -> None:
+        self.path.write_text(self.text)
+
+
+# As a script: the standard library alone, until nox is there.
+
+
+def bootstrap() -> None:
+    """Install nox unless that is done, then become it."""
+    import os
+
+    if sys.version_info < (3, 11):  # noqa: UP036 - an older Python has to be told
+        sys.exit(f"director needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}.")
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    wait_for_others(ENVIRONMENTS)
+    home = ENVIRONMENTS / "bootstrap"
+    stamp = Stamp(home, NOX, sys.base_prefix, sys.version)
+    if not stamp:
+        print(f"Setting up {home} (the first time only) ...", file=sys.stderr, flush=True)
+        discard(ENVIRONMENTS.glob("*/"))  # another Python's environments are of no use to this one
+        install_nox(home)
+        stamp.write()
+    discard(home for home in ENVIRONMENTS.glob("*/") if not Stamp(home).path.exists())  # left by a run that was cut off
+    python = str(home / "bin" / "python")
+    os.execv(python, [python, "-m", "nox", "-f", str(HERE / "noxfile.py"), *sys.argv[1:]])
+
+
+def wait_for_others(folder: Path) -> None:
+    """Hold `folder` for this process and the nox it becomes: two runs must not install into one environment."""
+    import fcntl
+    import os
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.set_inheritable(descriptor, True)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"Another run uses {folder}; waiting for it to end ...", file=sys.stderr, flush=True)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def discard(folders: Iterable[Path]) -> None:
+    import shutil
+
+    for folder in list(folders):
+        shutil.rmtree(folder)
+
+
+def install_nox(home: Path) -> None:
+    """Make a virtual environment with nox in it, by this Python's own ensurepip or else by this Python's own pip."""
+    import venv
+    from importlib.util import find_spec
+
+    python = str(home / "bin" / "python")
+    try:
+        venv.create(home, with_pip=True, symlinks=True)
+        pip = [python, "-m", "pip"]
+    except CalledProcessError:  # Debian without python3-venv: the module venv is there, ensurepip is not
+        if find_spec("pip") is None:
+            sys.exit(f"{sys.executable} has neither ensurepip nor pip. On Debian or Ubuntu: apt install python3-venv")
+        venv.create(home, with_pip=False, symlinks=True, clear=True)
+        pip = [sys.executable, "-m", "pip", "--python", python]
+    try:
+        run([*pip, "install", "--quiet", "--disable-pip-version-check", NOX], check=True)
+    except CalledProcessError as failure:
+        sys.exit(f"Installing {NOX} failed (exit status {failure.returncode}); pip says above why. Is there a network?")
+
+
+if __name__ == "__main__":
+    bootstrap()
+
+
+# As nox's own file.
+
+import nox  # noqa: E402
+
+nox.needs_version = NOX.removeprefix("nox")
+nox.options.default_venv_backend = "virtualenv"  # carries its own pip, so ensurepip isn't needed here either
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = False
+PYPROJECT = HERE / "pyproject.toml"
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+
+
+def set_up(session: nox.Session, package: str, *groups: str) -> None:
+    """Install `package` and dependency groups (PEP 735), unless that is done and `pyproject.toml` is as it was then."""
+    stamp = Stamp(Path(session.virtualenv.location), package, *groups, PYPROJECT.read_text())
+    if stamp:
+        return
+    stamp.path.unlink(missing_ok=True)
+    project = nox.project.load_toml(PYPROJECT)
+    session.install("-e", package, *nox.project.dependency_groups(project, *groups))
+    stamp.write()
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: style, likely mistakes, layout."""
+    set_up(session, ".", "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, and the typing tests below tests/typing."""
+    set_up(session, ".[cli]", "types")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests with coverage; arguments after -- go to pytest, without coverage then."""
+    set_up(session, ".[all]", "test")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    measured = {"COVERAGE_FILE": str(Path(session.create_tmp(), "coverage"))}
+    session.run("coverage", "erase", env=measured)
+    session.run("coverage", "run", "-m", "pytest", env=measured)
+    session.run("coverage", "combine", "--quiet", env=measured)
+    session.run("coverage", "report", env=measured)
+
+
+@nox.session(python=PYTHONS, default=False)
+def matrix(session: nox.Session) -> None:
+    """The tests on each supported Python that this machine has."""
+    set_up(session, ".[all]", "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(default=False)
+def demo(session: nox.Session) -> None:
+    """The demonstration; arguments after -- go to it."""
+    set_up(session, ".[demo]")
+    session.run("director", "demo", *session.posargs)
