@@ -15,8 +15,9 @@ is fine. After the first run no network is needed. To start afresh, delete ``.no
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from subprocess import CalledProcessError, run
+from subprocess import run
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -86,23 +87,20 @@ def discard(folders: Iterable[Path]) -> None:
 
 
 def install_nox(home: Path) -> None:
-    """Make a virtual environment with nox in it, by this Python's own ensurepip or else by this Python's own pip."""
+    """Make a virtual environment with nox in it, by its own pip or else by that of the Python that runs this."""
     import venv
-    from importlib.util import find_spec
 
+    venv.create(home, symlinks=True)
     python = str(home / "bin" / "python")
-    try:
-        venv.create(home, with_pip=True, symlinks=True)
+    # Not `with_pip=True`: where Debian's python3-venv is missing, that prints advice and exits.
+    if run([python, "-Im", "ensurepip"], capture_output=True).returncode == 0:
         pip = [python, "-m", "pip"]
-    except CalledProcessError:  # Debian without python3-venv: the module venv is there, ensurepip is not
-        if find_spec("pip") is None:
-            sys.exit(f"{sys.executable} has neither ensurepip nor pip. On Debian or Ubuntu: apt install python3-venv")
-        venv.create(home, with_pip=False, symlinks=True, clear=True)
+    elif find_spec("pip"):
         pip = [sys.executable, "-m", "pip", "--python", python]
-    try:
-        run([*pip, "install", "--quiet", "--disable-pip-version-check", NOX], check=True)
-    except CalledProcessError as failure:
-        sys.exit(f"Installing {NOX} failed (exit status {failure.returncode}); pip says above why. Is there a network?")
+    else:
+        sys.exit(f"{sys.executable} has neither ensurepip nor pip. On Debian or Ubuntu: apt install python3-venv")
+    if run([*pip, "install", "--quiet", "--disable-pip-version-check", NOX]).returncode != 0:
+        sys.exit(f"Installing {NOX} failed; pip says above why. Is there a network?")
 
 
 if __name__ == "__main__":
@@ -121,21 +119,21 @@ PYPROJECT = HERE / "pyproject.toml"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
 
-def set_up(session: nox.Session, package: str, *groups: str) -> None:
-    """Install `package` and dependency groups (PEP 735), unless that is done and `pyproject.toml` is as it was then."""
-    stamp = Stamp(Path(session.virtualenv.location), package, *groups, PYPROJECT.read_text())
+def set_up(session: nox.Session, *requirements: str, group: str | None = None) -> None:
+    """Install `requirements` and a dependency group (PEP 735), unless nothing has changed since that was done."""
+    stamp = Stamp(Path(session.virtualenv.location), *requirements, group or "", PYPROJECT.read_text())
     if stamp:
         return
     stamp.path.unlink(missing_ok=True)
     project = nox.project.load_toml(PYPROJECT)
-    session.install("-e", package, *nox.project.dependency_groups(project, *groups))
+    session.install(*requirements, *(nox.project.dependency_groups(project, group) if group else ()))
     stamp.write()
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: style, likely mistakes, layout."""
-    set_up(session, ".", "lint")
+    set_up(session, group="lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
 
@@ -143,14 +141,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict, and the typing tests below tests/typing."""
-    set_up(session, ".[cli]", "types")
+    set_up(session, "-e", ".[cli]", group="types")
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """The tests with coverage; arguments after -- go to pytest, without coverage then."""
-    set_up(session, ".[all]", "test")
+    set_up(session, "-e", ".[all]", group="test")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -164,12 +162,12 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=PYTHONS, default=False)
 def matrix(session: nox.Session) -> None:
     """The tests on each supported Python that this machine has."""
-    set_up(session, ".[all]", "test")
+    set_up(session, "-e", ".[all]", group="test")
     session.run("pytest", *session.posargs)
 
 
 @nox.session(default=False)
 def demo(session: nox.Session) -> None:
     """The demonstration; arguments after -- go to it."""
-    set_up(session, ".[demo]")
+    set_up(session, "-e", ".[demo]")
     session.run("director", "demo", *session.posargs)

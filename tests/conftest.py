@@ -1,0 +1,53 @@
+"""Rules that every test is under; the hang guard and "warnings are errors" are in pyproject.toml."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from harness.leaks import tasks_left, threads_left
+from harness.sim_loop import SimLoop
+from hypothesis import settings
+from pytest_asyncio import is_async_test
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+pytest_plugins = ["pytester"]
+
+# No deadlines: a shared machine is slow now and then. In CI the same examples every time, elsewhere new ones.
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """`@pytest.mark.sim`: on virtual time. `@pytest.mark.every_loop`: on asyncio's own loop and on uvloop."""
+    if item.get_closest_marker("sim"):
+        return {"sim": SimLoop}
+    if item.get_closest_marker("every_loop"):
+        import uvloop
+
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a Director's threads running, or tasks on its loop."""
+    before = set(threading.enumerate())
+    if is_async_test(request.node):
+        request.getfixturevalue("no_tasks_left_behind")
+    yield
+    if left := threads_left(before):
+        pytest.fail(left, pytrace=False)
+
+
+@pytest.fixture
+async def no_tasks_left_behind() -> AsyncIterator[None]:
+    yield
+    if left := await tasks_left():
+        pytest.fail(left, pytrace=False)
