@@ -1,0 +1,143 @@
+"""Ask CUDA itself which devices this process would see, in a process that is thrown away.
+
+Only CUDA knows its own order of devices and what `CUDA_VISIBLE_DEVICES` does on this driver. But to initialise it here
+would freeze the mask, break later forks and may take memory on a GPU; even its library is never loaded here.
+"""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from director.errors import DiscoveryError
+
+_MARK = "director-cuda "  # as in _cuda_probe
+_NO_DEVICE = 100
+_STUB_LIBRARY = 34  # the toolkit's file to link against, in place of a driver
+_MEANINGS = {
+    3: "not initialised: the driver is shutting down",
+    46: "device busy or unavailable: another process has it in exclusive mode",
+    101: "invalid device: look at CUDA_VISIBLE_DEVICES",
+    802: "system not ready: on machines with NVSwitch start nvidia-fabricmanager",
+    803: "driver and library differ in version: reboot, or take an old libcuda.so.1 out of LD_LIBRARY_PATH",
+    804: "this GPU can't use forward compatibility: take the cuda-compat directory out of LD_LIBRARY_PATH",
+    805: "no connection to the MPS server: start it, or unset CUDA_MPS_PIPE_DIRECTORY",
+    999: "unknown error: reload the nvidia_uvm module, or restart the container",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CudaDevice:
+    """A device as CUDA lists it; its position in the list is its ordinal.
+
+    Args:
+        digits: The 32 hexadecimal digits of its UUID; of the slice's, if it is one.
+        name: The product name.
+        total_memory: Bytes.
+    """
+
+    digits: str
+    name: str
+    total_memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """CUDA could not be asked.
+
+    Args:
+        reason: Why.
+        installed: Whether there is a CUDA driver library at all.
+    """
+
+    reason: str
+    installed: bool
+
+
+CudaAnswer: TypeAlias = tuple[CudaDevice, ...] | NoAnswer
+
+
+def ask_cuda(timeout: float) -> CudaAnswer:
+    """The devices that CUDA shows under the present environment, in its order. Blocks.
+
+    Args:
+        timeout: Seconds to wait. The driver may hang when a GPU has died.
+
+    Raises:
+        DiscoveryError: CUDA was asked and answered with an error.
+    """
+    if getattr(sys, "frozen", False) or not sys.executable:
+        return NoAnswer("this program is no plain Python that could start another one", installed=True)
+    try:
+        child = _start()
+    except OSError as error:
+        return NoAnswer(f"no process could be started ({error})", installed=True)
+    try:
+        output, complaint = child.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return NoAnswer(f"CUDA did not answer within {timeout:g} s", installed=True)
+    finally:
+        _abandon(child)
+    return _read(output, complaint, child.returncode)
+
+
+def _start() -> subprocess.Popen[str]:
+    probe = pkgutil.get_data("director", "_cuda_probe.py") or b""
+    return subprocess.Popen(  # noqa: S603 (our own interpreter and source)
+        [sys.executable, "-I", "-S", "-c", probe.decode()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
+def _abandon(child: subprocess.Popen[str]) -> None:
+    """Let go of a child that may be stuck in the kernel, where a kill only works once the driver lets go of it."""
+    for pipe in (child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()
+    if child.returncode is None:
+        child.kill()
+        threading.Thread(target=child.wait, name="director-reaper", daemon=True).start()
+
+
+def _read(output: str, complaint: str, exitcode: int) -> CudaAnswer:
+    try:
+        line = next(line for line in output.splitlines() if line.startswith(_MARK))
+        return _understand(json.loads(line.removeprefix(_MARK)))
+    except (StopIteration, KeyError, TypeError, ValueError):
+        last_words = "".join(f": {line}" for line in complaint.splitlines()[-1:])
+        return NoAnswer(f"the process that asked CUDA gave no sense (exit code {exitcode}){last_words}", installed=True)
+
+
+def _understand(answer: dict[str, Any]) -> CudaAnswer:
+    if "unloadable" in answer:
+        return NoAnswer(f"CUDA's library can't be loaded ({answer['unloadable']})", installed=False)
+    if "code" in answer:
+        return _refusal(answer["function"], answer["code"])
+    devices = tuple(_device(**found) for found in answer["devices"])
+    if len({device.digits for device in devices}) < len(devices):
+        raise ValueError("several devices with one UUID")
+    return devices
+
+
+def _refusal(function: str, code: int) -> CudaAnswer:
+    if code == _NO_DEVICE:
+        return ()
+    if code == _STUB_LIBRARY:
+        return NoAnswer("libcuda.so.1 is the stub of a CUDA toolkit, not a driver", installed=False)
+    meaning = _MEANINGS.get(code, "see what `nvidia-smi` and `dmesg` say")
+    raise DiscoveryError(f"CUDA can't be used: {function} answers {code} ({meaning}).")
+
+
+def _device(uuid: str, name: str, memory: int) -> CudaDevice:
+    if len(bytes.fromhex(uuid)) != 16:
+        raise ValueError(f"no UUID: {uuid!r}")
+    return CudaDevice(uuid, str(name), int(memory))

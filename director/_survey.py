@@ -1,0 +1,116 @@
+"""A survey: what NVML and CUDA each say of this machine's GPUs, and the devices that follow. No state.
+
+CUDA says which devices this process sees and in what order, NVML what they are; the UUID joins them. Where CUDA can't
+be asked, the mask is worked out from NVML's list.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+from director._cuda import CudaAnswer, CudaDevice, NoAnswer, ask_cuda
+from director._device import Device
+from director._gpu import Inventory, Unit, gpu_uuid, hex_digits
+from director._mask import visible_units
+from director._nvml import take_inventory, within
+
+NVML_TIMEOUT = 60.0  # seconds; without persistence mode the first look takes seconds for each GPU
+CUDA_TIMEOUT = 60.0
+
+_log = logging.getLogger("director")
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was found, and from what.
+
+    Args:
+        mask: `CUDA_VISIBLE_DEVICES`, `None` if unset.
+        order: `CUDA_DEVICE_ORDER`, `None` if unset.
+        inventory: What NVML lists.
+        cuda: What CUDA answered.
+        devices: The devices of this process, in the order of their CUDA ordinals.
+    """
+
+    mask: str | None
+    order: str | None
+    inventory: Inventory
+    cuda: CudaAnswer
+    devices: tuple[Device, ...]
+
+    @property
+    def absence(self) -> str:
+        """Why there are no devices, where there are none."""
+        why = self._why_none()
+        return f"{why}; {self.cuda.reason}" if isinstance(self.cuda, NoAnswer) and self.cuda.installed else why
+
+    def _why_none(self) -> str:
+        there = self.inventory
+        if there.absence is not None:
+            return there.absence
+        if there.gpus and self.mask is not None:
+            return f"CUDA_VISIBLE_DEVICES={self.mask!r} selects none of the GPUs, of which there are {len(there.gpus)}"
+        if there.gpus:
+            return f"CUDA shows none of the GPUs, of which NVML lists {len(there.gpus)}"
+        if there.lost:
+            return f"GPU {there.lost[0].index} can't be used ({there.lost[0].reason})"
+        if there.hidden:
+            return "this process has no permission for any GPU"
+        return "the NVIDIA driver knows of no GPU"
+
+
+def take_survey(*, nvml_timeout: float = NVML_TIMEOUT, cuda_timeout: float = CUDA_TIMEOUT) -> Survey:
+    """Look at the machine's GPUs. Blocks for a second or so where they are well.
+
+    Args:
+        nvml_timeout: Seconds to wait for NVML.
+        cuda_timeout: Seconds to wait for CUDA.
+
+    Raises:
+        DiscoveryError: They can't be listed; the message names cause and remedy.
+    """
+    mask, order = mask_and_order()
+    inventory = within(nvml_timeout, take_inventory)
+    _tell_of_loss(inventory)
+    cuda = ask_cuda(cuda_timeout) if inventory.loaded else NoAnswer("CUDA needs the driver", installed=False)
+    if isinstance(cuda, NoAnswer):
+        _tell_of_silence(inventory, cuda)
+        devices = tuple(_from_nvml(*found) for found in enumerate(visible_units(inventory, mask, order)))
+    else:
+        devices = _join(cuda, inventory)
+    return Survey(mask, order, inventory, cuda, devices)
+
+
+def mask_and_order() -> tuple[str | None, str | None]:
+    """The two variables that decide which devices CUDA shows, and in which order."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER")
+
+
+def _tell_of_loss(inventory: Inventory) -> None:
+    for gpu in inventory.lost:
+        _log.warning("GPU %d (NVML index) is there and can't be used: NVML answers %r.", gpu.index, gpu.reason)
+    if inventory.hidden:
+        _log.info("This process has no permission for the GPUs with NVML index %s.", inventory.hidden)
+
+
+def _tell_of_silence(inventory: Inventory, silence: NoAnswer) -> None:
+    if inventory.gpus:
+        _log.warning("The order of the GPUs comes from NVML and the mask alone, for %s.", silence.reason)
+
+
+def _from_nvml(ordinal: int, unit: Unit) -> Device:
+    return Device(ordinal, unit.uuid, unit.name, "cuda", unit.total_memory)
+
+
+def _join(cuda: tuple[CudaDevice, ...], inventory: Inventory) -> tuple[Device, ...]:
+    known = {hex_digits(unit.uuid): unit for unit in inventory.units}
+    return tuple(_from_cuda(ordinal, found, known.get(found.digits)) for ordinal, found in enumerate(cuda))
+
+
+def _from_cuda(ordinal: int, found: CudaDevice, unit: Unit | None) -> Device:
+    """A device that CUDA shows, with what NVML knows of it; one that NVML doesn't know stays as CUDA describes it."""
+    if unit is None:
+        return Device(ordinal, gpu_uuid(found.digits), found.name, "cuda", found.total_memory)
+    return Device(ordinal, unit.uuid, unit.name, "cuda", unit.total_memory or found.total_memory)
