@@ -1,0 +1,38 @@
+"""Fair turns: every contender does the same piece of work in every round, and nobody is always first."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+T = TypeVar("T")
+
+
+class Effort(Enum):
+    """How much work an experiment does."""
+
+    FULL = "full"
+    QUICK = "quick"
+
+    def pick(self, full: T, quick: T) -> T:
+        """`full` in a full run, `quick` in a quick one."""
+        return full if self is Effort.FULL else quick
+
+
+def turns(contenders: Sequence[T], rounds: int) -> Iterator[T]:
+    """Each contender once a round, the order rotated by one from round to round, garbage collected before each turn.
+
+    The collector stays on during the work: what a design leaves to it is part of its cost.
+    """
+    for number in range(rounds):
+        first = number % len(contenders)
+        for contender in (*contenders[first:], *contenders[:first]):
+            gc.collect()
+            yield contender
+            sys.stderr.write(".")  # progress: a dot for each turn
+            sys.stderr.flush()

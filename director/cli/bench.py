@@ -1,0 +1,62 @@
+"""`director bench`: every contender on the same work, and the goals beside what was measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace, _SubParsersAction
+
+    from director._bench.catalog import Experiment
+
+DESCRIPTION = """\
+Measure what it costs to run blocking jobs from asyncio, by a Director and by what people use without one. Contenders
+take turns on the same work, so the ratios are comparable where the times depend on the machine. Let nothing else run
+meanwhile. A full run takes about ten minutes, a quick one less than one."""
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    """Add the command to those of `director`."""
+    parser = subparsers.add_parser(
+        "bench", help="measure a Director beside what people use without one", description=DESCRIPTION
+    )
+    parser.add_argument("--quick", action="store_true", help="less of everything, for a first impression")
+    parser.add_argument("--only", action="append", metavar="NAME", default=[], help="this experiment; may be repeated")
+    parser.add_argument("--json", action="store_true", help="every sample as one JSON document")
+    parser.add_argument("--guard", action="store_true", help="exit with status 1 where a ratio is three times the goal")
+    parser.add_argument("--list", action="store_true", help="name the experiments and run none")
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """Run the experiments; results go to stdout, progress to stderr.
+
+    Returns:
+        0 when all experiments ran, whatever they measured; 1 when one died, or with `--guard` where a goal is missed
+        grossly; 2 for an unknown name.
+    """
+    from director._bench.apart import ExperimentDied
+    from director._bench.suite import by_name
+
+    try:
+        experiments = by_name(args.only)
+        if args.list:
+            width = max(len(experiment.name) for experiment in experiments)
+            print("\n".join(f"{experiment.name.ljust(width)}  {experiment.question}" for experiment in experiments))
+            return 0
+        return _measure_and_print(args, experiments)
+    except (ValueError, ExperimentDied) as error:
+        print(f"director bench: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+
+
+def _measure_and_print(args: Namespace, experiments: list[Experiment]) -> int:
+    from director._bench.report import document, text
+    from director._bench.rounds import Effort
+    from director._bench.suite import run_suite
+
+    outcome = run_suite(experiments, Effort.QUICK if args.quick else Effort.FULL)
+    print(json.dumps(document(outcome), indent=2, ensure_ascii=False) if args.json else text(outcome))
+    return 1 if args.guard and any(verdict.gross for verdict in outcome.verdicts) else 0

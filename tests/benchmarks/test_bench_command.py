@@ -1,0 +1,83 @@
+"""`director bench`, apart from what it measures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from director._bench import catalog, suite
+from director._bench.contenders import DIRECTOR, POOL
+from director._bench.rounds import Effort
+from director._bench.sheet import Sheet
+from director.cli import bench
+
+
+def measure(effort: Effort) -> Sheet:
+    """An experiment without an experiment."""
+    sheet = Sheet()
+    sheet.add(POOL.name, "gather", "µs", 10.0)
+    sheet.add(DIRECTOR.name, "gather", "µs", effort.pick(3.0, 30.0))
+    return sheet
+
+
+@pytest.fixture(autouse=True)
+def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One made-up experiment instead of the real ones."""
+    only = catalog.Experiment("burst", "how much?", measure, (catalog.ONE_CORE, catalog.ALL_CORES), POOL.name)
+    for module in (catalog, suite):
+        monkeypatch.setattr(module, "EXPERIMENTS", (only,))
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    bench.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["bench", *words])
+    status: int = args.run(args)
+    return status
+
+
+def test_lists_the_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--list") == 0
+    assert capsys.readouterr().out == "burst  how much?\n"
+
+
+def test_an_unknown_experiment_is_a_usage_error_that_names_the_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--only", "speed") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no experiment is called 'speed'; there are burst" in printed.err
+
+
+def test_a_full_run_measures_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--json") == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert [found["place"] for found in result["results"]] == ["one core", "all cores"]
+    assert result["effort"] == "full"
+    assert result["goals"][0]["reached"] is True
+    assert "burst, one core" in printed.err
+
+
+def test_a_quick_run_measures_in_one_place(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--quick", "--only", "burst") == 0
+    printed = capsys.readouterr().out
+    assert "3.00x" in printed
+    assert "all cores" not in printed
+
+
+def test_the_guard_fails_where_a_goal_is_missed_by_far(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--guard") == 0
+    assert run("--guard", "--quick") == 1
+    assert "not reached, by far" in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_pinned_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suite, "can_pin", lambda: False)
+    assert run("--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [found["place"] for found in result["results"]] == ["all cores"]
+    assert "everything on one core: this system cannot bind a process to a core" in result["left_out"]
