@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
 from director._bench import catalog, suite
 from director._bench.contenders import DIRECTOR, POOL
-from director._bench.rounds import Effort
 from director._bench.sheet import Sheet
 from director.cli import bench
+
+if TYPE_CHECKING:
+    from director._bench.rounds import Effort
 
 
 def measure(effort: Effort) -> Sheet:
