@@ -88,7 +88,7 @@ class Page:
     async def _close(self, error: BaseException | None = None) -> None:
         stack, self._open = self._open, None
         if stack:
-            await stack.__aexit__(type(error) if error else None, error, error and error.__traceback__)
+            await stack.__aexit__(*((type(error), error, error.__traceback__) if error else (None, None, None)))
 
 
 def makes_director(tree: ast.AST) -> bool:

@@ -1,0 +1,220 @@
+"""The house keeps its shape: imports go downward, rooms on one floor don't know each other, nothing grows too big.
+
+A new file in director/ needs a place in FLOORS: just above the highest room that it imports from.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import director
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOUSE = Path(director.__file__).parent
+
+# Lowest first. A room is one file, or with ".*" a package whose files may know each other.
+FLOORS = {
+    "words": "errors events _states _clock _gpu _cuda_probe",
+    "things": "_device _job _queue _slot _slot_thread _outbox _alarms _chronicle _current _stats",
+    "knowledge": "_options _placement _models _mask _nvml _cuda _executors _executors._base",
+    "decisions": "_dispatch _survey _executors._cuda_thread _executors._replicas",
+    "work": "_shift _discovery _executors._thread",
+    "crew": "_crew",
+    "faces": "_map _function _lease _face",
+    "director": "_director",
+    "the contract": "__init__",
+    "for tests": "testing",
+    "benchmarks": "_bench.*",
+    "command line": "cli.*",
+    "entry": "__main__",
+}
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS.values()) for room in rooms.split()}
+CONTRACT, BENCHMARKS = FLOOR_OF["__init__"], FLOOR_OF["_bench.*"]
+PUBLIC = {"__init__", "errors", "events", "testing"}
+
+# Who may import what from outside the standard library; "" is everybody.
+OUTSIDE = {
+    "anyio": "",
+    "pynvml": "_nvml",
+    "rich": "cli",
+    "numpy": "cli._demo",
+    "sklearn": "cli._demo",
+    "aiojobs": "_bench",
+    "uvloop": "_bench",
+}
+
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 60
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement's target, wherever in the file it stands."""
+
+    target: str
+    line: int
+    for_types_only: bool
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its name without ``director.``; a package by its folder's name, the house itself by __init__."""
+    found = {}
+    for path in sorted(HOUSE.rglob("*.py")):
+        parts = path.relative_to(HOUSE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def room_of(module: str) -> str | None:
+    """The module's room in FLOORS, `None` if it has no place yet."""
+    if module in FLOOR_OF:
+        return module
+    packages = (module[:end] + ".*" for end in range(1, len(module) + 1) if module[end : end + 1] in ("", "."))
+    return next((room for room in packages if room in FLOOR_OF), None)
+
+
+def imports(source: str, module: str) -> Iterator[Import]:
+    """All imports of a module, absolute or relative, at the top or within a function."""
+    tree = ast.parse(source)
+    for_types = {id(inner) for node in ast.walk(tree) if is_for_types(node) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for target in targets(node, module):
+                yield Import(target, node.lineno, id(node) in for_types)
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def targets(node: ast.Import | ast.ImportFrom, module: str) -> Iterator[str]:
+    """Full names of the modules that one statement imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    base = node.module or ""
+    if node.level:
+        is_package = MODULES[module].name == "__init__.py"
+        here = ("director" if module == "__init__" else f"director.{module}").split(".")
+        base = ".".join([*here[: len(here) - node.level + is_package], *filter(None, [base])])
+    for alias in node.names:
+        inner = f"{base}.{alias.name}"
+        yield inner if inner.removeprefix("director.") in MODULES else base
+
+
+def inside(target: str) -> str | None:
+    """The target's name in MODULES, `None` if it lies outside the house."""
+    if target == "director":
+        return "__init__"
+    return target.removeprefix("director.") if target.startswith("director.") else None
+
+
+def all_imports() -> Iterator[tuple[str, Import]]:
+    for module, path in MODULES.items():
+        for each in imports(path.read_text(), module):
+            yield module, each
+
+
+def complaint(module: str, each: Import) -> str | None:
+    """What is wrong with a module's import of another one, if anything is."""
+    other = inside(each.target)
+    mine, theirs = room_of(module), room_of(other or "")
+    if mine is None or theirs is None or mine == theirs:
+        return None
+    above, below = FLOOR_OF[mine], FLOOR_OF[theirs]
+    if above >= BENCHMARKS and below < CONTRACT and other not in PUBLIC:
+        return f"{module}:{each.line} imports {other}; above the contract only public names are known"
+    if above > below or (each.for_types_only and below < BENCHMARKS):
+        return None
+    kind = "for types " if each.for_types_only else ""
+    return f"{module}:{each.line} imports {other} {kind}from {'its own' if above == below else 'a higher'} floor"
+
+
+def test_every_file_has_a_place() -> None:
+    lost = [module for module in MODULES if room_of(module) is None]
+    assert not lost, f"put {lost} into FLOORS, just above the highest room that they import from"
+
+
+def test_every_place_has_a_file() -> None:
+    empty = [room for room in FLOOR_OF if room.removesuffix(".*") not in MODULES]
+    assert not empty, f"take {empty} out of FLOORS: there are no such files"
+
+
+def test_imports_go_downward() -> None:
+    wrong = [said for module, each in all_imports() if (said := complaint(module, each))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_outside_is_known_in_few_places() -> None:
+    wrong = []
+    for module, each in all_imports():
+        name = each.target.partition(".")[0]
+        if name == "director" or name in sys.stdlib_module_names:
+            continue
+        allowed = OUTSIDE.get(name)
+        if allowed is None or not f"{module}.".startswith(allowed and f"{allowed}."):
+            wrong.append(f"{module}:{each.line} imports {each.target}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_are_short() -> None:
+    long = {
+        module: lines
+        for module, path in MODULES.items()
+        if (lines := len(path.read_text().splitlines())) > LONGEST_FILE
+    }
+    assert not long
+
+
+def test_functions_are_short() -> None:
+    long = []
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > LONGEST_FUNCTION:
+                    long.append(f"{module}:{node.lineno} {node.name} has {lines} lines")
+    assert not long, "\n".join(long)
+
+
+# The checks themselves.
+
+
+def complaints(module: str, source: str) -> list[str]:
+    return [said for each in imports(source, module) if (said := complaint(module, each))]
+
+
+def test_a_lazy_import_upward_is_seen() -> None:
+    assert complaints("errors", "def f():\n    from director import _job\n") == [
+        "errors:2 imports _job from a higher floor"
+    ]
+
+
+def test_a_relative_import_sideways_is_seen() -> None:
+    assert complaints("_job", "from ._device import Device\n") == ["_job:1 imports _device from its own floor"]
+    assert complaints("_executors._base", "from .. import _models\n") == [
+        "_executors._base:1 imports _models from its own floor"
+    ]
+    assert complaints("cli", "from . import _table\nfrom .. import errors\n") == []
+
+
+def test_types_may_be_known_sideways_but_the_command_line_may_not() -> None:
+    source = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from director.{} import X\n"
+    assert complaints("errors", source.format("_device")) == []
+    assert complaints("errors", source.format("cli")) == ["errors:3 imports cli for types from a higher floor"]
+
+
+def test_above_the_contract_only_public_names_are_known() -> None:
+    assert complaints("cli", "from director import Director\nfrom director.errors import QueueFull\n") == []
+    assert complaints("cli", "import director._job\n") == [
+        "cli:1 imports _job; above the contract only public names are known"
+    ]
