@@ -1,0 +1,98 @@
+"""The command line, `director COMMAND`.
+
+A command is a module of this package with `add_parser(subparsers)`, which names its function by
+``set_defaults(run=...)``; that function takes the parsed arguments and returns the exit status. Only the command that
+was named is imported, and what it needs beyond the core is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from director.cli._status import FAILED, INTERRUPTED, READER_GONE, USAGE, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = ("devices", "demo", "run", "bench")
+
+_EPILOG = """\
+exit status: 0 done, 1 some items failed, 2 usage, 3 halted by --halt, 130 interrupted
+`director COMMAND --help` explains a command."""
+
+
+class _Version(argparse.Action):
+    """Prints the version; looks it up only when asked, for reading the metadata takes longer than all the rest."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"director {version('gpu-director')}")
+        parser.exit()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: The arguments after the program's name; `None` takes those of the process.
+
+    Returns:
+        The exit status: 0 done, 1 some items failed, 2 usage, 3 halted by ``--halt``, 130 interrupted, 141 when the
+        reader of the standard output has gone.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    parser = _parser_for(arguments)
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # argparse has said why; an embedding caller wants the number, not its own end
+        return int(stop.code or 0)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    return _run(options)
+
+
+def _parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="director",
+        description="Run blocking GPU work on every GPU of this machine, each item on whichever GPU is free.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    for command in (named,) if named in COMMANDS else COMMANDS:
+        importlib.import_module(f"director.cli.{command}").add_parser(subparsers)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from director.errors import DirectorError
+
+    try:
+        return int(options.run(options))
+    except UsageError as error:
+        print(f"{error.detail}director {options.command}: {error}", file=sys.stderr)
+        return USAGE
+    except DirectorError as error:
+        print(f"director {options.command}: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return READER_GONE
+
+
+def _forget_stdout() -> None:
+    """Keep the interpreter from flushing into the broken pipe once more when it leaves."""
+    import os
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

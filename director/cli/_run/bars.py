@@ -1,0 +1,92 @@
+"""Progress on a terminal: a bar for the whole and one per device. The importer of rich for `director run`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from director.cli import _words
+from director.cli._run.progress import how_far
+
+if TYPE_CHECKING:
+    from director.cli._run.meter import LaneReading, Reading
+    from director.cli._run.writer import Stream
+
+
+class Bars:
+    """Draws on the standard error; what others print there, or on the standard output, scrolls by above."""
+
+    pause = 0.2
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Bars:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, reading: Reading) -> None:
+        """Draw it in place of the last."""
+        self._live.update(Group(_whole(reading), _lanes(reading)), refresh=True)
+
+    def say(self, line: str) -> None:
+        """Print it above the bars."""
+        self._console.print(Text(line), soft_wrap=True)
+
+    def results_above(self) -> Stream | None:
+        """Results on the same terminal scroll by above the bars."""
+        return _Above(self._console) if _shares_terminal() else None
+
+
+class _Above:
+    """Lines of results, above the bars."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def write(self, lines: bytes) -> None:
+        self._console.print(Text(lines.decode("utf-8", "replace").removesuffix("\n")), soft_wrap=True)
+
+    def close(self) -> None:
+        return None
+
+
+def _shares_terminal() -> bool:
+    import os
+
+    return os.isatty(1)
+
+
+def _whole(reading: Reading) -> Table:
+    grid = Table.grid(padding=(0, 2), expand=False)
+    eta = "" if reading.remaining is None else f"ETA {_words.duration(reading.remaining)}"
+    failed = Text(f"{_words.count(reading.failed)} failed", style="red") if reading.failed else Text("")
+    parts = [Text(how_far(reading), style="bold"), Text(_words.rate(reading.rate)), Text(eta), failed]
+    if reading.total:
+        parts.insert(0, ProgressBar(total=reading.total, completed=reading.done, width=28))
+    grid.add_row(*parts)
+    return grid
+
+
+def _lanes(reading: Reading) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for column in ("left", "left", "right", "right", "right"):
+        grid.add_column(justify=column)
+    for lane in reading.lanes:
+        grid.add_row(*_lane(lane))
+    return grid
+
+
+def _lane(lane: LaneReading) -> tuple[Text | ProgressBar, ...]:
+    bar = ProgressBar(total=1.0, completed=lane.busy, width=16, complete_style="green", finished_style="green")
+    mean = f"{_words.duration(lane.mean)} each" if lane.items else ""
+    return (Text(lane.device), bar, Text(f"{lane.busy:.0%} busy"), Text(_words.counted(lane.items, "item")), Text(mean))

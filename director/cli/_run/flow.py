@@ -1,0 +1,262 @@
+"""Items through the Director: from the feed to the writer, at most `window` of them at once.
+
+Everything here runs on the event loop, except the call itself, which runs in the slots' threads. An item holds its
+place in the window from before it is taken until its line is written, so that neither an endless input, nor a slow
+reader, nor one slow item that others must follow in order, makes the memory grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from director import JobState
+from director.cli._run import records
+from director.cli._run.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from director import Director, Job
+    from director.cli._run.feed import Feed
+    from director.cli._run.halt import Halt
+    from director.cli._run.inputs import Item
+    from director.cli._run.tally import Tally
+    from director.cli._run.writer import Stream
+
+_LAST_WORDS = 1.0  # s for writing what is done when the run is left at once
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One item that has been tried.
+
+    Args:
+        item: The item.
+        error: What it failed with; `None` for a success.
+        device: Label of the device; `None` if it never ran.
+        seconds: How long it ran; `None` if it never ran or its thread still runs.
+    """
+
+    item: Item
+    error: BaseException | None = None
+    device: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a run goes.
+
+    Args:
+        window: Most items between the input and the output.
+        ordered: Lines in the order of the input; else as the items are done.
+        halt: When failures end the run.
+        traced: Error records hold tracebacks.
+    """
+
+    window: int
+    ordered: bool
+    halt: Halt
+    traced: bool = False
+
+
+class Flow:
+    """One run; the only writer of its tally.
+
+    Args:
+        director: Open; its queue holds at least `rules.window` jobs.
+        function: Called as ``function(resource, value)``.
+        options: Of each job: `model`, `timeout`.
+        stream: Where the lines go; written on a thread of its own.
+        tally: What became of the items.
+        rules: How it goes.
+        failed: Told each failure, on the loop.
+        leave: Cancels the task that runs this, when there is nothing to wait for any more.
+    """
+
+    def __init__(
+        self,
+        director: Director,
+        function: Callable[[Any, Any], Any],
+        options: dict[str, Any],
+        stream: Stream,
+        tally: Tally,
+        rules: Rules,
+        *,
+        failed: Callable[[Outcome], None],
+        leave: Callable[[], None],
+    ) -> None:
+        self._director = director
+        self._call = _Call(function)
+        self._options = options
+        self._tally = tally
+        self._rules = rules
+        self._failed = failed
+        self._leave = leave
+        self._places = asyncio.Semaphore(rules.window)
+        self._order = _Order() if rules.ordered else None
+        self._writer = Writer(stream, self._written, self._broken)
+        self._feed: Feed[Item] | None = None
+        self._jobs: set[Job[Any]] = set()
+        self._settled = asyncio.Event()  # set whenever no job is open
+        self._settled.set()
+        self.halted = False
+        self.read_error: OSError | None = None
+        self.write_error: OSError | None = None
+
+    async def run(self, feed: Feed[Item]) -> None:
+        """Carry all items; returns when the last line is written, or soon after `end`.
+
+        Cancellation: what runs is left to the Director; what is done is written, if the reader takes it at once.
+        """
+        self._feed = feed
+        try:
+            await self._take(feed)
+            await self._settled.wait()
+            patience = math.inf
+        except asyncio.CancelledError:
+            patience = _LAST_WORDS
+            raise
+        finally:
+            self.end()
+            with anyio.move_on_after(patience, shield=True):
+                await self._writer.finish()
+
+    def end(self) -> None:
+        """Take no more items and begin no more calls; what runs is finished and written. May be called again."""
+        if self._call.ended:
+            return
+        self._call.ended = True
+        if self._feed is not None:
+            self._feed.close()
+        self._places.release()  # `_take` may wait for one
+        for job in list(self._jobs):
+            if job.state is JobState.QUEUED:  # if it begins in this very moment, `_call` turns it away
+                job.cancel()
+
+    def know_total(self, total: int) -> None:
+        """The input has been counted."""
+        if self._tally.total is None:
+            self._tally.total = total
+
+    async def _take(self, feed: Feed[Item]) -> None:
+        while True:
+            await self._places.acquire()
+            try:
+                item = await anext(feed)
+            except StopAsyncIteration:
+                break
+            except OSError as error:
+                self.read_error = error
+                break
+            if self._call.ended:
+                return
+            self._begin(item)
+        if not self._call.ended:
+            self._tally.total = self._tally.taken
+
+    def _begin(self, item: Item) -> None:
+        self._tally.taken += 1
+        if item.error is not None:
+            self._conclude(Outcome(item, item.error))
+            return
+        job = self._director.submit(self._call, item.value, **self._options)
+        self._jobs.add(job)
+        self._settled.clear()
+        job.add_done_callback(partial(self._finish, item))
+
+    def _finish(self, item: Item, job: Job[Any]) -> None:
+        self._jobs.discard(job)
+        error = asyncio.CancelledError("the function raised it") if job.cancelled() else job.exception()
+        if self._call.ended and isinstance(error, (asyncio.CancelledError, _NotStarted)):
+            self._emit(item, None)
+        else:
+            device = None if job.device is None else job.device.label
+            self._conclude(Outcome(item, error, device, job.ran), None if error else job.result())
+        if not self._jobs:
+            self._settled.set()
+
+    def _conclude(self, outcome: Outcome, result: object = None) -> None:
+        outcome, line = self._line(outcome, result)
+        self._tally.count(outcome.error, outcome.device, outcome.seconds)
+        self._emit(outcome.item, line)
+        if outcome.error is not None:
+            self._failed(outcome)
+            self._look_whether_to_halt()
+
+    def _line(self, outcome: Outcome, result: object) -> tuple[Outcome, bytes]:
+        item, device, seconds = outcome.item, outcome.device, outcome.seconds
+        error = outcome.error
+        if error is None:
+            try:
+                encoded = records.result_to_json(result)
+                return outcome, records.success(item.index, item.text, encoded, device, seconds)
+            except records.NotJSON as refusal:
+                error = refusal
+        line = records.failure(item.index, item.text, error, device, seconds, trace=self._rules.traced)
+        return Outcome(item, error, device, seconds), line
+
+    def _emit(self, item: Item, line: bytes | None) -> None:
+        """Have the line written when its turn has come; an item without one only gives up its place."""
+        lines = [line] if self._order is None else self._order.ready(item.index, line)
+        for text in lines:
+            if text is None:
+                self._places.release()
+            else:
+                self._writer.put(text)
+
+    def _look_whether_to_halt(self) -> None:
+        if self.halted or not self._rules.halt.reached(self._tally.failed):
+            return
+        self.halted = True
+        self.end()
+        if self._rules.halt.when == "now":
+            self._leave()
+
+    def _written(self, lines: int) -> None:
+        for _ in range(lines):
+            self._places.release()
+
+    def _broken(self, error: OSError) -> None:
+        self.write_error = error
+        self.end()
+        self._leave()
+
+
+class _NotStarted(Exception):
+    """Raised in place of a call that would begin after the run has been ended."""
+
+
+class _Call:
+    """The user's function, until the run is ended; from then on no call begins."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self._function = function
+        self.ended = False
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+
+    def __call__(self, resource: Any, value: Any) -> Any:
+        if self.ended:
+            raise _NotStarted
+        return self._function(resource, value)
+
+
+class _Order:
+    """Holds lines back until all before them have been handed out."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, bytes | None] = {}
+        self._next = 0
+
+    def ready(self, index: int, line: bytes | None) -> Iterator[bytes | None]:
+        """The lines whose turn has come, now that line `index` is there."""
+        self._waiting[index] = line
+        while self._next in self._waiting:
+            yield self._waiting.pop(self._next)
+            self._next += 1

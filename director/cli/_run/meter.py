@@ -1,0 +1,106 @@
+"""What progress looks like right now, from the tally and the Director's stats; views only draw it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from director import Director
+    from director.cli._run.tally import Tally
+
+SAMPLE = 0.2  # s between two samples
+_MEMORY = 75  # samples, 15 s: long enough for a calm rate, short enough to notice a change
+
+
+@dataclass(frozen=True, slots=True)
+class LaneReading:
+    """One device.
+
+    Args:
+        device: Its label.
+        busy: Share of its slots that ran items of late, 0 to 1.
+        items: Items done on it.
+        mean: Mean seconds of an item; 0 before the first.
+    """
+
+    device: str
+    busy: float
+    items: int
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Progress at one moment.
+
+    Args:
+        elapsed: Seconds since the first item could begin.
+        done: Items with a record.
+        failed: Those with an error.
+        total: All items, `None` while unknown.
+        rate: Items per second of late.
+        remaining: Seconds until the end at that rate; `None` while unknown.
+        lanes: The devices.
+    """
+
+    elapsed: float
+    done: int
+    failed: int
+    total: int | None
+    rate: float
+    remaining: float | None
+    lanes: tuple[LaneReading, ...]
+
+
+class Meter:
+    """Takes samples, and readings from them.
+
+    How busy a device is comes from samples of its slots: its busy seconds grow only when an item ends, which for items
+    of a minute says nothing about now.
+
+    Args:
+        director: Open.
+        tally: Of the run.
+    """
+
+    def __init__(self, director: Director, tally: Tally) -> None:
+        self._director = director
+        self._tally = tally
+        self._start = time.perf_counter()
+        self._stop: float | None = None
+        self._done: deque[tuple[float, int]] = deque([(self._start, 0)], maxlen=_MEMORY)
+        self._busy: dict[str, deque[float]] = {device: deque(maxlen=_MEMORY) for device in tally.lanes}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from when it was made until now, or until it was stopped."""
+        return (time.perf_counter() if self._stop is None else self._stop) - self._start
+
+    def stop(self) -> None:
+        """Time stands still from here on."""
+        self._stop = time.perf_counter()
+
+    def sample(self) -> None:
+        """Look once."""
+        self._done.append((time.perf_counter(), self._tally.done))
+        for stats in self._director.stats().devices:
+            self._busy[stats.device.label].append(stats.busy / stats.slots)
+
+    def read(self) -> Reading:
+        """Progress as of the last sample."""
+        tally, rate = self._tally, self._rate()
+        remaining = None if tally.total is None or not rate else max(0, tally.total - tally.done) / rate
+        return Reading(self.elapsed, tally.done, tally.failed, tally.total, rate, remaining, self._lanes())
+
+    def _rate(self) -> float:
+        (then, before), (now, done) = self._done[0], self._done[-1]
+        return (done - before) / (now - then) if now > then else 0.0
+
+    def _lanes(self) -> tuple[LaneReading, ...]:
+        return tuple(
+            LaneReading(device, sum(busy) / len(busy) if busy else 0.0, lane.items, lane.mean)
+            for (device, lane), busy in zip(self._tally.lanes.items(), self._busy.values(), strict=True)
+        )

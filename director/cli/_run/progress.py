@@ -1,0 +1,131 @@
+"""Progress for people: bars on a terminal, now and then a line elsewhere, nothing when asked to be quiet."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from director.cli import _words
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from director.cli._run.meter import Reading
+    from director.cli._run.writer import Stream
+
+_FIRST_LINE, _LAST_STEP = 2.0, 60.0  # s: a line after 2 s, then 4, 8, ... later: short logs of long runs
+
+
+class View(Protocol):
+    """Shows readings and says lines."""
+
+    pause: float
+    """Seconds until the next reading is worth showing."""
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, reading: Reading) -> None:
+        """Show progress."""
+
+    def say(self, line: str) -> None:
+        """Say something worth a line, such as an item's error."""
+
+    def results_above(self) -> Stream | None:
+        """Where results must go when they go to the same terminal; `None` if they don't get in the way."""
+
+
+def make_view(*, quiet: bool) -> View:
+    """The view that suits the standard error."""
+    if quiet:
+        return Silence()
+    if not on_terminal(sys.stderr):
+        return Lines(sys.stderr)
+    try:
+        from director.cli._run.bars import Bars
+    except ImportError:
+        lines = Lines(sys.stderr)
+        lines.say("(for live bars: pip install 'gpu-director[cli]')")
+        return lines
+    return Bars()
+
+
+def on_terminal(stream: TextIO) -> bool:
+    """Whether someone looks at `stream` through a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class Silence:
+    """Nothing at all."""
+
+    pause = 3600.0
+
+    def __enter__(self) -> Silence:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, reading: Reading) -> None:
+        """Show nothing."""
+
+    def say(self, line: str) -> None:
+        """Say nothing."""
+
+    def results_above(self) -> Stream | None:
+        """Nothing is in the way."""
+        return None
+
+
+class Lines:
+    """Plain lines, for logs and pipes; rarer the longer it takes.
+
+    Args:
+        stream: Text, such as `sys.stderr`.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.pause = _FIRST_LINE
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, reading: Reading) -> None:
+        """Write one line."""
+        self.pause = min(_LAST_STEP, max(_FIRST_LINE, reading.elapsed))
+        self.say(one_line(reading))
+
+    def say(self, line: str) -> None:
+        """Write it."""
+        print(line, file=self._stream, flush=True)
+
+    def results_above(self) -> Stream | None:
+        """Lines of both kinds may stand between each other."""
+        return None
+
+
+def one_line(reading: Reading) -> str:
+    """``12.0 s  400 of 1,797 (22.3 %)  33.4/s  ETA 42.0 s  2 failed  cuda:0 97 %  cuda:1 95 % busy``."""
+    parts = [_words.duration(reading.elapsed), how_far(reading), _words.rate(reading.rate)]
+    if reading.remaining is not None:
+        parts.append(f"ETA {_words.duration(reading.remaining)}")
+    if reading.failed:
+        parts.append(f"{_words.count(reading.failed)} failed")
+    parts += [f"{lane.device} {lane.busy:.0%}" for lane in reading.lanes]
+    return "  ".join(parts) + " busy"
+
+
+def how_far(reading: Reading) -> str:
+    """``400 of 1,797 (22.3 %)``, or ``400 done`` where nobody knows the end."""
+    if reading.total is None:
+        return f"{_words.count(reading.done)} done"
+    share = reading.done / reading.total if reading.total else 1.0
+    return f"{_words.count(reading.done)} of {_words.count(reading.total)} ({_words.percent(share)})"

@@ -1,0 +1,269 @@
+"""One `director run` from its arguments to its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from director import Director, Model
+from director.cli import _status, _words
+from director.cli._run import target
+from director.cli._run.feed import Feed
+from director.cli._run.flow import Flow, Outcome, Rules
+from director.cli._run.inputs import Source, open_source
+from director.cli._run.meter import SAMPLE, Meter
+from director.cli._run.progress import View, make_view
+from director.cli._run.records import type_name
+from director.cli._run.summary import Summary, tell
+from director.cli._run.tally import Tally
+from director.cli._run.writer import Descriptor, Stream
+from director.cli._status import UsageError
+from director.errors import NoDevices, PlacementError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+_SHOWN_FAILURES = 10  # the rest are in the results; a terminal is no place for thousands
+
+
+def run_all(options: argparse.Namespace) -> int:
+    """Run the function over the whole input.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UsageError: The arguments can't be obeyed; nothing ran.
+    """
+    source = open_source(options.inputs, options.kind, null=options.null)
+    with _results(options.output) as stream:
+        function = target.find_function(options.function, resource="replica" if options.model else "device")
+        model = None if options.model is None else _model(options.model)
+        try:
+            director = Director(options.devices, slots=options.slots, max_queue=None)
+            session = Session(options, director, function, model, source, stream)
+            return anyio.run(session.run)
+        except (NoDevices, PlacementError, ValueError) as error:
+            raise UsageError(str(error)) from None
+
+
+class Session:
+    """What belongs to one run; `run` may be called once.
+
+    Args:
+        options: Of the command line.
+        director: Not started.
+        function: Called for each item.
+        model: Whose replica it gets; `None` for the device.
+        source: The items.
+        stream: Where the results go.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        director: Director,
+        function: Callable[[Any, Any], Any],
+        model: Model[Any] | None,
+        source: Source,
+        stream: Stream,
+    ) -> None:
+        self._options = options
+        self._director = director
+        self._function = function
+        self._model = model
+        self._source = source
+        self._view = make_view(quiet=options.quiet or options.json)
+        self._stream = (None if options.output else self._view.results_above()) or stream
+        self._scope = anyio.CancelScope()  # cancelled when there is nothing to wait for any more
+        self._tally: Tally | None = None  # made, with the two below, when items can begin
+        self._meter: Meter | None = None
+        self._flow: Flow | None = None
+        self._signal: int | None = None  # the first that came
+        self._shown = 0
+
+    async def run(self) -> int:
+        """Run everything, then tell how it went.
+
+        Returns:
+            The exit status.
+        """
+        with self._signals(), self._scope:
+            async with self._director as director:
+                if await self._load(director):
+                    await self._carry(director)
+        status, why = self._end()
+        if not self._options.quiet and self._tally is not None and self._meter is not None:
+            tell(Summary(self._tally, self._meter.elapsed, why, self._options.output), as_json=self._options.json)
+        return status
+
+    async def _load(self, director: Director) -> bool:
+        """Load before the first item: a model that can't be loaded is one failure, not one for each item."""
+        if self._model is None:
+            return True
+        try:
+            await director.load(self._model)
+        except Exception as error:  # noqa: BLE001 -- a loader may raise anything
+            traceback.print_exception(error)
+            print(f"director run: {self._model.name} could not be loaded (see above); nothing was run", file=sys.stderr)
+            return False
+        return True
+
+    async def _carry(self, director: Director) -> None:
+        slots = {stats.device.label: stats.slots for stats in director.stats().devices}
+        window = self._options.window or max(64, 8 * sum(slots.values()))
+        self._tally = Tally(slots)
+        self._meter = Meter(director, self._tally)
+        self._flow = self._make_flow(director, self._tally, window)
+        if not self._options.quiet:
+            _count(self._source, self._flow.know_total)
+        with self._view:
+            watch = asyncio.create_task(self._watch(self._meter))
+            try:
+                await self._flow.run(Feed(self._source, ahead=window))
+            finally:
+                watch.cancel()
+                self._meter.stop()
+
+    def _make_flow(self, director: Director, tally: Tally, window: int) -> Flow:
+        options = self._options
+        return Flow(
+            director,
+            self._function,
+            {"model": self._model, "timeout": options.timeout},
+            self._stream,
+            tally,
+            Rules(window, options.ordered, options.halt, options.traceback),
+            failed=self._say_failure,
+            leave=self._scope.cancel,
+        )
+
+    async def _watch(self, meter: Meter) -> None:
+        due = self._view.pause
+        while True:
+            await asyncio.sleep(SAMPLE)
+            meter.sample()
+            if meter.elapsed >= due:
+                self._view.show(meter.read())
+                due = meter.elapsed + self._view.pause
+
+    def _say_failure(self, outcome: Outcome) -> None:
+        self._shown += 1
+        if self._shown <= _SHOWN_FAILURES:
+            assert outcome.error is not None
+            self._view.say(f"failed: {_shortened(outcome.item.text)}: {_one_line(outcome.error)}")
+        elif self._shown == _SHOWN_FAILURES + 1:
+            self._view.say("further failures are only in the results")
+
+    # ---- signals
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _interrupt(self, number: int) -> None:
+        """The first drains, the second leaves; while nothing runs yet there is nothing to drain."""
+        again, self._signal = self._signal is not None, self._signal or number
+        if again or self._flow is None or self._tally is None:
+            self._scope.cancel()
+            return
+        self._flow.end()
+        running = sum(stats.busy for stats in self._director.stats().devices)
+        self._view.say(
+            f"interrupted: waiting for {_words.counted(running, 'item')} to finish; Ctrl-C again leaves at once"
+        )
+
+    # ---- the end
+
+    def _end(self) -> tuple[int, str]:
+        """The exit status, and why the run ended in words."""
+        flow, tally = self._flow, self._tally
+        if self._signal is not None:
+            return 128 + self._signal, "interrupted"
+        if flow is None or tally is None:
+            return _status.FAILED, "the model could not be loaded"
+        if isinstance(flow.write_error, BrokenPipeError):
+            return _status.READER_GONE, "the reader of the results has gone"
+        if flow.write_error is not None:
+            return _status.FAILED, f"the results can't be written: {flow.write_error}"
+        if flow.read_error is not None:
+            return _status.FAILED, f"the input can't be read on: {flow.read_error}"
+        if flow.halted:
+            return _status.HALTED, f"halted after {_words.counted(tally.failed, 'failure')}"
+        return (_status.FAILED if tally.failed else _status.DONE), "done"
+
+
+def _model(spec: str) -> Model[Any]:
+    """A `Model`, or one made of the loader that `spec` names."""
+    found = target.find(spec)
+    if isinstance(found, Model):
+        return found
+    if not callable(found):
+        raise UsageError(f"{spec} is neither a Model nor a loader, a function of a device: {found!r}")
+    return Model(found, name=spec.rpartition(":")[2])
+
+
+@contextlib.contextmanager
+def _results(path: str | None) -> Iterator[Stream]:
+    """Where the results go: the file, or the standard output.
+
+    Then the standard output is theirs alone: what the user's code and its libraries print goes to the standard error.
+    """
+    if path is not None:
+        yield Descriptor(_create(path))
+        return
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield Descriptor(os.dup(stdout))
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+
+
+def _create(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}") from None
+
+
+def _count(source: Source, know: Callable[[int], None]) -> None:
+    """Count the input, on a thread of its own: a large file takes seconds, and items needn't wait for that."""
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        with contextlib.suppress(OSError, RuntimeError):  # gone meanwhile; or the run is over and the loop closed
+            total = source.count()
+            if total is not None:
+                loop.call_soon_threadsafe(know, total)
+
+    threading.Thread(target=work, name="director-count", daemon=True).start()
+
+
+def _shortened(text: bytes) -> str:
+    shown = text.decode("utf-8", "replace")
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type_name(error)}: {lines[0]}".removesuffix(": ")

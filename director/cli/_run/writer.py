@@ -1,0 +1,119 @@
+"""Writing on a thread of its own, so that a slow reader of the results never holds the event loop.
+
+The thread owns the stream. It writes all lines that are there at once, so that whoever follows the results sees
+them as they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import select
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Stream(Protocol):
+    """Where lines go."""
+
+    def write(self, lines: bytes, /) -> None:
+        """Write all of it, so that others see it; may block."""
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+
+
+class Descriptor:
+    """A file descriptor as a stream, without a buffer and its lock.
+
+    A thread that is stuck in a buffered write while the interpreter leaves would end it with an abort.
+
+    Args:
+        number: Open for writing; closed by `close`.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def write(self, lines: bytes, /) -> None:
+        """Write all of it."""
+        rest = memoryview(lines)
+        while rest:
+            try:
+                rest = rest[os.write(self._number, rest) :]
+            except BlockingIOError:  # whoever shares this pipe or terminal with us has made it non-blocking
+                select.select([], [self._number], [])
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._number)
+
+
+class Writer:
+    """Takes lines without blocking.
+
+    Args:
+        stream: Written, and closed by `finish`, on the writer's thread.
+        written: Called on the loop with how many more lines have been written.
+        failed: Called on the loop, once, when writing fails; later lines are dropped.
+    """
+
+    def __init__(self, stream: Stream, written: Callable[[int], None], failed: Callable[[OSError], None]) -> None:
+        self._stream = stream
+        self._written = written
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._idle = asyncio.Event()
+        threading.Thread(target=self._write, name="director-writer", daemon=True).start()
+
+    def put(self, line: bytes) -> None:
+        """Have `line` written after those before it."""
+        self._lines.put(line)
+
+    async def finish(self) -> None:
+        """Wait until all lines are written, or writing has failed."""
+        self._lines.put(None)
+        await self._idle.wait()
+
+    def _write(self) -> None:
+        broken = False
+        while True:
+            lines, last = self._take()
+            if lines and not broken:
+                broken = not self._write_out(lines)
+            self._tell(self._written, len(lines))
+            if last:
+                self._stream.close()
+                self._tell(self._idle.set)
+                return
+
+    def _take(self) -> tuple[list[bytes], bool]:
+        """All lines that wait, at least one; and whether that is the end."""
+        lines = []
+        line = self._lines.get()
+        while line is not None:
+            lines.append(line)
+            try:
+                line = self._lines.get_nowait()
+            except queue.Empty:
+                return lines, False
+        return lines, True
+
+    def _write_out(self, lines: list[bytes]) -> bool:
+        try:
+            self._stream.write(b"".join(lines))
+        except OSError as error:
+            self._tell(self._failed, error)
+            return False
+        return True
+
+    def _tell(self, callback: Callable[..., Any], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # the loop has been closed: nobody waits any more
+            return

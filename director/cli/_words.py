@@ -1,0 +1,45 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+
+def count(number: int) -> str:
+    """``1797`` as ``"1,797"``."""
+    return f"{number:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 item``, ``1,797 items``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def percent(share: float) -> str:
+    """``0.974`` as ``"97.4 %"``."""
+    return f"{share * 100:.1f} %"
+
+
+def rate(per_second: float) -> str:
+    """Three digits and the unit: ``"560/s"``, ``"3.14/s"``, ``"0.021/s"``."""
+    if per_second >= 100:
+        return f"{per_second:,.0f}/s"
+    return f"{per_second:.3g}/s"
+
+
+def duration(seconds: float) -> str:
+    """Three digits and the unit: ``"850 µs"``, ``"3.42 ms"``, ``"1.20 s"``, ``"2 min 05 s"``, ``"1 h 02 min"``."""
+    if seconds < 0.9995e-3:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 0.9995:
+        return f"{_three_digits(seconds * 1e3)} ms"
+    if seconds < 59.95:
+        return f"{_three_digits(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def _three_digits(number: float) -> str:
+    if number < 9.995:
+        return f"{number:.2f}"
+    return f"{number:.1f}" if number < 99.95 else f"{number:.0f}"

@@ -1,0 +1,136 @@
+"""`director run MODULE:FUNCTION INPUT...`: a function over files, lines, JSONL records or stdin, on all devices."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from director.cli._run.halt import parse_halt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_DESCRIPTION = """\
+Call a blocking function for every input, each on whichever device is free, and write one line of JSON per item:
+
+  {"index": 0, "input": "a.png", "result": {"label": "cat"}, "device": "cuda:1", "seconds": 0.0213}
+  {"index": 1, "input": "b.png", "error": {"type": "ValueError", "message": "..."}, "device": "cuda:0", "seconds": 0.0021}
+
+The function is called as FUNCTION(device, item), or with --model as FUNCTION(replica, item)."""
+
+_EPILOG = """\
+examples:
+  director run detect.py:detect 'photos/**/*.jpg' --model detect.py:model --output boxes.jsonl
+  director run app.embed:embed texts.txt --lines --slots 2 --ordered > vectors.jsonl
+  tail -f events.jsonl | director run score.py:score - --jsonl --devices cpu:4
+
+Ctrl-C ends the run when what is running has finished, a second Ctrl-C ends it at once.
+exit status: 0 done, 1 some items failed, 2 usage, 3 halted by --halt, 130 interrupted"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `run` to the commands."""
+    parser = subparsers.add_parser(
+        "run",
+        help="call a function for every file, line or record of the input, on all devices",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("function", metavar="MODULE:FUNCTION", help="a dotted module or the path of a .py file")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="files or quoted glob patterns; - is stdin")
+    _add_input_options(parser)
+    _add_device_options(parser)
+    _add_run_options(parser)
+    _add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the arguments say.
+
+    Returns:
+        The exit status.
+    """
+    from director.cli._run.session import run_all
+
+    return run_all(options)
+
+
+def _add_input_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("input", "One item is a file's path (for -: each line of stdin is one), or:")
+    kind = group.add_mutually_exclusive_group()
+    kind.add_argument("--lines", dest="kind", action="store_const", const="lines", help="each line of the INPUTs")
+    kind.add_argument("--jsonl", dest="kind", action="store_const", const="jsonl", help="the JSON value of each line")
+    group.add_argument("-0", "--null", action="store_true", help="lines end in a zero byte, as from find -print0")
+    parser.set_defaults(kind="files")
+
+
+def _add_device_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("devices")
+    group.add_argument("--model", metavar="MODULE:NAME", help="a Model, or a loader function of a device")
+    group.add_argument(
+        "--devices", type=parse_devices, help="gpu, cpu, cpu:4, simulated:4, or GPU indices or UUIDs: 0,2 (all GPUs)"
+    )
+    group.add_argument(
+        "--slots", metavar="N", type=parse_slots, default=1, help="items at once per device: 2, or 0=2,1=4 (1)"
+    )
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument(
+        "--timeout", metavar="SECONDS", type=_positive(float), help="an item that runs longer has failed"
+    )
+    group.add_argument(
+        "--halt",
+        metavar="WHEN",
+        type=parse_halt,
+        default="never",
+        help="never; soon or now: at the first failure start no more, or also leave what runs; soon,fail=N; N (never)",
+    )
+    group.add_argument(
+        "--window", metavar="N", type=_positive(int), help="most items in memory (8 per slot, at least 64)"
+    )
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("-o", "--output", metavar="FILE", help="write the results there, not to stdout")
+    group.add_argument("--ordered", action="store_true", help="in the order of the input, not of completion")
+    group.add_argument("--traceback", action="store_true", help="put tracebacks into error records")
+    told = group.add_mutually_exclusive_group()
+    told.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+    told.add_argument("--json", action="store_true", help="no progress; the summary as one JSON object on stderr")
+
+
+def parse_devices(text: str) -> str | list[str | int]:
+    """``"cpu:2"`` as it is; ``"0,2"`` as indices, other words of a list as UUIDs."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty place")
+    if len(words) == 1 and not words[0].isdecimal():
+        return words[0]
+    return [int(word) if word.isdecimal() else word for word in words]
+
+
+def parse_slots(text: str) -> int | dict[str | int, int]:
+    """``2`` for all, or ``0=2,1=4`` for each."""
+    whole = _positive(int)
+    if "=" not in text:
+        return whole(text)
+    pairs = (pair.partition("=") for pair in text.split(","))
+    return {int(device) if device.isdecimal() else device: whole(number) for device, _, number in pairs}
+
+
+def _positive(kind: type[int] | type[float]) -> Callable[[str], Any]:
+    def parse(text: str) -> int | float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = 0
+        if not 0 < number < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is no positive {'number' if kind is float else 'whole number'}")
+        return number
+
+    return parse
