@@ -1,0 +1,64 @@
+"""Run blocking GPU inference on all GPUs of the machine, each item on whichever is free, inside your asyncio app."""
+
+from director._core.job import Job
+from director._core.states import DirectorState, JobState
+from director._current import check_cancelled, current_device, current_job, report
+from director._device import Device
+from director._director import Director
+from director._discovery import discover_devices
+from director._executors._base import Executor
+from director._faces.executor import DirectorExecutor
+from director._faces.function import Function
+from director._faces.lease import Lease
+from director._models import Model
+from director._options import JobOptions
+from director._stats import DeviceStats, Stats
+from director.errors import (
+    AdmissionError,
+    DeviceError,
+    DeviceLost,
+    DirectorClosed,
+    DirectorError,
+    DiscoveryError,
+    JobError,
+    JobTimeout,
+    NoDevices,
+    PlacementError,
+    QueueFull,
+    WorkerDied,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdmissionError",
+    "Device",
+    "DeviceError",
+    "DeviceLost",
+    "DeviceStats",
+    "Director",
+    "DirectorClosed",
+    "DirectorError",
+    "DirectorExecutor",
+    "DirectorState",
+    "DiscoveryError",
+    "Executor",
+    "Function",
+    "Job",
+    "JobError",
+    "JobOptions",
+    "JobState",
+    "JobTimeout",
+    "Lease",
+    "Model",
+    "NoDevices",
+    "PlacementError",
+    "QueueFull",
+    "Stats",
+    "WorkerDied",
+    "check_cancelled",
+    "current_device",
+    "current_job",
+    "discover_devices",
+    "report",
+]

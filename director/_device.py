@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from director.errors import PlacementError
+
 DeviceKind: TypeAlias = Literal["cuda", "cpu", "simulated"]
 
 
@@ -53,12 +55,28 @@ class SimulatedDevice(Device):
         time.sleep(seconds / self.speed)
 
 
+def find_device(devices: tuple[Device, ...], wanted: Device | int | str) -> Device:
+    """The one of `devices` that is meant by itself, its index, UUID, name, label or ``str``.
+
+    Raises:
+        PlacementError: None is, or several are.
+    """
+    matches = [d for d in devices if wanted == d or wanted in (d.index, d.uuid, d.name, d.label)]
+    matches = matches or [d for d in devices if wanted == str(d)]
+    if len(matches) != 1:
+        known = ", ".join(f"{d.index} {d.label} {d.uuid}" for d in devices)
+        raise PlacementError(f"{wanted!r} names {len(matches)} of these devices: {known}")
+    return matches[0]
+
+
 def cpu_devices(count: int = 1) -> list[Device]:
     """`count` stand-ins that run jobs on CPU threads."""
     return [Device(i, f"CPU-{i}", f"cpu:{i}", "cpu") for i in range(count)]
 
 
-def simulated_devices(count: int, *, speed: float | list[float] = 1.0, memory: int | None = None) -> list[SimulatedDevice]:
+def simulated_devices(
+    count: int, *, speed: float | list[float] = 1.0, memory: int | None = None
+) -> list[SimulatedDevice]:
     """Devices for tests and demonstrations without GPUs.
 
     Args:

@@ -80,7 +80,7 @@ class Inventory:
         hidden: NVML indices that this process has no permission for.
         driver: Version of the driver, such as ``"580.95.05"``.
         absence: Why there is no NVML; `None` when there is.
-        loaded: Whether the driver's kernel module may be loaded; without it CUDA can't work either.
+        driver_loaded: Whether the driver's kernel module may be loaded; without it CUDA can't work either.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -88,7 +88,7 @@ class Inventory:
     hidden: tuple[int, ...] = ()
     driver: str | None = None
     absence: str | None = None
-    loaded: bool = True
+    driver_loaded: bool = True
 
     @property
     def units(self) -> list[Unit]:

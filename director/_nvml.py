@@ -117,7 +117,7 @@ def _initialise(nvml: Any) -> Inventory | None:
         except nvml.NVMLError_LibraryNotFound:
             return Inventory(absence=_why_no_library())
         except nvml.NVMLError_DriverNotLoaded:
-            return Inventory(absence="the NVIDIA driver is not loaded", loaded=False)
+            return Inventory(absence="the NVIDIA driver is not loaded", driver_loaded=False)
         except nvml.NVMLError as error:
             raise _failure(error) from error
         _started = True

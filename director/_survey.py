@@ -74,7 +74,7 @@ def take_survey(*, nvml_timeout: float = NVML_TIMEOUT, cuda_timeout: float = CUD
     mask, order = mask_and_order()
     inventory = within(nvml_timeout, take_inventory)
     _tell_of_loss(inventory)
-    cuda = ask_cuda(cuda_timeout) if inventory.loaded else NoAnswer("CUDA needs the driver", installed=False)
+    cuda = ask_cuda(cuda_timeout) if inventory.driver_loaded else NoAnswer("CUDA needs the driver", installed=False)
     if isinstance(cuda, NoAnswer):
         _tell_of_silence(inventory, cuda)
         devices = tuple(_from_nvml(*found) for found in enumerate(visible_units(inventory, mask, order)))

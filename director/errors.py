@@ -26,8 +26,8 @@ class QueueFull(AdmissionError):
     Args:
         limit: The bound, `Director(max_queue=...)`.
         waiting: Jobs waiting when this one was refused.
-        retry_after: Seconds after which a place is likely free, from the measured rate at which jobs leave the
-            queue; `None` while nothing has been measured.
+        retry_after: Seconds that the jobs waiting now need at the measured pace of the slots; `None` while nothing has
+            been measured.
     """
 
     def __init__(self, limit: int, waiting: int, retry_after: float | None) -> None:
@@ -37,8 +37,9 @@ class QueueFull(AdmissionError):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        hint = "" if self.retry_after is None else f" Retry in about {self.retry_after:.3g} s, or use"
-        return f"{self.waiting} jobs wait and max_queue is {self.limit}.{hint or ' Use'} `await director.run(...)`, which waits for room."
+        retry = "" if self.retry_after is None else f" Retry in about {self.retry_after:.3g} s, or"
+        remedy = f"{retry or ' To wait for room,'} use `await director.run(...)`."
+        return f"{self.waiting} jobs wait and max_queue is {self.limit}.{remedy}"
 
 
 class DirectorClosed(AdmissionError):

@@ -1,0 +1,40 @@
+"""The one clock. Every moment and every timer of a Director comes from here, so that a test can replace it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Timer(Protocol):
+    """A call that is still to come."""
+
+    def cancel(self) -> None:
+        """Forget the call; does nothing once it has been made."""
+
+
+class Clock(Protocol):
+    """What a Director asks of a clock."""
+
+    def time(self) -> float:
+        """Seconds since any fixed moment; called from every thread; never goes back."""
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` on the event loop in `delay` seconds; called on the loop only."""
+
+
+class MonotonicClock:
+    """The machine's monotonic clock, with the running event loop's timers.
+
+    Not `loop.time`: uvloop caches that per iteration, so it stands still while the loop is blocked.
+    """
+
+    time = staticmethod(time.monotonic)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` on the running loop in `delay` seconds."""
+        return asyncio.get_running_loop().call_later(delay, callback)

@@ -1,0 +1,190 @@
+"""The crew of one open Director: the coroutine that hires workers and the callbacks that reap them.
+
+Made by `Director.start` and thrown away by its `close`, so that a Director can be started again. On the loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from director._core.chronicle import Chronicle
+from director._core.dispatch import Dispatch
+from director._core.ledger import Ledger
+from director._core.outbox import Outbox
+from director._core.shift import Shift
+from director._core.slot import make_places
+from director._core.slot_thread import SlotThread
+from director._core.states import JobState, SlotState
+from director._models import Residency
+from director.errors import JobError
+from director.events import WorkerHired, WorkerReaped
+
+if TYPE_CHECKING:
+    from director._core.clock import Clock
+    from director._core.slot import Slot
+    from director._device import Device
+    from director._executors._base import Executor
+    from director.events import Hook
+
+logger = logging.getLogger("director")
+
+_HIRED_AT_ONCE = 16  # then the loop turns, so that a burst of short jobs does not hire a worker for each
+_GRACE = 1.0  # seconds that running jobs get to end when a Director is left in haste
+
+
+class Crew:
+    """Workers, devices and jobs of one open Director.
+
+    Args:
+        devices: What it runs on.
+        counts: Slots for each device.
+        executor: How a slot runs a call.
+        max_queue: Most jobs that wait.
+        hooks: Take events.
+        clock: Tells the time.
+    """
+
+    def __init__(
+        self,
+        devices: tuple[Device, ...],
+        counts: list[int],
+        executor: Executor,
+        max_queue: int | None,
+        hooks: tuple[Hook, ...],
+        clock: Clock,
+    ) -> None:
+        self.loop = loop = asyncio.get_running_loop()
+        self.places = make_places(devices, counts)
+        self.residency = Residency(self.places)
+        self.outbox = Outbox(loop)
+        self.chronicle = Chronicle(hooks, clock.time, self.outbox.call)
+        self.dispatch = Dispatch(self.places, max_queue, self.residency.warm, self._call_director)
+        self.ledger = Ledger(loop, clock, self.dispatch, self.outbox, self.chronicle)
+        self.outbox.settle = self.ledger.settle
+        self._clock = clock
+        self._arrived = asyncio.Event()
+        self._resting: list[asyncio.Future[bool]] = []
+        self._workers: set[asyncio.Task[None]] = set()
+        for slot in self.dispatch.slots:
+            slot.thread = SlotThread(f"director:{slot.device.label}/{slot.number - slot.place.slots[0].number}")
+            slot.seat = executor.seat(slot, self.residency, self.chronicle)
+
+    async def direct(self) -> None:
+        """The Director coroutine: hire a worker for work that waits and a slot that is free; never await one."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while hired := self.dispatch.hire(_HIRED_AT_ONCE):
+                for slot in hired:
+                    await self._hire(slot)
+                if len(hired) == _HIRED_AT_ONCE:
+                    await asyncio.sleep(0)
+
+    async def rest(self, timeout: float | None = None) -> bool:
+        """Wait until every job is over and every worker reaped; False if that takes longer than `timeout` seconds.
+
+        Workers leave as soon as they find nothing to do. Cancellation: stops waiting, nothing else.
+        """
+        for slot in self.dispatch.dismiss():
+            slot.ring()
+        waiter: asyncio.Future[bool] = self.loop.create_future()
+        timer = None if timeout is None else self._clock.call_later(timeout, partial(_answer, waiter, False))
+        self._resting.append(waiter)
+        self.ledger.watch = self._look_at_rest
+        self._look_at_rest()
+        try:
+            return await waiter
+        finally:
+            self._resting.remove(waiter)
+            if timer is not None:
+                timer.cancel()
+
+    async def stop(self) -> None:
+        """Cancel what waits, give what runs a short grace, unload the models and let the threads end."""
+        self.ledger.cancel_waiting()
+        if not await self.rest(_GRACE):
+            self._abandon_running()
+        idle = [slot for slot in self.dispatch.slots if slot.state is SlotState.IDLE and slot.thread.started]
+        closing = [self.loop.run_in_executor(slot.thread, slot.seat.close) for slot in idle]
+        await asyncio.gather(*closing)
+        for slot in self.dispatch.slots:
+            slot.thread.shutdown(wait=slot in idle)
+        self.outbox.deliver()
+        self.ledger.stop()
+
+    def fail(self, cause: BaseException) -> None:
+        """The Director itself failed: every open job fails with the cause, so that nobody waits for ever."""
+        for job in self.dispatch.withdraw_all(JobState.FAILED):
+            self.ledger.end_failed(job, _failure(cause))
+        for job in self.dispatch.running():
+            if not job.done():
+                self.ledger.end_failed(job, _failure(cause))
+
+    def running(self) -> int:
+        """Jobs that have been started and are not over: in a slot, or with their outcome on its way."""
+        jobs = {*self.dispatch.running(), *self.outbox.jobs()}
+        return sum(job.state is JobState.RUNNING for job in jobs)
+
+    def _call_director(self) -> None:
+        self.ledger.on_loop(self._arrived.set)
+
+    async def _hire(self, slot: Slot) -> None:
+        await slot.place.permits.acquire()  # never waits: an idle slot and a free permit are the same thing
+        shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger.start_timer)
+        thread = self.loop.run_in_executor(slot.thread, shift.work)
+        worker = self.loop.create_task(self._work(thread), name=f"director:{slot.device.label}")
+        self._workers.add(worker)
+        worker.add_done_callback(partial(self._reap, slot, thread))
+        if self.chronicle.listening:
+            self.chronicle.tell(WorkerHired(self._clock.time(), slot.device, slot.number))
+
+    @staticmethod
+    async def _work(thread: asyncio.Future[None]) -> None:
+        """One worker: lives as long as its shift. Shielded, for cancelling the task does not end the thread."""
+        await asyncio.shield(thread)
+
+    def _reap(self, slot: Slot, thread: asyncio.Future[None], worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if not worker.cancelled():
+            worker.exception()  # the thread's own, which `_vacate` answers
+        if thread.done():
+            self._vacate(slot, thread)
+        else:  # the task was cancelled; the permit goes back when the thread has ended
+            thread.add_done_callback(partial(self._vacate, slot))
+
+    def _vacate(self, slot: Slot, thread: asyncio.Future[None]) -> None:
+        slot.place.permits.release()
+        ring = self.dispatch.reaped(slot)
+        if ring is not None:
+            ring()
+        if self.chronicle.listening:
+            self.chronicle.tell(WorkerReaped(self._clock.time(), slot.device, slot.number))
+        error = thread.exception()
+        if error is not None:  # a bug of ours, not of a job: say so to everybody who waits
+            logger.critical("a worker on %s failed", slot.device.label, exc_info=error)
+            self.fail(error)
+        self._look_at_rest()
+
+    def _look_at_rest(self) -> None:
+        if self._resting and self.dispatch.at_rest() and not self.outbox:
+            for waiter in self._resting:
+                _answer(waiter, True)
+
+    def _abandon_running(self) -> None:
+        for job in self.dispatch.running():
+            if self.ledger.cancel(job, "the Director closed"):
+                logger.warning("%r did not end in %g s; its thread can't be stopped and is left behind", job, _GRACE)
+
+
+def _answer(waiter: asyncio.Future[bool], answer: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(answer)
+
+
+def _failure(cause: BaseException) -> JobError:
+    error = JobError(f"the Director failed: {cause!r}")
+    error.__cause__ = cause
+    return error

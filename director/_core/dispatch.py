@@ -1,0 +1,273 @@
+"""The decision: which job runs on which slot. The only writer of queue and slot state, behind one short lock.
+
+Called by the Director on the event loop (a job arrived, a worker was reaped) and by each slot's thread at the end of a
+job, so between two jobs of a device there is no hop through the loop. User code, the loop and callbacks are never
+called under the lock: what has to happen outside comes back as a `Ring` for the caller to call.
+
+Waking is chained: at most one parked worker is on its way at a time, and when it takes its job it calls the next one
+while work is left. That costs a burst one wake-up instead of one for each slot, and a lone job nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from director._core.placement import FreeSlots
+from director._core.queue import Lane, ReadyQueue
+from director._core.states import JobState, SlotState
+from director.errors import QueueFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._core.job import Job
+    from director._core.slot import Place, Slot
+    from director._models import Model
+
+Ring: TypeAlias = "Callable[[], None] | None"
+
+_QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
+_IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
+_PARKED, _CALLED, _LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
+_LINGER = 0.1  # seconds a worker stays parked before it leaves: long against a wake-up, short against a rest
+_NOWHERE: frozenset[int] = frozenset()
+
+
+class Dispatch:
+    """Ready queue and slots of one running Director.
+
+    Args:
+        places: The devices with their slots, all idle.
+        max_queue: Most jobs that wait; `None` for no bound.
+        warm: Tells the numbers of the slots on which a model is loaded.
+        call_director: Thread-safe; asks the Director coroutine to `hire`.
+
+    Invariants, checked by `tests/core`: a slot has a job exactly while WORKING; `_free` holds exactly the IDLE and
+    PARKED slots; `_overflow` holds jobs only while the queue is full; a job that waits while a slot that may run it is
+    free has a worker on its way.
+    """
+
+    def __init__(
+        self,
+        places: list[Place],
+        max_queue: int | None,
+        warm: Callable[[Model[Any]], frozenset[int]],
+        call_director: Callable[[], None],
+    ) -> None:
+        self.places = places
+        self.slots = [slot for place in places for slot in place.slots]
+        self.linger = _LINGER
+        self._lock = threading.Lock()
+        self._max_queue = max_queue
+        self._warm = warm
+        self._call_director = call_director
+        self._queue = ReadyQueue()
+        self._overflow = Lane(None)  # jobs whose callers wait for room; served into the queue in the same order
+        self._free = FreeSlots(places)
+        self._coming: dict[Slot, None] = {}  # HIRED and CALLED: on their way to look for work
+        self._calling = False  # one parked worker is on its way
+        self._hiring = False  # the Director coroutine has been asked and has not looked yet
+
+    # ---- the Director's side: event loop (and threads, for `admit`)
+
+    def admit(self, job: Job[Any], patient: bool) -> Ring:
+        """Queue a job.
+
+        Args:
+            job: A new one.
+            patient: Its caller can wait for room in the queue.
+
+        Raises:
+            QueueFull: There is no room and the caller can't wait.
+        """
+        with self._lock:
+            queue = self._queue
+            if self._max_queue is not None and len(queue) >= self._max_queue and self._full():
+                if not patient:
+                    raise QueueFull(self._max_queue, self._waiting(), self._drain_seconds())
+                self._overflow.push(job)
+                return None
+            queue.push(job)
+            return self._rouse() if self._free.count else None
+
+    def withdraw(self, job: Job[Any], state: JobState) -> bool:
+        """Move a job that waits to `state`, so that it never runs; False if it doesn't wait any more."""
+        with self._lock:
+            if job._stage is not _QUEUED:
+                return False
+            job._move(state)
+            lane = job._where
+            assert isinstance(lane, Lane)
+            lane.bury()
+            self._refill()
+            return True
+
+    def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[Job[Any]]:
+        """Move every job that waits (for `model`, if given) to `state` and return them in order of arrival."""
+        with self._lock:
+            jobs = [j for j in (*self._queue, *self._overflow) if model is None or j._options.model is model]
+            for job in jobs:
+                job._move(state)
+                assert isinstance(job._where, Lane)
+                job._where.bury()
+            self._refill()
+            return sorted(jobs, key=lambda job: job.id)
+
+    def hire(self, most: int) -> list[Slot]:
+        """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
+        with self._lock:
+            self._hiring = False
+            hired: list[Slot] = []
+            coming = dict(self._coming)
+            for lane in self._queue.in_order():
+                short = lane.live - _subtract(coming, lane)
+                while short > 0 and len(hired) < most and (slot := self._pick(lane, only=_IDLE)):
+                    self._free.claim(slot)
+                    slot.state = _HIRED
+                    self._coming[slot] = None
+                    hired.append(slot)
+                    short -= 1
+            if len(hired) == most:
+                self._hiring = True  # the coroutine goes on by itself
+            return hired
+
+    def reaped(self, slot: Slot) -> Ring:
+        """The worker's task is done and its thread has left: the slot is idle again."""
+        with self._lock:
+            self._coming.pop(slot, None)
+            slot.state, slot.job = _IDLE, None
+            self._free.rest(slot)
+            return self._rouse()
+
+    def dismiss(self) -> list[Slot]:
+        """Let workers leave as soon as they find nothing; returns the parked ones, to be rung."""
+        with self._lock:
+            self.linger = 0.0
+            parked = [slot for place in self.places for slot in place.parked]
+            for slot in parked:
+                self._call(slot)
+            return parked
+
+    # ---- the worker's side: the slot's thread
+
+    def take(self, slot: Slot) -> tuple[Job[Any] | None, Ring]:
+        """The next job for `slot`, now RUNNING; without one the slot is PARKED."""
+        with self._lock:
+            state = slot.state
+            if state is not _WORKING:
+                del self._coming[slot]
+                if state is _CALLED:
+                    self._calling = False
+            queue = self._queue
+            job = queue.pop(self._suits, slot)
+            if job is None:
+                slot.job = None
+                slot.state = _PARKED
+                self._free.park(slot)
+            else:
+                job._stage = _RUNNING  # from QUEUED: the queue hands out no other
+                job._where = slot
+                slot.job = job
+                slot.state = _WORKING
+                if self._overflow.live:
+                    self._refill()
+            return job, self._rouse() if self._free.count else None
+
+    def leave(self, slot: Slot) -> bool:
+        """A parked worker wants to go; False if it has been called in the meantime and must look again."""
+        with self._lock:
+            if slot.state is not _PARKED:
+                return False
+            self._free.claim(slot)
+            slot.state = _LEAVING
+            return True
+
+    # ---- what the outside may know
+
+    def waiting(self) -> int:
+        """Jobs that wait, with those whose callers wait for room."""
+        with self._lock:
+            return self._waiting()
+
+    def running(self) -> list[Job[Any]]:
+        """Jobs in slots, over for their callers or not."""
+        with self._lock:
+            return [slot.job for slot in self.slots if slot.job is not None]
+
+    def is_warm(self, model: Model[Any]) -> bool:
+        """Whether any slot has `model` loaded."""
+        return bool(self._warm(model))
+
+    def at_rest(self) -> bool:
+        """Nothing waits and no slot has a worker."""
+        with self._lock:
+            return not self._waiting() and all(slot.state is _IDLE for slot in self.slots)
+
+    # ---- under the lock
+
+    def _rouse(self) -> Ring:
+        """Whom to call for the work that waits; marks him called."""
+        for lane in self._queue.in_order():
+            slot = self._pick(lane)
+            if slot is not None and slot.state is _IDLE:
+                if not self._hiring:
+                    self._hiring = True
+                    return self._call_director
+                slot = self._pick(lane, only=_PARKED)  # the coroutine is on its way; a parked worker may be sooner
+            if slot is not None and not self._calling:
+                self._calling = True
+                self._call(slot)
+                return slot.ring
+        return None
+
+    def _call(self, slot: Slot) -> None:
+        self._free.claim(slot)
+        slot.state = _CALLED
+        self._coming[slot] = None
+
+    def _pick(self, lane: Lane, only: SlotState | None = None) -> Slot | None:
+        if lane.key is None:
+            return self._free.pick(only=only)
+        warm = _NOWHERE if lane.model is None else self._warm(lane.model)
+        return self._free.pick(lane.allowed, warm, only)
+
+    def _suits(self, lane: Lane, slot: Slot) -> bool:
+        """Whether `slot` should serve `lane`: it may, and no free slot has the model loaded when this one has not."""
+        if lane.allowed is not None and slot.number not in lane.allowed:
+            return False
+        if lane.model is None:
+            return True
+        warm = self._warm(lane.model)
+        if not warm or slot.number in warm:
+            return True
+        better = warm if lane.allowed is None else warm & lane.allowed
+        return not any(self.slots[n].state is not _WORKING and self.slots[n].state is not _LEAVING for n in better)
+
+    def _full(self) -> bool:
+        """No room: what waits, beyond what free slots are about to take, has reached the bound."""
+        assert self._max_queue is not None
+        return len(self._queue) - self._free.count - len(self._coming) >= self._max_queue
+
+    def _refill(self) -> None:
+        """Let callers that wait for room into the queue."""
+        while self._overflow.live and not self._full():
+            job = self._overflow.pop()
+            assert job is not None
+            self._queue.push(job)
+
+    def _waiting(self) -> int:
+        return len(self._queue) + self._overflow.live
+
+    def _drain_seconds(self) -> float | None:
+        """Seconds that the jobs now waiting need at the measured pace of the slots."""
+        rate = sum(1.0 / slot.pace for slot in self.slots if slot.pace)
+        return self._waiting() / rate if rate else None
+
+
+def _subtract(coming: dict[Slot, None], lane: Lane) -> int:
+    """Take from `coming` the slots that will serve `lane`; returns how many."""
+    serving = [slot for slot in coming if lane.allowed is None or slot.number in lane.allowed][: lane.live]
+    for slot in serving:
+        del coming[slot]
+    return len(serving)

@@ -1,0 +1,191 @@
+"""A job: one call the user asked for, and the handle that awaits it.
+
+Written by: the constructor; `dispatch` under its lock (`_stage` out of QUEUED, `_where`); the slot's thread
+(`_started`, `_finished`); `ledger` on the event loop (every move out of RUNNING, and the result).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
+
+from director._core.states import JOB_MOVES, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from director._core.queue import Lane
+    from director._core.slot import Slot
+    from director._device import Device
+    from director._options import Options
+
+T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """What a job asks of its Director."""
+
+    def cancel(self, job: Job[Any], msg: Any) -> bool:
+        """Cancel `job`; False if it was over."""
+
+
+class Job(asyncio.Future[T]):
+    """The handle of one submitted call: a future that knows its state, its device and its times.
+
+    Await it any number of times, from any task of its loop; use it in `asyncio.gather`, `wait` or `as_completed`. It
+    belongs to the event loop of its Director, like every asyncio future.
+
+    Cancellation: cancelling a *task* that awaits a `Job` leaves the job alone; `cancel` ends it. `asyncio.gather` and
+    (before Python 3.12) `asyncio.wait_for` cancel what they wait for, jobs too.
+    """
+
+    # A million jobs may wait: twelve slots, no dict (see docs/explanation/design.md for the bytes).
+    __slots__ = (
+        "_args",
+        "_context",
+        "_crew",
+        "_finished",
+        "_fn",
+        "_options",
+        "_progress",
+        "_stage",
+        "_started",
+        "_submitted",
+        "_where",
+        "id",
+    )
+
+    id: int
+    """Number of the job within its Director, from 1, in order of submission."""
+
+    def __init__(
+        self,
+        crew: Owner,
+        loop: asyncio.AbstractEventLoop,
+        number: int,
+        now: float,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        options: Options,
+    ) -> None:
+        super().__init__(loop=loop)
+        self.id = number
+        self._crew = crew
+        self._fn = fn
+        self._args = args
+        self._options = options
+        self._context: Context | None = copy_context()
+        self._stage = JobState.QUEUED
+        self._where: Lane | Slot | None = None  # the lane it waits in, then the slot that runs it
+        self._submitted = now
+        self._started: float | None = None
+        self._finished: float | None = None
+        self._progress: Any = None
+
+    @property
+    def state(self) -> JobState:
+        """Where the job is in its life; see `JobState`."""
+        return self._stage
+
+    @property
+    def name(self) -> str:
+        """The option `name`, else the name of the function."""
+        return self._options.name or getattr(self._fn, "__name__", None) or type(self._fn).__name__
+
+    @property
+    def priority(self) -> int:
+        """Higher runs sooner."""
+        return self._options.priority
+
+    @property
+    def device(self) -> Device | None:
+        """The device that runs or ran it; `None` while it waits, and for a job that never ran."""
+        return None if self._started is None else cast("Slot", self._where).device
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds from submission to the start, or to the end of a job that never ran; `None` while it waits."""
+        until = self._finished if self._started is None else self._started
+        return None if until is None else until - self._submitted
+
+    @property
+    def ran(self) -> float | None:
+        """Seconds on the device; `None` until the call has ended, and for a job that never ran."""
+        if self._started is None or self._finished is None:
+            return None
+        return self._finished - self._started
+
+    @property
+    def attempts(self) -> int:
+        """How often the job has been started."""
+        return 0 if self._started is None else 1
+
+    @property
+    def progress(self) -> Any:
+        """What the job last passed to `director.report`; `None` before."""
+        return self._progress
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel the job: one that waits will never run; one that runs is over for its caller at once.
+
+        A running thread can't be killed: its slot stays taken until the call has ended. The call learns of it through
+        `director.check_cancelled`.
+
+        Returns:
+            False if the job was already over.
+
+        Raises:
+            RuntimeError: Called from another thread than the event loop's.
+        """
+        return self._crew.cancel(self, msg)
+
+    def set_result(self, result: T) -> NoReturn:
+        """Not for callers: the Director sets the result."""
+        raise RuntimeError("a Job gets its result from its Director")
+
+    def set_exception(self, exception: type | BaseException) -> NoReturn:
+        """Not for callers: the Director sets the exception."""
+        raise RuntimeError("a Job gets its exception from its Director")
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self.done():
+            # A future of its own for each awaiter: cancelling the awaiter must not reach the job.
+            waiter = self.get_loop().create_future()
+
+            def wake(_: Any) -> None:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+            self.add_done_callback(wake)
+            try:
+                yield from waiter
+            finally:
+                self.remove_done_callback(wake)
+        return self.result()
+
+    __iter__ = __await__
+
+    def _await_owned(self) -> Generator[Any, None, T]:
+        """Await as the job's only owner: cancelling the awaiting task cancels the job."""
+        return super().__await__()
+
+    def _move(self, to: JobState) -> None:
+        """Go on to the state `to`, along the table."""
+        if to not in JOB_MOVES[self._stage]:
+            raise AssertionError(f"{self!r} can't become {to.value}")
+        self._stage = to
+
+    def _due(self) -> float | None:
+        """The moment by which it must have ended, from its deadline and, once it runs, its timeout."""
+        options = self._options
+        due = None if options.deadline is None else self._submitted + options.deadline
+        if options.timeout is not None and self._started is not None:
+            end = self._started + options.timeout
+            due = end if due is None else min(due, end)
+        return due
+
+    def __repr__(self) -> str:
+        device = self.device
+        where = f" on {device.label}" if device is not None else ""
+        return f"<Job {self.id} {self.name!r} {self._stage.value}{where}>"

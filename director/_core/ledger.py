@@ -1,0 +1,178 @@
+"""The ledger of jobs: how each one ends, and how many ended how. On the event loop only, except `open_job`.
+
+A job ends here exactly once: its future is settled, its state moves on, it is counted and its end is told to the hooks.
+An outcome that arrives for a job that is over (its caller has left, its time was up) is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from asyncio import _get_running_loop
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from director._core.alarms import Alarms
+from director._core.job import Job
+from director._core.states import JobState
+from director.errors import JobTimeout, QueueFull
+from director.events import JobCancelled, JobFailed, JobRejected, JobSubmitted, JobSucceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._core.chronicle import Chronicle
+    from director._core.clock import Clock
+    from director._core.dispatch import Dispatch
+    from director._core.outbox import Outbox
+    from director._device import Device
+    from director._options import Options
+
+T = TypeVar("T")
+_RUNNING, _SUCCEEDED = JobState.RUNNING, JobState.SUCCEEDED
+_set_result = asyncio.Future.set_result  # a Job refuses its own
+_set_exception = asyncio.Future.set_exception
+
+
+class Ledger:
+    """Begins and ends jobs.
+
+    Args:
+        loop: The event loop of the Director.
+        clock: Tells the time.
+        dispatch: Queues and withdraws jobs.
+        outbox: Brings calls from other threads to the loop.
+        chronicle: Takes events.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        dispatch: Dispatch,
+        outbox: Outbox,
+        chronicle: Chronicle,
+    ) -> None:
+        self.succeeded = self.failed = self.cancelled = self.rejected = 0
+        self.watch: Callable[[], None] | None = None  # called after each end while somebody waits for rest
+        self._loop = loop
+        self._now = clock.time
+        self._dispatch = dispatch
+        self._outbox = outbox
+        self._chronicle = chronicle
+        self._alarms = Alarms(clock, self._expire)
+        self._numbers = itertools.count(1)
+
+    def open_job(self, fn: Callable[..., T], args: tuple[Any, ...], options: Options, patient: bool) -> Job[T]:
+        """Make a job and queue it; from any thread.
+
+        Raises:
+            QueueFull: There is no room and the caller is not `patient`.
+        """
+        job = Job(self, self._loop, next(self._numbers), self._now(), fn, args, options)
+        try:
+            ring = self._dispatch.admit(job, patient)
+        except QueueFull as error:
+            self._reject(job, error)
+            raise
+        if ring is not None:
+            ring()
+        if options.deadline is not None:
+            self.on_loop(self.start_timer, job)
+        if self._chronicle.listening:
+            self.on_loop(self._chronicle.tell, JobSubmitted(job._submitted, job.id, job.name, options.priority))
+        return job
+
+    def settle(self, job: Job[Any], value: Any, error: BaseException | None) -> None:
+        """The outcome of a job has arrived."""
+        job._args, job._context = (), None  # a kept handle must not keep its inputs alive
+        if job.done():
+            pass
+        elif error is None:
+            job._stage = _SUCCEEDED  # from RUNNING, like every outcome without error
+            self.succeeded += 1
+            _set_result(job, value)
+            if self._chronicle.listening:
+                self._chronicle.tell(JobSucceeded(*self._facts(job)))
+            if self._alarms:
+                self._alarms.drop(job)
+        elif isinstance(error, asyncio.CancelledError):
+            self._end_cancelled(job, None)
+        else:
+            self.end_failed(job, error)
+        if self.watch is not None:
+            self.watch()
+
+    def cancel(self, job: Job[Any], msg: Any) -> bool:
+        """Cancel a job that is not over; see `Job.cancel`."""
+        if _get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "Job.cancel() belongs to the event loop of its Director; "
+                "from another thread use loop.call_soon_threadsafe(job.cancel)"
+            )
+        if job.done():
+            return False
+        if not self._dispatch.withdraw(job, JobState.CANCELLED) and job._stage is not _RUNNING:
+            return False  # withdrawn by a failed load: its end is on its way
+        self._end_cancelled(job, msg)
+        return True
+
+    def cancel_waiting(self) -> None:
+        """Cancel every job that waits."""
+        for job in self._dispatch.withdraw_all(JobState.CANCELLED):
+            self._end_cancelled(job, "the Director closed")
+
+    def end_failed(self, job: Job[Any], error: BaseException) -> None:
+        """End a job that runs, or that was withdrawn as FAILED, with `error`."""
+        self._close(job, JobState.FAILED)
+        self.failed += 1
+        _set_exception(job, error)
+        if self._chronicle.listening:
+            self._chronicle.tell(JobFailed(*self._facts(job), error))
+
+    def start_timer(self, job: Job[Any]) -> None:
+        """Watch over the deadline of a job, or over the timeout of one that has just started."""
+        due = job._due()
+        if due is not None:
+            self._alarms.set(job, due)
+
+    def stop(self) -> None:
+        """Ring for no deadline any more."""
+        self._alarms.stop()
+
+    def on_loop(self, fn: Callable[..., object], *args: Any) -> None:
+        """Call `fn` on the loop: now if we are there, else soon."""
+        if _get_running_loop() is self._loop:
+            fn(*args)
+        else:
+            self._outbox.call(fn, *args)
+
+    def _reject(self, job: Job[Any], error: QueueFull) -> None:
+        self.rejected += 1
+        self._chronicle.post(JobRejected(job._submitted, job.name, error))
+
+    def _expire(self, job: Job[Any]) -> None:
+        if self._dispatch.withdraw(job, JobState.FAILED):
+            self.end_failed(job, JobTimeout("queued"))
+        elif job._stage is _RUNNING:
+            self.end_failed(job, JobTimeout("running"))
+
+    def _end_cancelled(self, job: Job[Any], msg: Any) -> None:
+        self._close(job, JobState.CANCELLED)
+        self.cancelled += 1
+        asyncio.Future.cancel(job, msg)
+        if self._chronicle.listening:
+            self._chronicle.tell(JobCancelled(*self._facts(job)))
+
+    def _close(self, job: Job[Any], state: JobState) -> None:
+        if job._stage is not state:  # the dispatch has moved it already if it was waiting
+            job._move(state)
+        if job._started is None:  # it never ran, and never will
+            job._finished = self._now()
+            job._args, job._context = (), None
+        if self._alarms:
+            self._alarms.drop(job)
+        if self.watch is not None:
+            self.watch()
+
+    def _facts(self, job: Job[Any]) -> tuple[float, int, str, Device | None, float, float | None]:
+        return self._now(), job.id, job.name, job.device, job.waited or 0.0, job.ran

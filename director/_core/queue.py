@@ -1,0 +1,147 @@
+"""The ready queue: jobs that wait, in order of service. Guarded by `dispatch`'s lock; knows nothing of threads.
+
+A lane holds the jobs that the same slots can serve (same allowed slots, same model). Within a lane, and between the
+heads of lanes, higher priority goes first, then arrival. A cancelled job stays in its lane as a tombstone until it
+reaches the head or the lane is swept, so that cancelling is O(1).
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from director._core.states import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from director._core.job import Job
+    from director._core.slot import Slot
+    from director._models import Model
+
+LaneKey: TypeAlias = "tuple[frozenset[int] | None, Model[Any] | None] | None"
+_QUEUED = JobState.QUEUED
+_SWEEP_AT = 64  # tombstones a lane may hold before it is swept, once they outnumber the living
+
+
+class Lane:
+    """Waiting jobs that the same slots can serve, by priority and arrival."""
+
+    __slots__ = ("_by_priority", "_dead", "_priorities", "allowed", "key", "live", "model")
+
+    def __init__(self, key: LaneKey) -> None:
+        self.key = key
+        self.allowed, self.model = key if key is not None else (None, None)
+        self.live = 0
+        self._dead = 0
+        self._by_priority: dict[int, deque[Job[Any]]] = {}
+        self._priorities: list[int] = []  # negated, so that the first is served first
+
+    def push(self, job: Job[Any]) -> None:
+        """Add a job at the end of its priority."""
+        priority = job._options.priority
+        jobs = self._by_priority.get(priority)
+        if jobs is None:
+            jobs = self._by_priority[priority] = deque()
+            insort(self._priorities, -priority)
+        jobs.append(job)
+        job._where = self
+        self.live += 1
+
+    def pop(self) -> Job[Any] | None:
+        """Remove and return the job that is served next."""
+        if not self.live:
+            return None
+        jobs = self._serving()
+        job = jobs.popleft()
+        self.live -= 1
+        if not jobs and len(self._priorities) > 1:
+            del self._by_priority[-self._priorities.pop(0)]  # or a priority of its own for each job would pile up
+        return job
+
+    def rank(self) -> tuple[int, int]:
+        """Order of service of the head against other lanes' heads: smaller first. The lane must not be empty."""
+        job = self._serving()[0]
+        return (-job._options.priority, job.id)
+
+    def _serving(self) -> deque[Job[Any]]:
+        """The jobs of the highest priority, with a living one at the head."""
+        while True:
+            jobs = self._by_priority[-self._priorities[0]]
+            while jobs:
+                if jobs[0]._stage is _QUEUED:
+                    return jobs
+                jobs.popleft()
+                self._dead -= 1
+            del self._by_priority[-self._priorities.pop(0)]
+
+    def bury(self) -> None:
+        """Count one of its jobs, which has just left the state QUEUED, as a tombstone."""
+        self.live -= 1
+        self._dead += 1
+        if self._dead > _SWEEP_AT and self._dead > self.live:
+            for priority, jobs in self._by_priority.items():
+                self._by_priority[priority] = deque(job for job in jobs if job._stage is _QUEUED)
+            self._dead = 0
+
+    def __iter__(self) -> Iterator[Job[Any]]:
+        for negated in self._priorities:
+            yield from (job for job in self._by_priority[-negated] if job._stage is _QUEUED)
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.key} {self.live} waiting>"
+
+
+class ReadyQueue:
+    """All waiting jobs, in lanes."""
+
+    __slots__ = ("_lanes", "_plain")
+
+    def __init__(self) -> None:
+        self._plain = Lane(None)
+        self._lanes: dict[LaneKey, Lane] = {}  # the others; each is dropped when it has been emptied
+
+    def __len__(self) -> int:
+        if not self._lanes:
+            return self._plain.live
+        return self._plain.live + sum(lane.live for lane in self._lanes.values())
+
+    def push(self, job: Job[Any]) -> None:
+        """Add a job to the lane that its options name."""
+        key = job._options.lane
+        if key is None:
+            self._plain.push(job)
+            return
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key)
+        lane.push(job)
+
+    def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot) -> Job[Any] | None:
+        """Remove and return the next job for `slot`, from the plain lane and those that `suits` accepts."""
+        if not self._lanes:
+            return self._plain.pop()
+        lane = min(
+            (lane for lane in self.lanes() if lane.key is None or suits(lane, slot)), key=Lane.rank, default=None
+        )
+        return None if lane is None else lane.pop()
+
+    def lanes(self) -> list[Lane]:
+        """Lanes with waiting jobs, in no order."""
+        if not self._lanes:
+            return [self._plain] if self._plain.live else []
+        for key in [key for key, lane in self._lanes.items() if not lane.live]:
+            del self._lanes[key]
+        return [lane for lane in (self._plain, *self._lanes.values()) if lane.live]
+
+    def in_order(self) -> list[Lane]:
+        """Lanes with waiting jobs, the one served next first."""
+        lanes = self.lanes()
+        if len(lanes) > 1:
+            lanes.sort(key=Lane.rank)
+        return lanes
+
+    def __iter__(self) -> Iterator[Job[Any]]:
+        for lane in self.lanes():
+            yield from lane

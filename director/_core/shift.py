@@ -1,0 +1,147 @@
+"""A shift: what a worker does on its slot's thread, from its first job to the moment it finds no more.
+
+At the end of each job the worker asks `dispatch` for the next one itself; the event loop only hears of the outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from director._core.states import JobState
+from director._current import here
+from director._executors._base import LoadFailed
+from director.errors import JobTimeout
+from director.events import JobProgressed, JobStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._core.chronicle import Chronicle
+    from director._core.dispatch import Dispatch
+    from director._core.job import Job
+    from director._core.outbox import Outbox
+    from director._core.slot import Slot
+    from director._device import Device
+
+_PACE_WEIGHT = 0.1  # of the newest job in a slot's running mean of job times
+
+
+class Shift:
+    """The work of one slot; `work` is what the Director offloads to the slot's thread.
+
+    Args:
+        slot: Whose thread and seat it uses; it alone writes the slot's counters.
+        dispatch: Asked for jobs.
+        outbox: Takes outcomes.
+        chronicle: Takes events and tells the time.
+        start_timer: Called on the loop with a job that has a timeout and has just started.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        dispatch: Dispatch,
+        outbox: Outbox,
+        chronicle: Chronicle,
+        start_timer: Callable[[Job[Any]], None],
+    ) -> None:
+        self._slot = slot
+        self._dispatch = dispatch
+        self._outbox = outbox
+        self._chronicle = chronicle
+        self._start_timer = start_timer
+        self._clock = chronicle.time
+
+    def work(self) -> None:
+        """Run jobs until there has been none for the time a worker lingers."""
+        here.running = self
+        dispatch, slot = self._dispatch, self._slot
+        while True:
+            job, ring = dispatch.take(slot)
+            if ring is not None:
+                ring()
+            if job is not None:
+                self._run(job)
+                del job  # nothing of it is kept alive while the worker waits
+            elif not slot.bell.acquire(timeout=dispatch.linger):
+                if dispatch.leave(slot):
+                    return
+                slot.bell.acquire()  # called at the last moment: the ring is on its way
+
+    def _run(self, job: Job[Any]) -> None:
+        slot = self._slot
+        began = self._clock()
+        if not self._begin(job, began):
+            self._outbox.post(job, None, JobTimeout("queued"))
+            return
+        value = error = None
+        try:
+            value = slot.seat.run(job)
+        except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to the caller
+            error = self._owned(raised)
+        job._finished = ended = self._clock()
+        seconds = ended - began
+        slot.jobs += 1
+        slot.busy_seconds += seconds
+        slot.pace = seconds if slot.pace is None else slot.pace + _PACE_WEIGHT * (seconds - slot.pace)
+        self._outbox.post(job, value, error)
+
+    def _begin(self, job: Job[Any], now: float) -> bool:
+        """Note the start; False if the deadline has passed while the job waited."""
+        options = job._options
+        if options.deadline is not None and now >= job._submitted + options.deadline:
+            return False
+        job._started = now
+        if options.timeout is not None:
+            self._outbox.call(self._start_timer, job)
+        if self._chronicle.listening:
+            slot = self._slot
+            self._chronicle.post(JobStarted(now, job.id, job.name, slot.device, slot.number, now - job._submitted))
+        return True
+
+    def _owned(self, error: BaseException) -> BaseException:
+        """The caller's own error, without the frames of this package."""
+        if isinstance(error, LoadFailed):
+            self._fail_waiting(error)
+            return error.error
+        if isinstance(error, StopIteration):
+            # A future refuses it, for a generator would take it for its own end.
+            stopped = RuntimeError("the job raised StopIteration")
+            stopped.__cause__ = error
+            return stopped
+        traceback = error.__traceback__
+        while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("director._"):
+            traceback = traceback.tb_next
+        return error.with_traceback(traceback or error.__traceback__)
+
+    def _fail_waiting(self, failure: LoadFailed) -> None:
+        """Jobs that wait for a model which is loaded nowhere share the loader's error; later ones try again."""
+        if not self._dispatch.is_warm(failure.model):
+            for job in self._dispatch.withdraw_all(JobState.FAILED, failure.model):
+                self._outbox.post(job, None, failure.error)
+
+    # ---- what a running job may ask (director._current)
+
+    def job(self) -> Job[Any] | None:
+        """The job that runs."""
+        return self._slot.job
+
+    def device(self) -> Device:
+        """Its device."""
+        return self._slot.device
+
+    def time(self) -> float:
+        """Seconds of the Director's clock."""
+        return self._clock()
+
+    def report(self, job: Job[Any], progress: Any) -> None:
+        """Keep it for `Job.progress` and tell the hooks."""
+        job._progress = progress
+        if self._chronicle.listening:
+            self._chronicle.post(JobProgressed(self._clock(), job.id, job.name, progress))
+
+
+def cancelled(error: BaseException | None) -> bool:
+    """Whether a call ended by cancellation rather than by failing."""
+    return isinstance(error, asyncio.CancelledError)

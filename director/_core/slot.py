@@ -1,0 +1,88 @@
+"""A slot: one unit of concurrency on a device, with its own long-lived thread.
+
+`state` and `job` are written by `dispatch` under its lock; the counters by the slot's own thread alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+from director._core.states import SlotState
+
+if TYPE_CHECKING:
+    from director._core.job import Job
+    from director._core.slot_thread import SlotThread
+    from director._device import Device
+    from director._executors._base import Seat
+
+
+class Slot:
+    """One unit of concurrency on a device."""
+
+    __slots__ = (
+        "bell",
+        "busy_seconds",
+        "device",
+        "job",
+        "jobs",
+        "number",
+        "pace",
+        "place",
+        "ring",
+        "seat",
+        "state",
+        "thread",
+    )
+
+    seat: Seat
+    thread: SlotThread
+
+    def __init__(self, number: int, place: Place) -> None:
+        self.number = number
+        self.place = place
+        self.device = place.device
+        self.state = SlotState.IDLE
+        self.job: Job[Any] | None = None
+        self.bell = threading.Lock()  # a parked worker waits to acquire it; each call releases it exactly once
+        self.bell.acquire()
+        self.ring = self.bell.release
+        self.jobs = 0
+        self.busy_seconds = 0.0
+        self.pace: float | None = None  # seconds a job takes of late, exponentially weighted
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.number} of {self.device.label} {self.state.value}>"
+
+
+class Place:
+    """A device with its slots and its semaphore: one permit for each slot that has no worker."""
+
+    __slots__ = ("device", "idle", "parked", "permits", "position", "slots")
+
+    def __init__(self, position: int, device: Device, count: int, first_number: int) -> None:
+        self.position = position
+        self.device = device
+        self.permits = asyncio.Semaphore(count)
+        self.slots = [Slot(first_number + i, self) for i in range(count)]
+        self.idle: list[Slot] = list(reversed(self.slots))
+        self.parked: list[Slot] = []
+
+    @property
+    def free(self) -> int:
+        """Slots that could take a job now."""
+        return len(self.idle) + len(self.parked)
+
+    def __repr__(self) -> str:
+        return f"<Place {self.device.label} {self.free}/{len(self.slots)} free>"
+
+
+def make_places(devices: tuple[Device, ...], counts: list[int]) -> list[Place]:
+    """One place for each device, its slots numbered through all devices."""
+    places: list[Place] = []
+    first = 0
+    for position, (device, count) in enumerate(zip(devices, counts, strict=True)):
+        places.append(Place(position, device, count, first))
+        first += count
+    return places

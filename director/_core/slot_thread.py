@@ -1,0 +1,67 @@
+"""The long-lived thread of one slot.
+
+Not a pool: the current CUDA device, cuBLAS workspaces, CUDA graphs and compiled models belong to a thread, so a slot
+keeps its own. A daemon, never joined at exit: a stuck call must not keep the interpreter from leaving.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SlotThread(Executor):
+    """An executor of exactly one thread, started at the first call; what `loop.run_in_executor` offloads a shift to.
+
+    Args:
+        name: Name of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._bell = threading.Semaphore(0)
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]] | None] = deque()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call `fn` on the thread, after the calls submitted before."""
+        future: Future[T] = Future()
+        self._calls.append((future, lambda: fn(*args, **kwargs)))
+        self._bell.release()
+        if not self.started:
+            self._thread.start()
+        return future
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a thread yet."""
+        return self._thread.ident is not None
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the thread end after the calls it has; `wait` joins it."""
+        if not self.started:
+            return
+        self._calls.append(None)
+        self._bell.release()
+        if wait:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._bell.acquire()
+            call = self._calls.popleft()
+            if call is None:
+                return
+            future, fn = call
+            try:
+                future.set_result(fn())
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who waits
+                future.set_exception(error)
+            del call, future, fn

@@ -1,0 +1,90 @@
+"""What a job may ask about itself, from the thread that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+from director._core.states import JobState
+from director.errors import JobTimeout
+
+if TYPE_CHECKING:
+    from director._core.job import Job
+    from director._device import Device
+
+
+class Running(Protocol):
+    """The shift that runs on this thread."""
+
+    def job(self) -> Job[Any] | None:
+        """The job it runs now."""
+
+    def device(self) -> Device:
+        """Where it runs."""
+
+    def time(self) -> float:
+        """Seconds of the Director's clock."""
+
+    def report(self, job: Job[Any], progress: Any) -> None:
+        """Tell the event loop how far the job is."""
+
+
+class _Here(threading.local):
+    running: Running | None = None
+
+
+here = _Here()
+
+
+def current_device() -> Device:
+    """The device on which the calling job runs.
+
+    Raises:
+        RuntimeError: Called outside of a job.
+    """
+    if here.running is None:
+        raise RuntimeError("current_device() is for jobs: it was called on a thread that runs none")
+    return here.running.device()
+
+
+def current_job() -> Job[Any]:
+    """The calling job. Read its facts; results and callbacks belong to the event loop.
+
+    Raises:
+        RuntimeError: Called outside of a job.
+    """
+    job = None if here.running is None else here.running.job()
+    if job is None:
+        raise RuntimeError("current_job() is for jobs: it was called on a thread that runs none")
+    return job
+
+
+def check_cancelled() -> None:
+    """Leave the job if nobody waits for it any more; call it between the steps of long work.
+
+    Outside of a job it does nothing, so that a function works without a Director too.
+
+    Raises:
+        asyncio.CancelledError: The job was cancelled.
+        JobTimeout: Its deadline or timeout has passed.
+    """
+    if here.running is None or (job := here.running.job()) is None:
+        return
+    if job._stage is JobState.CANCELLED:
+        raise asyncio.CancelledError
+    due = job._due()
+    if job._stage is not JobState.RUNNING or (due is not None and here.running.time() >= due):
+        raise JobTimeout("running")
+
+
+def report(progress: Any) -> None:
+    """Tell how far the job is: `Job.progress` and a `JobProgressed` event.
+
+    Outside of a job it does nothing.
+
+    Args:
+        progress: Any value; it travels as it is.
+    """
+    if here.running is not None and (job := here.running.job()) is not None:
+        here.running.report(job, progress)

@@ -1,0 +1,49 @@
+"""The door for ways to run a call. The shift is the same for all: it runs on the slot's thread and asks its seat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from director._core.chronicle import Chronicle
+    from director._core.job import Job
+    from director._core.slot import Slot
+    from director._models import Model, Residency
+
+
+class LoadFailed(Exception):
+    """A replica could not be made; carries the loader's own error to the shift, never further."""
+
+    def __init__(self, model: Model[Any], error: BaseException) -> None:
+        super().__init__(model, error)
+        self.model = model
+        self.error = error
+
+
+class Seat(Protocol):
+    """Where the jobs of one slot run. Every method is called on the slot's own thread."""
+
+    def run(self, job: Job[Any]) -> Any:
+        """Make the call of `job` and return what it returns.
+
+        Raises:
+            LoadFailed: Its model could not be loaded.
+            BaseException: What the call raised.
+        """
+
+    def close(self) -> None:
+        """Let go of everything that the slot holds; no job comes after."""
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Makes the seats of one running Director."""
+
+    def seat(self, slot: Slot, residency: Residency, chronicle: Chronicle) -> Seat:
+        """A seat for `slot`; called on the event loop, before the slot's first job.
+
+        Args:
+            slot: Whose jobs it will run.
+            residency: Where to tell which models are loaded.
+            chronicle: Takes events, and tells the time, on any thread.
+        """

@@ -1,0 +1,102 @@
+"""Replicas in this process: loaded once, on a slot's own thread, however many jobs want them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from director._executors._base import LoadFailed
+from director.events import ModelFailed, ModelLoaded, ModelUnloaded
+
+if TYPE_CHECKING:
+    from director._core.chronicle import Chronicle
+    from director._core.slot import Slot
+    from director._models import Model, Residency
+
+logger = logging.getLogger("director")
+
+
+class _Replica:
+    """One load of a model. `value` and `error` are written by the loading thread before `ready` is set."""
+
+    __slots__ = ("error", "loader", "ready", "value")
+
+    def __init__(self, loader: Slot) -> None:
+        self.loader = loader
+        self.ready = threading.Event()
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+
+class Replicas:
+    """The replicas of one running Director, by model and device (or slot).
+
+    Args:
+        residency: Is told what is loaded where.
+        chronicle: Takes events and tells the time.
+    """
+
+    def __init__(self, residency: Residency, chronicle: Chronicle) -> None:
+        self._residency = residency
+        self._chronicle = chronicle
+        self._lock = threading.Lock()
+        self._replicas: dict[tuple[Model[Any], int, bool], _Replica] = {}
+
+    def get(self, model: Model[Any], slot: Slot) -> Any:
+        """The replica for `slot`, loaded if need be; on the slot's own thread.
+
+        Raises:
+            LoadFailed: With the loader's error.
+        """
+        key = (model, slot.number, True) if model.per_slot else (model, slot.place.position, False)
+        with self._lock:
+            replica = self._replicas.get(key)
+            mine = replica is None
+            if replica is None:
+                replica = self._replicas[key] = _Replica(slot)
+        if mine:
+            self._load(model, slot, replica)
+            if replica.error is not None:
+                with self._lock:
+                    del self._replicas[key]
+            replica.ready.set()
+        else:
+            replica.ready.wait()
+        if replica.error is not None:
+            raise LoadFailed(model, replica.error)
+        return replica.value
+
+    def release(self, slot: Slot) -> None:
+        """Unload what `slot` has loaded; on its own thread."""
+        with self._lock:
+            mine = [key for key, replica in self._replicas.items() if replica.loader is slot]
+            released = [(key[0], self._replicas.pop(key)) for key in mine]
+        for model, replica in released:
+            self._residency.remove(model, slot)
+            self._unload(model, slot, replica)
+
+    def _load(self, model: Model[Any], slot: Slot, replica: _Replica) -> None:
+        began = self._chronicle.time()
+        try:
+            replica.value = model.load(slot.device)
+            if model.warmup is not None:
+                model.warmup(replica.value)
+        except BaseException as error:  # noqa: BLE001 - it belongs to the jobs that wait for the replica
+            replica.error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+            replica.value = None
+            self._chronicle.post(ModelFailed(self._chronicle.time(), model.name, slot.device, error))
+            return
+        self._residency.add(model, slot)
+        self._chronicle.post(
+            ModelLoaded(self._chronicle.time(), model.name, slot.device, self._chronicle.time() - began)
+        )
+
+    def _unload(self, model: Model[Any], slot: Slot, replica: _Replica) -> None:
+        value, replica.value = replica.value, None
+        if model.unload is not None:
+            try:
+                model.unload(value)
+            except Exception:
+                logger.exception("unloading %s from %s failed", model.name, slot.device.label)
+        self._chronicle.post(ModelUnloaded(self._chronicle.time(), model.name, slot.device))

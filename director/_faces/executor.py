@@ -1,0 +1,151 @@
+"""The Director as a `concurrent.futures.Executor`, for code that takes one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from asyncio import _get_running_loop
+from concurrent.futures import Executor, Future, InvalidStateError, wait
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._core.job import Job
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DirectorExecutor(Executor):
+    """See `Director.as_executor`. Shutting it down leaves the Director open.
+
+    Args:
+        loop: The Director's.
+        call: Has the loop call a function, from any thread.
+        open_job: Queues a job, from any thread.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        call: Callable[..., object],
+        open_job: Callable[[Callable[[Any], None]], Job[None]],
+    ) -> None:
+        self._loop = loop
+        self._call = call
+        self._open_job = open_job
+        self._lock = threading.Lock()  # guards the two below
+        self._open: set[Future[Any]] = set()
+        self._is_shut = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue ``fn(*args, **kwargs)``; never blocks, and waits for room in the queue by itself.
+
+        Raises:
+            RuntimeError: The executor was shut down.
+            DirectorClosed: The Director isn't open any more.
+        """
+        future: _Future = _Future(self._loop)
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._open.add(future)
+        future.add_done_callback(self._forget)
+        try:
+            job = self._open_job(_Call(future, lambda: fn(*args, **kwargs), getattr(fn, "__name__", repr(fn))))
+        except BaseException:
+            future.cancel()
+            raise
+        future.job = job
+        self._call(job.add_done_callback, future.follow)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; optionally cancel those that wait, and wait for those that are open.
+
+        Raises:
+            RuntimeError: It would have to wait on the event loop's own thread.
+        """
+        with self._lock:
+            self._is_shut = True
+            pending = list(self._open)
+        if cancel_futures:
+            for future in pending:
+                future.cancel()
+        if wait and (pending := [future for future in pending if not future.done()]):
+            _refuse_to_block(self._loop, "shutdown(wait=True)")
+            _wait(pending)
+
+    def _forget(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._open.discard(future)
+
+
+_wait = wait
+
+
+class _Future(Future[Any]):
+    """A future of the executor; cancelling it takes its job out of the queue."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self.job: Job[None] | None = None
+
+    def cancel(self) -> bool:
+        if not super().cancel():
+            return False
+        if self.job is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.job.cancel)
+        return True
+
+    def result(self, timeout: float | None = None) -> Any:
+        if not self.done():
+            _refuse_to_block(self._loop, "result()")
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        if not self.done():
+            _refuse_to_block(self._loop, "exception()")
+        return super().exception(timeout)
+
+    def follow(self, job: asyncio.Future[None]) -> None:
+        """The job is over; if its call never came to settle the future, its end does."""
+        error = None if job.cancelled() else job.exception()
+        with suppress(InvalidStateError):
+            if error is not None and not self.done():
+                self.set_exception(error)
+            elif job.cancelled() and super().cancel():
+                self.set_running_or_notify_cancel()
+
+
+class _Call:
+    """The job of one future: runs on a slot's thread and settles the future there, whatever the loop is doing."""
+
+    def __init__(self, future: _Future, call: Callable[[], Any], name: str) -> None:
+        self._future = future
+        self._call = call
+        self.__name__ = name
+
+    def __call__(self, _resource: Any) -> None:
+        future, call = self._future, self._call
+        if not future.set_running_or_notify_cancel():
+            raise asyncio.CancelledError
+        try:
+            result = call()
+        except BaseException as error:
+            with suppress(InvalidStateError):  # its time was up before
+                future.set_exception(error)
+            raise
+        with suppress(InvalidStateError):
+            future.set_result(result)
+
+
+def _refuse_to_block(loop: asyncio.AbstractEventLoop, what: str) -> None:
+    if _get_running_loop() is loop:
+        raise RuntimeError(
+            f"{what} on the event loop's own thread would wait for ever: the loop hires the workers. "
+            "Await asyncio.wrap_future(future), or use loop.run_in_executor"
+        )

@@ -1,0 +1,64 @@
+"""A lease: a job that holds its slot until it is told to let go."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._core.job import Job
+
+
+class Lease:
+    """``async with director.lease() as device:``; see `Director.lease`. Used once.
+
+    Args:
+        loop: The Director's.
+        call: Has the loop call a function, from any thread.
+        open_job: Queues a job.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        call: Callable[..., object],
+        open_job: Callable[[Callable[[Any], None]], Job[None]],
+    ) -> None:
+        self._call = call
+        self._open_job = open_job
+        self._granted: asyncio.Future[Any] = loop.create_future()
+        self._returned = threading.Event()
+
+    async def __aenter__(self) -> Any:
+        job = self._open_job(self._hold)
+        job.add_done_callback(self._ended)
+        try:
+            return await self._granted
+        except asyncio.CancelledError:
+            job.cancel()
+            self._returned.set()
+            raise
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._returned.set()
+
+    def _hold(self, resource: Any) -> None:
+        """On the slot's thread: hand the resource over and keep the slot."""
+        self._call(self._grant, resource)
+        self._returned.wait()
+
+    def _grant(self, resource: Any) -> None:
+        if not self._granted.done():
+            self._granted.set_result(resource)
+
+    def _ended(self, job: asyncio.Future[None]) -> None:
+        """The job is over: either we let go, or it never got to hold anything."""
+        if self._granted.done():
+            return
+        if job.cancelled():
+            self._granted.cancel()
+        elif (error := job.exception()) is not None:
+            self._granted.set_exception(error)

@@ -1,0 +1,51 @@
+"""Loading a model ahead of need: a job of no work for each place (or slot) that may hold a replica."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from director._options import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._core.job import Job
+    from director._core.slot import Place
+    from director._models import Model
+
+_FIRST = 2**31  # priority: whoever asks to load ahead wants it before the jobs that will need it
+
+
+async def load_model(
+    places: list[Place],
+    model: Model[Any],
+    allowed: frozenset[int] | None,
+    open_job: Callable[[Callable[[Any], None], Options], Job[None]],
+) -> None:
+    """Load `model` everywhere it may be, and wait for all; raises what the first failing load raised."""
+    jobs = [open_job(_nothing, _only_on(numbers, model)) for numbers in _targets(places, model, allowed)]
+    results = await asyncio.gather(*map(_finish, jobs), return_exceptions=True)
+    for result in results:
+        if result is not None:
+            raise result
+
+
+def _targets(places: list[Place], model: Model[Any], allowed: frozenset[int] | None) -> list[frozenset[int]]:
+    everywhere = [frozenset(slot.number for slot in place.slots) for place in places]
+    targets = [numbers for numbers in everywhere if allowed is None or numbers & allowed]
+    if not model.per_slot:
+        return targets
+    return [frozenset({number}) for numbers in targets for number in sorted(numbers)]
+
+
+def _only_on(numbers: frozenset[int], model: Model[Any]) -> Options:
+    return Options(model, _FIRST, None, None, numbers, f"load {model.name}")
+
+
+def _nothing(_replica: Any) -> None:
+    """The work is the loading."""
+
+
+async def _finish(job: Job[None]) -> None:
+    await job

@@ -1,0 +1,131 @@
+"""Models, and where they are resident.
+
+`Residency` is written by the slots' threads (loaded, unloaded) and by the Director (homes), under its own short lock;
+`warm` is read under `dispatch`'s lock and therefore takes none: it hands out a frozen set that is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from director.errors import PlacementError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from director._core.slot import Place, Slot
+    from director._device import Device
+
+R = TypeVar("R")
+_NOWHERE: frozenset[int] = frozenset()
+
+
+class Model(Generic[R]):
+    """What jobs need loaded: one replica for each device, loaded when a job first needs it there.
+
+    A job with ``model=`` gets the replica as its first argument. Loading, warming up, running and unloading happen on
+    slots' own threads; whoever needs a replica that is just being loaded waits for that one load.
+
+    Args:
+        load: ``load(device)`` makes a replica. What it raises fails the jobs that wait for it; later jobs try again.
+        unload: ``unload(replica)`` when it is let go; by default the reference is dropped.
+        warmup: ``warmup(replica)`` after loading, before the first job sees the replica.
+        devices: The devices it may be loaded on (`Device`, index, UUID or name); `None` for all.
+        replicas: Load it on that many devices only, those with the fewest models; `None` for all.
+        per_slot: One replica for each slot instead of each device, for code that is bound to one thread.
+        name: For people; `None` takes the loader's name.
+
+    Raises:
+        TypeError: `load` is not callable.
+        ValueError: `replicas` is below 1.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Device], R],
+        *,
+        unload: Callable[[R], object] | None = None,
+        warmup: Callable[[R], object] | None = None,
+        devices: Iterable[Device | int | str] | None = None,
+        replicas: int | None = None,
+        per_slot: bool = False,
+        name: str | None = None,
+    ) -> None:
+        if not callable(load):
+            raise TypeError(f"Model(load) needs a callable that takes a Device, not {load!r}")
+        if replicas is not None and replicas < 1:
+            raise ValueError(f"replicas must be at least 1, not {replicas}")
+        self.load = load
+        self.unload = unload
+        self.warmup = warmup
+        self.devices = None if devices is None else tuple(devices)
+        self.replicas = replicas
+        self.per_slot = per_slot
+        self.name: str = name or getattr(load, "__name__", None) or type(load).__name__
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name!r}>"
+
+
+class Residency:
+    """Which slots have which model loaded, and which places a model may be loaded on.
+
+    Args:
+        places: The devices of the Director with their slots.
+    """
+
+    def __init__(self, places: list[Place]) -> None:
+        self._places = places
+        self._lock = threading.Lock()
+        self._warm: dict[Model[Any], frozenset[int]] = {}
+        self._homes: dict[Model[Any], frozenset[int]] = {}
+
+    def warm(self, model: Model[Any]) -> frozenset[int]:
+        """Numbers of the slots that can serve `model` without loading."""
+        return self._warm.get(model, _NOWHERE)
+
+    def add(self, model: Model[Any], slot: Slot) -> None:
+        """A replica was loaded by `slot`."""
+        with self._lock:
+            self._warm[model] = self.warm(model) | _sharing(model, slot)
+
+    def remove(self, model: Model[Any], slot: Slot) -> None:
+        """The replica loaded by `slot` was let go."""
+        with self._lock:
+            self._warm[model] = self.warm(model) - _sharing(model, slot)
+
+    def on(self, place: Place) -> tuple[Model[Any], ...]:
+        """Models with a replica on a place."""
+        numbers = {slot.number for slot in place.slots}
+        with self._lock:
+            return tuple(model for model, warm in self._warm.items() if warm & numbers)
+
+    def homes(self, model: Model[Any], allowed: frozenset[int] | None) -> frozenset[int] | None:
+        """Numbers of the slots that may load `model`, chosen when it is first needed; `None` for all.
+
+        Args:
+            model: What is to be loaded.
+            allowed: Slots that the model's own `devices` allow.
+
+        Raises:
+            PlacementError: It wants more replicas than there are devices for it.
+        """
+        if model.replicas is None:
+            return allowed
+        with self._lock:
+            if model not in self._homes:
+                self._homes[model] = self._choose(model, model.replicas, allowed)
+            return self._homes[model]
+
+    def _choose(self, model: Model[Any], replicas: int, allowed: frozenset[int] | None) -> frozenset[int]:
+        places = [p for p in self._places if allowed is None or p.slots[0].number in allowed]
+        if len(places) < replicas:
+            raise PlacementError(f"{model!r} wants {replicas} replicas and may use {len(places)} devices")
+        places.sort(key=lambda p: sum(p.slots[0].number in home for home in self._homes.values()))
+        return frozenset(slot.number for place in places[:replicas] for slot in place.slots)
+
+
+def _sharing(model: Model[Any], slot: Slot) -> frozenset[int]:
+    """The slots that use the replica which `slot` loaded."""
+    return frozenset({slot.number}) if model.per_slot else frozenset(s.number for s in slot.place.slots)

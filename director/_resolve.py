@@ -1,0 +1,90 @@
+"""From what a user typed to what one running Director can use: device names become slots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from director._device import Device, find_device
+from director._options import JobOptions, Options, check
+from director.errors import PlacementError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from director._core.slot import Place
+    from director._models import Residency
+
+
+def resolve(options: JobOptions, places: list[Place], residency: Residency) -> Options:
+    """Options checked, and the devices of job and model turned into the slots that may run it.
+
+    Raises:
+        TypeError: An unknown option, or one of the wrong type.
+        ValueError: An option out of range.
+        PlacementError: No slot is left.
+    """
+    check(dict(options))
+    model = options.get("model")
+    allowed = _slots_of(options.get("devices"), places)
+    if model is not None:
+        homes = residency.homes(model, _slots_of(model.devices, places))
+        if allowed is None or homes is None:
+            allowed = homes if allowed is None else allowed
+        elif not (allowed := allowed & homes):
+            raise PlacementError(f"{model!r} may not be loaded on any of the devices asked for")
+    return Options(
+        model,
+        options.get("priority", 0),
+        options.get("deadline"),
+        options.get("timeout"),
+        allowed,
+        options.get("name"),
+    )
+
+
+def slot_counts(slots: int | Mapping[Device | int | str, int], devices: tuple[Device, ...]) -> list[int]:
+    """Slots for each of `devices`; 1 where a mapping names none.
+
+    Raises:
+        PlacementError: The mapping names a device that isn't there.
+    """
+    if isinstance(slots, int):
+        return [slots] * len(devices)
+    counts = {find_device(devices, key): count for key, count in slots.items()}
+    return [counts.get(device, 1) for device in devices]
+
+
+def check_bounds(slots: Any, max_queue: Any) -> None:
+    """Raise what is wrong with the numbers given to a Director.
+
+    Raises:
+        TypeError: One is not an int.
+        ValueError: One is out of range.
+    """
+    for count in slots.values() if hasattr(slots, "values") else [slots]:
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"slots must be an int or a mapping from device to int, not {slots!r}")
+        if count < 1:
+            raise ValueError(f"a device needs at least one slot, not {count}; to spare it, leave it out of `devices`")
+    if max_queue is None:
+        return
+    if isinstance(max_queue, bool) or not isinstance(max_queue, int):
+        raise TypeError(f"max_queue must be an int or None, not {max_queue!r}")
+    if max_queue < 0:
+        raise ValueError(f"max_queue must not be negative, not {max_queue}; None means no bound")
+
+
+def _slots_of(
+    wanted: Iterable[Device | int | str] | Device | int | str | None, places: list[Place]
+) -> frozenset[int] | None:
+    """Numbers of the slots of the devices that are meant; `None` for all."""
+    if wanted is None:
+        return None
+    devices = tuple(place.device for place in places)
+    keys = [wanted] if isinstance(wanted, (Device, int, str)) else list(wanted)
+    found = {find_device(devices, key) for key in keys}
+    if not found:
+        raise PlacementError("an empty list of devices leaves nothing to run on; None means all")
+    if len(found) == len(places):
+        return None
+    return frozenset(slot.number for place in places if place.device in found for slot in place.slots)

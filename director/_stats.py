@@ -1,0 +1,81 @@
+"""What a Director tells of itself, as frozen snapshots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from director._core.states import SlotState
+
+if TYPE_CHECKING:
+    from director._core.crew import Crew
+    from director._device import Device
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStats:
+    """One device at one moment.
+
+    Args:
+        device: Which.
+        slots: How many jobs it may run at once.
+        busy: Slots whose thread is in a call now, be the caller still there or not.
+        jobs: Calls that have ended on it.
+        busy_seconds: Seconds that its slots have spent in calls that have ended.
+        models: Names of the models that are resident.
+    """
+
+    device: Device
+    slots: int
+    busy: int
+    jobs: int
+    busy_seconds: float
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A Director at one moment. Every accepted job is in exactly one of the first five counts.
+
+    Args:
+        queued: Jobs that wait, with those whose callers wait for room in the queue.
+        running: Jobs that have been started and are not over for their callers.
+        succeeded: Jobs that have returned.
+        failed: Jobs that have raised, or whose time was up.
+        cancelled: Jobs that were cancelled, waiting or running.
+        rejected: Jobs that were refused at submission; not among the accepted.
+        devices: One entry for each device.
+    """
+
+    queued: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    rejected: int
+    devices: tuple[DeviceStats, ...]
+
+
+def snapshot(crew: Crew) -> Stats:
+    """The state of a crew now, recounted from its slots and queue."""
+    ledger = crew.ledger
+    devices = tuple(
+        DeviceStats(
+            place.device,
+            len(place.slots),
+            sum(slot.state is SlotState.WORKING for slot in place.slots),
+            sum(slot.jobs for slot in place.slots),
+            sum(slot.busy_seconds for slot in place.slots),
+            tuple(model.name for model in crew.residency.on(place)),
+        )
+        for place in crew.places
+    )
+    return Stats(
+        crew.dispatch.waiting(),
+        crew.running(),
+        ledger.succeeded,
+        ledger.failed,
+        ledger.cancelled,
+        ledger.rejected,
+        devices,
+    )

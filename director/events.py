@@ -1,0 +1,151 @@
+"""What happened, as frozen facts. `Director(hooks=[...])` takes callables that get one event each.
+
+Hooks are called on the event loop of the Director, in order, never under a lock; one that raises is logged and changes
+nothing. Without hooks no event is made. Moments (`at`) are seconds of the Director's clock, `time.monotonic` unless a
+test replaced it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from director._device import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened at the moment `at`."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorOpened(Event):
+    """The Director accepts jobs."""
+
+    devices: tuple[Device, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorDrained(Event):
+    """Everything accepted has ended, and nothing more is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent(Event):
+    """Something happened to the job with number `job`, called `name`."""
+
+    job: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted(JobEvent):
+    """The job was accepted and waits."""
+
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRejected(Event):
+    """A job called `name` was not accepted; nothing of it ran."""
+
+    name: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted(JobEvent):
+    """The job runs on `slot` of `device` after having waited `waited` seconds."""
+
+    device: Device
+    slot: int
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgressed(JobEvent):
+    """The job called `director.report(progress)`."""
+
+    progress: Any
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded(JobEvent):
+    """The job is over for its caller after `waited` seconds of waiting and `ran` seconds of running.
+
+    `device` is None if it never ran; `ran` is None too if its call still runs.
+    """
+
+    device: Device | None
+    waited: float
+    ran: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSucceeded(JobEnded):
+    """The job has its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed(JobEnded):
+    """The job ended with `error`."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelled(JobEnded):
+    """The job was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHired(Event):
+    """A worker began a shift on `slot` of `device`."""
+
+    device: Device
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReaped(Event):
+    """The worker's thread has left the slot and the permit is back."""
+
+    device: Device
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvent(Event):
+    """Something happened to the replica of `model` on `device`."""
+
+    model: str
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded(ModelEvent):
+    """The replica is resident after `seconds` of loading and warming up."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailed(ModelEvent):
+    """Loading or warming up raised `error`; the next job that needs the model tries again."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUnloaded(ModelEvent):
+    """The replica was let go."""
+
+
+class Hook(Protocol):
+    """What `Director(hooks=...)` takes: a callable of one event that returns at once and doesn't block."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Take note of `event`."""
