@@ -171,3 +171,10 @@ def demo(session: nox.Session) -> None:
     """The demonstration; arguments after -- go to it."""
     set_up(session, "-e", ".[demo]")
     session.run("director", "demo", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """The quick benchmark; arguments after -- replace --quick."""
+    set_up(session, "-e", ".", "aiojobs", "uvloop")
+    session.run("director", "bench", *(session.posargs or ["--quick"]))
