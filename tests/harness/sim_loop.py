@@ -39,6 +39,10 @@ class SimLoop(asyncio.SelectorEventLoop):
         finally:
             self._outside -= 1
 
+    async def shutdown_default_executor(self, *args: float | None) -> None:
+        with self.work_outside():  # its threads, which it waits for
+            await super().shutdown_default_executor(*args)
+
     def _wait(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         if self._outside and timeout != 0:
             return self._select(None)
