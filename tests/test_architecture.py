@@ -55,6 +55,8 @@ OUTSIDE = {
     "rich": "cli",
     "numpy": "cli._demo",
     "sklearn": "cli._demo",
+    "threadpoolctl": "cli._demo",
+    "torch": "cli._demo",
     "aiojobs": "_bench",
     "uvloop": "_bench",
 }

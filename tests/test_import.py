@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-GOAL = 0.1  # seconds, on CPython with its bytecode cached
-ATTEMPTS = 10
+ATTEMPTS = 10  # of which the best counts: a busy machine says nothing about the import
 HEAVY = {"pynvml", "rich", "torch", "numpy", "sklearn", "multiprocessing", "concurrent.futures.process", "director.cli"}
 
 
@@ -28,16 +27,25 @@ def test_brings_nothing_heavy_along() -> None:
     assert loaded & HEAVY == set()
 
 
-def test_takes_less_than_the_goal(tmp_path: Path) -> None:
+MEASURE = """
+import time
+began = time.process_time()
+import asyncio
+between = time.process_time()
+import director
+print(between - began, time.process_time() - between)
+"""
+
+
+def test_takes_no_longer_than_asyncio_which_it_needs(tmp_path: Path) -> None:
+    """The goal is 100 ms for both; where that is measured asyncio alone takes 50. A ratio holds on every machine."""
     cached = ("-X", f"pycache_prefix={tmp_path}")
-    code = "import time; began = time.process_time(); import director; print(time.process_time() - began)"
-    fresh(code, *cached)  # writes the bytecode
-    best = 1e9
-    for _ in range(ATTEMPTS):  # of its own processor time, the best: a busy machine says nothing about the import
-        best = min(best, float(fresh(code, *cached)))
-        if best < GOAL:
-            break
-    assert best < GOAL
+    fresh(MEASURE, *cached)  # writes the bytecode
+    ratios = []
+    while len(ratios) < ATTEMPTS and min(ratios, default=2.0) > 1.0:
+        of_asyncio, own = map(float, fresh(MEASURE, *cached).split())
+        ratios.append(own / of_asyncio)
+    assert min(ratios) <= 1.0, ratios
 
 
 def test_warns_about_nothing() -> None:
