@@ -61,6 +61,7 @@ def bootstrap() -> None:
         install_nox(home)
         stamp.write()
     discard(home for home in ENVIRONMENTS.glob("*/") if not Stamp(home).path.exists())  # left by a run that was cut off
+    os.environ.pop("PYTHONPATH", None)  # what it names would come before what the environments hold
     python = str(home / "bin" / "python")
     os.execv(python, [python, "-m", "nox", "-f", str(HERE / "noxfile.py"), *sys.argv[1:]])
 
