@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from director._core.clock import Clock
     from director._core.job import Job
+    from director._core.ledger import Ledger
     from director._device import Device
     from director._discovery import DeviceSpec
     from director._models import Model
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Item = TypeVar("Item")
 logger = logging.getLogger("director")
+_OPEN = DirectorState.OPEN
 _PLAIN = Options()
 
 
@@ -99,6 +101,8 @@ class Director:
 
     # ---- life
 
+    _ledger: Ledger  # the crew's; meaningful while OPEN
+
     async def start(self) -> None:
         """Find the devices and accept jobs. A Director that was closed may be started again.
 
@@ -120,6 +124,7 @@ class Director:
             self._state = before
             raise
         self._devices, self._crew, self._loop, self._stopped = devices, crew, crew.loop, None
+        self._ledger = crew.ledger
         self._state = DirectorState.OPEN
         self._task = crew.loop.create_task(crew.direct(), name=f"director:{self.name or 'director'}")
         self._task.add_done_callback(self._directed)
@@ -184,9 +189,9 @@ class Director:
             PlacementError: No device can ever run it.
             RuntimeError: Called outside of the Director's event loop.
         """
-        if self._state is not DirectorState.OPEN or _get_running_loop() is not self._loop:
+        if self._state is not _OPEN or _get_running_loop() is not self._loop:
             self._refuse()
-        return self._open_job(fn, args, self._resolve(options) if options else _PLAIN, False)
+        return self._ledger.open_job(fn, args, self._resolve(options) if options else _PLAIN, False)
 
     async def run(self, fn: Callable[[Any, *Ts], T], /, *args: *Ts, **options: Unpack[JobOptions]) -> T:
         """Queue the call ``fn(resource, *args)``, waiting for room if need be, and return its result.
@@ -196,9 +201,9 @@ class Director:
         Cancellation: cancels the job. If it runs, its thread goes on to the end of the call and only then
         frees the slot; `fn` learns of it through `director.check_cancelled`.
         """
-        if self._state is not DirectorState.OPEN or _get_running_loop() is not self._loop:
+        if self._state is not _OPEN or _get_running_loop() is not self._loop:
             self._refuse()
-        return await _Owned(self._open_job(fn, args, self._resolve(options) if options else _PLAIN, True))
+        return await _Owned(self._ledger.open_job(fn, args, self._resolve(options) if options else _PLAIN, True))
 
     def map(
         self,
@@ -238,7 +243,7 @@ class Director:
     @overload
     def function(self, **options: Unpack[JobOptions]) -> Callable[[Callable[[Any, *Ts], T]], Function[*Ts, T]]: ...
 
-    def function(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    def function(self, fn: Any = None, /, **options: Any) -> Any:
         """Bind options to a function once; a decorator, with or without options, or a call.
 
         ``await f(item)`` then is ``await director.run(fn, item, **options)``; also `f.submit` and `f.map`. The Director

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from director._device import Device
     from director._models import Model
+
+
+LaneKey: TypeAlias = "tuple[frozenset[int] | None, Model[Any] | None] | None"
 
 
 class JobOptions(TypedDict, total=False):
@@ -42,13 +45,15 @@ class Options:
     timeout: float | None = None
     allowed: frozenset[int] | None = None
     name: str | None = None
+    lane: LaneKey = field(init=False)
+    """Jobs with equal keys can be served by the same slots; `None` is the plain lane that any slot serves."""
+    timed: bool = field(init=False)
+    """It has a deadline or a timeout."""
 
-    @property
-    def lane(self) -> tuple[frozenset[int] | None, Model[Any] | None] | None:
-        """Jobs with equal keys can be served by the same slots; `None` is the plain lane that any slot serves."""
-        if self.allowed is None and self.model is None:
-            return None
-        return (self.allowed, self.model)
+    def __post_init__(self) -> None:
+        plain = self.allowed is None and self.model is None
+        object.__setattr__(self, "lane", None if plain else (self.allowed, self.model))
+        object.__setattr__(self, "timed", self.deadline is not None or self.timeout is not None)
 
 
 _KNOWN = tuple(JobOptions.__annotations__)

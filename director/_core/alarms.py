@@ -37,13 +37,8 @@ class Alarms:
         if self._heap[0][2] is job:
             self._arm()
 
-    def __bool__(self) -> bool:
-        return bool(self._heap)
-
-    def drop(self, job: Job[Any]) -> None:
-        """A job is over. Its entries go when they are due, or with a sweep: long deadlines must not pile up."""
-        if job._options.deadline is None and job._options.timeout is None:
-            return
+    def drop(self) -> None:
+        """A timed job is over. Its entries go when they are due, or with a sweep: long deadlines must not pile up."""
         self._over += 1
         if self._over > _SWEEP_AT and self._over * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if not entry[2].done()]

@@ -59,6 +59,7 @@ class Dispatch:
         self.slots = [slot for place in places for slot in place.slots]
         self.linger = _LINGER
         self._lock = threading.Lock()
+        self._acquire, self._release = self._lock.acquire, self._lock.release  # half the cost of `with`, for each job
         self._max_queue = max_queue
         self._warm = warm
         self._call_director = call_director
@@ -81,15 +82,18 @@ class Dispatch:
         Raises:
             QueueFull: There is no room and the caller can't wait.
         """
-        with self._lock:
+        self._acquire()
+        try:
             queue = self._queue
-            if self._max_queue is not None and len(queue) >= self._max_queue and self._full():
+            if self._max_queue is not None and queue.size() >= self._max_queue and self._full():
                 if not patient:
                     raise QueueFull(self._max_queue, self._waiting(), self._drain_seconds())
                 self._overflow.push(job)
                 return None
             queue.push(job)
-            return self._rouse() if self._free.count else None
+            return self._rouse()
+        finally:
+            self._release()
 
     def withdraw(self, job: Job[Any], state: JobState) -> bool:
         """Move a job that waits to `state`, so that it never runs; False if it doesn't wait any more."""
@@ -153,14 +157,11 @@ class Dispatch:
 
     def take(self, slot: Slot) -> tuple[Job[Any] | None, Ring]:
         """The next job for `slot`, now RUNNING; without one the slot is PARKED."""
-        with self._lock:
-            state = slot.state
-            if state is not _WORKING:
-                del self._coming[slot]
-                if state is _CALLED:
-                    self._calling = False
-            queue = self._queue
-            job = queue.pop(self._suits, slot)
+        self._acquire()
+        try:
+            if slot.state is not _WORKING:
+                self._arrive(slot)
+            job = self._queue.pop(self._suits, slot)
             if job is None:
                 slot.job = None
                 slot.state = _PARKED
@@ -172,7 +173,9 @@ class Dispatch:
                 slot.state = _WORKING
                 if self._overflow.live:
                     self._refill()
-            return job, self._rouse() if self._free.count else None
+            return job, self._rouse()
+        finally:
+            self._release()
 
     def leave(self, slot: Slot) -> bool:
         """A parked worker wants to go; False if it has been called in the meantime and must look again."""
@@ -206,8 +209,17 @@ class Dispatch:
 
     # ---- under the lock
 
+    def _arrive(self, slot: Slot) -> None:
+        """A worker that was on its way looks for work."""
+        del self._coming[slot]
+        if slot.state is _CALLED:
+            self._calling = False
+
     def _rouse(self) -> Ring:
         """Whom to call for the work that waits; marks him called."""
+        free = self._free
+        if (self._calling or not free.parked) and (self._hiring or not free.idle):
+            return None  # all busy, or on their way: the usual case under load
         for lane in self._queue.in_order():
             slot = self._pick(lane)
             if slot is not None and slot.state is _IDLE:
@@ -247,7 +259,7 @@ class Dispatch:
     def _full(self) -> bool:
         """No room: what waits, beyond what free slots are about to take, has reached the bound."""
         assert self._max_queue is not None
-        return len(self._queue) - self._free.count - len(self._coming) >= self._max_queue
+        return self._queue.size() - self._free.parked - self._free.idle - len(self._coming) >= self._max_queue
 
     def _refill(self) -> None:
         """Let callers that wait for room into the queue."""
@@ -257,11 +269,11 @@ class Dispatch:
             self._queue.push(job)
 
     def _waiting(self) -> int:
-        return len(self._queue) + self._overflow.live
+        return self._queue.size() + self._overflow.live
 
     def _drain_seconds(self) -> float | None:
         """Seconds that the jobs now waiting need at the measured pace of the slots."""
-        rate = sum(1.0 / slot.pace for slot in self.slots if slot.pace)
+        rate = sum(slot.jobs / slot.busy_seconds for slot in self.slots if slot.busy_seconds)
         return self._waiting() / rate if rate else None
 
 

@@ -1,19 +1,19 @@
 """A job: one call the user asked for, and the handle that awaits it.
 
-Written by: the constructor; `dispatch` under its lock (`_stage` out of QUEUED, `_where`); the slot's thread
+Written by: `ledger`, which makes it; `dispatch` under its lock (`_stage` out of QUEUED, `_where`); the slot's thread
 (`_started`, `_finished`); `ledger` on the event loop (every move out of RUNNING, and the result).
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 from director._core.states import JOB_MOVES, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextvars import Context
 
     from director._core.queue import Lane
     from director._core.slot import Slot
@@ -59,29 +59,18 @@ class Job(asyncio.Future[T]):
     id: int
     """Number of the job within its Director, from 1, in order of submission."""
 
-    def __init__(
-        self,
-        crew: Owner,
-        loop: asyncio.AbstractEventLoop,
-        number: int,
-        now: float,
-        fn: Callable[..., T],
-        args: tuple[Any, ...],
-        options: Options,
-    ) -> None:
-        super().__init__(loop=loop)
-        self.id = number
-        self._crew = crew
-        self._fn = fn
-        self._args = args
-        self._options = options
-        self._context: Context | None = copy_context()
-        self._stage = JobState.QUEUED
-        self._where: Lane | Slot | None = None  # the lane it waits in, then the slot that runs it
-        self._submitted = now
-        self._started: float | None = None
-        self._finished: float | None = None
-        self._progress: Any = None
+    # Written by `Ledger.open_job` right after the object is made: an `__init__` in Python would double the cost.
+    _crew: Owner
+    _fn: Callable[..., T]
+    _args: tuple[Any, ...]
+    _options: Options
+    _context: Context | None
+    _stage: JobState
+    _where: Lane | Slot | None  # the lane it waits in, then the slot that runs it
+    _submitted: float
+    _started: float | None
+    _finished: float | None
+    _progress: Any
 
     @property
     def state(self) -> JobState:

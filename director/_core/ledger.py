@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from asyncio import _get_running_loop
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._core.alarms import Alarms
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from director._options import Options
 
 T = TypeVar("T")
-_RUNNING, _SUCCEEDED = JobState.RUNNING, JobState.SUCCEEDED
+_QUEUED, _RUNNING, _SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
 _set_result = asyncio.Future.set_result  # a Job refuses its own
 _set_exception = asyncio.Future.set_exception
 
@@ -68,7 +69,16 @@ class Ledger:
         Raises:
             QueueFull: There is no room and the caller is not `patient`.
         """
-        job = Job(self, self._loop, next(self._numbers), self._now(), fn, args, options)
+        job: Job[T] = Job(loop=self._loop)
+        job.id = next(self._numbers)
+        job._crew = self
+        job._fn = fn
+        job._args = args
+        job._options = options
+        job._context = copy_context()
+        job._stage = _QUEUED
+        job._started = job._finished = job._progress = None
+        job._submitted = self._now()
         try:
             ring = self._dispatch.admit(job, patient)
         except QueueFull as error:
@@ -76,7 +86,7 @@ class Ledger:
             raise
         if ring is not None:
             ring()
-        if options.deadline is not None:
+        if options.timed:
             self.on_loop(self.start_timer, job)
         if self._chronicle.listening:
             self.on_loop(self._chronicle.tell, JobSubmitted(job._submitted, job.id, job.name, options.priority))
@@ -85,16 +95,16 @@ class Ledger:
     def settle(self, job: Job[Any], value: Any, error: BaseException | None) -> None:
         """The outcome of a job has arrived."""
         job._args, job._context = (), None  # a kept handle must not keep its inputs alive
-        if job.done():
-            pass
-        elif error is None:
-            job._stage = _SUCCEEDED  # from RUNNING, like every outcome without error
+        if error is None and job._stage is _RUNNING:
+            job._stage = _SUCCEEDED
             self.succeeded += 1
             _set_result(job, value)
             if self._chronicle.listening:
                 self._chronicle.tell(JobSucceeded(*self._facts(job)))
-            if self._alarms:
-                self._alarms.drop(job)
+            if job._options.timed:
+                self._alarms.drop()
+        elif job.done() or error is None:
+            pass  # its caller has left, or its time was up
         elif isinstance(error, asyncio.CancelledError):
             self._end_cancelled(job, None)
         else:
@@ -169,8 +179,8 @@ class Ledger:
         if job._started is None:  # it never ran, and never will
             job._finished = self._now()
             job._args, job._context = (), None
-        if self._alarms:
-            self._alarms.drop(job)
+        if job._options.timed:
+            self._alarms.drop()
         if self.watch is not None:
             self.watch()
 

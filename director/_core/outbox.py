@@ -31,17 +31,18 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._posts: deque[Outcome | tuple[None, Callable[..., object], tuple[Any, ...]]] = deque()
+        self._append = self._posts.append
         self._ringing = False
 
     def post(self, job: Job[Any], value: Any, error: BaseException | None) -> None:
         """Send the outcome of a job."""
-        self._posts.append((job, value, error))
+        self._append((job, value, error))
         if not self._ringing:
             self._ring()
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Have the loop call `fn`, after what was posted before."""
-        self._posts.append((None, fn, args))
+        self._append((None, fn, args))
         if not self._ringing:
             self._ring()
 

@@ -25,30 +25,37 @@ class FreeSlots:
         places: All devices of a Director, every slot idle.
     """
 
-    __slots__ = ("_buckets", "_top", "count")
+    __slots__ = ("_buckets", "_top", "idle", "parked")
 
     def __init__(self, places: list[Place]) -> None:
         self._buckets: list[dict[Place, None]] = [{} for _ in range(1 + max(len(p.slots) for p in places))]
         for place in places:
             self._buckets[place.free][place] = None
         self._top = len(self._buckets) - 1
-        self.count = sum(place.free for place in places)
+        self.idle = sum(place.free for place in places)
+        self.parked = 0
 
     def park(self, slot: Slot) -> None:
         """A worker found nothing to do and waits."""
         self._add(slot, slot.place.parked)
+        self.parked += 1
 
     def rest(self, slot: Slot) -> None:
         """A worker was reaped; the slot is without one."""
         self._add(slot, slot.place.idle)
+        self.idle += 1
 
     def claim(self, slot: Slot) -> None:
         """The slot is free no more: somebody brings it work, or its worker leaves."""
         place = slot.place
         del self._buckets[place.free][place]
-        (place.parked if slot.state is SlotState.PARKED else place.idle).remove(slot)
+        if slot.state is SlotState.PARKED:
+            place.parked.remove(slot)
+            self.parked -= 1
+        else:
+            place.idle.remove(slot)
+            self.idle -= 1
         self._buckets[place.free][place] = None
-        self.count -= 1
 
     def pick(
         self,
@@ -63,8 +70,6 @@ class FreeSlots:
             warm: Numbers of the slots on which its model is loaded: preferred whatever their load.
             only: `PARKED` or `IDLE`: consider no others.
         """
-        if not self.count:
-            return None
         cold = None
         for place in self._most_free_first():
             for slot in self._of(place, only):
@@ -95,4 +100,3 @@ class FreeSlots:
         to.append(slot)
         self._buckets[place.free][place] = None
         self._top = max(self._top, place.free)
-        self.count += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
 
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from director._core.job import Job
     from director._core.slot import Slot
-    from director._models import Model
+    from director._options import LaneKey
 
-LaneKey: TypeAlias = "tuple[frozenset[int] | None, Model[Any] | None] | None"
 _QUEUED = JobState.QUEUED
 _SWEEP_AT = 64  # tombstones a lane may hold before it is swept, once they outnumber the living
 
@@ -28,23 +27,22 @@ _SWEEP_AT = 64  # tombstones a lane may hold before it is swept, once they outnu
 class Lane:
     """Waiting jobs that the same slots can serve, by priority and arrival."""
 
-    __slots__ = ("_by_priority", "_dead", "_priorities", "allowed", "key", "live", "model")
+    __slots__ = ("_by_priority", "_dead", "_jobs", "_priorities", "_top", "allowed", "key", "live", "model")
 
     def __init__(self, key: LaneKey) -> None:
         self.key = key
         self.allowed, self.model = key if key is not None else (None, None)
         self.live = 0
         self._dead = 0
-        self._by_priority: dict[int, deque[Job[Any]]] = {}
-        self._priorities: list[int] = []  # negated, so that the first is served first
+        self._top = 0  # the highest priority in the lane, and its jobs
+        self._jobs: deque[Job[Any]] = deque()
+        self._priorities = [0]  # all of them, negated: served from the front
+        self._by_priority = {0: self._jobs}
 
     def push(self, job: Job[Any]) -> None:
         """Add a job at the end of its priority."""
         priority = job._options.priority
-        jobs = self._by_priority.get(priority)
-        if jobs is None:
-            jobs = self._by_priority[priority] = deque()
-            insort(self._priorities, -priority)
+        jobs = self._jobs if priority == self._top else self._of(priority)
         jobs.append(job)
         job._where = self
         self.live += 1
@@ -53,28 +51,50 @@ class Lane:
         """Remove and return the job that is served next."""
         if not self.live:
             return None
-        jobs = self._serving()
-        job = jobs.popleft()
         self.live -= 1
-        if not jobs and len(self._priorities) > 1:
-            del self._by_priority[-self._priorities.pop(0)]  # or a priority of its own for each job would pile up
-        return job
+        while True:
+            jobs = self._jobs
+            while jobs:
+                job = jobs.popleft()
+                if job._stage is _QUEUED:
+                    return job
+                self._dead -= 1
+            self._drop_top()
 
     def rank(self) -> tuple[int, int]:
         """Order of service of the head against other lanes' heads: smaller first. The lane must not be empty."""
-        job = self._serving()[0]
-        return (-job._options.priority, job.id)
-
-    def _serving(self) -> deque[Job[Any]]:
-        """The jobs of the highest priority, with a living one at the head."""
         while True:
-            jobs = self._by_priority[-self._priorities[0]]
+            jobs = self._jobs
             while jobs:
                 if jobs[0]._stage is _QUEUED:
-                    return jobs
+                    return (-self._top, jobs[0].id)
                 jobs.popleft()
                 self._dead -= 1
-            del self._by_priority[-self._priorities.pop(0)]
+            self._drop_top()
+
+    def _of(self, priority: int) -> deque[Job[Any]]:
+        jobs = self._by_priority.get(priority)
+        if jobs is None:
+            jobs = self._by_priority[priority] = deque()
+            insort(self._priorities, -priority)
+            self._set_top()
+            if not self.live:  # or a priority of its own for each job would pile up
+                self._forget_all_but(priority)
+        return jobs
+
+    def _drop_top(self) -> None:
+        del self._by_priority[-self._priorities.pop(0)]
+        self._set_top()
+
+    def _forget_all_but(self, priority: int) -> None:
+        self._by_priority = {priority: self._by_priority[priority]}
+        self._priorities = [-priority]
+        self._dead = 0
+        self._set_top()
+
+    def _set_top(self) -> None:
+        self._top = -self._priorities[0]
+        self._jobs = self._by_priority[self._top]
 
     def bury(self) -> None:
         """Count one of its jobs, which has just left the state QUEUED, as a tombstone."""
@@ -84,6 +104,7 @@ class Lane:
             for priority, jobs in self._by_priority.items():
                 self._by_priority[priority] = deque(job for job in jobs if job._stage is _QUEUED)
             self._dead = 0
+            self._set_top()
 
     def __iter__(self) -> Iterator[Job[Any]]:
         for negated in self._priorities:
@@ -102,7 +123,8 @@ class ReadyQueue:
         self._plain = Lane(None)
         self._lanes: dict[LaneKey, Lane] = {}  # the others; each is dropped when it has been emptied
 
-    def __len__(self) -> int:
+    def size(self) -> int:
+        """Jobs that wait."""
         if not self._lanes:
             return self._plain.live
         return self._plain.live + sum(lane.live for lane in self._lanes.values())

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from director._core.slot import Slot
     from director._device import Device
 
-_PACE_WEIGHT = 0.1  # of the newest job in a slot's running mean of job times
-
 
 class Shift:
     """The work of one slot; `work` is what the Director offloads to the slot's thread.
@@ -52,6 +50,9 @@ class Shift:
         self._chronicle = chronicle
         self._start_timer = start_timer
         self._clock = chronicle.time
+        self._post = outbox.post
+        self._call = slot.seat.run
+        self._is_watched = chronicle.listening
 
     def work(self) -> None:
         """Run jobs until there has been none for the time a worker lingers."""
@@ -72,30 +73,29 @@ class Shift:
     def _run(self, job: Job[Any]) -> None:
         slot = self._slot
         began = self._clock()
-        if not self._begin(job, began):
-            self._outbox.post(job, None, JobTimeout("queued"))
+        if (self._is_watched or job._options.timed) and not self._begin(job, began):
+            self._post(job, None, JobTimeout("queued"))
             return
+        job._started = began
         value = error = None
         try:
-            value = slot.seat.run(job)
+            value = self._call(job)
         except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to the caller
             error = self._owned(raised)
         job._finished = ended = self._clock()
-        seconds = ended - began
         slot.jobs += 1
-        slot.busy_seconds += seconds
-        slot.pace = seconds if slot.pace is None else slot.pace + _PACE_WEIGHT * (seconds - slot.pace)
-        self._outbox.post(job, value, error)
+        slot.busy_seconds += ended - began
+        self._post(job, value, error)
 
     def _begin(self, job: Job[Any], now: float) -> bool:
-        """Note the start; False if the deadline has passed while the job waited."""
+        """Tell of the start; False if the deadline has passed while the job waited."""
         options = job._options
         if options.deadline is not None and now >= job._submitted + options.deadline:
             return False
-        job._started = now
         if options.timeout is not None:
+            job._started = now
             self._outbox.call(self._start_timer, job)
-        if self._chronicle.listening:
+        if self._is_watched:
             slot = self._slot
             self._chronicle.post(JobStarted(now, job.id, job.name, slot.device, slot.number, now - job._submitted))
         return True

@@ -28,7 +28,6 @@ class Slot:
         "job",
         "jobs",
         "number",
-        "pace",
         "place",
         "ring",
         "seat",
@@ -50,7 +49,6 @@ class Slot:
         self.ring = self.bell.release
         self.jobs = 0
         self.busy_seconds = 0.0
-        self.pace: float | None = None  # seconds a job takes of late, exponentially weighted
 
     def __repr__(self) -> str:
         return f"<Slot {self.number} of {self.device.label} {self.state.value}>"
