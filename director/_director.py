@@ -243,7 +243,7 @@ class Director:
     @overload
     def function(self, **options: Unpack[JobOptions]) -> Callable[[Callable[[Any, *Ts], T]], Function[*Ts, T]]: ...
 
-    def function(self, fn: Any = None, /, **options: Any) -> Any:
+    def function(self, fn: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]  # mypy and Unpack in overloads
         """Bind options to a function once; a decorator, with or without options, or a call.
 
         ``await f(item)`` then is ``await director.run(fn, item, **options)``; also `f.submit` and `f.map`. The Director

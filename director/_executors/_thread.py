@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from director._executors._cuda_thread import CudaThread
 from director._executors._replicas import Replicas
 
 if TYPE_CHECKING:
-    from contextvars import Context
-
     from director._core.chronicle import Chronicle
     from director._core.job import Job
     from director._core.slot import Slot
@@ -28,7 +26,8 @@ class ThreadSeat:
         """Make the call, in the context in which it was submitted."""
         model = job._options.model
         resource = self._device if model is None else self._replicas.get(model, self._slot)
-        context = cast("Context", job._context)  # only a job that is over has none
+        context = job._context
+        assert context is not None  # only a job that is over has none
         return context.run(job._fn, resource, *job._args)
 
     def close(self) -> None:
