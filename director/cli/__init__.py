@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from director import __version__
 from director.cli._status import FAILED, INTERRUPTED, READER_GONE, USAGE, UsageError
 
 if TYPE_CHECKING:
@@ -22,16 +23,6 @@ COMMANDS = ("devices", "demo", "run", "bench")
 _EPILOG = """\
 exit status: 0 done, 1 some items failed, 2 usage, 3 halted by --halt, 130 interrupted
 `director COMMAND --help` explains a command."""
-
-
-class _Version(argparse.Action):
-    """Prints the version; looks it up only when asked, for reading the metadata takes longer than all the rest."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        print(f"director {version('gpu-director')}")
-        parser.exit()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return USAGE
-    return _run(options)
+    return _obey(options)
 
 
 def _parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -63,7 +54,7 @@ def _parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.add_argument("--version", action="version", version=f"director {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     named = next((word for word in arguments if not word.startswith("-")), None)
     for command in (named,) if named in COMMANDS else COMMANDS:
@@ -71,7 +62,7 @@ def _parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _obey(options: argparse.Namespace) -> int:
     from director.errors import DirectorError
 
     try:

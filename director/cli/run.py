@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from director.cli._run.halt import parse_halt
 
@@ -14,7 +14,7 @@ _DESCRIPTION = """\
 Call a blocking function for every input, each on whichever device is free, and write one line of JSON per item:
 
   {"index": 0, "input": "a.png", "result": {"label": "cat"}, "device": "cuda:1", "seconds": 0.0213}
-  {"index": 1, "input": "b.png", "error": {"type": "ValueError", "message": "..."}, "device": "cuda:0", "seconds": 0.0021}
+  {"index": 1, "input": "b.png", "error": {"type": "OSError", "message": "..."}, "device": "cuda:0", "seconds": 0.0021}
 
 The function is called as FUNCTION(device, item), or with --model as FUNCTION(replica, item)."""
 
@@ -79,9 +79,7 @@ def _add_device_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument(
-        "--timeout", metavar="SECONDS", type=_positive(float), help="an item that runs longer has failed"
-    )
+    group.add_argument("--timeout", metavar="SECONDS", type=_positive(float), help="an item that runs longer fails")
     group.add_argument(
         "--halt",
         metavar="WHEN",
@@ -123,12 +121,15 @@ def parse_slots(text: str) -> int | dict[str | int, int]:
     return {int(device) if device.isdecimal() else device: whole(number) for device, _, number in pairs}
 
 
-def _positive(kind: type[int] | type[float]) -> Callable[[str], Any]:
-    def parse(text: str) -> int | float:
+Number = TypeVar("Number", int, float)
+
+
+def _positive(kind: type[Number]) -> Callable[[str], Number]:
+    def parse(text: str) -> Number:
         try:
             number = kind(text)
         except ValueError:
-            number = 0
+            number = kind(0)
         if not 0 < number < float("inf"):
             raise argparse.ArgumentTypeError(f"{text!r} is no positive {'number' if kind is float else 'whole number'}")
         return number

@@ -70,7 +70,12 @@ def _whole(reading: Reading) -> Table:
     grid = Table.grid(padding=(0, 2), expand=False)
     eta = "" if reading.remaining is None else f"ETA {_words.duration(reading.remaining)}"
     failed = Text(f"{_words.count(reading.failed)} failed", style="red") if reading.failed else Text("")
-    parts = [Text(how_far(reading), style="bold"), Text(_words.rate(reading.rate)), Text(eta), failed]
+    parts: list[Text | ProgressBar] = [
+        Text(how_far(reading), style="bold"),
+        Text(_words.rate(reading.rate)),
+        Text(eta),
+        failed,
+    ]
     if reading.total:
         parts.insert(0, ProgressBar(total=reading.total, completed=reading.done, width=28))
     grid.add_row(*parts)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from director.cli import _words
+from director.cli._terminal import hint_at_rich, on_terminal
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,15 +48,9 @@ def make_view(*, quiet: bool) -> View:
     try:
         from director.cli._run.bars import Bars
     except ImportError:
-        lines = Lines(sys.stderr)
-        lines.say("(for live bars: pip install 'gpu-director[cli]')")
-        return lines
+        hint_at_rich()
+        return Lines(sys.stderr)
     return Bars()
-
-
-def on_terminal(stream: TextIO) -> bool:
-    """Whether someone looks at `stream` through a terminal that can move its cursor."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Silence:

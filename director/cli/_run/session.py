@@ -20,13 +20,13 @@ from director.cli._run.feed import Feed
 from director.cli._run.flow import Flow, Outcome, Rules
 from director.cli._run.inputs import Source, open_source
 from director.cli._run.meter import SAMPLE, Meter
-from director.cli._run.progress import View, make_view
+from director.cli._run.progress import make_view
 from director.cli._run.records import type_name
 from director.cli._run.summary import Summary, tell
 from director.cli._run.tally import Tally
 from director.cli._run.writer import Descriptor, Stream
 from director.cli._status import UsageError
-from director.errors import NoDevices, PlacementError
+from director.errors import DiscoveryError, NoDevices, PlacementError
 
 if TYPE_CHECKING:
     import argparse
@@ -48,16 +48,19 @@ def run_all(options: argparse.Namespace) -> int:
     with _results(options.output) as stream:
         function = target.find_function(options.function, resource="replica" if options.model else "device")
         model = None if options.model is None else _model(options.model)
+        director = _director(options)
+
+        async def session() -> int:
+            return await Session(options, director, function, model, source, stream).run()
+
         try:
-            director = Director(options.devices, slots=options.slots, max_queue=None)
-            session = Session(options, director, function, model, source, stream)
-            return anyio.run(session.run)
-        except (NoDevices, PlacementError, ValueError) as error:
+            return anyio.run(session)
+        except (NoDevices, DiscoveryError, PlacementError) as error:
             raise UsageError(str(error)) from None
 
 
 class Session:
-    """What belongs to one run; `run` may be called once.
+    """What belongs to one run; made on its event loop, and `run` may be called once.
 
     Args:
         options: Of the command line.
@@ -207,6 +210,13 @@ class Session:
         if flow.halted:
             return _status.HALTED, f"halted after {_words.counted(tally.failed, 'failure')}"
         return (_status.FAILED if tally.failed else _status.DONE), "done"
+
+
+def _director(options: argparse.Namespace) -> Director:
+    try:
+        return Director(options.devices, slots=options.slots, max_queue=None)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
 
 
 def _model(spec: str) -> Model[Any]:

@@ -1,0 +1,86 @@
+"""What the demo shows, in order; results on the standard output, live lanes on the standard error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+from typing import TYPE_CHECKING, Any
+
+from director import __version__
+from director.cli._demo import words
+from director.cli._demo.contenders import CONTENDERS
+from director.cli._demo.course import Recording, measure
+from director.cli._demo.stage import Stage, open_stage
+from director.cli._demo.trace import Call, Figures, at_best, figures, make_trace
+from director.cli._status import DONE
+from director.testing import SimulatedDevice, simulated_devices
+
+if TYPE_CHECKING:
+    import argparse
+
+
+MEAN = 0.010  # s, of a job of the stream
+AT_BEST = "nothing lost (computed)"
+
+
+def show(options: argparse.Namespace) -> int:
+    """Run the parts that were asked for and print them as text or JSON."""
+    told: dict[str, Any] = {
+        "version": __version__,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+    }
+    if options.only != "lanes":
+        told["digits"] = _digits(options)
+    if options.only != "digits":
+        told["lanes"] = _lanes(options)
+    if options.json:
+        print(json.dumps(told, indent=2))
+    return DONE
+
+
+# ---- the main job
+
+
+def _digits(options: argparse.Namespace) -> dict[str, Any]:
+    """Classify them, if scikit-learn is there."""
+    _say(options, words.DIGITS_HEAD)  # before scikit-learn, whose import takes a second or two
+    try:
+        from director.cli._demo.digits import choose_devices, classify_all
+    except ImportError as error:
+        reason = f"{error.name} is not installed: pip install 'gpu-director[demo]'"
+        _say(options, [f"   left out: {reason}", ""])
+        return {"left_out": reason}
+    devices, why = (options.devices, "as asked") if options.devices else choose_devices()
+    result = asyncio.run(classify_all(devices))
+    _say(options, words.digits(result, devices, why))
+    return words.digits_object(result, why)
+
+
+# ---- the lanes
+
+
+def _lanes(options: argparse.Namespace) -> dict[str, Any]:
+    trace = make_trace(options.jobs, options.simulated, mean=MEAN, load=options.load, seed=options.seed)
+    devices = simulated_devices(options.simulated)
+    _say(options, words.lanes_head(trace, options.simulated, options.load))
+    rows: list[words.Row] = [(AT_BEST, None, figures(at_best(trace, len(devices)), len(devices)))]
+    for busy in (False, True):
+        with open_stage(trace, len(devices), words.loop_name(busy)) as stage:
+            rows += [(name, busy, _measured(name, devices, trace, busy, stage)) for name in CONTENDERS]
+    _say(options, words.lanes_table(rows))
+    return words.lanes_object(rows, options.simulated, options.load, options.seed, trace)
+
+
+def _measured(name: str, devices: list[SimulatedDevice], trace: list[Call], busy: bool, stage: Stage) -> Figures:
+    recording = Recording(len(devices))
+    stage.play(name, recording)
+    asyncio.run(measure(recording, CONTENDERS[name], devices, trace, busy=busy))
+    return figures(recording.runs, len(devices))
+
+
+def _say(options: argparse.Namespace, lines: list[str]) -> None:
+    if not options.json:
+        print("\n".join(lines), flush=True)

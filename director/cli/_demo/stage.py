@@ -1,0 +1,58 @@
+"""Where the lanes are played: live on a terminal with rich, as plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from director.cli._terminal import hint_at_rich, on_terminal
+
+if TYPE_CHECKING:
+    from director.cli._demo.course import Recording
+    from director.cli._demo.trace import Call
+
+
+class Stage(Protocol):
+    """Shows contenders one after the other, under one kind of event loop."""
+
+    def __enter__(self) -> Stage: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def play(self, name: str, recording: Recording) -> None:
+        """The contender `name` begins now; `recording` grows while it runs."""
+
+
+def open_stage(trace: list[Call], devices: int, loop: str) -> Stage:
+    """The stage that suits the standard error.
+
+    Args:
+        trace: The stream of jobs.
+        devices: How many devices there are.
+        loop: What the event loop does besides.
+    """
+    if not on_terminal(sys.stderr):
+        return Announcements(loop)
+    try:
+        from director.cli._demo.lanes import Lanes
+    except ImportError:
+        hint_at_rich()
+        return Announcements(loop)
+    return Lanes(trace, devices, loop)
+
+
+class Announcements:
+    """Says who plays."""
+
+    def __init__(self, loop: str) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> Announcements:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def play(self, name: str, recording: Recording) -> None:
+        """Say it."""
+        print(f"   measuring: {name}, event loop {self._loop}", file=sys.stderr, flush=True)

@@ -1,0 +1,106 @@
+"""The demo in words and tables, and as JSON; figures come from the measurements alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from director.cli import _words
+from director.cli._demo.course import BLOCKED, PERIOD
+from director.cli._table import table
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from director.cli._demo.digits import Result
+    from director.cli._demo.trace import Call, Figures
+
+    Row: TypeAlias = tuple[str, bool | None, Figures]  # contender, busy loop or not (None: neither), what came of it
+
+DIGITS_HEAD = ["1  The main job: scikit-learn's scanned digits, classified through a Model"]
+_HEAD = ("event loop", "handed out by", "wait p50", "wait p99", "idle", "lost", "makespan")
+
+
+def digits(result: Result, devices: str, why: str) -> list[str]:
+    """The main job and what came of it."""
+    count = _words.count
+    held_out, trained = result.right_held_out / result.held_out, result.right_trained / result.trained_on
+    rows = [
+        (one.device, one.name, count(one.items), _words.percent(one.items / result.items), _words.duration(one.busy))
+        for one in result.devices
+    ]
+    return [
+        f"   devices   {devices} ({why}); the network runs in {result.framework}",
+        f"   items     {count(result.items)}, one job each",
+        f"   training  on {count(result.trained_on)} of the digits, {_words.duration(result.training_seconds)}",
+        f"   accuracy  {_words.percent(held_out)} of the {count(result.held_out)} digits held out from training",
+        f"             ({_words.percent(trained)} of the {count(result.trained_on)} it was trained on)",
+        f"   rate      {_words.rate(result.items / result.seconds)}: all in {_words.duration(result.seconds)}",
+        "",
+        *(f"   {line}" for line in table(("device", "name", "items", "share", "busy"), rows, left=2)),
+        "",
+    ]
+
+
+def digits_object(result: Result, why: str) -> dict[str, Any]:
+    """The same as JSON."""
+    return {
+        **asdict(result),
+        "why": why,
+        "accuracy": result.right_held_out / result.held_out,
+        "accuracy_in_training": result.right_trained / result.trained_on,
+        "per_second": result.items / result.seconds,
+    }
+
+
+def loop_name(busy: bool) -> str:
+    """What the event loop does besides."""
+    return f"blocked {BLOCKED * 1e3:.0f} of every {PERIOD * 1e3:.0f} ms" if busy else "idle"
+
+
+def lanes_head(trace: list[Call], devices: int, load: float) -> list[str]:
+    """What is going to be compared."""
+    durations = sorted(call.seconds for call in trace)
+    middle, longest = _words.duration(durations[len(durations) // 2]), _words.duration(durations[-1])
+    mean = _words.duration(sum(durations) / len(durations))
+    return [
+        f"2  What the hand-out costs: one stream of jobs for {devices} simulated devices,",
+        "   which only pass time, handed out in three ways",
+        f"   {_words.count(len(trace))} jobs of {mean} on average, half below {middle}, the longest {longest};",
+        f"   they come at random and would fill {_words.percent(load)} of the devices' time",
+        "",
+    ]
+
+
+def lanes_table(rows: list[Row]) -> list[str]:
+    """The figures, and how to read them."""
+    shown = [_row(*row) for row in rows]
+    return [
+        *(f"   {line}" for line in table(_HEAD, shown, left=2)),
+        "",
+        "   wait      from a job's arrival to its start; a blocked loop sees arrivals late,",
+        "             whoever hands them out",
+        "   idle      share of the devices' time in which they ran nothing",
+        "   lost      the part of it in which they could have run a job that was waiting",
+        "   makespan  until the last job has ended",
+    ]
+
+
+def _row(name: str, busy: bool | None, found: Figures) -> tuple[str, ...]:
+    loop = "" if busy is None else "blocked" if busy else "idle"
+    waits = (_words.duration(found.wait_p50), _words.duration(found.wait_p99))
+    return (loop, name, *waits, _words.percent(found.idle), _words.percent(found.lost), _words.duration(found.makespan))
+
+
+def lanes_object(rows: list[Row], devices: int, load: float, seed: int, trace: list[Call]) -> dict[str, Any]:
+    """The same as JSON; times in seconds."""
+    return {
+        "simulated_devices": devices,
+        "jobs": len(trace),
+        "load": load,
+        "seed": seed,
+        "runs": [
+            {"handed_out_by": name, "loop": None if busy is None else loop_name(busy), **asdict(found)}
+            for name, busy, found in rows
+        ],
+    }

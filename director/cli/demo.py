@@ -1,0 +1,59 @@
+"""`director demo`: the main job on real input, then the same stream of jobs handed out in three ways."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `demo` to the commands."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="classify real digits on this machine's devices, then compare three ways to hand out jobs",
+        description="Classify scikit-learn's 1,797 scanned digits on this machine's GPUs, or its cores where there is "
+        "none; then hand the same stream of jobs to simulated devices in three ways, under an idle and a busy event "
+        "loop. Everything is measured while you wait, in about 15 seconds.",
+    )
+    parser.add_argument("--devices", help="for the digits: gpu, cpu:4 (the GPUs if torch can use them, else the cores)")
+    parser.add_argument("--simulated", metavar="N", type=_at_least(1), default=4, help="simulated devices (4)")
+    parser.add_argument("--jobs", metavar="N", type=_at_least(10), default=450, help="jobs of the stream (450)")
+    parser.add_argument("--load", metavar="SHARE", type=_share, default=0.85, help="of the devices' time (0.85)")
+    parser.add_argument("--seed", metavar="N", type=int, default=1, help="another stream of jobs (1)")
+    parser.add_argument("--only", choices=("digits", "lanes"), help="only one of the two parts")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show everything that was asked for.
+
+    Returns:
+        The exit status.
+    """
+    from director.cli._demo.show import show
+
+    return show(options)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text) if text.isdecimal() else 0
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+        return number
+
+    return parse
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and up to 2")
+    return share
