@@ -169,7 +169,7 @@ def _describe(nvml: Any, gpu: Any, index: int) -> Gpu:
         index=index,
         uuid=uuid,
         name=nvml.nvmlDeviceGetName(gpu),
-        pci_bus_id=nvml.nvmlDeviceGetPciInfo(gpu).busId.decode().lower(),
+        pci_bus_id=nvml.nvmlDeviceGetPciInfo(gpu).busId.lower(),
         total_memory=_machine_memory() if memory == 0 else memory,
         mig=mig,
         slices=_slices(nvml, gpu, uuid) if mig else (),

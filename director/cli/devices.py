@@ -1,0 +1,111 @@
+"""`director devices`: the GPUs of this machine as NVML, CUDA and a Director see them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from director._gpu import Gpu
+from director.cli._table import table
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace, _SubParsersAction
+    from collections.abc import Iterator
+
+    from director._gpu import Inventory, Unit
+    from director._survey import Survey
+
+DESCRIPTION = """\
+List the GPUs of this machine: those that a Director would use, by their CUDA ordinals, then those that it can't,
+each with the reason. The UUID names a GPU everywhere; the numbers of NVML (nvidia-smi) and CUDA may differ."""
+
+_HEAD = ("device", "name", "memory", "uuid", "nvml", "pci bus id", "note")
+_NO_GPU = "Without GPUs a Director can work on cores, devices='cpu:4', or only pass time, devices='simulated:4'."
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    """Add the command to those of `director`."""
+    parser = subparsers.add_parser("devices", help="list the GPUs, and why some can't be used", description=DESCRIPTION)
+    parser.add_argument("--json", action="store_true", help="everything that was found, as one JSON document")
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace) -> int:
+    """List the devices; they go to stdout, hints to stderr.
+
+    Returns:
+        0, whether or not there are any.
+
+    Raises:
+        DiscoveryError: They can't be listed.
+    """
+    from director._discovery import survey
+
+    found = survey()
+    print(json.dumps(_document(found), indent=2, ensure_ascii=False) if args.json else "\n".join(_report(found)))
+    if not found.devices:
+        print(_NO_GPU, file=sys.stderr)
+    return 0
+
+
+def _report(found: Survey) -> Iterator[str]:
+    if not found.devices:
+        yield f"No GPU is visible: {found.absence}."
+    if rows := [*_used(found), *_unused(found)]:
+        yield from table(_HEAD, rows, left=len(_HEAD))
+    for variable, value in (("CUDA_VISIBLE_DEVICES", found.mask), ("CUDA_DEVICE_ORDER", found.order)):
+        if value is not None:
+            yield f"{variable}={value}"
+
+
+def _used(found: Survey) -> Iterator[tuple[str, ...]]:
+    places = _places(found.inventory)
+    for device in found.devices:
+        place = places.get(device.uuid, ("-", "-"))
+        note = "" if device.uuid in places else "unknown to NVML"
+        yield device.label, device.name, _memory(device.total_memory), device.uuid, *place, note
+
+
+def _unused(found: Survey) -> Iterator[tuple[str, ...]]:
+    places = _places(found.inventory)
+    for unit in found.inventory.units:
+        if all(unit.uuid != device.uuid for device in found.devices):
+            yield "-", unit.name, _memory(unit.total_memory), unit.uuid, *places[unit.uuid], _why_unused(unit, found)
+    for gpu in found.inventory.lost:
+        yield "-", "?", "-", "?", str(gpu.index), "?", f"unusable: {gpu.reason}"
+    for index in found.inventory.hidden:
+        yield "-", "?", "-", "?", str(index), "?", "no permission"
+
+
+def _places(inventory: Inventory) -> dict[str, tuple[str, str]]:
+    """NVML's index and the PCI address of each unit; those of a slice with its GPU and compute instance."""
+    places = {}
+    for gpu in inventory.gpus:
+        places[gpu.uuid] = (str(gpu.index), gpu.pci_bus_id)
+        for piece in gpu.slices:
+            places[piece.uuid] = (f"{gpu.index}:{piece.gpu_instance}/{piece.compute_instance}", gpu.pci_bus_id)
+    return places
+
+
+def _why_unused(unit: Unit, found: Survey) -> str:
+    if isinstance(unit, Gpu) and unit.mig:
+        return "in MIG mode: its slices count" if unit.slices else "in MIG mode, without slices"
+    return "not shown by CUDA" if found.mask is None else "hidden by CUDA_VISIBLE_DEVICES"
+
+
+def _memory(size: int | None) -> str:
+    return "?" if size is None else f"{size / 2**30:.1f} GiB"
+
+
+def _document(found: Survey) -> dict[str, Any]:
+    cuda = found.cuda
+    return {
+        "devices": [asdict(device) for device in found.devices],
+        "absence": None if found.devices else found.absence,
+        "CUDA_VISIBLE_DEVICES": found.mask,
+        "CUDA_DEVICE_ORDER": found.order,
+        "nvml": asdict(found.inventory),
+        "cuda": {"devices": [asdict(device) for device in cuda]} if isinstance(cuda, tuple) else asdict(cuda),
+    }

@@ -1,0 +1,181 @@
+/* A libnvidia-ml.so.1 without hardware. What it answers comes from the environment:
+ *
+ *   STUB_NVML_INIT=<code>        what nvmlInit answers
+ *   STUB_NVML_HANG=<function>    init or handle: that call never comes back
+ *   STUB_NVML_DRIVER=<version>
+ *   STUB_GPUS=<count>
+ *   STUB_GPU<i>_UUID, _NAME, _PCI, _MEMORY   (bytes; a memory of 0 is what some unified machines report)
+ *   STUB_GPU<i>_FAIL="<function>=<code> ..."   handle, uuid, name, pci, memory, memory2, mig
+ *   STUB_GPU<i>_MIG="<uuid> <name without blanks> <memory> <gpu instance> <compute instance>;..."
+ *                                MIG mode; an entry "-" is a gap in the numbering, "!<code>" a slice that fails
+ *
+ * Layouts and codes are those of nvml.h.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6 };
+enum { MOST_GPUS = 16, MOST_SLICES = 7 };
+
+typedef struct { int gpu, slice; } device; /* slice -1: the whole GPU */
+typedef struct { char uuid[96], name[96]; unsigned long long memory; unsigned gi, ci; } slice;
+
+static device whole[MOST_GPUS], pieces[MOST_GPUS][MOST_SLICES];
+static int users; /* nvmlInit is counted */
+
+static const char *setting(int gpu, const char *what) {
+    char key[64];
+    snprintf(key, sizeof key, "STUB_GPU%d_%s", gpu, what);
+    const char *value = getenv(key);
+    return value ? value : "";
+}
+
+static int failure(int gpu, const char *function) {
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "%s=", function);
+    const char *found = strstr(setting(gpu, "FAIL"), wanted);
+    return found ? atoi(found + strlen(wanted)) : SUCCESS;
+}
+
+static void hang_in(const char *function) {
+    const char *wanted = getenv("STUB_NVML_HANG");
+    while (wanted && !strcmp(wanted, function)) pause();
+}
+
+/* The slice's entry, or an error: NOT_FOUND for a gap and past the end. */
+static int read_slice(int gpu, unsigned index, slice *found) {
+    const char *entry = setting(gpu, "MIG");
+    for (; index && entry; index--) {
+        entry = strchr(entry, ';');
+        if (entry) entry++;
+    }
+    if (!entry || !*entry || *entry == '-') return NOT_FOUND;
+    if (*entry == '!') return atoi(entry + 1);
+    int fields = sscanf(entry, "%95s %95s %llu %u %u", found->uuid, found->name, &found->memory, &found->gi, &found->ci);
+    return fields == 5 ? SUCCESS : INVALID_ARGUMENT;
+}
+
+static int text(char *to, unsigned size, const char *from) {
+    if (strlen(from) >= size) return INVALID_ARGUMENT;
+    strcpy(to, from);
+    return SUCCESS;
+}
+
+int nvmlInitWithFlags(unsigned flags) {
+    (void)flags;
+    hang_in("init");
+    const char *code = getenv("STUB_NVML_INIT");
+    if (code && atoi(code)) return atoi(code);
+    for (int gpu = 0; gpu < MOST_GPUS; gpu++) {
+        whole[gpu] = (device){gpu, -1};
+        for (int i = 0; i < MOST_SLICES; i++) pieces[gpu][i] = (device){gpu, i};
+    }
+    users++;
+    return SUCCESS;
+}
+
+int nvmlShutdown(void) {
+    if (!users) return UNINITIALIZED;
+    users--;
+    return SUCCESS;
+}
+
+const char *nvmlErrorString(int code) { return code == 999 ? "Unknown Error" : "some error"; }
+
+int nvmlSystemGetDriverVersion(char *version, unsigned size) {
+    const char *set = getenv("STUB_NVML_DRIVER");
+    return set ? text(version, size, set) : NOT_SUPPORTED;
+}
+
+int nvmlDeviceGetCount_v2(unsigned *count) {
+    if (!users) return UNINITIALIZED;
+    const char *set = getenv("STUB_GPUS");
+    *count = set ? atoi(set) : 0;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, device **handle) {
+    hang_in("handle");
+    *handle = &whole[index];
+    return failure(index, "handle");
+}
+
+int nvmlDeviceGetUUID(device *of, char *uuid, unsigned size) {
+    slice piece;
+    if (of->slice < 0) return failure(of->gpu, "uuid") ? failure(of->gpu, "uuid") : text(uuid, size, setting(of->gpu, "UUID"));
+    int code = read_slice(of->gpu, of->slice, &piece);
+    return code ? code : text(uuid, size, piece.uuid);
+}
+
+int nvmlDeviceGetName(device *of, char *name, unsigned size) {
+    slice piece;
+    if (of->slice < 0) return failure(of->gpu, "name") ? failure(of->gpu, "name") : text(name, size, setting(of->gpu, "NAME"));
+    int code = read_slice(of->gpu, of->slice, &piece);
+    return code ? code : text(name, size, piece.name);
+}
+
+typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } pci;
+
+int nvmlDeviceGetPciInfo_v3(device *of, pci *to) {
+    memset(to, 0, sizeof *to);
+    text(to->bus_id, sizeof to->bus_id, setting(of->gpu, "PCI"));
+    return failure(of->gpu, "pci");
+}
+
+static int total_memory(device *of, unsigned long long *total, const char *function) {
+    slice piece;
+    if (of->slice < 0) {
+        *total = strtoull(setting(of->gpu, "MEMORY"), NULL, 10);
+        return failure(of->gpu, function);
+    }
+    int code = read_slice(of->gpu, of->slice, &piece);
+    *total = piece.memory;
+    return code;
+}
+
+typedef struct { unsigned long long total, free, used; } memory;
+typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory2;
+
+int nvmlDeviceGetMemoryInfo(device *of, memory *to) { return total_memory(of, &to->total, "memory"); }
+
+int nvmlDeviceGetMemoryInfo_v2(device *of, memory2 *to) {
+    if (to->version != 0x02000028) return 25; /* ARGUMENT_VERSION_MISMATCH */
+    return total_memory(of, &to->total, "memory2");
+}
+
+int nvmlDeviceGetMigMode(device *of, unsigned *current, unsigned *pending) {
+    if (failure(of->gpu, "mig")) return failure(of->gpu, "mig");
+    char key[64];
+    snprintf(key, sizeof key, "STUB_GPU%d_MIG", of->gpu);
+    if (!getenv(key)) return NOT_SUPPORTED;
+    *current = *pending = 1;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMaxMigDeviceCount(device *of, unsigned *count) {
+    (void)of;
+    *count = MOST_SLICES;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMigDeviceHandleByIndex(device *of, unsigned index, device **handle) {
+    slice piece;
+    *handle = &pieces[of->gpu][index];
+    return read_slice(of->gpu, index, &piece);
+}
+
+int nvmlDeviceGetGpuInstanceId(device *of, unsigned *id) {
+    slice piece;
+    int code = read_slice(of->gpu, of->slice, &piece);
+    *id = piece.gi;
+    return code;
+}
+
+int nvmlDeviceGetComputeInstanceId(device *of, unsigned *id) {
+    slice piece;
+    int code = read_slice(of->gpu, of->slice, &piece);
+    *id = piece.ci;
+    return code;
+}
