@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from director import _discovery
+from director import _discovery, _survey
 from director._cuda import NoAnswer
 from director._device import Device, cpu_devices, simulated_devices
 from director._discovery import discover_devices, resolve_devices
@@ -41,7 +41,7 @@ class Looks:
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     looks = Looks()
-    monkeypatch.setattr(_discovery, "take_survey", looks)
+    monkeypatch.setattr(_survey, "take_survey", looks)
     monkeypatch.setattr(_discovery, "_surveys", {})
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
@@ -88,7 +88,7 @@ class TestDiscovery:
             assert go.wait(10)
             return looks()
 
-        monkeypatch.setattr(_discovery, "take_survey", slow)
+        monkeypatch.setattr(_survey, "take_survey", slow)
         found: list[list[Device]] = []
         threads = [threading.Thread(target=lambda: found.append(discover_devices())) for _ in range(3)]
         for thread in threads:
