@@ -63,7 +63,7 @@ class Crew:
         self.chronicle = Chronicle(hooks, clock.time, self.outbox.call)
         self.dispatch = Dispatch(self.places, max_queue, self.residency.warm, self._call_director)
         self.ledger = Ledger(loop, clock, self.dispatch, self.outbox, self.chronicle)
-        self.outbox.settle = self.ledger.settle
+        self.outbox.deliver = self.ledger.deliver
         self._clock = clock
         self._arrived = asyncio.Event()
         self._resting: list[asyncio.Future[bool]] = []

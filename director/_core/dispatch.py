@@ -10,6 +10,7 @@ while work is left. That costs a burst one wake-up instead of one for each slot,
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -60,7 +61,7 @@ class Dispatch:
         self.linger = _LINGER
         self._lock = threading.Lock()
         self._acquire, self._release = self._lock.acquire, self._lock.release  # half the cost of `with`, for each job
-        self._max_queue = max_queue
+        self._max_queue = math.inf if max_queue is None else max_queue
         self._warm = warm
         self._call_director = call_director
         self._queue = ReadyQueue()
@@ -85,13 +86,16 @@ class Dispatch:
         self._acquire()
         try:
             queue = self._queue
-            if self._max_queue is not None and queue.size() >= self._max_queue and self._full():
+            if queue.live >= self._max_queue and self._full():
                 if not patient:
-                    raise QueueFull(self._max_queue, self._waiting(), self._drain_seconds())
+                    raise QueueFull(int(self._max_queue), self._waiting(), self._drain_seconds())
                 self._overflow.push(job)
                 return None
             queue.push(job)
-            return self._rouse()
+            free = self._free
+            if (free.parked and not self._calling) or (free.idle and not self._hiring):
+                return self._rouse()
+            return None  # all are busy or on their way: the usual case under load
         finally:
             self._release()
 
@@ -101,9 +105,7 @@ class Dispatch:
             if job._stage is not _QUEUED:
                 return False
             job._move(state)
-            lane = job._where
-            assert isinstance(lane, Lane)
-            lane.bury()
+            self._bury(job)
             self._refill()
             return True
 
@@ -113,8 +115,7 @@ class Dispatch:
             jobs = [j for j in (*self._queue, *self._overflow) if model is None or j._options.model is model]
             for job in jobs:
                 job._move(state)
-                assert isinstance(job._where, Lane)
-                job._where.bury()
+                self._bury(job)
             self._refill()
             return sorted(jobs, key=lambda job: job.id)
 
@@ -173,7 +174,10 @@ class Dispatch:
                 slot.state = _WORKING
                 if self._overflow.live:
                     self._refill()
-            return job, self._rouse()
+            free = self._free
+            if (free.parked and not self._calling) or (free.idle and not self._hiring):
+                return job, self._rouse()
+            return job, None
         finally:
             self._release()
 
@@ -217,9 +221,6 @@ class Dispatch:
 
     def _rouse(self) -> Ring:
         """Whom to call for the work that waits; marks him called."""
-        free = self._free
-        if (self._calling or not free.parked) and (self._hiring or not free.idle):
-            return None  # all busy, or on their way: the usual case under load
         for lane in self._queue.in_order():
             slot = self._pick(lane)
             if slot is not None and slot.state is _IDLE:
@@ -256,20 +257,24 @@ class Dispatch:
         better = warm if lane.allowed is None else warm & lane.allowed
         return not any(self.slots[n].state is not _WORKING and self.slots[n].state is not _LEAVING for n in better)
 
+    def _bury(self, job: Job[Any]) -> None:
+        """A job that waited has just left the state QUEUED."""
+        if job._where is self._overflow:
+            self._overflow.bury()
+        else:
+            self._queue.bury(job)
+
     def _full(self) -> bool:
         """No room: what waits, beyond what free slots are about to take, has reached the bound."""
-        assert self._max_queue is not None
-        return self._queue.size() - self._free.parked - self._free.idle - len(self._coming) >= self._max_queue
+        return self._queue.live - self._free.parked - self._free.idle - len(self._coming) >= self._max_queue
 
     def _refill(self) -> None:
         """Let callers that wait for room into the queue."""
         while self._overflow.live and not self._full():
-            job = self._overflow.pop()
-            assert job is not None
-            self._queue.push(job)
+            self._queue.push(self._overflow.pop())
 
     def _waiting(self) -> int:
-        return self._queue.size() + self._overflow.live
+        return self._queue.live + self._overflow.live
 
     def _drain_seconds(self) -> float | None:
         """Seconds that the jobs now waiting need at the measured pace of the slots."""

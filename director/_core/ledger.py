@@ -60,6 +60,7 @@ class Ledger:
         self._dispatch = dispatch
         self._outbox = outbox
         self._chronicle = chronicle
+        self._is_watched = chronicle.listening
         self._alarms = Alarms(clock, self._expire)
         self._numbers = itertools.count(1)
 
@@ -92,23 +93,21 @@ class Ledger:
             self.on_loop(self._chronicle.tell, JobSubmitted(job._submitted, job.id, job.name, options.priority))
         return job
 
-    def settle(self, job: Job[Any], value: Any, error: BaseException | None) -> None:
-        """The outcome of a job has arrived."""
-        job._args, job._context = (), None  # a kept handle must not keep its inputs alive
-        if error is None and job._stage is _RUNNING:
-            job._stage = _SUCCEEDED
-            self.succeeded += 1
-            _set_result(job, value)
-            if self._chronicle.listening:
-                self._chronicle.tell(JobSucceeded(*self._facts(job)))
-            if job._options.timed:
-                self._alarms.drop()
-        elif job.done() or error is None:
-            pass  # its caller has left, or its time was up
-        elif isinstance(error, asyncio.CancelledError):
-            self._end_cancelled(job, None)
-        else:
-            self.end_failed(job, error)
+    def deliver(self) -> None:
+        """End the jobs whose outcomes have arrived, and make the calls that came with them."""
+        for job, value, error in self._outbox.empty():
+            if job is None:
+                value(*error)
+                continue
+            job._args, job._context = (), None  # a kept handle must not keep its inputs alive
+            if error is None and job._stage is _RUNNING:
+                job._stage = _SUCCEEDED
+                self.succeeded += 1
+                _set_result(job, value)
+                if self._is_watched or job._options.timed:
+                    self._note_success(job)
+            elif error is not None and not job.done():  # else its caller has left, or its time was up
+                self.end_failed(job, error)
         if self.watch is not None:
             self.watch()
 
@@ -133,6 +132,9 @@ class Ledger:
 
     def end_failed(self, job: Job[Any], error: BaseException) -> None:
         """End a job that runs, or that was withdrawn as FAILED, with `error`."""
+        if isinstance(error, asyncio.CancelledError):
+            self._end_cancelled(job, None)
+            return
         self._close(job, JobState.FAILED)
         self.failed += 1
         _set_exception(job, error)
@@ -159,6 +161,12 @@ class Ledger:
     def _reject(self, job: Job[Any], error: QueueFull) -> None:
         self.rejected += 1
         self._chronicle.post(JobRejected(job._submitted, job.name, error))
+
+    def _note_success(self, job: Job[Any]) -> None:
+        if self._is_watched:
+            self._chronicle.tell(JobSucceeded(*self._facts(job)))
+        if job._options.timed:
+            self._alarms.drop()
 
     def _expire(self, job: Job[Any]) -> None:
         if self._dispatch.withdraw(job, JobState.FAILED):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from director._core.states import JobState
 
@@ -47,10 +47,8 @@ class Lane:
         job._where = self
         self.live += 1
 
-    def pop(self) -> Job[Any] | None:
-        """Remove and return the job that is served next."""
-        if not self.live:
-            return None
+    def pop(self) -> Job[Any]:
+        """Remove and return the job that is served next. The lane must not be empty."""
         self.live -= 1
         while True:
             jobs = self._jobs
@@ -117,20 +115,16 @@ class Lane:
 class ReadyQueue:
     """All waiting jobs, in lanes."""
 
-    __slots__ = ("_lanes", "_plain")
+    __slots__ = ("_lanes", "_plain", "live")
 
     def __init__(self) -> None:
+        self.live = 0
         self._plain = Lane(None)
         self._lanes: dict[LaneKey, Lane] = {}  # the others; each is dropped when it has been emptied
 
-    def size(self) -> int:
-        """Jobs that wait."""
-        if not self._lanes:
-            return self._plain.live
-        return self._plain.live + sum(lane.live for lane in self._lanes.values())
-
     def push(self, job: Job[Any]) -> None:
         """Add a job to the lane that its options name."""
+        self.live += 1
         key = job._options.lane
         if key is None:
             self._plain.push(job)
@@ -142,12 +136,23 @@ class ReadyQueue:
 
     def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot) -> Job[Any] | None:
         """Remove and return the next job for `slot`, from the plain lane and those that `suits` accepts."""
+        if not self.live:
+            return None
         if not self._lanes:
+            self.live -= 1
             return self._plain.pop()
         lane = min(
             (lane for lane in self.lanes() if lane.key is None or suits(lane, slot)), key=Lane.rank, default=None
         )
-        return None if lane is None else lane.pop()
+        if lane is None:
+            return None
+        self.live -= 1
+        return lane.pop()
+
+    def bury(self, job: Job[Any]) -> None:
+        """One of the jobs has just left the state QUEUED."""
+        self.live -= 1
+        cast("Lane", job._where).bury()
 
     def lanes(self) -> list[Lane]:
         """Lanes with waiting jobs, in no order."""

@@ -49,43 +49,46 @@ class Shift:
         self._outbox = outbox
         self._chronicle = chronicle
         self._start_timer = start_timer
-        self._clock = chronicle.time
-        self._post = outbox.post
+        self._time = chronicle.time
+        self._post = outbox.posts.append
         self._call = slot.seat.run
         self._is_watched = chronicle.listening
 
     def work(self) -> None:
         """Run jobs until there has been none for the time a worker lingers."""
         here.running = self
-        dispatch, slot = self._dispatch, self._slot
+        slot, take, run = self._slot, self._dispatch.take, self._run
         while True:
-            job, ring = dispatch.take(slot)
+            job, ring = take(slot)
             if ring is not None:
                 ring()
             if job is not None:
-                self._run(job)
-                del job  # nothing of it is kept alive while the worker waits
-            elif not slot.bell.acquire(timeout=dispatch.linger):
-                if dispatch.leave(slot):
+                run(job)
+                job = None  # nothing of it is kept alive while the worker waits
+            elif not slot.bell.acquire(timeout=self._dispatch.linger):
+                if self._dispatch.leave(slot):
                     return
                 slot.bell.acquire()  # called at the last moment: the ring is on its way
 
     def _run(self, job: Job[Any]) -> None:
-        slot = self._slot
-        began = self._clock()
+        value: Any = None
+        error: BaseException | None = None
+        began = self._time()
         if (self._is_watched or job._options.timed) and not self._begin(job, began):
-            self._post(job, None, JobTimeout("queued"))
-            return
-        job._started = began
-        value = error = None
-        try:
-            value = self._call(job)
-        except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to the caller
-            error = self._owned(raised)
-        job._finished = ended = self._clock()
-        slot.jobs += 1
-        slot.busy_seconds += ended - began
-        self._post(job, value, error)
+            error = JobTimeout("queued")
+        else:
+            job._started = began
+            try:
+                value = self._call(job)
+            except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to the caller
+                error = self._owned(raised)
+            job._finished = ended = self._time()
+            slot = self._slot
+            slot.jobs += 1
+            slot.busy_seconds += ended - began
+        self._post((job, value, error))
+        if not self._outbox.ringing:
+            self._outbox.ring()
 
     def _begin(self, job: Job[Any], now: float) -> bool:
         """Tell of the start; False if the deadline has passed while the job waited."""
@@ -119,7 +122,7 @@ class Shift:
         """Jobs that wait for a model which is loaded nowhere share the loader's error; later ones try again."""
         if not self._dispatch.is_warm(failure.model):
             for job in self._dispatch.withdraw_all(JobState.FAILED, failure.model):
-                self._outbox.post(job, None, failure.error)
+                self._post((job, None, failure.error))  # the ring comes with the job in hand
 
     # ---- what a running job may ask (director._current)
 
@@ -133,13 +136,13 @@ class Shift:
 
     def time(self) -> float:
         """Seconds of the Director's clock."""
-        return self._clock()
+        return self._time()
 
     def report(self, job: Job[Any], progress: Any) -> None:
         """Keep it for `Job.progress` and tell the hooks."""
         job._progress = progress
         if self._chronicle.listening:
-            self._chronicle.post(JobProgressed(self._clock(), job.id, job.name, progress))
+            self._chronicle.post(JobProgressed(self._time(), job.id, job.name, progress))
 
 
 def cancelled(error: BaseException | None) -> bool:
