@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from asyncio import _get_running_loop
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, cast, overload
 
 import anyio
@@ -14,7 +14,7 @@ from director._core.clock import MonotonicClock
 from director._core.crew import Crew
 from director._core.slot_thread import SlotThread
 from director._core.states import DirectorState
-from director._discovery import resolve_devices
+from director._devices.discovery import resolve_devices
 from director._executors._base import Executor
 from director._executors._thread import ThreadExecutor
 from director._faces.executor import DirectorExecutor
@@ -26,7 +26,6 @@ from director._options import JobOptions, Options, check
 from director._resolve import check_bounds, resolve, slot_counts
 from director._stats import Stats, snapshot
 from director.errors import DirectorClosed
-from director.events import DirectorDrained, DirectorOpened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from director._core.job import Job
     from director._core.ledger import Ledger
     from director._device import Device
-    from director._discovery import DeviceSpec
+    from director._devices.discovery import DeviceSpec
     from director._models import Model
     from director.events import Hook
 
@@ -93,15 +92,17 @@ class Director:
         self._state = DirectorState.NEW
         self._devices: tuple[Device, ...] = ()
         self._crew: Crew | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopped: asyncio.Event | None = None
         self._last_stats = Stats(0, 0, 0, 0, 0, 0, ())
         self.name = name
 
-    # ---- life
+    # Of the crew; set by `start`, and kept here because each submission reads them.
+    _ledger: Ledger
+    _loop: asyncio.AbstractEventLoop
+    _thread: int
 
-    _ledger: Ledger  # the crew's; meaningful while OPEN
+    # ---- life
 
     async def start(self) -> None:
         """Find the devices and accept jobs. A Director that was closed may be started again.
@@ -123,12 +124,12 @@ class Director:
         except BaseException:
             self._state = before
             raise
-        self._devices, self._crew, self._loop, self._stopped = devices, crew, crew.loop, None
-        self._ledger = crew.ledger
+        self._devices, self._crew, self._stopped = devices, crew, None
+        self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
         self._state = DirectorState.OPEN
         self._task = crew.loop.create_task(crew.direct(), name=f"director:{self.name or 'director'}")
         self._task.add_done_callback(self._directed)
-        crew.chronicle.tell(DirectorOpened(self._clock.time(), devices))
+        crew.chronicle.opened(devices)
 
     async def drain(self) -> None:
         """Accept no more jobs and wait until everything accepted is over and every worker has left.
@@ -141,7 +142,7 @@ class Director:
         crew = self._here(DirectorState.OPEN, DirectorState.DRAINING)
         self._state = DirectorState.DRAINING
         await crew.rest()
-        crew.chronicle.tell(DirectorDrained(self._clock.time()))
+        crew.chronicle.drained()
 
     async def close(self, timeout: float | None = None) -> None:
         """Drain, then unload the models and let the threads end. Does nothing if it isn't open.
@@ -158,7 +159,7 @@ class Director:
             self._state = DirectorState.DRAINING
         try:
             if await self._crew.rest(timeout):
-                self._crew.chronicle.tell(DirectorDrained(self._clock.time()))
+                self._crew.chronicle.drained()
         finally:
             await self._stop()
 
@@ -189,7 +190,7 @@ class Director:
             PlacementError: No device can ever run it.
             RuntimeError: Called outside of the Director's event loop.
         """
-        if self._state is not _OPEN or _get_running_loop() is not self._loop:
+        if self._state is not _OPEN or not self._is_at_home():
             self._refuse()
         return self._ledger.open_job(fn, args, self._resolve(options) if options else _PLAIN, False)
 
@@ -201,7 +202,7 @@ class Director:
         Cancellation: cancels the job. If it runs, its thread goes on to the end of the call and only then
         frees the slot; `fn` learns of it through `director.check_cancelled`.
         """
-        if self._state is not _OPEN or _get_running_loop() is not self._loop:
+        if self._state is not _OPEN or not self._is_at_home():
             self._refuse()
         return await _Owned(self._ledger.open_job(fn, args, self._resolve(options) if options else _PLAIN, True))
 
@@ -343,9 +344,13 @@ class Director:
 
     def _here(self, *states: DirectorState) -> Crew:
         """The crew, if we are in one of `states` and on its loop."""
-        if self._crew is None or self._state not in states or _get_running_loop() is not self._loop:
+        if self._crew is None or self._state not in states or not self._is_at_home():
             self._refuse()
         return self._crew
+
+    def _is_at_home(self) -> bool:
+        """We are on the Director's loop. asyncio's running loop would tell too, but asks for the process id each time."""
+        return get_ident() == self._thread and self._loop.is_running()
 
     def _refuse(self) -> NoReturn:
         """Say why a call can't be served."""

@@ -20,13 +20,13 @@ HOUSE = Path(director.__file__).parent
 
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
-    "words": "errors events _gpu _cuda_probe _executors _core _core.states _core.clock",
+    "words": "errors events _devices _devices.gpu _devices.cuda_probe _executors _core _core.states _core.clock",
     "things": """
-        _device _models _options _stats _current _mask _nvml _cuda _executors._base _core.job _core.queue _core.slot
+        _device _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base _core.job _core.queue _core.slot
         _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
     """,
-    "decisions": "_resolve _survey _executors._cuda_thread _executors._replicas _core.dispatch _core.ledger",
-    "work": "_discovery _executors._thread _core.shift",
+    "decisions": "_resolve _devices.survey _executors._cuda_thread _executors._replicas _core.dispatch _core.ledger",
+    "work": "_devices.discovery _executors._thread _core.shift",
     "crew": "_core.crew",
     "faces": "_faces.*",
     "director": "_director",
@@ -42,16 +42,16 @@ PUBLIC = {"__init__", "errors", "events", "testing"}
 BACKSTAGE = {  # who above the contract knows more than public names, and what
     "testing": {"_device"},
     "cli.devices": {
-        "_gpu",
-        "_survey",
-        "_discovery",
+        "_devices.gpu",
+        "_devices.survey",
+        "_devices.discovery",
     },  # tells of hidden and lost GPUs too, for which the contract has no word
 }
 
 # Who may import what from outside the standard library; "" is everybody.
 OUTSIDE = {
     "anyio": "",
-    "pynvml": "_nvml",
+    "pynvml": "_devices.nvml",
     "rich": "cli",
     "numpy": "cli._demo",
     "sklearn": "cli._demo",

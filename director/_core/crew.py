@@ -20,7 +20,6 @@ from director._core.slot_thread import SlotThread
 from director._core.states import JobState, SlotState
 from director._models import Residency
 from director.errors import JobError
-from director.events import WorkerHired, WorkerReaped
 
 if TYPE_CHECKING:
     from director._core.clock import Clock
@@ -60,7 +59,7 @@ class Crew:
         self.places = make_places(devices, counts)
         self.residency = Residency(self.places)
         self.outbox = Outbox(loop)
-        self.chronicle = Chronicle(hooks, clock.time, self.outbox.call)
+        self.chronicle = Chronicle(hooks, clock.time, self.outbox.on_loop)
         self.dispatch = Dispatch(self.places, max_queue, self.residency.warm, self._call_director)
         self.ledger = Ledger(loop, clock, self.dispatch, self.outbox, self.chronicle)
         self.outbox.deliver = self.ledger.deliver
@@ -129,17 +128,16 @@ class Crew:
         return sum(job.state is JobState.RUNNING for job in jobs)
 
     def _call_director(self) -> None:
-        self.ledger.on_loop(self._arrived.set)
+        self.outbox.on_loop(self._arrived.set)
 
     async def _hire(self, slot: Slot) -> None:
         await slot.place.permits.acquire()  # never waits: an idle slot and a free permit are the same thing
-        shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger.start_timer)
+        shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger.start_timer, self.ledger.raised)
         thread = self.loop.run_in_executor(slot.thread, shift.work)
         worker = self.loop.create_task(self._work(thread), name=f"director:{slot.device.label}")
         self._workers.add(worker)
         worker.add_done_callback(partial(self._reap, slot, thread))
-        if self.chronicle.listening:
-            self.chronicle.tell(WorkerHired(self._clock.time(), slot.device, slot.number))
+        self.chronicle.hired(slot)
 
     @staticmethod
     async def _work(thread: asyncio.Future[None]) -> None:
@@ -160,8 +158,7 @@ class Crew:
         ring = self.dispatch.reaped(slot)
         if ring is not None:
             ring()
-        if self.chronicle.listening:
-            self.chronicle.tell(WorkerReaped(self._clock.time(), slot.device, slot.number))
+        self.chronicle.reaped(slot)
         error = thread.exception()
         if error is not None:  # a bug of ours, not of a job: say so to everybody who waits
             logger.critical("a worker on %s failed", slot.device.label, exc_info=error)

@@ -42,7 +42,7 @@ class Job(asyncio.Future[T]):
 
     # A million jobs may wait: twelve slots, no dict (see docs/explanation/design.md for the bytes).
     __slots__ = (
-        "_args",
+        "_cargo",
         "_context",
         "_crew",
         "_finished",
@@ -62,9 +62,9 @@ class Job(asyncio.Future[T]):
     # Written by `Ledger.open_job` right after the object is made: an `__init__` in Python would double the cost.
     _crew: Owner
     _fn: Callable[..., T]
-    _args: tuple[Any, ...]
+    _cargo: Any  # the arguments on the way in, the value on the way out
     _options: Options
-    _context: Context | None
+    _context: Context | None  # the submitter's, unless it was empty
     _stage: JobState
     _where: Lane | Slot | None  # the lane it waits in, then the slot that runs it
     _submitted: float

@@ -16,7 +16,6 @@ from director._core.alarms import Alarms
 from director._core.job import Job
 from director._core.states import JobState
 from director.errors import JobTimeout, QueueFull
-from director.events import JobCancelled, JobFailed, JobRejected, JobSubmitted, JobSucceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from director._core.clock import Clock
     from director._core.dispatch import Dispatch
     from director._core.outbox import Outbox
-    from director._device import Device
     from director._options import Options
 
 T = TypeVar("T")
@@ -74,9 +72,10 @@ class Ledger:
         job.id = next(self._numbers)
         job._crew = self
         job._fn = fn
-        job._args = args
+        job._cargo = args
         job._options = options
-        job._context = copy_context()
+        context = copy_context()
+        job._context = context if context else None  # an empty one is made anew by who runs the job
         job._stage = _QUEUED
         job._started = job._finished = job._progress = None
         job._submitted = self._now()
@@ -88,26 +87,25 @@ class Ledger:
         if ring is not None:
             ring()
         if options.timed:
-            self.on_loop(self.start_timer, job)
-        if self._chronicle.listening:
-            self.on_loop(self._chronicle.tell, JobSubmitted(job._submitted, job.id, job.name, options.priority))
+            self._outbox.on_loop(self.start_timer, job)
+        if self._is_watched:
+            self._chronicle.submitted(job)
         return job
 
     def deliver(self) -> None:
         """End the jobs whose outcomes have arrived, and make the calls that came with them."""
-        for job, value, error in self._outbox.empty():
-            if job is None:
-                value(*error)
-                continue
-            job._args, job._context = (), None  # a kept handle must not keep its inputs alive
-            if error is None and job._stage is _RUNNING:
-                job._stage = _SUCCEEDED
-                self.succeeded += 1
-                _set_result(job, value)
-                if self._is_watched or job._options.timed:
-                    self._note_success(job)
-            elif error is not None and not job.done():  # else its caller has left, or its time was up
-                self.end_failed(job, error)
+        for post in self._outbox.empty():
+            if isinstance(post, Job):
+                value, post._cargo, post._context = post._cargo, (), None
+                if post._stage is _RUNNING:  # else its caller has left, or its time was up
+                    post._stage = _SUCCEEDED
+                    self.succeeded += 1
+                    _set_result(post, value)
+                    if self._is_watched or post._options.timed:
+                        self._note_success(post)
+            else:
+                fn, args = post
+                fn(*args)
         if self.watch is not None:
             self.watch()
 
@@ -132,14 +130,21 @@ class Ledger:
 
     def end_failed(self, job: Job[Any], error: BaseException) -> None:
         """End a job that runs, or that was withdrawn as FAILED, with `error`."""
-        if isinstance(error, asyncio.CancelledError):
-            self._end_cancelled(job, None)
-            return
         self._close(job, JobState.FAILED)
         self.failed += 1
         _set_exception(job, error)
-        if self._chronicle.listening:
-            self._chronicle.tell(JobFailed(*self._facts(job), error))
+        if self._is_watched:
+            self._chronicle.failed(job, error)
+
+    def raised(self, job: Job[Any], error: BaseException) -> None:
+        """The call of a job has raised, or its model could not be loaded."""
+        job._cargo, job._context = (), None
+        if job.done():
+            return  # its caller has left, or its time was up
+        if isinstance(error, asyncio.CancelledError):
+            self._end_cancelled(job, None)
+        else:
+            self.end_failed(job, error)
 
     def start_timer(self, job: Job[Any]) -> None:
         """Watch over the deadline of a job, or over the timeout of one that has just started."""
@@ -151,20 +156,14 @@ class Ledger:
         """Ring for no deadline any more."""
         self._alarms.stop()
 
-    def on_loop(self, fn: Callable[..., object], *args: Any) -> None:
-        """Call `fn` on the loop: now if we are there, else soon."""
-        if _get_running_loop() is self._loop:
-            fn(*args)
-        else:
-            self._outbox.call(fn, *args)
-
     def _reject(self, job: Job[Any], error: QueueFull) -> None:
         self.rejected += 1
-        self._chronicle.post(JobRejected(job._submitted, job.name, error))
+        if self._is_watched:
+            self._chronicle.rejected(job, error)
 
     def _note_success(self, job: Job[Any]) -> None:
         if self._is_watched:
-            self._chronicle.tell(JobSucceeded(*self._facts(job)))
+            self._chronicle.succeeded(job)
         if job._options.timed:
             self._alarms.drop()
 
@@ -178,19 +177,16 @@ class Ledger:
         self._close(job, JobState.CANCELLED)
         self.cancelled += 1
         asyncio.Future.cancel(job, msg)
-        if self._chronicle.listening:
-            self._chronicle.tell(JobCancelled(*self._facts(job)))
+        if self._is_watched:
+            self._chronicle.cancelled(job)
 
     def _close(self, job: Job[Any], state: JobState) -> None:
         if job._stage is not state:  # the dispatch has moved it already if it was waiting
             job._move(state)
         if job._started is None:  # it never ran, and never will
             job._finished = self._now()
-            job._args, job._context = (), None
+            job._cargo, job._context = (), None
         if job._options.timed:
             self._alarms.drop()
         if self.watch is not None:
             self.watch()
-
-    def _facts(self, job: Job[Any]) -> tuple[float, int, str, Device | None, float, float | None]:
-        return self._now(), job.id, job.name, job.device, job.waited or 0.0, job.ran

@@ -6,21 +6,23 @@ there. (A ring for each job writes to the loop's self-pipe each time, which give
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from director._core.job import Job
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
 
-    from director._core.job import Job
 
-# The outcome of a job (job, value, error), or a call (None, function, arguments).
-Post: TypeAlias = "tuple[Job[Any] | None, Any, Any]"
+# A job that has returned (with its value as cargo), or a call.
+Post: TypeAlias = "Job[Any] | tuple[Callable[..., object], tuple[Any, ...]]"
 
 
 class Outbox:
-    """Outcomes (job, value, error) and calls on their way to the loop, in order. Any thread posts; the loop delivers.
+    """Jobs that have returned, and calls, on their way to the loop, in order. Any thread posts; the loop delivers.
 
     Args:
         loop: The event loop of the Director.
@@ -36,9 +38,16 @@ class Outbox:
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Have the loop call `fn`, after what was posted before."""
-        self.posts.append((None, fn, args))
+        self.posts.append((fn, args))
         if not self.ringing:
             self.ring()
+
+    def on_loop(self, fn: Callable[..., object], *args: Any) -> None:
+        """Have the loop call `fn`: now if we are there, else soon."""
+        if _get_running_loop() is self._loop:
+            fn(*args)
+        else:
+            self.call(fn, *args)
 
     def ring(self) -> None:
         """Have the loop deliver; for whoever has appended a post and found that nobody is `ringing`."""
@@ -62,5 +71,5 @@ class Outbox:
         return bool(self.posts)
 
     def jobs(self) -> list[Job[Any]]:
-        """Jobs whose outcome is on its way."""
-        return [post[0] for post in self.posts.copy() if post[0] is not None]
+        """Jobs whose value is on its way."""
+        return [post for post in self.posts.copy() if isinstance(post, Job)]

@@ -12,7 +12,6 @@ from director._core.states import JobState
 from director._current import here
 from director._executors._base import LoadFailed
 from director.errors import JobTimeout
-from director.events import JobProgressed, JobStarted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +33,7 @@ class Shift:
         outbox: Takes outcomes.
         chronicle: Takes events and tells the time.
         start_timer: Called on the loop with a job that has a timeout and has just started.
+        raised: Called on the loop with a job that has raised, and its error.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class Shift:
         outbox: Outbox,
         chronicle: Chronicle,
         start_timer: Callable[[Job[Any]], None],
+        raised: Callable[[Job[Any], BaseException], None],
     ) -> None:
         self._slot = slot
         self._dispatch = dispatch
         self._outbox = outbox
         self._chronicle = chronicle
         self._start_timer = start_timer
+        self._raised = raised
         self._time = chronicle.time
         self._post = outbox.posts.append
         self._call = slot.seat.run
@@ -58,37 +60,49 @@ class Shift:
         """Run jobs until there has been none for the time a worker lingers."""
         here.running = self
         slot, take, run = self._slot, self._dispatch.take, self._run
+        now = self._time()
         while True:
             job, ring = take(slot)
             if ring is not None:
                 ring()
             if job is not None:
-                run(job)
+                now = run(job, now)
                 job = None  # nothing of it is kept alive while the worker waits
             elif not slot.bell.acquire(timeout=self._dispatch.linger):
                 if self._dispatch.leave(slot):
                     return
                 slot.bell.acquire()  # called at the last moment: the ring is on its way
 
-    def _run(self, job: Job[Any]) -> None:
-        value: Any = None
-        error: BaseException | None = None
-        began = self._time()
-        if (self._is_watched or job._options.timed) and not self._begin(job, began):
-            error = JobTimeout("queued")
+    def _run(self, job: Job[Any], now: float) -> float:
+        """Run a job and send its outcome; returns the moment of its end.
+
+        Args:
+            job: Just taken.
+            now: When the job before it ended. If the job was waiting by then it starts at that moment, so that waiting
+                and running add up to the whole, and a job costs one reading of the clock less.
+        """
+        if now < job._submitted:
+            now = self._time()
+        if (self._is_watched or job._options.timed) and not self._begin(job, now):
+            self._outbox.call(self._raised, job, JobTimeout("queued"))
+            return now
+        job._started = now
+        error = None
+        try:
+            job._cargo = self._call(job)
+        except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to the caller
+            error = self._owned(raised)
+        job._finished = ended = self._time()
+        slot = self._slot
+        slot.jobs += 1
+        slot.busy_seconds += ended - now
+        if error is None:
+            self._post(job)
+            if not self._outbox.ringing:
+                self._outbox.ring()
         else:
-            job._started = began
-            try:
-                value = self._call(job)
-            except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to the caller
-                error = self._owned(raised)
-            job._finished = ended = self._time()
-            slot = self._slot
-            slot.jobs += 1
-            slot.busy_seconds += ended - began
-        self._post((job, value, error))
-        if not self._outbox.ringing:
-            self._outbox.ring()
+            self._outbox.call(self._raised, job, error)
+        return ended
 
     def _begin(self, job: Job[Any], now: float) -> bool:
         """Tell of the start; False if the deadline has passed while the job waited."""
@@ -99,8 +113,7 @@ class Shift:
             job._started = now
             self._outbox.call(self._start_timer, job)
         if self._is_watched:
-            slot = self._slot
-            self._chronicle.post(JobStarted(now, job.id, job.name, slot.device, slot.number, now - job._submitted))
+            self._chronicle.started(job, self._slot, now)
         return True
 
     def _owned(self, error: BaseException) -> BaseException:
@@ -122,7 +135,7 @@ class Shift:
         """Jobs that wait for a model which is loaded nowhere share the loader's error; later ones try again."""
         if not self._dispatch.is_warm(failure.model):
             for job in self._dispatch.withdraw_all(JobState.FAILED, failure.model):
-                self._post((job, None, failure.error))  # the ring comes with the job in hand
+                self._outbox.call(self._raised, job, failure.error)
 
     # ---- what a running job may ask (director._current)
 
@@ -142,7 +155,7 @@ class Shift:
         """Keep it for `Job.progress` and tell the hooks."""
         job._progress = progress
         if self._chronicle.listening:
-            self._chronicle.post(JobProgressed(self._time(), job.id, job.name, progress))
+            self._chronicle.progressed(job, progress)
 
 
 def cancelled(error: BaseException | None) -> bool:

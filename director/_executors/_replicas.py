@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from director._executors._base import LoadFailed
-from director.events import ModelFailed, ModelLoaded, ModelUnloaded
 
 if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
@@ -85,12 +84,10 @@ class Replicas:
         except BaseException as error:  # noqa: BLE001 - it belongs to the jobs that wait for the replica
             replica.error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
             replica.value = None
-            self._chronicle.post(ModelFailed(self._chronicle.time(), model.name, slot.device, error))
+            self._chronicle.not_loaded(model, slot.device, error)
             return
         self._residency.add(model, slot)
-        self._chronicle.post(
-            ModelLoaded(self._chronicle.time(), model.name, slot.device, self._chronicle.time() - began)
-        )
+        self._chronicle.loaded(model, slot.device, self._chronicle.time() - began)
 
     def _unload(self, model: Model[Any], slot: Slot, replica: _Replica) -> None:
         value, replica.value = replica.value, None
@@ -99,4 +96,4 @@ class Replicas:
                 model.unload(value)
             except Exception:
                 logger.exception("unloading %s from %s failed", model.name, slot.device.label)
-        self._chronicle.post(ModelUnloaded(self._chronicle.time(), model.name, slot.device))
+        self._chronicle.unloaded(model, slot.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from director._executors._cuda_thread import CudaThread
@@ -26,9 +27,7 @@ class ThreadSeat:
         """Make the call, in the context in which it was submitted."""
         model = job._options.model
         resource = self._device if model is None else self._replicas.get(model, self._slot)
-        context = job._context
-        assert context is not None  # only a job that is over has none
-        return context.run(job._fn, resource, *job._args)
+        return (job._context or Context()).run(job._fn, resource, *job._cargo)
 
     def close(self) -> None:
         """Unload what this slot has loaded."""

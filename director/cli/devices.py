@@ -7,15 +7,15 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from director._gpu import Gpu
+from director._devices.gpu import Gpu
 from director.cli._table import table
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
     from collections.abc import Iterator
 
-    from director._gpu import Inventory, Unit
-    from director._survey import Survey
+    from director._devices.gpu import Inventory, Unit
+    from director._devices.survey import Survey
 
 DESCRIPTION = """\
 List the GPUs of this machine: those that a Director would use, by their CUDA ordinals, then those that it can't,
@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
     Raises:
         DiscoveryError: They can't be listed.
     """
-    from director._discovery import survey
+    from director._devices.discovery import survey
 
     found = survey()
     print(json.dumps(_document(found), indent=2, ensure_ascii=False) if args.json else "\n".join(_report(found)))

@@ -9,8 +9,8 @@ from subprocess import PIPE
 
 import pytest
 
-from director import _cuda
-from director._cuda import NoAnswer, ask_cuda
+from director._devices import cuda as _cuda
+from director._devices.cuda import NoAnswer, ask_cuda
 
 
 def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from director import _discovery, _survey
-from director._cuda import NoAnswer
 from director._device import Device, cpu_devices, simulated_devices
-from director._discovery import discover_devices, resolve_devices
-from director._gpu import Inventory
-from director._survey import Survey
+from director._devices import discovery as _discovery
+from director._devices import survey as _survey
+from director._devices.cuda import NoAnswer
+from director._devices.discovery import discover_devices, resolve_devices
+from director._devices.gpu import Inventory
+from director._devices.survey import Survey
 from director.errors import DiscoveryError, NoDevices
 
 GPUS = tuple(

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from director._gpu import Gpu, Inventory, LostGpu, MigSlice
-from director._mask import visible_units
+from director._devices.gpu import Gpu, Inventory, LostGpu, MigSlice
+from director._devices.mask import visible_units
 from director.errors import DiscoveryError
 
 UUIDS = [

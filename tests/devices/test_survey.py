@@ -328,7 +328,7 @@ def test_cuda_is_never_loaded_here(machine: Any) -> None:
 def test_nvml_is_started_once_and_again_if_somebody_stops_it(machine: Any) -> None:
     code = """
 import pynvml
-from director import _nvml
+from director._devices import nvml as _nvml
 real, starts = pynvml.nvmlInit, []
 pynvml.nvmlInit = lambda: (starts.append(1), real())
 _nvml.take_inventory(), _nvml.take_inventory()

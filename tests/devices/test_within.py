@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from director._nvml import within
+from director._devices.nvml import within
 from director.errors import DiscoveryError
 
 

@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from director import _nvml, _survey
+from director._devices import nvml as _nvml
+from director._devices import survey as _survey
 from director.errors import DirectorError
 
 told: list[str] = []

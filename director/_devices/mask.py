@@ -11,13 +11,13 @@ import re
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from director._gpu import MigSlice
+from director._devices.gpu import MigSlice
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from director._gpu import Gpu, Inventory, Unit
+    from director._devices.gpu import Gpu, Inventory, Unit
 
 _MANY_SLICES_SINCE = 570  # drivers before it show a process one MIG slice, and no whole GPU beside it
 

@@ -10,11 +10,11 @@ import logging
 import os
 from dataclasses import dataclass
 
-from director._cuda import CudaAnswer, CudaDevice, NoAnswer, ask_cuda
 from director._device import Device
-from director._gpu import Inventory, Unit, gpu_uuid, hex_digits
-from director._mask import visible_units
-from director._nvml import take_inventory, within
+from director._devices.cuda import CudaAnswer, CudaDevice, NoAnswer, ask_cuda
+from director._devices.gpu import Inventory, Unit, gpu_uuid, hex_digits
+from director._devices.mask import visible_units
+from director._devices.nvml import take_inventory, within
 
 NVML_TIMEOUT = 60.0  # seconds; without persistence mode the first look takes seconds for each GPU
 CUDA_TIMEOUT = 60.0

@@ -16,7 +16,7 @@ from director._device import Device, cpu_devices, simulated_devices
 from director.errors import NoDevices
 
 if TYPE_CHECKING:
-    from director._survey import Survey
+    from director._devices.survey import Survey
 
 DeviceSpec: TypeAlias = str | Sequence[Device | int | str] | None
 """What `Director(devices=...)` takes."""
@@ -48,7 +48,7 @@ def discover_devices(*, refresh: bool = False) -> list[Device]:
 
 def survey(*, refresh: bool = False) -> Survey:
     """`discover_devices` with its grounds."""
-    from director import _survey  # a tenth of the time that `import director` would take
+    from director._devices import survey as _survey  # a tenth of the time that `import director` would take
 
     key = _survey.mask_and_order()
     with _surveying:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from director.errors import DiscoveryError
 
-_MARK = "director-cuda "  # as in _cuda_probe
+_MARK = "director-cuda "  # as in cuda_probe
 _NO_DEVICE = 100
 _STUB_LIBRARY = 34  # the toolkit's file to link against, in place of a driver
 _MEANINGS = {
@@ -87,7 +87,7 @@ def ask_cuda(timeout: float) -> CudaAnswer:
 
 
 def _start() -> subprocess.Popen[str]:
-    probe = pkgutil.get_data("director", "_cuda_probe.py") or b""
+    probe = pkgutil.get_data("director._devices", "cuda_probe.py") or b""
     return subprocess.Popen(  # noqa: S603 (our own interpreter and source)
         [sys.executable, "-I", "-S", "-c", probe.decode()],
         stdin=subprocess.DEVNULL,

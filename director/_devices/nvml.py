@@ -15,7 +15,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from director._gpu import Gpu, Inventory, LostGpu, MigSlice
+from director._devices.gpu import Gpu, Inventory, LostGpu, MigSlice
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
