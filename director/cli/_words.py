@@ -39,6 +39,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60:,} h {minutes % 60:02} min"
 
 
+def about(seconds: float) -> str:
+    """Whole seconds, for times that change while one looks: ``"4 s"``, ``"2 min 05 s"``."""
+    return f"{round(seconds)} s" if seconds < 59.5 else duration(max(60.0, seconds))
+
+
 def _three_digits(number: float) -> str:
     if number < 9.995:
         return f"{number:.2f}"

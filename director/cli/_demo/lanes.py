@@ -44,10 +44,9 @@ class Lanes:
         self._live: Live | None = None
 
     def __enter__(self) -> Lanes:
-        legend = (
-            Text("  ").append("  ", "on green").append(" busy  ").append("  ", "on red").append(" idle, a job waits")
-        )
-        self._console.print(Text(f"   event loop {self._loop}", style="bold"), legend)
+        title = Text.assemble((f"   event loop {self._loop}", "bold"), "   ")
+        legend = Text.assemble(("  ", "on green"), " busy  ", ("  ", "on red"), " idle while a job waits")
+        self._console.print(title.append_text(legend))
         return self
 
     def __exit__(self, *_: object) -> None:

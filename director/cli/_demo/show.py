@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 MEAN = 0.010  # s, of a job of the stream
-AT_BEST = "nothing lost (computed)"
+AT_BEST = "at best (computed)"
 
 
 def show(options: argparse.Namespace) -> int:

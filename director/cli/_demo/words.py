@@ -78,11 +78,12 @@ def lanes_table(rows: list[Row]) -> list[str]:
     return [
         *(f"   {line}" for line in table(_HEAD, shown, left=2)),
         "",
-        "   wait      from a job's arrival to its start; a blocked loop sees arrivals late,",
+        "   wait      from a job's arrival to its start; a blocked loop sees arrivals late",
         "             whoever hands them out",
         "   idle      share of the devices' time in which they ran nothing",
         "   lost      the part of it in which they could have run a job that was waiting",
         "   makespan  until the last job has ended",
+        "   at best   every job begins when it comes or, in turn, when a device is free",
     ]
 
 

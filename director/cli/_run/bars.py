@@ -44,7 +44,7 @@ class Bars:
 
     def results_above(self) -> Stream | None:
         """Results on the same terminal scroll by above the bars."""
-        return _Above(self._console) if _shares_terminal() else None
+        return _Above(self._console)
 
 
 class _Above:
@@ -60,15 +60,9 @@ class _Above:
         return None
 
 
-def _shares_terminal() -> bool:
-    import os
-
-    return os.isatty(1)
-
-
 def _whole(reading: Reading) -> Table:
     grid = Table.grid(padding=(0, 2), expand=False)
-    eta = "" if reading.remaining is None else f"ETA {_words.duration(reading.remaining)}"
+    eta = "" if reading.remaining is None else f"ETA {_words.about(reading.remaining)}"
     failed = Text(f"{_words.count(reading.failed)} failed", style="red") if reading.failed else Text("")
     parts: list[Text | ProgressBar] = [
         Text(how_far(reading), style="bold"),
@@ -94,4 +88,5 @@ def _lanes(reading: Reading) -> Table:
 def _lane(lane: LaneReading) -> tuple[Text | ProgressBar, ...]:
     bar = ProgressBar(total=1.0, completed=lane.busy, width=16, complete_style="green", finished_style="green")
     mean = f"{_words.duration(lane.mean)} each" if lane.items else ""
-    return (Text(lane.device), bar, Text(f"{lane.busy:.0%} busy"), Text(_words.counted(lane.items, "item")), Text(mean))
+    words = (f"{lane.busy * 100:.0f} % busy", _words.counted(lane.items, "item"), mean)
+    return (Text(lane.device), bar, *map(Text, words))

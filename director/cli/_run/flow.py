@@ -8,7 +8,7 @@ reader, nor one slow item that others must follow in order, makes the memory gro
 from __future__ import annotations
 
 import asyncio
-import math
+import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -93,7 +93,7 @@ class Flow:
         leave: Callable[[], None],
     ) -> None:
         self._director = director
-        self._call = _Call(function)
+        self._call = _Call(function, rules.halt)
         self._options = options
         self._tally = tally
         self._rules = rules
@@ -119,19 +119,15 @@ class Flow:
         try:
             await self._take(feed)
             await self._settled.wait()
-            patience = math.inf
+            await self._writer.finish()
         except asyncio.CancelledError:
-            patience = _LAST_WORDS
-            raise
-        finally:
             self.end()
-            with anyio.move_on_after(patience, shield=True):
+            with anyio.move_on_after(_LAST_WORDS, shield=True):
                 await self._writer.finish()
+            raise
 
     def end(self) -> None:
         """Take no more items and begin no more calls; what runs is finished and written. May be called again."""
-        if self._call.ended:
-            return
         self._call.ended = True
         if self._feed is not None:
             self._feed.close()
@@ -234,17 +230,29 @@ class _NotStarted(Exception):
 
 
 class _Call:
-    """The user's function, until the run is ended; from then on no call begins."""
+    """The user's function, until the run is ended; from then on no call begins.
 
-    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+    It counts the failures itself: when the event loop learns of one, that slot has begun its next call long since.
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any], halt: Halt) -> None:
         self._function = function
+        self._halt = halt
+        self._failed = 0
+        self._lock = threading.Lock()
         self.ended = False
         self.__name__ = getattr(function, "__name__", type(function).__name__)
 
     def __call__(self, resource: Any, value: Any) -> Any:
         if self.ended:
             raise _NotStarted
-        return self._function(resource, value)
+        try:
+            return self._function(resource, value)
+        except BaseException:
+            with self._lock:
+                self._failed += 1
+                self.ended = self.ended or self._halt.reached(self._failed)
+            raise
 
 
 class _Order:

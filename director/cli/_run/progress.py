@@ -36,7 +36,7 @@ class View(Protocol):
         """Say something worth a line, such as an item's error."""
 
     def results_above(self) -> Stream | None:
-        """Where results must go when they go to the same terminal; `None` if they don't get in the way."""
+        """Where results must go if they go to a terminal too; `None` if they don't get in the way."""
 
 
 def make_view(*, quiet: bool) -> View:
@@ -107,13 +107,13 @@ class Lines:
 
 
 def one_line(reading: Reading) -> str:
-    """``12.0 s  400 of 1,797 (22.3 %)  33.4/s  ETA 42.0 s  2 failed  cuda:0 97 %  cuda:1 95 % busy``."""
-    parts = [_words.duration(reading.elapsed), how_far(reading), _words.rate(reading.rate)]
+    """``12 s  400 of 1,797 (22.3 %)  33.4/s  ETA 42 s  2 failed  cuda:0 97 %  cuda:1 95 % busy``."""
+    parts = [_words.about(reading.elapsed), how_far(reading), _words.rate(reading.rate)]
     if reading.remaining is not None:
-        parts.append(f"ETA {_words.duration(reading.remaining)}")
+        parts.append(f"ETA {_words.about(reading.remaining)}")
     if reading.failed:
         parts.append(f"{_words.count(reading.failed)} failed")
-    parts += [f"{lane.device} {lane.busy:.0%}" for lane in reading.lanes]
+    parts += [f"{lane.device} {lane.busy * 100:.0f} %" for lane in reading.lanes]
     return "  ".join(parts) + " busy"
 
 

@@ -45,18 +45,15 @@ def run_all(options: argparse.Namespace) -> int:
         UsageError: The arguments can't be obeyed; nothing ran.
     """
     source = open_source(options.inputs, options.kind, null=options.null)
-    with _results(options.output) as stream:
+    with _results(options.output) as output:
         function = target.find_function(options.function, resource="replica" if options.model else "device")
         model = None if options.model is None else _model(options.model)
         director = _director(options)
 
         async def session() -> int:
-            return await Session(options, director, function, model, source, stream).run()
+            return await Session(options, director, function, model, source, output).run()
 
-        try:
-            return anyio.run(session)
-        except (NoDevices, DiscoveryError, PlacementError) as error:
-            raise UsageError(str(error)) from None
+        return anyio.run(session)
 
 
 class Session:
@@ -68,7 +65,7 @@ class Session:
         function: Called for each item.
         model: Whose replica it gets; `None` for the device.
         source: The items.
-        stream: Where the results go.
+        output: Where the results go.
     """
 
     def __init__(
@@ -78,7 +75,7 @@ class Session:
         function: Callable[[Any, Any], Any],
         model: Model[Any] | None,
         source: Source,
-        stream: Stream,
+        output: Descriptor,
     ) -> None:
         self._options = options
         self._director = director
@@ -86,7 +83,8 @@ class Session:
         self._model = model
         self._source = source
         self._view = make_view(quiet=options.quiet or options.json)
-        self._stream = (None if options.output else self._view.results_above()) or stream
+        self._output = output
+        self._stream: Stream = (self._view.results_above() if output.on_terminal else None) or output
         self._scope = anyio.CancelScope()  # cancelled when there is nothing to wait for any more
         self._tally: Tally | None = None  # made, with the two below, when items can begin
         self._meter: Meter | None = None
@@ -101,13 +99,20 @@ class Session:
             The exit status.
         """
         with self._signals(), self._scope:
-            async with self._director as director:
+            async with contextlib.AsyncExitStack() as stack:
+                director = await self._open(stack)
                 if await self._load(director):
                     await self._carry(director)
         status, why = self._end()
-        if not self._options.quiet and self._tally is not None and self._meter is not None:
-            tell(Summary(self._tally, self._meter.elapsed, why, self._options.output), as_json=self._options.json)
+        if status != _status.READER_GONE and not self._options.quiet:
+            self._tell(why)
         return status
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> Director:
+        try:
+            return await stack.enter_async_context(self._director)
+        except (NoDevices, DiscoveryError, PlacementError, TypeError, ValueError) as error:
+            raise UsageError(str(error)) from None
 
     async def _load(self, director: Director) -> bool:
         """Load before the first item: a model that can't be loaded is one failure, not one for each item."""
@@ -127,6 +132,8 @@ class Session:
         self._tally = Tally(slots)
         self._meter = Meter(director, self._tally)
         self._flow = self._make_flow(director, self._tally, window)
+        if self._options.output is not None:
+            self._output.clear()
         if not self._options.quiet:
             _count(self._source, self._flow.know_total)
         with self._view:
@@ -194,6 +201,11 @@ class Session:
 
     # ---- the end
 
+    def _tell(self, why: str) -> None:
+        if self._tally is not None and self._meter is not None:
+            summary = Summary(self._tally, self._meter.elapsed, why, self._options.output)
+            tell(summary, as_json=self._options.json)
+
     def _end(self) -> tuple[int, str]:
         """The exit status, and why the run ended in words."""
         flow, tally = self._flow, self._tally
@@ -230,7 +242,7 @@ def _model(spec: str) -> Model[Any]:
 
 
 @contextlib.contextmanager
-def _results(path: str | None) -> Iterator[Stream]:
+def _results(path: str | None) -> Iterator[Descriptor]:
     """Where the results go: the file, or the standard output.
 
     Then the standard output is theirs alone: what the user's code and its libraries print goes to the standard error.
@@ -251,7 +263,7 @@ def _results(path: str | None) -> Iterator[Stream]:
 
 def _create(path: str) -> int:
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}") from None
 

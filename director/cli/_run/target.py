@@ -97,7 +97,8 @@ def _module_by_name(name: str) -> ModuleType:
 def _module_of_file(path: Path) -> ModuleType:
     path = path.resolve()
     if not path.is_file():
-        raise UsageError(f"no such file: {path}")
+        hint = f"; did you mean {path}.py?" if Path(f"{path}.py").is_file() else ""
+        raise UsageError(f"no such file: {path}{hint}")
     for module in list(sys.modules.values()):  # --model may name the same file: it must be the same module
         if getattr(module, "__file__", None) == str(path):
             return module
@@ -131,8 +132,7 @@ def _attribute(module: ModuleType, dotted: str) -> Any:
 
 def _not_found(name: str, missing: str) -> str:
     parent = "" if missing == name else f" (of {name})"
-    hint = f"; for the file write {name}.py" if Path(f"{name}.py").is_file() else ""
-    return f"no module named {missing!r}{parent} here or among the installed packages{hint}"
+    return f"no module named {missing!r}{parent} here or among the installed packages"
 
 
 def _no_attribute(owner: object, name: str) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import queue
 import select
+import stat
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,6 +48,16 @@ class Descriptor:
                 rest = rest[os.write(self._number, rest) :]
             except BlockingIOError:  # whoever shares this pipe or terminal with us has made it non-blocking
                 select.select([], [self._number], [])
+
+    def clear(self) -> None:
+        """Forget what a regular file held; not when it was opened, for then nothing may have come of it yet."""
+        if stat.S_ISREG(os.fstat(self._number).st_mode):
+            os.ftruncate(self._number, 0)
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether it leads to a terminal."""
+        return os.isatty(self._number)
 
     def close(self) -> None:
         """Close the descriptor."""

@@ -1,0 +1,97 @@
+"""The command line itself: help, version, exit status, and how little it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import director
+from director import cli
+from director.cli import main
+from director.errors import NoDevices
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"director {director.__version__}\n"
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n    {command} " in shown for command in cli.COMMANDS)
+    assert "exit status: 0 done, 1 some items failed" in shown
+
+
+def test_no_command_shows_the_help_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("usage: director")
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["run"], ["--nonsense"], ["run", "a:b", "c", "--halt", "later"]])
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [
+        (cli.UsageError("wrong"), 2),
+        (NoDevices("none"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_what_a_command_raises(raised: BaseException, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(options: argparse.Namespace) -> int:
+        raise raised
+
+    monkeypatch.setattr("director.cli.run.run", broken)
+    assert main(["run", "work:echo", "x"]) == status
+
+
+def test_a_usage_error_names_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(options: argparse.Namespace) -> int:
+        raise cli.UsageError("the cause", "a traceback\n")
+
+    monkeypatch.setattr("director.cli.run.run", broken)
+    main(["run", "work:echo", "x"])
+    assert capsys.readouterr().err == "a traceback\ndirector run: the cause\n"
+
+
+def fresh(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("arguments", ["['--help']", "['run', '--help']", "['demo', '--help']"])
+def test_help_imports_nothing_heavy(arguments: str) -> None:
+    loaded = fresh(f"import sys; from director.cli import main; main({arguments}); print(); print(*sys.modules)")
+    assert not {"pynvml", "rich", "numpy", "sklearn", "torch"} & set(loaded.splitlines()[-1].split())
+
+
+def test_only_the_named_command_is_imported() -> None:
+    loaded = fresh("import sys; from director.cli import main; main(['run', '--help']); print(); print(*sys.modules)")
+    commands = {f"director.cli.{command}" for command in cli.COMMANDS}
+    assert commands & set(loaded.splitlines()[-1].split()) == {"director.cli.run"}
+
+
+def test_as_a_module_it_is_called_director() -> None:
+    shown = subprocess.run([sys.executable, "-m", "director"], capture_output=True, text=True, check=False)
+    assert shown.returncode == 2
+    assert shown.stderr.startswith("usage: director ")
+
+
+def test_a_broken_pipe_ends_a_command_quietly() -> None:
+    """Of any command, by the shell's number for it; the help is longer than what the reader takes."""
+    script = f"{sys.executable} -m director --help | true; exit ${{PIPESTATUS[0]}}"
+    shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert shown.returncode in (0, 141)  # 0: the reader was slower than the writer
+    assert shown.stderr == ""

@@ -1,0 +1,106 @@
+"""Numbers as people read them, tables, and the rule of `--halt`."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from director.cli import _words
+from director.cli._run.halt import Halt, parse_halt
+from director.cli._table import table
+from director.cli.run import parse_devices, parse_slots
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.0, "0 µs"),
+        (0.00085, "850 µs"),
+        (0.00342, "3.42 ms"),
+        (0.0342, "34.2 ms"),
+        (0.342, "342 ms"),
+        (0.9994, "999 ms"),
+        (0.9996, "1.00 s"),
+        (1.2, "1.20 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (3720, "1 h 02 min"),
+        (360_000, "100 h 00 min"),
+    ],
+)
+def test_duration(seconds: float, shown: str) -> None:
+    assert _words.duration(seconds) == shown
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.2, "0 s"), (4.4, "4 s"), (59.4, "59 s"), (59.5, "1 min 00 s")])
+def test_about(seconds: float, shown: str) -> None:
+    assert _words.about(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(12345.6, "12,346/s"), (560, "560/s"), (33.41, "33.4/s"), (0.0214, "0.0214/s"), (0, "0/s")]
+)
+def test_rate(number: float, shown: str) -> None:
+    assert _words.rate(number) == shown
+
+
+def test_counted() -> None:
+    assert _words.counted(1, "item") == "1 item"
+    assert _words.counted(1797, "item") == "1,797 items"
+    assert _words.percent(0.9744) == "97.4 %"
+
+
+def test_a_table_is_aligned() -> None:
+    assert table(("device", "items"), [("cuda:0", "7"), ("cuda:10", "1,797")]) == [
+        "device   items",
+        "cuda:0       7",
+        "cuda:10  1,797",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "halt"),
+    [
+        ("never", Halt("never")),
+        ("soon", Halt("soon", 1)),
+        ("now", Halt("now", 1)),
+        ("now,fail=12", Halt("now", 12)),
+        ("soon,fail=2", Halt("soon", 2)),
+        ("3", Halt("soon", 3)),
+    ],
+)
+def test_halt(text: str, halt: Halt) -> None:
+    assert parse_halt(text) == halt
+
+
+@pytest.mark.parametrize("text", ["", "0", "later", "now,fail=0", "soon,fail=", "never,fail=1", "-1", "now,soon"])
+def test_not_a_halt(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is none of: never, soon, now"):
+        parse_halt(text)
+
+
+def test_when_a_halt_is_reached() -> None:
+    assert [Halt("soon", 2).reached(failed) for failed in range(4)] == [False, False, True, True]
+    assert not Halt("never").reached(1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [("cpu:2", "cpu:2"), ("gpu", "gpu"), ("0", [0]), ("0,2", [0, 2]), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"])],
+)
+def test_devices(text: str, devices: object) -> None:
+    assert parse_devices(text) == devices
+
+
+@pytest.mark.parametrize(("text", "slots"), [("2", 2), ("0=2,1=4", {0: 2, 1: 4}), ("cpu:0=3", {"cpu:0": 3})])
+def test_slots(text: str, slots: object) -> None:
+    assert parse_slots(text) == slots
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "0=", "0=none"])
+def test_not_slots(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is no positive whole number"):
+        parse_slots(text)
