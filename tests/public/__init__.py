@@ -1,0 +1,1 @@
+"""The public contract: what a user may rely on, tested through public names only."""

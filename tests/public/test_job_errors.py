@@ -1,0 +1,239 @@
+"""What a function raises reaches the caller as it is, and nothing of a job that is over is kept alive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import gc
+import traceback
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from director import Director, JobState, Model
+from public.gates import outcome, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Boom(Exception):
+    pass
+
+
+class Thing:
+    """Something that can be watched."""
+
+
+def fail(_resource: Any, *_args: Any) -> None:
+    raise Boom("in the user's code")
+
+
+def innermost_first(error: BaseException) -> list[str]:
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+
+async def test_an_exception_is_the_very_object_that_was_raised() -> None:
+    raised = Boom("mine")
+
+    def fail_with(_device: Any) -> None:
+        raise raised
+
+    async with Director("simulated:1") as director:
+        job = director.submit(fail_with)
+        with pytest.raises(Boom) as caught:
+            await job
+        assert caught.value is raised
+        assert job.exception() is raised
+        with pytest.raises(Boom) as again:
+            await director.run(fail_with)
+        assert again.value is raised
+
+
+async def test_the_traceback_begins_in_the_users_code() -> None:
+    async with Director("simulated:1") as director:
+        job = director.submit(fail)
+        await asyncio.wait([job])
+        error = job.exception()
+        assert error is not None
+        assert innermost_first(error) == ["fail"]
+        error = await outcome(director.run(fail))
+        assert innermost_first(error)[-1] == "fail"
+
+
+@pytest.mark.xfail(strict=True, reason="the traceback of an error from C code shows the frames of this package")
+async def test_the_traceback_of_an_error_from_c_code_shows_nothing_of_ours() -> None:
+    async with Director("simulated:1") as director:
+        job = director.submit(int, 16)
+        await asyncio.wait([job])
+        error = job.exception()
+        assert isinstance(error, TypeError)
+        assert innermost_first(error) == []
+
+
+async def test_cause_and_context_are_kept() -> None:
+    def fail_with_cause(_device: Any) -> None:
+        try:
+            raise KeyError("inner")
+        except KeyError as inner:
+            raise Boom("outer") from inner
+
+    async with Director("simulated:1") as director:
+        error = await outcome(director.run(fail_with_cause))
+        assert isinstance(error, Boom)
+        assert isinstance(error.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, BaseException, StopAsyncIteration])
+async def test_whatever_a_function_raises_belongs_to_its_caller(kind: type[BaseException]) -> None:
+    def fail_with(_device: Any) -> None:
+        raise kind("on purpose")
+
+    async with Director("simulated:1") as director:
+        job = director.submit(fail_with)
+        await asyncio.wait([job])
+        assert type(job.exception()) is kind
+        assert job.state is JobState.FAILED
+        with pytest.raises(kind, match="on purpose"):
+            await director.run(fail_with)
+        assert await director.run(lambda _: "the slot lives") == "the slot lives"
+
+
+async def test_a_function_that_raises_cancelled_error_ends_as_cancelled() -> None:
+    def leave(_device: Any) -> None:
+        raise asyncio.CancelledError
+
+    async with Director("simulated:1") as director:
+        job = director.submit(leave)
+        await asyncio.wait([job])
+        assert (job.state, job.cancelled()) == (JobState.CANCELLED, True)
+        assert await director.run(lambda _: "the slot lives") == "the slot lives"
+
+
+async def test_a_function_that_raises_stop_iteration_fails_with_a_runtime_error() -> None:
+    async with Director("simulated:1") as director:
+        error = await outcome(director.run(lambda _: next(iter([]))))
+        assert isinstance(error, RuntimeError)
+        assert isinstance(error.__cause__, StopIteration)
+
+
+async def test_an_exception_that_nobody_asks_for_is_reported_once(loop_errors: list[dict[str, Any]]) -> None:
+    async with Director("simulated:1") as director:
+        job = director.submit(fail)
+        await asyncio.wait([job])
+        del job
+        gc.collect()
+        assert [type(each["exception"]) for each in loop_errors] == [Boom]
+
+
+async def freed(watched: weakref.ref[Any]) -> bool:
+    """Whether it goes, the worker's thread having a moment to leave its frames."""
+    try:
+        await until(lambda: watched() is None)
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("public.gates.PATIENCE", 0.3)
+
+
+def watched_thing() -> tuple[Thing, weakref.ref[Thing]]:
+    thing = Thing()
+    return thing, weakref.ref(thing)
+
+
+@pytest.mark.usefixtures("no_gc", "impatient")
+async def test_a_kept_handle_keeps_no_arguments() -> None:
+    async with Director("simulated:1") as director:
+        thing, watched = watched_thing()
+        job = director.submit(lambda _device, it: type(it).__name__, thing)
+        del thing
+        assert await job == "Thing"
+        assert await freed(watched)
+
+
+@pytest.mark.usefixtures("no_gc", "impatient")
+async def test_a_kept_handle_keeps_no_context_variables() -> None:
+    variable: contextvars.ContextVar[Any] = contextvars.ContextVar("variable")
+    async with Director("simulated:1") as director:
+        thing, watched = watched_thing()
+        token = variable.set(thing)
+        job = director.submit(lambda _device: None)
+        variable.reset(token)
+        del thing, token
+        await job
+        assert await freed(watched)
+
+
+@pytest.mark.usefixtures("no_gc", "impatient")
+@pytest.mark.xfail(strict=True, reason="a Job that is over keeps its function, and a partial keeps its arguments")
+async def test_a_kept_handle_keeps_no_arguments_of_a_partial() -> None:
+    async with Director("simulated:1") as director:
+        thing, watched = watched_thing()
+        job = director.submit(functools.partial(lambda _device, it: type(it).__name__, it=thing))
+        del thing
+        assert await job == "Thing"
+        assert await freed(watched)
+
+
+@pytest.mark.usefixtures("no_gc", "impatient")
+async def test_a_cancelled_handle_keeps_no_arguments() -> None:
+    async with Director("simulated:1") as director:
+        thing, watched = watched_thing()
+        job = director.submit(lambda _device, _it: None, thing)
+        del thing
+        assert job.cancel()
+        assert await freed(watched)
+
+
+@pytest.mark.usefixtures("no_gc", "impatient")
+async def test_a_result_lives_as_long_as_its_handle() -> None:
+    async with Director("simulated:1") as director:
+        job = director.submit(lambda _device: Thing())
+        watched = weakref.ref(await job)
+        assert not await freed(watched)
+        del job
+        assert await freed(watched)
+
+
+async def by_submit(director: Director) -> Any:
+    await director.submit(fail)
+
+
+async def by_run(director: Director) -> Any:
+    await director.run(fail)
+
+
+async def by_map(director: Director) -> Any:
+    async for _ in director.map(fail, [1]):
+        pass
+
+
+async def by_loader(director: Director) -> Any:
+    await director.run(lambda _: None, model=Model(fail))
+
+
+async def by_executor(director: Director) -> Any:
+    await asyncio.wrap_future(director.as_executor().submit(fail, None))
+
+
+@pytest.mark.usefixtures("no_gc", "impatient")
+@pytest.mark.parametrize("way", [by_submit, by_run, by_map, by_loader, by_executor])
+@pytest.mark.xfail(strict=True, reason="Shift._run keeps the error in its frame, which the error's traceback keeps")
+async def test_an_exception_is_freed_as_soon_as_the_caller_lets_it_go(way: Callable[[Director], Any]) -> None:
+    # A traceback keeps the frames of the call, and these the tensors: memory of the device is free only after them.
+    async def catch() -> weakref.ref[Boom]:
+        try:
+            await way(director)
+        except Boom as error:
+            return weakref.ref(error)
+        raise AssertionError("it should have failed")
+
+    async with Director("simulated:1") as director:
+        watched = await catch()
+        assert await freed(watched)
