@@ -99,7 +99,8 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Write it."""
-        print(line, file=self._stream, flush=True)
+        self._stream.write(f"{line}\n")  # at once: print() writes the line's end apart, and results may come between
+        self._stream.flush()
 
     def results_above(self) -> Stream | None:
         """Lines of both kinds may stand between each other."""

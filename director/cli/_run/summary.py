@@ -34,7 +34,7 @@ class Summary:
 def tell(summary: Summary, *, as_json: bool) -> None:
     """Print it."""
     lines = [json.dumps(_object(summary))] if as_json else _lines(summary)
-    print("\n".join(lines), file=sys.stderr)
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
 
 
 def _object(summary: Summary) -> dict[str, Any]:

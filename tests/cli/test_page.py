@@ -1,0 +1,75 @@
+"""The commands in docs/how-to/command-line.md do what the page shows.
+
+A python block whose first line names a file is that file; a console block is typed into a shell, and what it prints
+must be what the page says, except for what was measured and which device an item found free.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sklearn")
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "how-to" / "command-line.md").read_text()
+FILES = re.findall(r"^```python\n# (\S+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+SESSIONS = re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def steps(session: str) -> list[tuple[str, str]]:
+    """Each command with what the page shows below it."""
+    return [(step.partition("\n")[0], step.partition("\n")[2]) for step in re.split(r"^\$ ", session, flags=re.M)[1:]]
+
+
+MEASURED = (
+    r"""(?<=seconds": )[\d.e-]+|(?<=per_second": )[\d.]+|(?<="busy": )[\d.]+""",
+    r"(?<= items in )[\d.]+ (µs|ms|s)|(?<=\()[\d.,]+(?=/s\))",
+    r"\d+(?= of 898 right)|[\d.]+(?=%)",  # what depends on the BLAS moves a few digits
+    r"(?<=cpu:)\d",
+    r"(?m)(?<=^cpu:).*$",
+    r" +(?=share|busy|mean)",
+)
+
+
+def blurred(text: str) -> list[str]:
+    """The lines in an order of their own, without what was measured, and which device an item found free."""
+    for pattern in MEASURED:
+        text = re.sub(pattern, "#", text)
+    return sorted(text.splitlines())
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> subprocess.Popen[str]:
+    for name, source in FILES:
+        (tmp_path / name).write_text(source)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "bin" / "director").write_text(f'#!/bin/sh\nexec {sys.executable} -m director "$@"\n')
+    for program in (tmp_path / "bin").iterdir():
+        program.chmod(0o755)
+    return subprocess.Popen(
+        ["bash"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_the_page_shows_what_happens(shell: subprocess.Popen[str]) -> None:
+    script = [step for session in SESSIONS for step in steps(session)]
+    assert len(script) >= 8
+    typed = "".join(f"{command}\nstatus=$?; echo '-- end of step'; (exit $status)\n" for command, _ in script)
+    printed, _ = shell.communicate(typed)
+    answers = printed.split("-- end of step\n")[:-1]
+    for (command, shown), answer in zip(script, answers, strict=True):
+        assert blurred(answer) == blurred(shown), f"{command}\n{answer}"
