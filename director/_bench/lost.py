@@ -93,7 +93,7 @@ def measure(effort: Effort, seconds: float) -> Sheet:
     """Four slots and a queue that is never empty, beside each kind of busy loop."""
     sheet = Sheet()
     contenders = effort.pick(EVERYBODY, QUICK_ONES)
-    window = PERIOD * effort.pick(8, 3) if seconds < PERIOD / 4 else PERIOD * effort.pick(25, 6)
+    window = PERIOD * effort.pick(8, 3) if seconds < PERIOD / 4 else PERIOD * effort.pick(15, 6)
     chosen = effort.pick(burdens(), QUICK_BURDENS)
     for name, burden in chosen.items():
         for contender in turns(contenders, rounds=effort.pick(5, 3)):

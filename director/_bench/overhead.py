@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -30,8 +31,9 @@ QUICK_ONES = (POOL, RUN_IN_EXECUTOR, TO_THREAD, SEMAPHORES, DIRECTOR)
 WARM_UP = 8  # jobs for each slot before the clock starts: threads exist, caches are filled
 
 
-async def _warm(contender_slots: int, seat: Seat) -> None:
-    await seat.gather([seat.submit(noop) for _ in range(WARM_UP * contender_slots)])
+async def _warm(slots: int, seat: Seat) -> None:
+    await seat.gather([seat.submit(noop) for _ in range(WARM_UP * slots)])
+    gc.collect()  # what an earlier piece left behind is not this one's cost
 
 
 async def gathered(contender: Contender, slots: int, count: int) -> float:
@@ -74,7 +76,7 @@ def bursts(effort: Effort) -> Sheet:
 def round_trips(effort: Effort) -> Sheet:
     """One caller, and eight."""
     sheet = Sheet()
-    count = effort.pick(20_000, 1_200)
+    count = effort.pick(5_000, 1_200)
     for contender in turns(present(effort.pick(EVERYBODY, QUICK_ONES)), rounds=5):
         for callers, figure in ((1, "1 caller"), (8, "8 callers")):
             sheet.add(contender.name, figure, "µs", asyncio.run(round_trip(contender, callers, count)))
