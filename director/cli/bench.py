@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from director.cli._status import DONE, FAILED, UsageError
+
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Measure what it costs to run blocking jobs from asyncio, by a Director and by what people use without one. Contenders
 take turns on the same work, so the ratios are comparable where the times depend on the machine. Let nothing else run
-meanwhile. A full run takes about ten minutes, a quick one less than one."""
+meanwhile. A full run takes about fifteen minutes, a quick one less than one."""
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
@@ -35,21 +37,32 @@ def run(args: Namespace) -> int:
 
     Returns:
         0 when all experiments ran, whatever they measured; 1 when one died, or with `--guard` where a goal is missed
-        grossly; 2 for an unknown name.
+        grossly.
+
+    Raises:
+        UsageError: There is no experiment of a name given with `--only`.
     """
     from director._bench.apart import ExperimentDied
     from director._bench.suite import by_name
 
     try:
         experiments = by_name(args.only)
-        if args.list:
-            width = max(len(experiment.name) for experiment in experiments)
-            print("\n".join(f"{experiment.name.ljust(width)}  {experiment.question}" for experiment in experiments))
-            return 0
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if args.list:
+        _print_names(experiments)
+        return DONE
+    try:
         return _measure_and_print(args, experiments)
-    except (ValueError, ExperimentDied) as error:
+    except ExperimentDied as error:
         print(f"director bench: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
+        return FAILED
+
+
+def _print_names(experiments: list[Experiment]) -> None:
+    width = max(len(experiment.name) for experiment in experiments)
+    for experiment in experiments:
+        print(f"{experiment.name.ljust(width)}  {experiment.question}")
 
 
 def _measure_and_print(args: Namespace, experiments: list[Experiment]) -> int:
@@ -59,4 +72,4 @@ def _measure_and_print(args: Namespace, experiments: list[Experiment]) -> int:
 
     outcome = run_suite(experiments, Effort.QUICK if args.quick else Effort.FULL)
     print(json.dumps(document(outcome), indent=2, ensure_ascii=False) if args.json else text(outcome))
-    return 1 if args.guard and any(verdict.gross for verdict in outcome.verdicts) else 0
+    return FAILED if args.guard and any(verdict.gross for verdict in outcome.verdicts) else DONE

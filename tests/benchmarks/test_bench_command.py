@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from director._bench import catalog, suite
 from director._bench.contenders import DIRECTOR, POOL
 from director._bench.sheet import Sheet
 from director.cli import bench
+from director.cli._status import UsageError
 
 if TYPE_CHECKING:
     from director._bench.rounds import Effort
@@ -23,6 +25,10 @@ def measure(effort: Effort) -> Sheet:
     sheet.add(POOL.name, "gather", "µs", 10.0)
     sheet.add(DIRECTOR.name, "gather", "µs", effort.pick(3.0, 30.0))
     return sheet
+
+
+def die(_: Effort) -> Sheet:
+    os._exit(7)
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +52,17 @@ def test_lists_the_experiments(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "burst  how much?\n"
 
 
-def test_an_unknown_experiment_is_a_usage_error_that_names_the_known(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--only", "speed") == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "no experiment is called 'speed'; there are burst" in printed.err
+def test_an_unknown_experiment_is_a_usage_error_that_names_the_known() -> None:
+    with pytest.raises(UsageError, match="no experiment is called 'speed'; there are burst"):
+        run("--only", "speed")
+
+
+def test_an_experiment_that_dies_fails_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suite, "EXPERIMENTS", (catalog.Experiment("burst", "", die, (catalog.ALL_CORES,), ""),))
+    assert run() == 1
+    assert "director bench: an experiment ended with exit status 7 instead of an answer" in capsys.readouterr().err
 
 
 def test_a_full_run_measures_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
