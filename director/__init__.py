@@ -4,8 +4,8 @@ from director._core.job import Job
 from director._core.states import DirectorState, JobState
 from director._current import check_cancelled, current_device, current_job, report
 from director._device import Device
+from director._devices.discovery import discover_devices
 from director._director import Director
-from director._discovery import discover_devices
 from director._executors._base import Executor
 from director._faces.executor import DirectorExecutor
 from director._faces.function import Function

@@ -54,35 +54,3 @@ class Options:
         plain = self.allowed is None and self.model is None
         object.__setattr__(self, "lane", None if plain else (self.allowed, self.model))
         object.__setattr__(self, "timed", self.deadline is not None or self.timeout is not None)
-
-
-_KNOWN = tuple(JobOptions.__annotations__)
-
-
-def check(options: dict[str, Any]) -> None:
-    """Raise what is wrong with `options`, before anything is queued.
-
-    Raises:
-        TypeError: An unknown option, or a value of the wrong type.
-        ValueError: A value out of range.
-    """
-    for name in options:
-        if name not in _KNOWN:
-            raise TypeError(
-                f"unknown option {name!r}; known: {', '.join(_KNOWN)}. "
-                "Keyword arguments of the function itself go through functools.partial."
-            )
-    priority = options.get("priority", 0)
-    if not isinstance(priority, int):
-        raise TypeError(f"priority must be an int, not {priority!r}")
-    _check_seconds("deadline", options.get("deadline"))
-    _check_seconds("timeout", options.get("timeout"))
-
-
-def _check_seconds(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be seconds as a number or None, not {value!r}")
-    if not value > 0:  # also refuses NaN
-        raise ValueError(f"{name} must be positive seconds, not {value!r}")

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from director._device import Device, find_device
-from director._options import JobOptions, Options, check
+from director._models import Model
+from director._options import JobOptions, Options
 from director.errors import PlacementError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from director._core.slot import Place
     from director._models import Residency
+
+
+_KNOWN = tuple(JobOptions.__annotations__)
+
+
+def check(options: dict[str, Any]) -> None:
+    """Raise what is wrong with `options`, before anything is queued.
+
+    Raises:
+        TypeError: An unknown option, or a value of the wrong type.
+        ValueError: A value out of range.
+    """
+    for option in options:
+        if option not in _KNOWN:
+            raise TypeError(
+                f"unknown option {option!r}; known: {', '.join(_KNOWN)}. "
+                "Keyword arguments of the function itself go through functools.partial."
+            )
+    model, priority, name = options.get("model"), options.get("priority", 0), options.get("name")
+    if model is not None and not isinstance(model, Model):
+        raise TypeError(f"model must be a director.Model, not {model!r}; Model(load) makes one from a loader")
+    if not isinstance(priority, int):
+        raise TypeError(f"priority must be an int, not {priority!r}")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {name!r}")
+    _check_seconds("deadline", options.get("deadline"))
+    _check_seconds("timeout", options.get("timeout"))
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be seconds as a number or None, not {value!r}")
+    if not value > 0:  # also refuses NaN
+        raise ValueError(f"{name} must be positive seconds, not {value!r}")
 
 
 def resolve(options: JobOptions, places: list[Place], residency: Residency) -> Options:
@@ -81,7 +119,10 @@ def _slots_of(
     if wanted is None:
         return None
     devices = tuple(place.device for place in places)
-    keys = [wanted] if isinstance(wanted, (Device, int, str)) else list(wanted)
+    keys = [wanted] if isinstance(wanted, (Device, int, str)) or not isinstance(wanted, Iterable) else list(wanted)
+    for key in keys:
+        if isinstance(key, bool) or not isinstance(key, (Device, int, str)):
+            raise TypeError(f"devices must be Device, index, UUID or name, or several of them, not {wanted!r}")
     found = {find_device(devices, key) for key in keys}
     if not found:
         raise PlacementError("an empty list of devices leaves nothing to run on; None means all")

@@ -29,6 +29,7 @@ FLOORS = {
     "work": "_devices.discovery _executors._thread _core.shift",
     "crew": "_core.crew",
     "faces": "_faces.*",
+    "life": "_life",
     "director": "_director",
     "the contract": "__init__",
     "for tests": "testing",

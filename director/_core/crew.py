@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from director._core.chronicle import Chronicle
+from director._core.clock import MonotonicClock
 from director._core.dispatch import Dispatch
 from director._core.ledger import Ledger
 from director._core.outbox import Outbox
@@ -67,6 +68,7 @@ class Crew:
         self._arrived = asyncio.Event()
         self._resting: list[asyncio.Future[bool]] = []
         self._workers: set[asyncio.Task[None]] = set()
+        self._threads: set[asyncio.Future[None]] = set()  # of workers; these end when the thread has left its shift
         for slot in self.dispatch.slots:
             slot.thread = SlotThread(f"director:{slot.device.label}/{slot.number - slot.place.slots[0].number}")
             slot.seat = executor.seat(slot, self.residency, self.chronicle)
@@ -82,18 +84,22 @@ class Crew:
                 if len(hired) == _HIRED_AT_ONCE:
                     await asyncio.sleep(0)
 
-    async def rest(self, timeout: float | None = None) -> bool:
+    async def rest(self, timeout: float | None = None, clock: Clock | None = None) -> bool:
         """Wait until every job is over and every worker reaped; False if that takes longer than `timeout` seconds.
 
-        Workers leave as soon as they find nothing to do. Cancellation: stops waiting, nothing else.
+        The seconds are those of `clock`, by default the Director's own. Workers leave as soon as they find nothing to
+        do. Cancellation: stops waiting, nothing else.
         """
         for slot in self.dispatch.dismiss():
             slot.ring()
         waiter: asyncio.Future[bool] = self.loop.create_future()
-        timer = None if timeout is None else self._clock.call_later(timeout, partial(_answer, waiter, False))
         self._resting.append(waiter)
         self.ledger.watch = self._look_at_rest
         self._look_at_rest()
+        if timeout is not None and timeout <= 0:
+            _answer(waiter, False)
+        clock = clock or self._clock
+        timer = None if timeout is None else clock.call_later(timeout, partial(_answer, waiter, False))
         try:
             return await waiter
         finally:
@@ -104,7 +110,7 @@ class Crew:
     async def stop(self) -> None:
         """Cancel what waits, give what runs a short grace, unload the models and let the threads end."""
         self.ledger.cancel_waiting()
-        if not await self.rest(_GRACE):
+        if not await self.rest(_GRACE, MonotonicClock()):  # a thread ends in real time, whatever a test's clock says
             self._abandon_running()
         idle = [slot for slot in self.dispatch.slots if slot.state is SlotState.IDLE and slot.thread.started]
         closing = [self.loop.run_in_executor(slot.thread, slot.seat.close) for slot in idle]
@@ -113,6 +119,16 @@ class Crew:
             slot.thread.shutdown(wait=slot in idle)
         self.outbox.deliver()
         self.ledger.stop()
+
+    def abandon(self) -> None:
+        """The loop is going away under us: cancel what waits, and let threads end when they can, telling nobody."""
+        self.ledger.cancel_waiting()
+        self.ledger.stop()
+        self.dispatch.dismiss()
+        for slot in self.dispatch.slots:
+            slot.thread.shutdown(wait=False)
+        for thread in self._threads:
+            thread.cancel()
 
     def fail(self, cause: BaseException) -> None:
         """The Director itself failed: every open job fails with the cause, so that nobody waits for ever."""
@@ -134,6 +150,7 @@ class Crew:
         await slot.place.permits.acquire()  # never waits: an idle slot and a free permit are the same thing
         shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger.start_timer, self.ledger.raised)
         thread = self.loop.run_in_executor(slot.thread, shift.work)
+        self._threads.add(thread)
         worker = self.loop.create_task(self._work(thread), name=f"director:{slot.device.label}")
         self._workers.add(worker)
         worker.add_done_callback(partial(self._reap, slot, thread))
@@ -154,6 +171,9 @@ class Crew:
             thread.add_done_callback(partial(self._vacate, slot))
 
     def _vacate(self, slot: Slot, thread: asyncio.Future[None]) -> None:
+        self._threads.discard(thread)
+        if thread.cancelled():
+            return  # abandoned with its loop
         slot.place.permits.release()
         ring = self.dispatch.reaped(slot)
         if ring is not None:

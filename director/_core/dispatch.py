@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._core.placement import FreeSlots
-from director._core.queue import Lane, ReadyQueue
+from director._core.queue import ReadyQueue
 from director._core.states import JobState, SlotState
 from director.errors import QueueFull
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._core.job import Job
+    from director._core.queue import Lane
     from director._core.slot import Place, Slot
     from director._models import Model
 
@@ -45,8 +46,7 @@ class Dispatch:
         call_director: Thread-safe; asks the Director coroutine to `hire`.
 
     Invariants, checked by `tests/core`: a slot has a job exactly while WORKING; `_free` holds exactly the IDLE and
-    PARKED slots; `_overflow` holds jobs only while the queue is full; a job that waits while a slot that may run it is
-    free has a worker on its way.
+    PARKED slots; a job that waits while a slot that may run it is free has a worker on its way.
     """
 
     def __init__(
@@ -65,7 +65,6 @@ class Dispatch:
         self._warm = warm
         self._call_director = call_director
         self._queue = ReadyQueue()
-        self._overflow = Lane(None)  # jobs whose callers wait for room; served into the queue in the same order
         self._free = FreeSlots(places)
         self._coming: dict[Slot, None] = {}  # HIRED and CALLED: on their way to look for work
         self._calling = False  # one parked worker is on its way
@@ -78,7 +77,7 @@ class Dispatch:
 
         Args:
             job: A new one.
-            patient: Its caller can wait for room in the queue.
+            patient: Its caller can wait, so it stands in the queue though that is full, in the same order of service.
 
         Raises:
             QueueFull: There is no room and the caller can't wait.
@@ -86,11 +85,8 @@ class Dispatch:
         self._acquire()
         try:
             queue = self._queue
-            if queue.live >= self._max_queue and self._full():
-                if not patient:
-                    raise QueueFull(int(self._max_queue), self._waiting(), self._drain_seconds())
-                self._overflow.push(job)
-                return None
+            if queue.live >= self._max_queue and not patient and self._is_full(job):
+                raise QueueFull(int(self._max_queue), queue.live, self._drain_seconds())
             queue.push(job)
             free = self._free
             if (free.parked and not self._calling) or (free.idle and not self._hiring):
@@ -105,18 +101,16 @@ class Dispatch:
             if job._stage is not _QUEUED:
                 return False
             job._move(state)
-            self._bury(job)
-            self._refill()
+            self._queue.bury(job)
             return True
 
     def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[Job[Any]]:
         """Move every job that waits (for `model`, if given) to `state` and return them in order of arrival."""
         with self._lock:
-            jobs = [j for j in (*self._queue, *self._overflow) if model is None or j._options.model is model]
+            jobs = [job for job in self._queue if model is None or job._options.model is model]
             for job in jobs:
                 job._move(state)
-                self._bury(job)
-            self._refill()
+                self._queue.bury(job)
             return sorted(jobs, key=lambda job: job.id)
 
     def hire(self, most: int) -> list[Slot]:
@@ -140,7 +134,8 @@ class Dispatch:
     def reaped(self, slot: Slot) -> Ring:
         """The worker's task is done and its thread has left: the slot is idle again."""
         with self._lock:
-            self._coming.pop(slot, None)
+            if slot in self._coming:  # it failed before it could look for work
+                self._arrive(slot)
             slot.state, slot.job = _IDLE, None
             self._free.rest(slot)
             return self._rouse()
@@ -172,8 +167,6 @@ class Dispatch:
                 job._where = slot
                 slot.job = job
                 slot.state = _WORKING
-                if self._overflow.live:
-                    self._refill()
             free = self._free
             if (free.parked and not self._calling) or (free.idle and not self._hiring):
                 return job, self._rouse()
@@ -193,9 +186,8 @@ class Dispatch:
     # ---- what the outside may know
 
     def waiting(self) -> int:
-        """Jobs that wait, with those whose callers wait for room."""
-        with self._lock:
-            return self._waiting()
+        """Jobs that wait."""
+        return self._queue.live
 
     def running(self) -> list[Job[Any]]:
         """Jobs in slots, over for their callers or not."""
@@ -209,7 +201,7 @@ class Dispatch:
     def at_rest(self) -> bool:
         """Nothing waits and no slot has a worker."""
         with self._lock:
-            return not self._waiting() and all(slot.state is _IDLE for slot in self.slots)
+            return not self._queue.live and all(slot.state is _IDLE for slot in self.slots)
 
     # ---- under the lock
 
@@ -257,29 +249,18 @@ class Dispatch:
         better = warm if lane.allowed is None else warm & lane.allowed
         return not any(self.slots[n].state is not _WORKING and self.slots[n].state is not _LEAVING for n in better)
 
-    def _bury(self, job: Job[Any]) -> None:
-        """A job that waited has just left the state QUEUED."""
-        if job._where is self._overflow:
-            self._overflow.bury()
-        else:
-            self._queue.bury(job)
-
-    def _full(self) -> bool:
-        """No room: what waits, beyond what free slots are about to take, has reached the bound."""
-        return self._queue.live - self._free.parked - self._free.idle - len(self._coming) >= self._max_queue
-
-    def _refill(self) -> None:
-        """Let callers that wait for room into the queue."""
-        while self._overflow.live and not self._full():
-            self._queue.push(self._overflow.pop())
-
-    def _waiting(self) -> int:
-        return self._queue.live + self._overflow.live
+    def _is_full(self, job: Job[Any]) -> bool:
+        """Whether `job` would be one too many: what free slots are about to take does not count as waiting."""
+        allowed = job._options.allowed
+        free = sum(
+            slot.state in (_IDLE, _PARKED) and (allowed is None or slot.number in allowed) for slot in self.slots
+        )
+        return self._queue.live - free - len(self._coming) >= self._max_queue
 
     def _drain_seconds(self) -> float | None:
         """Seconds that the jobs now waiting need at the measured pace of the slots."""
         rate = sum(slot.jobs / slot.busy_seconds for slot in self.slots if slot.busy_seconds)
-        return self._waiting() / rate if rate else None
+        return self._queue.live / rate if rate else None
 
 
 def _subtract(coming: dict[Slot, None], lane: Lane) -> int:

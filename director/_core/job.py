@@ -7,7 +7,7 @@ Written by: `ledger`, which makes it; `dispatch` under its lock (`_stage` out of
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 from director._core.states import JOB_MOVES, JobState
 
@@ -61,7 +61,7 @@ class Job(asyncio.Future[T]):
 
     # Written by `Ledger.open_job` right after the object is made: an `__init__` in Python would double the cost.
     _crew: Owner
-    _fn: Callable[..., T]
+    _fn: Callable[..., T] | str  # what is called; after the end only its name
     _cargo: Any  # the arguments on the way in, the value on the way out
     _options: Options
     _context: Context | None  # the submitter's, unless it was empty
@@ -80,7 +80,7 @@ class Job(asyncio.Future[T]):
     @property
     def name(self) -> str:
         """The option `name`, else the name of the function."""
-        return self._options.name or getattr(self._fn, "__name__", None) or type(self._fn).__name__
+        return self._options.name or (self._fn if isinstance(self._fn, str) else _name_of(self._fn))
 
     @property
     def priority(self) -> int:
@@ -165,6 +165,12 @@ class Job(asyncio.Future[T]):
             raise AssertionError(f"{self!r} can't become {to.value}")
         self._stage = to
 
+    def _let_go(self) -> None:
+        """Drop what only the call needs: a kept handle must not keep inputs alive (closures and partials hold some)."""
+        self._cargo, self._context = (), None
+        if not isinstance(self._fn, str):
+            self._fn = _name_of(self._fn)
+
     def _due(self) -> float | None:
         """The moment by which it must have ended, from its deadline and, once it runs, its timeout."""
         options = self._options
@@ -178,3 +184,22 @@ class Job(asyncio.Future[T]):
         device = self.device
         where = f" on {device.label}" if device is not None else ""
         return f"<Job {self.id} {self.name!r} {self._stage.value}{where}>"
+
+
+def _name_of(fn: Any) -> str:
+    try:
+        return fn.__name__  # type: ignore[no-any-return]
+    except AttributeError:
+        return _name_of(fn.func) if hasattr(fn, "func") else type(fn).__name__
+
+
+class Owned(Generic[T]):
+    """A job awaited by its only owner: cancelling the awaiting task cancels the job."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job[T]) -> None:
+        self._job = job
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._job._await_owned()

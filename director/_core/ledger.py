@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from asyncio import _get_running_loop
 from contextvars import copy_context
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._core.alarms import Alarms
@@ -54,6 +55,7 @@ class Ledger:
         self.succeeded = self.failed = self.cancelled = self.rejected = 0
         self.watch: Callable[[], None] | None = None  # called after each end while somebody waits for rest
         self._loop = loop
+        self._thread = get_ident()
         self._now = clock.time
         self._dispatch = dispatch
         self._outbox = outbox
@@ -67,7 +69,10 @@ class Ledger:
 
         Raises:
             QueueFull: There is no room and the caller is not `patient`.
+            TypeError: `fn` can't be called.
         """
+        if not callable(fn):
+            raise TypeError(f"a job needs a function to call, not {fn!r}")
         job: Job[T] = Job(loop=self._loop)
         job.id = next(self._numbers)
         job._crew = self
@@ -96,7 +101,8 @@ class Ledger:
         """End the jobs whose outcomes have arrived, and make the calls that came with them."""
         for post in self._outbox.empty():
             if isinstance(post, Job):
-                value, post._cargo, post._context = post._cargo, (), None
+                value = post._cargo
+                post._let_go()
                 if post._stage is _RUNNING:  # else its caller has left, or its time was up
                     post._stage = _SUCCEEDED
                     self.succeeded += 1
@@ -111,7 +117,8 @@ class Ledger:
 
     def cancel(self, job: Job[Any], msg: Any) -> bool:
         """Cancel a job that is not over; see `Job.cancel`."""
-        if _get_running_loop() is not self._loop:
+        if get_ident() != self._thread or _get_running_loop() not in (self._loop, None):
+            # None: asyncio.run() cancels what is left after its loop has stopped.
             raise RuntimeError(
                 "Job.cancel() belongs to the event loop of its Director; "
                 "from another thread use loop.call_soon_threadsafe(job.cancel)"
@@ -138,7 +145,7 @@ class Ledger:
 
     def raised(self, job: Job[Any], error: BaseException) -> None:
         """The call of a job has raised, or its model could not be loaded."""
-        job._cargo, job._context = (), None
+        job._let_go()
         if job.done():
             return  # its caller has left, or its time was up
         if isinstance(error, asyncio.CancelledError):
@@ -165,7 +172,7 @@ class Ledger:
         if self._is_watched:
             self._chronicle.succeeded(job)
         if job._options.timed:
-            self._alarms.drop()
+            self._alarms.drop(job)
 
     def _expire(self, job: Job[Any]) -> None:
         if self._dispatch.withdraw(job, JobState.FAILED):
@@ -185,8 +192,8 @@ class Ledger:
             job._move(state)
         if job._started is None:  # it never ran, and never will
             job._finished = self._now()
-            job._cargo, job._context = (), None
+            job._let_go()
         if job._options.timed:
-            self._alarms.drop()
+            self._alarms.drop(job)
         if self.watch is not None:
             self.watch()

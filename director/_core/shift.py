@@ -5,7 +5,7 @@ At the end of each job the worker asks `dispatch` for the next one itself; the e
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
@@ -102,6 +102,7 @@ class Shift:
                 self._outbox.ring()
         else:
             self._outbox.call(self._raised, job, error)
+            del error, job  # the frames of the error's traceback lead back to this one
         return ended
 
     def _begin(self, job: Job[Any], now: float) -> bool:
@@ -118,7 +119,9 @@ class Shift:
 
     def _owned(self, error: BaseException) -> BaseException:
         """The caller's own error, without the frames of this package."""
+        _strip(error)
         if isinstance(error, LoadFailed):
+            _strip(error.error)
             self._fail_waiting(error)
             return error.error
         if isinstance(error, StopIteration):
@@ -126,10 +129,7 @@ class Shift:
             stopped = RuntimeError("the job raised StopIteration")
             stopped.__cause__ = error
             return stopped
-        traceback = error.__traceback__
-        while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("director._"):
-            traceback = traceback.tb_next
-        return error.with_traceback(traceback or error.__traceback__)
+        return error
 
     def _fail_waiting(self, failure: LoadFailed) -> None:
         """Jobs that wait for a model which is loaded nowhere share the loader's error; later ones try again."""
@@ -158,6 +158,11 @@ class Shift:
             self._chronicle.progressed(job, progress)
 
 
-def cancelled(error: BaseException | None) -> bool:
-    """Whether a call ended by cancellation rather than by failing."""
-    return isinstance(error, asyncio.CancelledError)
+def _strip(error: BaseException) -> None:
+    """Take our own frames off the head of a traceback, and empty them: they hold the job, which will hold the error."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("director._"):
+        with suppress(RuntimeError):  # the frame that is still running can't be emptied
+            traceback.tb_frame.clear()
+        traceback = traceback.tb_next
+    error.__traceback__ = traceback

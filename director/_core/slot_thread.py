@@ -60,8 +60,9 @@ class SlotThread(Executor):
             if call is None:
                 return
             future, fn = call
-            try:
-                future.set_result(fn())
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who waits
-                future.set_exception(error)
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn())
+                except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who waits
+                    future.set_exception(error)
             del call, future, fn

@@ -82,7 +82,7 @@ class Replicas:
             if model.warmup is not None:
                 model.warmup(replica.value)
         except BaseException as error:  # noqa: BLE001 - it belongs to the jobs that wait for the replica
-            replica.error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+            replica.error = error
             replica.value = None
             self._chronicle.not_loaded(model, slot.device, error)
             return

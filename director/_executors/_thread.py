@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import Context
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from director._executors._cuda_thread import CudaThread
@@ -27,7 +28,13 @@ class ThreadSeat:
         """Make the call, in the context in which it was submitted."""
         model = job._options.model
         resource = self._device if model is None else self._replicas.get(model, self._slot)
-        return (job._context or Context()).run(job._fn, resource, *job._cargo)
+        value = (job._context or Context()).run(job._fn, resource, *job._cargo)  # type: ignore[arg-type]
+        if type(value) is CoroutineType:
+            value.close()
+            raise TypeError(
+                f"{job.name} is a coroutine function: await it yourself, or give the Director a blocking one"
+            )
+        return value
 
     def close(self) -> None:
         """Unload what this slot has loaded."""

@@ -1,0 +1,240 @@
+"""The life of a Director: start, drain, close, and what it tells of itself. Owns the state and the crew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from threading import get_ident
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
+
+import anyio
+
+from director._core.clock import MonotonicClock
+from director._core.crew import Crew
+from director._core.slot_thread import SlotThread
+from director._core.states import DirectorState
+from director._devices.discovery import resolve_devices
+from director._executors import make_executor
+from director._options import Options
+from director._resolve import check_bounds, slot_counts
+from director._stats import Stats, snapshot
+from director.errors import DirectorClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from types import TracebackType
+    from typing import Self, TypeVarTuple
+
+    from director._core.clock import Clock
+    from director._core.ledger import Ledger
+    from director._device import Device
+    from director._devices.discovery import DeviceSpec
+    from director._executors._base import Executor
+    from director.events import Hook
+
+    Ts = TypeVarTuple("Ts")
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+logger = logging.getLogger("director")
+_OPEN = DirectorState.OPEN
+_PLAIN = Options()
+
+
+class Life:
+    """Starts and ends a Director; see `director.Director` for the arguments."""
+
+    def __init__(
+        self,
+        devices: DeviceSpec = None,
+        *,
+        slots: int | Mapping[Device | int | str, int] = 1,
+        executor: Literal["thread"] | Executor = "thread",
+        max_queue: int | None = 1024,
+        hooks: Iterable[Hook] = (),
+        name: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        check_bounds(slots, max_queue)
+        self._spec = devices
+        self._slots = slots
+        self._executor = make_executor(executor)
+        self._max_queue = max_queue
+        self._hooks = tuple(hooks)
+        self._clock = clock or MonotonicClock()
+        self._devices: tuple[Device, ...] = ()
+        self._crew: Crew | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopped: asyncio.Event | None = None
+        self._last_stats = Stats(0, 0, 0, 0, 0, 0, ())
+        self.name = name
+
+    _state = DirectorState.NEW  # of the class too, for `__del__` when `__init__` has raised
+
+    # Of the crew; set by `start`, and kept here because each submission reads them.
+    _ledger: Ledger
+    _loop: asyncio.AbstractEventLoop
+    _thread: int
+
+    async def start(self) -> None:
+        """Find the devices and accept jobs. A Director that was closed may be started again.
+
+        Raises:
+            NoDevices: There is none of the kind asked for.
+            DiscoveryError: The devices could not be listed.
+            PlacementError: `slots` names a device that isn't there.
+            RuntimeError: It has been started already.
+        """
+        if self._state not in (DirectorState.NEW, DirectorState.CLOSED):
+            raise RuntimeError(f"this Director is {self._state.value}; it can be started when it is new or closed")
+        before, self._state = self._state, DirectorState.STARTING
+        try:
+            devices = await self._find_devices()
+            crew = Crew(
+                devices, slot_counts(self._slots, devices), self._executor, self._max_queue, self._hooks, self._clock
+            )
+        except BaseException:
+            self._state = before
+            raise
+        self._devices, self._crew, self._stopped = devices, crew, None
+        self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
+        self._state = DirectorState.OPEN
+        self._task = crew.loop.create_task(crew.direct(), name=f"director:{self.name or 'director'}")
+        self._task.add_done_callback(self._directed)
+        crew.chronicle.opened(devices)
+
+    async def drain(self) -> None:
+        """Accept no more jobs and wait until everything accepted is over and every worker has left.
+
+        Cancellation: stops waiting; the Director goes on draining.
+
+        Raises:
+            DirectorClosed: It isn't open.
+        """
+        crew = self._here(DirectorState.OPEN, DirectorState.DRAINING)
+        self._state = DirectorState.DRAINING
+        await crew.rest()
+        crew.chronicle.drained()
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Drain, then unload the models and let the threads end. Does nothing if it isn't open.
+
+        Args:
+            timeout: Seconds to drain; what waits after that is cancelled, and what still runs a short grace later is
+                cancelled for its callers and left behind, with a warning in the log. `None` for as long as it takes.
+
+        Cancellation: cancels what waits and closes at once, like a `timeout` that has passed.
+        """
+        if self._crew is None or self._state in (DirectorState.NEW, DirectorState.CLOSED):
+            return
+        if self._state is DirectorState.OPEN:
+            self._state = DirectorState.DRAINING
+        try:
+            if await self._crew.rest(timeout):
+                self._crew.chronicle.drained()
+        except asyncio.CancelledError:
+            await self._stop()
+            raise
+        await self._stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close(None if kind is None else 0.0)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """What it runs on; empty before the start."""
+        return self._devices
+
+    @property
+    def state(self) -> DirectorState:
+        """What it does with new jobs."""
+        return self._state
+
+    @property
+    def healthy(self) -> bool:
+        """It accepts jobs and can run them."""
+        return self._state is DirectorState.OPEN
+
+    def stats(self) -> Stats:
+        """A snapshot; after the close the last one."""
+        return self._last_stats if self._crew is None else snapshot(self._crew)
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        busy, slots = sum(d.busy for d in stats.devices), sum(d.slots for d in stats.devices)
+        return (
+            f"<Director{f' {self.name!r}' if self.name else ''} {self._state.value}: {len(self._devices)} devices, "
+            f"{busy}/{slots} slots busy, {stats.queued} queued, {stats.running} running, {stats.succeeded} succeeded, "
+            f"{stats.failed} failed, {stats.cancelled} cancelled>"
+        )
+
+    def __del__(self) -> None:
+        if self._state in (DirectorState.OPEN, DirectorState.DRAINING):
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
+
+    def _here(self, *states: DirectorState) -> Crew:
+        """The crew, if we are in one of `states` and on its loop."""
+        if self._crew is None or self._state not in states or not self._is_at_home():
+            self._refuse()
+        return self._crew
+
+    def _is_at_home(self) -> bool:
+        """We are on the Director's loop. Cheaper than asking asyncio for the running one, which asks for the process."""
+        return get_ident() == self._thread and self._loop.is_running()
+
+    def _refuse(self) -> NoReturn:
+        """Say why a call can't be served."""
+        if self._state is not DirectorState.OPEN:
+            raise DirectorClosed(self._state.value)
+        raise RuntimeError(
+            "this Director belongs to another event loop or thread than the one it was called from; "
+            "from a thread use director.as_executor() or asyncio.run_coroutine_threadsafe()"
+        )
+
+    async def _find_devices(self) -> tuple[Device, ...]:
+        """Off the loop, on a thread that nobody joins: NVML may hang when a GPU dies."""
+        thread = SlotThread("director:discovery")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, resolve_devices, self._spec)
+        finally:
+            thread.shutdown(wait=False)
+
+    async def _stop(self) -> None:
+        """Wind up whatever is left; shielded, for half a close would leave threads and replicas behind."""
+        if self._stopped is not None:  # somebody else is at it
+            await self._stopped.wait()
+            return
+        assert self._crew is not None
+        assert self._task is not None
+        self._stopped = asyncio.Event()
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._crew.stop()
+            finally:
+                self._last_stats = snapshot(self._crew)
+                self._state, self._crew = DirectorState.CLOSED, None
+                self._task.cancel()
+                self._stopped.set()
+
+    def _directed(self, task: asyncio.Task[None]) -> None:
+        """The Director coroutine has ended: by our close, by its own failure, or because the loop is going away."""
+        if self._crew is None or task is not self._task:
+            return
+        if task.cancelled():
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
+            self._crew.abandon()
+            self._last_stats = snapshot(self._crew)
+            self._state, self._crew = DirectorState.CLOSED, None
+            return
+        error = task.exception()
+        assert error is not None
+        logger.critical("the Director failed", exc_info=error)
+        self._state = DirectorState.FAILED
+        self._crew.fail(error)
