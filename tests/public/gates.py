@@ -11,6 +11,7 @@ from director.testing import TestClock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from director import Director
     from director.events import Event
 
 E = TypeVar("E", bound="Event")
@@ -129,6 +130,11 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - a thread's own state has no event
             await asyncio.sleep(0.001)
+
+
+async def rested(director: Director) -> None:
+    """Wait until no slot is in a call: a result travels to the loop a moment before its thread looks for more work."""
+    await until(lambda: not any(device.busy for device in director.stats().devices))
 
 
 async def outcome(awaitable: Any) -> Any:

@@ -113,7 +113,6 @@ async def test_its_name_is_the_option_or_the_functions() -> None:
         assert [job.name for job in jobs] == ["answer", "detect", "Detector"]
 
 
-@pytest.mark.xfail(strict=True, reason="every job with keyword arguments is called 'partial'")
 async def test_the_name_of_a_partial_is_that_of_its_function() -> None:
     async with Director("simulated:1") as director:
         job = director.submit(functools.partial(answer))
@@ -217,7 +216,6 @@ async def test_cancel_belongs_to_the_loop_and_says_so(gate: Gate) -> None:
         await job
 
 
-@pytest.mark.xfail(strict=True, reason="Job.cancel() needs a running loop, but asyncio.run() cancels between two runs")
 def test_a_loop_that_is_not_running_can_cancel_a_task_that_awaits_a_job() -> None:
     async def begin() -> tuple[Director, asyncio.Task[int]]:
         director = Director("simulated:1")

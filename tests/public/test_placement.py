@@ -13,7 +13,7 @@ import pytest
 from director import Device, Director, DirectorState, PlacementError
 from director.events import WorkerReaped
 from director.testing import simulated_devices
-from public.gates import Gate, Recorder, turns, until
+from public.gates import Gate, Recorder, rested, turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +60,7 @@ async def test_ties_rotate_between_jobs_that_are_awaited_in_turn() -> None:
         went = []
         for _ in range(9):
             went.append(await director.run(where))
-            await until(lambda: not any(device.busy for device in director.stats().devices))
+            await rested(director)
     assert sorted(went[:3]) == [0, 1, 2]
     assert went == went[:3] * 3
 
@@ -144,7 +144,10 @@ async def test_a_subset_of_two_uses_both_and_no_other(gate: Gate) -> None:
 
 async def test_all_devices_by_name_is_the_same_as_none_named() -> None:
     async with Director("simulated:2") as director:
-        went = [await director.run(where, devices=["SIM-1", 0]) for _ in range(4)]
+        went = []
+        for _ in range(4):
+            went.append(await director.run(where, devices=["SIM-1", 0]))
+            await rested(director)
     assert sorted(went) == [0, 0, 1, 1]
 
 
