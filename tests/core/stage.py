@@ -37,6 +37,7 @@ class Watch:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.log: list[tuple[Any, Any, Any]] = []  # who, from, to
+        self.functions: dict[Job[Any], Any] = {}  # of each job, which drops its own when it is over
         self.illegal: list[str] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Watch:
@@ -54,6 +55,8 @@ class Watch:
             with self.changed:
                 before = member.__get__(owner) if _is_set(member, owner) else None
                 self.log.append((owner, before, to))
+                if before is None and isinstance(owner, Job):
+                    self.functions[owner] = owner._fn
                 if before is not None and to not in _MOVES[type(to)][before]:
                     self.illegal.append(f"{type(owner).__name__} {before.value} -> {to.value}")
                 member.__set__(owner, to)

@@ -73,7 +73,6 @@ class Machine(RuleBasedStateMachine):
     """Rules are what users do and what jobs do; invariants are what a Director promises."""
 
     bounds: tuple[int | None, ...] = (None,)
-    subsets = True  # whether jobs may name the devices that they want
 
     # ---- the story begins
 
@@ -159,15 +158,16 @@ class Machine(RuleBasedStateMachine):
         try:
             handle = self.run(gate, options) if patient else self.stage.director.submit(gate, **options)
         except QueueFull as error:
-            self.note_refusal(error)
+            self.note_refusal(error, options)
             return
         self.accept(gate, handle, options)
 
-    def note_refusal(self, error: QueueFull) -> None:
+    def note_refusal(self, error: QueueFull, options: dict[str, Any]) -> None:
         assert error.limit == self.bound
         assert error.waiting >= error.limit
         waiting = [record for record in self.records if record.state is QUEUED]
-        assert waiting or not self.free(range(len(self.counts))), "refused while nothing waits and a slot is free"
+        free = self.free(options.get("devices", range(len(self.counts))))
+        assert waiting or not free, "refused while nothing waits and a slot is free"
         self.rejected += 1
 
     def run(self, gate: Gate, options: dict[str, Any]) -> asyncio.Task[Any]:
@@ -307,7 +307,7 @@ class Machine(RuleBasedStateMachine):
         """Follow what has happened since the last step, in its order."""
         log, self.seen = self.watch.log[self.seen :], len(self.watch.log)
         for job, before, after in log:
-            if not isinstance(job, Job) or (record := self.by_gate.get(job._fn)) is None:
+            if not isinstance(job, Job) or (record := self.by_gate.get(self.watch.functions[job])) is None:
                 continue
             if before is None:
                 self.waiting.append(record)
@@ -331,7 +331,7 @@ class Machine(RuleBasedStateMachine):
 
     def goes_before(self, waiting: Record, started: Record, device: int) -> bool:
         """Whether `device` should have been given `waiting` instead."""
-        if device not in waiting.devices or (waiting.is_patient and self.bound is not None):
+        if device not in waiting.devices:
             return False
         if waiting.model is not None and waiting.model.name not in self.stats.devices[device].models:
             return False  # it may have waited for a device where its model is loaded
@@ -410,8 +410,6 @@ class Machine(RuleBasedStateMachine):
 
     def resolved(self, options: dict[str, Any]) -> dict[str, Any]:
         options = dict(options)
-        if not self.subsets:
-            options.pop("devices", None)
         if "devices" in options:
             count = len(self.counts)
             options["devices"] = [i for i in range(count) if options["devices"] >> i & 1] or [count - 1]
@@ -429,10 +427,9 @@ def _result(handle: asyncio.Future[Any]) -> Any:
 
 
 class BoundedMachine(Machine):
-    """With a bound, which sends patient callers to wait for room."""
+    """With a bound: `submit` is refused, `run` is not."""
 
-    bounds = (1, 2, 5)
-    subsets = False  # until the strict xfails of test_room.py are gone
+    bounds = (0, 1, 2, 5)
 
 
 RULES = settings(max_examples=60, stateful_step_count=30, suppress_health_check=list(HealthCheck))
