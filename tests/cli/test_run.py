@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -256,6 +255,13 @@ def test_halt_soon_finishes_what_runs(start: Start, gates: Gates) -> None:
     assert "1 item not run" in ended.err
 
 
+def test_after_the_failure_that_halts_no_call_begins(run: Run) -> None:
+    """A slot takes its next item itself, before the event loop knows of the failure; that must not run either."""
+    ended = run("run", "work:odd_fails", "-", "--lines", "--halt", "3", "--devices", "cpu", stdin=lines(*range(1, 50)))
+    assert ended.status == 3
+    assert [record["input"] for record in ended.records] == ["1", "2", "3", "4", "5"]
+
+
 def test_halt_now_leaves_what_runs(start: Start, gates: Gates) -> None:
     running = gates.make("running")
     child = start("run", "work:gated", "-", "--lines", "--halt", "now,fail=2", *CPU)
@@ -306,23 +312,6 @@ def test_an_endless_input_takes_bounded_memory(tmp_path: Path) -> None:
         [sys.executable, "-c", measure, command], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout
     assert int(kilobytes) < 150_000
-
-
-def test_a_slow_reader_holds_the_input_back(start: Start) -> None:
-    """Nobody reads the results: the window fills, and the input is no longer taken."""
-    child = start("run", "work:size", "-", "--lines", "--window", "4", "--quiet", *CPU)
-    os.set_blocking(child.stdin.fileno(), False)
-    line = b"x" * 99_999 + b"\n"
-    taken, idle = 0, 0
-    while idle < 20:  # a pipe that takes nothing for half a second is full, and so is everything behind it
-        try:
-            taken += os.write(child.stdin.fileno(), line[taken % len(line) :])
-            idle = 0
-        except BlockingIOError:
-            time.sleep(0.025)
-            idle += 1
-    assert taken < 30 * len(line)
-    child.kill()
 
 
 # ---- a terminal

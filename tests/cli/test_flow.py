@@ -1,0 +1,132 @@
+"""Items through the Director, with a stream that takes lines when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from director import Director
+from director.cli._run import flow as flow_module
+from director.cli._run.feed import Feed
+from director.cli._run.flow import Flow, Outcome, Rules
+from director.cli._run.halt import Halt
+from director.cli._run.inputs import Item
+from director.cli._run.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+
+class Reader:
+    """Takes lines once its gate is open."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.gate = threading.Event()
+        self.lines = b""
+        self.closed = False
+
+    def write(self, lines: bytes) -> None:
+        self.asked.set()
+        self.gate.wait()
+        self.lines += lines
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def results(self) -> list[Any]:
+        return [json.loads(line)["result"] for line in self.lines.splitlines()]
+
+
+class Calls:
+    """The function: gives the item back, and counts."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, device: object, item: Any) -> Any:
+        self.number += 1
+        return item
+
+
+@pytest.fixture
+async def director() -> AsyncIterator[Director]:
+    async with Director("cpu:1", max_queue=None) as director:
+        yield director
+
+
+def items(numbers: Iterable[int]) -> Iterable[Item]:
+    return (Item(number, number, b"%d" % number) for number in numbers)
+
+
+def make_flow(director: Director, reader: Reader, calls: Calls, *, window: int = 3, ordered: bool = False) -> Flow:
+    def failed(outcome: Outcome) -> None:
+        raise AssertionError(outcome)
+
+    rules = Rules(window, ordered, Halt())
+    return Flow(director, calls, {}, reader, Tally({"cpu:0": 1}), rules, failed=failed, leave=pytest.fail)
+
+
+async def turn(times: int = 50) -> None:
+    """Let the loop, and the threads it waits for, get on with whatever they can."""
+    for _ in range(times):
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_slow_reader_holds_the_input_back(ordered: bool, director: Director) -> None:
+    reader, calls = Reader(), Calls()
+    feed = Feed(items(itertools.count()), ahead=1)
+    flow = make_flow(director, reader, calls, ordered=ordered)
+    run = asyncio.create_task(flow.run(feed))
+    await asyncio.to_thread(reader.asked.wait)
+    await turn()
+    assert calls.number == 3
+    flow.end()
+    reader.gate.set()
+    await run
+    assert reader.results == [0, 1, 2]
+    assert reader.closed
+
+
+async def test_cancelled_it_writes_first_what_is_done(director: Director) -> None:
+    reader, calls = Reader(), Calls()
+    run = asyncio.create_task(make_flow(director, reader, calls).run(Feed(items(range(2)), ahead=1)))
+    await asyncio.to_thread(reader.asked.wait)
+    run.cancel()
+    await turn()
+    assert not run.done()
+    reader.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert reader.results == [0, 1]
+
+
+async def test_cancelled_it_does_not_wait_forever(director: Director, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_module, "_LAST_WORDS", 0.01)
+    reader, calls = Reader(), Calls()
+    run = asyncio.create_task(make_flow(director, reader, calls).run(Feed(items(range(2)), ahead=1)))
+    await asyncio.to_thread(reader.asked.wait)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    reader.gate.set()
+
+
+async def test_an_input_that_breaks_ends_it_after_what_was_read(director: Director) -> None:
+    def broken() -> Iterable[Item]:
+        yield from items(range(5))
+        raise OSError("the disk is gone")
+
+    reader, calls = Reader(), Calls()
+    reader.gate.set()
+    flow = make_flow(director, reader, calls)
+    await flow.run(Feed(broken(), ahead=1))
+    assert sorted(reader.results) == [0, 1, 2, 3, 4]
+    assert str(flow.read_error) == "the disk is gone"
