@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from director._core.job import Job, Owned
 from director._core.states import DirectorState
+from director._device import Device
 from director._faces.executor import DirectorExecutor
 from director._faces.function import Function
 from director._faces.lease import Lease
@@ -135,6 +137,8 @@ class Director(Life):
             ValueError: An option out of range.
         """
         check(options)
+        if not isinstance(options.get("devices"), (Device, int, str, NoneType)):
+            options["devices"] = tuple(options["devices"])  # an iterator would be used up by the first call
         bound = cast("JobOptions", options)
         return (lambda fn: Function(self, fn, bound)) if fn is None else Function(self, fn, bound)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import warnings
 from threading import get_ident
-from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import anyio
 
@@ -15,7 +15,8 @@ from director._core.crew import Crew
 from director._core.slot_thread import SlotThread
 from director._core.states import DirectorState
 from director._devices.discovery import resolve_devices
-from director._executors import make_executor
+from director._executors._base import Executor
+from director._executors._thread import ThreadExecutor
 from director._options import Options
 from director._resolve import check_bounds, slot_counts
 from director._stats import Stats, snapshot
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from director._core.ledger import Ledger
     from director._device import Device
     from director._devices.discovery import DeviceSpec
-    from director._executors._base import Executor
     from director.events import Hook
 
     Ts = TypeVarTuple("Ts")
@@ -59,7 +59,7 @@ class Life:
         check_bounds(slots, max_queue)
         self._spec = devices
         self._slots = slots
-        self._executor = make_executor(executor)
+        self._executor = _executor(executor)
         self._max_queue = max_queue
         self._hooks = tuple(hooks)
         self._clock = clock or MonotonicClock()
@@ -186,7 +186,7 @@ class Life:
         return self._crew
 
     def _is_at_home(self) -> bool:
-        """We are on the Director's loop. Cheaper than asking asyncio for the running one, which asks for the process."""
+        """We are on the Director's loop. (asyncio could tell the running one too, but asks for the process id.)."""
         return get_ident() == self._thread and self._loop.is_running()
 
     def _refuse(self) -> NoReturn:
@@ -238,3 +238,11 @@ class Life:
         logger.critical("the Director failed", exc_info=error)
         self._state = DirectorState.FAILED
         self._crew.fail(error)
+
+
+def _executor(wanted: Any) -> Executor:
+    if wanted == "thread":
+        return ThreadExecutor()
+    if isinstance(wanted, Executor):
+        return wanted
+    raise ValueError(f'executor must be "thread" or an Executor, not {wanted!r}')

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from director._device import Device
 from director.errors import PlacementError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from director._core.slot import Place, Slot
-    from director._device import Device
 
 R = TypeVar("R")
 _NOWHERE: frozenset[int] = frozenset()
@@ -37,7 +37,7 @@ class Model(Generic[R]):
         name: For people; `None` takes the loader's name.
 
     Raises:
-        TypeError: `load` is not callable.
+        TypeError: An argument of the wrong type.
         ValueError: `replicas` is below 1.
     """
 
@@ -47,19 +47,26 @@ class Model(Generic[R]):
         *,
         unload: Callable[[R], object] | None = None,
         warmup: Callable[[R], object] | None = None,
-        devices: Iterable[Device | int | str] | None = None,
+        devices: Iterable[Device | int | str] | Device | int | str | None = None,
         replicas: int | None = None,
         per_slot: bool = False,
         name: str | None = None,
     ) -> None:
         if not callable(load):
             raise TypeError(f"Model(load) needs a callable that takes a Device, not {load!r}")
+        if replicas is not None and (isinstance(replicas, bool) or not isinstance(replicas, int)):
+            raise TypeError(f"replicas must be an int or None, not {replicas!r}")
         if replicas is not None and replicas < 1:
             raise ValueError(f"replicas must be at least 1, not {replicas}")
+        for name_of, value in (("unload", unload), ("warmup", warmup)):
+            if value is not None and not callable(value):
+                raise TypeError(f"{name_of} must be a callable that takes a replica, not {value!r}")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {name!r}")
         self.load = load
         self.unload = unload
         self.warmup = warmup
-        self.devices = None if devices is None else tuple(devices)
+        self.devices = devices if devices is None or isinstance(devices, (Device, int, str)) else tuple(devices)
         self.replicas = replicas
         self.per_slot = per_slot
         self.name: str = name or getattr(load, "__name__", None) or type(load).__name__
@@ -101,12 +108,15 @@ class Residency:
         with self._lock:
             return tuple(model for model, warm in self._warm.items() if warm & numbers)
 
-    def homes(self, model: Model[Any], allowed: frozenset[int] | None) -> frozenset[int] | None:
+    def homes(
+        self, model: Model[Any], allowed: frozenset[int] | None, wanted: frozenset[int] | None
+    ) -> frozenset[int] | None:
         """Numbers of the slots that may load `model`, chosen when it is first needed; `None` for all.
 
         Args:
             model: What is to be loaded.
             allowed: Slots that the model's own `devices` allow.
+            wanted: Slots that the job which needs it may run on: they come first.
 
         Raises:
             PlacementError: It wants more replicas than there are devices for it.
@@ -115,14 +125,21 @@ class Residency:
             return allowed
         with self._lock:
             if model not in self._homes:
-                self._homes[model] = self._choose(model, model.replicas, allowed)
+                self._homes[model] = self._choose(model, model.replicas, allowed, wanted)
             return self._homes[model]
 
-    def _choose(self, model: Model[Any], replicas: int, allowed: frozenset[int] | None) -> frozenset[int]:
+    def _choose(
+        self, model: Model[Any], replicas: int, allowed: frozenset[int] | None, wanted: frozenset[int] | None
+    ) -> frozenset[int]:
         places = [p for p in self._places if allowed is None or p.slots[0].number in allowed]
         if len(places) < replicas:
             raise PlacementError(f"{model!r} wants {replicas} replicas and may use {len(places)} devices")
-        places.sort(key=lambda p: sum(p.slots[0].number in home for home in self._homes.values()))
+
+        def reluctance(place: Place) -> tuple[bool, int]:
+            number = place.slots[0].number
+            return wanted is not None and number not in wanted, sum(number in home for home in self._homes.values())
+
+        places.sort(key=reluctance)
         return frozenset(slot.number for place in places[:replicas] for slot in place.slots)
 
 

@@ -65,7 +65,7 @@ def resolve(options: JobOptions, places: list[Place], residency: Residency) -> O
     model = options.get("model")
     allowed = _slots_of(options.get("devices"), places)
     if model is not None:
-        homes = residency.homes(model, _slots_of(model.devices, places))
+        homes = residency.homes(model, _slots_of(model.devices, places), allowed)
         if allowed is None or homes is None:
             allowed = homes if allowed is None else allowed
         elif not (allowed := allowed & homes):

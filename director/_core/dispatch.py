@@ -122,6 +122,8 @@ class Dispatch:
             for lane in self._queue.in_order():
                 short = lane.live - _subtract(coming, lane)
                 while short > 0 and len(hired) < most and (slot := self._pick(lane, only=_IDLE)):
+                    if not self._suits(lane, slot):
+                        break
                     self._free.claim(slot)
                     slot.state = _HIRED
                     self._coming[slot] = None
@@ -220,7 +222,8 @@ class Dispatch:
                     self._hiring = True
                     return self._call_director
                 slot = self._pick(lane, only=_PARKED)  # the coroutine is on its way; a parked worker may be sooner
-            if slot is not None and not self._calling:
+            # Not a slot that would find nothing better to do than to park again, and be called again.
+            if slot is not None and not self._calling and self._suits(lane, slot):
                 self._calling = True
                 self._call(slot)
                 return slot.ring

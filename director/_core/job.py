@@ -151,7 +151,10 @@ class Job(asyncio.Future[T]):
                 yield from waiter
             finally:
                 self.remove_done_callback(wake)
-        return self.result()
+        try:
+            return self.result()
+        finally:
+            del self  # the traceback of what is raised leads to this frame, and the job holds what is raised
 
     __iter__ = __await__
 

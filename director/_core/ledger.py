@@ -100,18 +100,21 @@ class Ledger:
     def deliver(self) -> None:
         """End the jobs whose outcomes have arrived, and make the calls that came with them."""
         for post in self._outbox.empty():
-            if isinstance(post, Job):
-                value = post._cargo
-                post._let_go()
-                if post._stage is _RUNNING:  # else its caller has left, or its time was up
-                    post._stage = _SUCCEEDED
-                    self.succeeded += 1
-                    _set_result(post, value)
-                    if self._is_watched or post._options.timed:
-                        self._note_success(post)
-            else:
+            if isinstance(post, tuple):
                 fn, args = post
                 fn(*args)
+                continue
+            value = post._cargo
+            post._let_go()
+            if post._stage is not _RUNNING:
+                continue  # its caller has left, or its time was up
+            if post._options.timed and not self._was_in_time(post):
+                continue
+            post._stage = _SUCCEEDED
+            self.succeeded += 1
+            _set_result(post, value)
+            if self._is_watched:
+                self._chronicle.succeeded(post)
         if self.watch is not None:
             self.watch()
 
@@ -168,16 +171,21 @@ class Ledger:
         if self._is_watched:
             self._chronicle.rejected(job, error)
 
-    def _note_success(self, job: Job[Any]) -> None:
-        if self._is_watched:
-            self._chronicle.succeeded(job)
-        if job._options.timed:
-            self._alarms.drop(job)
+    def _was_in_time(self, job: Job[Any]) -> bool:
+        """The clock decides, not whether the loop looks at the outcome or at the alarm first."""
+        due = job._due()
+        assert due is not None
+        assert job._finished is not None
+        if job._finished > due:
+            self.end_failed(job, JobTimeout("running"))
+            return False
+        self._alarms.drop(job)
+        return True
 
     def _expire(self, job: Job[Any]) -> None:
         if self._dispatch.withdraw(job, JobState.FAILED):
             self.end_failed(job, JobTimeout("queued"))
-        elif job._stage is _RUNNING:
+        elif job._stage is _RUNNING and job._finished is None:  # else its outcome is on its way
             self.end_failed(job, JobTimeout("running"))
 
     def _end_cancelled(self, job: Job[Any], msg: Any) -> None:

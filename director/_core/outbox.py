@@ -10,11 +10,11 @@ from asyncio import _get_running_loop
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from director._core.job import Job
-
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
+
+    from director._core.job import Job
 
 
 # A job that has returned (with its value as cargo), or a call.
@@ -72,4 +72,4 @@ class Outbox:
 
     def jobs(self) -> list[Job[Any]]:
         """Jobs whose value is on its way."""
-        return [post for post in self.posts.copy() if isinstance(post, Job)]
+        return [post for post in self.posts.copy() if not isinstance(post, tuple)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
@@ -79,11 +80,14 @@ class Replicas:
         began = self._chronicle.time()
         try:
             replica.value = model.load(slot.device)
-            if model.warmup is not None:
-                model.warmup(replica.value)
+            try:
+                if model.warmup is not None:
+                    model.warmup(replica.value)
+            except BaseException:
+                self._unload(model, slot, replica)
+                raise
         except BaseException as error:  # noqa: BLE001 - it belongs to the jobs that wait for the replica
-            replica.error = error
-            replica.value = None
+            replica.error = _bearable(model, error)
             self._chronicle.not_loaded(model, slot.device, error)
             return
         self._residency.add(model, slot)
@@ -94,6 +98,15 @@ class Replicas:
         if model.unload is not None:
             try:
                 model.unload(value)
-            except Exception:
+            except BaseException:  # whatever it is, the other replicas must go too
                 logger.exception("unloading %s from %s failed", model.name, slot.device.label)
         self._chronicle.unloaded(model, slot.device)
+
+
+def _bearable(model: Model[Any], error: BaseException) -> BaseException:
+    """The loader's own error, but for two that would mean something else to who awaits a job."""
+    if isinstance(error, (StopIteration, asyncio.CancelledError)):
+        instead = RuntimeError(f"loading {model.name} raised {type(error).__name__}")
+        instead.__cause__ = error
+        return instead
+    return error

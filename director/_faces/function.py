@@ -26,6 +26,8 @@ class Function(Generic[*Ts, T]):
     """
 
     def __init__(self, director: Director, fn: Callable[[Any, *Ts], T], options: JobOptions) -> None:
+        if not callable(fn):
+            raise TypeError(f"director.function() binds options to a callable, not to {fn!r}")
         functools.update_wrapper(self, fn)
         self._director = director
         self._fn = fn

@@ -31,8 +31,12 @@ class Lease:
         self._open_job = open_job
         self._granted: asyncio.Future[Any] = loop.create_future()
         self._returned = threading.Event()
+        self._is_used = False
 
     async def __aenter__(self) -> Any:
+        if self._granted.done() or self._is_used:
+            raise RuntimeError("a lease is used once; director.lease() makes another")
+        self._is_used = True
         job = self._open_job(self._hold)
         job.add_done_callback(self._ended)
         try:

@@ -26,13 +26,15 @@ def map_jobs(
 
     Raises:
         ValueError: `window` is below 1.
-        TypeError: `items` can't be iterated.
+        TypeError: `window` is no int, or `items` can't be iterated.
     """
+    if isinstance(window, bool) or not isinstance(window, int):
+        raise TypeError(f"window must be an int, not {window!r}")
     if window < 1:
         raise ValueError(f"window must be at least 1, not {window}")
     if not (hasattr(items, "__aiter__") or hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
         raise TypeError(f"items must be iterable, sync or async, not {items!r}")
-    return _results(_Window(open_job, _each(items), window, ordered), return_exceptions)
+    return _results(lambda: _Window(open_job, _each(items), window, ordered), return_exceptions)
 
 
 class _Window:
@@ -51,16 +53,28 @@ class _Window:
         self.feeder = asyncio.get_running_loop().create_task(self._feed(), name="director:map")
         self.feeder.add_done_callback(self._note_change)
 
-    async def next_done(self) -> Job[Any] | None:
-        """The next job to be yielded, when it is over; `None` after the last."""
-        while (job := self._ready()) is None:
+    async def has_next(self) -> bool:
+        """Wait until the next job is over; False after the last."""
+        while not self._is_ready():
             if self.feeder.done() and not self._jobs:
-                return None
+                return False
             self._changed.clear()
             await self._changed.wait()
+        return True
+
+    def next_result(self, return_exceptions: bool) -> Any:
+        """The result of the job that is over and next."""
+        job = next(iter(self._jobs)) if self._ordered else self._done.popleft()
         del self._jobs[job]
         self._room.release()
-        return job
+        try:
+            return job.result()
+        except (Exception, asyncio.CancelledError) as error:
+            if return_exceptions:
+                return error
+            raise
+        finally:
+            del job  # what is raised leads to this frame, and the job holds what is raised
 
     async def close(self) -> None:
         """Take no more items and cancel what is left."""
@@ -68,23 +82,26 @@ class _Window:
         for job in self._jobs:
             job.cancel()
         await asyncio.wait([self.feeder])
+        del self.feeder, self._items  # the cancelled feeder holds this window: a source must not wait for the collector
 
-    def _ready(self) -> Job[Any] | None:
+    def _is_ready(self) -> bool:
         if not self._ordered:
-            return self._done.popleft() if self._done else None
+            return bool(self._done)
         first = next(iter(self._jobs), None)
-        return first if first is not None and first.done() else None
+        return first is not None and first.done()
 
     async def _feed(self) -> None:
         while True:
             await self._room.acquire()  # before the item: an endless source is never read ahead of the window
             try:
-                item = await anext(self._items)
+                self._take(await anext(self._items))  # without a name: it would be kept while we wait
             except StopAsyncIteration:
                 return
-            job = self._open_job(item)
-            self._jobs[job] = None
-            job.add_done_callback(self._note_done)
+
+    def _take(self, item: Any) -> None:
+        job = self._open_job(item)
+        self._jobs[job] = None
+        job.add_done_callback(self._note_done)
 
     def _note_done(self, job: asyncio.Future[Any]) -> None:
         if not job.cancelled():
@@ -97,17 +114,11 @@ class _Window:
         self._changed.set()
 
 
-async def _results(window: _Window, return_exceptions: bool) -> AsyncGenerator[Any, None]:
+async def _results(open_window: Callable[[], _Window], return_exceptions: bool) -> AsyncGenerator[Any, None]:
+    window = open_window()  # at the first step: a generator that is never stepped takes no items
     try:
-        while (job := await window.next_done()) is not None:
-            try:
-                result = job.result()
-            except (Exception, asyncio.CancelledError) as error:
-                if not return_exceptions:
-                    raise
-                result = error
-            del job  # nothing of the item is kept alive while the consumer works on its result
-            yield result
+        while await window.has_next():
+            yield window.next_result(return_exceptions)  # without a name: it is the consumer's alone
         await window.feeder  # raises what `items` raised, after everything taken before has been yielded
     finally:
         await window.close()
