@@ -1,0 +1,421 @@
+"""The decision alone: no event loop, no threads, no time. Each worker is a state that the test moves step by step.
+
+The model is a list of waiting jobs and the states that a user of `Dispatch` can know. Whoever is on the way (the
+Director that was called, a worker that was hired or rung) may arrive in any order and as late as the story likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from director._core.dispatch import Dispatch
+from director._core.job import Job
+from director._core.queue import Lane
+from director._core.slot import Slot, make_places
+from director._core.states import JobState, SlotState
+from director._models import Model
+from director._options import Options
+from director.errors import QueueFull
+from director.testing import simulated_devices
+
+QUEUED, CANCELLED, FAILED = JobState.QUEUED, JobState.CANCELLED, JobState.FAILED
+IDLE, HIRED, WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
+PARKED, CALLED, LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
+COMING = (HIRED, CALLED)
+FREE = (IDLE, PARKED)
+
+
+class Nowhere(asyncio.AbstractEventLoop):
+    """The loop of jobs that nobody will ever await."""
+
+    def get_debug(self) -> bool:
+        return False
+
+
+class Desk:
+    """A `Dispatch` with everything around it played by the test."""
+
+    def __init__(self, counts: list[int], max_queue: int | None = None) -> None:
+        self.loop = Nowhere()
+        self.places = make_places(tuple(simulated_devices(len(counts))), counts)
+        self.warm: dict[Model[Any], frozenset[int]] = {}
+        self.director_called = False
+        self.dispatch = Dispatch(self.places, max_queue, lambda model: self.warm.get(model, frozenset()), self._call)
+        self.slots = self.dispatch.slots
+        self._numbers = iter(range(1, 10**9))
+
+    def _call(self) -> None:
+        self.director_called = True
+
+    def job(self, options: Options = Options(), fn: Any = print) -> Job[Any]:  # noqa: B008 - frozen
+        """A job as `Ledger.open_job` makes it."""
+        job: Job[Any] = Job(loop=self.loop)
+        job.id = next(self._numbers)
+        job._fn, job._cargo, job._options, job._context = fn, (), options, copy_context()
+        job._stage = QUEUED
+        job._started = job._finished = job._progress = None
+        job._submitted = 0.0
+        return job
+
+    def admit(self, options: Options = Options(), patient: bool = False, fn: Any = print) -> Job[Any]:  # noqa: B008
+        """Queue a job and ring whom the dispatch wants to have rung."""
+        job = self.job(options, fn)
+        self.ring(self.dispatch.admit(job, patient))
+        return job
+
+    def ring(self, ring: Any) -> None:
+        """Call a `Ring`. Ringing twice for one call raises: the bell is a lock."""
+        if ring is not None:
+            ring()
+
+    def hire(self, most: int = 16) -> list[Slot]:
+        """The Director coroutine looks."""
+        self.director_called = False
+        hired = self.dispatch.hire(most)
+        if len(hired) == most:
+            self.director_called = True  # it goes on by itself
+        return hired
+
+    def take(self, slot: Slot) -> Job[Any] | None:
+        """The worker of `slot`, hired or rung or at the end of a job, looks for the next one."""
+        if slot.state is CALLED:
+            assert slot.bell.acquire(blocking=False), "called and not rung"
+        job, ring = self.dispatch.take(slot)
+        self.ring(ring)
+        return job
+
+    def on_their_way(self) -> list[Slot]:
+        """Workers that will look for work."""
+        return [slot for slot in self.slots if slot.state in COMING]
+
+    def settle(self) -> int:
+        """Let all who are on their way arrive, until nobody is; returns the number of steps."""
+        steps = 0
+        while self.director_called or self.on_their_way():
+            steps += 1
+            assert steps < 1000, f"they call each other for ever: {self.slots}"
+            if self.director_called:
+                self.hire()
+            for slot in self.on_their_way():
+                self.take(slot)
+        return steps
+
+
+class Machine(RuleBasedStateMachine):
+    """Any order of arrivals against a plain list."""
+
+    @initialize(counts=st.lists(st.integers(1, 3), min_size=1, max_size=3), bound=st.sampled_from([None, 0, 1, 3]))
+    def begin(self, counts: list[int], bound: int | None) -> None:
+        self.desk = Desk(counts, bound)
+        self.bound = bound
+        self.models = [Model(lambda device: device, name=name) for name in "ab"]
+        self.waiting: list[Job[Any]] = []
+        self.slots = self.desk.slots
+        self.is_dismissed = False
+
+    # ---- jobs come and go
+
+    @rule(
+        priority=st.integers(-1, 2),
+        allowed=st.none() | st.frozensets(st.integers(0, 8), min_size=1),
+        model=st.none() | st.integers(0, 1),
+        patient=st.booleans(),
+        many=st.integers(1, 4),
+    )
+    def admit(self, priority: int, allowed: frozenset[int] | None, model: int | None, patient: bool, many: int) -> None:
+        if allowed is not None:
+            allowed = frozenset(number % len(self.slots) for number in allowed)
+        options = Options(None if model is None else self.models[model], priority, None, None, allowed)
+        for _ in range(many):
+            try:
+                self.waiting.append(self.desk.admit(options, patient))
+            except QueueFull:
+                assert not patient
+                assert self.bound is not None
+                free = [slot for slot in self.slots if slot.state in FREE and self.may(options, slot)]
+                assert len(self.waiting) >= self.bound + len(free), "refused, though there is room"
+
+    @precondition(lambda self: self.waiting)
+    @rule(index=st.integers(0, 100), state=st.sampled_from([CANCELLED, FAILED]))
+    def withdraw(self, index: int, state: JobState) -> None:
+        job = self.waiting.pop(index % len(self.waiting))
+        assert self.desk.dispatch.withdraw(job, state)
+        assert not self.desk.dispatch.withdraw(job, state)
+
+    @rule(model=st.none() | st.integers(0, 1))
+    def withdraw_all(self, model: int | None) -> None:
+        wanted = None if model is None else self.models[model]
+        expected = [job for job in self.waiting if wanted is None or job._options.model is wanted]
+        assert self.desk.dispatch.withdraw_all(FAILED, wanted) == expected
+        self.waiting = [job for job in self.waiting if job not in expected]
+
+    # ---- those who are on their way arrive
+
+    @rule(most=st.integers(1, 4))
+    def director_looks(self, most: int) -> None:
+        idle = [slot for slot in self.slots if slot.state is IDLE]
+        hired = self.desk.hire(most)
+        assert len(hired) <= most
+        assert all(slot in idle and slot.state is HIRED for slot in hired)
+
+    @precondition(lambda self: any(slot.state in (*COMING, WORKING) for slot in self.slots))
+    @rule(index=st.integers(0, 100))
+    def worker_looks(self, index: int) -> None:
+        able = [slot for slot in self.slots if slot.state in (*COMING, WORKING)]
+        self.take(able[index % len(able)])
+
+    def take(self, slot: Slot) -> None:
+        expected = self.next_for(slot)
+        job = self.desk.take(slot)
+        assert job is expected
+        if job is None:
+            assert slot.state in (PARKED, CALLED)  # CALLED: see test_a_worker_that_does_not_suit_is_not_called_again
+            return
+        assert slot.state is WORKING
+        assert slot.job is job
+        assert job.state is JobState.RUNNING
+        self.waiting.remove(job)
+        if (model := job._options.model) is not None:  # it is loaded by its first job there
+            numbers = frozenset(other.number for other in slot.place.slots)
+            self.desk.warm[model] = self.desk.warm.get(model, frozenset()) | numbers
+
+    @precondition(lambda self: any(slot.state is PARKED for slot in self.slots))
+    @rule(index=st.integers(0, 100))
+    def worker_leaves(self, index: int) -> None:
+        parked = [slot for slot in self.slots if slot.state is PARKED]
+        slot = parked[index % len(parked)]
+        assert self.desk.dispatch.leave(slot)
+        assert slot.state is LEAVING
+
+    @precondition(lambda self: any(slot.state is CALLED for slot in self.slots))
+    @rule(index=st.integers(0, 100))
+    def worker_that_was_called_cannot_leave(self, index: int) -> None:
+        called = [slot for slot in self.slots if slot.state is CALLED]
+        assert not self.desk.dispatch.leave(called[index % len(called)])
+
+    @precondition(lambda self: any(slot.state is LEAVING for slot in self.slots))
+    @rule(index=st.integers(0, 100))
+    def worker_is_reaped(self, index: int) -> None:
+        leaving = [slot for slot in self.slots if slot.state is LEAVING]
+        slot = leaving[index % len(leaving)]
+        self.desk.ring(self.desk.dispatch.reaped(slot))
+        assert slot.state is IDLE
+
+    @rule()
+    def dismiss(self) -> None:
+        for slot in self.desk.dispatch.dismiss():
+            slot.ring()
+        assert not any(slot.state is PARKED for slot in self.slots)
+        assert self.desk.dispatch.linger == 0.0
+
+    @rule()
+    def settle(self) -> None:
+        """Those who are on their way arrive; then no job waits while a slot that may run it is free."""
+        rounds = 0
+        while self.desk.director_called or self.desk.on_their_way():
+            rounds += 1
+            assert rounds < 100, f"they call each other for ever: {self.slots}"
+            if self.desk.director_called:
+                self.desk.hire()
+            for slot in self.desk.on_their_way():
+                self.take(slot)
+        for job in self.waiting:
+            free = [slot for slot in self.slots if slot.state in FREE and self.may(job._options, slot)]
+            assert not free, f"{job} waits while {free} are free and nobody is on the way"
+
+    # ---- what holds at any time
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        if not hasattr(self, "desk"):
+            return
+        dispatch = self.desk.dispatch
+        assert dispatch.waiting() == len(self.waiting)
+        assert sorted(dispatch.running(), key=id) == sorted((s.job for s in self.slots if s.job), key=id)
+        for slot in self.slots:
+            assert (slot.job is not None) is (slot.state is WORKING)
+            assert (slot in slot.place.idle) is (slot.state is IDLE)
+            assert (slot in slot.place.parked) is (slot.state is PARKED)
+        assert dispatch._free.idle == sum(slot.state is IDLE for slot in self.slots)
+        assert dispatch._free.parked == sum(slot.state is PARKED for slot in self.slots)
+        assert dispatch.at_rest() is (not self.waiting and all(slot.state is IDLE for slot in self.slots))
+
+    @invariant()
+    def no_wake_up_is_lost(self) -> None:
+        if not hasattr(self, "desk") or self.desk.director_called or self.desk.on_their_way():
+            return
+        for job in self.waiting:
+            for slot in self.slots:
+                assert slot.state not in FREE or not self.may(job._options, slot), f"nobody is on the way to {job}"
+
+    @invariant()
+    def who_was_called_was_rung(self) -> None:
+        if hasattr(self, "desk"):
+            for slot in self.slots:
+                assert slot.bell.locked() is (slot.state is not CALLED)
+
+    # ---- the model
+
+    def may(self, options: Options, slot: Slot) -> bool:
+        return options.allowed is None or slot.number in options.allowed
+
+    def suits(self, options: Options, slot: Slot) -> bool:
+        """It may, and there is no slot to wait for that has the model loaded while this one has not."""
+        if not self.may(options, slot):
+            return False
+        if options.model is None or slot.number in (warm := self.desk.warm.get(options.model, frozenset())):
+            return True
+        return not any(
+            self.may(options, other) and other.state not in (WORKING, LEAVING)
+            for other in self.slots
+            if other.number in warm
+        )
+
+    def next_for(self, slot: Slot) -> Job[Any] | None:
+        able = [job for job in self.waiting if self.suits(job._options, slot)]
+        return min(able, key=lambda job: (-job._options.priority, job.id), default=None)
+
+
+TestDispatch = Machine.TestCase
+TestDispatch.settings = settings(max_examples=200, stateful_step_count=50, suppress_health_check=list(HealthCheck))
+
+
+# ---- single stories
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk([1, 1])
+
+
+def test_a_burst_is_served_by_a_chain_of_calls(desk: Desk) -> None:
+    """One parked worker is called for many jobs; each that arrives calls the next."""
+    for _ in range(2):
+        desk.admit()
+    desk.settle()
+    for slot in desk.slots:
+        assert desk.take(slot) is None
+    jobs = [desk.admit() for _ in range(2)]
+    assert [slot.state for slot in desk.slots].count(CALLED) == 1
+    desk.settle()
+    assert {slot.job for slot in desk.slots} == set(jobs)
+
+
+@pytest.mark.xfail(strict=True, reason="_rouse calls the cold worker again and again while the Director is on its way")
+def test_a_worker_that_does_not_suit_is_not_called_again(desk: Desk) -> None:
+    """Else it spins on its core, with the GIL, for as long as the event loop is busy."""
+    warm, cold = desk.slots
+    desk.admit(Options(allowed=frozenset({1})))
+    desk.settle()
+    assert desk.take(cold) is None
+    assert (warm.state, cold.state) == (IDLE, PARKED)
+    model = Model(lambda device: device)
+    desk.warm[model] = frozenset({0})
+    desk.admit(Options(model))
+    desk.admit(Options(model))
+    assert desk.director_called  # and it comes late: until then the loop is busy
+    calls = 0
+    while cold.state is CALLED and calls < 100:
+        calls += 1
+        desk.take(cold)
+    assert calls <= 1
+
+
+def test_a_withdrawn_job_is_let_go() -> None:
+    """A tombstone must not keep thousands of jobs alive behind one that waits for long."""
+    desk = Desk([1])
+    first = desk.admit()
+    jobs = [desk.admit() for _ in range(1000)]
+    alive = weakref.WeakSet(jobs)
+    for job in jobs:
+        desk.dispatch.withdraw(job, CANCELLED)
+    del jobs, job
+    gc.collect()
+    assert len(alive) < 150
+    assert desk.dispatch.waiting() == 1
+    desk.hire()
+    assert desk.take(desk.slots[0]) is first
+
+
+@pytest.mark.xfail(strict=True, reason="take and withdraw drop the last reference to tombstones under the lock")
+@pytest.mark.parametrize("how", ["served", "swept"])
+def test_user_code_never_runs_under_the_lock(how: str) -> None:
+    """What a function holds may have a `__del__`, a Job that nobody asked has one: either may call the Director."""
+    desk = Desk([1])
+    locked: list[bool] = []
+
+    class Resource:
+        def __del__(self) -> None:
+            locked.append(desk.dispatch._lock.locked())
+
+        def use(self, device: Any) -> None: ...
+
+    for _ in range(100):
+        job = desk.admit(fn=Resource().use)
+        if how == "swept" or len(locked) == 0:
+            desk.dispatch.withdraw(job, CANCELLED)
+        del job
+    desk.hire()
+    desk.take(desk.slots[0])
+    assert locked
+    assert not any(locked)
+
+
+# ---- a lane alone
+
+
+@settings(max_examples=200)
+@given(
+    moves=st.lists(
+        st.tuples(st.sampled_from(["push", "push", "bury", "pop", "rank"]), st.integers(-3, 3), st.integers(0, 10**6)),
+        max_size=300,
+    )
+)
+def test_a_lane_is_a_sorted_list(moves: list[tuple[str, int, int]]) -> None:
+    desk, lane, model = Desk([1]), Lane(None), []
+    for move, priority, index in moves:
+        model.sort(key=lambda job: (-job._options.priority, job.id))
+        if move == "push":
+            model.append(desk.job(Options(priority=priority)))
+            lane.push(model[-1])
+        elif model and move == "bury":
+            model.pop(index % len(model))._move(CANCELLED)
+            lane.bury()
+        elif model and move == "pop":
+            assert lane.pop() is model.pop(0)
+        elif model and move == "rank":
+            assert lane.rank() == (-model[0]._options.priority, model[0].id)
+        assert lane.live == len(model)
+        assert sorted(lane, key=id) == sorted(model, key=id)
+
+
+def test_many_burials_among_priorities_keep_the_order() -> None:
+    """Past the sweep, which the random moves seldom reach."""
+    desk, lane = Desk([1]), Lane(None)
+    jobs = [desk.job(Options(priority=number % 7)) for number in range(1000)]
+    for job in jobs:
+        lane.push(job)
+    for job in jobs[:500:1] + jobs[500::3]:
+        job._move(CANCELLED)
+        lane.bury()
+    left = sorted((job for job in jobs if job.state is QUEUED), key=lambda job: (-job._options.priority, job.id))
+    assert [lane.pop() for _ in range(lane.live)] == left
+
+
+def test_a_priority_of_its_own_for_each_job_does_not_pile_up() -> None:
+    desk, lane = Desk([1]), Lane(None)
+    for number in range(1000):
+        lane.push(desk.job(Options(priority=number)))
+        lane.push(desk.job(Options(priority=-number)))
+        lane.pop()
+        lane.pop()
+    assert len(lane._priorities) < 10
