@@ -114,7 +114,7 @@ def test_the_lanes_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--only", "lanes", *SHORT]) == 0
     shown = capsys.readouterr()
     assert "2 simulated devices,\n   which only pass time" in shown.out
-    assert "event loop  handed out by" in shown.out
+    assert "loop     handed out by" in shown.out
     assert all(shown.out.count(f" {name} ") == 2 for name in CONTENDERS)
     assert "at best (computed)" in shown.out
     assert all(len(line) <= 80 for line in shown.out.splitlines())
@@ -202,7 +202,7 @@ def test_lanes_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         lanes.play("somebody", recording)
     shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
     final = shown[shown.rindex("somebody, 8.00 s") :].splitlines()
-    assert final[1].count("█") == pytest.approx(61 * 8 / (7 * 1.35), abs=1)
+    assert final[1].count("█") == pytest.approx(61 * 8 / (7 * 1.5), abs=1)
     assert "\x1b[32;41m" in final[2]  # red: idle while a job waits
     assert final[2].count("█") == 0
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
 _LABEL = 17
 _MOST_COLUMNS = 100
-_ROOM = 1.35  # of the stream's own length; a strip that needs more ends in an arrow
+_ROOM = 1.5  # of the stream's own length; a strip that needs more ends in an arrow
 _FRAMES = 5  # a second; each takes time from what is being measured
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Row: TypeAlias = tuple[str, bool | None, Figures]  # contender, busy loop or not (None: neither), what came of it
 
 DIGITS_HEAD = ["1  The main job: scikit-learn's scanned digits, classified through a Model"]
-_HEAD = ("event loop", "handed out by", "wait p50", "wait p99", "idle", "lost", "makespan")
+_HEAD = ("loop", "handed out by", "wait p50", "wait p99", "idle", "lost", "makespan")
 
 
 def digits(result: Result, devices: str, why: str) -> list[str]:
@@ -78,8 +78,9 @@ def lanes_table(rows: list[Row]) -> list[str]:
     return [
         *(f"   {line}" for line in table(_HEAD, shown, left=2)),
         "",
-        "   wait      from a job's arrival to its start; a blocked loop sees arrivals late",
-        "             whoever hands them out",
+        f"   loop      the event loop: {loop_name(False)}, or {loop_name(True)}",
+        "   wait      from a job's arrival to its start; a blocked loop sees arrivals",
+        "             late, whoever hands them out",
         "   idle      share of the devices' time in which they ran nothing",
         "   lost      the part of it in which they could have run a job that was waiting",
         "   makespan  until the last job has ended",

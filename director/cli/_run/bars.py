@@ -62,12 +62,12 @@ class _Above:
 
 def _whole(reading: Reading) -> Table:
     grid = Table.grid(padding=(0, 2), expand=False)
-    eta = "" if reading.remaining is None else f"ETA {_words.about(reading.remaining)}"
+    eta = "" if reading.remaining is None else f", ETA {_words.about(reading.remaining)}"
     failed = Text(f"{_words.count(reading.failed)} failed", style="red") if reading.failed else Text("")
     parts: list[Text | ProgressBar] = [
         Text(how_far(reading), style="bold"),
         Text(_words.rate(reading.rate)),
-        Text(eta),
+        Text(f"{_words.about(reading.elapsed)}{eta}"),
         failed,
     ]
     if reading.total:
