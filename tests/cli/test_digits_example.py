@@ -38,3 +38,25 @@ def test_from_the_scans_to_the_accuracy(run: Callable[..., Ended], tmp_path: Pat
     assert "1 failed; never seen in training: this is the accuracy" in held_out
     assert right > 845  # measured 868
     assert train.startswith("train     899 of 899 right")
+
+
+def test_the_network_is_the_same_in_torch() -> None:
+    """What a GPU runs, on torch's CPU: a device that says it is a GPU, and that torch knows by another name."""
+    pytest.importorskip("torch")
+    import numpy as np
+
+    from director import Device
+    from director.cli._demo import digits
+
+    class Disguised(Device):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return "cpu"
+
+    gpu, cpu = Disguised(0, "GPU-0", "disguised", "cuda"), Device(0, "CPU-0", "cpu:0", "cpu")
+    chance = np.random.default_rng(0)
+    weights = [chance.normal(size=size) for size in ((64, 256), 256, (256, 10), 10)]
+    for pixels in chance.random((20, 64)):
+        in_torch, in_numpy = (digits._network(weights, device)(pixels) for device in (gpu, cpu))
+        np.testing.assert_allclose(in_torch, in_numpy, rtol=1e-3, atol=1e-2)
