@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from threading import get_ident
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
@@ -72,7 +73,7 @@ class Director(Life):
             PlacementError: No device can ever run it.
             RuntimeError: Called outside of the Director's event loop.
         """
-        if self._state is not _OPEN or not self._is_at_home():
+        if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
             self._refuse()
         return self._ledger.open_job(fn, args, self._resolve(options) if options else _PLAIN, False)
 
@@ -84,7 +85,7 @@ class Director(Life):
         Cancellation: cancels the job. If it runs, its thread goes on to the end of the call and only then
         frees the slot; `fn` learns of it through `director.check_cancelled`.
         """
-        if self._state is not _OPEN or not self._is_at_home():
+        if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
             self._refuse()
         return await Owned(self._ledger.open_job(fn, args, self._resolve(options) if options else _PLAIN, True))
 

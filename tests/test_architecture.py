@@ -20,7 +20,7 @@ HOUSE = Path(director.__file__).parent
 
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
-    "words": "errors events _devices _devices.gpu _devices.cuda_probe _executors _core _core.states _core.clock",
+    "words": "errors events _devices _devices.gpu _devices.cuda_probe _executors _core _core.states _core.clock _core.doorbell",
     "identity": "_device",
     "things": """
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base _core.job _core.queue _core.slot

@@ -117,13 +117,14 @@ class Crew:
         await asyncio.gather(*closing)
         for slot in self.dispatch.slots:
             slot.thread.shutdown(wait=slot in idle)
-        self.outbox.deliver()
+        self.outbox.stop()
         self.ledger.stop()
 
     def abandon(self) -> None:
         """The loop is going away under us: cancel what waits, and let threads end when they can, telling nobody."""
         self.ledger.cancel_waiting()
         self.ledger.stop()
+        self.outbox.stop()
         self.dispatch.dismiss()
         for slot in self.dispatch.slots:
             slot.thread.shutdown(wait=False)

@@ -242,6 +242,8 @@ class Dispatch:
 
     def _suits(self, lane: Lane, slot: Slot) -> bool:
         """Whether `slot` should serve `lane`: it may, and no free slot has the model loaded when this one has not."""
+        if lane.key is None:
+            return True
         if lane.allowed is not None and slot.number not in lane.allowed:
             return False
         if lane.model is None:

@@ -170,9 +170,11 @@ class Job(asyncio.Future[T]):
 
     def _let_go(self) -> None:
         """Drop what only the call needs: a kept handle must not keep inputs alive (closures and partials hold some)."""
-        self._cargo, self._context = (), None
-        if not isinstance(self._fn, str):
-            self._fn = _name_of(self._fn)
+        self._cargo = self._context = None
+        try:
+            self._fn = self._fn.__name__  # type: ignore[union-attr]  # the usual case: a function
+        except AttributeError:
+            self._fn = self.name
 
     def _due(self) -> float | None:
         """The moment by which it must have ended, from its deadline and, once it runs, its timeout."""

@@ -10,6 +10,8 @@ from asyncio import _get_running_loop
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from director._core.doorbell import Doorbell
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
@@ -35,6 +37,7 @@ class Outbox:
         self.posts: deque[Post] = deque()
         self.ringing = False
         self._loop = loop
+        self._doorbell = Doorbell(loop, lambda: self.deliver())
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Have the loop call `fn`, after what was posted before."""
@@ -51,14 +54,13 @@ class Outbox:
 
     def ring(self) -> None:
         """Have the loop deliver; for whoever has appended a post and found that nobody is `ringing`."""
-        # Two threads may both ring: harmless, the second delivery finds nothing.
-        self.ringing = True
-        try:
-            self._loop.call_soon_threadsafe(self.deliver)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
-            # The loop was closed under the Director: nobody is left who could wait for this.
+        self.ringing = True  # two threads may both ring: harmless, the second delivery finds nothing
+        self._doorbell.ring()
+
+    def stop(self) -> None:
+        """Deliver what is there, and then no more."""
+        self.deliver()
+        self._doorbell.stop()
 
     def empty(self) -> Iterator[Post]:
         """Take out what is there now; what arrives meanwhile comes with the next ring."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from director._core.slot import Place, Slot
 
 _NOWHERE: frozenset[int] = frozenset()
+_IDLE, _PARKED = SlotState.IDLE, SlotState.PARKED
 
 
 class FreeSlots:
@@ -37,25 +38,25 @@ class FreeSlots:
 
     def park(self, slot: Slot) -> None:
         """A worker found nothing to do and waits."""
-        self._add(slot, slot.place.parked)
+        slot.place.parked.append(slot)
         self.parked += 1
+        self._move(slot.place, 1)
 
     def rest(self, slot: Slot) -> None:
         """A worker was reaped; the slot is without one."""
-        self._add(slot, slot.place.idle)
+        slot.place.idle.append(slot)
         self.idle += 1
+        self._move(slot.place, 1)
 
     def claim(self, slot: Slot) -> None:
         """The slot is free no more: somebody brings it work, or its worker leaves."""
-        place = slot.place
-        del self._buckets[place.free][place]
-        if slot.state is SlotState.PARKED:
-            place.parked.remove(slot)
+        if slot.state is _PARKED:
+            slot.place.parked.remove(slot)
             self.parked -= 1
         else:
-            place.idle.remove(slot)
+            slot.place.idle.remove(slot)
             self.idle -= 1
-        self._buckets[place.free][place] = None
+        self._move(slot.place, -1)
 
     def pick(
         self,
@@ -70,6 +71,10 @@ class FreeSlots:
             warm: Numbers of the slots on which its model is loaded: preferred whatever their load.
             only: `PARKED` or `IDLE`: consider no others.
         """
+        if allowed is None and not warm and only is None:  # the usual case
+            top = self._highest()
+            place = next(iter(self._buckets[top])) if top else None
+            return None if place is None else place.parked[-1] if place.parked else place.idle[-1]
         cold = None
         for place in self._most_free_first():
             for slot in self._of(place, only):
@@ -80,23 +85,30 @@ class FreeSlots:
                 cold = cold or slot
         return cold
 
-    def _most_free_first(self) -> Iterator[Place]:
-        while self._top and not self._buckets[self._top]:
+    def _highest(self) -> int:
+        """The number of free slots of the places that have most; 0 only if none has any."""
+        buckets = self._buckets
+        while self._top and not buckets[self._top]:
             self._top -= 1
-        for bucket in reversed(self._buckets[1 : self._top + 1]):
-            yield from bucket
+        return self._top
+
+    def _most_free_first(self) -> Iterator[Place]:
+        for free in range(self._highest(), 0, -1):
+            yield from self._buckets[free]
 
     @staticmethod
     def _of(place: Place, only: SlotState | None) -> Iterator[Slot]:
         """Free slots of a place, those whose worker is awake first."""
-        if only is not SlotState.IDLE:
+        if only is not _IDLE:
             yield from reversed(place.parked)
-        if only is not SlotState.PARKED:
+        if only is not _PARKED:
             yield from reversed(place.idle)
 
-    def _add(self, slot: Slot, to: list[Slot]) -> None:
-        place = slot.place
-        del self._buckets[place.free][place]
-        to.append(slot)
-        self._buckets[place.free][place] = None
-        self._top = max(self._top, place.free)
+    def _move(self, place: Place, by: int) -> None:
+        """One slot of `place` more or less is free: put it at the end of its new bucket."""
+        buckets = self._buckets
+        del buckets[place.free][place]
+        place.free = free = place.free + by
+        buckets[free][place] = None
+        if free > self._top:
+            self._top = free

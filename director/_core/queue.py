@@ -141,9 +141,7 @@ class ReadyQueue:
         if not self._lanes:
             self.live -= 1
             return self._plain.pop()
-        lane = min(
-            (lane for lane in self.lanes() if lane.key is None or suits(lane, slot)), key=Lane.rank, default=None
-        )
+        lane = min((lane for lane in self.lanes() if suits(lane, slot)), key=Lane.rank, default=None)
         if lane is None:
             return None
         self.live -= 1

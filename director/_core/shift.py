@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
     from director._core.dispatch import Dispatch
     from director._core.job import Job
-    from director._core.outbox import Outbox
+    from director._core.outbox import Outbox, Post
     from director._core.slot import Slot
     from director._device import Device
 
@@ -52,58 +52,56 @@ class Shift:
         self._start_timer = start_timer
         self._raised = raised
         self._time = chronicle.time
-        self._post = outbox.posts.append
+        self._now = 0.0  # the end of the last job
         self._call = slot.seat.run
         self._is_watched = chronicle.listening
 
     def work(self) -> None:
         """Run jobs until there has been none for the time a worker lingers."""
         here.running = self
-        slot, take, run = self._slot, self._dispatch.take, self._run
-        now = self._time()
+        slot, take, run, outbox = self._slot, self._dispatch.take, self._run, self._outbox
+        self._now = self._time()
+        outcome = None
         while True:
             job, ring = take(slot)
+            # The outcome goes out after the next job has been taken: a caller who answers it with another job at once
+            # finds this slot working or parked, never in between, where he would wake a second one for nothing.
+            if outcome is not None:
+                outbox.posts.append(outcome)
+                if not outbox.ringing:
+                    outbox.ring()
+                outcome = None  # nothing of a job is kept alive while the worker waits
             if ring is not None:
                 ring()
             if job is not None:
-                now = run(job, now)
-                job = None  # nothing of it is kept alive while the worker waits
+                outcome = run(job)
+                job = None
             elif not slot.bell.acquire(timeout=self._dispatch.linger):
                 if self._dispatch.leave(slot):
                     return
                 slot.bell.acquire()  # called at the last moment: the ring is on its way
 
-    def _run(self, job: Job[Any], now: float) -> float:
-        """Run a job and send its outcome; returns the moment of its end.
-
-        Args:
-            job: Just taken.
-            now: When the job before it ended. If the job was waiting by then it starts at that moment, so that waiting
-                and running add up to the whole, and a job costs one reading of the clock less.
-        """
+    def _run(self, job: Job[Any]) -> Post:
+        """Run a job; returns its outcome for the outbox."""
+        now = self._now  # when the job before it ended: waiting and running add up, and the clock is read once less
         if now < job._submitted:
             now = self._time()
         if (self._is_watched or job._options.timed) and not self._begin(job, now):
-            self._outbox.call(self._raised, job, JobTimeout("queued"))
-            return now
+            return self._raised, (job, JobTimeout("queued"))
         job._started = now
-        error = None
+        outcome: Post = job
         try:
             job._cargo = self._call(job)
-        except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to the caller
-            error = self._owned(raised)
-        job._finished = ended = self._time()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+            outcome = self._raised, (job, self._owned(error))
+        job._finished = self._now = ended = self._time()
         slot = self._slot
         slot.jobs += 1
         slot.busy_seconds += ended - now
-        if error is None:
-            self._post(job)
-            if not self._outbox.ringing:
-                self._outbox.ring()
-        else:
-            self._outbox.call(self._raised, job, error)
-            del error, job  # the frames of the error's traceback lead back to this one
-        return ended
+        try:
+            return outcome
+        finally:
+            del outcome, job  # the frames of an error's traceback lead back to this one
 
     def _begin(self, job: Job[Any], now: float) -> bool:
         """Tell of the start; False if the deadline has passed while the job waited."""

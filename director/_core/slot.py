@@ -57,7 +57,7 @@ class Slot:
 class Place:
     """A device with its slots and its semaphore: one permit for each slot that has no worker."""
 
-    __slots__ = ("device", "idle", "parked", "permits", "position", "slots")
+    __slots__ = ("device", "free", "idle", "parked", "permits", "position", "slots")
 
     def __init__(self, position: int, device: Device, count: int, first_number: int) -> None:
         self.position = position
@@ -66,11 +66,7 @@ class Place:
         self.slots = [Slot(first_number + i, self) for i in range(count)]
         self.idle: list[Slot] = list(reversed(self.slots))
         self.parked: list[Slot] = []
-
-    @property
-    def free(self) -> int:
-        """Slots that could take a job now."""
-        return len(self.idle) + len(self.parked)
+        self.free = count  # idle and parked ones; `placement` writes the three
 
     def __repr__(self) -> str:
         return f"<Place {self.device.label} {self.free}/{len(self.slots)} free>"
