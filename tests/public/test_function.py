@@ -120,13 +120,11 @@ def test_a_wrong_option_is_refused_where_it_is_bound(options: dict[str, Any], er
         director.function(len, **options)
 
 
-@pytest.mark.xfail(strict=True, reason="what can't be called is bound without a word")
 def test_what_is_not_callable_is_refused_where_it_is_bound() -> None:
     with pytest.raises(TypeError, match="call"):
         Director("simulated:1").function("detect")  # type: ignore[call-overload]
 
 
-@pytest.mark.xfail(strict=True, reason="devices are read anew at each call, so an iterator of them is used up")
 async def test_devices_are_bound_once() -> None:
     devices = [1]
     async with Director("simulated:2") as director:

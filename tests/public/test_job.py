@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from director import Director, Job, JobState, current_job, report
-from public.gates import Gate, outcome, turns, until
+from public.gates import Gate, ThreadClock, outcome, turns, until
 
 if TYPE_CHECKING:
     from director.testing import TestClock
@@ -194,6 +194,20 @@ async def test_cancel_of_a_job_that_is_over_does_nothing() -> None:
         await job
         assert not job.cancel()
         assert (job.state, job.result()) == (JobState.SUCCEEDED, 42)
+
+
+async def test_cancel_in_the_moment_between_being_taken_and_being_called(gate: Gate) -> None:
+    clock = ThreadClock()
+    async with Director("simulated:1", clock=clock) as director:
+        await director.run(answer)  # there is a worker now
+        clock.advance(1)
+        clock.hold()
+        job = director.submit(gate, "never")
+        await until(clock.asked.is_set)  # the worker has it and looks at the clock
+        assert job.cancel()
+        clock.release()
+        assert await director.run(answer) == 42
+        assert (job.state, gate.calls) == (JobState.CANCELLED, [])
 
 
 async def test_the_message_of_cancel_reaches_the_awaiter(gate: Gate) -> None:

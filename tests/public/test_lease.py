@@ -127,7 +127,6 @@ async def test_it_waits_for_room_in_the_queue(gate: Gate) -> None:
         assert await holder == 0
 
 
-@pytest.mark.xfail(strict=True, reason="a lease that is entered again gives its old device and holds no slot")
 async def test_it_is_used_once_and_says_so() -> None:
     async with Director("simulated:1") as director:
         lease = director.lease()

@@ -182,7 +182,6 @@ async def test_errors_while_unloading_are_logged_and_stop_nothing(
     assert "on purpose" in caplog.text
 
 
-@pytest.mark.xfail(strict=True, reason="only Exception is caught: the close breaks off and leaves threads behind")
 def test_an_exit_while_unloading_stops_nothing_either(python: Callable[[str], str]) -> None:
     printed = python("""
 import asyncio, sys, threading
@@ -267,7 +266,6 @@ async def test_a_failed_warm_up_is_a_failed_load() -> None:
     assert loader.loads == [0, 0]
 
 
-@pytest.mark.xfail(strict=True, reason="what was loaded is dropped without unload() when its warm-up fails")
 async def test_what_was_loaded_is_unloaded_when_its_warm_up_fails() -> None:
     def warm_up(_replica: Replica) -> None:
         raise Broken
@@ -330,13 +328,11 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.xfail(strict=True, reason="a future refuses StopIteration: the delivery breaks off, and jobs never end")
 def test_a_loader_that_raises_stop_iteration_leaves_nobody_waiting(python: Callable[[str], str]) -> None:
     printed = python(A_LOADER_RAISES.format(kind="StopIteration"))
     assert "['failed', 'failed', 'failed', 'succeeded']" in printed
 
 
-@pytest.mark.xfail(strict=True, reason="FAILED can't become CANCELLED: the delivery breaks off, and jobs never end")
 def test_a_loader_that_raises_cancelled_error_leaves_nobody_waiting(python: Callable[[str], str]) -> None:
     printed = python(A_LOADER_RAISES.format(kind="asyncio.CancelledError"))
     assert "never ends" not in printed
@@ -458,7 +454,6 @@ async def test_a_model_for_some_devices(devices: Any) -> None:
 
 
 @pytest.mark.parametrize("devices", [1, "SIM-1", "simulated:1"])
-@pytest.mark.xfail(strict=True, reason="a string is taken for a list of letters, and an int is refused")
 async def test_a_model_for_one_device_without_a_list_as_in_the_options_of_a_job(devices: Any) -> None:
     async with Director("simulated:3") as director:
         assert await director.run(where, model=Model(Replica, devices=devices)) == 1
@@ -492,7 +487,6 @@ async def test_more_replicas_than_devices() -> None:
             director.submit(where, model=Model(Replica, replicas=2, devices=[0]))
 
 
-@pytest.mark.xfail(strict=True, reason="the homes of a model are chosen without a look at the devices of its first job")
 async def test_a_first_job_with_devices_is_a_need_there() -> None:
     async with Director("simulated:2") as director:
         assert await director.run(where, model=Model(Replica, replicas=1), devices=[1]) == 1
@@ -514,7 +508,6 @@ def test_a_wrong_option_of_a_model_is_refused(options: dict[str, Any], error: ty
 
 
 @pytest.mark.parametrize("options", [{"replicas": 1.5}, {"warmup": "yes"}, {"unload": 5}, {"name": 5}], ids=str)
-@pytest.mark.xfail(strict=True, reason="the types of a model's options aren't checked")
 def test_an_option_of_a_model_of_the_wrong_type_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=next(iter(options))):
         Model(Replica, **options)
@@ -545,9 +538,6 @@ async def test_a_model_serves_two_directors_at_once() -> None:
     assert loader.loads == [0, 0]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="it takes nothing, parks, calls itself, takes nothing, as long as the loop is busy"
-)
 async def test_a_worker_sleeps_while_a_better_one_is_on_its_way() -> None:
     # The model is resident where no worker is; a worker elsewhere is awake; and the loop, which hires, is busy.
     def spent(_resource: Any) -> float:
