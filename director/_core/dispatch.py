@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from director._core.placement import FreeSlots
 from director._core.queue import ReadyQueue
@@ -85,9 +85,11 @@ class Dispatch:
         self._acquire()
         try:
             queue = self._queue
-            if queue.live >= self._max_queue and not patient and self._is_full(job):
-                raise QueueFull(int(self._max_queue), queue.live, self._drain_seconds())
-            queue.push(job)
+            key = job._options.lane
+            lane = queue.plain if key is None else queue.lane(key)
+            if not patient and (lane.live >= self._max_queue or queue.others) and self._is_full(job):
+                raise QueueFull(int(self._max_queue), queue.live(), self._drain_seconds())
+            lane.push(job)
             free = self._free
             if (free.parked and not self._calling) or (free.idle and not self._hiring):
                 return self._rouse()
@@ -101,7 +103,7 @@ class Dispatch:
             if job._stage is not _QUEUED:
                 return False
             job._move(state)
-            self._queue.bury(job)
+            cast("Lane", job._where).bury()
             return True
 
     def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[Job[Any]]:
@@ -110,7 +112,7 @@ class Dispatch:
             jobs = [job for job in self._queue if model is None or job._options.model is model]
             for job in jobs:
                 job._move(state)
-                self._queue.bury(job)
+                cast("Lane", job._where).bury()
             return sorted(jobs, key=lambda job: job.id)
 
     def hire(self, most: int) -> list[Slot]:
@@ -159,7 +161,8 @@ class Dispatch:
         try:
             if slot.state is not _WORKING:
                 self._arrive(slot)
-            job = self._queue.pop(self._suits, slot)
+            queue = self._queue
+            job = queue.pop(self._suits, slot) if queue.others else queue.plain.pop()
             if job is None:
                 slot.job = None
                 slot.state = _PARKED
@@ -189,7 +192,8 @@ class Dispatch:
 
     def waiting(self) -> int:
         """Jobs that wait."""
-        return self._queue.live
+        with self._lock:
+            return self._queue.live()
 
     def running(self) -> list[Job[Any]]:
         """Jobs in slots, over for their callers or not."""
@@ -203,7 +207,7 @@ class Dispatch:
     def at_rest(self) -> bool:
         """Nothing waits and no slot has a worker."""
         with self._lock:
-            return not self._queue.live and all(slot.state is _IDLE for slot in self.slots)
+            return not self._queue.live() and all(slot.state is _IDLE for slot in self.slots)
 
     # ---- under the lock
 
@@ -260,12 +264,12 @@ class Dispatch:
         free = sum(
             slot.state in (_IDLE, _PARKED) and (allowed is None or slot.number in allowed) for slot in self.slots
         )
-        return self._queue.live - free - len(self._coming) >= self._max_queue
+        return self._queue.live() - free - len(self._coming) >= self._max_queue
 
     def _drain_seconds(self) -> float | None:
         """Seconds that the jobs now waiting need at the measured pace of the slots."""
         rate = sum(slot.jobs / slot.busy_seconds for slot in self.slots if slot.busy_seconds)
-        return self._queue.live / rate if rate else None
+        return self._queue.live() / rate if rate else None
 
 
 def _subtract(coming: dict[Slot, None], lane: Lane) -> int:

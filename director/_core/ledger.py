@@ -79,8 +79,7 @@ class Ledger:
         job._fn = fn
         job._cargo = args
         job._options = options
-        context = copy_context()
-        job._context = context if context else None  # an empty one is made anew by who runs the job
+        job._context = copy_context() or None  # an empty one is made anew by who runs the job
         job._stage = _QUEUED
         job._started = job._finished = job._progress = None
         job._submitted = self._now()

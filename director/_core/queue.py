@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
 
@@ -47,8 +47,10 @@ class Lane:
         job._where = self
         self.live += 1
 
-    def pop(self) -> Job[Any]:
-        """Remove and return the job that is served next. The lane must not be empty."""
+    def pop(self) -> Job[Any] | None:
+        """Remove and return the job that is served next, if there is one."""
+        if not self.live:
+            return None
         self.live -= 1
         while True:
             jobs = self._jobs
@@ -113,52 +115,39 @@ class Lane:
 
 
 class ReadyQueue:
-    """All waiting jobs, in lanes."""
+    """All waiting jobs, in lanes: the plain one, which any slot serves, and others while there is something in them."""
 
-    __slots__ = ("_lanes", "_plain", "live")
+    __slots__ = ("others", "plain")
 
     def __init__(self) -> None:
-        self.live = 0
-        self._plain = Lane(None)
-        self._lanes: dict[LaneKey, Lane] = {}  # the others; each is dropped when it has been emptied
+        self.plain = Lane(None)
+        self.others: dict[LaneKey, Lane] = {}
 
-    def push(self, job: Job[Any]) -> None:
-        """Add a job to the lane that its options name."""
-        self.live += 1
-        key = job._options.lane
+    def live(self) -> int:
+        """Jobs that wait."""
+        return self.plain.live + sum(lane.live for lane in self.others.values())
+
+    def lane(self, key: LaneKey) -> Lane:
+        """The lane of jobs with that key."""
         if key is None:
-            self._plain.push(job)
-            return
-        lane = self._lanes.get(key)
+            return self.plain
+        lane = self.others.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(key)
-        lane.push(job)
+            lane = self.others[key] = Lane(key)
+        return lane
 
     def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot) -> Job[Any] | None:
-        """Remove and return the next job for `slot`, from the plain lane and those that `suits` accepts."""
-        if not self.live:
-            return None
-        if not self._lanes:
-            self.live -= 1
-            return self._plain.pop()
+        """Remove and return the next job for `slot`, from the lanes that `suits` accepts."""
         lane = min((lane for lane in self.lanes() if suits(lane, slot)), key=Lane.rank, default=None)
-        if lane is None:
-            return None
-        self.live -= 1
-        return lane.pop()
-
-    def bury(self, job: Job[Any]) -> None:
-        """One of the jobs has just left the state QUEUED."""
-        self.live -= 1
-        cast("Lane", job._where).bury()
+        return None if lane is None else lane.pop()
 
     def lanes(self) -> list[Lane]:
         """Lanes with waiting jobs, in no order."""
-        if not self._lanes:
-            return [self._plain] if self._plain.live else []
-        for key in [key for key, lane in self._lanes.items() if not lane.live]:
-            del self._lanes[key]
-        return [lane for lane in (self._plain, *self._lanes.values()) if lane.live]
+        if not self.others:
+            return [self.plain] if self.plain.live else []
+        for key in [key for key, lane in self.others.items() if not lane.live]:
+            del self.others[key]
+        return [lane for lane in (self.plain, *self.others.values()) if lane.live]
 
     def in_order(self) -> list[Lane]:
         """Lanes with waiting jobs, the one served next first."""

@@ -89,19 +89,22 @@ class Shift:
         if (self._is_watched or job._options.timed) and not self._begin(job, now):
             return self._raised, (job, JobTimeout("queued"))
         job._started = now
-        outcome: Post = job
         try:
             job._cargo = self._call(job)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
-            outcome = self._raised, (job, self._owned(error))
+            try:
+                return self._raised, (job, self._owned(error))
+            finally:
+                self._note_end(job, now)
+                del job  # the frames of the error's traceback lead back to this one
+        self._note_end(job, now)
+        return job
+
+    def _note_end(self, job: Job[Any], began: float) -> None:
         job._finished = self._now = ended = self._time()
         slot = self._slot
         slot.jobs += 1
-        slot.busy_seconds += ended - now
-        try:
-            return outcome
-        finally:
-            del outcome, job  # the frames of an error's traceback lead back to this one
+        slot.busy_seconds += ended - began
 
     def _begin(self, job: Job[Any], now: float) -> bool:
         """Tell of the start; False if the deadline has passed while the job waited."""
