@@ -171,10 +171,18 @@ class Stage:
         linger: Seconds that a worker without work waits before it leaves; real ones.
     """
 
-    def __init__(self, watch: Watch, devices: Any = "cpu", *, linger: float = FOREVER, **options: Any) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        devices: Any = "cpu",
+        *,
+        linger: float = FOREVER,
+        clock: TestClock | None = None,
+        **options: Any,
+    ) -> None:
         self.watch = watch
-        self.clock = TestClock()
-        self.director = Director(devices, **{"clock": self.clock, **options})
+        self.clock = clock or TestClock()
+        self.director = Director(devices, clock=self.clock, **options)
         self.gates: list[Gate] = []
         self.crowd = Crowd()
         self._left: list[Gate] = []  # of the time before a restart
@@ -184,10 +192,14 @@ class Stage:
         """Start the Director, for the first time or again, on the running loop, which must be asyncio's own."""
         self._left += self.gates
         self.gates, self.crowd = [], Crowd()
-        self._listen(asyncio.get_running_loop())
+        self._loop: Any = asyncio.get_running_loop()
         await self.director.start()
-        crew = self.director._crew
+        crew = self._crew = self.director._crew
         assert crew is not None
+        self._tell(crew.outbox, "ring")
+        if not hasattr(self._loop, "is_told"):
+            self._loop.is_told = True
+            self._tell(self._loop, "call_soon_threadsafe")
         self.places, self.slots = crew.places, crew.dispatch.slots
         crew.dispatch.linger = self._linger
         self.bells = [_Bell(slot.bell, self.watch.changed) for slot in self.slots]
@@ -208,13 +220,20 @@ class Stage:
 
     async def quiet(self) -> None:
         """Return when the loop has nothing to do, and every worker waits, stands at a gate or has been reaped."""
-        loop: Any = asyncio.get_running_loop()
         while True:
-            while loop._ready:  # noqa: ASYNC110 - the loop itself is what is waited for
+            while self._is_loop_busy():  # noqa: ASYNC110 - the loop itself is what is waited for
                 await asyncio.sleep(0)
-            self.wait(lambda: loop._ready or self._is_still())
-            if not loop._ready:
+            self.wait(lambda: self._is_loop_busy() or self._is_still())
+            if not self._is_loop_busy():
                 return
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Return as soon as `condition` is true, however busy everything else is."""
+        while not condition():
+            if self._is_loop_busy():
+                await asyncio.sleep(0)
+            else:
+                self.wait(lambda: self._is_loop_busy() or condition())
 
     def wait(self, condition: Callable[[], Any]) -> None:
         """Hold up the event loop until threads have made `condition` true."""
@@ -261,14 +280,19 @@ class Stage:
             and states[SlotState.IDLE] + states[SlotState.PARKED] + states[SlotState.WORKING] == len(self.slots)
         )
 
-    def _listen(self, loop: Any) -> None:
-        """Have the loop notify `changed` when a thread calls it."""
-        call = type(loop).call_soon_threadsafe
+    def _is_loop_busy(self) -> bool:
+        """It has something to do, or is just being rung."""
+        is_rung = self._crew.outbox.ringing and self.director._crew is self._crew
+        return bool(self._loop._ready or is_rung)
+
+    def _tell(self, owner: Any, name: str) -> None:
+        """Have a method, which threads call to reach the loop, notify `changed`."""
+        call = getattr(owner, name)
 
         def call_and_tell(*args: Any, **options: Any) -> Any:
-            handle = call(loop, *args, **options)
+            result = call(*args, **options)
             with self.watch.changed:
                 self.watch.changed.notify_all()
-            return handle
+            return result
 
-        loop.call_soon_threadsafe = call_and_tell
+        setattr(owner, name, call_and_tell)
