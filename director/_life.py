@@ -18,7 +18,7 @@ from director._devices.discovery import resolve_devices
 from director._executors._base import Executor
 from director._executors._thread import ThreadExecutor
 from director._options import Options
-from director._resolve import check_bounds, slot_counts
+from director._resolve import check_bounds, check_words, slot_counts
 from director._stats import Stats, snapshot
 from director.errors import DirectorClosed
 
@@ -57,20 +57,21 @@ class Life:
         clock: Clock | None = None,
     ) -> None:
         check_bounds(slots, max_queue)
+        check_words(name, hooks := tuple(hooks))
         self._spec = devices
         self._slots = slots
         self._executor = _executor(executor)
         self._max_queue = max_queue
-        self._hooks = tuple(hooks)
+        self._hooks = hooks
         self._clock = clock or MonotonicClock()
         self._devices: tuple[Device, ...] = ()
-        self._crew: Crew | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stopped: asyncio.Event | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._last_stats = Stats(0, 0, 0, 0, 0, 0, ())
         self.name = name
 
-    _state = DirectorState.NEW  # of the class too, for `__del__` when `__init__` has raised
+    _state = DirectorState.NEW  # these two of the class, for `__del__` when `__init__` has raised
+    _crew: Crew | None = None
 
     # Of the crew; set by `start`, and kept here because each submission reads them.
     _ledger: Ledger
@@ -97,7 +98,7 @@ class Life:
         except BaseException:
             self._state = before
             raise
-        self._devices, self._crew, self._stopped = devices, crew, None
+        self._devices, self._crew, self._closing = devices, crew, None
         self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
         self._state = DirectorState.OPEN
         self._task = crew.loop.create_task(crew.direct(), name=f"director:{self.name or 'director'}")
@@ -114,8 +115,8 @@ class Life:
         """
         crew = self._here(DirectorState.OPEN, DirectorState.DRAINING)
         self._state = DirectorState.DRAINING
-        await crew.rest()
-        crew.chronicle.drained()
+        if await crew.rest():
+            crew.chronicle.drained()
 
     async def close(self, timeout: float | None = None) -> None:
         """Drain, then unload the models and let the threads end. Does nothing if it isn't open.
@@ -124,19 +125,27 @@ class Life:
             timeout: Seconds to drain; what waits after that is cancelled, and what still runs a short grace later is
                 cancelled for its callers and left behind, with a warning in the log. `None` for as long as it takes.
 
-        Cancellation: cancels what waits and closes at once, like a `timeout` that has passed.
+        Cancellation: cancels what waits and closes at once, like a `timeout` that has passed; then raises.
+
+        Raises:
+            RuntimeError: Called outside of the Director's event loop, unless that is closed.
         """
-        if self._crew is None or self._state in (DirectorState.NEW, DirectorState.CLOSED):
+        if self._crew is None:
             return
+        if self._loop.is_closed():
+            self._lay_down(self._crew)
+            return
+        if not self._is_at_home():
+            self._refuse_stranger()
         if self._state is DirectorState.OPEN:
             self._state = DirectorState.DRAINING
         try:
             if await self._crew.rest(timeout):
                 self._crew.chronicle.drained()
         except asyncio.CancelledError:
-            await self._stop()
+            await self._wind_up()
             raise
-        await self._stop()
+        await self._wind_up()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -176,7 +185,7 @@ class Life:
         )
 
     def __del__(self) -> None:
-        if self._state in (DirectorState.OPEN, DirectorState.DRAINING):
+        if self._crew is not None:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
 
     def _here(self, *states: DirectorState) -> Crew:
@@ -193,6 +202,9 @@ class Life:
         """Say why a call can't be served."""
         if self._state is not DirectorState.OPEN:
             raise DirectorClosed(self._state.value)
+        self._refuse_stranger()
+
+    def _refuse_stranger(self) -> NoReturn:
         raise RuntimeError(
             "this Director belongs to another event loop or thread than the one it was called from; "
             "from a thread use director.as_executor() or asyncio.run_coroutine_threadsafe()"
@@ -206,38 +218,50 @@ class Life:
         finally:
             thread.shutdown(wait=False)
 
-    async def _stop(self) -> None:
-        """Wind up whatever is left; shielded, for half a close would leave threads and replicas behind."""
-        if self._stopped is not None:  # somebody else is at it
-            await self._stopped.wait()
-            return
-        assert self._crew is not None
-        assert self._task is not None
-        self._stopped = asyncio.Event()
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._crew.stop()
-            finally:
-                self._last_stats = snapshot(self._crew)
-                self._state, self._crew = DirectorState.CLOSED, None
-                self._task.cancel()
-                self._stopped.set()
+    async def _wind_up(self) -> None:
+        """Close for good, however often the caller is cancelled: half a close would leave threads behind."""
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close_crew(), name="director:close")
+        cancelled = False
+        with anyio.CancelScope(shield=True):  # holds off scopes of anyio; Task.cancel() comes through all the same
+            while not self._closing.done():
+                try:
+                    await asyncio.shield(self._closing)
+                except asyncio.CancelledError:
+                    cancelled = True
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _close_crew(self) -> None:
+        crew = self._crew
+        assert crew is not None
+        try:
+            await crew.stop()
+        except asyncio.CancelledError:  # everything on this loop is being cancelled
+            crew.abandon()
+        finally:
+            self._lay_down(crew)
+
+    def _lay_down(self, crew: Crew) -> None:
+        self._last_stats = snapshot(crew)
+        self._state, self._crew = DirectorState.CLOSED, None
+        if self._task is not None and not self._loop.is_closed():
+            self._task.cancel()
 
     def _directed(self, task: asyncio.Task[None]) -> None:
-        """The Director coroutine has ended: by our close, by its own failure, or because the loop is going away."""
-        if self._crew is None or task is not self._task:
+        """The Director coroutine has ended: by our close, cancelled by somebody else, or by its own failure."""
+        crew = self._crew
+        if crew is None or task is not self._task:
             return
-        if task.cancelled():
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
-            self._crew.abandon()
-            self._last_stats = snapshot(self._crew)
-            self._state, self._crew = DirectorState.CLOSED, None
+        if self._state is DirectorState.OPEN:
+            self._state = DirectorState.FAILED
+        if task.cancelled():  # with everything else on its loop, as asyncio.run() does at its end
+            crew.ledger.cancel_waiting()
             return
         error = task.exception()
         assert error is not None
         logger.critical("the Director failed", exc_info=error)
-        self._state = DirectorState.FAILED
-        self._crew.fail(error)
+        crew.fail(error)
 
 
 def _executor(wanted: Any) -> Executor:

@@ -112,6 +112,19 @@ def check_bounds(slots: Any, max_queue: Any) -> None:
         raise ValueError(f"max_queue must not be negative, not {max_queue}; None means no bound")
 
 
+def check_words(name: Any, hooks: tuple[Any, ...]) -> None:
+    """Raise what is wrong with the name and the hooks given to a Director.
+
+    Raises:
+        TypeError: The name is no string, or a hook can't be called.
+    """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {name!r}")
+    for hook in hooks:
+        if not callable(hook):
+            raise TypeError(f"a hook must be a callable that takes one event, not {hook!r}")
+
+
 def _slots_of(
     wanted: Iterable[Device | int | str] | Device | int | str | None, places: list[Place]
 ) -> frozenset[int] | None:

@@ -20,7 +20,7 @@ HOUSE = Path(director.__file__).parent
 
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
-    "words": "errors events _devices _devices.gpu _devices.cuda_probe _executors _core _core.states _core.clock _core.doorbell",
+    "words": "errors events _devices _devices.gpu _devices.cuda_probe _executors _core _core.states _core.clock _core.doorbell _core.frames",
     "identity": "_device",
     "things": """
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base _core.job _core.queue _core.slot
@@ -214,7 +214,7 @@ def test_a_lazy_import_upward_is_seen() -> None:
 
 
 def test_a_relative_import_sideways_is_seen() -> None:
-    assert complaints("_device", "from ._options import check\n") == ["_device:1 imports _options from its own floor"]
+    assert complaints("_stats", "from ._options import Options\n") == ["_stats:1 imports _options from its own floor"]
     assert complaints("_core.job", "from .. import _device\n") == ["_core.job:1 imports _device from its own floor"]
     assert complaints("cli", "from . import _table\nfrom .. import errors\n") == []
 

@@ -37,10 +37,9 @@ class Alarms:
         if self._heap[0][2] is job:
             self._arm()
 
-    def drop(self, job: Job[Any]) -> None:
+    def drop(self) -> None:
         """A timed job is over. Its entries go when they are due, or with a sweep: long deadlines must not pile up."""
-        options = job._options
-        self._over += (options.deadline is not None) + (options.timeout is not None)
+        self._over += 2  # one entry from its submission, one from its start; counted too high means swept too early
         if self._over > _SWEEP_AT and self._over * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if not entry[2].done()]
             heapify(self._heap)

@@ -36,6 +36,8 @@ class Chronicle:
         self._hooks = hooks
         self._on_loop = on_loop
         self._events: ModuleType | Any = None
+        self._started: dict[int, Event] = {}  # by job: starts on their way to the loop
+        self._is_drained = False
         if hooks:
             from director import events
 
@@ -50,7 +52,8 @@ class Chronicle:
 
     def drained(self) -> None:
         """Everything accepted is over."""
-        if self.listening:
+        if self.listening and not self._is_drained:
+            self._is_drained = True
             self._tell(self._events.DirectorDrained(self.time()))
 
     def hired(self, slot: Slot) -> None:
@@ -76,7 +79,8 @@ class Chronicle:
     def started(self, job: Job[Any], slot: Slot, now: float) -> None:
         """From its slot's thread: the job runs."""
         waited = now - job._submitted
-        self._on_loop(self._tell, self._events.JobStarted(now, job.id, job.name, slot.device, slot.number, waited))
+        self._started[job.id] = self._events.JobStarted(now, job.id, job.name, slot.device, slot.number, waited)
+        self._on_loop(self._tell_start, job.id)
 
     def progressed(self, job: Job[Any], progress: Any) -> None:
         """From its slot's thread: the job reported."""
@@ -111,7 +115,13 @@ class Chronicle:
         if self.listening:
             self._on_loop(self._tell, self._events.ModelUnloaded(self.time(), model.name, device))
 
+    def _tell_start(self, job: int) -> None:
+        event = self._started.pop(job, None)
+        if event is not None:
+            self._tell(event)
+
     def _facts(self, job: Job[Any]) -> tuple[Any, ...]:
+        self._tell_start(job.id)  # it may be over for its caller before its start has come here
         return self.time(), job.id, job.name, job.device, job.waited or 0.0, job.ran
 
     def _tell(self, event: Event) -> None:

@@ -33,6 +33,7 @@ logger = logging.getLogger("director")
 
 _HIRED_AT_ONCE = 16  # then the loop turns, so that a burst of short jobs does not hire a worker for each
 _GRACE = 1.0  # seconds that running jobs get to end when a Director is left in haste
+_UNLOADING = 10.0  # seconds that a slot gets to unload its models
 
 
 class Crew:
@@ -109,19 +110,26 @@ class Crew:
 
     async def stop(self) -> None:
         """Cancel what waits, give what runs a short grace, unload the models and let the threads end."""
+        self.dispatch.shut()
         self.ledger.cancel_waiting()
         if not await self.rest(_GRACE, MonotonicClock()):  # a thread ends in real time, whatever a test's clock says
             self._abandon_running()
         idle = [slot for slot in self.dispatch.slots if slot.state is SlotState.IDLE and slot.thread.started]
-        closing = [self.loop.run_in_executor(slot.thread, slot.seat.close) for slot in idle]
-        await asyncio.gather(*closing)
+        closing = {self.loop.run_in_executor(slot.thread, slot.seat.close): slot for slot in idle}
+        closed, stuck = await asyncio.wait(closing, timeout=_UNLOADING) if closing else (set(), set())
+        for future in stuck:
+            logger.warning("unloading takes more than %g s: %r is left behind", _UNLOADING, closing[future])
+        left = {closing[future] for future in closed}
         for slot in self.dispatch.slots:
-            slot.thread.shutdown(wait=slot in idle)
+            slot.thread.shutdown(wait=slot in left)
         self.outbox.stop()
         self.ledger.stop()
+        for waiter in self._resting:
+            _answer(waiter, False)
 
     def abandon(self) -> None:
         """The loop is going away under us: cancel what waits, and let threads end when they can, telling nobody."""
+        self.dispatch.shut()
         self.ledger.cancel_waiting()
         self.ledger.stop()
         self.outbox.stop()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from director._core.placement import FreeSlots
 from director._core.queue import ReadyQueue
 from director._core.states import JobState, SlotState
-from director.errors import QueueFull
+from director.errors import DirectorClosed, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +67,7 @@ class Dispatch:
         self._queue = ReadyQueue()
         self._free = FreeSlots(places)
         self._coming: dict[Slot, None] = {}  # HIRED and CALLED: on their way to look for work
+        self._is_shut = False
         self._calling = False  # one parked worker is on its way
         self._hiring = False  # the Director coroutine has been asked and has not looked yet
 
@@ -81,9 +82,12 @@ class Dispatch:
 
         Raises:
             QueueFull: There is no room and the caller can't wait.
+            DirectorClosed: It is shut.
         """
         self._acquire()
         try:
+            if self._is_shut:  # a submission from another thread can meet the close
+                raise DirectorClosed("closed")
             queue = self._queue
             key = job._options.lane
             lane = queue.plain if key is None else queue.lane(key)
@@ -104,7 +108,9 @@ class Dispatch:
                 return False
             job._move(state)
             cast("Lane", job._where).bury()
-            return True
+            spent, self._queue.spent[:] = self._queue.spent[:], []
+        del spent  # outside of the lock: this may run user code
+        return True
 
     def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[Job[Any]]:
         """Move every job that waits (for `model`, if given) to `state` and return them in order of arrival."""
@@ -113,7 +119,14 @@ class Dispatch:
             for job in jobs:
                 job._move(state)
                 cast("Lane", job._where).bury()
-            return sorted(jobs, key=lambda job: job.id)
+            spent, self._queue.spent[:] = self._queue.spent[:], []
+        del spent
+        return sorted(jobs, key=lambda job: job.id)
+
+    def shut(self) -> None:
+        """Admit nothing more."""
+        with self._lock:
+            self._is_shut = True
 
     def hire(self, most: int) -> list[Slot]:
         """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
@@ -157,12 +170,15 @@ class Dispatch:
 
     def take(self, slot: Slot) -> tuple[Job[Any] | None, Ring]:
         """The next job for `slot`, now RUNNING; without one the slot is PARKED."""
+        spent = None
         self._acquire()
         try:
             if slot.state is not _WORKING:
                 self._arrive(slot)
             queue = self._queue
             job = queue.pop(self._suits, slot) if queue.others else queue.plain.pop()
+            if queue.spent:
+                spent, queue.spent[:] = queue.spent[:], []
             if job is None:
                 slot.job = None
                 slot.state = _PARKED
@@ -178,6 +194,7 @@ class Dispatch:
             return job, None
         finally:
             self._release()
+            del spent  # not under the lock: letting go of a job may run user code
 
     def leave(self, slot: Slot) -> bool:
         """A parked worker wants to go; False if it has been called in the meantime and must look again."""

@@ -178,13 +178,14 @@ class Ledger:
         if job._finished > due:
             self.end_failed(job, JobTimeout("running"))
             return False
-        self._alarms.drop(job)
+        self._alarms.drop()
         return True
 
     def _expire(self, job: Job[Any]) -> None:
         if self._dispatch.withdraw(job, JobState.FAILED):
             self.end_failed(job, JobTimeout("queued"))
-        elif job._stage is _RUNNING and job._finished is None:  # else its outcome is on its way
+        elif job._stage is _RUNNING and job._started is not None and job._finished is None:
+            # Taken and not begun: the worker looks at the deadline itself. Finished: the outcome is on its way.
             self.end_failed(job, JobTimeout("running"))
 
     def _end_cancelled(self, job: Job[Any], msg: Any) -> None:
@@ -201,6 +202,6 @@ class Ledger:
             job._finished = self._now()
             job._let_go()
         if job._options.timed:
-            self._alarms.drop(job)
+            self._alarms.drop()
         if self.watch is not None:
             self.watch()

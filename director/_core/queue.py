@@ -27,10 +27,13 @@ _SWEEP_AT = 64  # tombstones a lane may hold before it is swept, once they outnu
 class Lane:
     """Waiting jobs that the same slots can serve, by priority and arrival."""
 
-    __slots__ = ("_by_priority", "_dead", "_jobs", "_priorities", "_top", "allowed", "key", "live", "model")
+    __slots__ = ("_by_priority", "_dead", "_jobs", "_priorities", "_spent", "_top", "allowed", "key", "live", "model")
 
-    def __init__(self, key: LaneKey) -> None:
+    def __init__(self, key: LaneKey, spent: list[Any] | None = None) -> None:
         self.key = key
+        self._spent = (
+            [] if spent is None else spent
+        )  # tombstones taken out; whoever holds the lock lets go of them when it is free
         self.allowed, self.model = key if key is not None else (None, None)
         self.live = 0
         self._dead = 0
@@ -58,6 +61,7 @@ class Lane:
                 job = jobs.popleft()
                 if job._stage is _QUEUED:
                     return job
+                self._spent.append(job)
                 self._dead -= 1
             self._drop_top()
 
@@ -68,7 +72,7 @@ class Lane:
             while jobs:
                 if jobs[0]._stage is _QUEUED:
                     return (-self._top, jobs[0].id)
-                jobs.popleft()
+                self._spent.append(jobs.popleft())
                 self._dead -= 1
             self._drop_top()
 
@@ -87,6 +91,7 @@ class Lane:
         self._set_top()
 
     def _forget_all_but(self, priority: int) -> None:
+        self._spent.append(self._by_priority)
         self._by_priority = {priority: self._by_priority[priority]}
         self._priorities = [-priority]
         self._dead = 0
@@ -101,6 +106,7 @@ class Lane:
         self.live -= 1
         self._dead += 1
         if self._dead > _SWEEP_AT and self._dead > self.live:
+            self._spent.append(dict(self._by_priority))
             for priority, jobs in self._by_priority.items():
                 self._by_priority[priority] = deque(job for job in jobs if job._stage is _QUEUED)
             self._dead = 0
@@ -117,10 +123,11 @@ class Lane:
 class ReadyQueue:
     """All waiting jobs, in lanes: the plain one, which any slot serves, and others while there is something in them."""
 
-    __slots__ = ("others", "plain")
+    __slots__ = ("others", "plain", "spent")
 
     def __init__(self) -> None:
-        self.plain = Lane(None)
+        self.spent: list[Any] = []
+        self.plain = Lane(None, self.spent)
         self.others: dict[LaneKey, Lane] = {}
 
     def live(self) -> int:
@@ -133,7 +140,7 @@ class ReadyQueue:
             return self.plain
         lane = self.others.get(key)
         if lane is None:
-            lane = self.others[key] = Lane(key)
+            lane = self.others[key] = Lane(key, self.spent)
         return lane
 
     def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot) -> Job[Any] | None:

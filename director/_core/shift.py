@@ -5,9 +5,9 @@ At the end of each job the worker asks `dispatch` for the next one itself; the e
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from director._core.frames import strip
 from director._core.states import JobState
 from director._current import here
 from director._executors._base import LoadFailed
@@ -84,7 +84,7 @@ class Shift:
     def _run(self, job: Job[Any]) -> Post:
         """Run a job; returns its outcome for the outbox."""
         now = self._now  # when the job before it ended: waiting and running add up, and the clock is read once less
-        if now < job._submitted:
+        if now < job._submitted or job._options.timed:
             now = self._time()
         if (self._is_watched or job._options.timed) and not self._begin(job, now):
             return self._raised, (job, JobTimeout("queued"))
@@ -111,7 +111,7 @@ class Shift:
         options = job._options
         if options.deadline is not None and now >= job._submitted + options.deadline:
             return False
-        if options.timeout is not None:
+        if options.timed:
             job._started = now
             self._outbox.call(self._start_timer, job)
         if self._is_watched:
@@ -120,9 +120,9 @@ class Shift:
 
     def _owned(self, error: BaseException) -> BaseException:
         """The caller's own error, without the frames of this package."""
-        _strip(error)
+        strip(error)
         if isinstance(error, LoadFailed):
-            _strip(error.error)
+            strip(error.error)
             self._fail_waiting(error)
             return error.error
         if isinstance(error, StopIteration):
@@ -157,13 +157,3 @@ class Shift:
         job._progress = progress
         if self._chronicle.listening:
             self._chronicle.progressed(job, progress)
-
-
-def _strip(error: BaseException) -> None:
-    """Take our own frames off the head of a traceback, and empty them: they hold the job, which will hold the error."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("director._"):
-        with suppress(RuntimeError):  # the frame that is still running can't be emptied
-            traceback.tb_frame.clear()
-        traceback = traceback.tb_next
-    error.__traceback__ = traceback

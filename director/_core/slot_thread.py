@@ -9,11 +9,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Executor, Future
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+Calls: TypeAlias = "deque[tuple[Future[Any], Callable[[], Any]] | None]"
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -27,8 +28,8 @@ class SlotThread(Executor):
 
     def __init__(self, name: str) -> None:
         self._bell = threading.Semaphore(0)
-        self._calls: deque[tuple[Future[Any], Callable[[], Any]] | None] = deque()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._calls: Calls = deque()
+        self._thread = threading.Thread(target=_run, args=(self._bell, self._calls), name=name, daemon=True)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call `fn` on the thread, after the calls submitted before."""
@@ -53,16 +54,21 @@ class SlotThread(Executor):
         if wait:
             self._thread.join()
 
-    def _run(self) -> None:
-        while True:
-            self._bell.acquire()
-            call = self._calls.popleft()
-            if call is None:
-                return
-            future, fn = call
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(fn())
-                except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who waits
-                    future.set_exception(error)
-            del call, future, fn
+    def __del__(self) -> None:
+        self.shutdown(wait=False)
+
+
+def _run(bell: threading.Semaphore, calls: Calls) -> None:
+    """The thread. It does not hold its executor, so that one which nobody holds any more can let it end."""
+    while True:
+        bell.acquire()
+        call = calls.popleft()
+        if call is None:
+            return
+        future, fn = call
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(fn())
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who waits
+                future.set_exception(error)
+        del call, future, fn

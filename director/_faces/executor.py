@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from asyncio import _get_running_loop
-from concurrent.futures import Executor, Future, InvalidStateError, wait
+from concurrent.futures import CancelledError, Executor, Future, InvalidStateError, wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from director._core.frames import strip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,6 +121,8 @@ class _Future(Future[Any]):
                 self.set_exception(error)
             elif job.cancelled() and super().cancel():
                 self.set_running_or_notify_cancel()
+            elif job.cancelled():  # the call runs on, but nobody is to wait for it
+                self.set_exception(CancelledError("the job was cancelled while it ran"))
 
 
 class _Call:
@@ -136,6 +140,7 @@ class _Call:
         try:
             result = call()
         except BaseException as error:
+            strip(error)
             with suppress(InvalidStateError):  # its time was up before
                 future.set_exception(error)
             raise
