@@ -91,8 +91,8 @@ class Dispatch:
             queue = self._queue
             key = job._options.lane
             lane = queue.plain if key is None else queue.lane(key)
-            if not patient and (lane.live >= self._max_queue or queue.others) and self._is_full(job):
-                raise QueueFull(int(self._max_queue), queue.live(), self._drain_seconds())
+            if not patient and (lane.live >= self._max_queue or queue.others):
+                self._check_room(job)
             lane.push(job)
             free = self._free
             if (free.parked and not self._calling) or (free.idle and not self._hiring):
@@ -275,18 +275,20 @@ class Dispatch:
         better = warm if lane.allowed is None else warm & lane.allowed
         return not any(self.slots[n].state is not _WORKING and self.slots[n].state is not _LEAVING for n in better)
 
-    def _is_full(self, job: Job[Any]) -> bool:
-        """Whether `job` would be one too many: what free slots are about to take does not count as waiting."""
+    def _check_room(self, job: Job[Any]) -> None:
+        """Refuse `job` if it would be one too many; what free slots are about to take does not count as waiting."""
         allowed = job._options.allowed
         free = sum(
             slot.state in (_IDLE, _PARKED) and (allowed is None or slot.number in allowed) for slot in self.slots
         )
-        return self._queue.live() - free - len(self._coming) >= self._max_queue
+        waiting = self._queue.live() - free - len(self._coming)
+        if waiting >= self._max_queue:
+            raise QueueFull(int(self._max_queue), waiting, self._drain_seconds(waiting))
 
-    def _drain_seconds(self) -> float | None:
-        """Seconds that the jobs now waiting need at the measured pace of the slots."""
+    def _drain_seconds(self, waiting: int) -> float | None:
+        """Seconds that so many jobs need at the measured pace of the slots."""
         rate = sum(slot.jobs / slot.busy_seconds for slot in self.slots if slot.busy_seconds)
-        return self._queue.live() / rate if rate else None
+        return waiting / rate if rate else None
 
 
 def _subtract(coming: dict[Slot, None], lane: Lane) -> int:

@@ -40,7 +40,7 @@ def _targets(places: list[Place], model: Model[Any], allowed: frozenset[int] | N
 
 
 def _only_on(numbers: frozenset[int], model: Model[Any]) -> Options:
-    return Options(model, _FIRST, None, None, numbers, f"load {model.name}")
+    return Options(model, _FIRST, None, None, numbers, f"loading {model.name}")
 
 
 def _nothing(_replica: Any) -> None:
