@@ -138,7 +138,6 @@ async def test_a_deadline_passed_while_the_loop_was_blocked_never_runs(gate: Gat
     assert gate.items == ["busy"]
 
 
-@pytest.mark.xfail(strict=True, reason="the alarm takes a job that was taken and is not called yet for one that runs")
 async def test_a_deadline_that_passes_between_being_taken_and_being_called(gate: Gate) -> None:
     clock = ThreadClock()
     async with Director("simulated:1", clock=clock) as director:

@@ -375,7 +375,7 @@ async def test_the_results_are_not_kept_while_the_consumer_works() -> None:
         async for thing in director.map(lambda *_: Thing(), range(5)):
             watched.append(weakref.ref(thing))
             del thing
-            assert watched[-1]() is None
+            await until(lambda: watched[-1]() is None)
 
 
 async def test_options_apply_to_every_item() -> None:
