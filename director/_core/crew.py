@@ -133,7 +133,8 @@ class Crew:
         self.ledger.cancel_waiting()
         self.ledger.stop()
         self.outbox.stop()
-        self.dispatch.dismiss()
+        for slot in self.dispatch.dismiss():
+            slot.ring()
         for slot in self.dispatch.slots:
             slot.thread.shutdown(wait=False)
         for thread in self._threads:
