@@ -381,6 +381,24 @@ async def test_two_models_on_two_devices_do_not_thrash() -> None:
     assert homes[0] != homes[1]
 
 
+async def test_a_device_that_comes_free_leaves_the_job_to_the_one_where_it_is_resident(gate: Gate) -> None:
+    # The worker there has to be hired by the loop, which is busy; a worker elsewhere is at hand and must not load it.
+    begun, loader, recorder = threading.Event(), Loader(), Recorder()
+    model = Model(loader)
+    async with Director("simulated:2", hooks=[recorder]) as director:
+        home = (await director.run(same, model=model)).device.index
+        await recorder.seen(WorkerReaped)
+        director.submit(gate, devices=[1 - home])
+        await gate.begun()
+        job = director.submit(where, model=model)
+        other = director.submit(lambda _: begun.set(), devices=[1 - home])
+        gate.open()
+        assert begun.wait(5)  # it has passed over the first and taken the second
+        assert await job == home
+        await other
+    assert loader.loads == [home]
+
+
 async def test_load_ahead_of_need_on_every_device_and_once() -> None:
     loader = Loader()
     model = Model(loader)
