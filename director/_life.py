@@ -256,7 +256,7 @@ class Life:
         if self._state is DirectorState.OPEN:
             self._state = DirectorState.FAILED
         if task.cancelled():  # with everything else on its loop, as asyncio.run() does at its end
-            crew.ledger.cancel_waiting()
+            crew.retire()
             return
         error = task.exception()
         assert error is not None

@@ -85,10 +85,16 @@ def slot_counts(slots: int | Mapping[Device | int | str, int], devices: tuple[De
 
     Raises:
         PlacementError: The mapping names a device that isn't there.
+        ValueError: It names one twice.
     """
     if isinstance(slots, int):
         return [slots] * len(devices)
-    counts = {find_device(devices, key): count for key, count in slots.items()}
+    counts: dict[Device, int] = {}
+    for key, count in slots.items():
+        device = find_device(devices, key)
+        if device in counts:
+            raise ValueError(f"slots names {device.label} twice: {slots!r}")
+        counts[device] = count
     return [counts.get(device, 1) for device in devices]
 
 

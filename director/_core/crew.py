@@ -23,6 +23,8 @@ from director._models import Residency
 from director.errors import JobError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from director._core.clock import Clock
     from director._core.slot import Slot
     from director._device import Device
@@ -68,6 +70,7 @@ class Crew:
         self._clock = clock
         self._arrived = asyncio.Event()
         self._resting: list[asyncio.Future[bool]] = []
+        self._closing: dict[Slot, Future[None]] = {}  # threads that were told to end, and their last call
         self._workers: set[asyncio.Task[None]] = set()
         self._threads: set[asyncio.Future[None]] = set()  # of workers; these end when the thread has left its shift
         for slot in self.dispatch.slots:
@@ -84,6 +87,9 @@ class Crew:
                     await self._hire(slot)
                 if len(hired) == _HIRED_AT_ONCE:
                     await asyncio.sleep(0)
+            ring = self.dispatch.call_parked()
+            if ring is not None:
+                ring()
 
     async def rest(self, timeout: float | None = None, clock: Clock | None = None) -> bool:
         """Wait until every job is over and every worker reaped; False if that takes longer than `timeout` seconds.
@@ -114,29 +120,29 @@ class Crew:
         self.ledger.cancel_waiting()
         if not await self.rest(_GRACE, MonotonicClock()):  # a thread ends in real time, whatever a test's clock says
             self._abandon_running()
-        idle = [slot for slot in self.dispatch.slots if slot.state is SlotState.IDLE and slot.thread.started]
-        closing = {self.loop.run_in_executor(slot.thread, slot.seat.close): slot for slot in idle}
-        closed, stuck = await asyncio.wait(closing, timeout=_UNLOADING) if closing else (set(), set())
-        for future in stuck:
-            logger.warning("unloading takes more than %g s: %r is left behind", _UNLOADING, closing[future])
-        left = {closing[future] for future in closed}
-        for slot in self.dispatch.slots:
-            slot.thread.shutdown(wait=slot in left)
+        self.retire()
+        await self._join()
         self.outbox.stop()
         self.ledger.stop()
         for waiter in self._resting:
             _answer(waiter, False)
 
-    def abandon(self) -> None:
-        """The loop is going away under us: cancel what waits, and let threads end when they can, telling nobody."""
+    def retire(self) -> None:
+        """Nobody will be hired any more: cancel what waits, and let each thread unload its models and end by itself."""
         self.dispatch.shut()
         self.ledger.cancel_waiting()
-        self.ledger.stop()
-        self.outbox.stop()
         for slot in self.dispatch.dismiss():
             slot.ring()
         for slot in self.dispatch.slots:
-            slot.thread.shutdown(wait=False)
+            if slot.thread.started and slot not in self._closing:
+                self._closing[slot] = slot.thread.submit(slot.seat.close)
+                slot.thread.shutdown(wait=False)
+
+    def abandon(self) -> None:
+        """The loop is going away under us: as `retire`, and nobody is told anything any more."""
+        self.retire()
+        self.ledger.stop()
+        self.outbox.stop()
         for thread in self._threads:
             thread.cancel()
 
@@ -152,6 +158,21 @@ class Crew:
         """Jobs that have been started and are not over: in a slot, or with their outcome on its way."""
         jobs = {*self.dispatch.running(), *self.outbox.jobs()}
         return sum(job.state is JobState.RUNNING for job in jobs)
+
+    async def _join(self) -> None:
+        """Wait for the threads that no call holds; what takes too long is left behind, with a warning."""
+        idle = {
+            asyncio.wrap_future(closing): slot
+            for slot, closing in self._closing.items()
+            if slot.state is SlotState.IDLE
+        }
+        if not idle:
+            return
+        closed, stuck = await asyncio.wait(idle, timeout=_UNLOADING)
+        for future in stuck:
+            logger.warning("unloading takes more than %g s: %r is left behind", _UNLOADING, idle[future])
+        for future in closed:
+            idle[future].thread.join()
 
     def _call_director(self) -> None:
         self.outbox.on_loop(self._arrived.set)

@@ -148,6 +148,15 @@ class Dispatch:
                 self._hiring = True  # the coroutine goes on by itself
             return hired
 
+    def call_parked(self) -> Ring:
+        """Call a parked worker for what still waits when nobody more could be hired."""
+        with self._lock:
+            for lane in self._queue.in_order():
+                slot = self._pick(lane, only=_PARKED)
+                if slot is not None and not self._calling and self._suits(lane, slot):
+                    return self._send(slot)
+            return None
+
     def reaped(self, slot: Slot) -> Ring:
         """The worker's task is done and its thread has left: the slot is idle again."""
         with self._lock:
@@ -245,10 +254,13 @@ class Dispatch:
                 slot = self._pick(lane, only=_PARKED)  # the coroutine is on its way; a parked worker may be sooner
             # Not a slot that would find nothing better to do than to park again, and be called again.
             if slot is not None and not self._calling and self._suits(lane, slot):
-                self._calling = True
-                self._call(slot)
-                return slot.ring
+                return self._send(slot)
         return None
+
+    def _send(self, slot: Slot) -> Ring:
+        self._calling = True
+        self._call(slot)
+        return slot.ring
 
     def _call(self, slot: Slot) -> None:
         self._free.claim(slot)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from director._core.slot import Slot
     from director._device import Device
 
+_RUNNING = JobState.RUNNING
+
 
 class Shift:
     """The work of one slot; `work` is what the Director offloads to the slot's thread.
@@ -61,21 +63,19 @@ class Shift:
         here.running = self
         slot, take, run, outbox = self._slot, self._dispatch.take, self._run, self._outbox
         self._now = self._time()
-        outcome = None
+        has_posted = False
         while True:
             job, ring = take(slot)
-            # The outcome goes out after the next job has been taken: a caller who answers it with another job at once
+            # The loop hears of an outcome after the next job has been taken: a caller who answers it with another job
             # finds this slot working or parked, never in between, where he would wake a second one for nothing.
-            if outcome is not None:
-                outbox.posts.append(outcome)
-                if not outbox.ringing:
-                    outbox.ring()
-                outcome = None  # nothing of a job is kept alive while the worker waits
+            if has_posted and not outbox.ringing:
+                outbox.ring()
             if ring is not None:
                 ring()
             if job is not None:
-                outcome = run(job)
-                job = None
+                outbox.posts.append(run(job))
+                has_posted = True
+                job = None  # nothing of it is kept alive while the worker waits
             elif not slot.bell.acquire(timeout=self._dispatch.linger):
                 if self._dispatch.leave(slot):
                     return
@@ -88,6 +88,8 @@ class Shift:
             now = self._time()
         if (self._is_watched or job._options.timed) and not self._begin(job, now):
             return self._raised, (job, JobTimeout("queued"))
+        if job._stage is not _RUNNING:
+            return job  # cancelled since it was taken
         job._started = now
         try:
             job._cargo = self._call(job)
@@ -111,8 +113,8 @@ class Shift:
         options = job._options
         if options.deadline is not None and now >= job._submitted + options.deadline:
             return False
+        job._started = now  # before anybody is told
         if options.timed:
-            job._started = now
             self._outbox.call(self._start_timer, job)
         if self._is_watched:
             self._chronicle.started(job, self._slot, now)

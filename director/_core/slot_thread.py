@@ -52,7 +52,11 @@ class SlotThread(Executor):
         self._calls.append(None)
         self._bell.release()
         if wait:
-            self._thread.join()
+            self.join()
+
+    def join(self) -> None:
+        """Wait for the end of the thread, once it was told to end."""
+        self._thread.join()
 
     def __del__(self) -> None:
         self.shutdown(wait=False)

@@ -94,6 +94,8 @@ class _Future(Future[Any]):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._loop = loop
+        self._claiming = threading.Lock()
+        self._is_claimed = False
         self.job: Job[None] | None = None
 
     def cancel(self) -> bool:
@@ -113,6 +115,14 @@ class _Future(Future[Any]):
             _refuse_to_block(self._loop, "exception()")
         return super().exception(timeout)
 
+    def claim(self) -> bool:
+        """Whether the call is to be made; tells those who wait if it is not. Either happens once."""
+        with self._claiming:
+            if self._is_claimed:
+                return False
+            self._is_claimed = True
+        return self.set_running_or_notify_cancel()
+
     def follow(self, job: asyncio.Future[None]) -> None:
         """The job is over; if its call never came to settle the future, its end does."""
         error = None if job.cancelled() else job.exception()
@@ -120,7 +130,7 @@ class _Future(Future[Any]):
             if error is not None and not self.done():
                 self.set_exception(error)
             elif job.cancelled() and super().cancel():
-                self.set_running_or_notify_cancel()
+                self.claim()
             elif job.cancelled():  # the call runs on, but nobody is to wait for it
                 self.set_exception(CancelledError("the job was cancelled while it ran"))
 
@@ -135,7 +145,7 @@ class _Call:
 
     def __call__(self, _resource: Any) -> None:
         future, call = self._future, self._call
-        if not future.set_running_or_notify_cancel():
+        if not future.claim():
             raise asyncio.CancelledError
         try:
             result = call()
@@ -143,6 +153,7 @@ class _Call:
             strip(error)
             with suppress(InvalidStateError):  # its time was up before
                 future.set_exception(error)
+            del self, future, call  # the error's frames lead back to this one, and the future holds the error
             raise
         with suppress(InvalidStateError):
             future.set_result(result)
