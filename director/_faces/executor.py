@@ -108,7 +108,10 @@ class _Future(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         if not self.done():
             _refuse_to_block(self._loop, "result()")
-        return super().result(timeout)
+        try:
+            return super().result(timeout)
+        finally:
+            del self  # what is raised leads to this frame, and the future holds what is raised
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         if not self.done():

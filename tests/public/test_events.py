@@ -236,7 +236,6 @@ def slow_motion(_resource: Any) -> None:
     sys.setprofile(lambda *_: time.sleep(0.0005))
 
 
-@pytest.mark.xfail(strict=True, reason="the start is told a moment before the job itself knows of it")
 async def test_a_job_that_has_started_knows_where() -> None:
     def look(event: Event) -> None:
         if isinstance(event, JobStarted) and event.name == "it":

@@ -252,7 +252,6 @@ async def test_cancel_in_a_crowd_of_threads(director: Director) -> None:
     assert stats.cancelled >= sum(cancelled for _, cancelled in results)
 
 
-@pytest.mark.xfail(strict=True, reason="the end of the job notifies a second time: 'Future in unexpected state'")
 async def test_cancel_in_the_moment_when_a_worker_takes_the_call(
     director: Director, gate: Gate, loop_errors: list[dict[str, Any]]
 ) -> None:

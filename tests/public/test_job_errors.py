@@ -235,9 +235,6 @@ async def test_an_exception_is_freed_as_soon_as_the_caller_lets_it_go(way: Calla
 
 
 @pytest.mark.usefixtures("no_gc", "impatient")
-@pytest.mark.xfail(
-    strict=True, reason="a waiter that is quick raises the error before our frames are off its traceback"
-)
 async def test_an_exception_of_the_executor_face_is_freed_however_soon_it_is_looked_at() -> None:
     def look(future: Future[Any]) -> None:
         try:

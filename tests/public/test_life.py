@@ -434,7 +434,6 @@ def test_a_forgotten_close_warns(python: Callable[[str], str]) -> None:
     assert "the loop is gone" in printed
 
 
-@pytest.mark.xfail(strict=True, reason="parked workers are marked as called and never rung, so they wait for ever")
 def test_the_threads_of_a_forgotten_director_end_with_its_loop(python: Callable[[str], str]) -> None:
     source = """
 import time
