@@ -20,11 +20,14 @@ HOUSE = Path(director.__file__).parent
 
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
-    "words": "errors events _devices _devices.gpu _devices.cuda_probe _executors _core _core.states _core.clock _core.doorbell _core.frames",
+    "words": """
+        errors events _devices _devices.gpu _devices.cuda_probe
+        _executors _core _core.states _core.clock _core.doorbell _core.frames
+    """,
     "identity": "_device",
     "things": """
-        _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base _core.job _core.queue _core.slot
-        _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
+        _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base
+        _core.job _core.queue _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
     """,
     "decisions": "_resolve _devices.survey _executors._cuda_thread _executors._replicas _core.dispatch _core.ledger",
     "work": "_devices.discovery _executors._thread _core.shift",

@@ -100,6 +100,15 @@ class Ledger:
 
     def deliver(self) -> None:
         """End the jobs whose outcomes have arrived, and make the calls that came with them."""
+        try:
+            self._deliver()
+        except BaseException:
+            self._outbox.ring()  # for those that have arrived and were not looked at
+            raise
+        if self.watch is not None:
+            self.watch()
+
+    def _deliver(self) -> None:
         for post in self._outbox.empty():
             if isinstance(post, tuple):
                 fn, args = post
@@ -116,8 +125,6 @@ class Ledger:
             _set_result(post, value)
             if self._is_watched:
                 self._chronicle.succeeded(post)
-        if self.watch is not None:
-            self.watch()
 
     def cancel(self, job: Job[Any], msg: Any) -> bool:
         """Cancel a job that is not over; see `Job.cancel`."""

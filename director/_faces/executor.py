@@ -154,9 +154,11 @@ class _Call:
             result = call()
         except BaseException as error:
             strip(error)
+            own = error.__traceback__
             with suppress(InvalidStateError):  # its time was up before
                 future.set_exception(error)
-            del self, future, call  # the error's frames lead back to this one, and the future holds the error
+            error.__traceback__ = own  # callbacks that looked at it have left their frames
+            del self, future, call, own  # the error's frames lead back to this one, and the future holds the error
             raise
         with suppress(InvalidStateError):
             future.set_result(result)
