@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from core.stage import PATIENCE, Stage, Watch
+from core.stage import PATIENCE, Stage
 
 from director import Director, Model, check_cancelled
 from director._core.states import DirectorState, JobState, SlotState
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from core.stage import Gate
+
+    from director._core.slot_thread import SlotThread
 
     Make = Callable[..., Awaitable[Stage]]
 
@@ -434,7 +436,6 @@ async def test_a_cancelled_close_closes_at_once(busy: Busy) -> None:
     await stage.until(lambda: stage.is_whole)
 
 
-@pytest.mark.xfail(strict=True, reason="a scope of anyio shields from scopes of anyio, not from Task.cancel()")
 @pytest.mark.parametrize("first", ["cancelled", "timed out"])
 async def test_a_close_that_is_cancelled_in_its_grace_is_not_half_a_close(
     busy: Busy, monkeypatch: pytest.MonkeyPatch, first: str
@@ -460,7 +461,6 @@ async def test_a_close_that_is_cancelled_in_its_grace_is_not_half_a_close(
         assert not slot.thread._thread.is_alive()
 
 
-@pytest.mark.xfail(strict=True, reason="only the close that stops the Director wakes who waits for rest")
 @pytest.mark.parametrize("other", ["drain", "close"])
 async def test_a_close_in_haste_answers_all_who_wait_for_rest(busy: Busy, other: str) -> None:
     """A supervisor closes in haste what somebody else waits for patiently."""
@@ -548,27 +548,20 @@ async def test_the_task_of_a_worker_is_cancelled(busy: Busy) -> None:
     assert await stage.director.run(lambda device: "goes on") == "goes on"
 
 
-@pytest.mark.xfail(strict=True, reason="an abandoned crew drops the outcome of what runs, and its caller hangs")
-async def test_the_task_of_the_director_is_cancelled(watch: Watch) -> None:
+async def test_the_task_of_the_director_is_cancelled(busy: Busy) -> None:
     """Then nobody hires any more: whoever waits must not wait for ever."""
-    stage = await Stage(watch).open()
-    gate, waiting = stage.gate(), stage.gate()
-    runs = asyncio.create_task(stage.director.run(gate))
-    waits = asyncio.create_task(stage.director.run(waiting))
-    await stage.quiet()
+    stage, gate, runs, waits = busy
     task, _ = tasks_of(stage.director)
     task.cancel()
-    with pytest.warns(ResourceWarning, match="was never closed"):
-        await stage.until(waits.done)
+    await stage.quiet()
+    assert waits.cancelled()
+    assert not stage.director.healthy
     with pytest.raises(DirectorClosed):
         stage.submit()
     gate.open("result")
-    stage.wait(lambda: not gate.is_inside)
-    done, pending = await asyncio.wait([runs, waits], timeout=0.5)
-    for task in pending:
-        task.cancel()
-    assert waits.cancelled()
-    assert runs in done, "the caller of the job that ran hangs"
+    assert await runs == "result"
+    await stage.director.close()
+    assert stage.director.state is DirectorState.CLOSED
 
 
 async def test_all_tasks_are_cancelled_together(busy: Busy) -> None:
@@ -599,23 +592,26 @@ async def test_all_tasks_are_cancelled_together(busy: Busy) -> None:
 @pytest.mark.parametrize("is_running", [True, False])
 def test_asyncio_run_ends_with_callers_left(is_running: bool) -> None:
     """It cancels what is left when its loop does not run any more."""
-    go = threading.Event()
-    begun = threading.Event()
-    tasks: list[asyncio.Task[Any]] = []
+    go, begun = threading.Event(), threading.Event()
+    director = Director("cpu")
 
     def work(device: Any) -> None:
         begun.set()
         go.wait(PATIENCE)
 
-    async def main() -> None:
-        director = Director("cpu")
+    async def main() -> tuple[asyncio.Task[Any], SlotThread]:
         await director.start()
-        tasks.append(asyncio.create_task(director.run(work)))
+        task = asyncio.create_task(director.run(work))
         await asyncio.sleep(0)
         if is_running:
             await asyncio.to_thread(begun.wait)
+        assert director._crew is not None
+        return task, director._crew.dispatch.slots[0].thread
 
-    with pytest.warns(ResourceWarning, match="was never closed"):
-        asyncio.run(main())
-    assert tasks[0].cancelled()
+    task, thread = asyncio.run(main())
+    assert task.cancelled()
+    assert director.stats().cancelled == 1
     go.set()
+    asyncio.run(director.close())
+    assert director.state is DirectorState.CLOSED
+    thread.shutdown()
