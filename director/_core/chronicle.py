@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -128,5 +129,5 @@ class Chronicle:
         for hook in self._hooks:
             try:
                 hook(event)
-            except Exception:
+            except (Exception, asyncio.CancelledError):
                 logger.exception("the hook %r raised at %r", hook, event)

@@ -83,9 +83,16 @@ class Crew:
             await self._arrived.wait()
             self._arrived.clear()
             while hired := self.dispatch.hire(_HIRED_AT_ONCE):
-                for slot in hired:
-                    await self._hire(slot)
-                if len(hired) == _HIRED_AT_ONCE:
+                many = len(hired) == _HIRED_AT_ONCE
+                while hired:
+                    try:
+                        await self._hire(hired[0])
+                    except BaseException:
+                        for slot in hired:
+                            self.dispatch.reaped(slot)
+                        raise
+                    hired.pop(0)
+                if many:
                     await asyncio.sleep(0)
             ring = self.dispatch.call_parked()
             if ring is not None:
@@ -122,7 +129,7 @@ class Crew:
             self._abandon_running()
         self.retire()
         await self._join()
-        self.outbox.stop()
+        self.outbox.stop(nobody_rings=all(slot.state is SlotState.IDLE for slot in self.dispatch.slots))
         self.ledger.stop()
         for waiter in self._resting:
             _answer(waiter, False)
@@ -142,7 +149,7 @@ class Crew:
         """The loop is going away under us: as `retire`, and nobody is told anything any more."""
         self.retire()
         self.ledger.stop()
-        self.outbox.stop()
+        self.outbox.stop(nobody_rings=False)
         for thread in self._threads:
             thread.cancel()
 
@@ -157,7 +164,7 @@ class Crew:
     def running(self) -> int:
         """Jobs that have been started and are not over: in a slot, or with their outcome on its way."""
         jobs = {*self.dispatch.running(), *self.outbox.jobs()}
-        return sum(job.state is JobState.RUNNING for job in jobs)
+        return sum(not job.done() for job in jobs)
 
     async def _join(self) -> None:
         """Wait for the threads that no call holds; what takes too long is left behind, with a warning."""
@@ -180,7 +187,11 @@ class Crew:
     async def _hire(self, slot: Slot) -> None:
         await slot.place.permits.acquire()  # never waits: an idle slot and a free permit are the same thing
         shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger.start_timer, self.ledger.raised)
-        thread = self.loop.run_in_executor(slot.thread, shift.work)
+        try:
+            thread = self.loop.run_in_executor(slot.thread, shift.work)
+        except BaseException:  # no thread could be started
+            slot.place.permits.release()
+            raise
         self._threads.add(thread)
         worker = self.loop.create_task(self._work(thread), name=f"director:{slot.device.label}")
         self._workers.add(worker)
@@ -205,15 +216,15 @@ class Crew:
         self._threads.discard(thread)
         if thread.cancelled():
             return  # abandoned with its loop
+        error = thread.exception()
+        if error is not None:  # a bug of ours, not of a job: say so to everybody who waits
+            logger.critical("a worker on %s failed", slot.device.label, exc_info=error)
+            self.fail(error)
         slot.place.permits.release()
         ring = self.dispatch.reaped(slot)
         if ring is not None:
             ring()
         self.chronicle.reaped(slot)
-        error = thread.exception()
-        if error is not None:  # a bug of ours, not of a job: say so to everybody who waits
-            logger.critical("a worker on %s failed", slot.device.label, exc_info=error)
-            self.fail(error)
         self._look_at_rest()
 
     def _look_at_rest(self) -> None:

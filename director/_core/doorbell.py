@@ -43,10 +43,18 @@ class Doorbell:
                 raise
             # The loop was closed under the Director: nobody is left who could wait for this.
 
-    def stop(self) -> None:
-        """On the loop: answer no more. Rings of threads that are left behind go nowhere."""
-        if self._fd >= 0 and not self._loop.is_closed():
+    def stop(self, nobody_rings: bool) -> None:
+        """On the loop: answer no more. Rings of threads that are left behind go nowhere.
+
+        Args:
+            nobody_rings: No such thread is left, so that the descriptor can be closed at once.
+        """
+        if self._fd < 0:
+            return
+        if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
+        if nobody_rings:
+            self._drop()
 
     def _read(self) -> None:
         os.eventfd_read(self._fd)
@@ -57,7 +65,7 @@ class Doorbell:
         self._fd = -1
 
     def __del__(self) -> None:
-        # Not in `stop`: a thread that is left behind would write to a number that is somebody else's file by then.
+        # Not always in `stop`: a thread that is left behind would write to a number that is another file's by then.
         if self._fd >= 0:
             self._drop()
 

@@ -6,6 +6,7 @@ there. (A ring for each job writes to the loop's self-pipe each time, which give
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import _get_running_loop
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from director._core.doorbell import Doorbell
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterator
 
     from director._core.job import Job
@@ -57,10 +57,10 @@ class Outbox:
         self.ringing = True  # two threads may both ring: harmless, the second delivery finds nothing
         self._doorbell.ring()
 
-    def stop(self) -> None:
-        """Deliver what is there, and then no more."""
+    def stop(self, nobody_rings: bool) -> None:
+        """Deliver what is there, and then no more; `nobody_rings`: no thread is left that could post."""
         self.deliver()
-        self._doorbell.stop()
+        self._doorbell.stop(nobody_rings)
 
     def empty(self) -> Iterator[Post]:
         """Take out what is there now; what arrives meanwhile comes with the next ring."""
@@ -73,5 +73,6 @@ class Outbox:
         return bool(self.posts)
 
     def jobs(self) -> list[Job[Any]]:
-        """Jobs whose value is on its way."""
-        return [post for post in self.posts.copy() if not isinstance(post, tuple)]
+        """Jobs whose outcome is on its way."""
+        firsts = (post[1][0] if isinstance(post, tuple) and post[1] else post for post in self.posts.copy())
+        return [first for first in firsts if isinstance(first, asyncio.Future)]
