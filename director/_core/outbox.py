@@ -75,4 +75,4 @@ class Outbox:
     def jobs(self) -> list[Job[Any]]:
         """Jobs whose outcome is on its way."""
         firsts = (post[1][0] if isinstance(post, tuple) and post[1] else post for post in self.posts.copy())
-        return [first for first in firsts if isinstance(first, asyncio.Future)]
+        return [first for first in firsts if isinstance(first, asyncio.Future)]  # type: ignore[misc]  # only jobs are
