@@ -346,13 +346,7 @@ def test_a_withdrawn_job_is_let_go() -> None:
     assert desk.take(desk.slots[0]) is first
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "served",
-        pytest.param("swept", marks=pytest.mark.xfail(strict=True, reason="a sweep drops tombstones under the lock")),
-    ],
-)
+@pytest.mark.parametrize("how", ["served", "swept", "their lane is dropped", "their priority is forgotten"])
 def test_user_code_never_runs_under_the_lock(how: str) -> None:
     """What a function holds may have a `__del__`, a Job that nobody asked has one: either may call the Director."""
     desk = Desk([1])
@@ -364,14 +358,29 @@ def test_user_code_never_runs_under_the_lock(how: str) -> None:
 
         def use(self, device: Any) -> None: ...
 
-    for _ in range(100):
-        job = desk.admit(fn=Resource().use)
-        if how == "swept" or len(locked) == 0:
+    def bury(count: int, options: Options = Options()) -> None:  # noqa: B008 - frozen
+        for job in [desk.admit(options, fn=Resource().use) for _ in range(count)]:
             desk.dispatch.withdraw(job, CANCELLED)
-        del job
+
+    if how == "served":
+        desk.admit()
+        bury(30)
+        desk.admit()
+    elif how == "swept":
+        bury(200)
+        desk.admit()
+    elif how == "their lane is dropped":
+        bury(30, Options(allowed=frozenset({0})))
+        desk.admit()
+    else:
+        bury(30)
+        desk.admit(Options(priority=1))
     desk.hire()
-    desk.take(desk.slots[0])
-    assert locked
+    while desk.take(desk.slots[0]) is not None:
+        pass
+    gc.collect()
+    desk.admit()
+    assert len(locked) >= 30
     assert not any(locked)
 
 

@@ -51,12 +51,9 @@ async def test_a_failing_director_fails_all_open_jobs(make_stage: Make, monkeypa
         assert await stage.director.run(lambda device: "again") == "again"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a slot that was hired when the Director failed stays so, and close waits for it"
-)
-async def test_no_thread_can_be_started(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system is out of threads."""
-    stage = await Stage(watch, "cpu:2").open()
+    stage = await Stage(Watch().install(monkeypatch), "cpu:2").open()
     with monkeypatch.context() as patch:
         patch.setattr(SlotThread, "submit", lambda *args: throw(RuntimeError("can't start new thread")))
         job = stage.director.submit(lambda device: 1)
@@ -84,11 +81,6 @@ class BrokenClock(TestClock):
         return super().time()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="its slot has dropped the job by then",
-)
 async def test_a_worker_that_fails_tells_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody hangs: neither who waits nor whose job the worker had."""
     clock = BrokenClock()

@@ -131,7 +131,6 @@ async def test_what_a_loader_raises_reaches_all_who_wait(make_stage: Make, error
     assert stage.director.stats().failed == 3
 
 
-@pytest.mark.xfail(strict=True, reason="`strip` fails on it, the worker dies and takes the job along: a hang")
 async def test_a_function_from_a_namespace_without_a_name(make_stage: Make) -> None:
     """`exec` and templates make such functions; its frame has no `__name__`."""
     stage = await make_stage()

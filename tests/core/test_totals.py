@@ -27,10 +27,7 @@ def total(director: Director) -> int:
     "outcome",
     [
         "result",
-        pytest.param(
-            ValueError("its own"),
-            marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason="an error travels as a call"),
-        ),
+        ValueError("its own"),
     ],
     ids=repr,
 )
@@ -46,7 +43,6 @@ async def test_a_job_whose_outcome_is_on_its_way_is_counted(make_stage: Make, ou
     assert counted == total(stage.director) == 2
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="withdrawn and not delivered: in no count")
 async def test_jobs_that_a_failed_load_takes_along_are_counted(make_stage: Make) -> None:
     stage = await make_stage()
     loading = stage.gate()
