@@ -220,15 +220,15 @@ class Life:
 
     async def _wind_up(self) -> None:
         """Close for good, however often the caller is cancelled: half a close would leave threads behind."""
-        if self._closing is None:
-            self._closing = self._loop.create_task(self._close_crew(), name="director:close")
         cancelled = False
         with anyio.CancelScope(shield=True):  # holds off scopes of anyio; Task.cancel() comes through all the same
-            while not self._closing.done():
+            while self._crew is not None:
+                if self._closing is None or self._closing.done():  # done: it was cancelled before it could begin
+                    self._closing = self._loop.create_task(self._close_crew(), name="director:close")
                 try:
                     await asyncio.shield(self._closing)
                 except asyncio.CancelledError:
-                    cancelled = True
+                    cancelled = cancelled or not self._closing.cancelled()
         if cancelled:
             raise asyncio.CancelledError
 

@@ -23,6 +23,7 @@ from director._models import Residency
 from director.errors import JobError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from concurrent.futures import Future
 
     from director._core.clock import Clock
@@ -83,16 +84,8 @@ class Crew:
             await self._arrived.wait()
             self._arrived.clear()
             while hired := self.dispatch.hire(_HIRED_AT_ONCE):
-                many = len(hired) == _HIRED_AT_ONCE
-                while hired:
-                    try:
-                        await self._hire(hired[0])
-                    except BaseException:
-                        for slot in hired:
-                            self.dispatch.reaped(slot)
-                        raise
-                    hired.pop(0)
-                if many:
+                await self._hire_all(iter(hired))
+                if len(hired) == _HIRED_AT_ONCE:
                     await asyncio.sleep(0)
             ring = self.dispatch.call_parked()
             if ring is not None:
@@ -146,8 +139,10 @@ class Crew:
                 slot.thread.shutdown(wait=False)
 
     def abandon(self) -> None:
-        """The loop is going away under us: as `retire`, and nobody is told anything any more."""
+        """The loop is going away under us: as `retire`, and what runs is over for its callers, if there are any."""
         self.retire()
+        for job in self.dispatch.running():
+            self.ledger.cancel(job, "the Director closed")
         self.ledger.stop()
         self.outbox.stop(nobody_rings=False)
         for thread in self._threads:
@@ -184,6 +179,15 @@ class Crew:
     def _call_director(self) -> None:
         self.outbox.on_loop(self._arrived.set)
 
+    async def _hire_all(self, slots: Iterator[Slot]) -> None:
+        try:
+            for slot in slots:
+                await self._hire(slot)
+        except BaseException:
+            for slot in slots:  # those that are left
+                self.dispatch.reaped(slot)
+            raise
+
     async def _hire(self, slot: Slot) -> None:
         await slot.place.permits.acquire()  # never waits: an idle slot and a free permit are the same thing
         shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger.start_timer, self.ledger.raised)
@@ -191,6 +195,7 @@ class Crew:
             thread = self.loop.run_in_executor(slot.thread, shift.work)
         except BaseException:  # no thread could be started
             slot.place.permits.release()
+            self.dispatch.reaped(slot)
             raise
         self._threads.add(thread)
         worker = self.loop.create_task(self._work(thread), name=f"director:{slot.device.label}")
