@@ -238,7 +238,6 @@ async def test_all_tasks_are_cancelled_together(busy: Busy) -> None:
     gate.open()
 
 
-@pytest.mark.xfail(strict=True, reason="a task that has not begun is not entered; nobody closes any more")
 async def test_the_closing_task_is_cancelled_before_it_begins(busy: Busy) -> None:
     """By somebody who cancels all tasks in the very turn of the loop in which the close was asked for."""
     stage, _, runs, waits = busy
