@@ -194,6 +194,7 @@ def test_lanes_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     from director.cli._demo.lanes import Lanes
 
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys, "stderr", Terminal())
     trace = [Call(0, 0.0, 5.0), Call(1, 1.0, 2.0), Call(2, 7.0, 1.0)]
