@@ -110,6 +110,15 @@ async def test_a_close_that_is_cancelled_in_its_grace_is_not_half_a_close(
         assert not slot.thread._thread.is_alive()
 
 
+async def test_a_close_hears_of_what_is_on_its_way(make_stage: Make) -> None:
+    """Nothing is left to do but a call that is still on its way to the loop."""
+    stage = await make_stage()
+    future: Any = stage.director.as_executor().submit(int)
+    future.job.cancel()
+    await asyncio.wait_for(stage.director.close(), PATIENCE)
+    assert future.cancelled()
+
+
 @pytest.mark.parametrize("other", ["drain", "close"])
 async def test_a_close_in_haste_answers_all_who_wait_for_rest(busy: Busy, other: str) -> None:
     """A supervisor closes in haste what somebody else waits for patiently."""

@@ -81,14 +81,17 @@ class BrokenClock(TestClock):
         return super().time()
 
 
-async def test_a_worker_that_fails_tells_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("when", ["before it looks for work", "after a job"])
+async def test_a_worker_that_fails_tells_all_who_wait(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """Nobody hangs: neither who waits nor whose job the worker had."""
     clock = BrokenClock()
     stage = await Stage(Watch().install(monkeypatch), clock=clock).open()
+    clock.is_broken = when == "before it looks for work"
     (gate, job), (_, waiting) = stage.submit(), stage.submit()
-    await stage.until(lambda: gate.is_blocking)
-    clock.is_broken = True
-    gate.open()
+    if when == "after a job":
+        await stage.until(lambda: gate.is_blocking)
+        clock.is_broken = True
+        gate.open()
     await stage.quiet()
     ends = [future.done() and future.exception() for future in (job, waiting)]
     job.cancel()
