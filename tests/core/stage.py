@@ -94,12 +94,13 @@ class Gate:
         self.is_inside = False
         self.calls = 0
         self.device: Any = None
+        self.thread: threading.Thread | None = None
         self.args: tuple[Any, ...] = ()
 
     def __call__(self, resource: Any, *args: Any) -> Any:
         with self._changed:
             self.calls += 1
-            self.device, self.args = current_device(), args
+            self.device, self.args, self.thread = current_device(), args, threading.current_thread()
             self.is_inside = True
             self._crowd.enter(self)
             self._changed.notify_all()

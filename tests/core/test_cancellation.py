@@ -14,7 +14,7 @@ import anyio
 import pytest
 from core.stage import PATIENCE, Stage
 
-from director import Model, check_cancelled
+from director import Job, Model, check_cancelled
 from director._core.states import JobState, SlotState
 from director.testing import TestClock
 
@@ -367,3 +367,31 @@ async def test_cancelled_while_its_model_loads(make_stage: Make) -> None:
     loading.open()
     assert await following == "replica"
     assert len(loads) == 1
+
+
+@pytest.mark.parametrize("outcome", ["loaded", ValueError("not loaded")], ids=repr)
+async def test_cancelled_while_another_slot_loads_its_model(make_stage: Make, outcome: Any) -> None:
+    """Two slots of a device share one load; who waits for it may leave, and the others get what becomes of it."""
+    stage = await make_stage(slots=3)
+    loading = stage.gate()
+    model = Model(loading)
+    jobs = [stage.director.submit(lambda replica: replica, model=model) for _ in range(3)]
+    await stage.until(lambda: all(slot.job is not None for slot in stage.slots))
+    await stage.until(lambda: loading.is_blocking)
+    loader = next(job for job in jobs if not loading_elsewhere(stage, job, loading))
+    one, other = (job for job in jobs if job is not loader)
+    one.cancel()
+    loading.open(outcome)
+    await asyncio.wait(jobs)
+    await stage.quiet()
+    assert one.cancelled()
+    for job in (loader, other):
+        assert (job.exception() or job.result()) is outcome
+    assert loading.calls == 1
+    assert stage.director.stats().cancelled == 1
+
+
+def loading_elsewhere(stage: Stage, job: Job[Any], loading: Gate) -> bool:
+    """The job waits for the load that another one has begun."""
+    slot = next(slot for slot in stage.slots if slot.job is job)
+    return slot.thread._thread is not loading.thread
