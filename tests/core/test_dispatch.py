@@ -313,6 +313,35 @@ def test_a_burst_is_served_by_a_chain_of_calls(desk: Desk) -> None:
     assert {slot.job for slot in desk.slots} == set(jobs)
 
 
+def test_no_more_are_hired_than_there_are_jobs() -> None:
+    desk = Desk([4])
+    jobs = [desk.admit() for _ in range(2)]
+    assert len(desk.hire(1)) == 1
+    assert len(desk.hire(16)) == 1
+    assert desk.hire(16) == []
+    desk.settle()
+    assert {slot.job for slot in desk.slots if slot.job} == set(jobs)
+
+
+def test_a_job_that_is_withdrawn_does_not_take_the_wake_up_of_another_along() -> None:
+    """The Director was called for the first; when it looks only the other waits, and only a parked worker may run it."""
+    desk = Desk([1, 1, 1])
+    first, second, third = (Options(allowed=frozenset({number})) for number in range(3))
+    for options in (second, third):
+        desk.admit(options)
+    desk.settle()
+    for slot in desk.slots[1:]:
+        desk.take(slot)
+    desk.admit(third)
+    assert desk.slots[2].state is CALLED
+    job = desk.admit(second)  # one is on its way; that one will call the next
+    gone = desk.admit(Options(allowed=first.allowed, priority=1))
+    desk.take(desk.slots[2])
+    desk.dispatch.withdraw(gone, CANCELLED)
+    desk.settle()
+    assert desk.slots[1].job is job
+
+
 def test_a_worker_that_does_not_suit_is_not_called_again(desk: Desk) -> None:
     """Else it spins on its core, with the GIL, for as long as the event loop is busy."""
     warm, cold = desk.slots
