@@ -324,7 +324,7 @@ def test_no_more_are_hired_than_there_are_jobs() -> None:
 
 
 def test_a_job_that_is_withdrawn_does_not_take_the_wake_up_of_another_along() -> None:
-    """The Director was called for the first; when it looks only the other waits, and only a parked worker may run it."""
+    """The Director was called for the first; when it looks, only the other waits, for a worker that is parked."""
     desk = Desk([1, 1, 1])
     first, second, third = (Options(allowed=frozenset({number})) for number in range(3))
     for options in (second, third):
