@@ -194,9 +194,18 @@ class Machine(RuleBasedStateMachine):
         assert slot.job is job
         assert job.state is JobState.RUNNING
         self.waiting.remove(job)
-        if (model := job._options.model) is not None:  # it is loaded by its first job there
-            numbers = frozenset(other.number for other in slot.place.slots)
-            self.desk.warm[model] = self.desk.warm.get(model, frozenset()) | numbers
+
+    @precondition(lambda self: any(slot.job and slot.job._options.model for slot in self.slots))
+    @rule(index=st.integers(0, 8))
+    def model_is_loaded(self, index: int) -> None:
+        """By one of the jobs that run, for all slots of its place; nobody asks the dispatch."""
+        loading = [slot for slot in self.slots if slot.job and slot.job._options.model]
+        slot = loading[index % len(loading)]
+        assert slot.job is not None
+        model = slot.job._options.model
+        assert model is not None
+        numbers = frozenset(other.number for other in slot.place.slots)
+        self.desk.warm[model] = self.desk.warm.get(model, frozenset()) | numbers
 
     @precondition(lambda self: any(slot.state is CALLED for slot in self.slots))
     @rule(index=st.integers(0, 100))
