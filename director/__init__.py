@@ -11,10 +11,12 @@ from director._faces.executor import DirectorExecutor
 from director._faces.function import Function
 from director._faces.lease import Lease
 from director._models import Model
-from director._options import JobOptions
-from director._stats import DeviceStats, Stats
+from director._options import BatchOptions, JobOptions
+from director._stats import DeviceStats, FunctionStats, Stats
 from director.errors import (
     AdmissionError,
+    BatchMismatch,
+    DeadlineUnreachable,
     DeviceError,
     DeviceLost,
     DirectorClosed,
@@ -32,6 +34,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdmissionError",
+    "BatchMismatch",
+    "BatchOptions",
+    "DeadlineUnreachable",
     "Device",
     "DeviceError",
     "DeviceLost",
@@ -44,6 +49,7 @@ __all__ = [
     "DiscoveryError",
     "Executor",
     "Function",
+    "FunctionStats",
     "Job",
     "JobError",
     "JobOptions",

@@ -10,6 +10,8 @@ from director._core.states import JobState
 from director.errors import JobTimeout
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from director._core.job import Job
     from director._device import Device
 
@@ -18,7 +20,10 @@ class Running(Protocol):
     """The shift that runs on this thread."""
 
     def job(self) -> Job[Any] | None:
-        """The job it runs now."""
+        """The job it runs now; of a batch the first."""
+
+    def jobs(self) -> list[Job[Any]]:
+        """All jobs that share the call that runs now."""
 
     def device(self) -> Device:
         """Where it runs."""
@@ -26,7 +31,7 @@ class Running(Protocol):
     def time(self) -> float:
         """Seconds of the Director's clock."""
 
-    def report(self, job: Job[Any], progress: Any) -> None:
+    def report(self, progress: Any) -> None:
         """Tell the event loop how far the job is."""
 
 
@@ -49,7 +54,7 @@ def current_device() -> Device:
 
 
 def current_job() -> Job[Any]:
-    """The calling job. Read its facts; results and callbacks belong to the event loop.
+    """The calling job; in a batch its first. Read its facts; results and callbacks belong to the event loop.
 
     Raises:
         RuntimeError: Called outside of a job.
@@ -63,19 +68,21 @@ def current_job() -> Job[Any]:
 def check_cancelled() -> None:
     """Leave the job if nobody waits for it any more; call it between the steps of long work.
 
-    Outside of a job it does nothing, so that a function works without a Director too.
+    Outside of a job it does nothing, so that a function works without a Director too. In a batch it does nothing while
+    anybody still waits for an item of it.
 
     Raises:
         asyncio.CancelledError: The job was cancelled.
         JobTimeout: Its deadline or timeout has passed.
     """
-    if here.running is None or (job := here.running.job()) is None:
+    if here.running is None:
         return
-    if job._stage is JobState.CANCELLED:
+    jobs, now = here.running.jobs(), here.running.time
+    if not jobs or any(_is_wanted(job, now) for job in jobs):
+        return
+    if any(job._stage is JobState.CANCELLED for job in jobs):
         raise asyncio.CancelledError
-    due = job._due()
-    if job._stage is not JobState.RUNNING or (due is not None and here.running.time() >= due):
-        raise JobTimeout("running")
+    raise JobTimeout("running")
 
 
 def report(progress: Any) -> None:
@@ -86,5 +93,13 @@ def report(progress: Any) -> None:
     Args:
         progress: Any value; it travels as it is.
     """
-    if here.running is not None and (job := here.running.job()) is not None:
-        here.running.report(job, progress)
+    if here.running is not None:
+        here.running.report(progress)
+
+
+def _is_wanted(job: Job[Any], time: Callable[[], float]) -> bool:
+    """Somebody still waits for it, and its time is not up."""
+    if job._stage is not JobState.RUNNING:
+        return False
+    due = job._due()
+    return due is None or time() < due

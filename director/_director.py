@@ -7,7 +7,8 @@ from threading import get_ident
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from director._core.job import Job, Owned
+from director._checks import BATCH, batch_rule, check
+from director._core.job import Job, Owned, name_of
 from director._core.states import DirectorState
 from director._device import Device
 from director._faces.executor import DirectorExecutor
@@ -16,14 +17,16 @@ from director._faces.lease import Lease
 from director._faces.load import load_model
 from director._faces.map import map_jobs
 from director._life import Life
-from director._options import JobOptions, Options
-from director._resolve import check, resolve
+from director._options import BatchOptions, JobOptions, Options
+from director._resolve import resolve
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
     from typing import TypeVarTuple, Unpack
 
+    from director._core.batch_rule import BatchRule
+    from director._core.job import Extra
     from director._models import Model
 
     Ts = TypeVarTuple("Ts")
@@ -48,6 +51,10 @@ class Director(Life):
             where none is given.
         executor: ``"thread"``, or an `Executor`.
         max_queue: Most jobs that wait; `None` for no bound.
+        max_queue_per_tenant: The same for each tenant, or a mapping from tenants to their bounds.
+        tenants: Weights of tenants in device time, 1 for those that are not named.
+        admission: ``"predict"`` refuses at submission what would miss its deadline.
+        ageing: Seconds after which a waiting job goes before all others, whatever its priority; `None`: never.
         hooks: Callables that take one event each; see `director.events`.
         name: For people.
         clock: Replaces the machine's clock, for tests.
@@ -64,11 +71,14 @@ class Director(Life):
             fn: A blocking function; its first argument is the replica of `model`, else the `Device`.
             args: The remaining arguments; `functools.partial` for keywords.
             options: `model`; `priority` (higher runs sooner); `deadline` (seconds from now by which it must have
-                finished; passed while waiting, it never runs); `timeout` (seconds of running); `devices` (those it may
-                run on); `name`.
+                finished; passed while waiting, it never runs); `timeout` (seconds of running); `tenant` (on whose
+                account it runs, see `Director(tenants=)`); `devices` (those it may run on); `retries` (how often it is
+                tried again, on another device if there is one, when its worker or device is lost or it raises one of
+                `retry_on`); `backoff` (seconds before the second try, doubled for each further one); `name`.
 
         Raises:
-            QueueFull: As many jobs wait as `max_queue` allows; `run` would wait.
+            QueueFull: As many jobs wait as `max_queue` or `max_queue_per_tenant` allow; `run` would wait.
+            DeadlineUnreachable: It would miss its deadline, with ``admission="predict"``.
             DirectorClosed: The Director isn't open.
             PlacementError: No device can ever run it.
             RuntimeError: Called outside of the Director's event loop.
@@ -114,12 +124,21 @@ class Director(Life):
 
         Cancellation: leaving the loop early, or cancelling it, cancels the jobs that are left.
         """
-        crew = self._here(DirectorState.OPEN)
+        self._here(DirectorState.OPEN)
         resolved = self._resolve(options)
-        size = max(32, 8 * len(crew.dispatch.slots)) if window is None else window
-        return map_jobs(
-            lambda item: self._open_job(fn, (item,), resolved, True), items, size, ordered, return_exceptions
+        return self._map(
+            lambda item: self._open_job(fn, (item,), resolved, True), items, window, ordered, return_exceptions
         )
+
+    @overload
+    def function(
+        self, fn: Callable[[Any, list[Item]], Sequence[T]], /, *, max_batch_size: int, **options: Unpack[BatchOptions]
+    ) -> Function[Item, T]: ...
+
+    @overload
+    def function(
+        self, *, max_batch_size: int, **options: Unpack[BatchOptions]
+    ) -> Callable[[Callable[[Any, list[Item]], Sequence[T]]], Function[Item, T]]: ...
 
     @overload
     def function(self, fn: Callable[[Any, *Ts], T], /, **options: Unpack[JobOptions]) -> Function[*Ts, T]: ...
@@ -133,15 +152,38 @@ class Director(Life):
         ``await f(item)`` then is ``await director.run(fn, item, **options)``; also `f.submit` and `f.map`. The Director
         need not be started yet.
 
+        With `max_batch_size` the function is one of batches: ``fn(resource, items)`` gets a list of items and returns
+        a list with one result for each, an `Exception` in the place of one that failed; callers give one item and get
+        one result. A batch is formed when a slot takes it: at once while a slot is free, bigger while all are busy.
+
+        Args:
+            fn: A blocking function; left out for a decorator.
+            options: As for `submit`. With `max_batch_size` also: `max_wait` (seconds from its oldest item that a batch
+                may wait to become fuller; 0 never waits while a slot is free); `batch_key` (a function of an item: only
+                equal keys share a batch); `batch_cost` (a function of an item) and `max_batch_cost`; `batch_padding`
+                (the cost of a batch is its dearest item's times its size, not the sum); `batch_window` (choose items of
+                similar cost from so many full batches); `isolate_failures` (a batch that raises is run again item by
+                item).
+
         Raises:
             TypeError: An unknown option, or one of the wrong type.
             ValueError: An option out of range.
         """
+        rule_of = {name: options.pop(name) for name in list(options) if name in BATCH}
         check(options)
         if not isinstance(options.get("devices"), (Device, int, str, NoneType)):
             options["devices"] = tuple(options["devices"])  # an iterator would be used up by the first call
         bound = cast("JobOptions", options)
-        return (lambda fn: Function(self, fn, bound)) if fn is None else Function(self, fn, bound)
+
+        def bind(fn: Any) -> Any:
+            if not callable(fn):
+                raise TypeError(f"director.function() binds options to a callable, not to {fn!r}")
+            return Function(self, fn, bound, batch_rule(bound.get("name") or name_of(fn), rule_of))
+
+        if fn is not None:
+            return bind(fn)
+        batch_rule("", rule_of)  # says now what is wrong with it
+        return bind
 
     def lease(self, **options: Unpack[JobOptions]) -> Lease:
         """Hold one slot for code that offloads by itself: ``async with director.lease() as device:``.
@@ -186,11 +228,37 @@ class Director(Life):
         allowed = self._resolve({"model": model}).allowed
         await load_model(crew.dispatch.places, model, allowed, lambda fn, opts: self._open_job(fn, (), opts, True))
 
+    def _map(
+        self,
+        open_job: Callable[[Any], Job[T]],
+        items: Iterable[Any] | AsyncIterable[Any],
+        window: int | None,
+        ordered: bool,
+        return_exceptions: bool,
+    ) -> AsyncGenerator[T, None]:
+        crew = self._here(DirectorState.OPEN)
+        size = max(32, 8 * len(crew.dispatch.slots)) if window is None else window
+        return map_jobs(open_job, items, size, ordered, return_exceptions)
+
+    def _open_call(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        options: JobOptions,
+        patient: bool,
+        rule: BatchRule | None,
+        extra: Extra | None,
+    ) -> Job[T]:
+        if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
+            self._refuse()
+        resolved = self._resolve(options, rule) if options or rule else _PLAIN
+        return self._ledger.open_job(fn, args, resolved, patient, extra)
+
     def _open_job(self, fn: Callable[..., T], args: tuple[Any, ...], options: Options, patient: bool) -> Job[T]:
         if self._state is not DirectorState.OPEN or self._crew is None:
             raise DirectorClosed(self._state.value)
         return self._crew.ledger.open_job(fn, args, options, patient)
 
-    def _resolve(self, options: JobOptions) -> Options:
+    def _resolve(self, options: JobOptions, rule: BatchRule | None = None) -> Options:
         assert self._crew is not None
-        return resolve(options, self._crew.places, self._crew.residency)
+        return resolve(options, self._crew.places, self._crew.residency, rule)

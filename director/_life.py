@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import anyio
 
+from director._checks import check_slots, check_words, policy
 from director._core.clock import MonotonicClock
 from director._core.crew import Crew
 from director._core.slot_thread import SlotThread
@@ -18,12 +19,12 @@ from director._devices.discovery import resolve_devices
 from director._executors._base import Executor
 from director._executors._thread import ThreadExecutor
 from director._options import Options
-from director._resolve import check_bounds, check_words, slot_counts
+from director._resolve import slot_counts
 from director._stats import Stats, snapshot
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
     from types import TracebackType
     from typing import Self, TypeVarTuple
 
@@ -52,22 +53,26 @@ class Life:
         slots: int | Mapping[Device | int | str, int] = 1,
         executor: Literal["thread"] | Executor = "thread",
         max_queue: int | None = 1024,
+        max_queue_per_tenant: int | Mapping[Hashable, int] | None = None,
+        tenants: Mapping[Hashable, float] | None = None,
+        admission: Literal["predict"] | None = None,
+        ageing: float | None = None,
         hooks: Iterable[Hook] = (),
         name: str | None = None,
         clock: Clock | None = None,
     ) -> None:
-        check_bounds(slots, max_queue)
+        check_slots(slots)
+        self._policy = policy(max_queue, max_queue_per_tenant, tenants, admission, ageing)
         check_words(name, hooks := tuple(hooks))
         self._spec = devices
         self._slots = slots
         self._executor = _executor(executor)
-        self._max_queue = max_queue
         self._hooks = hooks
         self._clock = clock or MonotonicClock()
         self._devices: tuple[Device, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._last_stats = Stats(0, 0, 0, 0, 0, 0, ())
+        self._last_stats = Stats(0, 0, 0, 0, 0, 0, (), ())
         self.name = name
 
     _state = DirectorState.NEW  # these two of the class, for `__del__` when `__init__` has raised
@@ -92,9 +97,8 @@ class Life:
         before, self._state = self._state, DirectorState.STARTING
         try:
             devices = await self._find_devices()
-            crew = Crew(
-                devices, slot_counts(self._slots, devices), self._executor, self._max_queue, self._hooks, self._clock
-            )
+            counts = slot_counts(self._slots, devices)
+            crew = Crew(devices, counts, self._executor, self._policy, self._hooks, self._clock)
         except BaseException:
             self._state = before
             raise

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
+    from director._core.batch_rule import BatchRule
     from director._device import Device
     from director._models import Model
 
@@ -16,14 +17,30 @@ LaneKey: TypeAlias = "tuple[frozenset[int] | None, Model[Any] | None] | None"
 
 
 class JobOptions(TypedDict, total=False):
-    """Keyword options of `submit`, `run`, `map`, `function`, `lease` and `as_executor`."""
+    """Keyword options of `submit`, `run`, `map`, `stream`, `function`, `lease` and `as_executor`."""
 
     model: Model[Any] | None
     priority: int
     deadline: float | None
     timeout: float | None
+    tenant: Hashable
     devices: Iterable[Device | int | str] | Device | int | str | None
+    retries: int
+    retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    backoff: float
     name: str | None
+
+
+class BatchOptions(JobOptions, total=False):
+    """Keyword options of `function` with `max_batch_size`."""
+
+    max_wait: float
+    batch_key: Callable[[Any], Hashable] | None
+    batch_cost: Callable[[Any], float] | None
+    max_batch_cost: float | None
+    batch_padding: bool
+    batch_window: int
+    isolate_failures: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +54,11 @@ class Options:
         timeout: Seconds of running.
         allowed: Numbers of the slots that may run it; `None` for all.
         name: For people; `None` takes the function's.
+        tenant: On whose account it runs.
+        batch: How it shares batches; `None`: never.
+        retries: How often it is tried again when its worker or device is lost, or it raises one of `retry_on`.
+        retry_on: Errors of the function that are worth another try.
+        backoff: Seconds before the second try; doubled before each further one.
     """
 
     model: Model[Any] | None = None
@@ -45,12 +67,21 @@ class Options:
     timeout: float | None = None
     allowed: frozenset[int] | None = None
     name: str | None = None
+    tenant: Hashable = None
+    batch: BatchRule | None = None
+    retries: int = 0
+    retry_on: tuple[type[BaseException], ...] = ()
+    backoff: float = 0.0
     lane: LaneKey = field(init=False)
     """Jobs with equal keys can be served by the same slots; `None` is the plain lane that any slot serves."""
     timed: bool = field(init=False)
     """It has a deadline or a timeout."""
+    is_plain: bool = field(init=False)
+    """Any slot may serve it, in order of arrival, alone."""
 
     def __post_init__(self) -> None:
-        plain = self.allowed is None and self.model is None
-        object.__setattr__(self, "lane", None if plain else (self.allowed, self.model))
+        anywhere = self.allowed is None and self.model is None
+        anytime = self.priority == 0 and self.deadline is None and self.tenant is None
+        object.__setattr__(self, "lane", None if anywhere else (self.allowed, self.model))
+        object.__setattr__(self, "is_plain", anywhere and anytime and self.batch is None)
         object.__setattr__(self, "timed", self.deadline is not None or self.timeout is not None)

@@ -34,6 +34,29 @@ class DeviceStats:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionStats:
+    """What the calls of one function of batches cost on one device: seconds as a line over the size of the batch.
+
+    Learned from the last calls by least squares; the newest weigh most.
+
+    Args:
+        name: The function's.
+        device: Where.
+        calls: Calls that were measured; not those that loaded a model or raised.
+        items: Items in these.
+        fixed_seconds: Seconds of a call whatever its size.
+        seconds_per_item: Seconds that each item adds.
+    """
+
+    name: str
+    device: Device
+    calls: int
+    items: int
+    fixed_seconds: float
+    seconds_per_item: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """A Director at one moment. Every accepted job is in exactly one of the first five counts.
 
@@ -45,6 +68,7 @@ class Stats:
         cancelled: Jobs that were cancelled, waiting or running.
         rejected: Jobs that were refused at submission; not among the accepted.
         devices: One entry for each device.
+        functions: One entry for each function of batches and device that has run it.
     """
 
     queued: int
@@ -54,6 +78,7 @@ class Stats:
     cancelled: int
     rejected: int
     devices: tuple[DeviceStats, ...]
+    functions: tuple[FunctionStats, ...]
 
 
 def snapshot(crew: Crew) -> Stats:
@@ -70,6 +95,10 @@ def snapshot(crew: Crew) -> Stats:
         )
         for place in crew.places
     )
+    functions = tuple(
+        FunctionStats(rule.name, place.device, line.calls, line.items, *line.fit())
+        for rule, place, line in crew.dispatch.costs()
+    )
     return Stats(
         crew.dispatch.waiting(),
         crew.running(),
@@ -78,4 +107,5 @@ def snapshot(crew: Crew) -> Stats:
         ledger.cancelled,
         ledger.rejected,
         devices,
+        functions,
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from director._device import Device
 
 
@@ -21,25 +23,55 @@ class AdmissionError(DirectorError):
 
 
 class QueueFull(AdmissionError):
-    """As many jobs wait as `max_queue` allows.
+    """As many jobs wait as `max_queue` allows, or as many of one tenant as `max_queue_per_tenant` allows.
 
     Args:
-        limit: The bound, `Director(max_queue=...)`.
-        waiting: Jobs waiting when this one was refused.
+        limit: The bound that was met.
+        waiting: Jobs waiting when this one was refused; only the tenant's if it is his bound.
         retry_after: Seconds that the jobs waiting now need at the measured pace of the slots; `None` while nothing has
             been measured.
+        tenant: Whose bound it is; `None` for the bound of all.
     """
 
-    def __init__(self, limit: int, waiting: int, retry_after: float | None) -> None:
-        super().__init__(limit, waiting, retry_after)
+    def __init__(self, limit: int, waiting: int, retry_after: float | None, tenant: Hashable = None) -> None:
+        super().__init__(limit, waiting, retry_after, tenant)
         self.limit = limit
         self.waiting = waiting
         self.retry_after = retry_after
+        self.tenant = tenant
 
     def __str__(self) -> str:
+        bound = f"max_queue is {self.limit}"
+        if self.tenant is not None:
+            bound = f"max_queue_per_tenant is {self.limit} for {self.tenant!r}"
         retry = "" if self.retry_after is None else f" Retry in about {self.retry_after:.3g} s, or"
         remedy = f"{retry or ' To wait for room,'} use `await director.run(...)`."
-        return f"{self.waiting} jobs wait and max_queue is {self.limit}.{remedy}"
+        return f"{self.waiting} jobs wait and {bound}.{remedy}"
+
+
+class DeadlineUnreachable(AdmissionError):
+    """The job was refused because it would miss its deadline; only with ``Director(admission="predict")``.
+
+    Args:
+        deadline: Seconds it was given.
+        predicted: Seconds until it would have finished, by the jobs ahead of it and the measured pace of the slots.
+    """
+
+    def __init__(self, deadline: float, predicted: float) -> None:
+        super().__init__(deadline, predicted)
+        self.deadline = deadline
+        self.predicted = predicted
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds after which the jobs that are now ahead will have left enough room."""
+        return self.predicted - self.deadline
+
+    def __str__(self) -> str:
+        return (
+            f"The job would finish in about {self.predicted:.3g} s and its deadline is {self.deadline:.3g} s. "
+            f"Retry in about {self.retry_after:.3g} s, or give it more time."
+        )
 
 
 class DirectorClosed(AdmissionError):
@@ -82,6 +114,28 @@ class JobTimeout(JobError, TimeoutError):
         if self.phase == "queued":
             return "The deadline passed while the job waited; it never ran."
         return "Time was up while the job ran; its slot stays taken until the call has ended."
+
+
+class BatchMismatch(JobError, ValueError):
+    """A function of batches did not return one result for each item; the whole batch fails.
+
+    Args:
+        name: The function's.
+        size: Items in the batch.
+        returned: What came back: ``"3 results"``, or what else it was.
+    """
+
+    def __init__(self, name: str, size: int, returned: str) -> None:
+        super().__init__(name, size, returned)
+        self.name = name
+        self.size = size
+        self.returned = returned
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} got a batch of {self.size} items and returned {self.returned}: it has to return a list "
+            "of the same length, with an Exception in the place of an item that failed."
+        )
 
 
 class WorkerDied(JobError):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from director._device import Device
 
 
@@ -46,6 +48,7 @@ class JobSubmitted(JobEvent):
     """The job was accepted and waits."""
 
     priority: int
+    tenant: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,21 @@ class JobRejected(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobStarted(JobEvent):
-    """The job runs on `slot` of `device` after having waited `waited` seconds."""
+    """The job runs on `slot` of `device`, `waited` seconds after its submission, one of `batch` items in its call."""
 
     device: Device
     slot: int
     waited: float
+    batch: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class JobRetried(JobEvent):
+    """Try number `attempt` on `device` ended with `error`; the job waits for another one."""
+
+    device: Device | None
+    attempt: int
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True)

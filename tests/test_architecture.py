@@ -23,13 +23,21 @@ FLOORS = {
     "words": """
         errors events _devices _devices.gpu _devices.cuda_probe
         _executors _core _core.states _core.clock _core.doorbell _core.frames
+        _core.batch_rule _core.policy _core.tenants _core.pause _core.costs
     """,
     "identity": "_device",
     "things": """
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base
-        _core.job _core.queue _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
+        _core.job _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
+        _core.accounts _core.admission _core.batching
     """,
-    "decisions": "_resolve _devices.survey _executors._cuda_thread _executors._replicas _core.dispatch _core.ledger",
+    "groups": """
+        _checks _devices.survey _executors._cuda_thread _executors._replicas
+        _core.group _core.batch_run _core.retries
+    """,
+    "lanes": "_resolve _core.lane _core.service _core.ledger",
+    "queue": "_core.queue",
+    "decision": "_core.dispatch",
     "work": "_devices.discovery _executors._thread _core.shift",
     "crew": "_core.crew",
     "faces": "_faces.*",

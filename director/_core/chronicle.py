@@ -71,21 +71,26 @@ class Chronicle:
 
     def submitted(self, job: Job[Any]) -> None:
         """From any thread: the job waits."""
-        self._on_loop(self._tell, self._events.JobSubmitted(job._submitted, job.id, job.name, job.priority))
+        self._on_loop(self._tell, self._events.JobSubmitted(job._submitted, job.id, job.name, job.priority, job.tenant))
 
     def rejected(self, job: Job[Any], error: BaseException) -> None:
         """From any thread: the job was not accepted."""
         self._on_loop(self._tell, self._events.JobRejected(job._submitted, job.name, error))
 
-    def started(self, job: Job[Any], slot: Slot, now: float) -> None:
-        """From its slot's thread: the job runs."""
-        waited = now - job._submitted
-        self._started[job.id] = self._events.JobStarted(now, job.id, job.name, slot.device, slot.number, waited)
+    def started(self, job: Job[Any], slot: Slot, now: float, batch: int) -> None:
+        """From its slot's thread: the job runs, as one of `batch` in its call."""
+        facts = (now, job.id, job.name, slot.device, slot.number, now - job._submitted, batch)
+        self._started[job.id] = self._events.JobStarted(*facts)
         self._on_loop(self._tell_start, job.id)
 
     def progressed(self, job: Job[Any], progress: Any) -> None:
         """From its slot's thread: the job reported."""
         self._on_loop(self._tell, self._events.JobProgressed(self.time(), job.id, job.name, progress))
+
+    def retried(self, job: Job[Any], device: Device | None, error: BaseException) -> None:
+        """On the loop: a try has failed and the job waits for another."""
+        self._tell_start(job.id)
+        self._tell(self._events.JobRetried(self.time(), job.id, job.name, device, job.attempts, error))
 
     def succeeded(self, job: Job[Any]) -> None:
         """On the loop: the job has its result."""

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
-    from director._core.clock import Clock
+    from director._core.clock import Clock, Timer
+    from director._core.policy import Policy
     from director._core.slot import Slot
     from director._device import Device
     from director._executors._base import Executor
@@ -46,7 +47,7 @@ class Crew:
         devices: What it runs on.
         counts: Slots for each device.
         executor: How a slot runs a call.
-        max_queue: Most jobs that wait.
+        policy: How jobs are admitted and ordered.
         hooks: Take events.
         clock: Tells the time.
     """
@@ -56,7 +57,7 @@ class Crew:
         devices: tuple[Device, ...],
         counts: list[int],
         executor: Executor,
-        max_queue: int | None,
+        policy: Policy,
         hooks: tuple[Hook, ...],
         clock: Clock,
     ) -> None:
@@ -65,12 +66,15 @@ class Crew:
         self.residency = Residency(self.places)
         self.outbox = Outbox(loop)
         self.chronicle = Chronicle(hooks, clock.time, self.outbox.on_loop)
-        self.dispatch = Dispatch(self.places, max_queue, self.residency.warm, self._call_director)
+        self.dispatch = Dispatch(
+            self.places, policy, self.residency.warm, self._call_director, clock.time, self._ripen_at
+        )
         self.ledger = Ledger(loop, clock, self.dispatch, self.outbox, self.chronicle)
         self.outbox.deliver = self.ledger.deliver
         self._clock = clock
         self._arrived = asyncio.Event()
         self._resting: list[asyncio.Future[bool]] = []
+        self._ripening: Timer | None = None
         self._closing: dict[Slot, Future[None]] = {}  # threads that were told to end, and their last call
         self._workers: set[asyncio.Task[None]] = set()
         self._threads: set[asyncio.Future[None]] = set()  # of workers; these end when the thread has left its shift
@@ -99,6 +103,7 @@ class Crew:
         """
         for slot in self.dispatch.dismiss():
             slot.ring()
+        self._arrived.set()  # batches that were held may go now
         waiter: asyncio.Future[bool] = self.loop.create_future()
         self._resting.append(waiter)
         self.ledger.watch = self._look_at_rest
@@ -123,7 +128,7 @@ class Crew:
         self.retire()
         await self._join()
         self.outbox.stop(nobody_rings=all(slot.state is SlotState.IDLE for slot in self.dispatch.slots))
-        self.ledger.stop()
+        self._stop_timers()
         for waiter in self._resting:
             _answer(waiter, False)
 
@@ -143,7 +148,7 @@ class Crew:
         self.retire()
         for job in self.dispatch.running():
             self.ledger.cancel(job, "the Director closed")
-        self.ledger.stop()
+        self._stop_timers()
         self.outbox.stop(nobody_rings=False)
         for thread in self._threads:
             thread.cancel()
@@ -178,6 +183,26 @@ class Crew:
 
     def _call_director(self) -> None:
         self.outbox.on_loop(self._arrived.set)
+
+    def _ripen_at(self, moment: float) -> None:
+        """From any thread: have the dispatch look at `moment` whether batches are ripe."""
+        self.outbox.on_loop(self._set_ripening, moment)
+
+    def _set_ripening(self, moment: float) -> None:
+        if self._ripening is not None:
+            self._ripening.cancel()
+        self._ripening = self._clock.call_later(max(0.0, moment - self._clock.time()), self._ripen)
+
+    def _ripen(self) -> None:
+        self._ripening = None
+        ring = self.dispatch.ripen()
+        if ring is not None:
+            ring()
+
+    def _stop_timers(self) -> None:
+        self.ledger.stop()
+        if self._ripening is not None:
+            self._ripening.cancel()
 
     async def _hire_all(self, slots: Iterator[Slot]) -> None:
         try:

@@ -10,24 +10,29 @@ while work is left. That costs a burst one wake-up instead of one for each slot,
 
 from __future__ import annotations
 
-import math
 import threading
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any
 
+from director._core.accounts import Accounts
+from director._core.admission import Admission
 from director._core.placement import FreeSlots
 from director._core.queue import ReadyQueue
+from director._core.service import Service, both
 from director._core.states import JobState, SlotState
-from director.errors import DirectorClosed, QueueFull
+from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from director._core.batch_rule import BatchRule
+    from director._core.costs import CostLine
     from director._core.job import Job
-    from director._core.queue import Lane
+    from director._core.lane import Lane
+    from director._core.policy import Policy
+    from director._core.queue import Plain
+    from director._core.service import Ring
     from director._core.slot import Place, Slot
     from director._models import Model
-
-Ring: TypeAlias = "Callable[[], None] | None"
 
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
 _IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
@@ -41,32 +46,40 @@ class Dispatch:
 
     Args:
         places: The devices with their slots, all idle.
-        max_queue: Most jobs that wait; `None` for no bound.
+        policy: How jobs are admitted and ordered.
         warm: Tells the numbers of the slots on which a model is loaded.
         call_director: Thread-safe; asks the Director coroutine to `hire`.
+        time: The Director's clock.
+        ripen_at: Thread-safe; asks for a call of `ripen` at a moment.
 
     Invariants, checked by `tests/core`: a slot has a job exactly while WORKING; `_free` holds exactly the IDLE and
-    PARKED slots; a job that waits while a slot that may run it is free has a worker on its way.
+    PARKED slots; a job that waits (and is not held for a fuller batch) while a slot that may run it is free has a
+    worker on its way.
     """
 
     def __init__(
         self,
         places: list[Place],
-        max_queue: int | None,
+        policy: Policy,
         warm: Callable[[Model[Any]], frozenset[int]],
         call_director: Callable[[], None],
+        time: Callable[[], float],
+        ripen_at: Callable[[float], None],
     ) -> None:
         self.places = places
         self.slots = [slot for place in places for slot in place.slots]
         self.linger = _LINGER
         self._lock = threading.Lock()
         self._acquire, self._release = self._lock.acquire, self._lock.release  # half the cost of `with`, for each job
-        self._max_queue = math.inf if max_queue is None else max_queue
         self._warm = warm
         self._call_director = call_director
-        self._queue = ReadyQueue()
+        self._time = time
+        self._queue = ReadyQueue(policy)
         self._free = FreeSlots(places)
         self._coming: dict[Slot, None] = {}  # HIRED and CALLED: on their way to look for work
+        self._accounts = Accounts(self._queue.tenants)
+        self._admission = Admission(policy, self._queue, self.slots, self._coming, self._accounts.costs)
+        self._service = Service(self._queue, self._accounts, warm, time, ripen_at)
         self._is_shut = False
         self._calling = False  # one parked worker is on its way
         self._hiring = False  # the Director coroutine has been asked and has not looked yet
@@ -82,6 +95,7 @@ class Dispatch:
 
         Raises:
             QueueFull: There is no room and the caller can't wait.
+            DeadlineUnreachable: It would miss its deadline, and the Director predicts.
             DirectorClosed: It is shut.
         """
         self._acquire()
@@ -89,11 +103,14 @@ class Dispatch:
             if self._is_shut:  # a submission from another thread can meet the close
                 raise DirectorClosed("closed")
             queue = self._queue
-            key = job._options.lane
-            lane = queue.plain if key is None else queue.lane(key)
-            if not patient and (lane.live >= self._max_queue or queue.others):
-                self._check_room(job)
-            lane.push(job)
+            plain = queue.plain
+            if queue.is_rich or not job._options.is_plain:
+                return self._admit_rich(job, patient)
+            if plain.live >= self._admission.bound and not patient:
+                self._admission.check_room(job)
+            job._where = plain
+            plain.jobs.append(job)
+            plain.live += 1
             free = self._free
             if (free.parked and not self._calling) or (free.idle and not self._hiring):
                 return self._rouse()
@@ -107,7 +124,7 @@ class Dispatch:
             if job._stage is not _QUEUED:
                 return False
             job._move(state)
-            cast("Lane", job._where).bury()
+            self._queue.left(job)
             spent, self._queue.spent[:] = self._queue.spent[:], []
         del spent  # outside of the lock: this may run user code
         return True
@@ -118,10 +135,34 @@ class Dispatch:
             jobs = [job for job in self._queue if model is None or job._options.model is model]
             for job in jobs:
                 job._move(state)
-                cast("Lane", job._where).bury()
+                self._queue.left(job)
             spent, self._queue.spent[:] = self._queue.spent[:], []
         del spent
         return sorted(jobs, key=lambda job: job.id)
+
+    def set_aside(self, job: Job[Any]) -> bool:
+        """A job that runs has failed and will be tried again: it waits, and no slot sees it. False if it is over."""
+        with self._lock:
+            if job._stage is not _RUNNING:
+                return False
+            job._move(_QUEUED)
+            if not self._queue.is_rich:
+                self._queue.enrich()
+            self._queue.set_aside(job)
+            return True
+
+    def try_again(self, job: Job[Any]) -> Ring:
+        """The time of a job that was set aside has come; it goes before its equals. Does nothing if it is over."""
+        with self._lock:
+            if job._stage is not _QUEUED:
+                return None
+            self._queue.left(job)
+            return both(self._service.push(job, first=True), self._rouse())
+
+    def ripen(self) -> Ring:
+        """Let go of the groups that have waited long enough for fuller batches."""
+        with self._lock:
+            return both(self._service.ripen(), self._rouse())
 
     def shut(self) -> None:
         """Admit nothing more."""
@@ -134,8 +175,8 @@ class Dispatch:
             self._hiring = False
             hired: list[Slot] = []
             coming = dict(self._coming)
-            for lane in self._queue.in_order():
-                short = lane.live - _subtract(coming, lane)
+            for lane in self._queue.in_order(self._time()):
+                short = lane.calls - _subtract(coming, lane)
                 while short > 0 and len(hired) < most and (slot := self._pick(lane, only=_IDLE)):
                     if not self._suits(lane, slot):
                         break
@@ -151,7 +192,7 @@ class Dispatch:
     def call_parked(self) -> Ring:
         """Call a parked worker for what still waits when nobody more could be hired."""
         with self._lock:
-            for lane in self._queue.in_order():
+            for lane in self._queue.in_order(self._time()):
                 slot = self._pick(lane, only=_PARKED)
                 if slot is not None and not self._calling and self._suits(lane, slot):
                     return self._send(slot)
@@ -162,14 +203,21 @@ class Dispatch:
         with self._lock:
             if slot in self._coming:  # it failed before it could look for work
                 self._arrive(slot)
-            slot.state, slot.job = _IDLE, None
+            if slot.charge is not None:  # it failed in the middle of a call
+                self._accounts.settle(slot)
+            slot.state, slot.job, slot.mates = _IDLE, None, None
             self._free.rest(slot)
             return self._rouse()
 
     def dismiss(self) -> list[Slot]:
-        """Let workers leave as soon as they find nothing; returns the parked ones, to be rung."""
+        """Let workers leave as soon as they find nothing, and batches go as they are.
+
+        Returns:
+            The parked ones, to be rung.
+        """
         with self._lock:
             self.linger = 0.0
+            self._service.let_go()
             parked = [slot for place in self.places for slot in place.parked]
             for slot in parked:
                 self._call(slot)
@@ -178,14 +226,21 @@ class Dispatch:
     # ---- the worker's side: the slot's thread
 
     def take(self, slot: Slot) -> tuple[Job[Any] | None, Ring]:
-        """The next job for `slot`, now RUNNING; without one the slot is PARKED."""
-        spent = None
+        """The next job for `slot`, now RUNNING, perhaps with `slot.mates`; without one the slot is PARKED.
+
+        Jobs that can't make their deadlines any more are left in `slot.late`, as FAILED.
+        """
+        spent, alarm = None, None
         self._acquire()
         try:
             if slot.state is not _WORKING:
                 self._arrive(slot)
             queue = self._queue
-            job = queue.pop(self._suits, slot) if queue.others else queue.plain.pop()
+            if queue.is_rich:
+                job, alarm = self._service.next_for(slot, self._suits)
+            elif (job := queue.pop_plain()) is not None:
+                job._stage = _RUNNING  # from QUEUED: the queue hands out no other
+                job._where = slot
             if queue.spent:
                 spent, queue.spent[:] = queue.spent[:], []
             if job is None:
@@ -193,14 +248,13 @@ class Dispatch:
                 slot.state = _PARKED
                 self._free.park(slot)
             else:
-                job._stage = _RUNNING  # from QUEUED: the queue hands out no other
-                job._where = slot
                 slot.job = job
                 slot.state = _WORKING
             free = self._free
             if (free.parked and not self._calling) or (free.idle and not self._hiring):
-                return job, self._rouse()
-            return job, None
+                ring = self._rouse()
+                return job, ring if alarm is None else both(alarm, ring)
+            return job, alarm
         finally:
             self._release()
             del spent  # not under the lock: letting go of a job may run user code
@@ -224,7 +278,7 @@ class Dispatch:
     def running(self) -> list[Job[Any]]:
         """Jobs in slots, over for their callers or not."""
         with self._lock:
-            return [slot.job for slot in self.slots if slot.job is not None]
+            return [job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job]]
 
     def is_warm(self, model: Model[Any]) -> bool:
         """Whether any slot has `model` loaded."""
@@ -235,7 +289,21 @@ class Dispatch:
         with self._lock:
             return not self._queue.live() and all(slot.state is _IDLE for slot in self.slots)
 
+    def costs(self) -> list[tuple[BatchRule, Place, CostLine]]:
+        """What calls cost, by function and device; read them only."""
+        with self._lock:
+            return list(self._accounts.costs)
+
     # ---- under the lock
+
+    def _admit_rich(self, job: Job[Any], patient: bool) -> Ring:
+        if not patient:
+            self._admission.check_room(job)
+        if self._admission.predicts:
+            self._admission.check_deadline(job)
+        if not self._queue.is_rich:
+            self._queue.enrich()
+        return both(self._service.push(job), self._rouse())
 
     def _arrive(self, slot: Slot) -> None:
         """A worker that was on its way looks for work."""
@@ -245,7 +313,7 @@ class Dispatch:
 
     def _rouse(self) -> Ring:
         """Whom to call for the work that waits; marks him called."""
-        for lane in self._queue.in_order():
+        for lane in self._queue.in_order(self._time()):
             slot = self._pick(lane)
             if slot is not None and slot.state is _IDLE:
                 if not self._hiring:
@@ -267,13 +335,13 @@ class Dispatch:
         slot.state = _CALLED
         self._coming[slot] = None
 
-    def _pick(self, lane: Lane, only: SlotState | None = None) -> Slot | None:
+    def _pick(self, lane: Lane | Plain, only: SlotState | None = None) -> Slot | None:
         if lane.key is None:
             return self._free.pick(only=only)
         warm = _NOWHERE if lane.model is None else self._warm(lane.model)
         return self._free.pick(lane.allowed, warm, only)
 
-    def _suits(self, lane: Lane, slot: Slot) -> bool:
+    def _suits(self, lane: Lane | Plain, slot: Slot) -> bool:
         """Whether `slot` should serve `lane`: it may, and no free slot has the model loaded when this one has not."""
         if lane.key is None:
             return True
@@ -287,25 +355,10 @@ class Dispatch:
         better = warm if lane.allowed is None else warm & lane.allowed
         return not any(self.slots[n].state is not _WORKING and self.slots[n].state is not _LEAVING for n in better)
 
-    def _check_room(self, job: Job[Any]) -> None:
-        """Refuse `job` if it would be one too many; what free slots are about to take does not count as waiting."""
-        allowed = job._options.allowed
-        free = sum(
-            slot.state in (_IDLE, _PARKED) and (allowed is None or slot.number in allowed) for slot in self.slots
-        )
-        waiting = self._queue.live() - free - len(self._coming)
-        if waiting >= self._max_queue:
-            raise QueueFull(int(self._max_queue), waiting, self._drain_seconds(waiting))
 
-    def _drain_seconds(self, waiting: int) -> float | None:
-        """Seconds that so many jobs need at the measured pace of the slots."""
-        rate = sum(slot.jobs / slot.busy_seconds for slot in self.slots if slot.busy_seconds)
-        return waiting / rate if rate else None
-
-
-def _subtract(coming: dict[Slot, None], lane: Lane) -> int:
+def _subtract(coming: dict[Slot, None], lane: Lane | Plain) -> int:
     """Take from `coming` the slots that will serve `lane`; returns how many."""
-    serving = [slot for slot in coming if lane.allowed is None or slot.number in lane.allowed][: lane.live]
+    serving = [slot for slot in coming if lane.allowed is None or slot.number in lane.allowed][: lane.calls]
     for slot in serving:
         del coming[slot]
     return len(serving)

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cas
 from director._core.states import JOB_MOVES, JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Hashable
     from contextvars import Context
 
-    from director._core.queue import Lane
+    from director._core.line import Home
     from director._core.slot import Slot
     from director._device import Device
     from director._options import Options
 
 T = TypeVar("T")
+_NEVER = float("inf")
 
 
 class Owner(Protocol):
@@ -28,6 +29,23 @@ class Owner(Protocol):
 
     def cancel(self, job: Job[Any], msg: Any) -> bool:
         """Cancel `job`; False if it was over."""
+
+
+class Extra:
+    """What few jobs have.
+
+    Args:
+        key: Its batch key.
+        cost: Its batch cost.
+    """
+
+    __slots__ = ("asked", "cost", "key", "tries")
+
+    def __init__(self, key: Hashable = None, cost: float = 0.0) -> None:
+        self.key = key
+        self.cost = cost
+        self.tries = 0  # that have failed, each to be followed by another
+        self.asked: Options | None = None  # its options before the first of these
 
 
 class Job(asyncio.Future[T]):
@@ -40,11 +58,12 @@ class Job(asyncio.Future[T]):
     (before Python 3.12) `asyncio.wait_for` cancel what they wait for, jobs too.
     """
 
-    # A million jobs may wait: twelve slots, no dict (see docs/explanation/design.md for the bytes).
+    # A million jobs may wait: thirteen slots, no dict (see docs/explanation/design.md for the bytes).
     __slots__ = (
         "_cargo",
         "_context",
         "_crew",
+        "_extra",
         "_finished",
         "_fn",
         "_options",
@@ -66,7 +85,8 @@ class Job(asyncio.Future[T]):
     _options: Options
     _context: Context | None  # the submitter's, unless it was empty
     _stage: JobState
-    _where: Lane | Slot | None  # the lane it waits in, then the slot that runs it
+    _where: Home | Slot | None  # where it waits, then the slot that runs it
+    _extra: Extra | None  # for batches and second tries
     _submitted: float
     _started: float | None
     _finished: float | None
@@ -80,12 +100,17 @@ class Job(asyncio.Future[T]):
     @property
     def name(self) -> str:
         """The option `name`, else the name of the function."""
-        return self._options.name or (self._fn if isinstance(self._fn, str) else _name_of(self._fn))
+        return self._options.name or (self._fn if isinstance(self._fn, str) else name_of(self._fn))
 
     @property
     def priority(self) -> int:
         """Higher runs sooner."""
         return self._options.priority
+
+    @property
+    def tenant(self) -> Hashable:
+        """The option `tenant`: on whose account it runs."""
+        return self._options.tenant
 
     @property
     def device(self) -> Device | None:
@@ -108,7 +133,8 @@ class Job(asyncio.Future[T]):
     @property
     def attempts(self) -> int:
         """How often the job has been started."""
-        return 0 if self._started is None else 1
+        tries = 0 if self._extra is None else self._extra.tries
+        return tries if self._started is None else tries + 1
 
     @property
     def progress(self) -> Any:
@@ -176,6 +202,11 @@ class Job(asyncio.Future[T]):
         except AttributeError:
             self._fn = self.name
 
+    def _deadline_at(self) -> float:
+        """The moment of its deadline; infinite without one."""
+        deadline = self._options.deadline
+        return _NEVER if deadline is None else self._submitted + deadline
+
     def _due(self) -> float | None:
         """The moment by which it must have ended, from its deadline and, once it runs, its timeout."""
         options = self._options
@@ -191,11 +222,12 @@ class Job(asyncio.Future[T]):
         return f"<Job {self.id} {self.name!r} {self._stage.value}{where}>"
 
 
-def _name_of(fn: Any) -> str:
+def name_of(fn: Any) -> str:
+    """What people call a callable; of a partial the function it wraps."""
     try:
         return fn.__name__  # type: ignore[no-any-return]
     except AttributeError:
-        return _name_of(fn.func) if hasattr(fn, "func") else type(fn).__name__
+        return name_of(fn.func) if hasattr(fn, "func") else type(fn).__name__
 
 
 class Owned(Generic[T]):

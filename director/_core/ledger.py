@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._core.alarms import Alarms
 from director._core.job import Job
+from director._core.retries import Retries
 from director._core.states import JobState
-from director.errors import JobTimeout, QueueFull
+from director.errors import AdmissionError, JobTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
     from director._core.clock import Clock
     from director._core.dispatch import Dispatch
+    from director._core.job import Extra
     from director._core.outbox import Outbox
     from director._options import Options
 
@@ -62,13 +64,17 @@ class Ledger:
         self._chronicle = chronicle
         self._is_watched = chronicle.listening
         self._alarms = Alarms(clock, self._expire)
+        self._retries = Retries(clock, dispatch, chronicle)
         self._numbers = itertools.count(1)
 
-    def open_job(self, fn: Callable[..., T], args: tuple[Any, ...], options: Options, patient: bool) -> Job[T]:
+    def open_job(
+        self, fn: Callable[..., T], args: tuple[Any, ...], options: Options, patient: bool, extra: Extra | None = None
+    ) -> Job[T]:
         """Make a job and queue it; from any thread.
 
         Raises:
             QueueFull: There is no room and the caller is not `patient`.
+            DeadlineUnreachable: It would miss its deadline.
             TypeError: `fn` can't be called.
         """
         if not callable(fn):
@@ -78,6 +84,7 @@ class Ledger:
         job._crew = self
         job._fn = fn
         job._cargo = args
+        job._extra = extra
         job._options = options
         job._context = copy_context() or None  # an empty one is made anew by who runs the job
         job._stage = _QUEUED
@@ -87,7 +94,7 @@ class Ledger:
             self._chronicle.submitted(job)
         try:
             ring = self._dispatch.admit(job, patient)
-        except QueueFull as error:
+        except AdmissionError as error:
             self._reject(job, error)
             raise
         if ring is not None:
@@ -156,6 +163,8 @@ class Ledger:
 
     def raised(self, job: Job[Any], error: BaseException) -> None:
         """The call of a job has raised, or its model could not be loaded."""
+        if job._options.retries and self._retries.take(job, error):
+            return
         job._let_go()
         if job.done():
             return  # its caller has left, or its time was up
@@ -171,10 +180,11 @@ class Ledger:
             self._alarms.set(job, due)
 
     def stop(self) -> None:
-        """Ring for no deadline any more."""
+        """Ring for no deadline and try nothing again any more."""
         self._alarms.stop()
+        self._retries.stop()
 
-    def _reject(self, job: Job[Any], error: QueueFull) -> None:
+    def _reject(self, job: Job[Any], error: AdmissionError) -> None:
         self.rejected += 1
         if self._is_watched:
             self._chronicle.rejected(job, error)
@@ -191,6 +201,10 @@ class Ledger:
         return True
 
     def _expire(self, job: Job[Any]) -> None:
+        due = job._due()
+        if due is None or self._now() < due:  # it was the timeout of an earlier try
+            self.start_timer(job)
+            return
         if self._dispatch.withdraw(job, JobState.FAILED):
             self.end_failed(job, JobTimeout("queued"))
         elif job._stage is _RUNNING and job._started is not None and job._finished is None:

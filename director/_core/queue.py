@@ -1,168 +1,230 @@
-"""The ready queue: jobs that wait, in order of service. Guarded by `dispatch`'s lock; knows nothing of threads.
+"""The ready queue: everything that waits. Guarded by `dispatch`'s lock; knows nothing of threads.
 
-A lane holds the jobs that the same slots can serve (same allowed slots, same model). Within a lane, and between the
-heads of lanes, higher priority goes first, then arrival. A cancelled job stays in its lane as a tombstone until it
-reaches the head or the lane is swept, so that cancelling is O(1).
+Jobs without any option stand in `plain`, one deque: the usual case, and the fast one. With the first job that has more
+to it the queue becomes rich: every job stands in a lane, and the order of service compares the fronts of lanes.
 """
 
 from __future__ import annotations
 
-from bisect import insort
+import itertools
 from collections import deque
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
+from director._core.lane import Lane
+from director._core.pause import Pause
 from director._core.states import JobState
+from director._core.tenants import Tenants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from director._core.group import Group
     from director._core.job import Job
+    from director._core.policy import Policy
     from director._core.slot import Slot
     from director._options import LaneKey
 
 _QUEUED = JobState.QUEUED
-_SWEEP_AT = 64  # tombstones a lane may hold before it is swept, once they outnumber the living
+_NEVER = float("inf")
+_SWEEP_AT = 64
 
 
-class Lane:
-    """Waiting jobs that the same slots can serve, by priority and arrival."""
+class Plain:
+    """Jobs without any option, in order of arrival: the home of jobs while the queue is not rich."""
 
-    __slots__ = ("_by_priority", "_dead", "_jobs", "_priorities", "_spent", "_top", "allowed", "key", "live", "model")
+    __slots__ = ("jobs", "live", "upper")
 
-    def __init__(self, key: LaneKey, spent: list[Any] | None = None) -> None:
-        self.key = key
-        self._spent = (
-            [] if spent is None else spent
-        )  # tombstones taken out; whoever holds the lock lets go of them when it is free
-        self.allowed, self.model = key if key is not None else (None, None)
+    key = allowed = model = None  # any slot may serve it
+
+    def __init__(self) -> None:
+        self.jobs: deque[Job[Any]] = deque()
         self.live = 0
-        self._dead = 0
-        self._top = 0  # the highest priority in the lane, and its jobs
-        self._jobs: deque[Job[Any]] = deque()
-        self._priorities = [0]  # all of them, negated: served from the front
-        self._by_priority = {0: self._jobs}
+        self.upper: Lane | None = None  # the lane that has taken them over
 
-    def push(self, job: Job[Any]) -> None:
-        """Add a job at the end of its priority."""
-        priority = job._options.priority
-        jobs = self._jobs if priority == self._top else self._of(priority)
-        jobs.append(job)
-        job._where = self
-        self.live += 1
+    @property
+    def calls(self) -> int:
+        """Calls that its jobs will make."""
+        return self.live
 
-    def pop(self) -> Job[Any] | None:
-        """Remove and return the job that is served next, if there is one."""
-        if not self.live:
-            return None
-        self.live -= 1
-        while True:
-            jobs = self._jobs
-            while jobs:
-                job = jobs.popleft()
-                if job._stage is _QUEUED:
-                    return job
-                self._spent.append(job)
-                self._dead -= 1
-            self._drop_top()
-
-    def rank(self) -> tuple[int, int]:
-        """Order of service of the head against other lanes' heads: smaller first. The lane must not be empty."""
-        while True:
-            jobs = self._jobs
-            while jobs:
-                if jobs[0]._stage is _QUEUED:
-                    return (-self._top, jobs[0].id)
-                self._spent.append(jobs.popleft())
-                self._dead -= 1
-            self._drop_top()
-
-    def _of(self, priority: int) -> deque[Job[Any]]:
-        jobs = self._by_priority.get(priority)
-        if jobs is None:
-            jobs = self._by_priority[priority] = deque()
-            insort(self._priorities, -priority)
-            self._set_top()
-            if not self.live:  # or a priority of its own for each job would pile up
-                self._forget_all_but(priority)
-        return jobs
-
-    def _drop_top(self) -> None:
-        del self._by_priority[-self._priorities.pop(0)]
-        self._set_top()
-
-    def _forget_all_but(self, priority: int) -> None:
-        self._spent.append(self._by_priority)
-        self._by_priority = {priority: self._by_priority[priority]}
-        self._priorities = [-priority]
-        self._dead = 0
-        self._set_top()
-
-    def _set_top(self) -> None:
-        self._top = -self._priorities[0]
-        self._jobs = self._by_priority[self._top]
-
-    def bury(self) -> None:
-        """Count one of its jobs, which has just left the state QUEUED, as a tombstone."""
-        self.live -= 1
-        self._dead += 1
-        if self._dead > _SWEEP_AT and self._dead > self.live:
-            self._spent.append(dict(self._by_priority))
-            for priority, jobs in self._by_priority.items():
-                self._by_priority[priority] = deque(job for job in jobs if job._stage is _QUEUED)
-            self._dead = 0
-            self._set_top()
-
-    def __iter__(self) -> Iterator[Job[Any]]:
-        for negated in self._priorities:
-            yield from (job for job in self._by_priority[-negated] if job._stage is _QUEUED)
-
-    def __repr__(self) -> str:
-        return f"<Lane {self.key} {self.live} waiting>"
+    def left(self, job: Job[Any]) -> None:
+        """One of its jobs waits no more."""
+        if self.upper is not None:
+            self.upper.left(job)
+        else:
+            self.live -= 1
 
 
 class ReadyQueue:
-    """All waiting jobs, in lanes: the plain one, which any slot serves, and others while there is something in them."""
+    """Jobs that wait, in order of service.
 
-    __slots__ = ("others", "plain", "spent")
+    Args:
+        policy: Weights of the tenants, and ageing.
+    """
 
-    def __init__(self) -> None:
-        self.spent: list[Any] = []
-        self.plain = Lane(None, self.spent)
-        self.others: dict[LaneKey, Lane] = {}
+    __slots__ = ("_aged", "_holds", "_lanes", "_live", "_numbers", "is_rich", "pause", "plain", "spent", "tenants")
+
+    def __init__(self, policy: Policy) -> None:
+        self.is_rich = policy.ageing is not None
+        self.plain = Plain()
+        self.tenants = Tenants(policy.weights)
+        self.pause = Pause()
+        self.spent: list[Any] = []  # passed over; whoever holds the lock lets go of it when that is free
+        self._aged = policy.ageing
+        self._live = 0  # while it is rich
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._holds: list[tuple[float, int, Group]] = []  # moments at which held groups may be ripe
+        self._numbers = itertools.count()
+
+    # ---- without options
+
+    def pop_plain(self) -> Job[Any] | None:
+        """Remove and return the oldest job; only while the queue is not rich."""
+        plain = self.plain
+        if not plain.live:
+            if plain.jobs:
+                self.spent.append(plain.jobs)
+                plain.jobs = deque()
+            return None
+        plain.live -= 1
+        jobs = plain.jobs
+        while True:
+            job = jobs.popleft()
+            if job._stage is _QUEUED:
+                return job
+            self.spent.append(job)
+
+    def tidy_plain(self) -> None:
+        """Sweep those that were withdrawn when they are many more than those who wait."""
+        plain = self.plain
+        if len(plain.jobs) > _SWEEP_AT + 2 * plain.live:
+            self.spent.append(plain.jobs)
+            plain.jobs = deque(job for job in plain.jobs if job._stage is _QUEUED)
+
+    def enrich(self) -> None:
+        """Put every job in a lane."""
+        self.is_rich = True
+        plain, self.plain = self.plain, Plain()
+        self._live = plain.live
+        if plain.live:
+            plain.upper = lane = self._lane(None)
+            lane.line.adopt(plain.jobs)
+            lane.grow(plain.live, plain.live)
+
+    def rest(self) -> None:
+        """Be plain again if nothing waits; for whoever knows that no call is charged to anybody."""
+        if not self._live and self._aged is None and not len(self.tenants):
+            self.is_rich = False
+            self._lanes.clear()
+            self._holds.clear()
+
+    # ---- with options
+
+    def push(self, job: Job[Any], first: bool = False) -> Group | None:
+        """Add a job; returns its group if that is held and may be ripe by now. `first`: before its equals."""
+        self._arrive(job)
+        group = self._lane(job._options.lane).push(job, first)
+        return group if group is not None and group.upper is None else None
+
+    def set_aside(self, job: Job[Any]) -> None:
+        """Let a job wait where no slot sees it; `left` and `push` bring it back."""
+        self._arrive(job)
+        self.pause.push(job)
+
+    def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> Job[Any] | None:
+        """Remove and return the next job for `slot`, from the lanes that `suits` accepts."""
+        lanes = [lane for lane in self.lanes() if suits(lane, slot)]
+        if not lanes:
+            return None
+        lane = lanes[0] if len(lanes) == 1 else min(lanes, key=lambda lane: _rank(lane, now))
+        job = lane.line.pop(now)
+        assert job is not None, "a lane counts jobs that it does not have"
+        return job
+
+    def left(self, job: Job[Any]) -> None:
+        """A job, QUEUED until now, waits no more."""
+        job._where.left(job)  # type: ignore[union-attr]  # a job that waits is in a home
+        if not self.is_rich:
+            self.tidy_plain()
+            return
+        self._live -= 1
+        if (tenant := self.tenants.get(job._options.tenant)) is not None:
+            tenant.waiting -= 1
+
+    def lanes(self) -> list[Lane]:
+        """Lanes with jobs that can be taken, in no order."""
+        for key in [key for key, lane in self._lanes.items() if lane.is_empty]:
+            del self._lanes[key]
+        return [lane for lane in self._lanes.values() if lane.live]
+
+    def in_order(self, now: float) -> list[Lane] | list[Plain]:
+        """Lanes with jobs that can be taken, the one served next first."""
+        if not self.is_rich:
+            return [self.plain] if self.plain.live else []
+        lanes = self.lanes()
+        if len(lanes) > 1:
+            lanes.sort(key=lambda lane: _rank(lane, now))
+        return lanes
+
+    # ---- groups that are held
+
+    def look_at(self, group: Group, moment: float) -> bool:
+        """Look at a held group again at `moment`, if nobody does before; True if it is the first to be looked at."""
+        if moment >= group.looked_at:
+            return False
+        group.looked_at = moment
+        heappush(self._holds, (moment, next(self._numbers), group))
+        return self._holds[0][2] is group
+
+    def next_look(self) -> float:
+        """The next moment at which a held group may be ripe."""
+        return self._holds[0][0] if self._holds else _NEVER
+
+    def due_groups(self, now: float) -> list[Group]:
+        """Take out the groups to be looked at."""
+        groups = []
+        while self._holds and self._holds[0][0] <= now:
+            moment, _, group = heappop(self._holds)
+            if moment == group.looked_at:
+                group.looked_at = _NEVER
+            if group.upper is None and group.live:
+                groups.append(group)
+        return groups
+
+    # ---- counts
 
     def live(self) -> int:
         """Jobs that wait."""
-        return self.plain.live + sum(lane.live for lane in self.others.values())
+        return self._live if self.is_rich else self.plain.live
 
-    def lane(self, key: LaneKey) -> Lane:
-        """The lane of jobs with that key."""
-        if key is None:
-            return self.plain
-        lane = self.others.get(key)
-        if lane is None:
-            lane = self.others[key] = Lane(key, self.spent)
-        return lane
-
-    def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot) -> Job[Any] | None:
-        """Remove and return the next job for `slot`, from the lanes that `suits` accepts."""
-        lane = min((lane for lane in self.lanes() if suits(lane, slot)), key=Lane.rank, default=None)
-        return None if lane is None else lane.pop()
-
-    def lanes(self) -> list[Lane]:
-        """Lanes with waiting jobs, in no order."""
-        if not self.others:
-            return [self.plain] if self.plain.live else []
-        for key in [key for key, lane in self.others.items() if not lane.live]:
-            del self.others[key]
-        return [lane for lane in (self.plain, *self.others.values()) if lane.live]
-
-    def in_order(self) -> list[Lane]:
-        """Lanes with waiting jobs, the one served next first."""
-        lanes = self.lanes()
-        if len(lanes) > 1:
-            lanes.sort(key=Lane.rank)
-        return lanes
+    def ahead_of(self, priority: int) -> int:
+        """About how many jobs a new one with a deadline would find ahead of it."""
+        return sum(min(lane.live, lane.line.ahead_of(priority)) for lane in self._lanes.values())
 
     def __iter__(self) -> Iterator[Job[Any]]:
-        for lane in self.lanes():
-            yield from lane
+        if not self.is_rich:
+            yield from (job for job in self.plain.jobs if job._stage is _QUEUED)
+            return
+        for lane in self._lanes.values():
+            yield from dict.fromkeys(lane)  # a job that was held and released may stand in a line twice
+        yield from self.pause.jobs
+
+    def _lane(self, key: LaneKey) -> Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key, self.tenants, self.spent, self._aged)
+        return lane
+
+    def _arrive(self, job: Job[Any]) -> None:
+        name = job._options.tenant
+        if name is not None and not len(self.tenants):
+            self.tenants.begin(self._live)
+        self._live += 1
+        if len(self.tenants):
+            self.tenants.arrive(self.tenants.of(name))
+
+
+def _rank(lane: Lane, now: float) -> tuple[float, float, int, float, int]:
+    front = lane.line.front(now)
+    assert front is not None, "a lane counts jobs that it does not have"
+    return front[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from director._core.batch_run import run_batch
 from director._core.frames import strip
 from director._core.states import JobState
 from director._current import here
@@ -72,8 +73,14 @@ class Shift:
                 outbox.ring()
             if ring is not None:
                 ring()
+            if slot.late:
+                self._fail_late()
+                has_posted = True
             if job is not None:
-                outbox.posts.append(run(job))
+                if slot.mates is None:
+                    outbox.posts.append(run(job))
+                else:
+                    outbox.posts.extend(self._run_batch(slot.mates))
                 has_posted = True
                 job = None  # nothing of it is kept alive while the worker waits
             elif not slot.bell.acquire(timeout=self._dispatch.linger):
@@ -108,7 +115,48 @@ class Shift:
         slot.jobs += 1
         slot.busy_seconds += ended - began
 
-    def _begin(self, job: Job[Any], now: float) -> bool:
+    def _run_batch(self, jobs: list[Job[Any]]) -> list[Post]:
+        """Run jobs that share one call; returns their outcomes for the outbox."""
+        now = self._time()
+        posts: list[Post] = []
+        ready = [job for job in jobs if self._is_ready(job, now, len(jobs), posts)]
+        if not ready:
+            return posts
+        outcomes, is_typical = run_batch(self._slot.seat, ready)
+        if not is_typical and self._slot.charge is not None:
+            self._slot.charge.is_typical = False
+        self._now = ended = self._time()
+        self._slot.jobs += len(ready)
+        self._slot.busy_seconds += ended - now
+        errors: dict[int, BaseException] = {}  # one that many share is stripped once
+        for job, value, error in outcomes:
+            job._finished = ended
+            if error is None:
+                job._cargo = value
+                posts.append(job)
+                continue
+            if id(error) not in errors:
+                errors[id(error)] = self._owned(error)
+            posts.append((self._raised, (job, errors[id(error)])))
+        return posts
+
+    def _is_ready(self, job: Job[Any], now: float, size: int, posts: list[Post]) -> bool:
+        """Whether a job that was taken still wants to run; says what became of it if not."""
+        if not self._begin(job, now, size):
+            posts.append((self._raised, (job, JobTimeout("queued"))))
+            return False
+        if job._stage is not _RUNNING:
+            posts.append(job)  # cancelled since it was taken
+            return False
+        job._started = now
+        return True
+
+    def _fail_late(self) -> None:
+        """Tell of jobs that were found too late for their deadlines."""
+        late, self._slot.late = self._slot.late, []
+        self._outbox.posts.extend((self._raised, (job, JobTimeout("queued"))) for job in late)
+
+    def _begin(self, job: Job[Any], now: float, size: int = 1) -> bool:
         """Tell of the start; False if the deadline has passed while the job waited."""
         options = job._options
         if options.deadline is not None and now >= job._submitted + options.deadline:
@@ -117,7 +165,7 @@ class Shift:
         if options.timed:
             self._outbox.call(self._start_timer, job)
         if self._is_watched:
-            self._chronicle.started(job, self._slot, now)
+            self._chronicle.started(job, self._slot, now, size)
         return True
 
     def _owned(self, error: BaseException) -> BaseException:
@@ -143,8 +191,13 @@ class Shift:
     # ---- what a running job may ask (director._current)
 
     def job(self) -> Job[Any] | None:
-        """The job that runs."""
+        """The job that runs; of a batch the first."""
         return self._slot.job
+
+    def jobs(self) -> list[Job[Any]]:
+        """All jobs that share the call that runs."""
+        slot = self._slot
+        return slot.mates or ([] if slot.job is None else [slot.job])
 
     def device(self) -> Device:
         """Its device."""
@@ -154,8 +207,9 @@ class Shift:
         """Seconds of the Director's clock."""
         return self._time()
 
-    def report(self, job: Job[Any], progress: Any) -> None:
+    def report(self, progress: Any) -> None:
         """Keep it for `Job.progress` and tell the hooks."""
-        job._progress = progress
-        if self._chronicle.listening:
-            self._chronicle.progressed(job, progress)
+        for job in self.jobs():
+            job._progress = progress
+            if self._chronicle.listening:
+                self._chronicle.progressed(job, progress)

@@ -1,6 +1,7 @@
 """A slot: one unit of concurrency on a device, with its own long-lived thread.
 
-`state` and `job` are written by `dispatch` under its lock; the counters by the slot's own thread alone.
+`state`, `job`, `mates` and `charge` are written by `dispatch` under its lock; the counters by the slot's own thread
+alone. `late` is filled by `dispatch` and emptied by the thread.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from director._core.states import SlotState
 
 if TYPE_CHECKING:
+    from director._core.accounts import Charge
     from director._core.job import Job
     from director._core.slot_thread import SlotThread
     from director._device import Device
@@ -24,9 +26,12 @@ class Slot:
     __slots__ = (
         "bell",
         "busy_seconds",
+        "charge",
         "device",
         "job",
         "jobs",
+        "late",
+        "mates",
         "number",
         "place",
         "ring",
@@ -44,6 +49,9 @@ class Slot:
         self.device = place.device
         self.state = SlotState.IDLE
         self.job: Job[Any] | None = None
+        self.mates: list[Job[Any]] | None = None  # with `job` at their head, when they share a batch
+        self.late: list[Job[Any]] = []  # found too late for their deadlines; the worker fails them
+        self.charge: Charge | None = None
         self.bell = threading.Lock()  # a parked worker waits to acquire it; each call releases it exactly once
         self.bell.acquire()
         self.ring = self.bell.release

@@ -15,7 +15,7 @@ class JobState(Enum):
     | from | to |
     |---|---|
     | `QUEUED` | `RUNNING`, `CANCELLED`, `FAILED` (deadline passed, model failed to load, Director failed) |
-    | `RUNNING` | `SUCCEEDED`, `FAILED`, `CANCELLED` |
+    | `RUNNING` | `SUCCEEDED`, `FAILED`, `CANCELLED`, `QUEUED` (to be tried again) |
     """
 
     QUEUED = "queued"
@@ -59,7 +59,7 @@ class DirectorState(Enum):
 
 JOB_MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),
-    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.QUEUED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),

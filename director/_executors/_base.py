@@ -31,6 +31,14 @@ class Seat(Protocol):
             BaseException: What the call raised.
         """
 
+    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+        """Make one call for several jobs of one function, with the list of their items, and return what it returns.
+
+        Raises:
+            LoadFailed: Their model could not be loaded.
+            BaseException: What the call raised.
+        """
+
     def close(self) -> None:
         """Let go of everything that the slot holds; no job comes after."""
 

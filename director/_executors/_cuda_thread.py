@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._core.job import Job
-
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -37,12 +36,12 @@ class CudaThread:
         self._torch: Any = None
         self._event: Any = None
 
-    def run(self, call: Callable[[Job[Any]], T], job: Job[Any]) -> T:
+    def run(self, call: Callable[[A], T], what: A) -> T:
         """Make the call with the device set, and return when the device has finished it."""
         if self._torch is None:
             self._bind()
         try:
-            value = call(job)
+            value = call(what)
         except BaseException:
             self._quiet()
             raise

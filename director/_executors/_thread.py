@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import Context
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from director._executors._cuda_thread import CudaThread
 from director._executors._replicas import Replicas
@@ -30,10 +30,18 @@ class ThreadSeat:
         resource = self._device if model is None else self._replicas.get(model, self._slot)
         value = (job._context or Context()).run(job._fn, resource, *job._cargo)  # type: ignore[arg-type]
         if type(value) is CoroutineType:
-            value.close()
-            raise TypeError(
-                f"{job.name} is a coroutine function: await it yourself, or give the Director a blocking one"
-            )
+            _refuse(value, job)
+        return value
+
+    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+        """Make one call for all of them, in the context in which the first was submitted."""
+        first = jobs[0]
+        model = first._options.model
+        resource = self._device if model is None else self._replicas.get(model, self._slot)
+        items = [job._cargo[0] for job in jobs]
+        value = (first._context or Context()).run(first._fn, resource, items)  # type: ignore[arg-type]
+        if type(value) is CoroutineType:
+            _refuse(value, first)
         return value
 
     def close(self) -> None:
@@ -52,6 +60,10 @@ class CudaSeat(ThreadSeat):
         """Make the call, and wait for the stream."""
         return self._cuda.run(super().run, job)
 
+    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+        """Make the call, and wait for the stream."""
+        return self._cuda.run(super().run_batch, jobs)
+
 
 class ThreadExecutor:
     """Runs jobs on the slots' own threads; `Director(executor="thread")`."""
@@ -65,3 +77,8 @@ class ThreadExecutor:
             self._replicas = (residency, Replicas(residency, chronicle))
         seat = CudaSeat if slot.device.kind == "cuda" else ThreadSeat
         return seat(slot, self._replicas[1])
+
+
+def _refuse(value: CoroutineType[Any, Any, Any], job: Job[Any]) -> NoReturn:
+    value.close()
+    raise TypeError(f"{job.name} is a coroutine function: await it yourself, or give the Director a blocking one")

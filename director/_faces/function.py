@@ -1,13 +1,18 @@
-"""A function with its options bound once."""
+"""A function with its options bound once, and perhaps its batches."""
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple
+
+from director._core.job import Extra, Owned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 
+    from director._core.batch_rule import BatchRule
     from director._core.job import Job
     from director._director import Director
     from director._options import JobOptions
@@ -19,27 +24,35 @@ T = TypeVar("T")
 class Function(Generic[*Ts, T]):
     """What `Director.function` makes: call it like a coroutine function of everything but the resource.
 
+    With `max_batch_size` it is called with one item and returns that item's result, while `fn` gets lists.
+
     Args:
         director: Runs it; need not be started yet.
-        fn: ``fn(resource, *args)``, blocking.
+        fn: ``fn(resource, *args)``, blocking; for batches ``fn(resource, items)``, with one result for each item.
         options: As for `Director.submit`.
+        rule: How its calls share batches; `None`: never.
     """
 
-    def __init__(self, director: Director, fn: Callable[[Any, *Ts], T], options: JobOptions) -> None:
-        if not callable(fn):
-            raise TypeError(f"director.function() binds options to a callable, not to {fn!r}")
+    def __init__(
+        self,
+        director: Director,
+        fn: Callable[..., Any],
+        options: JobOptions,
+        rule: BatchRule | None = None,
+    ) -> None:
         functools.update_wrapper(self, fn)
         self._director = director
         self._fn = fn
         self._options = options
+        self._rule = rule
 
     async def __call__(self, *args: *Ts) -> T:
         """Run it and return its result; waits for room in the queue. As `Director.run`."""
-        return await self._director.run(self._fn, *args, **self._options)
+        return await Owned(self._open(args, True))
 
     def submit(self, *args: *Ts) -> Job[T]:
         """Queue a call and return its handle at once. As `Director.submit`."""
-        return self._director.submit(self._fn, *args, **self._options)
+        return self._open(args, False)
 
     def map(
         self,
@@ -50,10 +63,26 @@ class Function(Generic[*Ts, T]):
         return_exceptions: bool = False,
     ) -> AsyncGenerator[T, None]:
         """Run it for each item and yield the results. As `Director.map`."""
-        fn: Callable[[Any, Any], T] = self._fn
-        return self._director.map(
-            fn, items, window=window, ordered=ordered, return_exceptions=return_exceptions, **self._options
-        )
+        return self._director._map(lambda item: self._open((item,), True), items, window, ordered, return_exceptions)
+
+    def _open(self, args: tuple[Any, ...], patient: bool) -> Job[T]:
+        extra = None if self._rule is None else _extra(self._rule, args)
+        return self._director._open_call(self._fn, args, self._options, patient, self._rule, extra)
 
     def __repr__(self) -> str:
         return f"<Function {getattr(self._fn, '__name__', self._fn)!r} of {self._director!r}>"
+
+
+def _extra(rule: BatchRule, args: tuple[Any, ...]) -> Extra:
+    """Key and cost of the one item of a call, by the functions that tell them."""
+    if len(args) != 1:
+        raise TypeError(f"{rule.name} takes batches: call it with one item (a tuple, if it has parts), not {len(args)}")
+    key = None if rule.key is None else rule.key(args[0])
+    if not isinstance(key, Hashable):
+        raise TypeError(f"batch_key of {rule.name} must return something hashable, not {key!r}")
+    cost = 0.0 if rule.cost is None else rule.cost(args[0])
+    if isinstance(cost, bool) or not isinstance(cost, (int, float)):
+        raise TypeError(f"batch_cost of {rule.name} must return a number, not {cost!r}")
+    if not 0 <= cost < math.inf:
+        raise ValueError(f"batch_cost of {rule.name} must return a finite cost of 0 or more, not {cost!r}")
+    return Extra(key, cost)

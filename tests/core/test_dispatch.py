@@ -19,9 +19,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from director._core.dispatch import Dispatch
 from director._core.job import Job
-from director._core.queue import Lane
+from director._core.line import Line
+from director._core.policy import Policy
 from director._core.slot import Slot, make_places
 from director._core.states import JobState, SlotState
+from director._core.tenants import Tenants
 from director._models import Model
 from director._options import Options
 from director.errors import QueueFull
@@ -44,12 +46,21 @@ class Nowhere(asyncio.AbstractEventLoop):
 class Desk:
     """A `Dispatch` with everything around it played by the test."""
 
-    def __init__(self, counts: list[int], max_queue: int | None = None) -> None:
+    def __init__(self, counts: list[int], max_queue: int | None = None, policy: Policy | None = None) -> None:
         self.loop = Nowhere()
         self.places = make_places(tuple(simulated_devices(len(counts))), counts)
         self.warm: dict[Model[Any], frozenset[int]] = {}
         self.director_called = False
-        self.dispatch = Dispatch(self.places, max_queue, lambda model: self.warm.get(model, frozenset()), self._call)
+        self.now = 0.0
+        self.ripens_at: list[float] = []
+        self.dispatch = Dispatch(
+            self.places,
+            policy or Policy(max_queue),
+            lambda model: self.warm.get(model, frozenset()),
+            self._call,
+            lambda: self.now,
+            self.ripens_at.append,
+        )
         self.slots = self.dispatch.slots
         self._numbers = iter(range(1, 10**9))
 
@@ -61,7 +72,7 @@ class Desk:
         job: Job[Any] = Job(loop=self.loop)
         job.id = next(self._numbers)
         job._fn, job._cargo, job._options, job._context = fn, (), options, copy_context()
-        job._stage = QUEUED
+        job._stage, job._extra = QUEUED, None
         job._started = job._finished = job._progress = None
         job._submitted = 0.0
         return job
@@ -424,52 +435,103 @@ def test_user_code_never_runs_under_the_lock(how: str) -> None:
     assert not any(locked)
 
 
-# ---- a lane alone
+# ---- a line alone
+
+
+class Lines:
+    """A `Line` and its home, and the jobs that wait in it as a plain list."""
+
+    upper = None
+
+    def __init__(self) -> None:
+        self.spent: list[Any] = []
+        self.tenants = Tenants({})
+        self.line = Line(self, self.tenants, self.spent)
+        self.desk = Desk([1])
+        self.jobs: list[Job[Any]] = []
+
+    def left(self, job: Job[Any]) -> None: ...
+
+    def push(self, options: Options) -> None:
+        job = self.desk.job(options)
+        job._where = self
+        self.jobs.append(job)
+        self.line.push(job)
+
+    def withdraw(self, job: Job[Any]) -> None:
+        self.jobs.remove(job)
+        job._move(CANCELLED)
+        self.line.tidy(len(self.jobs))
+
+    def pop(self) -> Job[Any] | None:
+        job = self.line.pop(0.0)
+        if job is not None:
+            self.jobs.remove(job)
+        return job
+
+    def in_order(self) -> list[Job[Any]]:
+        return sorted(self.jobs, key=lambda job: (-job._options.priority, job._deadline_at(), job.id))
 
 
 @settings(max_examples=200)
 @given(
     moves=st.lists(
-        st.tuples(st.sampled_from(["push", "push", "bury", "pop", "rank"]), st.integers(-3, 3), st.integers(0, 10**6)),
+        st.tuples(
+            st.sampled_from(["push", "push", "withdraw", "pop", "front"]),
+            st.integers(-3, 3),
+            st.none() | st.sampled_from([1.0, 2.0, 3.0]),
+            st.integers(0, 10**6),
+        ),
         max_size=300,
     )
 )
-def test_a_lane_is_a_sorted_list(moves: list[tuple[str, int, int]]) -> None:
-    desk, lane, model = Desk([1]), Lane(None), []
-    for move, priority, index in moves:
-        model.sort(key=lambda job: (-job._options.priority, job.id))
+def test_a_line_is_a_sorted_list(moves: list[tuple[str, int, float | None, int]]) -> None:
+    lines = Lines()
+    for move, priority, deadline, index in moves:
         if move == "push":
-            model.append(desk.job(Options(priority=priority)))
-            lane.push(model[-1])
-        elif model and move == "bury":
-            model.pop(index % len(model))._move(CANCELLED)
-            lane.bury()
-        elif model and move == "pop":
-            assert lane.pop() is model.pop(0)
-        elif model and move == "rank":
-            assert lane.rank() == (-model[0]._options.priority, model[0].id)
-        assert lane.live == len(model)
-        assert sorted(lane, key=id) == sorted(model, key=id)
+            lines.push(Options(priority=priority, deadline=deadline))
+        elif lines.jobs and move == "withdraw":
+            lines.withdraw(lines.jobs[index % len(lines.jobs)])
+        elif lines.jobs and move == "pop":
+            expected = lines.in_order()[0]
+            assert lines.pop() is expected
+        elif lines.jobs and move == "front":
+            front = lines.line.front(0.0)
+            assert front is not None
+            assert front[1] is lines.in_order()[0]
+        assert sorted(lines.line, key=id) == sorted(lines.jobs, key=id)
 
 
-def test_many_burials_among_priorities_keep_the_order() -> None:
+def test_many_withdrawals_among_priorities_keep_the_order() -> None:
     """Past the sweep, which the random moves seldom reach."""
-    desk, lane = Desk([1]), Lane(None)
-    jobs = [desk.job(Options(priority=number % 7)) for number in range(1000)]
-    for job in jobs:
-        lane.push(job)
-    for job in jobs[:500:1] + jobs[500::3]:
-        job._move(CANCELLED)
-        lane.bury()
-    left = sorted((job for job in jobs if job.state is QUEUED), key=lambda job: (-job._options.priority, job.id))
-    assert [lane.pop() for _ in range(lane.live)] == left
+    lines = Lines()
+    for number in range(1000):
+        lines.push(Options(priority=number % 7))
+    for job in lines.jobs[:500] + lines.jobs[500::3]:
+        lines.withdraw(job)
+    expected = lines.in_order()
+    assert [lines.pop() for _ in expected] == expected
+    assert lines.pop() is None
 
 
 def test_a_priority_of_its_own_for_each_job_does_not_pile_up() -> None:
-    desk, lane = Desk([1]), Lane(None)
+    lines = Lines()
     for number in range(1000):
-        lane.push(desk.job(Options(priority=number)))
-        lane.push(desk.job(Options(priority=-number)))
-        lane.pop()
-        lane.pop()
-    assert len(lane._priorities) < 10
+        lines.push(Options(priority=number))
+        lines.push(Options(priority=-number))
+        lines.pop()
+        lines.pop()
+    assert len(lines.line._priorities) < 10
+
+
+def test_a_tenant_of_its_own_for_each_job_does_not_pile_up() -> None:
+    lines = Lines()
+    for number in range(3000):
+        tenant = lines.tenants.of(number)
+        lines.tenants.arrive(tenant)
+        lines.push(Options(tenant=number))
+        lines.pop()
+        tenant.waiting -= 1
+        lines.tenants.settle(tenant, lines.tenants.serve(tenant), 0.0)
+    assert len(lines.tenants) < 1100
+    assert len(lines.line._levels) <= 1

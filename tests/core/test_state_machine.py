@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import math
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -337,8 +338,9 @@ class Machine(RuleBasedStateMachine):
             return False  # it may have waited for a device where its model is loaded
         return self.rank(waiting) < self.rank(started)
 
-    def rank(self, record: Record) -> tuple[int, int]:
-        return -record.priority, self.records.index(record)
+    def rank(self, record: Record) -> tuple[int, float, int]:
+        deadline = math.inf if record.due is None else record.due  # of one that waits or has just started: its deadline
+        return -record.priority, deadline, self.records.index(record)
 
     def note_close(self) -> None:
         if self.state is not DirectorState.DRAINING:

@@ -290,6 +290,7 @@ async def test_any_number_of_seconds_will_do(seconds: float) -> None:
 async def test_the_machines_own_clock_rings_too(gate: Gate) -> None:
     async with Director("simulated:1") as director:
         running = director.submit(gate, timeout=0.01)
+        await gate.begun()  # or the one with a deadline would go first
         waiting = director.submit(gate, deadline=0.01)
         errors = [await outcome(running), await outcome(waiting)]
         assert [getattr(error, "phase", error) for error in errors] == ["running", "queued"]

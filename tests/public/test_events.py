@@ -151,6 +151,7 @@ async def everything(director: Director, gate: Gate) -> None:
     await outcome(director.run(fail))
     await director.run(report, model=Model(lambda device: device.label))
     await outcome(director.run(fail, model=Model(fail)))
+    await outcome(director.run(fail, retries=1, retry_on=Exception))
 
 
 async def test_every_kind_is_made() -> None:

@@ -110,7 +110,7 @@ async def test_map_with_and_without_order() -> None:
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"priority": "high"}, TypeError), ({"timeout": 0}, ValueError), ({"max_batch_size": 8}, TypeError)],
+    [({"priority": "high"}, TypeError), ({"timeout": 0}, ValueError), ({"max_batch_size": "8"}, TypeError)],
 )
 def test_a_wrong_option_is_refused_where_it_is_bound(options: dict[str, Any], error: type[Exception]) -> None:
     director = Director("simulated:1")

@@ -121,10 +121,18 @@ WRONG: list[tuple[str, Any, type[Exception]]] = [
     ("devices", [None], TypeError),
     ("devices", True, TypeError),
     ("name", 5, TypeError),
+    ("tenant", [], TypeError),
+    ("retries", -1, ValueError),
+    ("retries", 1.5, TypeError),
+    ("retries", True, TypeError),
+    ("retry_on", ValueError, ValueError),  # without retries
+    ("retry_on", "ValueError", TypeError),
+    ("backoff", -1, ValueError),
+    ("max_batch_size", 8, TypeError),  # of a function only
     ("model", "detector", TypeError),
     ("model", echo, TypeError),
 ]
-LATER = ["gpus", "memory", "retries", "retry_on", "tenant", "max_batch_size", "max_wait", "batch_key", "batch_cost"]
+LATER = ["gpus", "memory"]
 
 
 @pytest.mark.parametrize(("option", "value", "error"), WRONG, ids=[f"{row[0]}={row[1]!r:.20}" for row in WRONG])

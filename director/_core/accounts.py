@@ -1,0 +1,65 @@
+"""Who used how much: device seconds to tenants, call times to functions. Guarded by `dispatch`'s lock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from director._core.costs import Costs
+
+if TYPE_CHECKING:
+    from director._core.batch_rule import BatchRule
+    from director._core.job import Job
+    from director._core.slot import Slot
+    from director._core.tenants import Tenant, Tenants
+
+
+class Charge:
+    """One call on a slot, to be settled when it has ended."""
+
+    __slots__ = ("before", "is_typical", "rule", "size", "tenants")
+
+    def __init__(self, before: float, rule: BatchRule | None, size: int) -> None:
+        self.before = before  # busy seconds of the slot
+        self.rule = rule
+        self.size = size
+        self.is_typical = True  # cleared by the slot's own thread when the call has raised
+        self.tenants: list[tuple[Tenant, float]] = []  # one for each item, with the seconds it was charged
+
+
+class Accounts:
+    """Charges calls as they start and settles them as they end.
+
+    Args:
+        tenants: To be charged, as soon as there are any.
+    """
+
+    __slots__ = ("_tenants", "costs", "unsettled")
+
+    def __init__(self, tenants: Tenants) -> None:
+        self._tenants = tenants
+        self.costs = Costs()
+        self.unsettled = 0  # calls that have not ended
+
+    def open(self, slot: Slot, jobs: list[Job[Any]], is_warm: bool) -> None:
+        """A call for `jobs` starts on `slot`; `is_warm`: without loading a model first."""
+        rule = jobs[0]._options.batch
+        tenants = self._tenants
+        if rule is None and not len(tenants):
+            return
+        charge = slot.charge = Charge(slot.busy_seconds, rule, len(jobs))
+        charge.is_typical = is_warm
+        self.unsettled += 1
+        if len(tenants):
+            served = [tenants.of(job._options.tenant) for job in jobs]
+            charge.tenants = [(tenant, tenants.serve(tenant)) for tenant in served]
+
+    def settle(self, slot: Slot) -> None:
+        """The call on `slot` has ended."""
+        charge, slot.charge = slot.charge, None
+        assert charge is not None
+        self.unsettled -= 1
+        seconds = slot.busy_seconds - charge.before
+        if charge.rule is not None and charge.is_typical and seconds > 0:
+            self.costs.add(charge.rule, slot.place, charge.size, seconds)
+        for tenant, charged in charge.tenants:
+            self._tenants.settle(tenant, charged, seconds / charge.size)

@@ -1,0 +1,46 @@
+"""How a batch runs on its slot's thread: one call for all, and each item's own outcome."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from director._executors._base import LoadFailed
+from director.errors import BatchMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from director._core.job import Job
+    from director._executors._base import Seat
+
+Outcome: TypeAlias = "tuple[Job[Any], Any, BaseException | None]"  # with its value or its error
+
+
+def run_batch(seat: Seat, jobs: list[Job[Any]]) -> tuple[list[Outcome], bool]:
+    """Run `jobs` of one function as one batch; returns their outcomes, and whether it was one call that returned.
+
+    A batch that fails as a whole is run again item by item if the function says ``isolate_failures``, so that
+    what fails alone fails alone.
+    """
+    rule = jobs[0]._options.batch
+    assert rule is not None
+    try:
+        values = _checked(seat.run_batch(jobs), len(jobs), rule.name)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the callers
+        if len(jobs) == 1 or not rule.isolate_failures or not isinstance(error, Exception) or type(error) is LoadFailed:
+            return [(job, None, error) for job in jobs], False
+    else:
+        return [_own(job, value) for job, value in zip(jobs, values, strict=True)], True
+    return [outcome for job in jobs for outcome in run_batch(seat, [job])[0]], False
+
+
+def _checked(values: Any, size: int, name: str) -> Sequence[Any]:
+    if isinstance(values, (str, bytes, dict, set)) or not (hasattr(values, "__len__") and hasattr(values, "__iter__")):
+        raise BatchMismatch(name, size, f"a {type(values).__name__}")
+    if len(values) != size:
+        raise BatchMismatch(name, size, f"{len(values)} results")
+    return values  # type: ignore[no-any-return]
+
+
+def _own(job: Job[Any], value: Any) -> Outcome:
+    return (job, None, value) if isinstance(value, Exception) else (job, value, None)

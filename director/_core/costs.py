@@ -1,0 +1,85 @@
+"""What calls cost, learned as they end: seconds as a line over the batch size, by function and device.
+
+Guarded by `dispatch`'s lock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from director._core.batch_rule import BatchRule
+    from director._core.slot import Place
+
+_KEEP = 0.98  # weight of the past against one new call: the line follows about the last 50
+
+
+class CostLine:
+    """Least squares over (size, seconds) with exponential forgetting."""
+
+    __slots__ = ("_seconds", "_size", "_size2", "_size_seconds", "_weight", "calls", "items")
+
+    def __init__(self) -> None:
+        self.calls = self.items = 0
+        self._weight = self._size = self._seconds = self._size2 = self._size_seconds = 0.0
+
+    def add(self, size: int, seconds: float) -> None:
+        """A call with `size` items has taken `seconds`."""
+        self.calls += 1
+        self.items += size
+        self._weight = self._weight * _KEEP + 1
+        self._size = self._size * _KEEP + size
+        self._seconds = self._seconds * _KEEP + seconds
+        self._size2 = self._size2 * _KEEP + size * size
+        self._size_seconds = self._size_seconds * _KEEP + size * seconds
+
+    def fit(self) -> tuple[float, float]:
+        """Seconds of a call whatever its size, and seconds for each item. Neither is negative."""
+        weight = self._weight
+        if not weight:
+            return 0.0, 0.0
+        size, seconds = self._size / weight, self._seconds / weight
+        spread = self._size2 / weight - size * size
+        if spread < 1e-6:  # one size only: nothing tells the two apart
+            return 0.0, seconds / size
+        slope = max(0.0, (self._size_seconds / weight - size * seconds) / spread)
+        fixed = seconds - slope * size
+        return (fixed, slope) if fixed >= 0 else (0.0, seconds / size)
+
+    def seconds(self, size: int) -> float:
+        """Predicted for a call with `size` items; 0 while nothing was measured."""
+        fixed, slope = self.fit()
+        return fixed + slope * size
+
+
+class Costs:
+    """The lines of all functions on all devices; a function that nobody holds any more is forgotten."""
+
+    __slots__ = ("_lines",)
+
+    def __init__(self) -> None:
+        self._lines: WeakKeyDictionary[BatchRule, dict[Place, CostLine]] = WeakKeyDictionary()
+
+    def add(self, rule: BatchRule, place: Place, size: int, seconds: float) -> None:
+        """A call of the function has ended on a device."""
+        lines = self._lines.setdefault(rule, {})
+        line = lines.get(place)
+        if line is None:
+            line = lines[place] = CostLine()
+        line.add(size, seconds)
+
+    def line(self, rule: BatchRule, place: Place) -> CostLine | None:
+        """What is known of a function on a device."""
+        return self._lines.get(rule, {}).get(place)
+
+    def least_seconds(self, rule: BatchRule, size: int) -> float:
+        """Predicted on the fastest device that is known; 0 while nothing was measured."""
+        return min((line.seconds(size) for line in self._lines.get(rule, {}).values()), default=0.0)
+
+    def __iter__(self) -> Iterator[tuple[BatchRule, Place, CostLine]]:
+        for rule, lines in list(self._lines.items()):
+            for place, line in lines.items():
+                yield rule, place, line

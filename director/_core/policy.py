@@ -1,0 +1,35 @@
+"""How one Director admits jobs and in which order it serves them. Frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a Director was told about admission and order of service.
+
+    Args:
+        max_queue: Most jobs that wait; `None` for no bound.
+        max_queue_per_tenant: The same for each tenant, or for those that are named.
+        weights: Shares of the tenants in device time; 1 for those that are not named.
+        predict: Refuse at submission what would miss its deadline.
+        ageing: Seconds after which a waiting job is served before all that came later, whatever their priority.
+    """
+
+    max_queue: int | None = None
+    max_queue_per_tenant: int | Mapping[Hashable, int] | None = None
+    weights: Mapping[Hashable, float] = field(default_factory=dict)
+    predict: bool = False
+    ageing: float | None = None
+
+    def bound_of(self, tenant: Hashable) -> int | None:
+        """Most jobs of one tenant that wait; `None` for no bound. Jobs without a tenant have none of their own."""
+        bound = self.max_queue_per_tenant
+        if tenant is None or bound is None or isinstance(bound, int):
+            return None if tenant is None else bound  # type: ignore[return-value]  # an int or None
+        return bound.get(tenant)

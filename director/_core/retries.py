@@ -1,0 +1,82 @@
+"""Second tries: which failures are worth one, when it comes, and on which devices. On the event loop only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from director._core.job import Extra
+from director._core.slot import Slot
+from director.errors import DeviceLost, WorkerDied
+
+if TYPE_CHECKING:
+    from director._core.chronicle import Chronicle
+    from director._core.clock import Clock, Timer
+    from director._core.dispatch import Dispatch
+    from director._core.job import Job
+    from director._options import Options
+
+_LOST = (WorkerDied, DeviceLost)
+
+
+class Retries:
+    """Tries jobs again.
+
+    Args:
+        clock: Tells the time and makes the timers.
+        dispatch: Queues them.
+        chronicle: Takes events.
+    """
+
+    def __init__(self, clock: Clock, dispatch: Dispatch, chronicle: Chronicle) -> None:
+        self._clock = clock
+        self._dispatch = dispatch
+        self._chronicle = chronicle
+        self._timers: dict[Job[Any], Timer] = {}
+
+    def take(self, job: Job[Any], error: BaseException) -> bool:
+        """Try a job that has just failed again, now or later; False if it is not to be tried again."""
+        options, slot = job._options, job._where
+        tries = 0 if job._extra is None else job._extra.tries
+        if tries >= options.retries or not isinstance(error, (*_LOST, *options.retry_on)):
+            return False
+        delay = options.backoff * 2**tries
+        if self._clock.time() + delay >= job._deadline_at() or not isinstance(slot, Slot):
+            return False
+        if not self._dispatch.set_aside(job):
+            return False
+        self._reset(job, slot, error)
+        if delay:
+            self._timers[job] = self._clock.call_later(delay, partial(self._go, job))
+        else:
+            self._go(job)
+        return True
+
+    def stop(self) -> None:
+        """Try nothing again."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _reset(self, job: Job[Any], slot: Slot, error: BaseException) -> None:
+        """Make it like one that has never run, but for its count and the device it avoids."""
+        extra = job._extra = job._extra or Extra()
+        asked = extra.asked = extra.asked or job._options
+        extra.tries += 1
+        job._started = job._finished = None
+        job._options = replace(asked, allowed=self._elsewhere(asked, slot))
+        if self._chronicle.listening:
+            self._chronicle.retried(job, slot.device, error)
+
+    def _elsewhere(self, asked: Options, slot: Slot) -> frozenset[int] | None:
+        """The slots it may run on without those of the device that has failed it, if any are left."""
+        allowed = frozenset(range(len(self._dispatch.slots))) if asked.allowed is None else asked.allowed
+        others = allowed - {other.number for other in slot.place.slots}
+        return others or asked.allowed
+
+    def _go(self, job: Job[Any]) -> None:
+        self._timers.pop(job, None)
+        ring = self._dispatch.try_again(job)
+        if ring is not None:
+            ring()

@@ -1,0 +1,169 @@
+"""What a slot is given when the queue holds more than plain jobs: whose turn it is, and who shares the call.
+
+Part of the decision: called by `dispatch` under its lock. What has to happen outside comes back as a `Ring`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from director._core.batching import Batch, fill
+from director._core.group import Group
+from director._core.states import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._core.accounts import Accounts
+    from director._core.job import Job
+    from director._core.lane import Lane
+    from director._core.queue import Plain, ReadyQueue
+    from director._core.slot import Slot
+    from director._models import Model
+
+Ring: TypeAlias = "Callable[[], None] | None"
+
+_RUNNING, _FAILED = JobState.RUNNING, JobState.FAILED
+_NEVER = float("inf")
+
+
+class Service:
+    """Hands out jobs and batches, and holds groups back for fuller ones.
+
+    Args:
+        queue: What waits.
+        accounts: Charged with what starts.
+        warm: Tells the numbers of the slots on which a model is loaded.
+        time: The Director's clock.
+        ripen_at: Thread-safe; asks for a call of `Dispatch.ripen` at a moment.
+    """
+
+    __slots__ = ("_accounts", "_alarm_at", "_holds", "_queue", "_ripen_at", "_time", "_warm")
+
+    def __init__(
+        self,
+        queue: ReadyQueue,
+        accounts: Accounts,
+        warm: Callable[[Model[Any]], frozenset[int]],
+        time: Callable[[], float],
+        ripen_at: Callable[[float], None],
+    ) -> None:
+        self._queue = queue
+        self._accounts = accounts
+        self._warm = warm
+        self._time = time
+        self._ripen_at = ripen_at
+        self._alarm_at = _NEVER  # the next call of `ripen` that was asked for
+        self._holds = True
+
+    def push(self, job: Job[Any], first: bool = False) -> Ring:
+        """Put a job in the rich queue; `first`: before its equals."""
+        held = self._queue.push(job, first)
+        if held is None:
+            return None
+        self._look_at(held, self._time())
+        return self._alarm()
+
+    def next_for(self, slot: Slot, suits: Callable[[Lane | Plain, Slot], bool]) -> tuple[Job[Any] | None, Ring]:
+        """Take the next job for `slot` out of the rich queue, RUNNING, and its mates into `slot.mates`."""
+        slot.mates = None
+        if slot.charge is not None:
+            self._accounts.settle(slot)
+        now, queue = self._time(), self._queue
+        self._look_at_due(now)
+        while (job := queue.pop(suits, slot, now)) is not None:
+            batch = self._begin(job, slot, now)
+            if batch is None:
+                continue
+            self._accounts.open(slot, batch, self._is_ready(job, slot))
+            return job, self._alarm()
+        if not self._accounts.unsettled:
+            queue.rest()
+        return None, self._alarm()
+
+    def ripen(self) -> Ring:
+        """Look at the groups that have waited long enough."""
+        self._alarm_at = _NEVER
+        self._look_at_due(self._time())
+        return self._alarm()
+
+    def let_go(self) -> None:
+        """Hold nothing back any more."""
+        self._holds = False
+        self._look_at_due(_NEVER)
+
+    def _begin(self, job: Job[Any], slot: Slot, now: float) -> list[Job[Any]] | None:
+        """Start `job` with its mates, or fail it if it would be too late."""
+        group = job._where
+        if not isinstance(group, Group):
+            self._start(job, slot)
+            return [job]
+        batch = Batch(job, self._accounts.costs.line(group.rule, slot.place), now)
+        if batch.is_too_late_for(job):
+            self._fail_late(job, slot)
+            return None
+        self._start(job, slot)
+        fill(batch, group, lambda mate, runs: (self._start if runs else self._fail_late)(mate, slot))
+        slot.mates = batch.jobs
+        if group.rule.max_wait and 0 < group.live < group.rule.max_size and self._holds:
+            self._hold_rest(group, now)
+        return batch.jobs
+
+    def _hold_rest(self, group: Group, now: float) -> None:
+        """What is left after a batch waits for company too, if it may."""
+        group.recount_due()
+        moment = group.ripe_at(self._seconds_with_one_more(group))
+        if moment > now:
+            group.hold()
+            self._queue.look_at(group, moment)
+
+    def _start(self, job: Job[Any], slot: Slot) -> None:
+        job._stage = _RUNNING  # from QUEUED: the queue hands out no other
+        self._queue.left(job)
+        job._where = slot
+
+    def _fail_late(self, job: Job[Any], slot: Slot) -> None:
+        job._stage = _FAILED
+        self._queue.left(job)
+        slot.late.append(job)
+
+    def _is_ready(self, job: Job[Any], slot: Slot) -> bool:
+        model = job._options.model
+        return model is None or slot.number in self._warm(model)
+
+    def _look_at_due(self, now: float) -> None:
+        if self._queue.next_look() <= now:
+            for group in self._queue.due_groups(now):
+                self._look_at(group, now)
+
+    def _look_at(self, group: Group, now: float) -> None:
+        """Let go of a held group if it is ripe, else look again when it will be."""
+        moment = group.ripe_at(self._seconds_with_one_more(group))
+        if moment <= now or not self._holds:
+            group.release()
+        else:
+            self._queue.look_at(group, moment)
+
+    def _seconds_with_one_more(self, group: Group) -> float:
+        return self._accounts.costs.least_seconds(group.rule, min(group.live + 1, group.rule.max_size))
+
+    def _alarm(self) -> Ring:
+        """Asks for the next look, unless one that early was asked for already."""
+        moment = self._queue.next_look()
+        if moment >= self._alarm_at:
+            return None
+        self._alarm_at = moment
+        return partial(self._ripen_at, moment)
+
+
+def both(first: Ring, second: Ring) -> Ring:
+    """One ring for two."""
+    if first is None or second is None:
+        return first or second
+    return partial(_call_both, first, second)
+
+
+def _call_both(first: Callable[[], None], second: Callable[[], None]) -> None:
+    first()
+    second()

@@ -1,0 +1,144 @@
+"""Fairness between tenants by the device seconds they have used. Guarded by `dispatch`'s lock.
+
+Deficit round robin for work whose cost is known only afterwards: each tenant has a counter of device seconds divided by
+its weight, the lowest counter is served next, and what a job was charged at its start is corrected at its end. One who
+comes back from a rest starts at the lowest counter of those who stayed: rest earns no credit (start-time fair queueing,
+Goyal, Vin and Cheng 1996). Counters only grow, so heaps over them may correct their keys lazily.
+"""
+
+from __future__ import annotations
+
+import itertools
+from heapq import heappop, heappush, heapreplace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+_FORGET_AT = 1024  # resting tenants that are remembered before those who have nothing to be remembered for are dropped
+
+
+class Tenant:
+    """One fairness key: what it has used, and what it has waiting and running."""
+
+    __slots__ = ("_credit", "_mean", "_weight", "is_listed", "name", "running", "turn", "used", "waiting")
+
+    def __init__(self, name: Hashable, weight: float) -> None:
+        self.name = name
+        self.used = 0.0  # device seconds divided by the weight; never shrinks
+        self.turn = 0  # when it was served last: the tie-break
+        self.waiting = 0
+        self.running = 0
+        self.is_listed = False  # stands in the heap of those with work
+        self._weight = weight
+        self._mean = 0.0  # seconds of its recent jobs
+        self._credit = 0.0  # charged too much in the past
+
+    def charge(self) -> float:
+        """A job of it starts: charge what its jobs usually take. Returns the seconds charged."""
+        charged = max(0.0, self._mean - self._credit)
+        self._credit = max(0.0, self._credit - self._mean)
+        self.used += charged / self._weight
+        self.running += 1
+        return self._mean
+
+    def settle(self, charged: float, seconds: float) -> None:
+        """The job has taken `seconds`."""
+        self.running -= 1
+        self._mean = self._mean + (seconds - self._mean) / 8 if self._mean else seconds
+        owed = seconds - charged - self._credit
+        self._credit = max(0.0, -owed)
+        self.used += max(0.0, owed) / self._weight
+
+    @property
+    def is_active(self) -> bool:
+        """It has work."""
+        return self.waiting > 0 or self.running > 0
+
+
+class Tenants:
+    """All tenants that have work or have to be remembered.
+
+    Args:
+        weights: Shares; 1 for those that are not named.
+    """
+
+    def __init__(self, weights: Mapping[Hashable, float]) -> None:
+        self._weights = weights
+        self._all: dict[Hashable, Tenant] = {}
+        self._active: list[tuple[float, int, Tenant]] = []  # by counter, corrected lazily
+        self._highest = 0.0
+        self._turns = itertools.count(1)
+        self._forget_at = _FORGET_AT
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def begin(self, waiting: int) -> None:
+        """The first tenant is coming: from now on jobs without one are a tenant too, and so many of them wait."""
+        nobody = self.of(None)
+        nobody.waiting = waiting
+        if waiting:
+            self._list(nobody)
+
+    def get(self, name: Hashable) -> Tenant | None:
+        """The tenant of that name, if it is known."""
+        return self._all.get(name)
+
+    def rank(self, name: Hashable) -> tuple[float, int]:
+        """Its place among the tenants, lowest first; for all the same while there are none."""
+        tenant = self._all.get(name)
+        return (0.0, 0) if tenant is None else (tenant.used, tenant.turn)
+
+    def of(self, name: Hashable) -> Tenant:
+        """The tenant of that name."""
+        tenant = self._all.get(name)
+        if tenant is None:
+            tenant = self._all[name] = Tenant(name, self._weights.get(name, 1.0))
+        return tenant
+
+    def arrive(self, tenant: Tenant) -> None:
+        """A job of it waits."""
+        if not tenant.is_active:
+            tenant.used = max(tenant.used, self._floor())
+            self._list(tenant)
+            if len(self._all) > self._forget_at:
+                self._forget()
+        tenant.waiting += 1
+
+    def serve(self, tenant: Tenant) -> float:
+        """A job of it starts; returns the seconds charged."""
+        tenant.turn = next(self._turns)
+        charged = tenant.charge()
+        self._highest = max(self._highest, tenant.used)
+        return charged
+
+    def settle(self, tenant: Tenant, charged: float, seconds: float) -> None:
+        """A job of it, charged with `charged` seconds, has taken `seconds`."""
+        tenant.settle(charged, seconds)
+        self._highest = max(self._highest, tenant.used)
+
+    def _list(self, tenant: Tenant) -> None:
+        if not tenant.is_listed:
+            tenant.is_listed = True
+            heappush(self._active, (tenant.used, next(self._turns), tenant))
+
+    def _floor(self) -> float:
+        """The lowest counter among those with work; with none of them a new round begins, equal for all."""
+        active = self._active
+        while active:
+            used, number, tenant = active[0]
+            if not tenant.is_active:
+                heappop(active)
+                tenant.is_listed = False
+            elif tenant.used > used:
+                heapreplace(active, (tenant.used, number, tenant))
+            else:
+                return used
+        return self._highest
+
+    def _forget(self) -> None:
+        """Drop resting tenants that would start at the floor anyway."""
+        floor = self._floor()
+        self._all = {name: t for name, t in self._all.items() if t.is_active or t.is_listed or t.used > floor}
+        self._forget_at = max(_FORGET_AT, 2 * len(self._all))
