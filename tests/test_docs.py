@@ -13,11 +13,13 @@ import pytest
 
 import director
 from director import (
+    BatchOptions,
     Device,
     DeviceStats,
     Director,
     DirectorState,
     Function,
+    FunctionStats,
     Job,
     JobOptions,
     JobState,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from enum import Enum
 
+JOB_OPTIONS = JobOptions.__annotations__
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -185,10 +188,19 @@ def fields(cls: type) -> list[str]:
     [
         ("reference/director.md", "Director", arguments(Director)),
         ("reference/jobs.md", "Options", list(JobOptions.__annotations__)),
+        (
+            "reference/batches.md",
+            "Options",
+            [
+                "max_batch_size",
+                *(name for name in BatchOptions.__annotations__ if name not in JobOptions.__annotations__),
+            ],
+        ),
         ("reference/models.md", "Models", arguments(Model)),
         ("reference/devices.md", "Device", fields(Device)),
         ("reference/stats.md", "Stats", fields(Stats)),
         ("reference/stats.md", "DeviceStats", fields(DeviceStats)),
+        ("reference/stats.md", "FunctionStats", fields(FunctionStats)),
         ("reference/testing.md", "simulated_devices", arguments(testing.simulated_devices)),
     ],
 )

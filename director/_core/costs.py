@@ -5,6 +5,7 @@ Guarded by `dispatch`'s lock.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -15,19 +16,24 @@ if TYPE_CHECKING:
     from director._core.slot import Place
 
 _KEEP = 0.98  # weight of the past against one new call: the line follows about the last 50
+_TELLING = 3  # calls before the line is worth comparing with
 
 
 class CostLine:
-    """Least squares over (size, seconds) with exponential forgetting."""
+    """Least squares over (size, seconds) with exponential forgetting, and how far calls stray from it."""
 
-    __slots__ = ("_seconds", "_size", "_size2", "_size_seconds", "_weight", "calls", "items")
+    __slots__ = ("_seconds", "_size", "_size2", "_size_seconds", "_variance", "_weight", "calls", "items")
 
     def __init__(self) -> None:
         self.calls = self.items = 0
+        self._variance = 0.0  # of the residuals
         self._weight = self._size = self._seconds = self._size2 = self._size_seconds = 0.0
 
     def add(self, size: int, seconds: float) -> None:
         """A call with `size` items has taken `seconds`."""
+        if self.calls > _TELLING:
+            residual = seconds - self.seconds(size)
+            self._variance += (residual * residual - self._variance) * (1 - _KEEP)
         self.calls += 1
         self.items += size
         self._weight = self._weight * _KEEP + 1
@@ -53,6 +59,11 @@ class CostLine:
         """Predicted for a call with `size` items; 0 while nothing was measured."""
         fixed, slope = self.fit()
         return fixed + slope * size
+
+    @property
+    def margin(self) -> float:
+        """Seconds to be added where being late is worse than being small: two standard deviations."""
+        return 2 * math.sqrt(self._variance)
 
 
 class Costs:

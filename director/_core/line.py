@@ -132,6 +132,17 @@ class Level:
                 return backlog, found
         return None
 
+    def pop_timed(
+        self, tenant: Hashable, most: int, waits: Callable[[Job[Any]], bool], spent: list[Any]
+    ) -> list[Job[Any]]:
+        """Remove and return up to `most` jobs of a tenant, by their deadlines."""
+        backlog = self._backlogs.get(tenant)
+        jobs: list[Job[Any]] = []
+        while backlog is not None and backlog.timed and len(jobs) < most:
+            job = heappop(backlog.timed)[2]
+            (jobs if waits(job) else spent).append(job)
+        return jobs
+
     def sweep(self, waits: Callable[[Job[Any]], bool]) -> None:
         """Remove all jobs that have left."""
         for backlog in self._backlogs.values():
@@ -217,6 +228,13 @@ class Line:
                 return job
             self._drop_top()
         return None
+
+    def pop_timed(self, like: Job[Any], most: int) -> list[Job[Any]]:
+        """Remove and return up to `most` jobs with the priority and tenant of `like`, by their deadlines."""
+        level = self._levels.get(like._options.priority)
+        jobs = [] if level is None else level.pop_timed(like._options.tenant, most, self._waits, self._spent)
+        self._entries -= len(jobs)
+        return jobs
 
     def tidy(self, live: int) -> None:
         """Sweep when those that have left are many more than the `live` ones."""

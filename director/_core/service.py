@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from director._core.batching import Batch, fill
+from director._core.batching import fill, start
 from director._core.group import Group
 from director._core.states import JobState
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Ring: TypeAlias = "Callable[[], None] | None"
 
-_RUNNING, _FAILED = JobState.RUNNING, JobState.FAILED
+_QUEUED, _RUNNING, _FAILED = JobState.QUEUED, JobState.RUNNING, JobState.FAILED
 _NEVER = float("inf")
 
 
@@ -77,7 +77,7 @@ class Service:
             if batch is None:
                 continue
             self._accounts.open(slot, batch, self._is_ready(job, slot))
-            return job, self._alarm()
+            return batch[0], self._alarm()
         if not self._accounts.unsettled:
             queue.rest()
         return None, self._alarm()
@@ -99,12 +99,17 @@ class Service:
         if not isinstance(group, Group):
             self._start(job, slot)
             return [job]
-        batch = Batch(job, self._accounts.costs.line(group.rule, slot.place), now)
-        if batch.is_too_late_for(job):
-            self._fail_late(job, slot)
+        line = self._accounts.costs.line(group.rule, slot.place)
+
+        def leave(mate: Job[Any], runs: bool) -> None:
+            (self._start if runs else self._fail_late)(mate, slot)
+
+        batch = start(job, group, line, now, leave)
+        if job._stage is _QUEUED:  # left out: it stays first in line
+            group.lane.line.push(job)
+        if batch is None:
             return None
-        self._start(job, slot)
-        fill(batch, group, lambda mate, runs: (self._start if runs else self._fail_late)(mate, slot))
+        fill(batch, group, leave)
         slot.mates = batch.jobs
         if group.rule.max_wait and 0 < group.live < group.rule.max_size and self._holds:
             self._hold_rest(group, now)
