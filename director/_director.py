@@ -18,7 +18,6 @@ from director._faces.load import load_model
 from director._faces.map import map_jobs
 from director._life import Life
 from director._options import BatchOptions, JobOptions, Options
-from director._resolve import resolve
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
@@ -261,4 +260,4 @@ class Director(Life):
 
     def _resolve(self, options: JobOptions, rule: BatchRule | None = None) -> Options:
         assert self._crew is not None
-        return resolve(options, self._crew.places, self._crew.residency, rule)
+        return self._resolver.resolve(options, rule)

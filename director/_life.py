@@ -19,7 +19,7 @@ from director._devices.discovery import resolve_devices
 from director._executors._base import Executor
 from director._executors._thread import ThreadExecutor
 from director._options import Options
-from director._resolve import slot_counts
+from director._resolve import Resolver, slot_counts
 from director._stats import Stats, snapshot
 from director.errors import DirectorClosed
 
@@ -82,6 +82,7 @@ class Life:
     _ledger: Ledger
     _loop: asyncio.AbstractEventLoop
     _thread: int
+    _resolver: Resolver
 
     async def start(self) -> None:
         """Find the devices and accept jobs. A Director that was closed may be started again.
@@ -103,6 +104,7 @@ class Life:
             self._state = before
             raise
         self._devices, self._crew, self._closing = devices, crew, None
+        self._resolver = Resolver(crew.places, crew.residency)
         self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
         self._state = DirectorState.OPEN
         self._task = crew.loop.create_task(crew.direct(), name=f"director:{self.name or 'director'}")
@@ -249,6 +251,7 @@ class Life:
     def _lay_down(self, crew: Crew) -> None:
         self._last_stats = snapshot(crew)
         self._state, self._crew = DirectorState.CLOSED, None
+        del self._resolver  # it remembers models
         if self._task is not None and not self._loop.is_closed():
             self._task.cancel()
 

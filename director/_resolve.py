@@ -11,43 +11,72 @@ from director._options import JobOptions, Options
 from director.errors import PlacementError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
     from director._core.batch_rule import BatchRule
     from director._core.slot import Place
     from director._models import Residency
 
+_REMEMBERED = 256  # combinations of options; then it forgets them all
 
-def resolve(options: JobOptions, places: list[Place], residency: Residency, batch: BatchRule | None = None) -> Options:
-    """Options checked, and the devices of job and model turned into the slots that may run it.
 
-    Raises:
-        TypeError: An unknown option, or one of the wrong type.
-        ValueError: An option out of range.
-        PlacementError: No slot is left.
+class Resolver:
+    """Options of one running Director, each combination checked and resolved once.
+
+    Args:
+        places: The devices with their slots.
+        residency: Tells where a model may be loaded.
     """
-    check(options)
-    model = options.get("model")
-    allowed = _slots_of(options.get("devices"), places)
-    if model is not None:
-        homes = residency.homes(model, _slots_of(model.devices, places), allowed)
-        if allowed is None or homes is None:
-            allowed = homes if allowed is None else allowed
-        elif not (allowed := allowed & homes):
-            raise PlacementError(f"{model!r} may not be loaded on any of the devices asked for")
-    return Options(
-        model,
-        options.get("priority", 0),
-        options.get("deadline"),
-        options.get("timeout"),
-        allowed,
-        options.get("name"),
-        options.get("tenant"),
-        batch,
-        options.get("retries", 0),
-        errors_of(options),
-        options.get("backoff") or 0.0,
-    )
+
+    def __init__(self, places: list[Place], residency: Residency) -> None:
+        self._places = places
+        self._residency = residency
+        self._known: dict[Hashable, Options] = {}
+
+    def resolve(self, options: JobOptions, batch: BatchRule | None = None) -> Options:
+        """Options checked, and the devices of job and model turned into the slots that may run it.
+
+        Raises:
+            TypeError: An unknown option, or one of the wrong type.
+            ValueError: An option out of range.
+            PlacementError: No slot is left.
+        """
+        values = tuple(options.values())
+        key = (batch, tuple(options), values, tuple(map(type, values)))  # the types: True is equal to 1
+        try:
+            if (known := self._known.get(key)) is not None:
+                return known
+        except TypeError:  # a list of devices, for example
+            return self._resolve(options, batch)
+        resolved = self._resolve(options, batch)
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[key] = resolved
+        return resolved
+
+    def _resolve(self, options: JobOptions, batch: BatchRule | None) -> Options:
+        check(options)
+        model = options.get("model")
+        allowed = _slots_of(options.get("devices"), self._places)
+        if model is not None:
+            homes = self._residency.homes(model, _slots_of(model.devices, self._places), allowed)
+            if allowed is None or homes is None:
+                allowed = homes if allowed is None else allowed
+            elif not (allowed := allowed & homes):
+                raise PlacementError(f"{model!r} may not be loaded on any of the devices asked for")
+        return Options(
+            model=model,
+            priority=options.get("priority", 0),
+            deadline=options.get("deadline"),
+            timeout=options.get("timeout"),
+            allowed=allowed,
+            name=options.get("name"),
+            tenant=options.get("tenant"),
+            batch=batch,
+            retries=options.get("retries", 0),
+            retry_on=errors_of(options),
+            backoff=options.get("backoff") or 0.0,
+        )
 
 
 def slot_counts(slots: int | Mapping[Device | int | str, int], devices: tuple[Device, ...]) -> list[int]:

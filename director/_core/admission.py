@@ -29,12 +29,13 @@ class Admission:
         costs: What calls cost.
     """
 
-    __slots__ = ("_coming", "_costs", "_policy", "_queue", "_slots", "bound", "predicts")
+    __slots__ = ("_coming", "_costs", "_policy", "_queue", "_slots", "bound", "bounds_tenants", "predicts")
 
     def __init__(
         self, policy: Policy, queue: ReadyQueue, slots: list[Slot], coming: dict[Slot, None], costs: Costs
     ) -> None:
         self.bound = math.inf if policy.max_queue is None else policy.max_queue
+        self.bounds_tenants = policy.max_queue_per_tenant is not None
         self.predicts = policy.predict
         self._policy = policy
         self._queue = queue

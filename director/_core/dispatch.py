@@ -297,13 +297,17 @@ class Dispatch:
     # ---- under the lock
 
     def _admit_rich(self, job: Job[Any], patient: bool) -> Ring:
-        if not patient:
-            self._admission.check_room(job)
-        if self._admission.predicts:
-            self._admission.check_deadline(job)
-        if not self._queue.is_rich:
-            self._queue.enrich()
-        return both(self._service.push(job), self._rouse())
+        queue, admission, free = self._queue, self._admission, self._free
+        if not patient and (queue.live() >= admission.bound or admission.bounds_tenants):
+            admission.check_room(job)
+        if admission.predicts:
+            admission.check_deadline(job)
+        if not queue.is_rich:
+            queue.enrich()
+        alarm = self._service.push(job)
+        if (free.parked and not self._calling) or (free.idle and not self._hiring):
+            return both(alarm, self._rouse())
+        return alarm
 
     def _arrive(self, slot: Slot) -> None:
         """A worker that was on its way looks for work."""

@@ -133,7 +133,7 @@ class ReadyQueue:
 
     def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> Job[Any] | None:
         """Remove and return the next job for `slot`, from the lanes that `suits` accepts."""
-        lanes = [lane for lane in self.lanes() if suits(lane, slot)]
+        lanes = [lane for lane in self.lanes() if lane.key is None or suits(lane, slot)]
         if not lanes:
             return None
         lane = lanes[0] if len(lanes) == 1 else min(lanes, key=lambda lane: _rank(lane, now))
@@ -153,9 +153,10 @@ class ReadyQueue:
 
     def lanes(self) -> list[Lane]:
         """Lanes with jobs that can be taken, in no order."""
-        for key in [key for key, lane in self._lanes.items() if lane.is_empty]:
-            del self._lanes[key]
-        return [lane for lane in self._lanes.values() if lane.live]
+        lanes = [lane for lane in self._lanes.values() if lane.live]
+        if len(lanes) < len(self._lanes):
+            self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.is_empty}
+        return lanes
 
     def in_order(self, now: float) -> list[Lane] | list[Plain]:
         """Lanes with jobs that can be taken, the one served next first."""
