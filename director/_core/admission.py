@@ -85,13 +85,15 @@ class Admission:
     def _free(self, job: Job[Any]) -> int:
         """Free slots that may run it."""
         allowed = job._options.allowed
-        return sum(slot.state in _FREE and (allowed is None or slot.number in allowed) for slot in self._slots)
+        return sum(
+            slot.state in _FREE and slot.is_open and (allowed is None or slot.number in allowed) for slot in self._slots
+        )
 
     def _pace(self, job: Job[Any] | None) -> float:
         """Jobs a second that the slots (which may run `job`) do when they are busy; 0 while nothing is measured."""
         allowed = None if job is None else job._options.allowed
         slots = self._slots if allowed is None else [self._slots[number] for number in allowed]
-        return sum(slot.jobs / slot.busy_seconds for slot in slots if slot.busy_seconds)
+        return sum(slot.jobs / slot.busy_seconds for slot in slots if slot.busy_seconds and slot.is_open)
 
     def _own_seconds(self, job: Job[Any]) -> float:
         rule = job._options.batch

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from director._core.accounts import Accounts
 from director._core.admission import Admission
 from director._core.placement import FreeSlots
+from director._core.quarantine import Quarantine
 from director._core.queue import ReadyQueue
 from director._core.service import Service, both
 from director._core.states import JobState, SlotState
@@ -80,6 +81,7 @@ class Dispatch:
         self._accounts = Accounts(self._queue.tenants)
         self._admission = Admission(policy, self._queue, self.slots, self._coming, self._accounts.costs)
         self._service = Service(self._queue, self._accounts, warm, time, ripen_at)
+        self._quarantine = Quarantine(self.slots, self._free, self._queue)
         self._is_shut = False
         self._calling = False  # one parked worker is on its way
         self._hiring = False  # the Director coroutine has been asked and has not looked yet
@@ -97,11 +99,14 @@ class Dispatch:
             QueueFull: There is no room and the caller can't wait.
             DeadlineUnreachable: It would miss its deadline, and the Director predicts.
             DirectorClosed: It is shut.
+            DeviceLost: Every device that could run it is closed.
         """
         self._acquire()
         try:
             if self._is_shut:  # a submission from another thread can meet the close
                 raise DirectorClosed("closed")
+            if self._quarantine.closed:
+                self._quarantine.check(job)
             queue = self._queue
             plain = queue.plain
             if queue.is_rich or not job._options.is_plain:
@@ -168,6 +173,28 @@ class Dispatch:
         """Admit nothing more."""
         with self._lock:
             self._is_shut = True
+
+    def close(self, place: Place) -> list[Job[Any]]:
+        """Give a device no more work; what it runs goes on.
+
+        Returns:
+            The jobs that only closed devices could run, now FAILED.
+        """
+        with self._lock:
+            stranded = self._quarantine.close(place)
+            spent, self._queue.spent[:] = self._queue.spent[:], []
+        del spent
+        return stranded
+
+    def reopen(self, place: Place) -> Ring:
+        """Give a closed device work again."""
+        with self._lock:
+            self._quarantine.reopen(place)
+            return self._rouse()
+
+    def open_slots(self) -> frozenset[int]:
+        """Numbers of the slots whose devices get work."""
+        return self._quarantine.open_slots()
 
     def hire(self, most: int) -> list[Slot]:
         """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
@@ -236,7 +263,10 @@ class Dispatch:
             if slot.state is not _WORKING:
                 self._arrive(slot)
             queue = self._queue
-            if queue.is_rich:
+            if not slot.is_open:
+                self._service.settle(slot)
+                job = None
+            elif queue.is_rich:
                 job, alarm = self._service.next_for(slot, self._suits)
             elif (job := queue.pop_plain()) is not None:
                 job._stage = _RUNNING  # from QUEUED: the queue hands out no other
@@ -357,12 +387,13 @@ class Dispatch:
         if not warm or slot.number in warm:
             return True
         better = warm if lane.allowed is None else warm & lane.allowed
-        return not any(self.slots[n].state is not _WORKING and self.slots[n].state is not _LEAVING for n in better)
+        return not any(self.slots[n].is_open and self.slots[n].state not in (_WORKING, _LEAVING) for n in better)
 
 
 def _subtract(coming: dict[Slot, None], lane: Lane | Plain) -> int:
     """Take from `coming` the slots that will serve `lane`; returns how many."""
-    serving = [slot for slot in coming if lane.allowed is None or slot.number in lane.allowed][: lane.calls]
+    able = [slot for slot in coming if slot.is_open and (lane.allowed is None or slot.number in lane.allowed)]
+    serving = able[: lane.calls]
     for slot in serving:
         del coming[slot]
     return len(serving)

@@ -22,6 +22,8 @@ _IDLE, _PARKED = SlotState.IDLE, SlotState.PARKED
 class FreeSlots:
     """The slots that could take a job now: idle ones without a worker, and parked ones whose worker waits.
 
+    The slots of a closed device are in none of the buckets and counts.
+
     Args:
         places: All devices of a Director, every slot idle.
     """
@@ -39,24 +41,41 @@ class FreeSlots:
     def park(self, slot: Slot) -> None:
         """A worker found nothing to do and waits."""
         slot.place.parked.append(slot)
-        self.parked += 1
+        self.parked += slot.is_open
         self._move(slot.place, 1)
 
     def rest(self, slot: Slot) -> None:
         """A worker was reaped; the slot is without one."""
         slot.place.idle.append(slot)
-        self.idle += 1
+        self.idle += slot.is_open
         self._move(slot.place, 1)
 
     def claim(self, slot: Slot) -> None:
         """The slot is free no more: somebody brings it work, or its worker leaves."""
         if slot.state is _PARKED:
             slot.place.parked.remove(slot)
-            self.parked -= 1
+            self.parked -= slot.is_open
         else:
             slot.place.idle.remove(slot)
-            self.idle -= 1
+            self.idle -= slot.is_open
         self._move(slot.place, -1)
+
+    def close(self, place: Place) -> None:
+        """Offer the slots of an open device no more."""
+        del self._buckets[place.free][place]
+        self.idle -= len(place.idle)
+        self.parked -= len(place.parked)
+        for slot in place.slots:
+            slot.is_open = False
+
+    def reopen(self, place: Place) -> None:
+        """Offer the slots of a closed device again."""
+        for slot in place.slots:
+            slot.is_open = True
+        self.idle += len(place.idle)
+        self.parked += len(place.parked)
+        self._buckets[place.free][place] = None
+        self._top = max(self._top, place.free)
 
     def pick(
         self,
@@ -107,6 +126,9 @@ class FreeSlots:
     def _move(self, place: Place, by: int) -> None:
         """One slot of `place` more or less is free: put it at the end of its new bucket."""
         buckets = self._buckets
+        if not place.slots[0].is_open:
+            place.free += by
+            return
         del buckets[place.free][place]
         place.free = free = place.free + by
         buckets[free][place] = None

@@ -41,12 +41,15 @@ class Retries:
         tries = 0 if job._extra is None else job._extra.tries
         if tries >= options.retries or not isinstance(error, (*_LOST, *options.retry_on)):
             return False
+        asked = options if job._extra is None else job._extra.asked or options
+        if not isinstance(slot, Slot) or (allowed := self._elsewhere(asked, slot)) is None:
+            return False
         delay = options.backoff * 2**tries
-        if self._clock.time() + delay >= job._deadline_at() or not isinstance(slot, Slot):
+        if self._clock.time() + delay >= job._deadline_at():
             return False
         if not self._dispatch.set_aside(job):
             return False
-        self._reset(job, slot, error)
+        self._reset(job, replace(asked, allowed=allowed), slot, error)
         if delay:
             self._timers[job] = self._clock.call_later(delay, partial(self._go, job))
         else:
@@ -59,21 +62,22 @@ class Retries:
             timer.cancel()
         self._timers.clear()
 
-    def _reset(self, job: Job[Any], slot: Slot, error: BaseException) -> None:
+    def _reset(self, job: Job[Any], options: Options, slot: Slot, error: BaseException) -> None:
         """Make it like one that has never run, but for its count and the device it avoids."""
         extra = job._extra = job._extra or Extra()
-        asked = extra.asked = extra.asked or job._options
+        extra.asked = extra.asked or job._options
         extra.tries += 1
         job._started = job._finished = None
-        job._options = replace(asked, allowed=self._elsewhere(asked, slot))
+        job._options = options
         if self._chronicle.listening:
             self._chronicle.retried(job, slot.device, error)
 
     def _elsewhere(self, asked: Options, slot: Slot) -> frozenset[int] | None:
-        """The slots it may run on without those of the device that has failed it, if any are left."""
-        allowed = frozenset(range(len(self._dispatch.slots))) if asked.allowed is None else asked.allowed
-        others = allowed - {other.number for other in slot.place.slots}
-        return others or asked.allowed
+        """The slots it may run on, if there are others without those of the device that has failed it."""
+        allowed = self._dispatch.open_slots()
+        if asked.allowed is not None:
+            allowed &= asked.allowed
+        return (allowed - {other.number for other in slot.place.slots}) or allowed or None
 
     def _go(self, job: Job[Any]) -> None:
         self._timers.pop(job, None)

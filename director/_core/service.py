@@ -67,9 +67,7 @@ class Service:
 
     def next_for(self, slot: Slot, suits: Callable[[Lane | Plain, Slot], bool]) -> tuple[Job[Any] | None, Ring]:
         """Take the next job for `slot` out of the rich queue, RUNNING, and its mates into `slot.mates`."""
-        slot.mates = None
-        if slot.charge is not None:
-            self._accounts.settle(slot)
+        self.settle(slot)
         now, queue = self._time(), self._queue
         self._look_at_due(now)
         while (job := queue.pop(suits, slot, now)) is not None:
@@ -81,6 +79,12 @@ class Service:
         if not self._accounts.unsettled:
             queue.rest()
         return None, self._alarm()
+
+    def settle(self, slot: Slot) -> None:
+        """The last call of `slot` is over."""
+        slot.mates = None
+        if slot.charge is not None:
+            self._accounts.settle(slot)
 
     def ripen(self) -> Ring:
         """Look at the groups that have waited long enough."""

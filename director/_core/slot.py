@@ -1,7 +1,7 @@
 """A slot: one unit of concurrency on a device, with its own long-lived thread.
 
-`state`, `job`, `mates` and `charge` are written by `dispatch` under its lock; the counters by the slot's own thread
-alone. `late` is filled by `dispatch` and emptied by the thread.
+`state`, `job`, `mates`, `charge` and `is_open` are written by `dispatch` under its lock; the counters by the slot's own
+thread alone. `late` is filled by `dispatch` and emptied by the thread.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Slot:
         "busy_seconds",
         "charge",
         "device",
+        "is_open",
         "job",
         "jobs",
         "late",
@@ -50,6 +51,7 @@ class Slot:
         self.state = SlotState.IDLE
         self.job: Job[Any] | None = None
         self.mates: list[Job[Any]] | None = None  # with `job` at their head, when they share a batch
+        self.is_open = True  # False while its device is in quarantine
         self.late: list[Job[Any]] = []  # found too late for their deadlines; the worker fails them
         self.charge: Charge | None = None
         self.bell = threading.Lock()  # a parked worker waits to acquire it; each call releases it exactly once

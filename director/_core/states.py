@@ -46,6 +46,21 @@ class SlotState(Enum):
     LEAVING = "leaving"
 
 
+class Health(Enum):
+    """Whether a device gets work.
+
+    | from | to | when |
+    |---|---|---|
+    | `HEALTHY` | `QUARANTINED` | it was lost, or its workers were, again and again |
+    | `QUARANTINED` | `PROBATION` | time for a probe |
+    | `PROBATION` | `HEALTHY`, `QUARANTINED` | the probe says so |
+    """
+
+    HEALTHY = "healthy"
+    QUARANTINED = "quarantined"
+    PROBATION = "probation"
+
+
 class DirectorState(Enum):
     """What a Director does with new jobs: only an `OPEN` one takes them."""
 
@@ -56,6 +71,12 @@ class DirectorState(Enum):
     CLOSED = "closed"
     FAILED = "failed"
 
+
+HEALTH_MOVES: dict[Health, frozenset[Health]] = {
+    Health.HEALTHY: frozenset({Health.QUARANTINED}),
+    Health.QUARANTINED: frozenset({Health.PROBATION}),
+    Health.PROBATION: frozenset({Health.HEALTHY, Health.QUARANTINED}),
+}
 
 JOB_MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.FAILED}),

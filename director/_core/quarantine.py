@@ -1,0 +1,66 @@
+"""Devices that get no work, and the jobs that no other could run. Guarded by `dispatch`'s lock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from director._core.states import JobState
+from director.errors import DeviceLost
+
+if TYPE_CHECKING:
+    from director._core.job import Job
+    from director._core.placement import FreeSlots
+    from director._core.queue import ReadyQueue
+    from director._core.slot import Place, Slot
+
+
+class Quarantine:
+    """Closes devices and opens them again.
+
+    Args:
+        slots: All of them.
+        free: Told which to offer.
+        queue: What waits.
+    """
+
+    __slots__ = ("_all", "_free", "_queue", "_slots", "closed")
+
+    def __init__(self, slots: list[Slot], free: FreeSlots, queue: ReadyQueue) -> None:
+        self._slots = slots
+        self._free = free
+        self._queue = queue
+        self._all = frozenset(slot.number for slot in slots)
+        self.closed: frozenset[int] = frozenset()  # numbers of slots
+
+    def close(self, place: Place) -> list[Job[Any]]:
+        """Give a device no more work; returns the jobs that only closed devices could run, now FAILED."""
+        self._free.close(place)
+        self.closed |= {slot.number for slot in place.slots}
+        stranded = [job for job in self._queue if not self.can_run(job)]
+        for job in stranded:
+            job._move(JobState.FAILED)
+            self._queue.left(job)
+        return stranded
+
+    def reopen(self, place: Place) -> None:
+        """Give a closed device work again."""
+        self._free.reopen(place)
+        self.closed -= {slot.number for slot in place.slots}
+
+    def open_slots(self) -> frozenset[int]:
+        """Numbers of the slots that get work."""
+        return self._all - self.closed
+
+    def check(self, job: Job[Any]) -> None:
+        """Refuse a job that only closed devices could run.
+
+        Raises:
+            DeviceLost: One of these devices.
+        """
+        if not self.can_run(job):
+            raise DeviceLost(self._slots[min(job._options.allowed or self._all)].device)
+
+    def can_run(self, job: Job[Any]) -> bool:
+        """Whether a slot that may run it gets work."""
+        allowed = job._options.allowed
+        return not (self._all if allowed is None else allowed) <= self.closed
