@@ -25,6 +25,7 @@ class Doorbell:
         self._loop = loop
         self._answer = answer
         self._fd = _eventfd()
+        self._write = _writer()
         if self._fd >= 0:
             try:
                 loop.add_reader(self._fd, self._read)
@@ -34,7 +35,7 @@ class Doorbell:
     def ring(self) -> None:
         """From any thread: wake the loop."""
         if self._fd >= 0:
-            os.eventfd_write(self._fd, 1)
+            self._write(self._fd, 1)
             return
         try:
             self._loop.call_soon_threadsafe(self._answer)
@@ -68,6 +69,18 @@ class Doorbell:
         # Not always in `stop`: a thread that is left behind would write to a number that is another file's by then.
         if self._fd >= 0:
             self._drop()
+
+
+def _writer() -> Callable[[int, int], object]:
+    """`eventfd_write` that keeps the GIL: beside a busy loop, whoever gives it up waits 5 ms until he gets it back."""
+    import ctypes  # not at the top: it costs `import director` some milliseconds, and a start has them
+
+    try:
+        write = ctypes.PyDLL(None).eventfd_write
+    except (OSError, AttributeError):
+        return os.eventfd_write
+    write.argtypes = (ctypes.c_int, ctypes.c_uint64)
+    return write
 
 
 def _eventfd() -> int:

@@ -1,0 +1,99 @@
+"""How outcomes get from the slots to those who wait: whoever is called, and whatever that raises."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from director import Director, Job
+
+tag: ContextVar[str] = ContextVar("tag", default="")
+
+
+@pytest.mark.every_loop
+async def test_a_callback_that_raises_is_reported_and_holds_up_nobody() -> None:
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    async with Director("simulated:1") as director:
+        jobs = [director.submit(lambda _, n: n, number) for number in range(10)]
+        for job in jobs[::2]:
+            job.add_done_callback(fail)
+        assert await asyncio.gather(*jobs) == list(range(10))
+        await asyncio.sleep(0)
+    assert [type(report["exception"]) for report in reports] == [ZeroDivisionError] * 5
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_callbacks_are_called_in_their_order_and_in_their_contexts(count: int) -> None:
+    seen: list[tuple[int, str, bool]] = []
+
+    def note(number: int) -> Any:
+        def callback(job: asyncio.Future[str]) -> None:
+            seen.append((number, tag.get(), job.done() and job.result() == "x"))
+
+        return callback
+
+    async with Director("simulated:1") as director:
+        job = director.submit(lambda _: "x")
+        for number in range(count):
+            tag.set(str(number))
+            job.add_done_callback(note(number))
+        while len(seen) < count:  # noqa: ASYNC110 - nothing tells of a callback but the callback
+            await asyncio.sleep(0)
+    assert seen == [(number, str(number), True) for number in range(count)]
+
+
+async def test_a_callback_may_take_others_back_and_cancel_other_jobs() -> None:
+    """The first outcome of a delivery is told while the others are still on their way."""
+    called: list[int] = []
+
+    async with Director("simulated:1") as director:
+        jobs: list[Job[int]] = [director.submit(lambda _, n: n, number) for number in range(20)]
+
+        def cancel_all(_: object) -> None:
+            called.append(0)
+            for job in jobs[1:]:
+                job.cancel()
+
+        jobs[0].add_done_callback(cancel_all)
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        assert called == [0]
+        assert results[0] == 0
+        for number, result in enumerate(results):
+            assert result == number or isinstance(result, asyncio.CancelledError)
+        stats = director.stats()
+        assert stats.succeeded + stats.cancelled == 20
+
+
+async def test_who_is_woken_in_a_delivery_may_close_the_director() -> None:
+    director = Director("simulated:2")
+    await director.start()
+
+    async def one() -> int:
+        value = await director.run(lambda _: 42)
+        await director.close()
+        return value
+
+    others = [asyncio.ensure_future(director.run(lambda _, n: n, number)) for number in range(50)]
+    assert await one() == 42
+    assert await asyncio.gather(*others) == list(range(50))
+
+
+def test_exit_in_a_callback_leaves_the_loop() -> None:
+    def leave(_: object) -> None:
+        raise SystemExit(7)
+
+    async def main() -> None:
+        async with Director("simulated:1") as director:
+            director.submit(lambda _: None).add_done_callback(leave)
+            await asyncio.Event().wait()
+
+    with pytest.raises(SystemExit, match="7"):
+        asyncio.run(main())
