@@ -135,7 +135,7 @@ class Ledger:
 
     def _deliver(self) -> None:
         # Who awaits a job is woken right here, not by one more call of the loop for each: a seventh of a burst. Inside
-        # of a task (our own close) that is not possible: one task can't be stepped within another. And hooks come first.
+        # of a task (our own close) that is not possible: one task can't be stepped within another. Hooks come first.
         settle = _set_result if self._is_watched or current_task() is not None else _settle
         for post in self._outbox.empty():
             if isinstance(post, tuple):
