@@ -1,7 +1,7 @@
 """Run blocking GPU inference on all GPUs of the machine, each item on whichever is free, inside your asyncio app."""
 
 from director._core.job import Job
-from director._core.states import DirectorState, JobState
+from director._core.states import DirectorState, Health, JobState
 from director._current import check_cancelled, current_device, current_job, report
 from director._device import Device
 from director._devices.discovery import discover_devices
@@ -10,6 +10,7 @@ from director._executors._base import Executor
 from director._faces.executor import DirectorExecutor
 from director._faces.function import Function
 from director._faces.lease import Lease
+from director._health_rules import HealthRules
 from director._models import Model
 from director._options import BatchOptions, JobOptions
 from director._stats import DeviceStats, FunctionStats, Stats
@@ -50,6 +51,8 @@ __all__ = [
     "Executor",
     "Function",
     "FunctionStats",
+    "Health",
+    "HealthRules",
     "Job",
     "JobError",
     "JobOptions",

@@ -7,6 +7,7 @@ from typing import Any
 
 from director._core.batch_rule import BatchRule
 from director._core.policy import Policy
+from director._health_rules import HealthRules
 from director._models import Model
 from director._options import BatchOptions, JobOptions
 
@@ -126,6 +127,17 @@ def policy(max_queue: Any, per_tenant: Any, tenants: Any, admission: Any, ageing
         raise ValueError(f'admission must be None or "predict", not {admission!r}')
     _check_seconds("ageing", ageing)
     return Policy(max_queue, per_tenant, dict(tenants), admission == "predict", ageing)
+
+
+def check_health(rules: Any) -> HealthRules:
+    """Return `rules` if they are such.
+
+    Raises:
+        TypeError: They are not.
+    """
+    if not isinstance(rules, HealthRules):
+        raise TypeError(f"health must be HealthRules or None, not {rules!r}")
+    return rules
 
 
 def check_words(name: Any, hooks: tuple[Any, ...]) -> None:

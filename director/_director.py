@@ -54,6 +54,7 @@ class Director(Life):
         tenants: Weights of tenants in device time, 1 for those that are not named.
         admission: ``"predict"`` refuses at submission what would miss its deadline.
         ageing: Seconds after which a waiting job goes before all others, whatever its priority; `None`: never.
+        health: When a device gets no more work; see `HealthRules`.
         hooks: Callables that take one event each; see `director.events`.
         name: For people.
         clock: Replaces the machine's clock, for tests.

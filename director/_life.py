@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import anyio
 
-from director._checks import check_slots, check_words, policy
+from director._checks import check_health, check_slots, check_words, policy
 from director._core.clock import MonotonicClock
 from director._core.crew import Crew
 from director._core.slot_thread import SlotThread
@@ -18,6 +18,7 @@ from director._core.states import DirectorState
 from director._devices.discovery import resolve_devices
 from director._executors._base import Executor
 from director._executors._thread import ThreadExecutor
+from director._health_rules import HealthRules
 from director._options import Options
 from director._resolve import Resolver, slot_counts
 from director._stats import Stats, snapshot
@@ -57,6 +58,7 @@ class Life:
         tenants: Mapping[Hashable, float] | None = None,
         admission: Literal["predict"] | None = None,
         ageing: float | None = None,
+        health: HealthRules | None = None,
         hooks: Iterable[Hook] = (),
         name: str | None = None,
         clock: Clock | None = None,
@@ -68,6 +70,7 @@ class Life:
         self._slots = slots
         self._executor = _executor(executor)
         self._hooks = hooks
+        self._rules = HealthRules() if health is None else check_health(health)
         self._clock = clock or MonotonicClock()
         self._devices: tuple[Device, ...] = ()
         self._task: asyncio.Task[None] | None = None
@@ -99,7 +102,7 @@ class Life:
         try:
             devices = await self._find_devices()
             counts = slot_counts(self._slots, devices)
-            crew = Crew(devices, counts, self._executor, self._policy, self._hooks, self._clock)
+            crew = Crew(devices, counts, self._executor, self._policy, self._hooks, self._clock, self._rules)
         except BaseException:
             self._state = before
             raise
@@ -174,8 +177,8 @@ class Life:
 
     @property
     def healthy(self) -> bool:
-        """It accepts jobs and can run them."""
-        return self._state is DirectorState.OPEN
+        """It accepts jobs, and a device can run them."""
+        return self._state is DirectorState.OPEN and self._crew is not None and self._crew.warden.any_healthy
 
     def stats(self) -> Stats:
         """A snapshot; after the close the last one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from director._core.states import SlotState
+from director._core.states import Health, SlotState
 
 if TYPE_CHECKING:
     from director._core.crew import Crew
@@ -23,6 +23,8 @@ class DeviceStats:
         jobs: Calls that have ended on it.
         busy_seconds: Seconds that its slots have spent in calls that have ended.
         models: Names of the models that are resident.
+        health: Whether it gets work.
+        reason: Why it gets none.
     """
 
     device: Device
@@ -31,6 +33,8 @@ class DeviceStats:
     jobs: int
     busy_seconds: float
     models: tuple[str, ...]
+    health: Health
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ def snapshot(crew: Crew) -> Stats:
             sum(slot.jobs for slot in place.slots),
             sum(slot.busy_seconds for slot in place.slots),
             tuple(model.name for model in crew.residency.on(place)),
+            *crew.warden.health(place),
         )
         for place in crew.places
     )

@@ -131,6 +131,21 @@ class WorkerReaped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceQuarantined(Event):
+    """The device gets no more work, for this `reason`."""
+
+    device: Device
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRestored(Event):
+    """The device gets work again."""
+
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEvent(Event):
     """Something happened to the replica of `model` on `device`."""
 

@@ -21,7 +21,7 @@ HOUSE = Path(director.__file__).parent
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
     "words": """
-        errors events _devices _devices.gpu _devices.cuda_probe
+        errors _health_rules events _devices _devices.gpu _devices.cuda_probe
         _executors _core _core.states _core.clock _core.doorbell _core.frames
         _core.batch_rule _core.policy _core.tenants _core.pause _core.costs
     """,
@@ -29,7 +29,7 @@ FLOORS = {
     "things": """
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base
         _core.job _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
-        _core.accounts _core.admission _core.batching _core.quarantine
+        _core.accounts _core.admission _core.batching _core.quarantine _core.warden
     """,
     "groups": """
         _checks _devices.survey _executors._cuda_thread _executors._replicas

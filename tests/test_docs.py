@@ -29,7 +29,7 @@ from director import (
     events,
     testing,
 )
-from director._core.states import JOB_MOVES, SLOT_MOVES
+from director._core.states import HEALTH_MOVES, JOB_MOVES, SLOT_MOVES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -256,7 +256,11 @@ def moves(page: str, heading: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(
     ("page", "heading", "legal"),
-    [("reference/jobs.md", "JobState", JOB_MOVES), ("explanation/design.md", "The shift", SLOT_MOVES)],
+    [
+        ("reference/jobs.md", "JobState", JOB_MOVES),
+        ("reference/faults.md", "Health", HEALTH_MOVES),
+        ("explanation/design.md", "The shift", SLOT_MOVES),
+    ],
 )
 def test_a_table_of_states_has_the_legal_moves(page: str, heading: str, legal: dict[Enum, frozenset[Enum]]) -> None:
     expected = {state.name: {to.name for to in goals} for state, goals in legal.items() if goals}

@@ -57,6 +57,14 @@ class Chronicle:
             self._is_drained = True
             self._tell(self._events.DirectorDrained(self.time()))
 
+    def quarantined(self, device: Device, reason: str) -> None:
+        """A device gets no more work."""
+        self._tell(self._events.DeviceQuarantined(self.time(), device, reason))
+
+    def restored(self, device: Device) -> None:
+        """A device gets work again."""
+        self._tell(self._events.DeviceRestored(self.time(), device))
+
     def hired(self, slot: Slot) -> None:
         """A worker begins."""
         if self.listening:

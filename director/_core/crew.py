@@ -16,21 +16,24 @@ from director._core.dispatch import Dispatch
 from director._core.ledger import Ledger
 from director._core.outbox import Outbox
 from director._core.shift import Shift
-from director._core.slot import make_places
+from director._core.slot import Slot, make_places
 from director._core.slot_thread import SlotThread
 from director._core.states import JobState, SlotState
+from director._core.warden import Warden
 from director._models import Residency
 from director.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
+    from typing import Any
 
     from director._core.clock import Clock, Timer
+    from director._core.job import Job
     from director._core.policy import Policy
-    from director._core.slot import Slot
     from director._device import Device
     from director._executors._base import Executor
+    from director._health_rules import HealthRules
     from director.events import Hook
 
 logger = logging.getLogger("director")
@@ -50,6 +53,7 @@ class Crew:
         policy: How jobs are admitted and ordered.
         hooks: Take events.
         clock: Tells the time.
+        rules: When a device gets no more work.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Crew:
         policy: Policy,
         hooks: tuple[Hook, ...],
         clock: Clock,
+        rules: HealthRules,
     ) -> None:
         self.loop = loop = asyncio.get_running_loop()
         self.places = make_places(devices, counts)
@@ -71,6 +76,9 @@ class Crew:
         )
         self.ledger = Ledger(loop, clock, self.dispatch, self.outbox, self.chronicle)
         self.outbox.deliver = self.ledger.deliver
+        self.warden = Warden(self.places, rules, self.dispatch, self.ledger, self.chronicle, clock, self._probe)
+        self._rules = rules
+        self.ledger.worker_lost = self._note_loss
         self._clock = clock
         self._arrived = asyncio.Event()
         self._resting: list[asyncio.Future[bool]] = []
@@ -199,8 +207,23 @@ class Crew:
         if ring is not None:
             ring()
 
+    def _note_loss(self, job: Job[Any]) -> None:
+        if isinstance(job._where, Slot):
+            self.warden.worker_lost(job._where.place, job)
+
+    async def _probe(self, device: Device) -> str | None:
+        """What is wrong with a device; off the loop, on a thread that nobody joins."""
+        if self._rules.probe is None:
+            return None
+        thread = SlotThread(f"director:probe {device.label}")
+        try:
+            return await self.loop.run_in_executor(thread, self._rules.probe, device)
+        finally:
+            thread.shutdown(wait=False)
+
     def _stop_timers(self) -> None:
         self.ledger.stop()
+        self.warden.stop()
         if self._ripening is not None:
             self._ripening.cancel()
 

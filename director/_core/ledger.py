@@ -17,7 +17,7 @@ from director._core.alarms import Alarms
 from director._core.job import Job
 from director._core.retries import Retries
 from director._core.states import JobState
-from director.errors import AdmissionError, JobTimeout
+from director.errors import AdmissionError, DeviceLost, JobTimeout, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +53,10 @@ def _settle(job: Job[Any], value: Any) -> None:
         job.get_loop().call_exception_handler(report)
 
 
+def _nobody(job: Job[Any]) -> None:
+    """Nobody wants to know."""
+
+
 class Ledger:
     """Begins and ends jobs.
 
@@ -73,6 +77,7 @@ class Ledger:
         chronicle: Chronicle,
     ) -> None:
         self.succeeded = self.failed = self.cancelled = self.rejected = 0
+        self.worker_lost: Callable[[Job[Any]], None] = _nobody  # told of a job whose worker or device was lost
         self.watch: Callable[[], None] | None = None  # called after each end while somebody waits for rest
         self._loop = loop
         self._thread = get_ident()
@@ -112,7 +117,7 @@ class Ledger:
             self._chronicle.submitted(job)
         try:
             ring = self._dispatch.admit(job, patient)
-        except AdmissionError as error:
+        except (AdmissionError, DeviceLost) as error:
             self._reject(job, error)
             raise
         if ring is not None:
@@ -184,6 +189,8 @@ class Ledger:
 
     def raised(self, job: Job[Any], error: BaseException) -> None:
         """The call of a job has raised, or its model could not be loaded."""
+        if isinstance(error, (WorkerDied, DeviceLost)):
+            self.worker_lost(job)
         if job._options.retries and self._retries.take(job, error):
             return
         job._let_go()
@@ -205,7 +212,7 @@ class Ledger:
         self._alarms.stop()
         self._retries.stop()
 
-    def _reject(self, job: Job[Any], error: AdmissionError) -> None:
+    def _reject(self, job: Job[Any], error: AdmissionError | DeviceLost) -> None:
         self.rejected += 1
         if self._is_watched:
             self._chronicle.rejected(job, error)

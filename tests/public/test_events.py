@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from director import Device, Director, JobTimeout, Model, QueueFull, events, report
+from director import Device, Director, HealthRules, JobTimeout, Model, QueueFull, WorkerDied, events, report
 from director.events import (
     DirectorDrained,
     DirectorOpened,
@@ -33,7 +33,7 @@ from director.events import (
     WorkerHired,
     WorkerReaped,
 )
-from public.gates import Gate, Recorder, outcome, rested, turns
+from public.gates import Gate, Recorder, outcome, rested, turns, until
 
 if TYPE_CHECKING:
     from director.testing import TestClock
@@ -139,6 +139,9 @@ async def test_the_story_of_a_model(clock: TestClock) -> None:
     assert kinds.index("DirectorDrained") < kinds.index("ModelUnloaded")
 
 
+BRIEF = HealthRules(failures=1, probation=0.001)
+
+
 async def everything(director: Director, gate: Gate) -> None:
     """Make every kind of event happen."""
     director.submit(gate)
@@ -152,11 +155,17 @@ async def everything(director: Director, gate: Gate) -> None:
     await director.run(report, model=Model(lambda device: device.label))
     await outcome(director.run(fail, model=Model(fail)))
     await outcome(director.run(fail, retries=1, retry_on=Exception))
+    await outcome(director.run(lose))
+    await until(lambda: director.healthy)
+
+
+def lose(device: Device) -> None:
+    raise WorkerDied(-9, device)
 
 
 async def test_every_kind_is_made() -> None:
     recorder, gate = Recorder(), Gate()
-    async with Director("simulated:1", max_queue=1, hooks=[recorder]) as director:
+    async with Director("simulated:1", max_queue=1, health=BRIEF, hooks=[recorder]) as director:
         await everything(director, gate)
     assert set(recorder.kinds()) == {kind.__name__ for kind in concrete()}
 
@@ -168,10 +177,10 @@ async def test_none_is_made_where_nobody_listens(monkeypatch: pytest.MonkeyPatch
     made: list[type[Event]] = []
     for kind in concrete():
         monkeypatch.setattr(kind, "__init__", refuse)
-    async with Director("simulated:1", max_queue=1) as director:
+    async with Director("simulated:1", max_queue=1, health=BRIEF) as director:
         await everything(director, Gate())
     assert made == []
-    async with Director("simulated:1", max_queue=1, hooks=[lambda _: None]) as director:
+    async with Director("simulated:1", max_queue=1, health=BRIEF, hooks=[lambda _: None]) as director:
         await everything(director, Gate())
     assert set(made) == set(concrete())  # it would have been seen
 

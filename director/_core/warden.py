@@ -1,0 +1,160 @@
+"""The health of each device: who is in quarantine, and how one comes out of it. On the event loop only.
+
+A device that was lost, or whose workers are lost again and again, gets no more work: what waits for it goes elsewhere,
+or fails if there is no elsewhere. After a while a probe decides whether it comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from director._core.states import HEALTH_MOVES, Health
+from director.errors import DeviceLost
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from director._core.chronicle import Chronicle
+    from director._core.clock import Clock, Timer
+    from director._core.dispatch import Dispatch
+    from director._core.job import Job
+    from director._core.ledger import Ledger
+    from director._core.slot import Place
+    from director._device import Device
+    from director._health_rules import HealthRules
+
+logger = logging.getLogger("director")
+
+
+class Patient:
+    """What is known of one device."""
+
+    __slots__ = ("calls", "health", "jobs", "reason", "rounds", "timer")
+
+    def __init__(self) -> None:
+        self.health = Health.HEALTHY
+        self.reason: str | None = None
+        self.jobs: set[int] = set()  # that lost their workers, in a row
+        self.calls = 0  # that had ended on the device at the last of these
+        self.rounds = 0  # probes that have failed, in a row
+        self.timer: Timer | None = None
+
+
+class Warden:
+    """Puts devices into quarantine and takes them out again.
+
+    Args:
+        places: The devices.
+        rules: When, and for how long.
+        dispatch: Told which devices get work.
+        ledger: Ends the jobs that no other device can run.
+        chronicle: Takes events.
+        clock: Makes the timers.
+        probe: Tells what is wrong with a device, `None` if nothing is; may take its time.
+    """
+
+    def __init__(
+        self,
+        places: list[Place],
+        rules: HealthRules,
+        dispatch: Dispatch,
+        ledger: Ledger,
+        chronicle: Chronicle,
+        clock: Clock,
+        probe: Callable[[Device], Awaitable[str | None]],
+    ) -> None:
+        self._patients = {place: Patient() for place in places}
+        self._rules = rules
+        self._dispatch = dispatch
+        self._ledger = ledger
+        self._chronicle = chronicle
+        self._clock = clock
+        self._probe = probe
+        self._probes: set[asyncio.Task[None]] = set()
+
+    def health(self, place: Place) -> tuple[Health, str | None]:
+        """How a device is, and why it gets no work if so."""
+        patient = self._patients[place]
+        return patient.health, patient.reason
+
+    @property
+    def any_healthy(self) -> bool:
+        """Whether a device gets work."""
+        return any(patient.health is Health.HEALTHY for patient in self._patients.values())
+
+    def worker_lost(self, place: Place, job: Job[Any]) -> None:
+        """A job has lost its worker. Several jobs in a row make a quarantine; one, however often tried, does not."""
+        patient = self._patients[place]
+        calls = sum(slot.jobs for slot in place.slots)
+        if calls - patient.calls > 1:  # another call has ended well in between
+            patient.jobs.clear()
+        patient.calls = calls
+        patient.jobs.add(job.id)
+        if len(patient.jobs) >= self._rules.failures:
+            self.lose(place, f"{len(patient.jobs)} jobs in a row have lost their workers on it")
+
+    def lose(self, place: Place, reason: str, for_good: bool = False) -> None:
+        """Give a device no more work; `for_good`: this process can't use it any more, whatever a probe says."""
+        patient = self._patients[place]
+        if patient.health is not Health.HEALTHY:
+            return
+        self._move(patient, Health.QUARANTINED, reason)
+        logger.error("%s gets no more work: %s", place.device.label, reason)
+        for job in self._dispatch.close(place):
+            self._ledger.end_failed(job, DeviceLost(place.device))
+        if self._chronicle.listening:
+            self._chronicle.quarantined(place.device, reason)
+        if not for_good:
+            self._wait(place, patient)
+
+    def stop(self) -> None:
+        """Probe no more."""
+        for patient in self._patients.values():
+            if patient.timer is not None:
+                patient.timer.cancel()
+        for task in self._probes:
+            task.cancel()
+
+    def _wait(self, place: Place, patient: Patient) -> None:
+        delay = self._rules.delay(patient.rounds)
+        patient.timer = self._clock.call_later(delay, partial(self._begin_probation, place, patient))
+
+    def _begin_probation(self, place: Place, patient: Patient) -> None:
+        patient.timer = None
+        self._move(patient, Health.PROBATION, patient.reason)
+        task = asyncio.get_running_loop().create_task(self._examine(place, patient), name="director:probe")
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
+    async def _examine(self, place: Place, patient: Patient) -> None:
+        try:
+            wrong = await self._probe(place.device)
+        except Exception as error:  # noqa: BLE001 - a probe that fails has found something
+            wrong = f"the probe failed: {error!r}"
+        if wrong is None:
+            self._restore(place, patient)
+            return
+        patient.rounds += 1
+        self._move(patient, Health.QUARANTINED, wrong)
+        logger.warning("%s stays in quarantine: %s", place.device.label, wrong)
+        self._wait(place, patient)
+
+    def _restore(self, place: Place, patient: Patient) -> None:
+        self._move(patient, Health.HEALTHY, None)
+        patient.rounds = 0
+        patient.jobs.clear()
+        logger.warning("%s gets work again", place.device.label)
+        if self._chronicle.listening:
+            self._chronicle.restored(place.device)
+        ring = self._dispatch.reopen(place)
+        if ring is not None:
+            ring()
+
+    @staticmethod
+    def _move(patient: Patient, to: Health, reason: str | None) -> None:
+        if to not in HEALTH_MOVES[patient.health]:
+            raise AssertionError(f"a device can't become {to.value} when it is {patient.health.value}")
+        patient.health, patient.reason = to, reason
