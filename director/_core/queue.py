@@ -183,14 +183,14 @@ class ReadyQueue:
 
     def due_groups(self, now: float) -> list[Group]:
         """Take out the groups to be looked at."""
-        groups = []
+        groups: dict[Group, None] = {}  # two looks at one may be due
         while self._holds and self._holds[0][0] <= now:
             moment, _, group = heappop(self._holds)
             if moment == group.looked_at:
                 group.looked_at = _NEVER
             if group.upper is None and group.live:
-                groups.append(group)
-        return groups
+                groups[group] = None
+        return list(groups)
 
     # ---- counts
 
