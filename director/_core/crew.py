@@ -83,6 +83,7 @@ class Crew:
         self._arrived = asyncio.Event()
         self._resting: list[asyncio.Future[bool]] = []
         self._ripening: Timer | None = None
+        self._ripens_at = 0.0  # while there is such a timer
         self._closing: dict[Slot, Future[None]] = {}  # threads that were told to end, and their last call
         self._workers: set[asyncio.Task[None]] = set()
         self._threads: set[asyncio.Future[None]] = set()  # of workers; these end when the thread has left its shift
@@ -198,7 +199,10 @@ class Crew:
 
     def _set_ripening(self, moment: float) -> None:
         if self._ripening is not None:
+            if self._ripens_at <= moment:
+                return  # two threads have asked, and the one with the earlier moment was here first
             self._ripening.cancel()
+        self._ripens_at = moment
         self._ripening = self._clock.call_later(max(0.0, moment - self._clock.time()), self._ripen)
 
     def _ripen(self) -> None:

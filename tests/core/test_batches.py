@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import pytest
 
+from director import Director
 from director._bench.played import Play
 from director._core.batch_rule import BatchRule
 from director._options import Options
+from director.testing import TestClock
 
 
 def test_a_group_that_two_looks_are_due_for_is_let_go_once() -> None:
@@ -23,3 +25,16 @@ def test_a_group_that_two_looks_are_due_for_is_let_go_once() -> None:
     assert play.calls[1:] == [[patient]]
     assert play.late == [pressed]
     assert play.dispatch.waiting() == 0
+
+
+async def test_the_earliest_look_counts_whoever_asks_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rings are called outside of the lock: the thread that wants the later look may be the later one to say so."""
+    clock, looks = TestClock(), []
+    async with Director("simulated:1", clock=clock) as director:
+        crew = director._crew
+        assert crew is not None
+        monkeypatch.setattr(crew.dispatch, "ripen", lambda: looks.append(clock.time()))
+        for moment in (5.0, 3.0, 4.0):
+            crew._set_ripening(moment)
+        clock.advance(10.0)
+    assert looks == [3.0]
