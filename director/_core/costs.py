@@ -16,30 +16,27 @@ if TYPE_CHECKING:
     from director._core.slot import Place
 
 _KEEP = 0.98  # weight of the past against one new call: the line follows about the last 50
-_TELLING = 3  # calls before the line is worth comparing with
 
 
 class CostLine:
     """Least squares over (size, seconds) with exponential forgetting, and how far calls stray from it."""
 
-    __slots__ = ("_seconds", "_size", "_size2", "_size_seconds", "_variance", "_weight", "calls", "items")
+    __slots__ = ("_seconds", "_seconds2", "_size", "_size2", "_size_seconds", "_weight", "calls", "items")
 
     def __init__(self) -> None:
         self.calls = self.items = 0
-        self._variance = 0.0  # of the residuals
-        self._weight = self._size = self._seconds = self._size2 = self._size_seconds = 0.0
+        self._weight = self._size = self._seconds = 0.0  # sums, in which the past counts less and less
+        self._size2 = self._seconds2 = self._size_seconds = 0.0
 
     def add(self, size: int, seconds: float) -> None:
         """A call with `size` items has taken `seconds`."""
-        if self.calls > _TELLING:
-            residual = seconds - self.seconds(size)
-            self._variance += (residual * residual - self._variance) * (1 - _KEEP)
         self.calls += 1
         self.items += size
         self._weight = self._weight * _KEEP + 1
         self._size = self._size * _KEEP + size
         self._seconds = self._seconds * _KEEP + seconds
         self._size2 = self._size2 * _KEEP + size * size
+        self._seconds2 = self._seconds2 * _KEEP + seconds * seconds
         self._size_seconds = self._size_seconds * _KEEP + size * seconds
 
     def fit(self) -> tuple[float, float]:
@@ -62,8 +59,18 @@ class CostLine:
 
     @property
     def margin(self) -> float:
-        """Seconds to be added where being late is worse than being small: two standard deviations."""
-        return 2 * math.sqrt(self._variance)
+        """Seconds to be added where being late is worse than being small: two standard deviations from the line.
+
+        Of the same calls as the line, and not of how far each was from the line of its time: that one knows nothing yet
+        while the first calls are of one size, and what it gets wrong then would be remembered.
+        """
+        weight = self._weight
+        if not weight:
+            return 0.0
+        fixed, slope = self.fit()
+        squares = self._seconds2 - 2 * slope * self._size_seconds + slope * slope * self._size2
+        about_fixed = fixed * fixed * weight - 2 * fixed * (self._seconds - slope * self._size)
+        return 2 * math.sqrt(max(0.0, (squares + about_fixed) / weight))
 
 
 class Costs:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from director import Director
 from director._bench.played import Play
 from director._core.batch_rule import BatchRule
+from director._core.costs import CostLine
 from director._options import Options
 from director.testing import TestClock
 
@@ -38,3 +41,35 @@ async def test_the_earliest_look_counts_whoever_asks_last(monkeypatch: pytest.Mo
             crew._set_ripening(moment)
         clock.advance(10.0)
     assert looks == [3.0]
+
+
+# ---- what calls cost
+
+
+@pytest.mark.parametrize("sizes", [[1] * 20 + [2, 16, 5], [16, 1], [3, 3, 4] * 5])
+def test_calls_on_a_line_need_no_margin_whatever_was_seen_first(sizes: list[int]) -> None:
+    """While all calls are of one size the line is a guess; what that gets wrong must not be remembered."""
+    line = CostLine()
+    for size in sizes:
+        line.add(size, 0.005 + 0.001 * size)
+    assert line.fit() == pytest.approx((0.005, 0.001))
+    assert line.margin == pytest.approx(0.0, abs=1e-8)
+
+
+def test_calls_that_stray_need_a_margin_of_two_deviations() -> None:
+    line, dice = CostLine(), random.Random(1)
+    for _ in range(1000):
+        size = dice.randint(1, 16)
+        line.add(size, 0.005 + 0.001 * size + dice.gauss(0, 0.0005))
+    assert line.fit() == pytest.approx((0.005, 0.001), rel=0.1)
+    assert line.margin == pytest.approx(0.001, rel=0.2)
+
+
+def test_of_one_size_a_line_goes_through_nothing() -> None:
+    """More items are then expected to take in proportion: a batch that is too small is better than one too late."""
+    line = CostLine()
+    assert (line.seconds(8), line.margin) == (0.0, 0.0)
+    for seconds in (0.9, 1.1):
+        line.add(4, seconds)
+    assert line.fit() == pytest.approx((0.0, 0.25), rel=0.01)
+    assert line.margin == pytest.approx(0.2, rel=0.01)
