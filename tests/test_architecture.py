@@ -45,6 +45,8 @@ FLOORS = {
     "director": "_director",
     "the contract": "__init__",
     "for tests": "testing",
+    "web": "asgi.*",
+    "frameworks": "fastapi",
     "benchmarks": "_bench.*",
     "command line": "cli.*",
     "entry": "__main__",
@@ -70,6 +72,7 @@ OUTSIDE = {
     "sklearn": "cli._demo",
     "threadpoolctl": "cli._demo",
     "torch": "cli._demo",
+    "fastapi": "fastapi",
     "aiojobs": "_bench",
     "uvloop": "_bench",
 }

@@ -1,0 +1,23 @@
+"""Parts of a web service around a Director, in plain ASGI: for Starlette, FastAPI, Litestar, Quart and Django.
+
+Nothing here needs a framework; `director.fastapi` puts it together for one.
+"""
+
+from director.asgi._answers import Problems
+from director.asgi._deadline import RequestDeadline, time_left
+from director.asgi._disconnect import CancelOnDisconnect
+from director.asgi._health import Health
+from director.asgi._owned import owned
+from director.asgi._problem import MEDIA_TYPE, Problem, problem_of
+
+__all__ = [
+    "MEDIA_TYPE",
+    "CancelOnDisconnect",
+    "Health",
+    "Problem",
+    "Problems",
+    "RequestDeadline",
+    "owned",
+    "problem_of",
+    "time_left",
+]

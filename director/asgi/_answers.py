@@ -1,0 +1,61 @@
+"""Errors that leave an ASGI application, answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from director.asgi._exchange import Answer
+from director.asgi._problem import problem_of
+from director.errors import DirectorClosed, DirectorError
+
+if TYPE_CHECKING:
+    from director.asgi._problem import Problem
+    from director.asgi._types import App, Receive, Scope, Send
+
+logger = logging.getLogger("director")
+
+
+class Problems:
+    """ASGI middleware: answers a `DirectorError` of the application with problem JSON; see `problem_of`.
+
+    So is a job that was cancelled because the Director closed: 503. Once an answer has begun, errors pass.
+
+    Args:
+        app: The application. One that answers every error by itself, as Litestar does, needs `problem_of` there.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = Answer(send)
+        try:
+            await self._app(scope, receive, answer.send)
+        except DirectorError as error:
+            if answer.has_begun:
+                raise
+            await told(error, scope).send(send)
+        except asyncio.CancelledError:
+            if answer.has_begun or is_being_cancelled():
+                raise
+            await problem_of(DirectorClosed("closed")).send(send)
+
+
+def told(error: DirectorError, scope: Scope) -> Problem:
+    """The answer to `error`; if it is the service's own fault, the log has the rest."""
+    problem = problem_of(error)
+    if problem.status == 500:
+        logger.error("a job of %s failed", scope["path"], exc_info=error)
+    return problem
+
+
+def is_being_cancelled() -> bool:
+    """Somebody wants this task to end; otherwise a `CancelledError` in it comes from a job that was cancelled."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

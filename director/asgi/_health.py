@@ -1,0 +1,102 @@
+"""Whether the service lives, whether it should get requests, and its figures: for those who run it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from director import DirectorState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from director import Director, Model
+    from director.asgi._types import App, Receive, Scope, Send
+
+
+class Health:
+    """ASGI middleware, or an application of its own: answers ``/livez``, ``/readyz`` and ``/metrics``.
+
+    Put it outside of everything else, so that neither authorisation nor limits apply to it.
+
+    - ``/livez`` is 200 as long as the event loop turns and the Director has not failed: 503 means restart.
+    - ``/readyz`` is 200 while the Director is open, has a healthy device, and each of `models` is loaded somewhere;
+      else 503 and the reasons: send requests elsewhere.
+
+    Args:
+        app: Gets all other requests; without it they are answered with 404.
+        director: Whose health.
+        models: What has to be loaded before requests come; `lifespan(director, load=...)` loads them.
+        live: Path of the first; `None` for none.
+        ready: Path of the second; `None` for none.
+        metrics: An ASGI application that answers ``/metrics``, such as ``prometheus_client.make_asgi_app()``.
+    """
+
+    def __init__(
+        self,
+        app: App | None = None,
+        *,
+        director: Director,
+        models: Iterable[Model[Any]] = (),
+        live: str | None = "/livez",
+        ready: str | None = "/readyz",
+        metrics: App | None = None,
+    ) -> None:
+        self._app = app or _nothing_here
+        self._director = director
+        self._models = tuple(models)
+        self._pages: dict[str | None, App] = {live: self._live, ready: self._ready}
+        if metrics is not None:
+            self._pages["/metrics"] = metrics
+        self._pages.pop(None, None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        page = self._pages.get(_path(scope)) if scope["type"] == "http" else None
+        if page is None:
+            await self._app(scope, receive, send)
+        elif scope["method"] in ("GET", "HEAD"):
+            await page(scope, receive, send)
+        else:
+            await _send(send, 405, {"error": "only GET and HEAD"}, allow="GET, HEAD")
+
+    def reasons(self) -> list[str]:
+        """Why it is not ready; empty if it is."""
+        director = self._director
+        if director.state is not DirectorState.OPEN:
+            return [f"the Director is {director.state.value}"]
+        resident = {name for each in director.stats().devices for name in each.models}
+        missing = [f"{model.name} is not loaded" for model in self._models if model.name not in resident]
+        return missing if director.healthy else ["no device is healthy", *missing]
+
+    async def _live(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        state = self._director.state
+        await _send(send, 503 if state is DirectorState.FAILED else 200, {"director": state.value})
+
+    async def _ready(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        reasons = self.reasons()
+        await _send(send, 503 if reasons else 200, {"ready": not reasons, "because": reasons})
+
+
+async def _nothing_here(scope: Scope, _receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await _send(send, 404, {"error": "not found"})
+
+
+async def _send(send: Send, status: int, content: object, **headers: str) -> None:
+    body = json.dumps(content).encode()
+    all_headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "cache-control": "no-store",
+        **headers,
+    }
+    raw = [(name.encode(), value.encode()) for name, value in all_headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _path(scope: Scope) -> str:
+    """Below where we are mounted: most frameworks leave the whole path there and say how much of it is theirs."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")).rstrip("/") or "/"

@@ -1,0 +1,140 @@
+"""Which answer an error becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import pytest
+from wire import Exchange
+
+from director.asgi import MEDIA_TYPE, Problem, Problems, problem_of
+from director.errors import (
+    AdmissionError,
+    DeviceLost,
+    DirectorClosed,
+    DirectorError,
+    JobError,
+    JobTimeout,
+    NoDevices,
+    PlacementError,
+    QueueFull,
+    WorkerDied,
+)
+from director.testing import simulated_devices
+
+DEVICE = simulated_devices(1)[0]
+
+
+def of_tenant(error: QueueFull) -> QueueFull:
+    error.tenant = "a"  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "retry"),
+    [
+        (QueueFull(8, 9, 2.1), 503, "queue-full", "3"),
+        (QueueFull(8, 9, 0.01), 503, "queue-full", "1"),
+        (QueueFull(8, 9, None), 503, "queue-full", "1"),
+        (of_tenant(QueueFull(8, 9, 2.0)), 429, "tenant-quota", "2"),
+        (DirectorClosed("draining"), 503, "closed", "1"),
+        (AdmissionError("it would be late"), 503, "not-admitted", "1"),
+        (JobTimeout("queued"), 504, "timeout", None),
+        (JobTimeout("running"), 504, "timeout", None),
+        (DeviceLost(DEVICE), 503, "device", "1"),
+        (NoDevices("none"), 503, "device", "1"),
+        (PlacementError("never"), 500, "placement", None),
+        (WorkerDied(-9, DEVICE), 500, "job-failed", None),
+        (JobError("failed"), 500, "job-failed", None),
+    ],
+    ids=repr,
+)
+def test_every_error_has_its_status(error: DirectorError, status: int, kind: str, retry: str | None) -> None:
+    problem = problem_of(error)
+    assert (problem.status, problem.kind) == (status, kind)
+    assert problem.headers.get("retry-after") == retry
+
+
+def test_the_answer_is_a_problem_document() -> None:
+    assert problem_of(QueueFull(8, 9, 2.1)).content == {
+        "type": "about:blank",
+        "title": "Service Unavailable",
+        "status": 503,
+        "detail": "9 requests wait already.",
+        "kind": "queue-full",
+        "waiting": 9,
+    }
+
+
+def test_a_fault_of_the_service_says_no_more_than_that() -> None:
+    assert "secret" not in json.dumps(problem_of(PlacementError("secret")).content)
+    assert "secret" not in json.dumps(problem_of(JobError("secret")).content)
+
+
+async def raising(error: BaseException, before: bool = True) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if not before:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise error
+
+    return Problems(app)
+
+
+async def test_an_error_is_answered() -> None:
+    exchange = await Exchange().through(await raising(QueueFull(8, 9, 2.1)))
+    assert exchange.status == 503
+    assert exchange.answered["content-type"] == MEDIA_TYPE
+    assert exchange.answered["retry-after"] == "3"
+    assert exchange.answered["content-length"] == str(len(exchange.text))
+    assert exchange.json()["kind"] == "queue-full"
+
+
+async def test_what_is_no_error_of_ours_passes() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await Exchange().through(await raising(ZeroDivisionError()))
+
+
+async def test_once_the_answer_has_begun_errors_pass() -> None:
+    with pytest.raises(QueueFull):
+        await Exchange().through(await raising(QueueFull(8, 9, 2.1), before=False))
+
+
+async def test_a_job_that_the_close_has_cancelled_is_answered() -> None:
+    exchange = await Exchange().through(await raising(asyncio.CancelledError()))
+    assert (exchange.status, exchange.json()["kind"]) == (503, "closed")
+
+
+async def test_a_request_that_is_cancelled_is_not_answered() -> None:
+    async def waiting(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(60)
+
+    exchange = Exchange()
+    task = asyncio.create_task(exchange.through(Problems(waiting)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert exchange.sent == []
+
+
+async def test_a_fault_of_the_service_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    error = PlacementError("secret")
+    await Exchange(path="/classify").through(await raising(error))
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.ERROR, "a job of /classify failed")
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+async def test_other_kinds_of_connections_pass() -> None:
+    with pytest.raises(QueueFull):
+        await Exchange(kind="websocket").through(await raising(QueueFull(8, 9, 2.1)))
+
+
+def test_a_problem_of_ones_own() -> None:
+    problem = Problem(418, "I am a teapot.", "teapot", facts={"pot": "brown"})
+    assert problem.content["title"] == "I'm a Teapot"
+    assert problem.content["pot"] == "brown"
