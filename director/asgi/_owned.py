@@ -14,8 +14,9 @@ T = TypeVar("T")
 async def owned(job: Job[T]) -> T:
     """Await a job that nobody else waits for.
 
-    As in ``await owned(director.submit(fn, item))``. `Director.submit` refuses when too many wait, which is what a server wants, and leaves the job to whoever holds its
-    handle; `Director.run` cancels the job with its caller, and never refuses. This has both.
+    As in ``await owned(director.submit(fn, item))``. `Director.submit` refuses when too many wait, which is what a
+    server wants, but leaves the job to whoever holds its handle; `Director.run` cancels the job with its caller, but
+    never refuses. This has both.
 
     Cancellation: cancels the job.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
+from public.gates import Gate, turns
 from wire import LEFT, PATIENCE, Exchange, body
 
 from director import Director, JobState
 from director.asgi import CancelOnDisconnect, owned
 from director.asgi._disconnect import READ_AHEAD
-from public.gates import Gate, turns
 
 OK = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -222,10 +223,8 @@ async def test_a_timeout_around_it_still_works() -> None:
 
 async def test_an_application_that_ignores_it_leaves_no_trace_of_it() -> None:
     async def stubborn(scope: Any, receive: Any, send: Any) -> None:
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            pass
 
     exchange = Exchange()
     exchange.say(LEFT)

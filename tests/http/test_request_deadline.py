@@ -1,0 +1,191 @@
+"""How long a client will wait, from its headers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from wire import Exchange
+
+from director import Director, JobTimeout
+from director.asgi import RequestDeadline, time_left
+
+OK = {"type": "http.response.start", "status": 200, "headers": []}
+DONE = {"type": "http.response.body", "body": b"done"}
+
+
+class Telling:
+    """An application that tells how much time it has."""
+
+    def __init__(self) -> None:
+        self.left: float | None = -1.0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.left = time_left()
+        await send(OK)
+        await send(DONE)
+
+
+async def left(headers: dict[str, str], **options: Any) -> float | None:
+    app = Telling()
+    exchange = await Exchange(headers=headers).through(RequestDeadline(app, **options))
+    assert exchange.status == 200
+    return app.left
+
+
+def in_seconds(seconds: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+WAYS = {
+    "a timeout": lambda: {"x-request-timeout": "30"},
+    "a fraction, and capitals": lambda: {"X-Request-Timeout": "30.0"},
+    "seconds since 1970": lambda: {"x-request-deadline": str(in_seconds(30).timestamp())},
+    "RFC 3339": lambda: {"x-request-deadline": in_seconds(30).isoformat()},
+    "Zulu time": lambda: {"x-request-deadline": in_seconds(30).replace(tzinfo=None).isoformat() + "Z"},
+    "no time zone is UTC": lambda: {"x-request-deadline": in_seconds(30).replace(tzinfo=None).isoformat()},
+    "another time zone": lambda: {
+        "x-request-deadline": in_seconds(30).astimezone(timezone(-timedelta(hours=9))).isoformat()
+    },
+    "both": lambda: {"x-request-timeout": "30", "x-request-deadline": in_seconds(90).isoformat()},
+}
+
+
+async def test_without_a_header_there_is_no_limit() -> None:
+    assert await left({}) is None
+    assert time_left() is None
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_seconds_and_moments(way: str) -> None:
+    seconds = await left(WAYS[way]())
+    assert seconds is not None
+    assert 20 < seconds <= 30
+
+
+async def test_a_default_and_a_bound() -> None:
+    assert 9 < (await left({}, default=10) or 0) <= 10
+    assert 4 < (await left({"x-request-timeout": "30"}, most=5) or 0) <= 5
+    assert 4 < (await left({}, default=10, most=5) or 0) <= 5
+    assert await left({}, most=5) is None, "who says nothing has no limit"
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, float("nan")])
+def test_a_limit_must_be_positive(wrong: float) -> None:
+    with pytest.raises(ValueError, match="default must be positive seconds"):
+        RequestDeadline(Telling(), default=wrong)
+    with pytest.raises(ValueError, match="most must be positive seconds"):
+        RequestDeadline(Telling(), most=wrong)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-request-timeout": "soon"},
+        {"x-request-timeout": "nan"},
+        {"x-request-deadline": "inf"},
+        {"x-request-deadline": "at five"},
+    ],
+    ids=str,
+)
+async def test_what_cannot_be_read_is_refused(headers: dict[str, str]) -> None:
+    exchange = await Exchange(headers=headers).through(RequestDeadline(Telling()))
+    assert (exchange.status, exchange.json()["kind"]) == (400, "bad-deadline")
+    assert next(iter(headers)).title() in exchange.json()["detail"]
+
+
+@pytest.mark.parametrize("headers", [{"x-request-timeout": "0"}, {"x-request-deadline": str(time.time() - 1)}], ids=str)
+async def test_a_request_that_is_too_late_is_not_begun(headers: dict[str, str]) -> None:
+    app = Telling()
+    exchange = await Exchange(headers=headers).through(RequestDeadline(app))
+    assert (exchange.status, exchange.json()["phase"]) == (504, "queued")
+    assert app.left == -1.0
+
+
+@pytest.mark.sim
+async def test_a_request_that_takes_too_long_is_cancelled_and_answered() -> None:
+    ended = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.1)
+            ended.append("cleaned up")
+
+    exchange = await Exchange(headers={"x-request-timeout": "0.5"}).through(RequestDeadline(app))
+    assert (exchange.status, exchange.json()["kind"]) == (504, "timeout")
+    assert ended == ["cleaned up"]
+
+
+@pytest.mark.sim
+async def test_the_limit_ends_when_the_answer_begins() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.4)
+        await send(OK)
+        await asyncio.sleep(60)
+        await send(DONE)
+
+    exchange = await Exchange(headers={"x-request-timeout": "0.5"}).through(RequestDeadline(app))
+    assert (exchange.status, exchange.text) == (200, b"done")
+
+
+@pytest.mark.sim
+async def test_an_application_that_answers_at_the_last_moment_has_answered() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await send(OK)
+            await send(DONE)
+
+    exchange = await Exchange(headers={"x-request-timeout": "0.5"}).through(RequestDeadline(app))
+    assert (exchange.status, exchange.text) == (200, b"done")
+
+
+async def test_an_applications_own_timeout_passes() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        await Exchange(headers={"x-request-timeout": "30"}).through(RequestDeadline(app))
+
+
+async def test_when_no_time_is_left_there_is_none_to_give() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            time_left()
+
+    exchange = Exchange(headers={"x-request-timeout": "0.001"})
+    with pytest.raises(JobTimeout):
+        await exchange.through(RequestDeadline(app))
+
+
+async def test_it_is_the_deadline_of_jobs() -> None:
+    async with Director("simulated:1") as director:
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            job = director.submit(lambda _: None, deadline=time_left())
+            assert job._options.deadline is not None
+            await job
+            await send(OK)
+            await send(DONE)
+
+        exchange = await Exchange(headers={"x-request-timeout": "30"}).through(RequestDeadline(app))
+        assert exchange.status == 200
+
+
+async def test_requests_do_not_see_each_others_deadlines() -> None:
+    several = [left({"x-request-timeout": str(10 * n)}) for n in range(1, 5)]
+    seconds = await asyncio.gather(*several, left({}))
+    assert [round(each / 10) for each in seconds[:4] if each] == [1, 2, 3, 4]
+    assert seconds[4] is None
+
+
+async def test_other_kinds_of_connections_pass() -> None:
+    app = Telling()
+    await Exchange(kind="websocket", headers={"x-request-timeout": "0"}).through(RequestDeadline(app))
+    assert app.left is None
