@@ -57,6 +57,8 @@ class Director(Life):
         health: When a device gets no more work; see `HealthRules`.
         hooks: Callables that take one event each; see `director.events`.
         name: For people.
+        shared: A name. Processes that give the same one use each slot in turn, so that a device never runs more jobs
+            than it has slots; each has a replica of its own of every model.
         clock: Replaces the machine's clock, for tests.
 
     Raises:

@@ -21,6 +21,7 @@ from director._executors._thread import ThreadExecutor
 from director._health_rules import HealthRules
 from director._options import Options
 from director._resolve import Resolver, slot_counts
+from director._shared import announce, check_shared, shared_slots
 from director._stats import Stats, snapshot
 from director.errors import DirectorClosed
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from director._core.ledger import Ledger
     from director._device import Device
     from director._devices.discovery import DeviceSpec
+    from director._shared.presence import Presence
     from director.events import Hook
 
     Ts = TypeVarTuple("Ts")
@@ -61,16 +63,20 @@ class Life:
         health: HealthRules | None = None,
         hooks: Iterable[Hook] = (),
         name: str | None = None,
+        shared: str | None = None,
         clock: Clock | None = None,
     ) -> None:
         check_slots(slots)
         self._policy = policy(max_queue, max_queue_per_tenant, tenants, admission, ageing)
         check_words(name, hooks := tuple(hooks))
+        check_shared(shared)
         self._spec = devices
         self._slots = slots
         self._executor = _executor(executor)
         self._hooks = hooks
         self._rules = HealthRules() if health is None else check_health(health)
+        self._shared = shared
+        self._presence: Presence | None = None
         self._clock = clock or MonotonicClock()
         self._devices: tuple[Device, ...] = ()
         self._task: asyncio.Task[None] | None = None
@@ -100,10 +106,12 @@ class Life:
             raise RuntimeError(f"this Director is {self._state.value}; it can be started when it is new or closed")
         before, self._state = self._state, DirectorState.STARTING
         try:
-            devices = await self._find_devices()
+            devices, self._presence = await self._find_devices()
             counts = slot_counts(self._slots, devices)
-            crew = Crew(devices, counts, self._executor, self._policy, self._hooks, self._clock, self._rules)
+            shared = None if self._shared is None else shared_slots(self._shared)
+            crew = Crew(devices, counts, self._executor, self._policy, self._hooks, self._clock, self._rules, shared)
         except BaseException:
+            self._disappear()
             self._state = before
             raise
         self._devices, self._crew, self._closing = devices, crew, None
@@ -219,13 +227,23 @@ class Life:
             "from a thread use director.as_executor() or asyncio.run_coroutine_threadsafe()"
         )
 
-    async def _find_devices(self) -> tuple[Device, ...]:
+    async def _find_devices(self) -> tuple[tuple[Device, ...], Presence | None]:
         """Off the loop, on a thread that nobody joins: NVML may hang when a GPU dies."""
         thread = SlotThread("director:discovery")
         try:
-            return await asyncio.get_running_loop().run_in_executor(thread, resolve_devices, self._spec)
+            return await asyncio.get_running_loop().run_in_executor(thread, self._survey)
         finally:
             thread.shutdown(wait=False)
+
+    def _survey(self) -> tuple[tuple[Device, ...], Presence | None]:
+        devices = resolve_devices(self._spec)
+        return devices, announce(devices, self._shared)
+
+    def _disappear(self) -> None:
+        """Other processes may have our devices to themselves."""
+        if self._presence is not None:
+            self._presence.close()
+            self._presence = None
 
     async def _wind_up(self) -> None:
         """Close for good, however often the caller is cancelled: half a close would leave threads behind."""
@@ -253,6 +271,7 @@ class Life:
 
     def _lay_down(self, crew: Crew) -> None:
         self._last_stats = snapshot(crew)
+        self._disappear()
         self._state, self._crew = DirectorState.CLOSED, None
         del self._resolver  # it remembers models
         if self._task is not None and not self._loop.is_closed():

@@ -29,16 +29,16 @@ FLOORS = {
     "things": """
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base
         _core.job _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
-        _core.accounts _core.admission _core.batching _core.quarantine _core.warden
+        _core.accounts _core.admission _core.batching _core.quarantine _core.warden _shared.files
     """,
     "groups": """
         _checks _devices.survey _executors._cuda_thread _executors._replicas
-        _core.group _core.batch_run _core.retries
+        _core.group _core.batch_run _core.retries _shared.turnstile _shared.presence
     """,
     "lanes": "_resolve _core.lane _core.service _core.ledger",
     "queue": "_core.queue",
     "decision": "_core.dispatch",
-    "work": "_devices.discovery _executors._thread _core.shift",
+    "work": "_devices.discovery _executors._thread _core.shift _core.turns _shared",
     "crew": "_core.crew",
     "faces": "_faces.*",
     "life": "_life",

@@ -19,6 +19,7 @@ from director._core.shift import Shift
 from director._core.slot import Slot, make_places
 from director._core.slot_thread import SlotThread
 from director._core.states import JobState, SlotState
+from director._core.turns import TurnTaker
 from director._core.warden import Warden
 from director._models import Residency
 from director.errors import JobError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._executors._base import Executor
     from director._health_rules import HealthRules
+    from director._shared.turnstile import SharedSlots
     from director.events import Hook
 
 logger = logging.getLogger("director")
@@ -54,6 +56,7 @@ class Crew:
         hooks: Take events.
         clock: Tells the time.
         rules: When a device gets no more work.
+        shared: The turnstiles of the slots, if other processes use them too.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Crew:
         hooks: tuple[Hook, ...],
         clock: Clock,
         rules: HealthRules,
+        shared: SharedSlots | None = None,
     ) -> None:
         self.loop = loop = asyncio.get_running_loop()
         self.places = make_places(devices, counts)
@@ -90,6 +94,7 @@ class Crew:
         for slot in self.dispatch.slots:
             slot.thread = SlotThread(f"director:{slot.device.label}/{slot.number - slot.place.slots[0].number}")
             slot.seat = executor.seat(slot, self.residency, self.chronicle)
+        self._shared = shared
 
     async def direct(self) -> None:
         """The Director coroutine: hire a worker for work that waits and a slot that is free; never await one."""
@@ -243,6 +248,8 @@ class Crew:
     async def _hire(self, slot: Slot) -> None:
         await slot.place.permits.acquire()  # never waits: an idle slot and a free permit are the same thing
         shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger.start_timer, self.ledger.raised)
+        if self._shared is not None:
+            shift.take = TurnTaker(self._shared.turnstile(slot), self.dispatch, shift.note_wait, self._in_line).take
         try:
             thread = self.loop.run_in_executor(slot.thread, shift.work)
         except BaseException:  # no thread could be started
@@ -254,6 +261,10 @@ class Crew:
         self._workers.add(worker)
         worker.add_done_callback(partial(self._reap, slot, thread))
         self.chronicle.hired(slot)
+
+    def _in_line(self) -> None:
+        """On a slot's thread, which waits for another process: the loop hears of what was posted, and may find rest."""
+        self.outbox.call(self._look_at_rest)
 
     @staticmethod
     async def _work(thread: asyncio.Future[None]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._core.accounts import Accounts
 from director._core.admission import Admission
-from director._core.placement import FreeSlots
+from director._core.placement import FreeSlots, subtract
 from director._core.quarantine import Quarantine
 from director._core.queue import ReadyQueue
 from director._core.service import Service, both
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
 _IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
 _PARKED, _CALLED, _LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
+_ELSEWHERE = SlotState.ELSEWHERE
 _LINGER = 0.1  # seconds a worker stays parked before it leaves: long against a wake-up, short against a rest
 _NOWHERE: frozenset[int] = frozenset()
 
@@ -203,7 +204,7 @@ class Dispatch:
             hired: list[Slot] = []
             coming = dict(self._coming)
             for lane in self._queue.in_order(self._time()):
-                short = lane.calls - _subtract(coming, lane)
+                short = lane.calls - subtract(coming, lane)
                 while short > 0 and len(hired) < most and (slot := self._pick(lane, only=_IDLE)):
                     if not self._suits(lane, slot):
                         break
@@ -289,6 +290,14 @@ class Dispatch:
             self._release()
             del spent  # not under the lock: letting go of a job may run user code
 
+    def stand_in_line(self, slot: Slot) -> Ring:
+        """Another process has the slot: until its worker comes back to `take`, what waits goes to others."""
+        with self._lock:
+            self._arrive(slot)
+            self._service.settle(slot)
+            slot.state, slot.job = _ELSEWHERE, None
+            return self._rouse()
+
     def leave(self, slot: Slot) -> bool:
         """A parked worker wants to go; False if it has been called in the meantime and must look again."""
         with self._lock:
@@ -315,9 +324,9 @@ class Dispatch:
         return bool(self._warm(model))
 
     def at_rest(self) -> bool:
-        """Nothing waits and no slot has a worker."""
+        """Nothing waits and no slot has a worker, but for those that wait for another process and hold nothing."""
         with self._lock:
-            return not self._queue.live() and all(slot.state is _IDLE for slot in self.slots)
+            return not self._queue.live() and all(slot.state in (_IDLE, _ELSEWHERE) for slot in self.slots)
 
     def costs(self) -> list[tuple[BatchRule, Place, CostLine]]:
         """What calls cost, by function and device; read them only."""
@@ -341,7 +350,7 @@ class Dispatch:
 
     def _arrive(self, slot: Slot) -> None:
         """A worker that was on its way looks for work."""
-        del self._coming[slot]
+        self._coming.pop(slot, None)  # not if it comes from elsewhere
         if slot.state is _CALLED:
             self._calling = False
 
@@ -387,13 +396,5 @@ class Dispatch:
         if not warm or slot.number in warm:
             return True
         better = warm if lane.allowed is None else warm & lane.allowed
-        return not any(self.slots[n].is_open and self.slots[n].state not in (_WORKING, _LEAVING) for n in better)
-
-
-def _subtract(coming: dict[Slot, None], lane: Lane | Plain) -> int:
-    """Take from `coming` the slots that will serve `lane`; returns how many."""
-    able = [slot for slot in coming if slot.is_open and (lane.allowed is None or slot.number in lane.allowed)]
-    serving = able[: lane.calls]
-    for slot in serving:
-        del coming[slot]
-    return len(serving)
+        busy = (_WORKING, _LEAVING, _ELSEWHERE)
+        return not any(self.slots[n].is_open and self.slots[n].state not in busy for n in better)

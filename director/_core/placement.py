@@ -13,6 +13,8 @@ from director._core.states import SlotState
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from director._core.lane import Lane
+    from director._core.queue import Plain
     from director._core.slot import Place, Slot
 
 _NOWHERE: frozenset[int] = frozenset()
@@ -134,3 +136,12 @@ class FreeSlots:
         buckets[free][place] = None
         if free > self._top:
             self._top = free
+
+
+def subtract(coming: dict[Slot, None], lane: Lane | Plain) -> int:
+    """Take from `coming` the slots that will serve `lane`; returns how many."""
+    able = [slot for slot in coming if slot.is_open and (lane.allowed is None or slot.number in lane.allowed)]
+    serving = able[: lane.calls]
+    for slot in serving:
+        del coming[slot]
+    return len(serving)

@@ -5,6 +5,7 @@ At the end of each job the worker asks `dispatch` for the next one itself; the e
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from director._core.batch_run import run_batch
@@ -48,6 +49,7 @@ class Shift:
         start_timer: Callable[[Job[Any]], None],
         raised: Callable[[Job[Any], BaseException], None],
     ) -> None:
+        self.take = dispatch.take  # or what stands before it
         self._slot = slot
         self._dispatch = dispatch
         self._outbox = outbox
@@ -62,7 +64,7 @@ class Shift:
     def work(self) -> None:
         """Run jobs until there has been none for the time a worker lingers."""
         here.running = self
-        slot, take, run, outbox = self._slot, self._dispatch.take, self._run, self._outbox
+        slot, take, run, outbox = self._slot, self.take, self._run, self._outbox
         self._now = self._time()
         has_posted = False
         while True:
@@ -87,6 +89,10 @@ class Shift:
                 if self._dispatch.leave(slot):
                     return
                 slot.bell.acquire()  # called at the last moment: the ring is on its way
+
+    def note_wait(self) -> None:
+        """On its thread, before a wait for the slot: the next job does not begin where the last one ended."""
+        self._now = -math.inf
 
     def _run(self, job: Job[Any]) -> Post:
         """Run a job; returns its outcome for the outbox."""

@@ -36,6 +36,8 @@ class SlotState(Enum):
     | `PARKED` | `CALLED` | whoever brings work |
     | `PARKED` | `LEAVING` | the worker has lingered long enough |
     | `LEAVING` | `IDLE` | the done-callback reaps: the permit goes back |
+    | `HIRED`, `CALLED`, `WORKING` | `ELSEWHERE` | the worker finds that another process has the slot |
+    | `ELSEWHERE` | `WORKING`, `PARKED` | the worker has got it |
     """
 
     IDLE = "idle"
@@ -44,6 +46,7 @@ class SlotState(Enum):
     PARKED = "parked"
     CALLED = "called"
     LEAVING = "leaving"
+    ELSEWHERE = "elsewhere"
 
 
 class Health(Enum):
@@ -88,9 +91,10 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
 
 SLOT_MOVES: dict[SlotState, frozenset[SlotState]] = {
     SlotState.IDLE: frozenset({SlotState.HIRED}),
-    SlotState.HIRED: frozenset({SlotState.WORKING, SlotState.PARKED}),
-    SlotState.WORKING: frozenset({SlotState.WORKING, SlotState.PARKED}),
+    SlotState.HIRED: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE}),
+    SlotState.WORKING: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE}),
     SlotState.PARKED: frozenset({SlotState.CALLED, SlotState.LEAVING}),
-    SlotState.CALLED: frozenset({SlotState.WORKING, SlotState.PARKED}),
+    SlotState.CALLED: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE}),
     SlotState.LEAVING: frozenset({SlotState.IDLE}),
+    SlotState.ELSEWHERE: frozenset({SlotState.WORKING, SlotState.PARKED}),
 }
