@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from itertools import pairwise
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +11,8 @@ from public.gates import PATIENCE, Gate, rested, until
 
 from director import Director, DirectorState, Model, current_device
 from director._core.states import SlotState
+from director._shared.turnstile import SharedSlots
 from director.events import JobStarted
-from director.testing import TestClock
 
 if TYPE_CHECKING:
     from director._core.slot import Slot
@@ -113,39 +112,78 @@ async def test_who_rests_holds_nothing(gate: Gate) -> None:
             await rested(two)
 
 
-async def test_nobody_starves() -> None:
-    """Both always have work; each has its turns, and waits no longer than the other's."""
-    done: list[int] = []
+async def test_both_have_their_turns(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
+    """When one job is a turn: each waits for no more than one of the other's."""
+    monkeypatch.setattr("director._core.turns._TURN", 0.0)
+    who: list[int] = []
 
-    def work(_device: object, who: int) -> None:
-        done.append(who)
-        threading.Event().wait(0.006)  # longer than a turn
+    def work(_device: object, number: int) -> None:
+        who.append(number)
+        while who.count(3 - number) < 10 and not look.is_wanted():
+            time.sleep(0.001)
 
     async with Director("simulated:1", shared="x") as one, Director("simulated:1", shared="x") as two:
-        jobs = [director.submit(work, who) for _ in range(10) for who, director in enumerate((one, two))]
-        await asyncio.gather(*jobs)
-    assert all(a != b for a, b in pairwise(done[1:17])), done
-
-
-async def test_a_turn_holds_several_short_jobs() -> None:
-    done: list[int] = []
-    clock = TestClock()
-
-    def work(_device: object, who: int) -> None:
-        done.append(who)
-        if who == 0 and done.count(0) == 6:
-            clock.advance(0.006)
-
-    gate = Gate()
-    async with Director("simulated:1", shared="x", clock=clock) as one, Director("simulated:1", shared="x") as two:
+        look = SharedSlots("x").turnstile(slots(one)[0])
         first = one.submit(gate)
         await gate.begun()
-        others = [two.submit(work, 1) for _ in range(3)]
+        jobs = [two.submit(work, 2) for _ in range(10)]
         await until(lambda: is_elsewhere(two))
-        jobs = [one.submit(work, 0) for _ in range(10)]
+        jobs += [one.submit(work, 1) for _ in range(10)]
+        gate.let(1)
+        await asyncio.gather(first, *jobs)
+    assert who == [2, 1] * 10
+
+
+async def test_a_turn_holds_several_short_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("director._core.turns._TURN", 3600.0)
+    who: list[int] = []
+    gate = Gate()
+    async with Director("simulated:1", shared="x") as one, Director("simulated:1", shared="x") as two:
+        first = one.submit(gate)
+        await gate.begun()
+        others = [two.submit(lambda _: who.append(2)) for _ in range(3)]
+        await until(lambda: is_elsewhere(two))
+        jobs = [one.submit(lambda _: who.append(1)) for _ in range(10)]
         gate.open()
         await asyncio.gather(first, *jobs, *others)
-    assert done == [0] * 6 + [1] * 3 + [0] * 4
+    assert who == [1] * 10 + [2] * 3
+
+
+async def test_the_time_in_the_line_is_waiting_and_not_running(gate: Gate) -> None:
+    """The worker's clock: the end of one job is not the beginning of the next when others were in between."""
+    async with Director("simulated:1", shared="x") as one, Director("simulated:1", shared="x") as two:
+        busy = one.submit(gate)
+        await gate.begun()
+        job = two.submit(lambda _: None)
+        await until(lambda: is_elsewhere(two))
+        await asyncio.sleep(0.05)
+        gate.open()
+        await asyncio.gather(busy, job)
+        await rested(two)
+        assert job.waited is not None
+        assert job.ran is not None
+        assert job.waited >= 0.05
+        assert job.ran < 0.05
+        assert two.stats().devices[0].busy_seconds < 0.05
+
+
+async def test_batches_share_too(gate: Gate) -> None:
+    async with Director("simulated:1", shared="x") as one, Director("simulated:1", shared="x") as two:
+
+        @two.function(max_batch_size=8)
+        def double(_device: object, items: list[int]) -> list[int]:
+            sizes.append(len(items))
+            return [2 * item for item in items]
+
+        sizes: list[int] = []
+        busy = one.submit(gate)
+        await gate.begun()
+        jobs = [double.submit(n) for n in range(8)]
+        await until(lambda: is_elsewhere(two))
+        gate.open()
+        assert await asyncio.gather(*jobs) == [2 * n for n in range(8)]
+        await busy
+        assert sizes == [8], "late binding: the batch is formed when the slot is there"
 
 
 async def test_who_is_alone_keeps_the_slot() -> None:

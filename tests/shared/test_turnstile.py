@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from director import Director
+from director._core.slot import make_places
 from director._shared.files import LockFile, folder
 from director._shared.turnstile import SharedSlots, Turnstile
 from director.testing import simulated_devices
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE = 5.0
-DEVICE = simulated_devices(1)[0]
+SLOTS = [slot for place in make_places(tuple(simulated_devices(2)), [2, 1]) for slot in place.slots]
 
 
 @pytest.fixture
 def turnstile() -> Callable[[], Turnstile]:
-    return lambda: SharedSlots("x").turnstile(DEVICE, 0)
+    return lambda: SharedSlots("x").turnstile(SLOTS[0])
 
 
 class Entering:
@@ -56,9 +57,9 @@ def test_one_at_a_time(turnstile: Callable[[], Turnstile]) -> None:
 
 def test_other_slots_are_others(turnstile: Callable[[], Turnstile]) -> None:
     assert turnstile().try_enter()
-    assert SharedSlots("x").turnstile(DEVICE, 1).try_enter()
-    assert SharedSlots("y").turnstile(DEVICE, 0).try_enter()
-    assert SharedSlots("x").turnstile(simulated_devices(2)[1], 0).try_enter()
+    assert SharedSlots("x").turnstile(SLOTS[1]).try_enter()
+    assert SharedSlots("y").turnstile(SLOTS[0]).try_enter()
+    assert SharedSlots("x").turnstile(SLOTS[2]).try_enter()
 
 
 def test_who_has_it_sees_that_somebody_waits(turnstile: Callable[[], Turnstile]) -> None:
@@ -111,9 +112,11 @@ def test_two_take_turns(turnstile: Callable[[], Turnstile]) -> None:
 
 CHILD = """
 import sys
+from director._core.slot import make_places
 from director._shared.turnstile import SharedSlots
 from director.testing import simulated_devices
-turnstile = SharedSlots("x").turnstile(simulated_devices(1)[0], 0)
+(place,) = make_places(tuple(simulated_devices(1)), [1])
+turnstile = SharedSlots("x").turnstile(place.slots[0])
 {how}
 print(flush=True)
 sys.stdin.read()
