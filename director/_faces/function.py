@@ -7,10 +7,13 @@ import math
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple
 
+from director._checks import check
 from director._core.job import Extra, Owned
+from director._device import Device
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+    from typing import Unpack
 
     from director._core.batch_rule import BatchRule
     from director._core.job import Job
@@ -64,6 +67,24 @@ class Function(Generic[*Ts, T]):
     ) -> AsyncGenerator[T, None]:
         """Run it for each item and yield the results. As `Director.map`."""
         return self._director._map(lambda item: self._open((item,), True), items, window, ordered, return_exceptions)
+
+    def with_options(self, **options: Unpack[JobOptions]) -> Function[*Ts, T]:
+        """The same function with further or other options, for one call or many; they share batches with the rest.
+
+        Such as ``await f.with_options(tenant=user, deadline=0.5)(item)``.
+
+        Args:
+            options: As for `Director.submit`; they count before those of this function.
+
+        Raises:
+            TypeError: An unknown option, or one of the wrong type.
+            ValueError: An option out of range.
+        """
+        check(options)
+        devices = options.get("devices")
+        if devices is not None and not isinstance(devices, (Device, int, str)):
+            options["devices"] = tuple(devices)  # an iterator would be used up by the first call
+        return Function(self._director, self._fn, {**self._options, **options}, self._rule)
 
     def _open(self, args: tuple[Any, ...], patient: bool) -> Job[T]:
         extra = None if self._rule is None else _extra(self._rule, args)

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from director.errors import AdmissionError, DeviceError, DirectorClosed, JobTimeout, PlacementError, QueueFull
+from director.errors import (
+    AdmissionError,
+    DeadlineUnreachable,
+    DeviceError,
+    DirectorClosed,
+    JobTimeout,
+    PlacementError,
+    QueueFull,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,12 +81,14 @@ def problem_of(error: DirectorError) -> Problem:
     """
     match error:
         case QueueFull():
-            tenant = getattr(error, "tenant", None)
-            status, kind = (503, "queue-full") if tenant is None else (429, "tenant-quota")
+            status, kind = (503, "queue-full") if error.tenant is None else (429, "tenant-quota")
             return Problem(status, _sentence(error), kind, error.retry_after or _SOON, {"waiting": error.waiting})
         case DirectorClosed():
             return Problem(503, "The service is not taking requests now.", "closed", _SOON)
-        case AdmissionError():  # such as a deadline that can't be kept: another time, or another machine, may
+        case DeadlineUnreachable():
+            facts = {"deadline": error.deadline, "predicted": error.predicted}
+            return Problem(503, "It would be late.", "deadline-unreachable", error.retry_after, facts)
+        case AdmissionError():
             return Problem(503, str(error), "not-admitted", _SOON)
         case JobTimeout():
             return Problem(504, str(error), "timeout", None, {"phase": error.phase})
@@ -92,5 +102,5 @@ def problem_of(error: DirectorError) -> Problem:
 
 def _sentence(full: QueueFull) -> str:
     """For who is at the other end of the line: the error's own message speaks to the programmer."""
-    own = "" if getattr(full, "tenant", None) is None else " of yours"
+    own = "" if full.tenant is None else " of yours"
     return f"{full.waiting} requests{own} wait already."

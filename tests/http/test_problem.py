@@ -13,6 +13,7 @@ from wire import Exchange
 from director.asgi import MEDIA_TYPE, Problem, Problems, problem_of
 from director.errors import (
     AdmissionError,
+    DeadlineUnreachable,
     DeviceLost,
     DirectorClosed,
     DirectorError,
@@ -28,18 +29,14 @@ from director.testing import simulated_devices
 DEVICE = simulated_devices(1)[0]
 
 
-def of_tenant(error: QueueFull) -> QueueFull:
-    error.tenant = "a"  # type: ignore[attr-defined]
-    return error
-
-
 @pytest.mark.parametrize(
     ("error", "status", "kind", "retry"),
     [
         (QueueFull(8, 9, 2.1), 503, "queue-full", "3"),
         (QueueFull(8, 9, 0.01), 503, "queue-full", "1"),
         (QueueFull(8, 9, None), 503, "queue-full", "1"),
-        (of_tenant(QueueFull(8, 9, 2.0)), 429, "tenant-quota", "2"),
+        (QueueFull(8, 9, 2.0, "a"), 429, "tenant-quota", "2"),
+        (DeadlineUnreachable(0.5, 2.7), 503, "deadline-unreachable", "3"),
         (DirectorClosed("draining"), 503, "closed", "1"),
         (AdmissionError("it would be late"), 503, "not-admitted", "1"),
         (JobTimeout("queued"), 504, "timeout", None),

@@ -143,3 +143,43 @@ async def test_a_method_of_an_object() -> None:
 
     async with Director("simulated:1") as director:
         assert await director.function(Detector().detect)(1) == 4
+
+
+async def test_other_options_for_some_calls(gate: Gate) -> None:
+    async with Director("simulated:2") as director:
+        f = director.function(gate, priority=1, name="f")
+        urgent = f.with_options(priority=9, tenant="a", devices=iter([1]))
+        gate.open()
+        for _ in range(2):
+            job = urgent.submit("x")
+            assert (job.priority, job.name, job.tenant) == (9, "f", "a")
+            assert await job == "x"
+            assert job.device is not None
+            assert job.device.index == 1
+        assert f.submit("y").priority == 1
+
+
+async def test_other_options_share_the_batches(gate: Gate) -> None:
+    async with Director("simulated:1") as director:
+        sizes = []
+
+        @director.function(max_batch_size=8)
+        def double(_device: Device, items: list[int]) -> list[int]:
+            sizes.append(len(items))
+            return [2 * item for item in items]
+
+        busy = director.submit(gate)
+        await gate.begun()
+        several = [double, double.with_options(deadline=60), double.with_options(tenant="a", priority=3)]
+        jobs = [f.submit(n) for n, f in enumerate(several)]
+        gate.open()
+        assert await asyncio.gather(*jobs) == [0, 2, 4]
+        assert sizes == [3]
+        await busy
+
+
+def test_a_wrong_option_for_some_calls() -> None:
+    with pytest.raises(TypeError, match="unknown option 'speed'"):
+        where.with_options(speed=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="is an option of functions"):
+        where.with_options(max_batch_size=3)  # type: ignore[call-arg]
