@@ -1,13 +1,18 @@
-"""Waiting lines, simulated exactly: what a discipline would have done with the same arrivals and service times."""
+"""Waiting lines, simulated exactly: what a discipline would have done with the same arrivals and service times.
+
+Discrete events without any overhead: time only passes in the service of a job.
+"""
 
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from random import Random
 
 
 def central(arrivals: Sequence[float], services: Sequence[float], servers: int) -> list[float]:
@@ -35,17 +40,64 @@ def round_robin(arrivals: Sequence[float], services: Sequence[float], servers: i
 
 def shortest(arrivals: Sequence[float], services: Sequence[float], servers: int) -> list[float]:
     """Waiting time of each job when servers have a line each and a job joins the shortest, counting who is served."""
+    return _chosen(arrivals, services, servers, lambda ends: min(ends, key=len))
+
+
+def two_choices(arrivals: Sequence[float], services: Sequence[float], servers: int, dice: Random) -> list[float]:
+    """Waiting time of each job when servers have a line each and a job joins the shorter of two drawn by lot."""
+    return _chosen(arrivals, services, servers, lambda ends: min(dice.sample(ends, 2), key=len))
+
+
+def at_random(arrivals: Sequence[float], services: Sequence[float], servers: int, dice: Random) -> list[float]:
+    """Waiting time of each job when servers have a line each and a job joins one drawn by lot."""
+    return _chosen(arrivals, services, servers, dice.choice)
+
+
+def _chosen(
+    arrivals: Sequence[float],
+    services: Sequence[float],
+    servers: int,
+    choose: Callable[[list[deque[float]]], deque[float]],
+) -> list[float]:
+    """Waiting time of each job; a server's line is the moments at which those in it will have been served."""
     ends: list[deque[float]] = [deque() for _ in range(servers)]
     waits = []
     for arrival, service in zip(arrivals, services, strict=True):
         for line in ends:
             while line and line[0] <= arrival:
                 line.popleft()
-        line = min(ends, key=len)
+        line = choose(ends)
         start = line[-1] if line else arrival
         line.append(start + service)
         waits.append(start - arrival)
     return waits
+
+
+def batches(
+    arrivals: Sequence[float], seconds: Callable[[int], float], servers: int, most: int
+) -> tuple[list[float], list[int]]:
+    """Greedy batches: a server that is free takes all that wait, up to `most`, and never waits for more.
+
+    Args:
+        arrivals: Moments in order.
+        seconds: What a batch of a size takes.
+        servers: How many batches run at once.
+        most: Most items in a batch.
+
+    Returns:
+        The time of each item from its arrival to the end of its batch, and the size of each batch.
+    """
+    free_at = [0.0] * servers
+    stays: list[float] = []
+    sizes: list[int] = []
+    while (first := len(stays)) < len(arrivals):
+        start = max(arrivals[first], free_at[0])
+        size = bisect_right(arrivals, start, first, min(first + most, len(arrivals))) - first
+        end = start + seconds(size)
+        heapq.heapreplace(free_at, end)
+        stays += [end - arrival for arrival in arrivals[first : first + size]]
+        sizes.append(size)
+    return stays, sizes
 
 
 def quantile(values: Sequence[float], share: float) -> float:
