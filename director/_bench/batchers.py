@@ -1,6 +1,6 @@
 """The ways to gather single items into batches for `slots` devices: what people use today, and a Director.
 
-Each is opened with a blocking function of a list of items, and gives a `Submit`: hand an item over, get something to await.
+Each is opened with a blocking function of a list of items, and gives a `Submit`: hand an item over, get an awaitable.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import concurrent.futures
 import itertools
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -45,14 +46,14 @@ class Batcher:
 
 
 @asynccontextmanager
-async def _director(slots: int, call: Call) -> AsyncIterator[Submit]:
+async def _director(slots: int, call: Call, max_wait: float = 0.0) -> AsyncIterator[Submit]:
     from director import Director
 
     def call_on(_device: object, items: list[float]) -> list[float]:
         return call(items)
 
     async with Director(f"cpu:{slots}", max_queue=None) as director:
-        yield director.function(call_on, max_batch_size=MOST).submit
+        yield director.function(call_on, max_batch_size=MOST, max_wait=max_wait).submit
 
 
 class _TimerBatcher:
@@ -138,8 +139,9 @@ async def _batched(slots: int, call: Call) -> AsyncIterator[Submit]:
 
 
 DIRECTOR = Batcher("director", _director)
+WAITING = Batcher("director, max_wait 5 ms", partial(_director, max_wait=TIMER))
 BY_HAND = Batcher("by hand, 5 ms timer", _by_hand)
 ASYNC_BATCHER = Batcher("async-batcher, 5 ms", _async_batcher, needs="async_batcher")
 BATCHED = Batcher("batched, 5 ms, one for each slot", _batched, needs="batched")
 
-EVERYBODY = (DIRECTOR, BY_HAND, ASYNC_BATCHER, BATCHED)
+EVERYBODY = (DIRECTOR, WAITING, BY_HAND, ASYNC_BATCHER, BATCHED)

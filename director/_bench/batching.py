@@ -1,4 +1,4 @@
-"""How long single items take through batches, against greedy batches without any overhead, and how much goes through."""
+"""How long single items take through batches, beside greedy batches without any overhead, and how much goes through."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ SLOTS = 2
 FIXED = 0.005  # s of a call, whatever its size
 EACH = 0.0002  # s of each item in it
 PEAK = SLOTS * MOST / (FIXED + EACH * MOST)  # items a second, if every batch is full
+CALLERS = 4 * SLOTS * MOST  # of a saturated model: as many items wait as are in batches, and more
 LOADS = (0.50, 0.80, 0.95)
 GREEDY = "greedy, exact"
 ALONE = "the model alone"
@@ -74,9 +75,7 @@ async def serve(submit: Submit, moments: list[float]) -> list[float]:
 
 
 def exact_loop() -> asyncio.AbstractEventLoop:
-    """Its timers are exact to microseconds: epoll, asyncio's default, counts milliseconds, and 3,700 items a second can't
-    be planned in those.
-    """  # noqa: D205
+    """One with timers in microseconds: the usual selector counts milliseconds, too coarse for thousands of arrivals."""
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
@@ -87,7 +86,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def measure(effort: Effort) -> Sheet:
-    """Latencies at three loads, beside the best there is on the same arrivals; then the time of an item when all wait."""
+    """Latencies at three loads, beside greedy batches on the same arrivals; then the throughput of a saturated model."""
     sheet = Sheet()
     batchers = effort.pick(present(EVERYBODY), [DIRECTOR])
     rounds, seconds = effort.pick((5, 1.5), (3, 0.5))
@@ -99,8 +98,8 @@ def measure(effort: Effort) -> Sheet:
             _add_latencies(sheet, batcher, load, plan(load * PEAK, count, seeds[batcher.name]))
     for contender in turns([None, *batchers], rounds):
         count = round(PEAK * seconds)
-        taken = alone(count) if contender is None else run(_burst(contender, count))
-        sheet.add(contender.name if contender else ALONE, "all wait: time of an item", "µs", 1e6 * taken / count)
+        rate = alone(count) if contender is None else run(_saturated(contender, count))
+        sheet.add(contender.name if contender else ALONE, "saturated: items", "/s", rate)
     return sheet
 
 
@@ -131,18 +130,23 @@ async def _warm(submit: Submit, model: Batches) -> None:
     model.sizes.clear()
 
 
-async def _burst(batcher: Batcher, count: int) -> float:
-    """Seconds for `count` items that all wait from the start."""
+async def _saturated(batcher: Batcher, count: int) -> float:
+    """Items a second when `CALLERS` callers want one each at any time, so that there is always a full batch."""
     model = Batches()
+
+    async def caller() -> None:
+        for _ in range(count // CALLERS):
+            await submit(0.0)
+
     async with batcher.open(SLOTS, model) as submit:
         await _warm(submit, model)
         began = time.perf_counter()
-        await asyncio.gather(*(submit(0.0) for _ in range(count)))
-        return time.perf_counter() - began
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+        return count // CALLERS * CALLERS / (time.perf_counter() - began)
 
 
 def alone(count: int) -> float:
-    """Seconds for `count` items in full batches on as many threads as there are slots: what the model itself can do."""
+    """Items a second in full batches, on as many threads as there are slots: what the model itself can do."""
     calls = iter(range(-(-count // MOST)))
 
     def work(take: Callable[[], object]) -> None:
@@ -156,4 +160,4 @@ def alone(count: int) -> float:
         thread.start()
     for thread in threads:
         thread.join()
-    return time.perf_counter() - began
+    return -(-count // MOST) * MOST / (time.perf_counter() - began)

@@ -1,8 +1,8 @@
-"""The Director's own decision, played on virtual time: no threads, no event loop, and nothing takes time but the calls.
+"""The Director's own decision, played on virtual time: no threads, no event loop, and only calls take time.
 
-`Dispatch` decides as it does in a running Director. Whoever would be called (the Director coroutine, a parked worker) comes
-at once; a call on a slot takes as long as the play says. So what comes out is the policy alone, to be held against
-theory and against other policies on the same trace.
+`Dispatch` decides as it does in a running Director. Whoever would be called (the Director coroutine, a parked worker)
+comes at once; a call on a slot takes as long as the play says. So what comes out is the policy alone, to be held
+against theory and against other policies on the same trace.
 """
 
 from __future__ import annotations

@@ -1,0 +1,93 @@
+"""How many items a second can be served by their deadlines, by the Director's own decision on virtual time.
+
+The profile is that of a ResNet-50 on a small GPU, as papers on serving use it. With 8 devices that start in turn, a batch
+gathers while the others run: `(1 + 1/8) * seconds(b)` must fit in the deadline. That bounds `b`, and with it the rate.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from director._bench import lines
+from director._bench.batching import plan
+from director._bench.played import Play
+from director._bench.rounds import Effort, turns
+from director._bench.sheet import Sheet
+from director._core.batch_rule import BatchRule
+from director._options import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEVICES = 8
+DEADLINE = 0.025  # s
+FIXED = 0.005072  # s of a call, whatever its size
+EACH = 0.001053  # s of each item in it
+SHARE = 0.99  # of the items that must be in time
+MOST = 32  # items in a batch: more than the deadline allows, so that only the decision limits it
+
+EAGER = "director"
+DEFERRED = "director, max_wait 25 ms"
+GREEDY = "greedy by arrival, exact"
+OPTIMUM = "staggered, analytic"
+
+
+def seconds(size: int) -> float:
+    """What a batch of that size takes."""
+    return FIXED + EACH * size
+
+
+def optimum() -> float:
+    """Items a second at most, if arrivals were even and all devices started in turn."""
+    size = int((DEADLINE / (1 + 1 / DEVICES) - FIXED) / EACH)
+    return DEVICES * size / seconds(size)
+
+
+def played(moments: list[float], max_wait: float) -> list[bool]:
+    """Whether each item is in time, as the Director decides."""
+    play = Play([1] * DEVICES, lambda jobs, _: seconds(len(jobs)))
+    rule = BatchRule("resnet", max_size=MOST, max_wait=max_wait)
+    teach(play, rule)
+    jobs = play.arrive([play.now + moment for moment in moments], Options(deadline=DEADLINE, batch=rule))
+    return [job._finished is not None and job._finished - job._submitted <= DEADLINE + 1e-9 for job in jobs]
+
+
+def teach(play: Play, rule: BatchRule) -> None:
+    """Let it see calls of several sizes on each device, in order to learn what they cost."""
+    for size in (1, 4, 16) * 2:
+        for _ in range(DEVICES * size):
+            play.submit(Options(batch=rule))
+        play.run()
+
+
+def greedy(moments: list[float]) -> list[bool]:
+    """Whether each item is in time when a free device takes all that wait, whatever their deadlines."""
+    stays, _ = lines.batches(moments, seconds, DEVICES, MOST)
+    return [stay <= DEADLINE for stay in stays]
+
+
+def highest_rate(serve: Callable[[list[float]], list[bool]], count: int, seed: int, precision: float = 10.0) -> float:
+    """The highest Poisson rate, in items a second, at which enough of `count` items are in time: by bisection."""
+    low, high = 0.0, optimum()
+    while high - low > precision:
+        rate = (low + high) / 2
+        served = serve(plan(rate, count, seed))
+        low, high = (rate, high) if sum(served) >= SHARE * count else (low, rate)
+    return low
+
+
+def measure(effort: Effort) -> Sheet:
+    """The highest rates; one seed a round."""
+    sheet = Sheet()
+    contenders: dict[str, Any] = {
+        EAGER: partial(played, max_wait=0.0),
+        DEFERRED: partial(played, max_wait=DEADLINE),
+        GREEDY: greedy,
+    }
+    count, rounds = effort.pick((200_000, 3), (20_000, 1))
+    for seed in range(1, rounds + 1):
+        for name, serve in turns(list(contenders.items()), rounds=1):
+            sheet.add(name, "rate", "/s", highest_rate(serve, count, seed))
+        sheet.add(OPTIMUM, "rate", "/s", optimum())
+    return sheet
