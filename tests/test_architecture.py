@@ -56,6 +56,16 @@ CONTRACT, BENCHMARKS = FLOOR_OF["__init__"], FLOOR_OF["_bench.*"]
 PUBLIC = {"__init__", "errors", "events", "testing"}
 BACKSTAGE = {  # who above the contract knows more than public names, and what
     "testing": {"_device"},
+    "_bench.played": {  # the decision itself, on virtual time
+        "_core.dispatch",
+        "_core.job",
+        "_core.policy",
+        "_core.slot",
+        "_core.states",
+        "_device",
+        "_options",
+    },
+    "_bench.slo": {"_core.batch_rule", "_options"},
     "cli.devices": {
         "_devices.gpu",
         "_devices.survey",
@@ -75,6 +85,8 @@ OUTSIDE = {
     "fastapi": "fastapi",
     "aiojobs": "_bench",
     "uvloop": "_bench",
+    "async_batcher": "_bench",
+    "batched": "_bench",
 }
 
 LONGEST_FILE = 400

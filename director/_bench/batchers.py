@@ -11,8 +11,9 @@ import itertools
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from director._bench.contenders import Peer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -26,23 +27,10 @@ MOST = 16  # items in a batch
 
 
 @dataclass(frozen=True)
-class Batcher:
-    """A way to batch, by the name that tables print.
+class Batcher(Peer):
+    """A way to batch, opened for a number of slots and the function of a list."""
 
-    Args:
-        name: Unique among the batchers.
-        open: Opens it for a number of slots and a function.
-        needs: The module that must be installed, if any.
-    """
-
-    name: str
     open: Callable[[int, Call], AbstractAsyncContextManager[Submit]]
-    needs: str | None = None
-
-    @property
-    def installed(self) -> bool:
-        """Whether it can take part here."""
-        return self.needs is None or find_spec(self.needs) is not None
 
 
 @asynccontextmanager
@@ -119,7 +107,7 @@ async def _by_hand(slots: int, call: Call) -> AsyncIterator[Submit]:
 async def _async_batcher(slots: int, call: Call) -> AsyncIterator[Submit]:
     from async_batcher.batcher import AsyncBatcher
 
-    class Batches(AsyncBatcher[float, float]):
+    class Batches(AsyncBatcher[float, float]):  # type: ignore[misc, unused-ignore]  # without types, or not installed
         def process_batch(self, batch: list[float]) -> list[float]:
             return call(batch)
 

@@ -7,6 +7,7 @@ import random
 import selectors
 import threading
 import time
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,10 @@ def plan(rate: float, count: int, seed: int) -> list[float]:
 async def serve(submit: Submit, moments: list[float]) -> list[float]:
     """Seconds from the planned moment of each item to its result, on an open loop: nobody waits for earlier ones."""
     ends = [0.0] * len(moments)
+
+    def note_end(number: int, _: object) -> None:
+        ends[number] = time.perf_counter()
+
     handles = []
     began = time.perf_counter()
     for number, moment in enumerate(moments):
@@ -67,7 +72,7 @@ async def serve(submit: Submit, moments: list[float]) -> list[float]:
         if ahead > 0:
             await asyncio.sleep(ahead)
         handle = submit(moment)
-        handle.add_done_callback(lambda _, number=number: ends.__setitem__(number, time.perf_counter()))
+        handle.add_done_callback(partial(note_end, number))
         handles.append(handle)
     await asyncio.gather(*handles)
     await asyncio.sleep(0)  # the callbacks of the last one
@@ -86,7 +91,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def measure(effort: Effort) -> Sheet:
-    """Latencies at three loads, beside greedy batches on the same arrivals; then the throughput of a saturated model."""
+    """Latencies at three loads, beside greedy batches on the same arrivals; then the saturated throughput."""
     sheet = Sheet()
     batchers = effort.pick(present(EVERYBODY), [DIRECTOR])
     rounds, seconds = effort.pick((5, 1.5), (3, 0.5))

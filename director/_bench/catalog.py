@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from director._bench import idle, lost, overhead, queue_depth, waiting
+from director._bench import batching, idle, lost, overhead, queue_depth, slo, waiting
 from director._bench.apart import run_apart
 from director._bench.contenders import POOL, RUN_IN_EXECUTOR, SEMAPHORES
 
@@ -57,6 +57,10 @@ EXPERIMENTS = (
     Experiment("slots-64", "share of slot time lost with jobs of 20 ms, 64 slots", lost.many_slots, LOSSES, POOL.name),
     Experiment("waiting", "waiting time under random load 0.7, 4 slots", waiting.measure, (ALL_CORES,),
                "one line, exact"),
+    Experiment("batching", "single items through batches of 16, 5 ms + 0.2 ms for each item, 2 slots", batching.measure,
+               (ALL_CORES,), batching.GREEDY),
+    Experiment("slo", "items a second of which 99 % end within 25 ms, 8 devices, on virtual time", slo.measure,
+               (ALL_CORES,), slo.OPTIMUM),
     Experiment("queue", "cost of a job that waits behind very many others", queue_depth.measure, (ONE_CORE,),
                SEMAPHORES.name),
     Experiment("slots-1000", "cost of a no-op job with very many slots", overhead.many_slots, COSTS, POOL.name),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from director._bench.jobs import noop
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 Job: TypeAlias = "Callable[..., object]"
+P = TypeVar("P", bound="Peer")
 
 
 @dataclass(frozen=True)
@@ -149,23 +150,30 @@ async def _director(slots: int, **options: Any) -> AsyncIterator[Seat]:
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A way to run jobs, by the name that tables print.
+class Peer:
+    """Who takes part, by the name that tables print.
 
     Args:
-        name: Unique among the contenders.
-        open: Opens it for a number of slots.
+        name: Unique among those who do the same work.
+        open: Opens it for that work.
         needs: The module that must be installed, if any.
     """
 
     name: str
-    open: Callable[[int], AbstractAsyncContextManager[Seat]]
+    open: Callable[..., AbstractAsyncContextManager[Any]]
     needs: str | None = None
 
     @property
     def installed(self) -> bool:
         """Whether it can take part here."""
         return self.needs is None or find_spec(self.needs) is not None
+
+
+@dataclass(frozen=True)
+class Contender(Peer):
+    """A way to run jobs, opened for a number of slots."""
+
+    open: Callable[[int], AbstractAsyncContextManager[Seat]]
 
 
 POOL = Contender("ThreadPoolExecutor, no asyncio", _pool)
@@ -180,11 +188,11 @@ HOOKED = Contender("director with a hook", partial(_director, hooks=(noop,)))
 EVERYBODY = (POOL, RUN_IN_EXECUTOR, TO_THREAD, ANYIO, SEMAPHORES, AIOJOBS, DIRECTOR, HOOKED)
 
 
-def present(contenders: Iterable[Contender]) -> list[Contender]:
+def present(contenders: Iterable[P]) -> list[P]:
     """Those of `contenders` that are installed."""
     return [contender for contender in contenders if contender.installed]
 
 
-def absent(contenders: Iterable[Contender] = EVERYBODY) -> list[Contender]:
+def absent(contenders: Iterable[P]) -> list[P]:
     """Those of `contenders` that are not installed."""
     return [contender for contender in contenders if not contender.installed]

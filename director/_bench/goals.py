@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from director._bench import batching, slo
 from director._bench.catalog import ALL_CORES, ONE_CORE
 from director._bench.contenders import DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, TO_THREAD
 from director._bench.idle import BARE_LOOP
@@ -22,19 +23,20 @@ GROSS = 3.0  # times the goal: the noise of a shared machine does not reach that
 
 @dataclass(frozen=True)
 class Goal:
-    """An upper bound for one figure of one contender, alone or as a ratio.
+    """A bound for one figure of one contender, alone or as a ratio.
 
     Args:
         experiment: Where it is measured.
         place: On one core or on all.
         figure: Which figure.
-        limit: The most it may be: a ratio where `to` or `of` is given, else in the unit of the figure.
+        limit: The most it may be, or the least: a ratio where `to` or `of` is given, else in the unit of the figure.
         to: The contender to compare with, on the same figure.
         of: The figure to compare with, of the same contender.
         contender: Whose figure.
         floor: A reference below this (in the unit of the figure) counts as this much in `gross`: there the difference
             of two small numbers is noise.
         guarded: Whether a gross miss should fail a build: not where the limit is a time, which depends on the machine.
+        at_least: The limit is the least.
     """
 
     experiment: str
@@ -46,15 +48,19 @@ class Goal:
     contender: str = DIRECTOR.name
     floor: float = 0.0
     guarded: bool = True
+    at_least: bool = False
 
     @property
     def text(self) -> str:
         """The goal in words."""
-        if self.to is not None:
-            return f"{self.experiment}, {self.figure} <= {self.limit:.3g} x {self.to}"
-        if self.of is not None:
-            return f"{self.experiment}, {self.figure} <= {self.limit:.3g} x {self.of}"
-        return f"{self.experiment}, {self.figure} <= {self.limit:.3g}"
+        whose = "" if self.contender == DIRECTOR.name else f" of {self.contender}"
+        bound = f"{'>=' if self.at_least else '<='} {self.limit:{',.0f' if self.limit >= 1000 else '.3g'}}"
+        other = self.to or self.of
+        return f"{self.experiment}, {self.figure}{whose} {bound}" + (f" x {other}" if other else "")
+
+    def allows(self, value: float) -> bool:
+        """Whether a measured value is within the limit."""
+        return value >= self.limit if self.at_least else value <= self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +91,20 @@ def judge(goal: Goal, measured: Measured) -> Verdict | None:
     if cell is None:
         return None
     if goal.to is None and goal.of is None:
-        return _verdict(goal, Ratio(cell.median, cell.low, cell.high), cell.unit, cell.median > GROSS * goal.limit)
+        return _verdict(goal, Ratio(cell.median, cell.low, cell.high), cell.unit, cell.median)
     reference = cells.get((goal.to or goal.contender, goal.of or goal.figure))
     compared = ratio(cell, reference) if reference else None
     if reference is None or compared is None:
         return None
-    return _verdict(goal, compared, "x", cell.median > GROSS * goal.limit * max(reference.median, goal.floor))
+    return _verdict(goal, compared, "x", cell.median / max(reference.median, goal.floor))
 
 
-def _verdict(goal: Goal, measured: Ratio, unit: str, gross: bool) -> Verdict:
-    reached = measured.value <= goal.limit
-    clear = (measured.high <= goal.limit) if reached else (measured.low > goal.limit)
-    return Verdict(goal, measured, unit, reached, clear, gross and goal.guarded)
+def _verdict(goal: Goal, measured: Ratio, unit: str, coarse: float) -> Verdict:
+    """`coarse`: what to look at for a gross miss."""
+    reached = goal.allows(measured.value)
+    clear = goal.allows(measured.low) == goal.allows(measured.high) == reached
+    gross = goal.guarded and not goal.allows(coarse * GROSS if goal.at_least else coarse / GROSS)
+    return Verdict(goal, measured, unit, reached, clear, gross)
 
 
 def judge_all(measured: Measured, goals: Iterable[Goal] | None = None) -> list[Verdict]:
@@ -136,6 +144,12 @@ GOALS = (
     Goal("slots-64", ALL_CORES, "64 slots, 20 ms", 3.0),
     Goal("waiting", ALL_CORES, "mean / best", 1.02),
     Goal("waiting", ALL_CORES, "p99 / best", 1.02),
+    Goal("batching", ALL_CORES, "50 %: p99", 1.10, to=batching.GREEDY),
+    Goal("batching", ALL_CORES, "80 %: p99", 1.10, to=batching.GREEDY),
+    Goal("batching", ALL_CORES, "95 %: p99", 1.20, to=batching.GREEDY),
+    Goal("batching", ALL_CORES, "saturated: items", 0.98, to=batching.ALONE, at_least=True),
+    Goal("slo", ALL_CORES, "rate", 5300, at_least=True),
+    Goal("slo", ALL_CORES, "rate", 5300, at_least=True, contender=slo.DEFERRED),
     *_queue("100,000"),
     *_queue("1,000,000"),
     Goal("queue", ONE_CORE, "1,000,000: submit", 2.5, guarded=False),

@@ -7,12 +7,11 @@ against theory and against other policies on the same trace.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import deque
 from functools import partial
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from director._core.dispatch import Dispatch
 from director._core.job import Extra, Job
@@ -20,10 +19,12 @@ from director._core.policy import Policy
 from director._core.slot import Slot, make_places
 from director._core.states import JobState
 from director._device import simulated_devices
-from director._options import Options
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterable, Sequence
+
+    from director._options import Options
 
     Seconds = Callable[[list[Job[Any]], Slot], float]
     """What a call for these jobs takes on that slot."""
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _HIRE_AT_ONCE = 16
 
 
-class _NoLoop(asyncio.AbstractEventLoop):
+class _NoLoop:
     """The loop of jobs that nobody awaits."""
 
     def get_debug(self) -> bool:
@@ -62,10 +63,10 @@ class Play:
             self._ripen_at,
         )
         self._seconds = seconds
-        self._loop = _NoLoop()
+        self._loop = cast("asyncio.AbstractEventLoop", _NoLoop())
         self._ids = itertools.count(1)
         self._order = itertools.count()
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._rung: deque[Slot] = deque()
         self._director_called = False
         self._ripe: float | None = None  # when the dispatch wants to look at its groups
@@ -91,7 +92,7 @@ class Play:
 
     def at(self, moment: float, what: Callable[[], object]) -> None:
         """Do something at a moment to come."""
-        heappush(self._events, (moment, next(self._order), what))  # type: ignore[arg-type]
+        heappush(self._events, (moment, next(self._order), what))
 
     def run(self, until: float = float("inf")) -> None:
         """Let time pass until nothing is left to happen, or to a moment."""

@@ -12,8 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from director._bench.apart import can_pin
+from director._bench.batchers import EVERYBODY as BATCHERS
 from director._bench.catalog import EXPERIMENTS, ONE_CORE, Experiment, run_one
-from director._bench.contenders import absent
+from director._bench.contenders import EVERYBODY, absent
 from director._bench.goals import Verdict, judge_all
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from director._bench.rounds import Effort
     from director._bench.sheet import Cell
+
+DISTRIBUTIONS = ("gpu-director", "anyio", "aiojobs", "async-batcher", "batched", "uvloop")
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def by_name(names: Iterable[str]) -> list[Experiment]:
 
 def left_out() -> list[str]:
     """What cannot take part on this machine."""
-    reasons = [f"{contender.name}: {contender.needs} is not installed" for contender in absent()]
+    missing = (*absent(EVERYBODY), *absent(BATCHERS))
+    reasons = [f"{contender.name}: {contender.needs} is not installed" for contender in missing]
     if _version_of("uvloop") is None:
         reasons.append("director on uvloop: uvloop is not installed")
     if not can_pin():
@@ -92,7 +96,9 @@ def left_out() -> list[str]:
 
 def circumstances() -> dict[str, str]:
     """When and where this is."""
-    versions = {name: _version_of(name) for name in ("gpu-director", "anyio", "aiojobs", "uvloop")}
+    versions = {
+        name: _version_of(name) for name in ("gpu-director", "anyio", "aiojobs", "uvloop", "async-batcher", "batched")
+    }
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
