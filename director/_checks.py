@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from director._core.batch_rule import BatchRule
@@ -37,13 +37,22 @@ def check(options: Mapping[str, Any]) -> None:
         raise TypeError(f"priority must be an int, not {priority!r}")
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a str, not {name!r}")
-    if not isinstance(options.get("tenant"), Hashable):
+    if not is_hashable(options.get("tenant")):
         raise TypeError(f"tenant must be hashable, such as a str, not {options['tenant']!r}")
     _check_seconds("deadline", options.get("deadline"))
     _check_seconds("timeout", options.get("timeout"))
     _check_seconds("backoff", options.get("backoff"), zero=True)
     _check_count("retries", options.get("retries", 0), 0)
     errors_of(options)
+
+
+def is_hashable(value: Any) -> bool:
+    """Whether it can be a key. A tuple says that it can, whatever it holds; so it is tried."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def errors_of(options: Mapping[str, Any]) -> tuple[type[BaseException], ...]:

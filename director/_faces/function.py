@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple
 
-from director._checks import check
+from director._checks import check, is_hashable
 from director._core.job import Extra, Owned
 from director._device import Device
 
@@ -99,7 +98,7 @@ def _extra(rule: BatchRule, args: tuple[Any, ...]) -> Extra:
     if len(args) != 1:
         raise TypeError(f"{rule.name} takes batches: call it with one item (a tuple, if it has parts), not {len(args)}")
     key = None if rule.key is None else rule.key(args[0])
-    if not isinstance(key, Hashable):
+    if not is_hashable(key):
         raise TypeError(f"batch_key of {rule.name} must return something hashable, not {key!r}")
     cost = 0.0 if rule.cost is None else rule.cost(args[0])
     if isinstance(cost, bool) or not isinstance(cost, (int, float)):
