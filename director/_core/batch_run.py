@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._executors._base import LoadFailed
@@ -35,11 +36,14 @@ def run_batch(seat: Seat, jobs: list[Job[Any]]) -> tuple[list[Outcome], bool]:
 
 
 def _checked(values: Any, size: int, name: str) -> Sequence[Any]:
-    if isinstance(values, (str, bytes, dict, set)) or not (hasattr(values, "__len__") and hasattr(values, "__iter__")):
+    """What a call returned, as a list: taken out here, where it is the function's fault if that fails."""
+    is_sequence = hasattr(values, "__len__") and hasattr(values, "__iter__")
+    if not is_sequence or isinstance(values, (str, bytes, bytearray, Set, Mapping)):
         raise BatchMismatch(name, size, f"a {type(values).__name__}")
-    if len(values) != size:
-        raise BatchMismatch(name, size, f"{len(values)} results")
-    return values  # type: ignore[no-any-return]
+    results = values if type(values) is list else list(values)
+    if len(values) != size or len(results) != size:  # those of a data frame differ: rows and columns
+        raise BatchMismatch(name, size, f"{len(results)} results")
+    return results
 
 
 def _own(job: Job[Any], value: Any) -> Outcome:
