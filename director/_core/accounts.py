@@ -21,7 +21,7 @@ class Charge:
     def __init__(self, before: float, rule: BatchRule | None, size: int) -> None:
         self.before = before  # busy seconds of the slot
         self.rule = rule
-        self.size = size
+        self.size = size  # items; lowered by the slot's own thread when some have left before the call
         self.is_typical = True  # cleared by the slot's own thread when the call has raised
         self.tenants: list[tuple[Tenant, float]] = []  # one for each item, with the seconds it was charged
 
@@ -62,4 +62,4 @@ class Accounts:
         if charge.rule is not None and charge.is_typical and seconds > 0:
             self.costs.add(charge.rule, slot.place, charge.size, seconds)
         for tenant, charged in charge.tenants:
-            self._tenants.settle(tenant, charged, seconds / charge.size)
+            self._tenants.settle(tenant, charged, seconds / len(charge.tenants))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from director._core.states import JobState
 from director._executors._base import LoadFailed
 from director.errors import BatchMismatch
 
@@ -32,7 +33,14 @@ def run_batch(seat: Seat, jobs: list[Job[Any]]) -> tuple[list[Outcome], bool]:
             return [(job, None, error) for job in jobs], False
     else:
         return [_own(job, value) for job, value in zip(jobs, values, strict=True)], True
-    return [outcome for job in jobs for outcome in run_batch(seat, [job])[0]], False
+    return [_run_alone(seat, job) for job in jobs], False
+
+
+def _run_alone(seat: Seat, job: Job[Any]) -> Outcome:
+    if job._stage is not JobState.RUNNING:
+        return job, None, None  # its caller has left, or its time was up, during the call for all
+    [outcome], _ = run_batch(seat, [job])
+    return outcome
 
 
 def _checked(values: Any, size: int, name: str) -> Sequence[Any]:

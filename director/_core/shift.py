@@ -69,15 +69,15 @@ class Shift:
         has_posted = False
         while True:
             job, ring = take(slot)
+            if slot.late:
+                self._fail_late()
+                has_posted = True
             # The loop hears of an outcome after the next job has been taken: a caller who answers it with another job
             # finds this slot working or parked, never in between, where he would wake a second one for nothing.
             if has_posted and not outbox.ringing:
                 outbox.ring()
             if ring is not None:
                 ring()
-            if slot.late:
-                self._fail_late()
-                has_posted = True
             if job is not None:
                 if slot.mates is None:
                     outbox.posts.append(run(job))
@@ -97,13 +97,16 @@ class Shift:
     def _run(self, job: Job[Any]) -> Post:
         """Run a job; returns its outcome for the outbox."""
         now = self._now  # when the job before it ended: waiting and running add up, and the clock is read once less
-        if now < job._submitted or job._options.timed:
+        is_timed = job._options.timed
+        if now < job._submitted or is_timed:
             now = self._time()
-        if (self._is_watched or job._options.timed) and not self._begin(job, now):
+        if is_timed and now >= job._deadline_at():
             return self._raised, (job, JobTimeout("queued"))
         if job._stage is not _RUNNING:
             return job  # cancelled since it was taken
         job._started = now
+        if is_timed or self._is_watched:
+            self._tell_start(job, now)
         try:
             job._cargo = self._call(job)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
@@ -125,12 +128,16 @@ class Shift:
         """Run jobs that share one call; returns their outcomes for the outbox."""
         now = self._time()
         posts: list[Post] = []
-        ready = [job for job in jobs if self._is_ready(job, now, len(jobs), posts)]
+        ready = [job for job in jobs if self._is_ready(job, now, posts)]
         if not ready:
             return posts
+        for job in ready:
+            job._started = now
+            if self._is_watched or job._options.timed:
+                self._tell_start(job, now, len(ready))
         outcomes, is_typical = run_batch(self._slot.seat, ready)
-        if not is_typical and self._slot.charge is not None:
-            self._slot.charge.is_typical = False
+        if (charge := self._slot.charge) is not None:
+            charge.size, charge.is_typical = len(ready), is_typical and charge.is_typical
         self._now = ended = self._time()
         self._slot.jobs += len(ready)
         self._slot.busy_seconds += ended - now
@@ -146,15 +153,14 @@ class Shift:
             posts.append((self._raised, (job, errors[id(error)])))
         return posts
 
-    def _is_ready(self, job: Job[Any], now: float, size: int, posts: list[Post]) -> bool:
+    def _is_ready(self, job: Job[Any], now: float, posts: list[Post]) -> bool:
         """Whether a job that was taken still wants to run; says what became of it if not."""
-        if not self._begin(job, now, size):
+        if job._options.timed and now >= job._deadline_at():
             posts.append((self._raised, (job, JobTimeout("queued"))))
             return False
         if job._stage is not _RUNNING:
             posts.append(job)  # cancelled since it was taken
             return False
-        job._started = now
         return True
 
     def _fail_late(self) -> None:
@@ -162,17 +168,12 @@ class Shift:
         late, self._slot.late = self._slot.late, []
         self._outbox.posts.extend((self._raised, (job, JobTimeout("queued"))) for job in late)
 
-    def _begin(self, job: Job[Any], now: float, size: int = 1) -> bool:
-        """Tell of the start; False if the deadline has passed while the job waited."""
-        options = job._options
-        if options.deadline is not None and now >= job._submitted + options.deadline:
-            return False
-        job._started = now  # before anybody is told
-        if options.timed:
+    def _tell_start(self, job: Job[Any], now: float, size: int = 1) -> None:
+        """Tell of the start, after it has been noted in the job."""
+        if job._options.timed:
             self._outbox.call(self._start_timer, job)
         if self._is_watched:
             self._chronicle.started(job, self._slot, now, size)
-        return True
 
     def _owned(self, error: BaseException) -> BaseException:
         """The caller's own error, without the frames of this package."""
