@@ -6,121 +6,38 @@ Director that was called, a worker that was hired or rung) may arrive in any ord
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import weakref
-from contextvars import copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from core.desk import (
+    CALLED,
+    CANCELLED,
+    COMING,
+    FAILED,
+    FREE,
+    HIRED,
+    IDLE,
+    LEAVING,
+    PARKED,
+    WORKING,
+    Desk,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from director._core.dispatch import Dispatch
-from director._core.job import Job
 from director._core.line import Line
-from director._core.policy import Policy
-from director._core.slot import Slot, make_places
-from director._core.states import JobState, SlotState
+from director._core.states import JobState
 from director._core.tenants import Tenants
 from director._models import Model
 from director._options import Options
 from director.errors import QueueFull
-from director.testing import simulated_devices
 
-QUEUED, CANCELLED, FAILED = JobState.QUEUED, JobState.CANCELLED, JobState.FAILED
-IDLE, HIRED, WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
-PARKED, CALLED, LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
-COMING = (HIRED, CALLED)
-FREE = (IDLE, PARKED)
-
-
-class Nowhere(asyncio.AbstractEventLoop):
-    """The loop of jobs that nobody will ever await."""
-
-    def get_debug(self) -> bool:
-        return False
-
-
-class Desk:
-    """A `Dispatch` with everything around it played by the test."""
-
-    def __init__(self, counts: list[int], max_queue: int | None = None, policy: Policy | None = None) -> None:
-        self.loop = Nowhere()
-        self.places = make_places(tuple(simulated_devices(len(counts))), counts)
-        self.warm: dict[Model[Any], frozenset[int]] = {}
-        self.director_called = False
-        self.now = 0.0
-        self.ripens_at: list[float] = []
-        self.dispatch = Dispatch(
-            self.places,
-            policy or Policy(max_queue),
-            lambda model: self.warm.get(model, frozenset()),
-            self._call,
-            lambda: self.now,
-            self.ripens_at.append,
-        )
-        self.slots = self.dispatch.slots
-        self._numbers = iter(range(1, 10**9))
-
-    def _call(self) -> None:
-        self.director_called = True
-
-    def job(self, options: Options = Options(), fn: Any = print) -> Job[Any]:  # noqa: B008 - frozen
-        """A job as `Ledger.open_job` makes it."""
-        job: Job[Any] = Job(loop=self.loop)
-        job.id = next(self._numbers)
-        job._fn, job._cargo, job._options, job._context = fn, (), options, copy_context()
-        job._stage, job._extra = QUEUED, None
-        job._started = job._finished = job._progress = None
-        job._submitted = 0.0
-        return job
-
-    def admit(self, options: Options = Options(), patient: bool = False, fn: Any = print) -> Job[Any]:  # noqa: B008
-        """Queue a job and ring whom the dispatch wants to have rung."""
-        job = self.job(options, fn)
-        self.ring(self.dispatch.admit(job, patient))
-        return job
-
-    def ring(self, ring: Any) -> None:
-        """Call a `Ring`. Ringing twice for one call raises: the bell is a lock."""
-        if ring is not None:
-            ring()
-
-    def hire(self, most: int = 16) -> list[Slot]:
-        """The Director coroutine looks."""
-        self.director_called = False
-        hired = self.dispatch.hire(most)
-        if len(hired) == most:
-            self.director_called = True  # it goes on by itself
-        else:
-            self.ring(self.dispatch.call_parked())
-        return hired
-
-    def take(self, slot: Slot) -> Job[Any] | None:
-        """The worker of `slot`, hired or rung or at the end of a job, looks for the next one."""
-        if slot.state is CALLED:
-            assert slot.bell.acquire(blocking=False), "called and not rung"
-        job, ring = self.dispatch.take(slot)
-        self.ring(ring)
-        return job
-
-    def on_their_way(self) -> list[Slot]:
-        """Workers that will look for work."""
-        return [slot for slot in self.slots if slot.state in COMING]
-
-    def settle(self) -> int:
-        """Let all who are on their way arrive, until nobody is; returns the number of steps."""
-        steps = 0
-        while self.director_called or self.on_their_way():
-            steps += 1
-            assert steps < 1000, f"they call each other for ever: {self.slots}"
-            if self.director_called:
-                self.hire()
-            for slot in self.on_their_way():
-                self.take(slot)
-        return steps
+if TYPE_CHECKING:
+    from director._core.job import Job
+    from director._core.slot import Slot
 
 
 class Machine(RuleBasedStateMachine):
