@@ -274,6 +274,7 @@ class Life:
         self._disappear()
         self._state, self._crew = DirectorState.CLOSED, None
         del self._resolver  # it remembers models
+        crew.chronicle.end()
         if self._task is not None and not self._loop.is_closed():
             self._task.cancel()
 

@@ -21,7 +21,7 @@ HOUSE = Path(director.__file__).parent
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
     "words": """
-        errors _health_rules events _devices _devices.gpu _devices.cuda_probe
+        errors _health_rules events hooks _devices _devices.gpu _devices.cuda_probe
         _executors _core _core.states _core.clock _core.doorbell _core.frames
         _core.batch_rule _core.policy _core.tenants _core.pause _core.costs
     """,
@@ -32,7 +32,7 @@ FLOORS = {
         _core.accounts _core.admission _core.batching _core.quarantine _core.warden _shared.files
     """,
     "groups": """
-        _checks _devices.survey _executors._cuda_thread _executors._replicas
+        _checks _devices.survey _executors._cuda_thread _executors._replicas _executors._attended
         _core.group _core.batch_run _core.retries _shared.turnstile _shared.presence
     """,
     "lanes": "_resolve _core.lane _core.service _core.ledger",
@@ -53,7 +53,7 @@ FLOORS = {
 }
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS.values()) for room in rooms.split()}
 CONTRACT, BENCHMARKS = FLOOR_OF["__init__"], FLOOR_OF["_bench.*"]
-PUBLIC = {"__init__", "errors", "events", "testing"}
+PUBLIC = {"__init__", "errors", "events", "hooks", "testing"}
 BACKSTAGE = {  # who above the contract knows more than public names, and what
     "testing": {"_device"},
     "_bench.played": {  # the decision itself, on virtual time

@@ -1,13 +1,15 @@
-"""What happened, told to the hooks: the only place where events are made, and only if there are hooks.
+"""What happened, told to the hooks: the only place where events and records are made, and only those that are wanted.
 
-`director.events` is imported with the first hook: its classes would be a seventh of the time `import director` takes.
+`director.events` and `director.hooks` are imported with the first hook: the classes of the events alone would be a
+seventh of the time `import director` takes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,44 +20,83 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._models import Model
     from director.events import Event, Hook
+    from director.hooks import RawRecord, Recorder
 
 logger = logging.getLogger("director")
+_RECORDER_RAISED = "one of the recorders %r raised at the end of %r"
+_LONGEST = 200  # characters of an error in a record: who wants more takes the event
 
 
 class Chronicle:
-    """Makes events and hands them to the hooks, on the event loop and in order. Callers ask `listening` first.
+    """Makes events and records and hands them to the hooks, on the event loop and in order.
+
+    Callers ask `listening` before they tell of a job, and `recording` before they have it recorded.
 
     Args:
-        hooks: Callables of one event.
+        hooks: Callables of one event, which may be more; see `director.hooks`.
         time: The Director's clock.
         on_loop: Has the loop call a function with arguments, now or soon; from any thread.
     """
 
     def __init__(self, hooks: tuple[Hook, ...], time: Callable[[], float], on_loop: Callable[..., object]) -> None:
-        self.listening = bool(hooks)
         self.time = time
-        self._hooks = hooks
+        self.listening = False  # somebody wants events of jobs
+        self.recording = False  # somebody wants records of them
         self._on_loop = on_loop
         self._events: ModuleType | Any = None
+        self._wanted: dict[str, tuple[Hook, ...]] = {}  # the names of the events that somebody wants, and who
+        self._recorders: tuple[Recorder, ...] = ()
+        self._record: Callable[[RawRecord], object] | None = None
         self._started: dict[int, Event] = {}  # by job: starts on their way to the loop
         self._is_drained = False
         if hooks:
-            from director import events
+            self._meet(hooks)
 
-            self._events = events
+    def _meet(self, hooks: tuple[Hook, ...]) -> None:
+        """Ask the hooks what they want."""
+        from director import events
+        from director.hooks import Choosy, Recorder
+
+        self._events = events
+        wants = [(hook, tuple(hook.wants) if isinstance(hook, Choosy) else (events.Event,)) for hook in hooks]
+        for name, kind in vars(events).items():
+            if isinstance(kind, type) and issubclass(kind, events.Event):
+                takers = tuple(hook for hook, wanted in wants if issubclass(kind, wanted))
+                if takers:
+                    self._wanted[name] = takers
+                    self.listening = self.listening or issubclass(kind, events.JobEvent)
+        self._recorders = tuple(hook for hook in hooks if isinstance(hook, Recorder))
+        if self._recorders:
+            self._record = self._recorders[0].record if len(self._recorders) == 1 else _to_all(self._recorders)
+            self.recording = True
 
     # ---- of the Director and its workers, on the loop
 
+    def begin(self, slots: list[Slot], open_jobs: Callable[[], list[Job[Any]]]) -> None:
+        """The slots are there, and `open_jobs`, a method, tells which jobs are not over."""
+        ask = weakref.WeakMethod(open_jobs)  # a recorder outlives many crews
+
+        def unfinished() -> list[RawRecord]:
+            jobs = ask()
+            return [_record_of(job, None, None) for job in jobs() if not job.done()] if jobs else []
+
+        for recorder in self._recorders:
+            _safely(recorder, recorder.begin, self.time(), tuple(slot.device for slot in slots), unfinished)
+
+    def end(self) -> None:
+        """The Director has closed."""
+        for recorder in self._recorders:
+            _safely(recorder, recorder.end, self.time())
+
     def opened(self, devices: tuple[Device, ...]) -> None:
         """The Director accepts jobs."""
-        if self.listening:
-            self._tell(self._events.DirectorOpened(self.time(), devices))
+        self._say("DirectorOpened", self.time(), devices)
 
     def drained(self) -> None:
         """Everything accepted is over."""
-        if self.listening and not self._is_drained:
+        if not self._is_drained:
             self._is_drained = True
-            self._tell(self._events.DirectorDrained(self.time()))
+            self._say("DirectorDrained", self.time())
 
     def quarantined(self, device: Device, reason: str) -> None:
         """A device gets no more work."""
@@ -67,80 +108,160 @@ class Chronicle:
 
     def hired(self, slot: Slot) -> None:
         """A worker begins."""
-        if self.listening:
-            self._tell(self._events.WorkerHired(self.time(), slot.device, slot.number))
+        self._say("WorkerHired", self.time(), slot.device, slot.number)
 
     def reaped(self, slot: Slot) -> None:
         """A worker has left."""
-        if self.listening:
-            self._tell(self._events.WorkerReaped(self.time(), slot.device, slot.number))
+        self._say("WorkerReaped", self.time(), slot.device, slot.number)
 
-    # ---- of jobs
+    # ---- of jobs on their way
 
     def submitted(self, job: Job[Any]) -> None:
         """From any thread: the job waits."""
-        self._on_loop(self._tell, self._events.JobSubmitted(job._submitted, job.id, job.name, job.priority, job.tenant))
+        if "JobSubmitted" in self._wanted:
+            facts = (job._submitted, job.id, job.name, job.priority, job.tenant)
+            self._on_loop(self._tell, self._events.JobSubmitted(*facts))
 
     def rejected(self, job: Job[Any], error: BaseException) -> None:
         """From any thread: the job was not accepted."""
-        self._on_loop(self._tell, self._events.JobRejected(job._submitted, job.name, error))
+        if "JobRejected" in self._wanted:
+            self._on_loop(self._tell, self._events.JobRejected(job._submitted, job.name, error))
 
     def started(self, job: Job[Any], slot: Slot, now: float, batch: int) -> None:
         """From its slot's thread: the job runs, as one of `batch` in its call."""
-        facts = (now, job.id, job.name, slot.device, slot.number, now - job._submitted, batch)
-        self._started[job.id] = self._events.JobStarted(*facts)
-        self._on_loop(self._tell_start, job.id)
+        if "JobStarted" in self._wanted:
+            facts = (now, job.id, job.name, slot.device, slot.number, now - job._submitted, batch)
+            self._started[job.id] = self._events.JobStarted(*facts)
+            self._on_loop(self._tell_start, job.id)
 
     def progressed(self, job: Job[Any], progress: Any) -> None:
         """From its slot's thread: the job reported."""
-        self._on_loop(self._tell, self._events.JobProgressed(self.time(), job.id, job.name, progress))
+        if "JobProgressed" in self._wanted:
+            self._on_loop(self._tell, self._events.JobProgressed(self.time(), job.id, job.name, progress))
+
+    # ---- of their ends, on the loop
 
     def retried(self, job: Job[Any], device: Device | None, error: BaseException) -> None:
-        """On the loop: a try has failed and the job waits for another."""
+        """A try has failed and the job waits for another."""
         self._tell_start(job.id)
-        self._tell(self._events.JobRetried(self.time(), job.id, job.name, device, job.attempts, error))
+        self._say("JobRetried", self.time(), job.id, job.name, device, job.attempts, error)
+
+    def tried(self, job: Job[Any], error: BaseException) -> None:
+        """A try has failed, before anything of it is forgotten."""
+        self._note(job, error, "retried")
+
+    def record_success(self, job: Job[Any]) -> None:
+        """The job has returned; nobody knows yet."""
+        name: Any = job._options.name or job._fn  # which is a name, now that it is over
+        slot: Any = job._where  # which is one, for it has run
+        now = self.time()
+        try:  # `_note`, written out: this is what it costs to observe every job
+            self._record(  # type: ignore[misc]  # there is one, or nobody would call this
+                (job.id, name, "succeeded", slot.number, job._submitted, job._started, job._finished, now, None)
+            )
+        except Exception:
+            logger.exception(_RECORDER_RAISED, self._recorders, job)
 
     def succeeded(self, job: Job[Any]) -> None:
-        """On the loop: the job has its result."""
-        self._tell(self._events.JobSucceeded(*self._facts(job)))
+        """The job has its result."""
+        self._tell_start(job.id)
+        self._say("JobSucceeded", *self._facts(job))
 
     def failed(self, job: Job[Any], error: BaseException) -> None:
-        """On the loop: the job ended with an error."""
-        self._tell(self._events.JobFailed(*self._facts(job), error))
+        """The job ended with an error."""
+        self._note(job, error)
+        if self.listening:
+            self._tell_start(job.id)
+            self._say("JobFailed", *self._facts(job), error)
 
     def cancelled(self, job: Job[Any]) -> None:
-        """On the loop: the job was cancelled."""
-        self._tell(self._events.JobCancelled(*self._facts(job)))
+        """The job was cancelled."""
+        self._note(job, None)
+        if self.listening:
+            self._tell_start(job.id)
+            self._say("JobCancelled", *self._facts(job))
+
+    def returned(self, job: Job[Any]) -> None:
+        """The call has ended of a job that was over before, or was never made."""
+        self._note(job, None, was_called=job._finished is not None)  # the record from before has the error
 
     # ---- of models, from slots' threads
 
     def loaded(self, model: Model[Any], device: Device, seconds: float) -> None:
         """A replica is resident."""
-        if self.listening:
-            self._on_loop(self._tell, self._events.ModelLoaded(self.time(), model.name, device, seconds))
+        if "ModelLoaded" in self._wanted:
+            self._on_loop(self._say, "ModelLoaded", self.time(), model.name, device, seconds)
 
     def not_loaded(self, model: Model[Any], device: Device, error: BaseException) -> None:
         """A loader raised."""
-        if self.listening:
-            self._on_loop(self._tell, self._events.ModelFailed(self.time(), model.name, device, error))
+        if "ModelFailed" in self._wanted:
+            self._on_loop(self._say, "ModelFailed", self.time(), model.name, device, error)
 
     def unloaded(self, model: Model[Any], device: Device) -> None:
         """A replica was let go."""
-        if self.listening:
-            self._on_loop(self._tell, self._events.ModelUnloaded(self.time(), model.name, device))
+        if "ModelUnloaded" in self._wanted:
+            self._on_loop(self._say, "ModelUnloaded", self.time(), model.name, device)
+
+    # ----
 
     def _tell_start(self, job: int) -> None:
+        """Unless that is done: a job may be over for its caller before its start has come here."""
         event = self._started.pop(job, None)
         if event is not None:
             self._tell(event)
 
     def _facts(self, job: Job[Any]) -> tuple[Any, ...]:
-        self._tell_start(job.id)  # it may be over for its caller before its start has come here
         return self.time(), job.id, job.name, job.device, job.waited or 0.0, job.ran
 
+    def _note(
+        self, job: Job[Any], error: BaseException | None, state: str | None = None, was_called: bool = True
+    ) -> None:
+        if self._record is not None:
+            try:
+                self._record(_record_of(job, self.time(), error, state, was_called))
+            except Exception:
+                logger.exception(_RECORDER_RAISED, self._recorders, job)
+
+    def _say(self, kind: str, *facts: Any) -> None:
+        """Make an event and tell it, if somebody wants one of this kind."""
+        if kind in self._wanted:
+            self._tell(getattr(self._events, kind)(*facts))
+
     def _tell(self, event: Event) -> None:
-        for hook in self._hooks:
+        for hook in self._wanted[type(event).__name__]:
             try:
                 hook(event)
             except (Exception, asyncio.CancelledError):
                 logger.exception("the hook %r raised at %r", hook, event)
+
+
+def _record_of(
+    job: Job[Any],
+    settled: float | None,
+    error: BaseException | None,
+    state: str | None = None,
+    was_called: bool = True,
+) -> RawRecord:
+    """The record of a job as it is now; `was_called` is False if it was taken, and cancelled before it was called."""
+    started, ended = (job._started, job._finished) if was_called else (None, settled)
+    slot = None if started is None else cast("Slot", job._where).number
+    said = None if error is None else f"{type(error).__name__}: {error}"[:_LONGEST].partition("\n")[0]
+    return job.id, job.name, state or job._stage.value, slot, job._submitted, started, ended, settled, said
+
+
+def _to_all(recorders: tuple[Recorder, ...]) -> Callable[[RawRecord], None]:
+    records = [recorder.record for recorder in recorders]
+
+    def record(raw: RawRecord) -> None:
+        for each in records:
+            each(raw)
+
+    return record
+
+
+def _safely(hook: object, call: Callable[..., object], *args: object) -> None:
+    """Make a call of a recorder; what it raises is logged and changes nothing."""
+    try:
+        call(*args)
+    except Exception:
+        logger.exception("the recorder %r raised", hook)

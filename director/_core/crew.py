@@ -21,6 +21,7 @@ from director._core.slot_thread import SlotThread
 from director._core.states import JobState, SlotState
 from director._core.turns import TurnTaker
 from director._core.warden import Warden
+from director._executors._attended import attended
 from director._models import Residency
 from director.errors import JobError
 
@@ -93,8 +94,9 @@ class Crew:
         self._threads: set[asyncio.Future[None]] = set()  # of workers; these end when the thread has left its shift
         for slot in self.dispatch.slots:
             slot.thread = SlotThread(f"director:{slot.device.label}/{slot.number - slot.place.slots[0].number}")
-            slot.seat = executor.seat(slot, self.residency, self.chronicle)
+            slot.seat = attended(executor.seat(slot, self.residency, self.chronicle), hooks)
         self._shared = shared
+        self.chronicle.begin(self.dispatch.slots, self.dispatch.open_jobs)
 
     async def direct(self) -> None:
         """The Director coroutine: hire a worker for work that waits and a slot that is free; never await one."""

@@ -319,6 +319,12 @@ class Dispatch:
         with self._lock:
             return [job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job]]
 
+    def open_jobs(self) -> list[Job[Any]]:
+        """Jobs in slots and jobs that wait."""
+        with self._lock:
+            running = [job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job]]
+            return [*running, *self._queue]
+
     def is_warm(self, model: Model[Any]) -> bool:
         """Whether any slot has `model` loaded."""
         return bool(self._warm(model))

@@ -86,6 +86,8 @@ class Ledger:
         self._outbox = outbox
         self._chronicle = chronicle
         self._is_watched = chronicle.listening
+        self._is_recorded = chronicle.recording
+        self._tells_ends = chronicle.listening or chronicle.recording
         self._alarms = Alarms(clock, self._expire)
         self._retries = Retries(clock, dispatch, chronicle)
         self._numbers = itertools.count(1)
@@ -149,12 +151,16 @@ class Ledger:
                 continue
             value = post._cargo
             post._let_go()
-            if post._stage is not _RUNNING:
-                continue  # its caller has left, or its time was up
+            if post._stage is not _RUNNING:  # its caller has left, or its time was up
+                if self._tells_ends:
+                    self._chronicle.returned(post)
+                continue
             if post._options.timed and not self._was_in_time(post):
                 continue
             post._stage = _SUCCEEDED
             self.succeeded += 1
+            if self._is_recorded:  # before anybody is woken who may look for it
+                self._chronicle.record_success(post)
             settle(post, value)
             if self._is_watched:
                 self._chronicle.succeeded(post)
@@ -184,7 +190,7 @@ class Ledger:
         self._close(job, JobState.FAILED)
         self.failed += 1
         _set_exception(job, error)
-        if self._is_watched:
+        if self._tells_ends:
             self._chronicle.failed(job, error)
 
     def raised(self, job: Job[Any], error: BaseException) -> None:
@@ -194,8 +200,10 @@ class Ledger:
         if job._options.retries and self._retries.take(job, error):
             return
         job._let_go()
-        if job.done():
-            return  # its caller has left, or its time was up
+        if job.done():  # its caller has left, or its time was up
+            if self._tells_ends:
+                self._chronicle.returned(job)
+            return
         if isinstance(error, asyncio.CancelledError):
             self._end_cancelled(job, None)
         else:
@@ -214,8 +222,7 @@ class Ledger:
 
     def _reject(self, job: Job[Any], error: AdmissionError | DeviceLost) -> None:
         self.rejected += 1
-        if self._is_watched:
-            self._chronicle.rejected(job, error)
+        self._chronicle.rejected(job, error)
 
     def _was_in_time(self, job: Job[Any]) -> bool:
         """The clock decides, not whether the loop looks at the outcome or at the alarm first."""
@@ -243,7 +250,7 @@ class Ledger:
         self._close(job, JobState.CANCELLED)
         self.cancelled += 1
         asyncio.Future.cancel(job, msg)
-        if self._is_watched:
+        if self._tells_ends:
             self._chronicle.cancelled(job)
 
     def _close(self, job: Job[Any], state: JobState) -> None:

@@ -67,6 +67,8 @@ class Retries:
         extra = job._extra = job._extra or Extra()
         extra.asked = extra.asked or job._options
         extra.tries += 1
+        if self._chronicle.recording:
+            self._chronicle.tried(job, error)
         job._started = job._finished = None
         job._options = options
         if self._chronicle.listening:

@@ -1,0 +1,93 @@
+"""A seat whose calls are attended by hooks: something of theirs is entered before each call and left after it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from director._executors._base import LoadFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from director._core.job import Job
+    from director._executors._base import Seat
+    from director.events import Hook
+    from director.hooks import Attendant
+
+logger = logging.getLogger("director")
+
+
+def attended(seat: Seat, hooks: tuple[Hook, ...]) -> Seat:
+    """`seat` itself, or if some of the hooks attend calls, one that lets them."""
+    if not hooks:
+        return seat
+    from director.hooks import Attendant
+
+    attendants = tuple(hook for hook in hooks if isinstance(hook, Attendant))
+    return AttendedSeat(seat, attendants) if attendants else seat
+
+
+class AttendedSeat:
+    """Encloses each call of another seat.
+
+    Args:
+        seat: Makes the calls.
+        attendants: Entered in this order, left in the opposite one.
+    """
+
+    def __init__(self, seat: Seat, attendants: tuple[Attendant, ...]) -> None:
+        self._seat = seat
+        self._attendants = attendants
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._seat, name)  # what an executor of another kind may have
+
+    def run(self, job: Job[Any]) -> Any:
+        """Make the call of `job`, attended."""
+        return self._enclose((job,), self._seat.run, job)
+
+    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+        """Make one call for all of them, attended."""
+        return self._enclose(jobs, self._seat.run_batch, jobs)
+
+    def close(self) -> None:
+        """Close the seat."""
+        self._seat.close()
+
+    def _enclose(self, jobs: Sequence[Job[Any]], call: Callable[[Any], Any], what: Any) -> Any:
+        # The job's context is its own from submission on: what is set there is seen by the call and by nobody else.
+        context = jobs[0]._context = jobs[0]._context or Context()
+        entered = [manager for one in self._attendants if (manager := context.run(_enter, one, jobs)) is not None]
+        try:
+            value = call(what)
+        except BaseException:
+            for manager in reversed(entered):
+                context.run(_leave, manager, sys.exc_info()[1])
+            raise
+        for manager in reversed(entered):
+            context.run(_leave, manager, None)
+        return value
+
+
+def _enter(attendant: Attendant, jobs: Sequence[Job[Any]]) -> AbstractContextManager[object] | None:
+    try:
+        manager = attendant.attend(jobs)
+        manager.__enter__()
+    except Exception:
+        logger.exception("the attendant %r raised before %r", attendant, jobs)
+        return None
+    return manager
+
+
+def _leave(manager: AbstractContextManager[object], error: BaseException | None) -> None:
+    if isinstance(error, LoadFailed):
+        error = error.error
+    try:
+        manager.__exit__(type(error), error, error.__traceback__) if error else manager.__exit__(None, None, None)
+    except Exception as raised:
+        if raised is not error:  # a generator with `@contextmanager` raises again what it was told of
+            logger.exception("the attendant's %r raised after a call", manager)
