@@ -96,6 +96,16 @@ def take_inventory() -> Inventory:
     return Inventory(gpus, lost, tuple(index for index, gpu in enumerate(found) if gpu is None), driver)
 
 
+def opened() -> Any:
+    """NVIDIA's module with NVML initialised, `None` where there is none. Blocks like `take_inventory`.
+
+    Raises:
+        DiscoveryError: There is a driver and it can't be used, or the `pynvml` module is not NVIDIA's.
+    """
+    nvml = _module()
+    return nvml if _initialise(nvml) is None else None
+
+
 def _module() -> Any:
     try:
         import pynvml
