@@ -73,11 +73,13 @@ class Choosy(Protocol):
 class Recorder(Protocol):
     """A hook that is also given one plain tuple for each job that is over, on the event loop, in order."""
 
-    def begin(self, at: float, slots: tuple[Device, ...], unfinished: Callable[[], list[RawRecord]]) -> None:
-        """A Director has opened.
+    def begin(
+        self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Callable[[], list[RawRecord]]
+    ) -> None:
+        """A Director is about to open.
 
         Args:
-            at: The moment.
+            clock: Its clock.
             slots: The device of each slot.
             unfinished: Tells of the jobs that are not over; from any thread; of none once the Director is gone.
         """

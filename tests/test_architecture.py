@@ -21,19 +21,18 @@ HOUSE = Path(director.__file__).parent
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
     "words": """
-        errors _health_rules events hooks _devices _devices.gpu _devices.cuda_probe
-        _executors _core _core.states _core.clock _core.doorbell _core.frames
-        _core.batch_rule _core.policy _core.tenants _core.pause _core.costs
+        errors _health_rules events hooks _devices _devices.gpu _devices.cuda_probe _executors _core _core.states
+        _core.clock _core.doorbell _core.frames _core.batch_rule _core.policy _core.tenants _core.pause _core.costs
     """,
     "identity": "_device",
     "things": """
-        _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base
-        _core.job _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
+        _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base _core.job
+        _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
         _core.accounts _core.admission _core.batching _core.quarantine _core.warden _shared.files
     """,
     "groups": """
-        _checks _devices.survey _executors._cuda_thread _executors._replicas _executors._attended
-        _core.group _core.batch_run _core.retries _shared.turnstile _shared.presence
+        _checks _devices.survey _executors._cuda_thread _executors._replicas _executors._attended _core.group
+        _core.batch_run _core.retries _shared.turnstile _shared.presence _devices.readings
     """,
     "lanes": "_resolve _core.lane _core.service _core.ledger",
     "queue": "_core.queue",
@@ -47,6 +46,9 @@ FLOORS = {
     "for tests": "testing",
     "web": "asgi.*",
     "frameworks": "fastapi",
+    "numbers for people": "_words",
+    "what was seen": "_timeline.*",
+    "sights": "timeline",
     "benchmarks": "_bench.*",
     "command line": "cli.*",
     "entry": "__main__",
@@ -66,6 +68,7 @@ BACKSTAGE = {  # who above the contract knows more than public names, and what
         "_options",
     },
     "_bench.slo": {"_core.batch_rule", "_options"},
+    "_timeline.memory": {"_devices.readings"},  # the memory that GPUs have in use is no fact of a Director
     "cli.devices": {
         "_devices.gpu",
         "_devices.survey",

@@ -81,7 +81,7 @@ class Chronicle:
             return [_record_of(job, None, None) for job in jobs() if not job.done()] if jobs else []
 
         for recorder in self._recorders:
-            _safely(recorder, recorder.begin, self.time(), tuple(slot.device for slot in slots), unfinished)
+            _safely(recorder, recorder.begin, self.time, tuple(slot.device for slot in slots), unfinished)
 
     def end(self) -> None:
         """The Director has closed."""

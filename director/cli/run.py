@@ -95,6 +95,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", metavar="FILE", help="write the results there, not to stdout")
+    group.add_argument("--report", metavar="FILE", help="a page.html about the run, or a trace.json for Perfetto")
     group.add_argument("--ordered", action="store_true", help="in the order of the input, not of completion")
     group.add_argument("--traceback", action="store_true", help="put tracebacks into error records")
     told = group.add_mutually_exclusive_group()

@@ -60,8 +60,10 @@ class Recorder(Choosy):
         self.begun: list[tuple[float, tuple[Device, ...]]] = []
         self.ended: list[float] = []
 
-    def begin(self, at: float, slots: tuple[Device, ...], unfinished: Callable[[], list[RawRecord]]) -> None:
-        self.begun.append((at, slots))
+    def begin(
+        self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Callable[[], list[RawRecord]]
+    ) -> None:
+        self.begun.append((clock(), slots))
         self.unfinished = unfinished
 
     def record(self, record: RawRecord) -> None:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
+    from director.cli._run.report import Report
+    from director.events import Hook
+
 _SHOWN_FAILURES = 10  # the rest are in the results; a terminal is no place for thousands
 
 
@@ -48,12 +51,14 @@ def run_all(options: argparse.Namespace) -> int:
     with _results(options.output) as output:
         function = target.find_function(options.function, resource="replica" if options.model else "device")
         model = None if options.model is None else _model(options.model)
-        director = _director(options)
+        report = None if options.report is None else _report(options)
+        director = _director(options, [] if report is None else [report.timeline])
 
         async def session() -> int:
             return await Session(options, director, function, model, source, output).run()
 
-        return anyio.run(session)
+        status = anyio.run(session)
+        return status if report is None or report.write() else status or _status.FAILED
 
 
 class Session:
@@ -149,7 +154,7 @@ class Session:
         return Flow(
             director,
             self._function,
-            {"model": self._model, "timeout": options.timeout},
+            {"model": self._model, "timeout": options.timeout, "name": options.function.rpartition(":")[2]},
             self._stream,
             tally,
             Rules(window, options.ordered, options.halt, options.traceback),
@@ -224,9 +229,15 @@ class Session:
         return (_status.FAILED if tally.failed else _status.DONE), "done"
 
 
-def _director(options: argparse.Namespace) -> Director:
+def _report(options: argparse.Namespace) -> Report:
+    from director.cli._run.report import Report
+
+    return Report(options.report, f"director run {options.function}")
+
+
+def _director(options: argparse.Namespace, hooks: list[Hook]) -> Director:
     try:
-        return Director(options.devices, slots=options.slots, max_queue=None)
+        return Director(options.devices, slots=options.slots, max_queue=None, hooks=hooks)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
 

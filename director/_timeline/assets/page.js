@@ -1,0 +1,511 @@
+"use strict";
+// Draws the lanes of one run on a canvas. Times are microseconds since the beginning of the story.
+
+const $ = (id) => document.getElementById(id);
+const COLOURS = {
+  light: ["#2f6fde", "#12917f", "#8b68d6", "#c27c0e", "#4f9a33", "#c2579b", "#4aa0cf", "#7b8794"],
+  dark: ["#6ea2ff", "#3fbfac", "#ab8df0", "#e0a243", "#7fc363", "#e584c0", "#74c2ea", "#95a2ae"],
+};
+const [SUCCEEDED, FAILED, CANCELLED, RUNNING, QUEUED] = [0, 1, 2, 3, 4];
+const GUTTER = 104, AXIS = 24, STRIP = 54, GAP = 16;
+
+// ---- reading
+
+async function unpack(text) {
+  const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+function sums(deltas) {
+  let total = 0;
+  return Float64Array.from(deltas, (delta) => (total += delta));
+}
+
+class Run {
+  constructor(data) {
+    Object.assign(this, { span: Math.max(1, data.span), devices: data.devices, slots: data.slots, names: data.names });
+    const jobs = data.jobs;
+    this.jobs = { ...jobs, id: sums(jobs.id), submitted: sums(jobs.submitted), errors: data.errors };
+    this.states = data.states;
+    this.queue = { at: sums(data.queue.at), jobs: sums(data.queue.jobs) };
+    this.memory = { ...data.memory, at: sums(data.memory.at) };
+    this.loads = data.loads;
+    this.lanes = data.slots.map(() => []);  // per slot: its jobs, in order of their beginnings
+    for (let i = 0; i < jobs.slot.length; i++) if (jobs.slot[i] >= 0) this.lanes[jobs.slot[i]].push(i);
+    for (const lane of this.lanes) lane.sort((a, b) => this.began(a) - this.began(b));
+    this.lost = this.lanes.map((lane) => this.lostSpans(lane));
+  }
+  began(i) { return this.jobs.submitted[i] + this.jobs.waited[i]; }
+  ended(i) { return this.jobs.ran[i] < 0 ? this.span : this.began(i) + this.jobs.ran[i]; }
+
+  // Where a lane is idle while jobs wait.
+  lostSpans(lane) {
+    const gaps = [];
+    let free = 0;
+    for (const i of lane) {
+      if (this.began(i) > free) gaps.push([free, this.began(i)]);
+      free = Math.max(free, this.ended(i));
+    }
+    if (free < this.span) gaps.push([free, this.span]);
+    const { at, jobs } = this.queue, found = [];
+    for (const [from, to] of gaps) {
+      for (let k = Math.max(0, after(at, from) - 1); k < at.length && at[k] < to; k++) {
+        const until = Math.min(to, k + 1 < at.length ? at[k + 1] : this.span);
+        if (jobs[k] > 0 && until > Math.max(from, at[k])) found.push([Math.max(from, at[k]), until]);
+      }
+    }
+    return found;
+  }
+}
+
+// The first index whose value is above `wanted`.
+function after(values, wanted, of = (value) => value) {
+  let low = 0, high = values.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (of(values[middle]) > wanted) high = middle; else low = middle + 1;
+  }
+  return low;
+}
+
+// ---- words
+
+function duration(us) {
+  if (us < 999.5) return `${Math.round(us)} µs`;
+  if (us < 999.5e3) return `${three(us / 1e3)} ms`;
+  if (us < 59.95e6) return `${three(us / 1e6)} s`;
+  const seconds = Math.round(us / 1e6);
+  return seconds < 3600 ? `${Math.floor(seconds / 60)} min ${pad(seconds % 60)} s`
+    : `${Math.floor(seconds / 3600)} h ${pad(Math.floor(seconds / 60) % 60)} min`;
+}
+const three = (number) => number.toFixed(number < 9.995 ? 2 : number < 99.95 ? 1 : 0);
+const pad = (number) => String(number).padStart(2, "0");
+const bytes = (n) => n >= 2 ** 30 ? `${three(n / 2 ** 30)} GiB` : `${three(n / 2 ** 20)} MiB`;
+
+// A moment, in the unit that suits the latest one beside it, with no more digits than their distance asks for.
+function moment(us, step, latest) {
+  if (step >= 60e6) return duration(us);
+  const [unit, word] = latest >= 1e6 ? [1e6, "s"] : latest >= 1e3 ? [1e3, "ms"] : [1, "µs"];
+  const digits = Math.max(0, Math.ceil(-Math.log10(step / unit) - 1e-9));
+  return `${(us / unit).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })} ${word}`;
+}
+
+function roundStep(least) {
+  const power = 10 ** Math.floor(Math.log10(least));
+  return [1, 2, 5, 10].map((times) => times * power).find((step) => step >= least) ?? least;
+}
+
+// ---- drawing
+
+class Picture {
+  constructor(run, canvas) {
+    Object.assign(this, { run, canvas, pen: canvas.getContext("2d"), from: 0, to: run.span, hot: -1, kept: -1, drag: null });
+    this.row = run.slots.length > 48 ? 9 : run.slots.length > 20 ? 14 : 24;
+    this.hasMemory = run.memory.at.length > 1;
+    this.strips = this.hasMemory ? 2 : 1;
+    this.lanesHeight = run.slots.length * this.row + (run.devices.length - 1) * 5;
+    this.height = AXIS + this.lanesHeight + this.strips * (STRIP + GAP) + 6;
+    this.order = run.slots.map((device, slot) => slot).sort((a, b) => run.slots[a] - run.slots[b] || a - b);
+    this.tops = [];
+    this.order.forEach((slot, place) => (this.tops[slot] = AXIS + place * this.row + run.slots[slot] * 5));
+  }
+
+  resize() {
+    const width = this.canvas.clientWidth, scale = window.devicePixelRatio || 1;
+    this.canvas.style.height = `${this.height}px`;
+    this.canvas.width = Math.round(width * scale);
+    this.canvas.height = Math.round(this.height * scale);
+    this.pen.setTransform(scale, 0, 0, scale, 0, 0);
+    this.width = width;
+    this.draw();
+  }
+
+  x(us) { return GUTTER + ((us - this.from) / (this.to - this.from)) * (this.width - GUTTER); }
+  time(x) { return this.from + ((x - GUTTER) / (this.width - GUTTER)) * (this.to - this.from); }
+
+  draw() {
+    const style = getComputedStyle(document.documentElement), pen = this.pen;
+    this.ink = (name) => style.getPropertyValue(`--${name}`).trim();
+    this.palette = COLOURS[isDark() ? "dark" : "light"];
+    pen.clearRect(0, 0, this.width, this.height);
+    pen.font = "12px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    this.drawAxis();
+    for (let slot = 0; slot < this.run.slots.length; slot++) this.drawLane(slot);
+    for (const [device, began, ended] of this.run.loads) this.drawLoad(device, began, ended);
+    this.drawLabels();
+    this.drawQueue(AXIS + this.lanesHeight + GAP);
+    if (this.hasMemory) this.drawMemory(AXIS + this.lanesHeight + GAP + STRIP + GAP);
+    this.drawFocus();
+    $("range").textContent = `${duration(this.to - this.from)} of ${duration(this.run.span)}`;
+  }
+
+  drawAxis() {
+    const pen = this.pen, step = roundStep((this.to - this.from) / Math.max(2, (this.width - GUTTER) / 110));
+    pen.textAlign = "center";
+    for (let at = Math.ceil(this.from / step) * step; at <= this.to; at += step) {
+      const x = Math.round(this.x(at)) + 0.5;
+      pen.fillStyle = this.ink("line");
+      pen.fillRect(x - 0.5, AXIS - 4, 1, this.height - AXIS);
+      pen.fillStyle = this.ink("soft");
+      if (x > GUTTER + 24 && x < this.width - 24) pen.fillText(moment(at, step, this.to), x, 9);
+    }
+  }
+
+  drawLabels() {
+    const pen = this.pen, run = this.run;
+    pen.textAlign = "right";
+    run.devices.forEach((device, number) => {
+      const tops = this.tops.filter((_, slot) => run.slots[slot] === number);
+      pen.fillStyle = this.ink("ink");
+      const middle = (Math.min(...tops) + Math.max(...tops) + this.row) / 2;
+      pen.fillText(device.label, GUTTER - 10, middle, GUTTER - 12);
+    });
+  }
+
+  colour(job) { return this.palette[Math.min(this.run.jobs.name[job], this.palette.length - 1)]; }
+
+  // A call that is narrower than a pixel adds to how much of that pixel was busy: nothing looks fuller than it was.
+  drawLane(slot) {
+    const { pen, run } = this, top = this.tops[slot] + 1, height = this.row - 2, lane = run.lanes[slot];
+    pen.fillStyle = this.ink("track");
+    pen.fillRect(GUTTER, top, this.width - GUTTER, height);
+    this.drawLost(slot, top, height);
+    const filled = new Float32Array(Math.ceil(this.width) + 1), last = new Int32Array(filled.length);
+    for (let k = after(lane, this.from, (i) => run.ended(i)); k < lane.length; k++) {
+      const job = lane[k];
+      if (run.began(job) > this.to) break;
+      const left = Math.max(GUTTER, this.x(run.began(job))), right = Math.min(this.width, this.x(run.ended(job)));
+      if (right - left >= 1.5) this.drawCall(job, left, right, top, height);
+      else {
+        const column = Math.min(filled.length - 1, Math.floor(left));
+        const within = Math.min(right, column + 1) - left;
+        filled[column] += within;
+        last[column] = job;
+        if (right - left > within && column + 1 < filled.length) { filled[column + 1] += right - left - within; last[column + 1] = job; }
+        if (run.jobs.state[job] === FAILED) this.markFailed(left, top, height);
+      }
+    }
+    for (let column = GUTTER; column < filled.length; column++) {
+      if (filled[column] <= 0) continue;
+      pen.globalAlpha = Math.min(1, Math.max(0.12, filled[column]));
+      pen.fillStyle = this.colour(last[column]);
+      pen.fillRect(column, top, 1, height);
+    }
+    pen.globalAlpha = 1;
+  }
+
+  drawCall(job, left, right, top, height) {
+    const pen = this.pen, state = this.run.jobs.state[job], width = Math.max(1, right - left - (right - left > 4 ? 1 : 0));
+    if (state === CANCELLED) {
+      pen.strokeStyle = this.ink("faint");
+      pen.lineWidth = 1.5;
+      pen.strokeRect(left + 1, top + 1, Math.max(1, width - 2), height - 2);
+    } else {
+      pen.fillStyle = this.colour(job);
+      pen.fillRect(left, top, width, height);
+      if (state === RUNNING) {  // it has no end yet
+        pen.fillStyle = this.ink("card");
+        for (let y = top; y < top + height; y += 6) pen.fillRect(right - 3, y, 3, 3);
+      }
+    }
+    if (state === FAILED) this.markFailed(left, top, height, width);
+    if (width > 46 && height > 16 && state !== CANCELLED) {
+      pen.save();
+      pen.beginPath();
+      pen.rect(left, top, width - 4, height);
+      pen.clip();
+      pen.fillStyle = isDark() ? "#101316" : "#ffffff";
+      pen.textAlign = "left";
+      pen.fillText(this.run.names[this.run.jobs.name[job]], left + 6, top + height / 2 + 0.5);
+      pen.restore();
+    }
+  }
+
+  // Not by colour alone: what failed has a bar along its foot.
+  markFailed(left, top, height, width = 2) {
+    this.pen.fillStyle = this.ink("bad");
+    this.pen.fillRect(left, top + height - Math.max(3, height / 4), width, Math.max(3, height / 4));
+  }
+
+  // Along the head of every lane of the device: which slot loaded is not known.
+  drawLoad(device, began, ended) {
+    const left = Math.max(GUTTER, this.x(began)), right = Math.min(this.width, Math.max(this.x(ended), left + 2));
+    if (right <= left) return;
+    this.pen.fillStyle = this.ink("ink");
+    this.run.slots.forEach((its, slot) => its === device && this.pen.fillRect(left, this.tops[slot] + 1, right - left, 3));
+  }
+
+  drawLost(slot, top, height) {
+    const { pen, run } = this, spans = run.lost[slot];
+    pen.save();
+    pen.beginPath();
+    for (let k = after(spans, this.from, (span) => span[1]); k < spans.length && spans[k][0] < this.to; k++) {
+      const left = Math.max(GUTTER, this.x(spans[k][0])), right = Math.min(this.width, this.x(spans[k][1]));
+      if (right - left >= 0.7) pen.rect(left, top, right - left, height);
+    }
+    pen.clip();
+    pen.strokeStyle = this.ink("lost");
+    pen.lineWidth = 1.2;
+    pen.beginPath();
+    if (spans.length) for (let x = GUTTER - height; x < this.width; x += 5) { pen.moveTo(x, top + height); pen.lineTo(x + height, top); }
+    pen.stroke();
+    pen.restore();
+  }
+
+  drawQueue(top) {
+    const { at, jobs } = this.run.queue;
+    this.drawStrip(top, "jobs waiting", [{ at, values: jobs, colour: this.ink("waits") }], (n) => n.toLocaleString("en"), true);
+  }
+
+  drawMemory(top) {
+    const { at, process, devices } = this.run.memory;
+    const lines = devices.map((values, number) => ({ at, values, colour: this.palette[number % this.palette.length] }))
+      .filter((line) => line.values.some((value) => value !== null));
+    if (!lines.length) lines.push({ at, values: process, colour: this.ink("soft") });
+    this.drawStrip(top, devices.some((values) => values.some((v) => v !== null)) ? "GPU memory" : "memory", lines, bytes, false);
+  }
+
+  // Lines over time. As steps, each pixel shows the most that it holds, or short peaks would be lost.
+  drawStrip(top, title, lines, words, steps) {
+    const pen = this.pen;
+    let most = 0;
+    for (const line of lines) most = Math.max(most, this.most(line));
+    most = most || 1;
+    const y = (value) => top + STRIP - (value / most) * (STRIP - 4);
+    for (const { at, values, colour } of lines) {
+      pen.beginPath();
+      let k = Math.max(0, after(at, this.from) - 1), x = GUTTER, height = y(steps && at[k] > this.from ? 0 : values[k] ?? 0);
+      pen.moveTo(GUTTER, top + STRIP);
+      pen.lineTo(GUTTER, height);
+      for (; k < at.length && at[k] <= this.to; k++) {
+        if (values[k] === null) continue;
+        x = Math.max(GUTTER, this.x(at[k]));
+        if (steps) pen.lineTo(x, height);
+        height = y(values[k]);
+        pen.lineTo(x, height);
+      }
+      x = Math.min(this.width, this.x(this.run.span));
+      pen.lineTo(x, height);
+      pen.strokeStyle = colour;
+      pen.lineWidth = 1.3;
+      pen.stroke();
+      pen.lineTo(x, top + STRIP);
+      pen.globalAlpha = lines.length > 1 ? 0 : 0.18;
+      pen.fillStyle = colour;
+      pen.fill();
+      pen.globalAlpha = 1;
+    }
+    pen.fillStyle = this.ink("line");
+    pen.fillRect(GUTTER, top + STRIP, this.width - GUTTER, 1);
+    pen.textAlign = "right";
+    pen.fillStyle = this.ink("ink");
+    pen.fillText(title, GUTTER - 10, top + STRIP / 2 - 8, GUTTER - 12);
+    pen.fillStyle = this.ink("soft");
+    pen.fillText(`up to ${words(most)}`, GUTTER - 10, top + STRIP / 2 + 9, GUTTER - 12);
+  }
+
+  most({ at, values }) {
+    let most = 0;
+    for (let k = Math.max(0, after(at, this.from) - 1); k < at.length && at[k] <= this.to; k++) most = Math.max(most, values[k] ?? 0);
+    return most;
+  }
+
+  // The job under the pointer, with the time that it waited.
+  drawFocus() {
+    const job = this.kept >= 0 ? this.kept : this.hot, { pen, run } = this;
+    if (this.drag && !this.drag.moves) {
+      pen.globalAlpha = 0.2;
+      pen.fillStyle = this.ink("accent");
+      pen.fillRect(Math.min(this.drag.x, this.drag.now), AXIS - 4, Math.abs(this.drag.now - this.drag.x), this.height);
+      pen.globalAlpha = 1;
+    }
+    if (job < 0) return;
+    const top = this.tops[run.jobs.slot[job]] + 1, height = this.row - 2;
+    const submitted = this.x(run.jobs.submitted[job]), left = Math.max(GUTTER, this.x(run.began(job)));
+    const right = Math.min(this.width, this.x(run.ended(job)));
+    if (right < GUTTER || left > this.width) return;
+    pen.strokeStyle = this.ink("ink");
+    pen.lineWidth = 2;
+    pen.strokeRect(left, top, Math.max(2, right - left), height);
+    const foot = AXIS + this.lanesHeight + GAP + STRIP;
+    pen.setLineDash([3, 3]);
+    pen.lineWidth = 1.2;
+    pen.beginPath();
+    pen.moveTo(Math.max(GUTTER, submitted), foot);
+    pen.lineTo(Math.max(GUTTER, submitted), top + height / 2);
+    pen.lineTo(left, top + height / 2);
+    pen.stroke();
+    pen.setLineDash([]);
+  }
+
+  find(x, y) {
+    if (x < GUTTER) return -1;
+    const slot = this.tops.findIndex((top) => y >= top && y < top + this.row);
+    if (slot < 0) return -1;
+    const lane = this.run.lanes[slot], at = this.time(x), reach = (this.time(x + 3) - at);
+    const place = after(lane, at, (i) => this.run.began(i)) - 1;
+    for (const k of [place, place + 1]) {
+      const job = lane[k];
+      if (job !== undefined && this.run.began(job) - reach <= at && this.run.ended(job) + reach >= at) return job;
+    }
+    return -1;
+  }
+
+  show(from, to) {
+    const least = 20, span = this.run.span;
+    const length = Math.min(span, Math.max(least, to - from));
+    this.from = Math.min(Math.max(0, from), span - length);
+    this.to = this.from + length;
+    this.draw();
+  }
+  zoom(factor, middle = (this.from + this.to) / 2) {
+    this.show(middle - (middle - this.from) * factor, middle + (this.to - middle) * factor);
+  }
+  move(share) { const by = share * (this.to - this.from); this.show(this.from + by, this.to + by); }
+}
+
+// ---- what the reader does
+
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function line(parent, tag, text, kind = "") {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  made.className = kind;
+  parent.append(made);
+  return made;
+}
+
+function tell(picture, job, x, y) {
+  const tip = $("tip"), { run } = picture, jobs = run.jobs;
+  tip.hidden = job < 0;
+  tip.classList.toggle("kept", picture.kept >= 0);
+  if (job < 0) return;
+  tip.replaceChildren();
+  line(tip, "b", `${run.names[jobs.name[job]]} #${jobs.id[job]}`);
+  const slot = jobs.slot[job];
+  line(tip, "div", `${run.devices[run.slots[slot]].label}, slot ${slot}: ${run.states[jobs.state[job]]}`);
+  const ran = jobs.ran[job] < 0 ? "still runs" : `ran ${duration(jobs.ran[job])}`;
+  line(tip, "div", `waited ${duration(jobs.waited[job])}, ${ran}`);
+  const lag = jobs.lag[job] < 0 ? "" : `, the loop heard ${duration(jobs.lag[job])} later`;
+  line(tip, "span", `began at ${moment(run.began(job), 100, run.span)}${lag}`);
+  if (jobs.error[job] >= 0) line(tip, "div", jobs.errors[jobs.error[job]], "bad");
+  tip.style.left = `${Math.max(0, Math.min(x + 14, picture.width - tip.offsetWidth - 4))}px`;
+  tip.style.top = `${y + 18}px`;
+}
+
+function listen(picture) {
+  const canvas = picture.canvas;
+  const place = (event) => [event.offsetX, event.offsetY];
+  canvas.addEventListener("pointermove", (event) => {
+    const [x, y] = place(event), drag = picture.drag;
+    if (drag?.moves) picture.show(drag.from - (picture.time(x) - picture.time(drag.x)), drag.to - (picture.time(x) - picture.time(drag.x)));
+    else if (drag) { drag.now = x; picture.draw(); }
+    else if (picture.kept < 0) {
+      const job = picture.find(x, y);
+      if (job !== picture.hot) { picture.hot = job; picture.draw(); }
+      tell(picture, job, x, y);
+    }
+  });
+  canvas.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    canvas.setPointerCapture(event.pointerId);
+    const x = event.offsetX;
+    picture.drag = { x, now: x, moves: event.shiftKey, from: picture.from, to: picture.to };
+  });
+  canvas.addEventListener("pointerup", (event) => {
+    const drag = picture.drag, [x, y] = place(event);
+    picture.drag = null;
+    if (!drag) return;
+    if (Math.abs(x - drag.x) < 4) {
+      const job = picture.find(x, y);
+      picture.kept = job === picture.kept ? -1 : job;
+      picture.hot = job;
+      picture.draw();
+      tell(picture, picture.kept, x, y);
+    } else if (!drag.moves) {
+      picture.show(picture.time(Math.min(x, drag.x)), picture.time(Math.max(x, drag.x)));
+    }
+  });
+  canvas.addEventListener("pointerleave", () => {
+    if (picture.kept >= 0 || picture.drag) return;
+    picture.hot = -1;
+    $("tip").hidden = true;
+    picture.draw();
+  });
+  canvas.addEventListener("dblclick", () => picture.show(0, picture.run.span));
+  canvas.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey && Math.abs(event.deltaX) <= Math.abs(event.deltaY)) return;
+    event.preventDefault();
+    if (event.ctrlKey || event.metaKey) picture.zoom(Math.exp(event.deltaY / 200), picture.time(event.offsetX));
+    else picture.move(event.deltaX / picture.width);
+  }, { passive: false });
+  const keys = {
+    ArrowLeft: () => picture.move(-0.2), ArrowRight: () => picture.move(0.2), "+": () => picture.zoom(0.6), "=": () => picture.zoom(0.6),
+    "-": () => picture.zoom(1 / 0.6), 0: () => picture.show(0, picture.run.span), Home: () => picture.show(0, picture.run.span),
+    Escape: () => { picture.kept = picture.hot = -1; $("tip").hidden = true; picture.draw(); },
+  };
+  canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || !(event.key in keys)) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
+  $("in").onclick = () => picture.zoom(0.5);
+  $("out").onclick = () => picture.zoom(2);
+  $("all").onclick = () => picture.show(0, picture.run.span);
+  addEventListener("resize", () => picture.resize());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { legend(picture); picture.draw(); });
+}
+
+function legend(picture) {
+  const list = $("legend"), names = picture.run.names, palette = COLOURS[isDark() ? "dark" : "light"];
+  list.replaceChildren();
+  const entry = (text, colour, kind = "") => {
+    const item = document.createElement("li"), swatch = line(item, "i", "", kind);
+    if (colour) swatch.style.background = colour;
+    item.append(text);
+    list.append(item);
+  };
+  names.slice(0, palette.length - 1).forEach((name, number) => entry(name, palette[number]));
+  if (names.length >= palette.length) entry(names.length === palette.length ? names.at(-1) : `${names.length - palette.length + 1} others`, palette.at(-1));
+  const states = new Set(picture.run.jobs.state);
+  if (states.has(FAILED)) entry("failed", "", "failed");
+  if (states.has(CANCELLED)) entry("cancelled", "", "cancelled");
+  if (picture.run.loads.length) entry("loading a model", "", "load");
+  if (picture.run.lost.some((spans) => spans.length)) entry("idle while a job waits", "", "lost");
+}
+
+function themes(picture) {
+  const button = $("theme"), root = document.documentElement;
+  const say = () => (button.textContent = isDark() ? "Light" : "Dark");
+  button.hidden = false;
+  button.onclick = () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    say();
+    legend(picture);
+    picture.draw();
+  };
+  say();
+}
+
+async function main() {
+  const run = new Run(await unpack($("packed").textContent.trim()));
+  $("lanes").hidden = run.slots.length === 0;
+  const picture = new Picture(run, $("picture"));
+  themes(picture);
+  legend(picture);
+  listen(picture);
+  picture.resize();
+  window.director = picture;
+  document.documentElement.dataset.ready = "yes";
+}
+
+main().catch((error) => {
+  $("trouble").hidden = false;
+  $("trouble").textContent = `The lanes can't be drawn in this browser: ${error}. The numbers don't need them.`;
+});

@@ -1,0 +1,110 @@
+"""The story of a run: what a timeline has recorded, put in order. Frozen; made when somebody asks, never before."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from director import Device
+    from director.hooks import JobRecord
+
+
+class Load(NamedTuple):
+    """One load of a model on a device; `error` is what it raised."""
+
+    model: str
+    device: Device
+    began: float
+    ended: float
+    error: str | None
+
+
+class MemorySample(NamedTuple):
+    """Bytes in use at one moment: of this process, and of each device that can be asked, by its label."""
+
+    at: float
+    process: int | None
+    devices: dict[str, int]
+
+
+class Call(NamedTuple):
+    """One call on one slot, for one job or for all jobs of a batch. `ended` is `None` while it runs."""
+
+    slot: int
+    began: float
+    ended: float | None
+    jobs: tuple[JobRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A stretch of a Director's life, of which everything is known. Moments are seconds of its clock.
+
+    Args:
+        name: The Director's, if it has one.
+        since: Where the stretch begins: the start of the Director, or where the forgetting ends.
+        until: Where it ends: the close of the Director, or now.
+        wall: Seconds since 1970 at `since`.
+        slots: The device of each slot.
+        jobs: One record for each job, in order of submission.
+        calls: In order of their beginnings.
+        loads: Of models, in order of their ends.
+        rejected: Jobs that were refused.
+        forgotten: Jobs before `since`, of which nothing is known any more.
+        memory: Samples, in order.
+    """
+
+    name: str | None
+    since: float
+    until: float
+    wall: float
+    slots: tuple[Device, ...]
+    jobs: tuple[JobRecord, ...]
+    calls: tuple[Call, ...]
+    loads: tuple[Load, ...]
+    rejected: int
+    forgotten: int
+    memory: tuple[MemorySample, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long the stretch is."""
+        return self.until - self.since
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Each device once, in the order of the slots."""
+        return tuple(dict.fromkeys(self.slots))
+
+    def within(self, call: Call) -> tuple[float, float]:
+        """The part of a call that lies in the stretch; empty if none does."""
+        began = max(call.began, self.since)
+        return began, max(began, self.until if call.ended is None else min(call.ended, self.until))
+
+
+def latest(records: Iterable[JobRecord]) -> tuple[JobRecord, ...]:
+    """One record for each job, in order of submission: the last, with the error and the settling of the first."""
+    jobs: dict[int, JobRecord] = {}
+    for record in records:
+        before = jobs.get(record.job)
+        if before is not None and before.settled is not None:
+            record = record._replace(error=before.error, settled=before.settled)
+        jobs[record.job] = record
+    return tuple(sorted(jobs.values(), key=attrgetter("submitted", "job")))
+
+
+def calls_of(jobs: Sequence[JobRecord]) -> tuple[Call, ...]:
+    """The calls that were made for jobs: those that began at once on the same slot are a batch, one call."""
+    together: defaultdict[tuple[float, int], list[JobRecord]] = defaultdict(list)
+    for job in jobs:
+        if job.started is not None and job.slot is not None:
+            together[job.started, job.slot].append(job)
+    return tuple(
+        Call(slot, began, max((job.ended for job in batch if job.ended is not None), default=None), tuple(batch))
+        for (began, slot), batch in sorted(together.items())
+    )
