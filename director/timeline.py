@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._timeline import chrome
 from director._timeline.memory import Meter
-from director._timeline.story import Load, Story, calls_of, latest
+from director._timeline.story import Load, Story, calls_of, in_order
 from director.events import Event, JobRejected, ModelFailed, ModelLoaded
 from director.hooks import JobRecord
 
@@ -135,7 +135,7 @@ class Timeline:
             until = self._clock() if self._ended is None else self._ended
             began, slots, name, rejected = self._began, self._slots, self.name, self._rejected
             loads, memory = tuple(self._loads), () if self._meter is None else self._meter.samples()
-        jobs = latest(JobRecord(*raw) for raw in (*open_jobs, *settled))
+        jobs, tries = in_order(JobRecord(*raw) for raw in (*open_jobs, *settled))
         is_full = len(settled) == settled.maxlen
         since = max(began, settled[0][7] or began) if is_full else began
         last = max((job.job for job in jobs), default=0)
@@ -146,7 +146,8 @@ class Timeline:
             wall=time.time() - (time.monotonic() - since),  # right for the clock that isn't a test's
             slots=slots,
             jobs=jobs,
-            calls=calls_of(jobs),
+            tries=tries,
+            calls=calls_of((*jobs, *tries)),
             loads=loads,
             rejected=rejected,
             forgotten=max(0, last - len(jobs) - rejected) if is_full else 0,

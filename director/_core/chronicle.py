@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from director.hooks import RawRecord, Recorder
 
 logger = logging.getLogger("director")
+Span: TypeAlias = "tuple[int | None, float | None, float | None]"  # number of the slot, start and end of the call
 _RECORDER_RAISED = "one of the recorders %r raised at the end of %r"
 _LONGEST = 200  # characters of an error in a record: who wants more takes the event
 
@@ -78,7 +79,7 @@ class Chronicle:
 
         def unfinished() -> list[RawRecord]:
             jobs = ask()
-            return [_record_of(job, None, None) for job in jobs() if not job.done()] if jobs else []
+            return [] if jobs is None else [_unfinished(job) for job in jobs() if not job.done()]
 
         for recorder in self._recorders:
             _safely(recorder, recorder.begin, self.time, tuple(slot.device for slot in slots), unfinished)
@@ -146,9 +147,9 @@ class Chronicle:
         self._tell_start(job.id)
         self._say("JobRetried", self.time(), job.id, job.name, device, job.attempts, error)
 
-    def tried(self, job: Job[Any], error: BaseException) -> None:
-        """A try has failed, before anything of it is forgotten."""
-        self._note(job, error, "retried")
+    def tried(self, job: Job[Any], slot: Slot, error: BaseException) -> None:
+        """A try on `slot` has failed; the job still knows when."""
+        self._note(job, (slot.number, job._started, job._finished), error, "retried")
 
     def record_success(self, job: Job[Any]) -> None:
         """The job has returned; nobody knows yet."""
@@ -169,21 +170,24 @@ class Chronicle:
 
     def failed(self, job: Job[Any], error: BaseException) -> None:
         """The job ended with an error."""
-        self._note(job, error)
+        self._note(job, _span(job), error)
         if self.listening:
             self._tell_start(job.id)
             self._say("JobFailed", *self._facts(job), error)
 
     def cancelled(self, job: Job[Any]) -> None:
         """The job was cancelled."""
-        self._note(job, None)
+        self._note(job, _span(job))
         if self.listening:
             self._tell_start(job.id)
             self._say("JobCancelled", *self._facts(job))
 
     def returned(self, job: Job[Any]) -> None:
         """The call has ended of a job that was over before, or was never made."""
-        self._note(job, None, was_called=job._finished is not None)  # the record from before has the error
+        slot, started, ended = _span(job)
+        if ended is None or started is None or ended <= started:  # cancelled between being taken and being called
+            slot, started, ended = None, None, self.time()
+        self._note(job, (slot, started, ended))
 
     # ---- of models, from slots' threads
 
@@ -213,14 +217,15 @@ class Chronicle:
     def _facts(self, job: Job[Any]) -> tuple[Any, ...]:
         return self.time(), job.id, job.name, job.device, job.waited or 0.0, job.ran
 
-    def _note(
-        self, job: Job[Any], error: BaseException | None, state: str | None = None, was_called: bool = True
-    ) -> None:
-        if self._record is not None:
-            try:
-                self._record(_record_of(job, self.time(), error, state, was_called))
-            except Exception:
-                logger.exception(_RECORDER_RAISED, self._recorders, job)
+    def _note(self, job: Job[Any], span: Span, error: BaseException | None = None, state: str | None = None) -> None:
+        if self._record is None:
+            return
+        now = self.time()
+        said = None if error is None else f"{type(error).__name__}: {error}"[:_LONGEST].partition("\n")[0]
+        try:
+            self._record((job.id, job.name, state or job._stage.value, span[0], job._submitted, *span[1:], now, said))
+        except Exception:
+            logger.exception(_RECORDER_RAISED, self._recorders, job)
 
     def _say(self, kind: str, *facts: Any) -> None:
         """Make an event and tell it, if somebody wants one of this kind."""
@@ -235,18 +240,15 @@ class Chronicle:
                 logger.exception("the hook %r raised at %r", hook, event)
 
 
-def _record_of(
-    job: Job[Any],
-    settled: float | None,
-    error: BaseException | None,
-    state: str | None = None,
-    was_called: bool = True,
-) -> RawRecord:
-    """The record of a job as it is now; `was_called` is False if it was taken, and cancelled before it was called."""
-    started, ended = (job._started, job._finished) if was_called else (None, settled)
-    slot = None if started is None else cast("Slot", job._where).number
-    said = None if error is None else f"{type(error).__name__}: {error}"[:_LONGEST].partition("\n")[0]
-    return job.id, job.name, state or job._stage.value, slot, job._submitted, started, ended, settled, said
+def _span(job: Job[Any]) -> Span:
+    started = job._started
+    slot = None if started is None else getattr(job._where, "number", None)  # a slot: or it has just been set aside
+    return slot, started, job._finished
+
+
+def _unfinished(job: Job[Any]) -> RawRecord:
+    slot, started, ended = _span(job)
+    return job.id, job.name, job._stage.value, slot, job._submitted, started, ended, None, None
 
 
 def _to_all(recorders: tuple[Recorder, ...]) -> Callable[[RawRecord], None]:

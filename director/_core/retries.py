@@ -68,7 +68,7 @@ class Retries:
         extra.asked = extra.asked or job._options
         extra.tries += 1
         if self._chronicle.recording:
-            self._chronicle.tried(job, error)
+            self._chronicle.tried(job, slot, error)
         job._started = job._finished = None
         job._options = options
         if self._chronicle.listening:

@@ -82,13 +82,14 @@ class _Scribe:
     # ---- slices and flows
 
     def submissions(self) -> Iterator[Event]:
+        called = {job.job for call in self._story.calls for job in call.jobs}
         moments = [self._nanoseconds(job.submitted) for job in self._story.jobs]
         for job, began, following in itertools.zip_longest(self._story.jobs, moments, moments[1:], fillvalue=None):
             assert job is not None
             assert began is not None
             width = _MARK if following is None else min(_MARK, following - began)
             yield _slice(_LOOP, _SUBMISSIONS, f"submit {job.name}", began, began + width, {"job": job.job})
-            if job.started is not None:
+            if job.job in called:
                 yield _flow("s", _LOOP, _SUBMISSIONS, job, began)
 
     def calls(self) -> Iterator[Event]:
@@ -119,7 +120,7 @@ class _Scribe:
 
     def queue(self) -> Iterator[Event]:
         yield _counter(_LOOP, "queue", 0, {"jobs": 0})
-        for at, waiting in queue_depth(self._story.jobs):
+        for at, waiting in queue_depth(self._story):
             yield _counter(_LOOP, "queue", self._nanoseconds(at), {"jobs": waiting})
 
     def memory(self) -> Iterator[Event]:

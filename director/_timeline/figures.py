@@ -88,7 +88,7 @@ def figures(story: Story) -> Figures:
         spread(lag for job in jobs if (lag := _lag(job)) is not None),
         _share(slots, story.seconds),
         {device: _share(its, story.seconds) for device, its in by_device.items()},
-        max((waiting for _, waiting in queue_depth(jobs)), default=0),
+        max((waiting for _, waiting in queue_depth(story)), default=0),
     )
 
 
@@ -106,10 +106,13 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def queue_depth(jobs: Iterable[JobRecord]) -> Iterator[tuple[float, int]]:
+def queue_depth(story: Story) -> Iterator[tuple[float, int]]:
     """How many jobs wait from which moment on; one step for each moment at which that changes."""
     changes: defaultdict[float, int] = defaultdict(int)
-    for job in jobs:
+    for each in story.tries:  # it left the queue and came back
+        changes[each.started or each.submitted] -= 1
+        changes[each.ended or each.submitted] += 1
+    for job in story.jobs:
         changes[job.submitted] += 1
         left = job.ended if job.started is None else job.started
         if left is not None:
@@ -192,7 +195,7 @@ class _Sweep:
                 yield began, call.slot, 1
                 yield ended, call.slot, -1
         before = 0
-        for at, waiting in queue_depth(story.jobs):
+        for at, waiting in queue_depth(story):
             yield at, -1, waiting - before
             before = waiting
         yield story.until, -1, 0

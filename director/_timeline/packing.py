@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from director._timeline.story import Story
 
-STATES = ("succeeded", "failed", "cancelled", "running", "queued")
+STATES = ("succeeded", "failed", "cancelled", "running", "queued", "retried")
 
 
 class Words:
@@ -44,7 +44,7 @@ def packed(story: Story) -> str:
 
 
 def document(story: Story) -> dict[str, Any]:
-    """What the script needs: slots, words, columns of jobs, steps of the queue, loads and memory."""
+    """What the script needs: slots, words, columns of jobs and tries, steps of the queue, loads and memory."""
     names, errors = Words(), Words()
     devices = {device: number for number, device in enumerate(story.devices)}
 
@@ -54,8 +54,8 @@ def document(story: Story) -> dict[str, Any]:
     def length(began: float | None, ended: float | None) -> int:
         return -1 if began is None or ended is None else max(0, round((ended - began) * 1e6))
 
-    jobs = story.jobs
-    depth = [(moment(at), waiting) for at, waiting in queue_depth(jobs)]
+    jobs = (*story.jobs, *story.tries)
+    depth = [(moment(at), waiting) for at, waiting in queue_depth(story)]
     return {
         "span": moment(story.until),
         "devices": [{"label": device.label, "name": device.name} for device in devices],

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from director import Device
     from director.hooks import JobRecord
@@ -52,6 +52,7 @@ class Story:
         wall: Seconds since 1970 at `since`.
         slots: The device of each slot.
         jobs: One record for each job, in order of submission.
+        tries: Those that failed and were followed by another try of the same job.
         calls: In order of their beginnings.
         loads: Of models, in order of their ends.
         rejected: Jobs that were refused.
@@ -65,6 +66,7 @@ class Story:
     wall: float
     slots: tuple[Device, ...]
     jobs: tuple[JobRecord, ...]
+    tries: tuple[JobRecord, ...]
     calls: tuple[Call, ...]
     loads: tuple[Load, ...]
     rejected: int
@@ -87,19 +89,26 @@ class Story:
         return began, max(began, self.until if call.ended is None else min(call.ended, self.until))
 
 
-def latest(records: Iterable[JobRecord]) -> tuple[JobRecord, ...]:
-    """One record for each job, in order of submission: the last, with the error and the settling of the first."""
+def in_order(records: Iterable[JobRecord]) -> tuple[tuple[JobRecord, ...], tuple[JobRecord, ...]]:
+    """One record for each job, in order of submission, and the tries that were not the last.
+
+    A job's last record counts, with the error and the settling of the first.
+    """
     jobs: dict[int, JobRecord] = {}
+    tries = []
     for record in records:
+        if record.state == "retried":
+            tries.append(record)
+            continue
         before = jobs.get(record.job)
         if before is not None and before.settled is not None:
             record = record._replace(error=before.error, settled=before.settled)
         jobs[record.job] = record
-    return tuple(sorted(jobs.values(), key=attrgetter("submitted", "job")))
+    return tuple(sorted(jobs.values(), key=attrgetter("submitted", "job"))), tuple(tries)
 
 
-def calls_of(jobs: Sequence[JobRecord]) -> tuple[Call, ...]:
-    """The calls that were made for jobs: those that began at once on the same slot are a batch, one call."""
+def calls_of(jobs: Iterable[JobRecord]) -> tuple[Call, ...]:
+    """The calls that were made for jobs and tries: those that began at once on the same slot are a batch, one call."""
     together: defaultdict[tuple[float, int], list[JobRecord]] = defaultdict(list)
     for job in jobs:
         if job.started is not None and job.slot is not None:

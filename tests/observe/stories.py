@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from director._timeline.story import Load, MemorySample, Story, calls_of, latest
+from director._timeline.story import Load, MemorySample, Story, calls_of, in_order
 from director.hooks import JobRecord
 from director.testing import simulated_devices
 
@@ -31,7 +31,7 @@ def never_ran(job: int, submitted: float, ended: float | None, **more: Any) -> J
 
 def story(records: Iterable[JobRecord], *, until: float, since: float = 0.0, **more: Any) -> Story:
     """A story of two devices with a slot each, unless `more` says otherwise."""
-    jobs = latest(records)
+    jobs, tries = in_order(records)
     facts: dict[str, Any] = {
         "name": None,
         "since": since,
@@ -39,7 +39,8 @@ def story(records: Iterable[JobRecord], *, until: float, since: float = 0.0, **m
         "wall": 1_700_000_000.0,
         "slots": tuple(DEVICES),
         "jobs": jobs,
-        "calls": calls_of(jobs),
+        "tries": tries,
+        "calls": calls_of((*jobs, *tries)),
         "loads": (),
         "rejected": 0,
         "forgotten": 0,
@@ -66,6 +67,10 @@ def stories(draw: st.DrawFn) -> Story:
                 more = {"state": "failed", "error": "E: x"} if failed else {}
                 records.append(ran(len(records) + 1, slot, submitted, began, ended, **more))
             now = began + length
+            if ended is not None and draw(st.booleans()):
+                again = ran(len(records) + 1, slot, began, now + 1, now + 1)
+                records += [again._replace(started=began, ended=ended, state="retried", error="E: z"), again]
+                now += 1
             if ended is None:
                 break
     for waited in draw(st.lists(moments, max_size=4)):

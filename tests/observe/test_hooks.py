@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from public.gates import Gate, outcome, rested, until
+from public.gates import Gate, ThreadClock, outcome, rested, until
 
 from director import Director, JobTimeout, Model, QueueFull, current_device
 from director.events import (
@@ -353,3 +353,63 @@ async def test_a_recorder_may_attend_too() -> None:
     async with Director("simulated:1", hooks=[both]) as director:
         await director.run(lambda _: None)
     assert (len(both.raw), len(both.log)) == (1, 2)
+
+
+# ---- batches and tries
+
+
+async def test_a_batch_is_attended_once_and_recorded_for_each_job(gate: Gate) -> None:
+    recorder, sizes = Recorder(), []
+
+    class Counter(Choosy):
+        def attend(self, jobs: Sequence[Job[Any]]) -> Any:
+            sizes.append((jobs[0].name, len(jobs)))
+            return contextlib.nullcontext()
+
+    async with Director("simulated:1", hooks=[recorder, Counter()]) as director:
+        director.submit(gate, name="held")
+        await gate.begun()
+        many = director.function(lambda _, items: items, max_batch_size=3, name="many")
+        jobs = [many.submit(n) for n in range(3)]
+        gate.open()
+        assert [await job for job in jobs] == [0, 1, 2]
+    assert sizes == [("held", 1), ("many", 3)]
+    batch = [record for record in recorder.records if record.name == "many"]
+    assert len({(record.slot, record.started, record.ended) for record in batch}) == 1
+
+
+async def test_a_try_is_recorded_before_the_next() -> None:
+    recorder, failures = Recorder(), iter([ZeroDivisionError("first"), None])
+
+    def flaky(_resource: Any) -> None:
+        error = next(failures)
+        if error is not None:
+            raise error
+
+    async with Director("simulated:2", hooks=[recorder]) as director:
+        await director.run(flaky, retries=1, retry_on=ZeroDivisionError)
+    first, last = recorder.records
+    assert (first.job, first.state, first.error) == (1, "retried", "ZeroDivisionError: first")
+    assert (last.job, last.state, last.error) == (1, "succeeded", None)
+    assert {first.slot, last.slot} == {0, 1}
+    assert first.started is not None
+    assert first.ended is not None
+    assert last.started is not None
+    assert first.started <= first.ended <= last.started
+
+
+async def test_what_was_cancelled_before_it_was_called_never_ran() -> None:
+    """The worker has taken the job and looks at the clock, while the loop cancels it."""
+    clock, recorder = ThreadClock(), Recorder()
+    async with Director("simulated:1", hooks=[recorder, Choosy(Event)], clock=clock) as director:
+        await director.run(lambda _: None)
+        await until(lambda: director.stats().devices[0].busy == 0)
+        clock.hold()
+        job = director.submit(lambda _: None, name="it", timeout=5)
+        await until(clock.asked.is_set)
+        job.cancel()
+        clock.release()
+        await until(lambda: len(recorder.raw) == 3)
+    assert [(record.name, record.started, record.state) for record in recorder.records[1:]] == [
+        ("it", None, "cancelled")
+    ] * 2

@@ -6,21 +6,30 @@ import pytest
 from hypothesis import given
 
 from director._timeline.figures import figures, quantile, queue_depth, slot_times, spread
-from director._timeline.story import Story, calls_of, latest
+from director._timeline.story import Story, calls_of, in_order
 from observe.stories import DEVICES, never_ran, ran, stories, story
 
 
 def test_the_later_record_of_a_job_replaces_the_earlier() -> None:
     first = ran(1, 0, 0, 1, None, state="failed", settled=2, error="JobTimeout: late")
     last = first._replace(ended=5, settled=5.5, error=None)
-    assert latest([first, last]) == (first._replace(ended=5),)
+    assert in_order([first, last]) == ((first._replace(ended=5),), ())
     running = ran(1, 0, 0, 1, None)
-    assert latest([running, ran(1, 0, 0, 1, 3)]) == (ran(1, 0, 0, 1, 3),)
+    assert in_order([running, ran(1, 0, 0, 1, 3)]) == ((ran(1, 0, 0, 1, 3),), ())
 
 
 def test_jobs_stand_in_order_of_submission() -> None:
     jobs = [ran(1, 0, 2, 3, 4), ran(3, 0, 1, 2, 3), ran(2, 1, 1, 2, 3)]
-    assert [job.job for job in latest(jobs)] == [2, 3, 1]
+    assert [job.job for job in in_order(jobs)[0]] == [2, 3, 1]
+
+
+def test_tries_that_were_not_the_last() -> None:
+    first = ran(1, 0, 0, 1, 2, state="retried", error="WorkerDied: gone")
+    last = ran(1, 1, 0, 4, 5)
+    told = story([first, last], until=9)
+    assert (told.jobs, told.tries) == ((last,), (first,))
+    assert [(call.slot, call.began, call.ended) for call in told.calls] == [(0, 1, 2), (1, 4, 5)]
+    assert list(queue_depth(told)) == [(0, 1), (1, 0), (2, 1), (4, 0)]
 
 
 def test_a_batch_is_one_call() -> None:
@@ -42,7 +51,7 @@ def test_what_runs_still_runs_to_the_end_of_the_story() -> None:
 def test_the_depth_of_the_queue() -> None:
     jobs = [ran(1, 0, 0, 1, 2), ran(2, 1, 0, 0, 2), never_ran(3, 1, 5), never_ran(4, 6, None)]
     # At 0 two come and one starts; at 1 one starts and one comes, which is no change.
-    assert list(queue_depth(jobs)) == [(0, 1), (5, 0), (6, 1)]
+    assert list(queue_depth(story(jobs, until=9))) == [(0, 1), (5, 0), (6, 1)]
 
 
 def test_time_is_lost_while_a_slot_is_idle_and_a_job_waits() -> None:

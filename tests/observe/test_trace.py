@@ -67,7 +67,7 @@ def lanes(trace: dict[str, Any]) -> dict[int, str]:
 def test_any_trace_can_be_imported(told: Story) -> None:
     trace = json.loads(json.dumps(chrome.trace(told), allow_nan=False))
     slices, flows = imported(trace)
-    started = [job for job in told.jobs if job.started is not None]
+    started = [job for job in (*told.jobs, *told.tries) if job.started is not None]
     assert len(flows) == len(started)
     assert sum(map(len, slices.values())) == len(told.jobs) + len(told.calls) + len(told.loads)
     for submission, call in flows:

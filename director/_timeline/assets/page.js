@@ -6,7 +6,7 @@ const COLOURS = {
   light: ["#2f6fde", "#12917f", "#8b68d6", "#c27c0e", "#4f9a33", "#c2579b", "#4aa0cf", "#7b8794"],
   dark: ["#6ea2ff", "#3fbfac", "#ab8df0", "#e0a243", "#7fc363", "#e584c0", "#74c2ea", "#95a2ae"],
 };
-const [SUCCEEDED, FAILED, CANCELLED, RUNNING, QUEUED] = [0, 1, 2, 3, 4];
+const [FAILED, CANCELLED, RUNNING, RETRIED] = [1, 2, 3, 5];  // numbers of states
 const GUTTER = 104, AXIS = 24, STRIP = 54, GAP = 16;
 
 // ---- reading
@@ -37,6 +37,7 @@ class Run {
     this.lost = this.lanes.map((lane) => this.lostSpans(lane));
   }
   began(i) { return this.jobs.submitted[i] + this.jobs.waited[i]; }
+  failed(i) { return this.jobs.state[i] === FAILED || this.jobs.state[i] === RETRIED; }
   ended(i) { return this.jobs.ran[i] < 0 ? this.span : this.began(i) + this.jobs.ran[i]; }
 
   // Where a lane is idle while jobs wait.
@@ -184,7 +185,7 @@ class Picture {
         filled[column] += within;
         last[column] = job;
         if (right - left > within && column + 1 < filled.length) { filled[column + 1] += right - left - within; last[column + 1] = job; }
-        if (run.jobs.state[job] === FAILED) this.markFailed(left, top, height);
+        if (run.failed(job)) this.markFailed(left, top, height);
       }
     }
     for (let column = GUTTER; column < filled.length; column++) {
@@ -210,7 +211,7 @@ class Picture {
         for (let y = top; y < top + height; y += 6) pen.fillRect(right - 3, y, 3, 3);
       }
     }
-    if (state === FAILED) this.markFailed(left, top, height, width);
+    if (this.run.failed(job)) this.markFailed(left, top, height, width);
     if (width > 46 && height > 16 && state !== CANCELLED) {
       pen.save();
       pen.beginPath();
@@ -474,7 +475,7 @@ function legend(picture) {
   names.slice(0, palette.length - 1).forEach((name, number) => entry(name, palette[number]));
   if (names.length >= palette.length) entry(names.length === palette.length ? names.at(-1) : `${names.length - palette.length + 1} others`, palette.at(-1));
   const states = new Set(picture.run.jobs.state);
-  if (states.has(FAILED)) entry("failed", "", "failed");
+  if (states.has(FAILED) || states.has(RETRIED)) entry("failed", "", "failed");
   if (states.has(CANCELLED)) entry("cancelled", "", "cancelled");
   if (picture.run.loads.length) entry("loading a model", "", "load");
   if (picture.run.lost.some((spans) => spans.length)) entry("idle while a job waits", "", "lost");
