@@ -7,11 +7,12 @@ test replaced it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from contextvars import Context
 
     from director._device import Device
 
@@ -45,10 +46,11 @@ class JobEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobSubmitted(JobEvent):
-    """The job was accepted and waits."""
+    """The job was accepted and waits. `context`: its submitter's context variables, None if there were none."""
 
     priority: int
     tenant: Hashable = None
+    context: Context | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

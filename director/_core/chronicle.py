@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+    from director._core.dispatch import Dispatch
     from director._core.job import Job
     from director._core.slot import Slot
     from director._device import Device
@@ -73,16 +74,17 @@ class Chronicle:
 
     # ---- of the Director and its workers, on the loop
 
-    def begin(self, slots: list[Slot], open_jobs: Callable[[], list[Job[Any]]]) -> None:
-        """The slots are there, and `open_jobs`, a method, tells which jobs are not over."""
-        ask = weakref.WeakMethod(open_jobs)  # a recorder outlives many crews
+    def begin(self, dispatch: Dispatch) -> None:
+        """The slots are there."""
+        ask = weakref.ref(dispatch)  # a recorder outlives many of them
 
         def unfinished() -> list[RawRecord]:
-            jobs = ask()
-            return [] if jobs is None else [_unfinished(job) for job in jobs() if not job.done()]
+            theirs = ask()
+            jobs = [] if theirs is None else theirs.running(and_waiting=True)
+            return [_unfinished(job) for job in jobs if not job.done()]
 
         for recorder in self._recorders:
-            _safely(recorder, recorder.begin, self.time, tuple(slot.device for slot in slots), unfinished)
+            _safely(recorder, recorder.begin, self.time, tuple(slot.device for slot in dispatch.slots), unfinished)
 
     def end(self) -> None:
         """The Director has closed."""
@@ -120,7 +122,7 @@ class Chronicle:
     def submitted(self, job: Job[Any]) -> None:
         """From any thread: the job waits."""
         if "JobSubmitted" in self._wanted:
-            facts = (job._submitted, job.id, job.name, job.priority, job.tenant)
+            facts = (job._submitted, job.id, job.name, job.priority, job.tenant, job._context)
             self._on_loop(self._tell, self._events.JobSubmitted(*facts))
 
     def rejected(self, job: Job[Any], error: BaseException) -> None:

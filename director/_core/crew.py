@@ -96,7 +96,7 @@ class Crew:
             slot.thread = SlotThread(f"director:{slot.device.label}/{slot.number - slot.place.slots[0].number}")
             slot.seat = attended(executor.seat(slot, self.residency, self.chronicle), hooks)
         self._shared = shared
-        self.chronicle.begin(self.dispatch.slots, self.dispatch.open_jobs)
+        self.chronicle.begin(self.dispatch)
 
     async def direct(self) -> None:
         """The Director coroutine: hire a worker for work that waits and a slot that is free; never await one."""

@@ -314,16 +314,11 @@ class Dispatch:
         with self._lock:
             return self._queue.live()
 
-    def running(self) -> list[Job[Any]]:
-        """Jobs in slots, over for their callers or not."""
+    def running(self, *, and_waiting: bool = False) -> list[Job[Any]]:
+        """Jobs in slots, over for their callers or not; and if asked those that wait."""
         with self._lock:
-            return [job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job]]
-
-    def open_jobs(self) -> list[Job[Any]]:
-        """Jobs in slots and jobs that wait."""
-        with self._lock:
-            running = [job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job]]
-            return [*running, *self._queue]
+            running = (job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job])
+            return [*running, *(self._queue if and_waiting else ())]
 
     def is_warm(self, model: Model[Any]) -> bool:
         """Whether any slot has `model` loaded."""
