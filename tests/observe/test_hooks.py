@@ -216,7 +216,7 @@ async def test_a_recorder_keeps_no_director_alive() -> None:
         await director.run(lambda _: None)
     assert recorder.unfinished.__closure__ is not None
     kept = [cell.cell_contents for cell in recorder.unfinished.__closure__]
-    assert [type(it).__name__ for it in kept] == ["WeakMethod"]
+    assert [type(it).__name__ for it in kept] == ["ReferenceType"]
 
 
 async def test_several_recorders_have_the_same(gate: Gate) -> None:

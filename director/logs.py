@@ -1,0 +1,80 @@
+"""Events as lines in the log of the standard library. Quiet unless asked: without this hook a Director only warns."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from director.events import (
+    DirectorDrained,
+    DirectorOpened,
+    Event,
+    JobCancelled,
+    JobEvent,
+    JobFailed,
+    JobProgressed,
+    JobRejected,
+    JobRetried,
+    JobStarted,
+    JobSubmitted,
+    JobSucceeded,
+    ModelFailed,
+    ModelLoaded,
+    ModelUnloaded,
+    WorkerHired,
+    WorkerReaped,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Logs"]
+
+# The logger, the level and the words of each kind of event.
+_DIRECTOR, _JOBS, _MODELS, _WORKERS = "director", "director.jobs", "director.models", "director.workers"
+_LINES: dict[type[Event], tuple[str, int, Callable[[Any], str]]] = {
+    DirectorOpened: (_DIRECTOR, logging.INFO, lambda it: f"open on {', '.join(d.label for d in it.devices)}"),
+    DirectorDrained: (_DIRECTOR, logging.INFO, lambda it: "drained"),
+    JobSubmitted: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} submitted"),
+    JobRejected: (_JOBS, logging.WARNING, lambda it: f"{it.name} rejected: {it.error}"),
+    JobStarted: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} started on {it.device.label} after {it.waited:.6f} s"),
+    JobProgressed: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)}: {it.progress!r}"),
+    JobRetried: (_JOBS, logging.INFO, lambda it: f"{_job(it)} is tried again after try {it.attempt}: {it.error!r}"),
+    JobSucceeded: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} succeeded in {it.ran or 0.0:.6f} s"),
+    JobFailed: (_JOBS, logging.INFO, lambda it: f"{_job(it)} failed: {it.error!r}"),
+    JobCancelled: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} cancelled"),
+    WorkerHired: (_WORKERS, logging.DEBUG, lambda it: f"a worker begins on slot {it.slot} of {it.device.label}"),
+    WorkerReaped: (_WORKERS, logging.DEBUG, lambda it: f"the worker on slot {it.slot} of {it.device.label} has left"),
+    ModelLoaded: (_MODELS, logging.INFO, lambda it: f"{it.model} loaded on {it.device.label} in {it.seconds:.3f} s"),
+    ModelFailed: (_MODELS, logging.WARNING, lambda it: f"{it.model} failed to load on {it.device.label}: {it.error!r}"),
+    ModelUnloaded: (_MODELS, logging.INFO, lambda it: f"{it.model} unloaded from {it.device.label}"),
+}
+
+
+class Logs:
+    """A hook that writes one line for each event: ``Director(hooks=[Logs()])``.
+
+    Lines go to ``director`` (INFO), ``director.jobs`` (DEBUG; a failure or a second try INFO, for the caller has the
+    error too; a refusal WARNING), ``director.models`` (INFO; a failure WARNING) and ``director.workers`` (DEBUG). Each
+    record has the facts of its event as the dict `director`, for formatters that write JSON.
+
+    What no logger is set to take when the Director starts costs nothing: such events are not made.
+    """
+
+    @property
+    def wants(self) -> tuple[type[Event], ...]:
+        """The kinds of events that a logger takes as the levels are now."""
+        return tuple(kind for kind, (part, level, _) in _LINES.items() if logging.getLogger(part).isEnabledFor(level))
+
+    def __call__(self, event: Event) -> None:
+        """Write its line."""
+        name, level, words = _LINES[type(event)]
+        logger = logging.getLogger(name)
+        if logger.isEnabledFor(level):
+            facts = {field.name: getattr(event, field.name) for field in fields(event)}
+            logger.log(level, "%s", words(event), extra={"director": {"event": type(event).__name__, **facts}})
+
+
+def _job(event: JobEvent) -> str:
+    return f"job {event.job} {event.name}"
