@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
-from director._bench.played import Play
 
 from director import Director
+from director._bench.played import Play
 from director._core.batch_rule import BatchRule
 from director._core.costs import CostLine
 from director._options import Options
