@@ -7,6 +7,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from director.events import (
+    DeviceQuarantined,
+    DeviceRestored,
     DirectorDrained,
     DirectorOpened,
     Event,
@@ -46,6 +48,8 @@ _LINES: dict[type[Event], tuple[str, int, Callable[[Any], str]]] = {
     JobCancelled: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} cancelled"),
     WorkerHired: (_WORKERS, logging.DEBUG, lambda it: f"a worker begins on slot {it.slot} of {it.device.label}"),
     WorkerReaped: (_WORKERS, logging.DEBUG, lambda it: f"the worker on slot {it.slot} of {it.device.label} has left"),
+    DeviceQuarantined: (_DIRECTOR, logging.INFO, lambda it: f"{it.device.label} in quarantine: {it.reason}"),
+    DeviceRestored: (_DIRECTOR, logging.INFO, lambda it: f"{it.device.label} back from quarantine"),
     ModelLoaded: (_MODELS, logging.INFO, lambda it: f"{it.model} loaded on {it.device.label} in {it.seconds:.3f} s"),
     ModelFailed: (_MODELS, logging.WARNING, lambda it: f"{it.model} failed to load on {it.device.label}: {it.error!r}"),
     ModelUnloaded: (_MODELS, logging.INFO, lambda it: f"{it.model} unloaded from {it.device.label}"),

@@ -35,7 +35,7 @@ FLOORS = {
         _core.batch_run _core.retries _shared.turnstile _shared.presence _devices.readings
     """,
     "lanes": "_resolve _core.lane _core.service _core.ledger",
-    "queue": "_core.queue",
+    "queue": "_core.queue _core.waking",
     "decision": "_core.dispatch",
     "work": "_devices.discovery _executors._thread _core.shift _core.turns _shared",
     "crew": "_core.crew",

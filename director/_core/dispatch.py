@@ -4,8 +4,7 @@ Called by the Director on the event loop (a job arrived, a worker was reaped) an
 job, so between two jobs of a device there is no hop through the loop. User code, the loop and callbacks are never
 called under the lock: what has to happen outside comes back as a `Ring` for the caller to call.
 
-Waking is chained: at most one parked worker is on its way at a time, and when it takes its job it calls the next one
-while work is left. That costs a burst one wake-up instead of one for each slot, and a lone job nothing.
+Whose turn it is says `service`, which slot is meant `placement`, who gets in `admission`, who is woken `waking`.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from director._core.accounts import Accounts
 from director._core.admission import Admission
-from director._core.placement import FreeSlots, subtract
+from director._core.placement import FreeSlots
 from director._core.quarantine import Quarantine
 from director._core.queue import ReadyQueue
 from director._core.service import Service, both
 from director._core.states import JobState, SlotState
+from director._core.waking import Waking
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from director._core.batch_rule import BatchRule
     from director._core.costs import CostLine
     from director._core.job import Job
-    from director._core.lane import Lane
     from director._core.policy import Policy
-    from director._core.queue import Plain
     from director._core.service import Ring
     from director._core.slot import Place, Slot
     from director._models import Model
@@ -74,18 +72,14 @@ class Dispatch:
         self._lock = threading.Lock()
         self._acquire, self._release = self._lock.acquire, self._lock.release  # half the cost of `with`, for each job
         self._warm = warm
-        self._call_director = call_director
-        self._time = time
         self._queue = ReadyQueue(policy)
         self._free = FreeSlots(places)
-        self._coming: dict[Slot, None] = {}  # HIRED and CALLED: on their way to look for work
+        self._waking = Waking(self.slots, self._free, self._queue, warm, call_director, time)
         self._accounts = Accounts(self._queue.tenants)
-        self._admission = Admission(policy, self._queue, self.slots, self._coming, self._accounts.costs)
+        self._admission = Admission(policy, self._queue, self.slots, self._waking.coming, self._accounts.costs)
         self._service = Service(self._queue, self._accounts, warm, time, ripen_at)
         self._quarantine = Quarantine(self.slots, self._free, self._queue)
         self._is_shut = False
-        self._calling = False  # one parked worker is on its way
-        self._hiring = False  # the Director coroutine has been asked and has not looked yet
 
     # ---- the Director's side: event loop (and threads, for `admit`)
 
@@ -117,9 +111,9 @@ class Dispatch:
             job._where = plain
             plain.jobs.append(job)
             plain.live += 1
-            free = self._free
-            if (free.parked and not self._calling) or (free.idle and not self._hiring):
-                return self._rouse()
+            free, waking = self._free, self._waking
+            if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
+                return waking.rouse()
             return None  # all are busy or on their way: the usual case under load
         finally:
             self._release()
@@ -163,12 +157,12 @@ class Dispatch:
             if job._stage is not _QUEUED:
                 return None
             self._queue.left(job)
-            return both(self._service.push(job, first=True), self._rouse())
+            return both(self._service.push(job, first=True), self._waking.rouse())
 
     def ripen(self) -> Ring:
         """Let go of the groups that have waited long enough for fuller batches."""
         with self._lock:
-            return both(self._service.ripen(), self._rouse())
+            return both(self._service.ripen(), self._waking.rouse())
 
     def shut(self) -> None:
         """Admit nothing more."""
@@ -191,7 +185,7 @@ class Dispatch:
         """Give a closed device work again."""
         with self._lock:
             self._quarantine.reopen(place)
-            return self._rouse()
+            return self._waking.rouse()
 
     def open_slots(self) -> frozenset[int]:
         """Numbers of the slots whose devices get work."""
@@ -200,42 +194,23 @@ class Dispatch:
     def hire(self, most: int) -> list[Slot]:
         """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
         with self._lock:
-            self._hiring = False
-            hired: list[Slot] = []
-            coming = dict(self._coming)
-            for lane in self._queue.in_order(self._time()):
-                short = lane.calls - subtract(coming, lane)
-                while short > 0 and len(hired) < most and (slot := self._pick(lane, only=_IDLE)):
-                    if not self._suits(lane, slot):
-                        break
-                    self._free.claim(slot)
-                    slot.state = _HIRED
-                    self._coming[slot] = None
-                    hired.append(slot)
-                    short -= 1
-            if len(hired) == most:
-                self._hiring = True  # the coroutine goes on by itself
-            return hired
+            return self._waking.hire(most)
 
     def call_parked(self) -> Ring:
         """Call a parked worker for what still waits when nobody more could be hired."""
         with self._lock:
-            for lane in self._queue.in_order(self._time()):
-                slot = self._pick(lane, only=_PARKED)
-                if slot is not None and not self._calling and self._suits(lane, slot):
-                    return self._send(slot)
-            return None
+            return self._waking.rouse_parked()
 
     def reaped(self, slot: Slot) -> Ring:
         """The worker's task is done and its thread has left: the slot is idle again."""
         with self._lock:
-            if slot in self._coming:  # it failed before it could look for work
-                self._arrive(slot)
+            if slot in self._waking.coming:  # it failed before it could look for work
+                self._waking.arrive(slot)
             if slot.charge is not None:  # it failed in the middle of a call
                 self._accounts.settle(slot)
             slot.state, slot.job, slot.mates = _IDLE, None, None
             self._free.rest(slot)
-            return self._rouse()
+            return self._waking.rouse()
 
     def dismiss(self) -> list[Slot]:
         """Let workers leave as soon as they find nothing, and batches go as they are.
@@ -248,7 +223,7 @@ class Dispatch:
             self._service.let_go()
             parked = [slot for place in self.places for slot in place.parked]
             for slot in parked:
-                self._call(slot)
+                self._waking.call(slot)
             return parked
 
     # ---- the worker's side: the slot's thread
@@ -262,13 +237,13 @@ class Dispatch:
         self._acquire()
         try:
             if slot.state is not _WORKING:
-                self._arrive(slot)
+                self._waking.arrive(slot)
             queue = self._queue
             if not slot.is_open:
                 self._service.settle(slot)
                 job = None
             elif queue.is_rich:
-                job, alarm = self._service.next_for(slot, self._suits)
+                job, alarm = self._service.next_for(slot, self._waking.suits)
             elif (job := queue.pop_plain()) is not None:
                 job._stage = _RUNNING  # from QUEUED: the queue hands out no other
                 job._where = slot
@@ -281,9 +256,9 @@ class Dispatch:
             else:
                 slot.job = job
                 slot.state = _WORKING
-            free = self._free
-            if (free.parked and not self._calling) or (free.idle and not self._hiring):
-                ring = self._rouse()
+            free, waking = self._free, self._waking
+            if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
+                ring = waking.rouse()
                 return job, ring if alarm is None else both(alarm, ring)
             return job, alarm
         finally:
@@ -293,10 +268,10 @@ class Dispatch:
     def stand_in_line(self, slot: Slot) -> Ring:
         """Another process has the slot: until its worker comes back to `take`, what waits goes to others."""
         with self._lock:
-            self._arrive(slot)
+            self._waking.arrive(slot)
             self._service.settle(slot)
             slot.state, slot.job = _ELSEWHERE, None
-            return self._rouse()
+            return self._waking.rouse()
 
     def leave(self, slot: Slot) -> bool:
         """A parked worker wants to go; False if it has been called in the meantime and must look again."""
@@ -337,7 +312,7 @@ class Dispatch:
     # ---- under the lock
 
     def _admit_rich(self, job: Job[Any], patient: bool) -> Ring:
-        queue, admission, free = self._queue, self._admission, self._free
+        queue, admission, free, waking = self._queue, self._admission, self._free, self._waking
         if not patient and (queue.live() >= admission.bound or admission.bounds_tenants):
             admission.check_room(job)
         if admission.predicts:
@@ -345,57 +320,6 @@ class Dispatch:
         if not queue.is_rich:
             queue.enrich()
         alarm = self._service.push(job)
-        if (free.parked and not self._calling) or (free.idle and not self._hiring):
-            return both(alarm, self._rouse())
+        if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
+            return both(alarm, waking.rouse())
         return alarm
-
-    def _arrive(self, slot: Slot) -> None:
-        """A worker that was on its way looks for work."""
-        self._coming.pop(slot, None)  # not if it comes from elsewhere
-        if slot.state is _CALLED:
-            self._calling = False
-
-    def _rouse(self) -> Ring:
-        """Whom to call for the work that waits; marks him called."""
-        for lane in self._queue.in_order(self._time()):
-            slot = self._pick(lane)
-            if slot is not None and slot.state is _IDLE:
-                if not self._hiring:
-                    self._hiring = True
-                    return self._call_director
-                slot = self._pick(lane, only=_PARKED)  # the coroutine is on its way; a parked worker may be sooner
-            # Not a slot that would find nothing better to do than to park again, and be called again.
-            if slot is not None and not self._calling and self._suits(lane, slot):
-                return self._send(slot)
-        return None
-
-    def _send(self, slot: Slot) -> Ring:
-        self._calling = True
-        self._call(slot)
-        return slot.ring
-
-    def _call(self, slot: Slot) -> None:
-        self._free.claim(slot)
-        slot.state = _CALLED
-        self._coming[slot] = None
-
-    def _pick(self, lane: Lane | Plain, only: SlotState | None = None) -> Slot | None:
-        if lane.key is None:
-            return self._free.pick(only=only)
-        warm = _NOWHERE if lane.model is None else self._warm(lane.model)
-        return self._free.pick(lane.allowed, warm, only)
-
-    def _suits(self, lane: Lane | Plain, slot: Slot) -> bool:
-        """Whether `slot` should serve `lane`: it may, and no free slot has the model loaded when this one has not."""
-        if lane.key is None:
-            return True
-        if lane.allowed is not None and slot.number not in lane.allowed:
-            return False
-        if lane.model is None:
-            return True
-        warm = self._warm(lane.model)
-        if not warm or slot.number in warm:
-            return True
-        better = warm if lane.allowed is None else warm & lane.allowed
-        busy = (_WORKING, _LEAVING, _ELSEWHERE)
-        return not any(self.slots[n].is_open and self.slots[n].state not in busy for n in better)

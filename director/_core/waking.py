@@ -1,0 +1,140 @@
+"""Who is called for the work that waits: a parked worker, or the Director, who hires one. Guarded by `dispatch`'s lock.
+
+Waking is chained: at most one parked worker is on its way at a time, and when it takes its job it calls the next one
+while work is left. That costs a burst one wake-up instead of one for each slot, and a lone job nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from director._core.placement import subtract
+from director._core.states import SlotState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._core.lane import Lane
+    from director._core.placement import FreeSlots
+    from director._core.queue import Plain, ReadyQueue
+    from director._core.service import Ring
+    from director._core.slot import Slot
+    from director._models import Model
+
+_IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
+_PARKED, _CALLED, _LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
+_ELSEWHERE = SlotState.ELSEWHERE
+_NOWHERE: frozenset[int] = frozenset()
+
+
+class Waking:
+    """Calls workers, and keeps who is on the way.
+
+    Args:
+        slots: All of them.
+        free: Those that could take a job.
+        queue: What waits.
+        warm: Tells the numbers of the slots on which a model is loaded.
+        call_director: Thread-safe; asks the Director coroutine to hire.
+        time: The Director's clock.
+    """
+
+    __slots__ = ("_call_director", "_free", "_queue", "_slots", "_time", "_warm", "calling", "coming", "hiring")
+
+    def __init__(
+        self,
+        slots: list[Slot],
+        free: FreeSlots,
+        queue: ReadyQueue,
+        warm: Callable[[Model[Any]], frozenset[int]],
+        call_director: Callable[[], None],
+        time: Callable[[], float],
+    ) -> None:
+        self._slots = slots
+        self._free = free
+        self._queue = queue
+        self._warm = warm
+        self._call_director = call_director
+        self._time = time
+        self.coming: dict[Slot, None] = {}  # HIRED and CALLED: on their way to look for work
+        self.calling = False  # one parked worker is on its way
+        self.hiring = False  # the Director coroutine has been asked and has not looked yet
+
+    def rouse(self) -> Ring:
+        """Whom to call for the work that waits; marks him called."""
+        for lane in self._queue.in_order(self._time()):
+            slot = self._pick(lane)
+            if slot is not None and slot.state is _IDLE:
+                if not self.hiring:
+                    self.hiring = True
+                    return self._call_director
+                slot = self._pick(lane, only=_PARKED)  # the coroutine is on its way; a parked worker may be sooner
+            # Not a slot that would find nothing better to do than to park again, and be called again.
+            if slot is not None and not self.calling and self.suits(lane, slot):
+                return self._send(slot)
+        return None
+
+    def rouse_parked(self) -> Ring:
+        """The same among parked workers only."""
+        for lane in self._queue.in_order(self._time()):
+            slot = self._pick(lane, only=_PARKED)
+            if slot is not None and not self.calling and self.suits(lane, slot):
+                return self._send(slot)
+        return None
+
+    def hire(self, most: int) -> list[Slot]:
+        """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
+        self.hiring = False
+        hired: list[Slot] = []
+        coming = dict(self.coming)
+        for lane in self._queue.in_order(self._time()):
+            short = lane.calls - subtract(coming, lane)
+            while short > 0 and len(hired) < most and (slot := self._pick(lane, only=_IDLE)):
+                if not self.suits(lane, slot):
+                    break
+                self._free.claim(slot)
+                slot.state = _HIRED
+                self.coming[slot] = None
+                hired.append(slot)
+                short -= 1
+        if len(hired) == most:
+            self.hiring = True  # the coroutine goes on by itself
+        return hired
+
+    def call(self, slot: Slot) -> None:
+        """A parked worker is called; whoever calls this rings for it."""
+        self._free.claim(slot)
+        slot.state = _CALLED
+        self.coming[slot] = None
+
+    def arrive(self, slot: Slot) -> None:
+        """A worker that was on its way looks for work."""
+        self.coming.pop(slot, None)  # not if it comes from elsewhere
+        if slot.state is _CALLED:
+            self.calling = False
+
+    def suits(self, lane: Lane | Plain, slot: Slot) -> bool:
+        """Whether `slot` should serve `lane`: it may, and no free slot has the model loaded when this one has not."""
+        if lane.key is None:
+            return True
+        if lane.allowed is not None and slot.number not in lane.allowed:
+            return False
+        if lane.model is None:
+            return True
+        warm = self._warm(lane.model)
+        if not warm or slot.number in warm:
+            return True
+        better = warm if lane.allowed is None else warm & lane.allowed
+        busy = (_WORKING, _LEAVING, _ELSEWHERE)
+        return not any(self._slots[n].is_open and self._slots[n].state not in busy for n in better)
+
+    def _send(self, slot: Slot) -> Ring:
+        self.calling = True
+        self.call(slot)
+        return slot.ring
+
+    def _pick(self, lane: Lane | Plain, only: SlotState | None = None) -> Slot | None:
+        if lane.key is None:
+            return self._free.pick(only=only)
+        warm = _NOWHERE if lane.model is None else self._warm(lane.model)
+        return self._free.pick(lane.allowed, warm, only)
