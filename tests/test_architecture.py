@@ -23,6 +23,7 @@ FLOORS = {
     "words": """
         errors _health_rules events hooks _devices _devices.gpu _devices.cuda_probe _executors _core _core.states
         _core.clock _core.doorbell _core.frames _core.batch_rule _core.policy _core.tenants _core.pause _core.costs
+        _core.soonest _core.holds
     """,
     "identity": "_device",
     "things": """

@@ -180,9 +180,9 @@ def _fill_with_nearest(batch: Batch, group: Group, leave: Callable[[Job[Any], bo
         if not batch.is_full and not batch.is_too_late_for(mate) and batch.takes(mate):
             taken.add(mate)
             leave(mate, True)
-    for mate in reversed(ahead):
+    for mate in ahead:
         if mate not in taken:
-            line.push(mate, first=True)
+            line.push(mate)
 
 
 def cost_of(job: Job[Any]) -> float:

@@ -93,6 +93,11 @@ class Costs:
         """What is known of a function on a device."""
         return self._lines.get(rule, {}).get(place)
 
+    def safe_seconds(self, rule: BatchRule, size: int) -> float:
+        """What a call takes at most on the slowest device that is known; infinite while nothing was measured."""
+        lines = self._lines.get(rule, {}).values()
+        return max((line.seconds(size) + line.margin for line in lines), default=math.inf)
+
     def least_seconds(self, rule: BatchRule, size: int) -> float:
         """Predicted on the fastest device that is known; 0 while nothing was measured."""
         return min((line.seconds(size) for line in self._lines.get(rule, {}).values()), default=0.0)

@@ -157,7 +157,7 @@ class Dispatch:
             if job._stage is not _QUEUED:
                 return None
             self._queue.left(job)
-            return both(self._service.push(job, first=True), self._waking.rouse())
+            return both(self._service.push(job), self._waking.rouse())
 
     def ripen(self) -> Ring:
         """Let go of the groups that have waited long enough for fuller batches."""

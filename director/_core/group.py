@@ -7,24 +7,24 @@ by a deadline.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._core.line import Line
-from director._core.states import JobState
+from director._core.soonest import Soonest
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from director._core.batch_rule import BatchRule
+    from director._core.costs import Costs
     from director._core.job import Job
     from director._core.lane import Lane
     from director._core.tenants import Tenants
 
 GroupKey: TypeAlias = "tuple[BatchRule, Hashable]"
 
-_QUEUED = JobState.QUEUED
 _NEVER = float("inf")
+_LEEWAY = 0.005  # seconds by which a timer, a sleeping thread and a busy loop may be late
 
 
 class Group:
@@ -38,7 +38,21 @@ class Group:
         spent: Takes what is passed over.
     """
 
-    __slots__ = ("_arrivals", "_calls", "_cost", "_due", "key", "lane", "line", "live", "looked_at", "rule", "upper")
+    __slots__ = (
+        "_arrivals",
+        "_calls",
+        "_cost",
+        "_dearest",
+        "_dues",
+        "_spent",
+        "key",
+        "lane",
+        "line",
+        "live",
+        "looked_at",
+        "rule",
+        "upper",
+    )
 
     def __init__(self, lane: Lane, rule: BatchRule, key: GroupKey, tenants: Tenants, spent: list[Any]) -> None:
         self.lane = lane
@@ -47,26 +61,30 @@ class Group:
         self.line = Line(self, tenants, spent)
         self.live = 0
         self.upper: Lane | None = None if rule.max_wait else lane  # None: held
+        self.looked_at = _NEVER  # the next moment at which somebody will look whether it is ripe
+        self._spent = spent
         self._calls = 0
         self._cost = 0.0  # of all jobs, with `max_cost`
-        self._due = _NEVER  # the tightest deadline since it is held
-        self.looked_at = _NEVER  # the next moment at which somebody will look whether it is ripe
-        self._arrivals: deque[Job[Any]] = deque()  # with `max_wait`
+        # With `max_wait` only: what is needed to tell when it will be ripe.
+        self._arrivals, self._dues, self._dearest = Soonest(), Soonest(), Soonest()
 
-    def push(self, job: Job[Any], first: bool) -> None:
+    def push(self, job: Job[Any]) -> None:
         """Add a job."""
+        rule, extra = self.rule, job._extra
+        assert extra is not None
         job._where = self
-        self.line.push(job, first)
+        self.line.push(job)
         self.live += 1
-        if self.rule.max_cost is not None:
-            self._cost += job._extra.cost  # type: ignore[union-attr]
-        if self.rule.max_wait:
-            self._trim()
-            self._arrivals.append(job)
-            if (deadline := job._options.deadline) is not None:
-                self._due = min(self._due, job._submitted + deadline)
+        if rule.max_cost is not None:
+            self._cost += extra.cost
+        if rule.max_wait:
+            self._arrivals.push(job._submitted, job)
+            if job._options.deadline is not None:
+                self._dues.push(job._deadline_at(), job)
+            if rule.padded:
+                self._dearest.push(-extra.cost, job)
         if self.upper is not None:
-            self.upper.line.push(job, first)
+            self.upper.line.push(job)
             self._recount(1)
 
     def left(self, job: Job[Any]) -> None:
@@ -78,27 +96,34 @@ class Group:
             self._recount(-1)
         if self.live:
             self.line.tidy(self.live)
+            for heap in (self._arrivals, self._dues, self._dearest) if self.rule.max_wait else ():
+                heap.tidy(self.live, self.line.waits, self._spent)
         else:
             self.lane.dissolve(self)
+            self._clear()
 
     # ---- held and released
 
-    def ripe_at(self, seconds: float) -> float:
+    def ripe_at(self, costs: Costs) -> float:
         """The moment from which its jobs wait no longer for company.
 
         Args:
-            seconds: What a batch of one more than is there would take; 0 if unknown.
+            costs: Tell what a batch of one more than is there would take, and so when a deadline presses.
         """
-        rule = self.rule
-        if self.live >= rule.max_size or (rule.max_cost is not None and self._cost >= rule.max_cost):
+        if self._is_full():
             return -_NEVER
-        self._trim()
-        oldest = self._arrivals[0]._submitted if self._arrivals else -_NEVER
-        return min(oldest + rule.max_wait, self._due - seconds)
+        oldest = self._first(self._arrivals)
+        moment = _NEVER if oldest is None else oldest + self.rule.max_wait
+        due = self._first(self._dues)
+        if due is not None:
+            seconds = costs.safe_seconds(self.rule, min(self.live + 1, self.rule.max_size))
+            moment = min(moment, due - seconds - _LEEWAY)
+        return moment
 
     def release(self) -> None:
         """Let its jobs be taken."""
         self.upper = self.lane
+        self.looked_at = _NEVER
         for job in self.line:
             self.lane.line.push(job)
         self._recount(self.live)
@@ -109,15 +134,28 @@ class Group:
         self.lane.grow(-self.live, -self._calls)
         self._calls = 0
 
-    def recount_due(self) -> None:
-        """Look up the tightest deadline of those that are left."""
-        self._due = min((job._deadline_at() for job in self.line), default=_NEVER)
+    def _is_full(self) -> bool:
+        """There are enough for a batch that takes no more."""
+        rule = self.rule
+        if self.live >= rule.max_size:
+            return True
+        if rule.max_cost is None:
+            return False
+        if not rule.padded:
+            return self._cost >= rule.max_cost
+        least = self._first(self._dearest)
+        return least is not None and -least * (self.live + 1) > rule.max_cost
 
-    def _trim(self) -> None:
-        """Forget the oldest arrivals that wait here no more."""
-        arrivals = self._arrivals
-        while arrivals and not (arrivals[0]._stage is _QUEUED and arrivals[0]._where is self):
-            arrivals.popleft()
+    def _first(self, heap: Soonest) -> float | None:
+        found = heap.first(self.line.waits, self._spent)
+        return None if found is None else found[0]
+
+    def _clear(self) -> None:
+        """Let go of those that have left, when it is empty; who still holds the group holds nothing else."""
+        self.looked_at = _NEVER
+        self.line.clear()
+        for heap in (self._arrivals, self._dues, self._dearest) if self.rule.max_wait else ():
+            heap.clear(self._spent)
 
     def _recount(self, jobs: int) -> None:
         calls = -(-self.live // self.rule.max_size)

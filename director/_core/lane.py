@@ -30,7 +30,7 @@ class Lane:
         aged: Seconds of waiting that put a job before all others, or `None`.
     """
 
-    __slots__ = ("_aged", "_groups", "_spent", "_tenants", "allowed", "calls", "key", "line", "live", "model")
+    __slots__ = ("_groups", "_spent", "_tenants", "allowed", "calls", "key", "line", "live", "model")
 
     upper: Home | None = None
 
@@ -42,15 +42,14 @@ class Lane:
         self.line = Line(self, tenants, spent, aged)
         self._tenants = tenants
         self._spent = spent
-        self._aged = aged
         self._groups: dict[tuple[BatchRule, Hashable], Group] = {}
 
-    def push(self, job: Job[Any], first: bool) -> Group | None:
-        """Add a job; returns the group in which it waits, if it can share a batch. `first`: before its equals."""
+    def push(self, job: Job[Any]) -> Group | None:
+        """Add a job; returns the group in which it waits, if it can share a batch."""
         rule = job._options.batch
         if rule is None:
             job._where = self
-            self.line.push(job, first)
+            self.line.push(job)
             self.grow(1, 1)
             return None
         assert job._extra is not None
@@ -58,7 +57,7 @@ class Lane:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(self, rule, key, self._tenants, self._spent)
-        group.push(job, first)
+        group.push(job)
         return group
 
     def left(self, job: Job[Any]) -> None:
@@ -70,8 +69,7 @@ class Lane:
         self.live += jobs
         self.calls += calls
         if not self.live:  # nothing but what has left: let go of it
-            self._spent.append(self.line)
-            self.line = Line(self, self._tenants, self._spent, self._aged)
+            self.line.clear()
         elif jobs < 0:
             self.line.tidy(self.live)
 
@@ -79,6 +77,10 @@ class Lane:
         """A group is empty."""
         del self._groups[group.key]
         self._spent.append(group)
+
+    def held(self) -> list[Group]:
+        """Groups that are held."""
+        return [group for group in self._groups.values() if group.upper is None]
 
     @property
     def is_empty(self) -> bool:

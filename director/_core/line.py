@@ -11,6 +11,7 @@ from collections import deque
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from director._core.soonest import Soonest
 from director._core.states import JobState
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from director._core.job import Job
     from director._core.tenants import Tenants
 
-Front: TypeAlias = "tuple[float, Job[Any]]"  # deadline (a moment) and job
+Front: TypeAlias = "tuple[float, int, Job[Any]]"  # deadline (a moment), number and job
 Rank: TypeAlias = "tuple[float, float, int, float, int]"  # -priority, use and turn of the tenant, deadline, number
 
 _QUEUED = JobState.QUEUED
 _NEVER = float("inf")
+_BEFORE = 2**62
 _SWEEP_AT = 64  # entries of jobs that have left, before they are swept out, once they outnumber those who wait
 
 
@@ -39,56 +41,62 @@ class Home(Protocol):
 
 
 class Backlog:
-    """Jobs of one tenant at one priority: earliest deadline first, those without one last."""
+    """Jobs of one tenant at one priority: earliest deadline first, those without one last and by their numbers."""
 
-    __slots__ = ("jobs", "tenant", "timed")
+    __slots__ = ("heap", "jobs", "tenant")
 
     def __init__(self, tenant: Hashable, jobs: deque[Job[Any]] | None = None) -> None:
         self.tenant = tenant
-        self.jobs: deque[Job[Any]] = deque() if jobs is None else jobs
-        self.timed: list[tuple[float, int, Job[Any]]] = []
+        self.jobs: deque[Job[Any]] = deque() if jobs is None else jobs  # those that come in their turn: nearly all
+        self.heap: list[Front] = []  # with a deadline, or out of turn
 
-    def push(self, job: Job[Any], first: bool) -> None:
-        """Add a job; `first`: before all that have no deadline."""
-        deadline = job._options.deadline
-        if deadline is not None:
-            heappush(self.timed, (job._submitted + deadline, job.id, job))
-        elif first:
-            self.jobs.appendleft(job)
+    def push(self, job: Job[Any]) -> None:
+        """Add a job; it may be there already."""
+        number, jobs = number_of(job), self.jobs
+        if job._options.deadline is None and (not jobs or number > number_of(jobs[-1])):
+            jobs.append(job)
         else:
-            self.jobs.append(job)
+            heappush(self.heap, (job._deadline_at(), number, job))
 
     def front(self, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> Front | None:
-        """Deadline (a moment) and job that come first; those that have left are moved to `spent`."""
-        timed, jobs = self.timed, self.jobs
-        while timed:
-            if waits(timed[0][2]):
-                return timed[0][0], timed[0][2]
-            spent.append(heappop(timed))
-        while jobs:
-            if waits(jobs[0]):
-                return _NEVER, jobs[0]
+        """What comes first; those that have left are moved to `spent`."""
+        heap, jobs = self.heap, self.jobs
+        while heap and not waits(heap[0][2]):
+            spent.append(heappop(heap))
+        while jobs and not waits(jobs[0]):
             spent.append(jobs.popleft())
-        return None
+        if not jobs:
+            return heap[0] if heap else None
+        first = (_NEVER, number_of(jobs[0]), jobs[0])
+        return first if not heap or first < heap[0] else heap[0]
 
-    def drop_front(self) -> None:
+    def drop(self, front: Front) -> None:
         """Remove what `front` has returned."""
-        if self.timed:
-            heappop(self.timed)
+        if self.heap and self.heap[0] is front:
+            heappop(self.heap)
         else:
             self.jobs.popleft()
 
+    def pop_timed(self, most: int, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> list[Job[Any]]:
+        """Remove and return up to `most` jobs with a deadline, the earliest first."""
+        heap = self.heap
+        jobs: list[Job[Any]] = []
+        while heap and heap[0][0] < _NEVER and len(jobs) < most:
+            job = heappop(heap)[2]
+            (jobs if waits(job) else spent).append(job)
+        return jobs
+
     def sweep(self, waits: Callable[[Job[Any]], bool]) -> None:
         """Remove all jobs that have left."""
-        self.timed = [entry for entry in self.timed if waits(entry[2])]
-        heapify(self.timed)
+        self.heap = [entry for entry in self.heap if waits(entry[2])]
+        heapify(self.heap)
         self.jobs = deque(job for job in self.jobs if waits(job))
 
     def __len__(self) -> int:
-        return len(self.timed) + len(self.jobs)
+        return len(self.heap) + len(self.jobs)
 
     def __iter__(self) -> Iterator[Job[Any]]:
-        yield from (entry[2] for entry in self.timed)
+        yield from (entry[2] for entry in self.heap)
         yield from self.jobs
 
 
@@ -103,13 +111,13 @@ class Level:
         self._turns: list[tuple[float, int, int, Backlog]] = []  # counters only grow: corrected at the front
         self._numbers = 0
 
-    def push(self, job: Job[Any], first: bool) -> None:
-        """Add a job; `first`: before its tenant's others that have no deadline."""
+    def push(self, job: Job[Any]) -> None:
+        """Add a job."""
         backlog = self._backlogs.get(job._options.tenant)
         if backlog is None:
             backlog = Backlog(job._options.tenant)
             self.adopt(backlog)
-        backlog.push(job, first)
+        backlog.push(job)
 
     def adopt(self, backlog: Backlog) -> None:
         """Add a new tenant's backlog."""
@@ -137,11 +145,7 @@ class Level:
     ) -> list[Job[Any]]:
         """Remove and return up to `most` jobs of a tenant, by their deadlines."""
         backlog = self._backlogs.get(tenant)
-        jobs: list[Job[Any]] = []
-        while backlog is not None and backlog.timed and len(jobs) < most:
-            job = heappop(backlog.timed)[2]
-            (jobs if waits(job) else spent).append(job)
-        return jobs
+        return [] if backlog is None else backlog.pop_timed(most, waits, spent)
 
     def sweep(self, waits: Callable[[Job[Any]], bool]) -> None:
         """Remove all jobs that have left."""
@@ -153,7 +157,7 @@ class Level:
 
     def timed(self) -> int:
         """Entries with a deadline."""
-        return sum(len(backlog.timed) for backlog in self._backlogs.values())
+        return sum(entry[0] < _NEVER for backlog in self._backlogs.values() for entry in backlog.heap)
 
     def __len__(self) -> int:
         return sum(map(len, self._backlogs.values()))
@@ -180,24 +184,22 @@ class Line:
         self._tenants = tenants
         self._spent = spent
         self._aged = aged
-        self._arrivals: deque[Job[Any]] = deque()  # only with `aged`
+        self._arrivals = Soonest()  # only with `aged`
         self._levels: dict[int, Level] = {}
         self._priorities: list[int] = []  # negated: served from the front
         self._entries = 0  # and those passed over since the last sweep: too high means swept too early
 
-    def push(self, job: Job[Any], first: bool = False) -> None:
-        """Add a job; `first`: before its equals."""
-        self._level(job._options.priority).push(job, first)
+    def push(self, job: Job[Any]) -> None:
+        """Add a job; it may be there already."""
+        self._level(job._options.priority).push(job)
         self._entries += 1
         if self._aged is not None:
-            self._arrivals.append(job)
+            self._arrivals.push(job._submitted, job)
 
     def adopt(self, jobs: deque[Job[Any]]) -> None:
-        """Take over jobs without priority, tenant or deadline as they stand; the line must be empty."""
+        """Take over jobs without priority, tenant or deadline as they stand; without `aged`, and into an empty line."""
         self._level(0).adopt(Backlog(None, jobs))
         self._entries += len(jobs)
-        if self._aged is not None:
-            self._arrivals.extend(jobs)
 
     def front(self, now: float) -> tuple[Rank, Job[Any]] | None:
         """The job that is served next and its rank against other lines' fronts, smaller first.
@@ -206,47 +208,52 @@ class Line:
             now: The moment, for those that have aged; any number without `aged`.
         """
         if (old := self._oldest(now)) is not None:
-            return (-_NEVER, 0.0, 0, 0.0, old.id), old
+            return (-_NEVER, 0.0, 0, old._submitted, old.id), old
         while self._priorities:
             negated = self._priorities[0]
-            if (found := self._levels[-negated].front(self._waits, self._spent)) is not None:
-                backlog, (due, job) = found
-                return (negated, *self._tenants.rank(backlog.tenant), due, job.id), job
+            if (found := self._levels[-negated].front(self.waits, self._spent)) is not None:
+                backlog, (due, number, job) = found
+                return (negated, *self._tenants.rank(backlog.tenant), due, number), job
             self._drop_top()
         return None
 
     def pop(self, now: float) -> Job[Any] | None:
         """Remove and return the job that is served next."""
         if (old := self._oldest(now)) is not None:
-            self._arrivals.popleft()  # its other entry is passed over in its turn
-            return old
+            return old  # its entries are passed over in their turn
         while self._priorities:
-            if (found := self._levels[-self._priorities[0]].front(self._waits, self._spent)) is not None:
-                backlog, (_, job) = found
-                backlog.drop_front()
+            if (found := self._levels[-self._priorities[0]].front(self.waits, self._spent)) is not None:
+                backlog, front = found
+                backlog.drop(front)
                 self._entries -= 1
-                return job
+                return front[2]
             self._drop_top()
         return None
 
     def pop_timed(self, like: Job[Any], most: int) -> list[Job[Any]]:
         """Remove and return up to `most` jobs with the priority and tenant of `like`, by their deadlines."""
         level = self._levels.get(like._options.priority)
-        jobs = [] if level is None else level.pop_timed(like._options.tenant, most, self._waits, self._spent)
+        jobs = [] if level is None else level.pop_timed(like._options.tenant, most, self.waits, self._spent)
         self._entries -= len(jobs)
         return jobs
 
     def tidy(self, live: int) -> None:
         """Sweep when those that have left are many more than the `live` ones."""
+        self._arrivals.tidy(live, self.waits, self._spent)
         if self._entries <= _SWEEP_AT + 2 * live:
             return
         self._spent.append([list(level) for level in self._levels.values()])
         for level in self._levels.values():
-            level.sweep(self._waits)
+            level.sweep(self.waits)
         self._levels = {priority: level for priority, level in self._levels.items() if len(level)}
         self._priorities = sorted(-priority for priority in self._levels)
         self._entries = sum(map(len, self._levels.values()))
-        self._arrivals = deque(job for job in self._arrivals if self._waits(job))
+
+    def clear(self) -> None:
+        """Remove all, when none waits any more."""
+        self._arrivals.clear(self._spent)
+        self._spent.append(self._levels)
+        self._levels, self._priorities, self._entries = {}, [], 0
 
     def ahead_of(self, priority: int) -> int:
         """About how many jobs a new one with a deadline would find ahead: higher ones, and equals with a deadline."""
@@ -258,21 +265,19 @@ class Line:
 
     def __iter__(self) -> Iterator[Job[Any]]:
         for level in self._levels.values():
-            yield from filter(self._waits, level)
+            yield from filter(self.waits, level)
 
-    def _waits(self, job: Job[Any]) -> bool:
+    def waits(self, job: Job[Any]) -> bool:
+        """Whether it still waits here."""
         where = job._where
         return job._stage is _QUEUED and (where is self._home or where.upper is self._home)  # type: ignore[union-attr]
 
     def _oldest(self, now: float) -> Job[Any] | None:
         """The job that has waited longest, if that is long enough."""
-        arrivals = self._arrivals
-        while arrivals:
-            if self._waits(arrivals[0]):
-                assert self._aged is not None
-                return arrivals[0] if now - arrivals[0]._submitted >= self._aged else None
-            self._spent.append(arrivals.popleft())
-        return None
+        if self._aged is None or (found := self._arrivals.first(self.waits, self._spent)) is None:
+            return None
+        submitted, job = found
+        return job if now - submitted >= self._aged else None
 
     def _level(self, priority: int) -> Level:
         level = self._levels.get(priority)
@@ -283,3 +288,9 @@ class Line:
 
     def _drop_top(self) -> None:
         del self._levels[-self._priorities.pop(0)]
+
+
+def number_of(job: Job[Any]) -> int:
+    """Its place among its equals: those that are tried again come before all, the others as they were submitted."""
+    extra = job._extra
+    return job.id if extra is None or not extra.tries else job.id - _BEFORE

@@ -6,11 +6,10 @@ to it the queue becomes rich: every job stands in a lane, and the order of servi
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
+from director._core.holds import Holds
 from director._core.lane import Lane
 from director._core.pause import Pause
 from director._core.states import JobState
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from director._options import LaneKey
 
 _QUEUED = JobState.QUEUED
-_NEVER = float("inf")
 _SWEEP_AT = 64
 
 
@@ -62,7 +60,7 @@ class ReadyQueue:
         policy: Weights of the tenants, and ageing.
     """
 
-    __slots__ = ("_aged", "_holds", "_lanes", "_live", "_numbers", "is_rich", "pause", "plain", "spent", "tenants")
+    __slots__ = ("_aged", "_lanes", "_live", "holds", "is_rich", "pause", "plain", "spent", "tenants")
 
     def __init__(self, policy: Policy) -> None:
         self.is_rich = policy.ageing is not None
@@ -73,8 +71,7 @@ class ReadyQueue:
         self._aged = policy.ageing
         self._live = 0  # while it is rich
         self._lanes: dict[LaneKey, Lane] = {}
-        self._holds: list[tuple[float, int, Group]] = []  # moments at which held groups may be ripe
-        self._numbers = itertools.count()
+        self.holds = Holds(self.spent)
 
     # ---- without options
 
@@ -110,20 +107,23 @@ class ReadyQueue:
             plain.upper = lane = self._lane(None)
             lane.line.adopt(plain.jobs)
             lane.grow(plain.live, plain.live)
+        else:
+            self.spent.append(plain)  # those that were withdrawn
 
     def rest(self) -> None:
         """Be plain again if nothing waits; for whoever knows that no call is charged to anybody."""
         if not self._live and self._aged is None and not len(self.tenants):
             self.is_rich = False
-            self._lanes.clear()
-            self._holds.clear()
+            self.spent.append(self._lanes)
+            self._lanes = {}
+            self.holds.clear()
 
     # ---- with options
 
-    def push(self, job: Job[Any], first: bool = False) -> Group | None:
-        """Add a job; returns its group if that is held and may be ripe by now. `first`: before its equals."""
+    def push(self, job: Job[Any]) -> Group | None:
+        """Add a job; returns its group if that is held and may be ripe by now."""
         self._arrive(job)
-        group = self._lane(job._options.lane).push(job, first)
+        group = self._lane(job._options.lane).push(job)
         return group if group is not None and group.upper is None else None
 
     def set_aside(self, job: Job[Any]) -> None:
@@ -167,30 +167,9 @@ class ReadyQueue:
             lanes.sort(key=lambda lane: _rank(lane, now))
         return lanes
 
-    # ---- groups that are held
-
-    def look_at(self, group: Group, moment: float) -> bool:
-        """Look at a held group again at `moment`, if nobody does before; True if it is the first to be looked at."""
-        if moment >= group.looked_at:
-            return False
-        group.looked_at = moment
-        heappush(self._holds, (moment, next(self._numbers), group))
-        return self._holds[0][2] is group
-
-    def next_look(self) -> float:
-        """The next moment at which a held group may be ripe."""
-        return self._holds[0][0] if self._holds else _NEVER
-
-    def due_groups(self, now: float) -> list[Group]:
-        """Take out the groups to be looked at."""
-        groups: dict[Group, None] = {}  # two looks at one may be due
-        while self._holds and self._holds[0][0] <= now:
-            moment, _, group = heappop(self._holds)
-            if moment == group.looked_at:
-                group.looked_at = _NEVER
-            if group.upper is None and group.live:
-                groups[group] = None
-        return list(groups)
+    def held(self) -> list[Group]:
+        """Groups that are held."""
+        return [group for lane in self._lanes.values() for group in lane.held()]
 
     # ---- counts
 

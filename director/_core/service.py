@@ -57,9 +57,9 @@ class Service:
         self._alarm_at = _NEVER  # the next call of `ripen` that was asked for
         self._holds = True
 
-    def push(self, job: Job[Any], first: bool = False) -> Ring:
-        """Put a job in the rich queue; `first`: before its equals."""
-        held = self._queue.push(job, first)
+    def push(self, job: Job[Any]) -> Ring:
+        """Put a job in the rich queue."""
+        held = self._queue.push(job)
         if held is None:
             return None
         self._look_at(held, self._time())
@@ -95,7 +95,8 @@ class Service:
     def let_go(self) -> None:
         """Hold nothing back any more."""
         self._holds = False
-        self._look_at_due(_NEVER)
+        for group in self._queue.held():
+            group.release()
 
     def _begin(self, job: Job[Any], slot: Slot, now: float) -> list[Job[Any]] | None:
         """Start `job` with its mates, or fail it if it would be too late."""
@@ -121,11 +122,10 @@ class Service:
 
     def _hold_rest(self, group: Group, now: float) -> None:
         """What is left after a batch waits for company too, if it may."""
-        group.recount_due()
-        moment = group.ripe_at(self._seconds_with_one_more(group))
+        moment = group.ripe_at(self._accounts.costs)
         if moment > now:
             group.hold()
-            self._queue.look_at(group, moment)
+            self._queue.holds.look_at(group, moment)
 
     def _start(self, job: Job[Any], slot: Slot) -> None:
         job._stage = _RUNNING  # from QUEUED: the queue hands out no other
@@ -142,24 +142,20 @@ class Service:
         return model is None or slot.number in self._warm(model)
 
     def _look_at_due(self, now: float) -> None:
-        if self._queue.next_look() <= now:
-            for group in self._queue.due_groups(now):
-                self._look_at(group, now)
+        for group in self._queue.holds.take_due(now):
+            self._look_at(group, now)
 
     def _look_at(self, group: Group, now: float) -> None:
         """Let go of a held group if it is ripe, else look again when it will be."""
-        moment = group.ripe_at(self._seconds_with_one_more(group))
+        moment = group.ripe_at(self._accounts.costs)
         if moment <= now or not self._holds:
             group.release()
         else:
-            self._queue.look_at(group, moment)
-
-    def _seconds_with_one_more(self, group: Group) -> float:
-        return self._accounts.costs.least_seconds(group.rule, min(group.live + 1, group.rule.max_size))
+            self._queue.holds.look_at(group, moment)
 
     def _alarm(self) -> Ring:
         """Asks for the next look, unless one that early was asked for already."""
-        moment = self._queue.next_look()
+        moment = self._queue.holds.next_look()
         if moment >= self._alarm_at:
             return None
         self._alarm_at = moment

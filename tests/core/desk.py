@@ -100,6 +100,41 @@ class Desk:
         self.ring(ring)
         return job
 
+    def end(self, slot: Slot, seconds: float = 0.0) -> list[Job[Any]]:
+        """The call on `slot` ends well after `seconds`; its worker has yet to look for more. Returns its jobs."""
+        jobs = slot.mates or [slot.job]  # type: ignore[list-item]
+        slot.jobs += len(jobs)
+        slot.busy_seconds += seconds
+        for job in jobs:
+            if job._stage is JobState.RUNNING:
+                job._move(JobState.SUCCEEDED)
+        return jobs
+
+    def fail(self, slot: Slot, again: bool = True) -> None:
+        """As `end`, but with an error for which its job is tried `again`."""
+        job = slot.job
+        assert job is not None
+        slot.jobs += 1
+        if not again:
+            job._move(FAILED)
+            return
+        assert self.dispatch.set_aside(job)
+        job._extra = job._extra or Extra()
+        job._extra.tries += 1
+
+    def try_again(self, job: Job[Any]) -> None:
+        """Its back-off is over."""
+        self.ring(self.dispatch.try_again(job))
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock, making the calls of `ripen` that were asked for."""
+        until = self.now + seconds
+        while (moment := min(self.ripens_at, default=until + 1.0)) <= until:
+            self.ripens_at.remove(moment)
+            self.now = max(self.now, moment)
+            self.ring(self.dispatch.ripen())
+        self.now = until
+
     def on_their_way(self) -> list[Slot]:
         """Workers that will look for work."""
         return [slot for slot in self.slots if slot.state in COMING]
