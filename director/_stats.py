@@ -105,8 +105,7 @@ def snapshot(crew: Crew) -> Stats:
         for rule, place, line in crew.dispatch.costs()
     )
     return Stats(
-        crew.dispatch.waiting(),
-        crew.running(),
+        *crew.counts(),
         ledger.succeeded,
         ledger.failed,
         ledger.cancelled,

@@ -177,10 +177,10 @@ class Crew:
             if not job.done():
                 self.ledger.end_failed(job, _failure(cause))
 
-    def running(self) -> int:
-        """Jobs that have been started and are not over: in a slot, or with their outcome on its way."""
-        jobs = {*self.dispatch.running(), *self.outbox.jobs()}
-        return sum(not job.done() for job in jobs)
+    def counts(self) -> tuple[int, int]:
+        """Jobs that wait, and jobs that were started and are not over: in a slot, or with their outcome on its way."""
+        waiting, started = self.dispatch.census(self.outbox.jobs)
+        return waiting, sum(not job.done() for job in started)
 
     async def _join(self) -> None:
         """Wait for the threads that no call holds; what takes too long is left behind, with a warning."""

@@ -295,6 +295,15 @@ class Dispatch:
             running = (job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job])
             return [*running, *(self._queue if and_waiting else ())]
 
+    def census(self, on_their_way: Callable[[], list[Job[Any]]]) -> tuple[int, set[Job[Any]]]:
+        """How many jobs wait, and those that were started: in slots, and `on_their_way` to the loop.
+
+        At one moment: a worker posts an outcome before it takes the next job, which needs the lock.
+        """
+        with self._lock:
+            started = (job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job])
+            return self._queue.live(), {*started, *on_their_way()}
+
     def is_warm(self, model: Model[Any]) -> bool:
         """Whether any slot has `model` loaded."""
         return bool(self._warm(model))
