@@ -21,9 +21,9 @@ HOUSE = Path(director.__file__).parent
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
     "words": """
-        errors _health_rules events hooks _devices _devices.gpu _devices.cuda_probe _executors _core _core.states
-        _core.clock _core.doorbell _core.frames _core.batch_rule _core.policy _core.tenants _core.pause _core.costs
-        _core.soonest _core.holds
+        errors _faults _health_rules events hooks _devices _devices.gpu _devices.cuda_probe _executors _core
+        _core.states _core.clock _core.doorbell _core.frames _core.batch_rule _core.policy _core.tenants _core.pause
+        _core.costs _core.limits _core.soonest _core.holds
     """,
     "identity": "_device",
     "things": """

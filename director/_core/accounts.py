@@ -5,24 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from director._core.costs import Costs
+from director._core.limits import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from director._core.batch_rule import BatchRule
     from director._core.job import Job
-    from director._core.slot import Slot
+    from director._core.slot import Place, Slot
     from director._core.tenants import Tenant, Tenants
 
 
 class Charge:
     """One call on a slot, to be settled when it has ended."""
 
-    __slots__ = ("before", "is_typical", "rule", "size", "tenants")
+    __slots__ = ("before", "fits", "is_typical", "key", "rule", "size", "tenants")
 
-    def __init__(self, before: float, rule: BatchRule | None, size: int) -> None:
+    def __init__(self, before: float, rule: BatchRule | None, key: Hashable, size: int) -> None:
         self.before = before  # busy seconds of the slot
         self.rule = rule
+        self.key = key
         self.size = size  # items; lowered by the slot's own thread when some have left before the call
         self.is_typical = True  # cleared by the slot's own thread when the call has raised
+        self.fits: int | None = None  # set by that thread when memory was lacking: the largest call that fitted
         self.tenants: list[tuple[Tenant, float]] = []  # one for each item, with the seconds it was charged
 
 
@@ -33,11 +38,12 @@ class Accounts:
         tenants: To be charged, as soon as there are any.
     """
 
-    __slots__ = ("_tenants", "costs", "unsettled")
+    __slots__ = ("_tenants", "costs", "limits", "unsettled")
 
     def __init__(self, tenants: Tenants) -> None:
         self._tenants = tenants
         self.costs = Costs()
+        self.limits = Limits()
         self.unsettled = 0  # calls that have not ended
 
     def open(self, slot: Slot, jobs: list[Job[Any]], is_warm: bool) -> None:
@@ -46,7 +52,8 @@ class Accounts:
         tenants = self._tenants
         if rule is None and not len(tenants):
             return
-        charge = slot.charge = Charge(slot.busy_seconds, rule, len(jobs))
+        extra = jobs[0]._extra
+        charge = slot.charge = Charge(slot.busy_seconds, rule, None if extra is None else extra.key, len(jobs))
         charge.is_typical = is_warm
         self.unsettled += 1
         if len(tenants):
@@ -59,7 +66,15 @@ class Accounts:
         assert charge is not None
         self.unsettled -= 1
         seconds = slot.busy_seconds - charge.before
-        if charge.rule is not None and charge.is_typical and seconds > 0:
-            self.costs.add(charge.rule, slot.place, charge.size, seconds)
+        if charge.rule is not None:
+            self._learn(charge, charge.rule, slot.place, seconds)
         for tenant, charged in charge.tenants:
             self._tenants.settle(tenant, charged, seconds / len(charge.tenants))
+
+    def _learn(self, charge: Charge, rule: BatchRule, place: Place, seconds: float) -> None:
+        """What the call of a function of batches tells of the next ones."""
+        if charge.fits is not None:
+            self.limits.lower(rule, charge.key, place, charge.fits)
+        elif charge.is_typical and seconds > 0:
+            self.costs.add(rule, place, charge.size, seconds)
+            self.limits.note_fit(rule, charge.key, place, charge.size)

@@ -1,4 +1,8 @@
-"""How a batch runs on its slot's thread: one call for all, and each item's own outcome."""
+"""How a batch runs on its slot's thread: one call for all, and each item's own outcome.
+
+A batch that fails as a whole may be run again in parts: in halves if the device's memory was full, item by item if the
+function says ``isolate_failures``, so that what fails alone fails alone.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +11,81 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._core.states import JobState
 from director._executors._base import LoadFailed
+from director._faults import fault_of
 from director.errors import BatchMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from director._core.batch_rule import BatchRule
     from director._core.job import Job
     from director._executors._base import Seat
+    from director._faults import Fault
 
 Outcome: TypeAlias = "tuple[Job[Any], Any, BaseException | None]"  # with its value or its error
 
 
-def run_batch(seat: Seat, jobs: list[Job[Any]]) -> tuple[list[Outcome], bool]:
-    """Run `jobs` of one function as one batch; returns their outcomes, and whether it was one call that returned.
+class BatchRun:
+    """One batch on its way through.
 
-    A batch that fails as a whole is run again item by item if the function says ``isolate_failures``, so that
-    what fails alone fails alone.
+    Args:
+        seat: Makes the calls.
+        rule: The function's.
     """
-    rule = jobs[0]._options.batch
-    assert rule is not None
-    try:
-        values = _checked(seat.run_batch(jobs), len(jobs), rule.name)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the callers
-        if len(jobs) == 1 or not rule.isolate_failures or not isinstance(error, Exception) or type(error) is LoadFailed:
-            return [(job, None, error) for job in jobs], False
-    else:
-        return [_own(job, value) for job, value in zip(jobs, values, strict=True)], True
-    return [_run_alone(seat, job) for job in jobs], False
 
+    __slots__ = ("_rule", "_seat", "fits", "is_typical", "shortage", "sizes")
 
-def _run_alone(seat: Seat, job: Job[Any]) -> Outcome:
-    if job._stage is not JobState.RUNNING:
-        return job, None, None  # its caller has left, or its time was up, during the call for all
-    [outcome], _ = run_batch(seat, [job])
-    return outcome
+    def __init__(self, seat: Seat, rule: BatchRule) -> None:
+        self._seat = seat
+        self._rule = rule
+        self.is_typical = True  # one call that returned
+        self.shortage: Fault | None = None  # the last lack of memory
+        self.sizes: list[int] = []  # of the calls that lacked it
+        self.fits = 0  # the largest call that returned after that
+
+    def run(self, jobs: list[Job[Any]]) -> list[Outcome]:
+        """Run jobs of one function as one batch, or if that fails perhaps in parts."""
+        try:
+            values = _checked(self._seat.run_batch(jobs), len(jobs), self._rule.name)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the callers
+            self.is_typical = False
+            parts = self._parts(jobs, error)
+            if not parts:
+                return [(job, None, error) for job in jobs]
+        else:
+            if self.shortage is not None:
+                self.fits = max(self.fits, len(jobs))
+            return [_own(job, value) for job, value in zip(jobs, values, strict=True)]
+        return [outcome for part in parts for outcome in self._run_part(part)]
+
+    def _run_part(self, jobs: list[Job[Any]]) -> list[Outcome]:
+        """As `run`, without those whose callers have left, or whose time was up, during the call for all."""
+        wanted = [job for job in jobs if job._stage is JobState.RUNNING]
+        gone: list[Outcome] = [(job, None, None) for job in jobs if job not in wanted]
+        return gone + (self.run(wanted) if wanted else [])
+
+    def _parts(self, jobs: list[Job[Any]], error: BaseException) -> list[list[Job[Any]]]:
+        """What to run instead of a batch that has raised; nothing if that would help nobody."""
+        if not isinstance(error, Exception) or isinstance(error, LoadFailed):
+            return []
+        fault = fault_of(error)
+        if fault is not None and fault.kind == "memory":
+            return self._smaller(jobs, error, fault)
+        if fault is None and self._rule.isolate_failures and len(jobs) > 1:
+            return [[job] for job in jobs]
+        return []
+
+    def _smaller(self, jobs: list[Job[Any]], error: BaseException, fault: Fault) -> list[list[Job[Any]]]:
+        self.shortage = fault
+        self.sizes.append(len(jobs))
+        self._seat.recover(error, fault)
+        if len(jobs) > 1:
+            half = (len(jobs) + 1) // 2
+            return [jobs[:half], jobs[half:]]
+        if self.sizes.count(1) == 1:
+            return [jobs]  # once more, now that what frameworks had kept is free
+        error.add_note(f"director: the device's memory was full in calls with {_numbers(self.sizes)} items")
+        return []
 
 
 def _checked(values: Any, size: int, name: str) -> Sequence[Any]:
@@ -56,3 +101,7 @@ def _checked(values: Any, size: int, name: str) -> Sequence[Any]:
 
 def _own(job: Job[Any], value: Any) -> Outcome:
     return (job, None, value) if isinstance(value, Exception) else (job, value, None)
+
+
+def _numbers(sizes: list[int]) -> str:
+    return ", ".join(map(str, sorted(set(sizes), reverse=True)))

@@ -26,15 +26,17 @@ class Batch:
         first: The job whose turn it is.
         line: What calls of its function cost on this device, if that is known.
         now: The moment.
+        most: Most items that fit into the device's memory.
     """
 
-    __slots__ = ("_basket", "_due", "_fixed", "_margin", "_now", "_slope", "jobs")
+    __slots__ = ("_basket", "_due", "_fixed", "_margin", "_most", "_now", "_slope", "jobs")
 
-    def __init__(self, first: Job[Any], line: CostLine | None, now: float) -> None:
+    def __init__(self, first: Job[Any], line: CostLine | None, now: float, most: int) -> None:
         assert first._options.batch is not None
         self.jobs = [first]
         self._basket = Basket(first._options.batch, cost_of(first))
         self._now = now
+        self._most = most
         self._fixed, self._slope = (0.0, 0.0) if line is None else line.fit()
         self._margin = 0.0 if line is None else line.margin
         self._due = first._deadline_at()
@@ -42,7 +44,7 @@ class Batch:
     @property
     def is_full(self) -> bool:
         """No more items are allowed."""
-        return self._basket.size >= self._basket.rule.max_size
+        return self._basket.size >= self._most
 
     def is_too_late_for(self, job: Job[Any]) -> bool:
         """Whether `job` would miss its deadline even alone."""
@@ -61,7 +63,12 @@ class Batch:
 
 
 def start(
-    first: Job[Any], group: Group, line: CostLine | None, now: float, leave: Callable[[Job[Any], bool], None]
+    first: Job[Any],
+    group: Group,
+    line: CostLine | None,
+    now: float,
+    most: int,
+    leave: Callable[[Job[Any], bool], None],
 ) -> Batch | None:
     """The batch of the job whose turn it is, with those that deadlines force upon it; `fill` adds the others.
 
@@ -73,32 +80,37 @@ def start(
         group: Where it waits.
         line: What calls of this function cost here, if it is known.
         now: The moment.
+        most: Most items that the batch may have.
         leave: Called with each job that leaves the group, and whether it runs: not if it would miss its deadline.
 
     Returns:
         `None` if nobody of them can be served in time.
     """
     pressed: list[Job[Any]] = []
-    if line is not None and _has_no_time(first, group, line, now):
-        pressed = group.line.pop_timed(first, 2 * group.rule.max_size)
+    if line is not None and _has_no_time(first, min(group.live, most), line, now):
+        pressed = group.line.pop_timed(first, 2 * most)
     if not pressed or line is None:
-        batch = Batch(first, line, now)
+        batch = Batch(first, line, now, most)
         if batch.is_too_late_for(first):
             leave(first, False)
             return None
         leave(first, True)
         return batch
-    return _start_pressed(pressed, group, line, now, leave)
+    return _start_pressed(pressed, group, line, now, most, leave)
 
 
-def _has_no_time(first: Job[Any], group: Group, line: CostLine, now: float) -> bool:
-    """Whether as many as there are can't all be served together before the first one's deadline."""
-    size = min(group.live, group.rule.max_size)
+def _has_no_time(first: Job[Any], size: int, line: CostLine, now: float) -> bool:
+    """Whether so many can't all be served together before the first one's deadline."""
     return now + line.seconds(size) + line.margin > first._deadline_at()
 
 
 def _start_pressed(
-    pressed: list[Job[Any]], group: Group, line: CostLine, now: float, leave: Callable[[Job[Any], bool], None]
+    pressed: list[Job[Any]],
+    group: Group,
+    line: CostLine,
+    now: float,
+    most: int,
+    leave: Callable[[Job[Any], bool], None],
 ) -> Batch | None:
     alive = [job for job in pressed if now + line.seconds(1) <= job._deadline_at()]
     for job in pressed:
@@ -106,8 +118,8 @@ def _start_pressed(
             leave(job, False)
     if not alive:
         return None
-    at, size = choose([job._deadline_at() for job in alive], now, group.rule.max_size, line)
-    batch = Batch(alive[at], line, now)
+    at, size = choose([job._deadline_at() for job in alive], now, most, line)
+    batch = Batch(alive[at], line, now, most)
     leave(alive[at], True)
     taken = 1
     while taken < size and batch.takes(alive[at + taken]):

@@ -218,6 +218,10 @@ class Crew:
         if ring is not None:
             ring()
 
+    def _lose(self, slot: Slot, reason: str) -> None:
+        """CUDA's context is broken, in this process and for good."""
+        self.warden.lose(slot.place, f"{reason}. This process can't use it any more: restart it", for_good=True)
+
     def _note_loss(self, job: Job[Any]) -> None:
         if isinstance(job._where, Slot):
             self.warden.worker_lost(job._where.place, job)
@@ -249,7 +253,7 @@ class Crew:
 
     async def _hire(self, slot: Slot) -> None:
         await slot.place.permits.acquire()  # never waits: an idle slot and a free permit are the same thing
-        shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger.start_timer, self.ledger.raised)
+        shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger, self._lose)
         if self._shared is not None:
             shift.take = TurnTaker(self._shared.turnstile(slot), self.dispatch, shift.note_wait, self._in_line).take
         try:

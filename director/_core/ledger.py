@@ -197,7 +197,8 @@ class Ledger:
         """The call of a job has raised, or its model could not be loaded."""
         if isinstance(error, (WorkerDied, DeviceLost)):
             self.worker_lost(job)
-        if job._options.retries and self._retries.take(job, error):
+        options = job._options
+        if (options.retries or options.batch is not None) and self._retries.take(job, error):
             return
         job._let_go()
         if job.done():  # its caller has left, or its time was up

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._core.job import Extra
 from director._core.slot import Slot
+from director._faults import fault_of
 from director.errors import DeviceLost, WorkerDied
 
 if TYPE_CHECKING:
@@ -37,12 +38,10 @@ class Retries:
 
     def take(self, job: Job[Any], error: BaseException) -> bool:
         """Try a job that has just failed again, now or later; False if it is not to be tried again."""
-        options, slot = job._options, job._where
-        tries = 0 if job._extra is None else job._extra.tries
-        if tries >= options.retries or not isinstance(error, (*_LOST, *options.retry_on)):
-            return False
-        asked = options if job._extra is None else job._extra.asked or options
-        if not isinstance(slot, Slot) or (allowed := self._elsewhere(asked, slot)) is None:
+        options, extra, slot = job._options, job._extra, job._where
+        asked = options if extra is None else extra.asked or options
+        tries = 0 if extra is None else extra.tries
+        if not isinstance(slot, Slot) or not (allowed := self._allowed(error, asked, tries, slot)):
             return False
         delay = options.backoff * 2**tries
         if self._clock.time() + delay >= job._deadline_at():
@@ -74,12 +73,24 @@ class Retries:
         if self._chronicle.listening:
             self._chronicle.retried(job, slot.device, error)
 
-    def _elsewhere(self, asked: Options, slot: Slot) -> frozenset[int] | None:
-        """The slots it may run on, if there are others without those of the device that has failed it."""
-        allowed = self._dispatch.open_slots()
-        if asked.allowed is not None:
-            allowed &= asked.allowed
-        return (allowed - {other.number for other in slot.place.slots}) or allowed or None
+    def _allowed(self, error: BaseException, asked: Options, tries: int, slot: Slot) -> frozenset[int] | None:
+        """The slots on which another try is worth it; nothing if it is not."""
+        open_slots = self._dispatch.open_slots()
+        allowed = open_slots if asked.allowed is None else open_slots & asked.allowed
+        others = allowed - {other.number for other in slot.place.slots}
+        fault, again = fault_of(error), tries < asked.retries
+        if fault is not None and fault.kind == "memory" and (again or asked.batch is not None):
+            roomier = frozenset(number for number in others if self._is_roomier(number, slot))
+            if roomier:
+                return roomier
+        if again and (fault is not None or isinstance(error, (*_LOST, *asked.retry_on))):
+            return others or allowed
+        return None
+
+    def _is_roomier(self, number: int, slot: Slot) -> bool:
+        """Whether the device of slot `number` has more memory than that of `slot`."""
+        theirs, ours = self._dispatch.slots[number].device.total_memory, slot.device.total_memory
+        return theirs is not None and ours is not None and theirs > ours
 
     def _go(self, job: Job[Any]) -> None:
         self._timers.pop(job, None)

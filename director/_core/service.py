@@ -109,7 +109,8 @@ class Service:
         def leave(mate: Job[Any], runs: bool) -> None:
             (self._start if runs else self._fail_late)(mate, slot)
 
-        batch = start(job, group, line, now, leave)
+        most = self._accounts.limits.most(group.rule, group.key[1], slot.place)
+        batch = start(job, group, line, now, most, leave)
         if job._stage is _QUEUED:  # left out: it stays first in line
             group.lane.line.push(job)
         if batch is None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from director._core.batch_run import run_batch
+from director._core.batch_run import BatchRun
 from director._core.frames import strip
 from director._core.states import JobState
 from director._current import here
 from director._executors._base import LoadFailed
+from director._faults import fault_of
 from director.errors import JobTimeout
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
     from director._core.dispatch import Dispatch
     from director._core.job import Job
+    from director._core.ledger import Ledger
     from director._core.outbox import Outbox, Post
     from director._core.slot import Slot
     from director._device import Device
@@ -36,8 +38,8 @@ class Shift:
         dispatch: Asked for jobs.
         outbox: Takes outcomes.
         chronicle: Takes events and tells the time.
-        start_timer: Called on the loop with a job that has a timeout and has just started.
-        raised: Called on the loop with a job that has raised, and its error.
+        ledger: Told of jobs that have started with a timeout, and of those that have raised.
+        lose: Called on the loop with a slot whose device this process can't use any more, and the reason.
     """
 
     def __init__(
@@ -46,16 +48,17 @@ class Shift:
         dispatch: Dispatch,
         outbox: Outbox,
         chronicle: Chronicle,
-        start_timer: Callable[[Job[Any]], None],
-        raised: Callable[[Job[Any], BaseException], None],
+        ledger: Ledger,
+        lose: Callable[[Slot, str], None],
     ) -> None:
         self.take = dispatch.take  # or what stands before it
         self._slot = slot
         self._dispatch = dispatch
         self._outbox = outbox
         self._chronicle = chronicle
-        self._start_timer = start_timer
-        self._raised = raised
+        self._start_timer = ledger.start_timer  # these two on the loop
+        self._raised = ledger.raised
+        self._lose = lose
         self._time = chronicle.time
         self._now = 0.0  # the end of the last job
         self._call = slot.seat.run
@@ -135,9 +138,13 @@ class Shift:
             job._started = now
             if self._is_watched or job._options.timed:
                 self._tell_start(job, now, len(ready))
-        outcomes, is_typical = run_batch(self._slot.seat, ready)
+        rule = ready[0]._options.batch
+        assert rule is not None
+        batch = BatchRun(self._slot.seat, rule)
+        outcomes = batch.run(ready)
         if (charge := self._slot.charge) is not None:
-            charge.size, charge.is_typical = len(ready), is_typical and charge.is_typical
+            charge.size, charge.is_typical = len(ready), batch.is_typical and charge.is_typical
+            charge.fits = None if batch.shortage is None else batch.fits
         self._now = ended = self._time()
         self._slot.jobs += len(ready)
         self._slot.busy_seconds += ended - now
@@ -182,6 +189,8 @@ class Shift:
             strip(error.error)
             self._fail_waiting(error)
             return error.error
+        if (fault := fault_of(error)) is not None and not self._slot.seat.recover(error, fault):
+            self._outbox.call(self._lose, self._slot, fault.reason)
         if isinstance(error, StopIteration):
             # A future refuses it, for a generator would take it for its own end.
             stopped = RuntimeError("the job raised StopIteration")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from director._core.job import Job
     from director._executors._base import Seat
+    from director._faults import Fault
     from director.events import Hook
     from director.hooks import Attendant
 
@@ -53,6 +54,10 @@ class AttendedSeat:
     def run_batch(self, jobs: list[Job[Any]]) -> Any:
         """Make one call for all of them, attended."""
         return self._enclose(jobs, self._seat.run_batch, jobs)
+
+    def recover(self, error: BaseException, fault: Fault) -> bool:
+        """As the seat does."""
+        return self._seat.recover(error, fault)
 
     def close(self) -> None:
         """Close the seat."""

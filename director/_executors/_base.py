@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
     from director._core.job import Job
     from director._core.slot import Slot
+    from director._faults import Fault
     from director._models import Model, Residency
 
 
@@ -37,6 +38,13 @@ class Seat(Protocol):
         Raises:
             LoadFailed: Their model could not be loaded.
             BaseException: What the call raised.
+        """
+
+    def recover(self, error: BaseException, fault: Fault) -> bool:
+        """Make the best of a fault that the last call has met: free memory, replace a process.
+
+        Returns:
+            False if this process can't use the device any more.
         """
 
     def close(self) -> None:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from director._executors._cuda_thread import CudaThread
 from director._executors._replicas import Replicas
+from director._faults import free_caches
 
 if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
     from director._core.job import Job
     from director._core.slot import Slot
+    from director._faults import Fault
     from director._models import Residency
 
 
@@ -43,6 +45,12 @@ class ThreadSeat:
         if type(value) is CoroutineType:
             _refuse(value, first)
         return value
+
+    def recover(self, error: BaseException, fault: Fault) -> bool:
+        """Free memory; a broken context can't be mended within its process."""
+        if fault.kind == "memory":
+            free_caches(error)
+        return fault.kind == "memory"
 
     def close(self) -> None:
         """Unload what this slot has loaded."""

@@ -32,6 +32,9 @@ class Fragile:
 
         def run_batch(self, jobs: list[Job[Any]]) -> Any: ...
 
+        def recover(self, error: BaseException, fault: Any) -> bool:
+            return True
+
         def close(self) -> None: ...
 
 
