@@ -19,12 +19,11 @@ from director import (
     current_job,
 )
 from director.events import JobStarted
-from public.gates import PATIENCE, Gate, Recorder, outcome, turns
+from director.testing import TestClock
+from public.gates import PATIENCE, Gate, Recorder, ThreadClock, outcome, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from director.testing import TestClock
 
 
 def double(_device: Any, items: list[int]) -> list[int]:
@@ -238,9 +237,9 @@ async def test_the_sum_of_costs_is_bounded(busy: Busy) -> None:
 
 async def test_the_padded_cost_is_bounded(busy: Busy) -> None:
     same = busy.batches(batch_cost=len, max_batch_cost=6, batch_padding=True)
-    for word in ("aa", "b", "c", "ddd", "eee", "ffffffff"):
+    for word in ("aa", "b", "c", "d", "eee", "ffffffff"):
         same.submit(word)
-    assert await busy.go_on(3) == [["aa", "b", "c"], ["ddd", "eee"], ["ffffffff"]]
+    assert await busy.go_on(3) == [["aa", "b", "c"], ["d", "eee"], ["ffffffff"]]
 
 
 async def test_within_a_window_items_of_like_cost_go_together(busy: Busy) -> None:
@@ -262,8 +261,10 @@ async def test_max_wait_is_counted_from_the_oldest_item(gate: Gate, clock: TestC
         clock.advance(0.9)
         same.submit("b")
         await turns()
+        clock.advance(0.0999)
+        await turns()
         assert gate.calls == []
-        clock.advance(0.1)
+        clock.advance(0.0001)
         await gate.begun()
         assert gate.items == [["a", "b"]]
         gate.open()
@@ -322,11 +323,48 @@ async def test_a_held_item_can_be_cancelled_and_its_batch_waits_from_the_next(ga
 
 @pytest.mark.parametrize("how", ["drain", "close"])
 async def test_winding_up_holds_nothing_back(gate: Gate, clock: TestClock, how: str) -> None:
-    gate.open()
+    """Neither the batch that is held nor what it leaves behind."""
+    blocker = Gate()
     async with Director("simulated:1", clock=clock) as director:
-        job = director.function(gate, max_batch_size=4, max_wait=3600.0).submit("a")
-        await (director.drain() if how == "drain" else director.close())
-        assert await job == "a"
+        director.submit(blocker)
+        await blocker.begun()
+        same = director.function(gate, max_batch_size=4, max_wait=3600.0, batch_key=type)
+        jobs = [same.submit(item) for item in (1, 2, 3, 4, 5, "held")]
+        closing = asyncio.create_task(director.drain() if how == "drain" else director.close())
+        await turns()
+        blocker.open()
+        gate.open()
+        await closing
+        assert await asyncio.gather(*jobs) == [1, 2, 3, 4, 5, "held"]
+    assert gate.items == [[1, 2, 3, 4], [5], ["held"]]
+
+
+async def test_a_deadline_ends_the_wait_while_there_is_time_for_one_item_more(clock: TestClock) -> None:
+    began: list[float] = []
+
+    def work(_device: Any, items: list[str]) -> list[str]:
+        began.append(clock.time())
+        clock._now += 1.0 + 0.5 * len(items)
+        return items
+
+    async with Director("simulated:1", clock=clock) as director:
+        function = director.function(work, max_batch_size=4, max_wait=10.0, deadline=5.0)
+        await asyncio.gather(*(function.submit(item) for item in "full"))
+        assert began == [0.0]
+        await alone(function, clock, 5.0 - 2 * 0.75)  # calls of four take 3 s: two are thought to take half of it
+        await alone(function, clock, 5.0 - 2.0)  # and now it is known what each item adds
+
+
+async def alone(function: Any, clock: TestClock, held: float) -> None:
+    """Submit an item that is held so long, then runs."""
+    job = function.submit("alone")
+    await turns()
+    clock.advance(held - 0.001)
+    await turns()
+    assert job.state is JobState.QUEUED
+    clock.advance(0.001)
+    assert await job == "alone"
+    assert job.waited == pytest.approx(held)
 
 
 # ---- who leaves
@@ -352,6 +390,39 @@ async def test_cancelling_one_of_four_that_run_never_touches_the_others(gate: Ga
     gate.open()
     assert [await outcome(jobs[at]) for at in (0, 1, 3)] == [0, 1, 3]
     assert busy.director.stats().cancelled == 1
+
+
+class BetweenSteps(ThreadClock):
+    """Stops a slot's thread between two steps, which is where it asks for the time without the lock."""
+
+    director: Director
+
+    def time(self) -> float:
+        crew = self.director._crew if hasattr(self, "director") else None
+        return TestClock.time(self) if crew is None or crew.dispatch._lock.locked() else super().time()
+
+
+async def test_an_item_that_is_cancelled_when_its_batch_has_been_taken_is_not_in_the_call(gate: Gate) -> None:
+    clock = BetweenSteps()
+    blocker = Gate()
+    async with Director("simulated:1", clock=clock) as director:
+        director.submit(blocker)
+        await blocker.begun()
+        same = director.function(gate, max_batch_size=4)
+        jobs = [same.submit(number) for number in range(3)]
+        clock.director = director
+        clock.hold()
+        blocker.open()
+        await asyncio.to_thread(clock.asked.wait, PATIENCE)  # the end of the blocker
+        clock.asked.clear()
+        clock.release()
+        clock.hold()
+        await until(lambda: jobs[1].state is JobState.RUNNING)
+        assert jobs[1].cancel()
+        clock.release()
+        gate.open()
+        assert await asyncio.gather(jobs[0], jobs[2]) == [0, 2]
+    assert gate.items == [[0, 2]]
 
 
 async def test_the_call_is_asked_to_stop_when_nobody_waits_any_more(busy: Busy) -> None:
