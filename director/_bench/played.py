@@ -90,6 +90,10 @@ class Play:
         self._settle()
         return job
 
+    def cancel(self, job: Job[Any]) -> bool:
+        """Withdraw a job that waits; False if it doesn't wait any more."""
+        return self.dispatch.withdraw(job, JobState.CANCELLED)
+
     def at(self, moment: float, what: Callable[[], object]) -> None:
         """Do something at a moment to come."""
         heappush(self._events, (moment, next(self._order), what))
@@ -153,9 +157,10 @@ class Play:
         """A worker asks for work; having none it stays parked until it is rung."""
         job, ring = self.dispatch.take(slot)
         self._ring(ring)
-        if slot.late:
-            self.late += slot.late
-            slot.late.clear()
+        for late in slot.late:
+            late._finished = self.now
+        self.late += slot.late
+        slot.late.clear()
         if job is not None:
             jobs = slot.mates or [job]
             for each in jobs:
