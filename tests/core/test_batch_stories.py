@@ -273,7 +273,7 @@ def test_loose_deadlines_are_served_by_their_order_and_nobody_is_left_out(gaps: 
     assert not play.late
 
 
-def Job_due(job: Job[Any]) -> tuple[float, int]:  # noqa: N802
+def Job_due(job: Job[Any]) -> tuple[float, int]:
     return job._deadline_at(), job.id
 
 
