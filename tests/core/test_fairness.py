@@ -169,6 +169,27 @@ def test_having_used_idle_devices_is_no_fault() -> None:
     assert abs(since.count("early") - since.count("late")) <= 2
 
 
+def test_one_who_always_has_a_single_job_gets_no_more_for_it() -> None:
+    """A caller that awaits each result before the next job rests between them, and is not new each time."""
+    market = Market(1, {})
+
+    def again() -> None:
+        job = market.arrive_for("one at a time", 20.0)
+        market.at(market.now, lambda: next_after(job))
+
+    def next_after(job: Job[Any]) -> None:
+        if job._finished is None:
+            market.at(market.now + 0.25, lambda: next_after(job))
+        else:
+            again()
+
+    again()
+    for _ in range(1000):
+        market.arrive_for("many", 1.0)
+    market.run(until=400.0)
+    assert market.used("one at a time") == pytest.approx(market.used("many"), rel=0.15)
+
+
 def test_priority_goes_before_fairness_and_fairness_before_deadlines() -> None:
     market = Market(1, {})
     market.arrive_for("a", 1.0)
