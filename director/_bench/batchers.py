@@ -122,8 +122,13 @@ async def _batched(slots: int, call: Call) -> AsyncIterator[Submit]:
     from batched.aio import dynamically
 
     # It runs one batch at a time: only with a processor for each slot, served in turn, can it keep all of them busy.
-    turns = itertools.cycle([dynamically(call, batch_size=MOST, timeout_ms=1000 * TIMER) for _ in range(slots)])
+    processors = [dynamically(call, batch_size=MOST, timeout_ms=1000 * TIMER) for _ in range(slots)]
+    turns = itertools.cycle(processors)
     yield lambda item: asyncio.create_task(next(turns)(item))
+    tasks = [processor._task for processor in processors if processor._task is not None]  # it can't be closed
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 DIRECTOR = Batcher("director", _director)

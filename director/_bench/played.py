@@ -105,13 +105,14 @@ class Play:
             self.now, _, what = heappop(events)
             what()
             self._settle()
+        if until < float("inf"):
+            self.now = max(self.now, until)
 
     def arrive(self, moments: Iterable[float], options: Options) -> list[Job[Any]]:
         """Submit a job at each of these moments, in order, and run to the end."""
         jobs = []
         for moment in moments:
             self.run(until=moment)
-            self.now = moment
             jobs.append(self.submit(options))
         self.run()
         return jobs

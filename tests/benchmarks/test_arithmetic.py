@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from director._bench import lines
@@ -112,6 +114,23 @@ class TestLines:
     def test_with_one_server_all_disciplines_agree(self, discipline: object) -> None:
         assert discipline(self.ARRIVALS, self.SERVICES, 1) == [0, 10, 11, 16]  # type: ignore[operator]
 
+    def test_two_choices_and_lots(self) -> None:
+        """Of two servers, two choices are all there are; by lot a job may wait while another server is free."""
+        assert lines.two_choices(self.ARRIVALS, self.SERVICES, 2, random.Random(1)) in ([0, 0, 9, 1], [0, 0, 1, 9])
+        waits = [lines.at_random((0.0, 0.0), (5.0, 5.0), 2, random.Random(seed))[1] for seed in range(20)]
+        assert set(waits) == {0.0, 5.0}
+
+    def test_greedy_batches(self) -> None:
+        """One server, 10 s and 1 s for each item: the first goes alone, at 11 the next three, of four at most."""
+        stays, sizes = lines.batches((0.0, 1.0, 2.0, 11.0, 12.0, 30.0), lambda size: 10.0 + size, 1, 4)
+        assert sizes == [1, 3, 1, 1]
+        assert stays == [11, 23, 22, 13, 23, 16]
+
+    def test_greedy_batches_on_two_servers_and_of_a_bounded_size(self) -> None:
+        stays, sizes = lines.batches((0.0,) * 5, lambda _: 10.0, 2, 2)
+        assert sizes == [2, 2, 1]
+        assert stays == [10, 10, 10, 10, 20]
+
     def test_quantile_is_the_nearest_rank(self) -> None:
         values = [float(n) for n in range(1, 101)]
         assert lines.quantile(values, 0.99) == 99
@@ -144,6 +163,33 @@ class TestGoals:
             verdict = judge(goal, {("burst", "one core"): (pool, cell(*samples))})
             assert verdict is not None
             assert (verdict.reached, verdict.clear, verdict.gross) == (reached, clear, gross)
+
+    def test_a_lower_bound(self) -> None:
+        goal = Goal("slo", "all cores", "rate", 6.0, at_least=True)
+        for samples, reached, clear, gross in (
+            ((6.0, 7.0, 8.0), True, True, False),
+            ((5.0, 7.0, 8.0), True, False, False),
+            ((4.0, 5.0, 5.0), False, True, False),
+            ((4.0, 5.0, 7.0), False, False, False),
+            ((1.0, 1.0, 1.0), False, True, True),
+        ):
+            verdict = judge(goal, {("slo", "all cores"): (cell(*samples, figure="rate", unit="/s"),)})
+            assert verdict is not None
+            assert (verdict.reached, verdict.clear, verdict.gross) == (reached, clear, gross)
+
+    def test_a_lower_bound_of_a_ratio(self) -> None:
+        goal = Goal("batching", "all cores", "items", 0.9, to="alone", at_least=True)
+        model = cell(10.0, contender="alone", figure="items")
+        for sample, reached, gross in ((9.5, True, False), (8.0, False, False), (2.0, False, True)):
+            verdict = judge(goal, {("batching", "all cores"): (model, cell(sample, figure="items"))})
+            assert verdict is not None
+            assert (verdict.reached, verdict.gross) == (reached, gross)
+
+    def test_a_goal_says_what_it_asks_of_whom(self) -> None:
+        assert Goal("slo", "all cores", "rate", 5300, at_least=True).text == "slo, rate >= 5,300"
+        assert Goal("idle", "all cores", "wake-ups", 1.0, to="none").text == "idle, wake-ups <= 1 x none"
+        text = Goal("uvloop", "one core", "gather", 0.5, to="other", contender="director, uvloop").text
+        assert text == "uvloop, gather of director, uvloop <= 0.5 x other"
 
     def test_a_ratio_to_another_figure(self) -> None:
         goal = Goal("slots", "one core", "1,000 slots", 3.0, of="4 slots")

@@ -112,9 +112,8 @@ def test_a_call_gets_who_should_share_it(
     """Sizes, keys, functions, budgets, order and priorities at once, with cancellations in between."""
     play = Greedy([slots])
     jobs: list[Job[Any]] = []
-    for number, (pause, arriving, cancelled) in enumerate(steps):
+    for pause, arriving, cancelled in steps:
         play.run(until=play.now + pause)
-        play.now = max(play.now, float(number))
         for item in arriving:
             batch = rules[item.rule] if item.key < 2 else None  # the third kind is single
             jobs.append(play.submit(Options(priority=item.priority, batch=batch), key=item.key, cost=item.cost))
@@ -244,7 +243,6 @@ def test_who_is_started_is_in_time_and_who_is_failed_was_hopeless(
     for gap, deadline in arrivals:
         moment += gap * 0.1037
         play.run(until=moment)
-        play.now = moment
         jobs.append(play.submit(Options(batch=rule, deadline=deadline)))
     play.run()
     assert len(jobs) == sum(job._finished is not None for job in jobs)
@@ -266,7 +264,6 @@ def test_loose_deadlines_are_served_by_their_order_and_nobody_is_left_out(gaps: 
     for number, gap in enumerate(gaps):
         moment += gap * 0.1037
         play.run(until=moment)
-        play.now = moment
         play.submit(Options(batch=rule, deadline=1e6 + 1000 * ((7 * number) % 11)))
     play.run()
     assert sum(map(len, play.calls)) == len(gaps)
