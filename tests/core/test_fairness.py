@@ -171,6 +171,19 @@ def test_having_used_idle_devices_is_no_fault() -> None:
     assert abs(since.count("early") - since.count("late")) <= 2
 
 
+def test_after_a_rest_of_all_everybody_is_equal() -> None:
+    market = Market(1, {})
+    for _ in range(100):
+        market.arrive_for("early", 1.0)
+    market.run()
+    for _ in range(50):
+        market.arrive_for("new", 1.0)
+        market.arrive_for("early", 1.0)
+    market.run(until=market.now + 20.0)
+    since = [job._options.tenant for job in market.starts[100:]]
+    assert abs(since.count("early") - since.count("new")) <= 2
+
+
 def test_one_who_always_has_a_single_job_gets_no_more_for_it() -> None:
     """A caller that awaits each result before the next job rests between them, and is not new each time."""
     market = Market(1, {})
