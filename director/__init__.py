@@ -28,6 +28,7 @@ from director.errors import (
     NoDevices,
     PlacementError,
     QueueFull,
+    SlowReader,
     WorkerDied,
 )
 
@@ -63,6 +64,7 @@ __all__ = [
     "NoDevices",
     "PlacementError",
     "QueueFull",
+    "SlowReader",
     "Stats",
     "WorkerDied",
     "check_cancelled",

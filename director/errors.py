@@ -138,6 +138,27 @@ class BatchMismatch(JobError, ValueError):
         )
 
 
+class SlowReader(JobError):
+    """A stream was cut because its reader held up the device.
+
+    Args:
+        seconds: For so long the reader took nothing while the bridge was full.
+        buffer: So many values waited.
+    """
+
+    def __init__(self, seconds: float, buffer: int) -> None:
+        super().__init__(seconds, buffer)
+        self.seconds = seconds
+        self.buffer = buffer
+
+    def __str__(self) -> str:
+        return (
+            f"The reader took nothing for {self.seconds:g} s while {self.buffer} values waited, so the stream was cut "
+            "to free its slot. Read sooner, or give a larger `buffer` or `slow_reader_timeout`; with "
+            "on_slow_reader='wait' the limit holds only while the Director drains."
+        )
+
+
 class WorkerDied(JobError):
     """The worker that ran the job died.
 
