@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from threading import get_ident
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from director._checks import BATCH, batch_rule, check
+from director._core.bridge import Bridge
 from director._core.job import Job, Owned, name_of
 from director._core.states import DirectorState
 from director._device import Device
@@ -16,12 +17,13 @@ from director._faces.function import Function
 from director._faces.lease import Lease
 from director._faces.load import load_model
 from director._faces.map import map_jobs
+from director._faces.stream import check_stream, stream_values
 from director._life import Life
 from director._options import BatchOptions, JobOptions, Options
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
     from typing import TypeVarTuple, Unpack
 
     from director._core.batch_rule import BatchRule
@@ -132,6 +134,51 @@ class Director(Life):
             lambda item: self._open_job(fn, (item,), resolved, True), items, window, ordered, return_exceptions
         )
 
+    def stream(
+        self,
+        fn: Callable[[Any, *Ts], Iterator[T]],
+        /,
+        *args: *Ts,
+        buffer: int = 16,
+        on_slow_reader: Literal["wait", "cancel"] = "wait",
+        slow_reader_timeout: float = 10.0,
+        **options: Unpack[JobOptions],
+    ) -> AsyncGenerator[T, None]:
+        """Run the generator ``fn(resource, *args)`` on a slot and yield its values as they come.
+
+        The generator runs on the slot's thread and holds the slot until it ends; it never waits for the event loop
+        while fewer than `buffer` values are on their way. What it returns in the end is dropped.
+
+        Args:
+            fn: A generator function that blocks; its first argument is the replica of `model`, else the `Device`.
+            args: The remaining arguments.
+            buffer: Most values that wait for the reader; then the generator waits.
+            on_slow_reader: ``"wait"``: it waits for however long; ``"cancel"``: for at most `slow_reader_timeout`.
+            slow_reader_timeout: Seconds in which a reader takes nothing though `buffer` values wait, before the stream
+                is cut with `SlowReader`; with ``"wait"`` only while the Director drains.
+            options: As for `submit`; `deadline` counts from the first step of the iterator, which queues the job, and
+                `timeout` includes waiting for the reader.
+
+        Raises:
+            TypeError: `fn` is no generator function.
+            SlowReader: See above; after the values that came before it.
+            BaseException: What the generator raised; after the values that came before it.
+
+        Cancellation: leaving the loop, closing the iterator or cancelling its reader cancels the job: the generator is
+        closed on its own thread at the `yield` where it is or comes to next, and then the slot is free.
+        """
+        check_stream(fn, buffer, on_slow_reader, slow_reader_timeout)
+        crew = self._here(DirectorState.OPEN)
+        resolved = self._resolve(options)
+
+        def is_patient() -> bool:
+            return on_slow_reader == "wait" and self._state is _OPEN
+
+        def make_bridge(wake: Callable[[], None]) -> Bridge[T]:
+            return Bridge(buffer, slow_reader_timeout, is_patient, self._clock, crew.outbox.call, wake)
+
+        return stream_values(fn, make_bridge, lambda call: self._open_job(call, args, resolved, True))
+
     @overload
     def function(
         self, fn: Callable[[Any, list[Item]], Sequence[T]], /, *, max_batch_size: int, **options: Unpack[BatchOptions]
@@ -151,8 +198,8 @@ class Director(Life):
     def function(self, fn: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]  # mypy and Unpack in overloads
         """Bind options to a function once; a decorator, with or without options, or a call.
 
-        ``await f(item)`` then is ``await director.run(fn, item, **options)``; also `f.submit` and `f.map`. The Director
-        need not be started yet.
+        ``await f(item)`` then is ``await director.run(fn, item, **options)``; also `f.submit`, `f.map` and `f.stream`.
+        The Director need not be started yet.
 
         With `max_batch_size` the function is one of batches: ``fn(resource, items)`` gets a list of items and returns
         a list with one result for each, an `Exception` in the place of one that failed; callers give one item and get

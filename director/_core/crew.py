@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from director._core.chronicle import Chronicle
 from director._core.clock import MonotonicClock
@@ -19,6 +19,7 @@ from director._core.shift import Shift
 from director._core.slot import Slot, make_places
 from director._core.slot_thread import SlotThread
 from director._core.states import JobState, SlotState
+from director._core.stream_call import StreamCall
 from director._core.turns import TurnTaker
 from director._core.warden import Warden
 from director._executors._attended import attended
@@ -115,8 +116,10 @@ class Crew:
         """Wait until every job is over and every worker reaped; False if that takes longer than `timeout` seconds.
 
         The seconds are those of `clock`, by default the Director's own. Workers leave as soon as they find nothing to
-        do. Cancellation: stops waiting, nothing else.
+        do, and no generator waits for a reader without limit. Cancellation: stops waiting, nothing else.
         """
+        for _, call in self._streams():
+            call.bridge.hurry()
         for slot in self.dispatch.dismiss():
             slot.ring()
         self._arrived.set()  # batches that were held may go now
@@ -139,6 +142,8 @@ class Crew:
         """Cancel what waits, give what runs a short grace, unload the models and let the threads end."""
         self.dispatch.shut()
         self.ledger.cancel_waiting()
+        for job, _ in self._streams():  # these end at their next value, or at once if they wait for their reader
+            self.ledger.cancel(job, "the Director closed")
         if not await self.rest(_GRACE, MonotonicClock()):  # a thread ends in real time, whatever a test's clock says
             self._abandon_running()
         self.retire()
@@ -181,6 +186,11 @@ class Crew:
         """Jobs that wait, and jobs that were started and are not over: in a slot, or with their outcome on its way."""
         waiting, started = self.dispatch.census(self.outbox.jobs)
         return waiting, sum(not job.done() for job in started)
+
+    def _streams(self) -> list[tuple[Job[Any], StreamCall[Any]]]:
+        """The streams in slots."""
+        running = [(job, job._fn) for job in self.dispatch.running()]
+        return [(job, call) for job, call in running if isinstance(call, StreamCall)]
 
     async def _join(self) -> None:
         """Wait for the threads that no call holds; what takes too long is left behind, with a warning."""

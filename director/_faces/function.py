@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple
 
 from director._checks import check, is_hashable
 from director._core.job import Extra, Owned
 from director._device import Device
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
     from typing import Unpack
 
     from director._core.batch_rule import BatchRule
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from director._options import JobOptions
 
 Ts = TypeVarTuple("Ts")
-T = TypeVar("T")
+T = TypeVar("T", covariant=True)
+Value = TypeVar("Value")
 
 
 class Function(Generic[*Ts, T]):
@@ -66,6 +67,27 @@ class Function(Generic[*Ts, T]):
     ) -> AsyncGenerator[T, None]:
         """Run it for each item and yield the results. As `Director.map`."""
         return self._director._map(lambda item: self._open((item,), True), items, window, ordered, return_exceptions)
+
+    def stream(
+        self: Function[*Ts, Iterator[Value]],
+        *args: *Ts,
+        buffer: int = 16,
+        on_slow_reader: Literal["wait", "cancel"] = "wait",
+        slow_reader_timeout: float = 10.0,
+    ) -> AsyncGenerator[Value, None]:
+        """Run it, a generator function, and yield its values as they come. As `Director.stream`."""
+        if self._rule is not None:
+            raise TypeError(
+                f"{self._rule.name} takes batches, and a stream is one call: bind it without max_batch_size"
+            )
+        return self._director.stream(
+            self._fn,
+            *args,
+            buffer=buffer,
+            on_slow_reader=on_slow_reader,
+            slow_reader_timeout=slow_reader_timeout,
+            **self._options,
+        )
 
     def with_options(self, **options: Unpack[JobOptions]) -> Function[*Ts, T]:
         """The same function with further or other options, for one call or many; they share batches with the rest.
