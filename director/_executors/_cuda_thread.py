@@ -45,8 +45,16 @@ class CudaThread:
         except BaseException:
             self._quiet()
             raise
-        self._wait()
+        self.wait()
         return value
+
+    def wait(self) -> None:
+        """Return when the device has finished what this thread has given it."""
+        if self._torch is not None:
+            self._event.record()
+            self._event.synchronize()
+        elif self._bind():  # the call was the first to import torch; its work went to the default stream
+            sys.modules["torch"].cuda.synchronize(self._ordinal)
 
     def _bind(self) -> bool:
         """Bind the thread as soon as torch is there; True if it has just been bound."""
@@ -62,14 +70,7 @@ class CudaThread:
         self._torch = torch
         return True
 
-    def _wait(self) -> None:
-        if self._torch is not None:
-            self._event.record()
-            self._event.synchronize()
-        elif self._bind():  # the call was the first to import torch; its work went to the default stream
-            sys.modules["torch"].cuda.synchronize(self._ordinal)
-
     def _quiet(self) -> None:
         """After a failed call: let its queued work end, but keep the call's own error."""
         with suppress(Exception):  # the device reports the same fault again; the first error tells more
-            self._wait()
+            self.wait()

@@ -6,6 +6,7 @@ from contextvars import Context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from director._core.stream_call import StreamCall
 from director._executors._cuda_thread import CudaThread
 from director._executors._replicas import Replicas
 from director._faults import free_caches
@@ -66,6 +67,8 @@ class CudaSeat(ThreadSeat):
 
     def run(self, job: Job[Any]) -> Any:
         """Make the call, and wait for the stream."""
+        if isinstance(job._fn, StreamCall):
+            job._fn.settle = self._cuda.wait  # each value is finished when it is handed over, as each result is
         return self._cuda.run(super().run, job)
 
     def run_batch(self, jobs: list[Job[Any]]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from functools import partial
 from typing import Any, assert_type
 
@@ -27,6 +27,8 @@ def load(device: Device) -> Net: ...
 def on_device(device: Device, number: int, text: str) -> complex: ...
 def on_net(net: Net, image: bytes) -> list[float]: ...
 def nothing_but_device(device: Device) -> None: ...
+def tokens(net: Net, prompt: str, most: int) -> Iterator[str]: ...
+def frames(device: Device) -> Generator[bytes, None, int]: ...
 def with_default(device: Device, number: int, text: str = "") -> bytes: ...
 
 
@@ -65,6 +67,26 @@ async def streams(d: Director, later: AsyncIterator[bytes]) -> None:
     async for found in d.map(on_net, later, model=net):
         assert_type(found, list[float])
     d.map(on_net, [1, 2], model=net)  # type: ignore[arg-type]  # not images
+
+
+async def generators(d: Director) -> None:
+    async for token in d.stream(tokens, "once upon", 9, model=net, buffer=4, on_slow_reader="cancel"):
+        assert_type(token, str)
+    assert_type(await anext(d.stream(frames, slow_reader_timeout=2)), bytes)
+    await d.stream(frames).aclose()
+
+    @d.function(model=net)
+    def talk(net: Net, prompt: str) -> Iterator[str]: ...
+
+    async for token in talk.stream("once upon", buffer=4):
+        assert_type(token, str)
+    async for frame in d.function(frames).stream():
+        assert_type(frame, bytes)
+
+    d.stream(tokens, "once upon", model=net)  # type: ignore[arg-type]  # an argument is missing
+    d.stream(tokens, "once upon", 9, on_slow_reader="drop")  # type: ignore[arg-type]
+    d.stream(nothing_but_device)  # type: ignore[arg-type]  # not a generator function
+    d.function(on_device).stream(1, "one")  # type: ignore[misc]  # nor this one
 
 
 async def functions(d: Director) -> None:
