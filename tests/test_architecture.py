@@ -29,7 +29,8 @@ FLOORS = {
     "things": """
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base _core.job
         _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
-        _core.accounts _core.admission _core.batching _core.quarantine _core.warden _shared.files _core.bridge _core.stream_call
+        _core.accounts _core.admission _core.batching _core.quarantine _core.warden _shared.files
+        _core.bridge _core.stream_call
     """,
     "groups": """
         _checks _devices.survey _executors._cuda_thread _executors._replicas _executors._attended _core.group

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from director._bench import batching, idle, lost, overhead, queue_depth, slo, waiting
+from director._bench import batching, idle, lost, overhead, queue_depth, slo, streams, waiting
 from director._bench.apart import run_apart
 from director._bench.contenders import POOL, RUN_IN_EXECUTOR, SEMAPHORES
 
@@ -64,6 +64,8 @@ EXPERIMENTS = (
     Experiment("queue", "cost of a job that waits behind very many others", queue_depth.measure, (ONE_CORE,),
                SEMAPHORES.name),
     Experiment("slots-1000", "cost of a no-op job with very many slots", overhead.many_slots, COSTS, POOL.name),
+    Experiment("streams", "values of generators on 4 slots, read on the event loop", streams.measure, LOSSES,
+               streams.COROUTINE.name),
     Experiment("idle", "what an open Director costs that has nothing to do", idle.measure, (ALL_CORES,),
                idle.BARE_LOOP.name),
     Experiment("uvloop", "a Director on uvloop against asyncio's own loop", overhead.loops, COSTS, "director, asyncio"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from director._bench import batching, slo
+from director._bench import batching, slo, streams
 from director._bench.catalog import ALL_CORES, ONE_CORE
 from director._bench.contenders import DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, TO_THREAD
 from director._bench.idle import BARE_LOOP
@@ -117,6 +117,12 @@ def _loss(experiment: str, figure: str, limit: float, to: str) -> Goal:
     return Goal(experiment, ALL_CORES, figure, limit, to=to, floor=1.0)
 
 
+def _undisturbed(streamer: str) -> Goal:
+    """As many values beside a blocked loop as beside an idle one: the only figure of which more is better."""
+    idle, blocked = (f"values of 1 ms: {burden}" for burden in streams.BURDENS)
+    return Goal("streams", ALL_CORES, idle, 1.05, of=blocked, contender=streamer)
+
+
 def _queue(most: str) -> tuple[Goal, ...]:
     return (
         Goal("queue", ONE_CORE, f"{most}: submit and run", 1.5, of="10,000: submit and run"),
@@ -154,6 +160,10 @@ GOALS = (
     *_queue("1,000,000"),
     Goal("queue", ONE_CORE, "1,000,000: submit", 2.5, guarded=False),
     Goal("slots-1000", ONE_CORE, "1,000 slots", 3.0, of="4 slots"),
+    Goal("streams", ONE_CORE, "first value: idle loop", 1.0, to=streams.COROUTINE.name),
+    Goal("streams", ALL_CORES, "without work: each value", 0.1, to=streams.COROUTINE.name),
+    Goal("streams", ALL_CORES, "without work: each value", 1.0, to=streams.CALL_SOON.name),
+    _undisturbed(streams.ROOMY.name),
     Goal("idle", ALL_CORES, "wake-ups", 1.0, to=BARE_LOOP.name, floor=10.0),
     *(
         Goal("uvloop", ONE_CORE, figure, 1.0, to="director, asyncio", contender="director, uvloop")
