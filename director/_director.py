@@ -156,8 +156,8 @@ class Director(Life):
             on_slow_reader: ``"wait"``: it waits for however long; ``"cancel"``: for at most `slow_reader_timeout`.
             slow_reader_timeout: Seconds in which a reader takes nothing though `buffer` values wait, before the stream
                 is cut with `SlowReader`; with ``"wait"`` only while the Director drains.
-            options: As for `submit`; `deadline` counts from the first step of the iterator, which queues the job, and
-                `timeout` includes waiting for the reader.
+            options: As for `submit`; `deadline` counts from the first step of the iterator, which queues the job;
+                `timeout` includes waiting for the reader; there are `retries` only until the first value has come.
 
         Raises:
             TypeError: `fn` is no generator function.

@@ -62,6 +62,7 @@ class Bridge(Generic[T]):
         self._full_since = 0.0  # of the `put` that waits, if it is timed
         self._is_timed = False  # a look at `_full_since` is on its way
         self._timer: Timer | None = None
+        self.was_crossed = False  # a value has been let on
 
     # ---- the generator's side: one thread
 
@@ -85,6 +86,7 @@ class Bridge(Generic[T]):
                 raise asyncio.CancelledError
             if has_room := len(self._values) < self._size:
                 self._values.append(value)
+                self.was_crossed = True
                 call, self._is_awaited = self._wake if self._is_awaited else None, False
             else:
                 self._is_blocked = True

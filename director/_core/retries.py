@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._core.job import Extra
 from director._core.slot import Slot
+from director._core.stream_call import StreamCall
 from director._faults import fault_of
 from director.errors import DeviceLost, WorkerDied
 
@@ -39,6 +40,8 @@ class Retries:
     def take(self, job: Job[Any], error: BaseException) -> bool:
         """Try a job that has just failed again, now or later; False if it is not to be tried again."""
         options, extra, slot = job._options, job._extra, job._where
+        if isinstance(job._fn, StreamCall) and job._fn.bridge.was_crossed:
+            return False  # its reader would get the first values twice
         asked = options if extra is None else extra.asked or options
         tries = 0 if extra is None else extra.tries
         if not isinstance(slot, Slot) or not (allowed := self._allowed(error, asked, tries, slot)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, cast
 
 from director._checks import check, is_hashable
 from director._core.job import Extra, Owned
@@ -77,11 +77,10 @@ class Function(Generic[*Ts, T]):
     ) -> AsyncGenerator[Value, None]:
         """Run it, a generator function, and yield its values as they come. As `Director.stream`."""
         if self._rule is not None:
-            raise TypeError(
-                f"{self._rule.name} takes batches, and a stream is one call: bind it without max_batch_size"
-            )
+            raise TypeError(f"{self._rule.name} takes batches and a stream is one call: bind it without max_batch_size")
+        fn = cast("Callable[[Any, *Ts], Iterator[Value]]", self._fn)
         return self._director.stream(
-            self._fn,
+            fn,
             *args,
             buffer=buffer,
             on_slow_reader=on_slow_reader,

@@ -31,7 +31,7 @@ from director import (
     current_job,
     report,
 )
-from director.events import JobCancelled, JobFailed, JobProgressed, JobStarted, JobSucceeded
+from director.events import JobCancelled, JobFailed, JobProgressed, JobRetried, JobStarted, JobSucceeded
 from public.gates import PATIENCE, Gate, Recorder, rested, turns, until
 
 if TYPE_CHECKING:
@@ -1030,6 +1030,45 @@ async def test_streams_and_jobs_share_the_slots() -> None:
         assert await stream == ([0, 1, 2], None)
 
 
+# ---- second tries
+
+
+@pytest.mark.parametrize(("values", "tries"), [(0, 3), (1, 1)], ids=["before the first value", "after it"])
+async def test_it_is_tried_again_only_before_its_first_value(values: int, tries: int, recorder: Recorder) -> None:
+    def generate(_device: Device) -> Iterator[int]:
+        made.append(current_job().attempts)
+        yield from range(values)
+        if len(made) < 3:
+            raise Boom(len(made))
+        yield 99
+
+    made: list[int] = []
+    async with Director("simulated:2", hooks=[recorder]) as director:
+        seen, error = await collected(director.stream(generate, retries=5, retry_on=Boom))
+    assert made == list(range(1, tries + 1))
+    assert len(recorder.of(JobRetried)) == tries - 1
+    assert seen == ([99] if error is None else [0])
+    assert (error is None) is (tries == 3)
+
+
+async def test_a_reader_can_leave_between_two_tries(clock: TestClock) -> None:
+    def generate(_device: Device) -> Iterator[int]:
+        made.append(1)
+        raise Boom
+        yield
+
+    made: list[int] = []
+    async with Director("simulated:1", clock=clock) as director:
+        reader = asyncio.create_task(collected(director.stream(generate, retries=5, retry_on=Boom, backoff=10)))
+        await until(lambda: director.stats().queued == 1)
+        reader.cancel()
+        _, error = await reader
+        assert isinstance(error, asyncio.CancelledError)
+        clock.advance(100)
+        await turns()
+        assert len(made) == 1
+
+
 # ---- of a function
 
 
@@ -1047,3 +1086,15 @@ async def test_a_function_streams_with_its_options(recorder: Recorder) -> None:
             generate.stream("ab", on_slow_reader="never")  # type: ignore[arg-type]
     assert recorder.of(JobStarted)[0].name == "tokens"
     assert recorder.of(JobCancelled) == []
+
+
+async def test_a_function_of_batches_does_not_stream() -> None:
+    director = Director("simulated:1")
+
+    @director.function(max_batch_size=4)
+    def generate(_device: Device, items: list[int]) -> Iterator[int]:
+        yield from items
+
+    async with director:
+        with pytest.raises(TypeError, match="generate takes batches"):
+            generate.stream(1)  # type: ignore[misc]
