@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from director import Device
 
-    Network = Callable[[np.ndarray], np.ndarray]  # 64 pixels from 0 to 1 -> 10 probabilities
+    # 64 pixels from 0 to 1 -> 10 probabilities; or a batch of such rows -> as many rows
+    Network = Callable[[np.ndarray], np.ndarray]
 
 # ---- what `director run` calls
 
@@ -86,8 +87,8 @@ def _train() -> Weights:
 def _numpy_network(weights: Weights) -> Network:
     def network(pixels: np.ndarray) -> np.ndarray:
         scores = np.maximum(pixels @ weights.hidden + weights.hidden_bias, 0) @ weights.out + weights.out_bias
-        powers = np.exp(scores - scores.max())
-        return powers / powers.sum()
+        powers = np.exp(scores - scores.max(-1, keepdims=True))
+        return powers / powers.sum(-1, keepdims=True)
 
     return network
 

@@ -129,6 +129,18 @@ async def test_a_request_whose_job_the_close_cancels_is_answered(app: FastAPI, d
         await closing
 
 
+async def test_what_was_asked_before_the_server_ends_is_answered(app: FastAPI, director: Director, gate: Gate) -> None:
+    install(app, director)
+    async with served(app) as site:
+        client = await site.ask("GET", "/run")
+        await gate.begun()
+        site.server.should_exit = True
+        await until(lambda: not site.server.servers[0].is_serving())
+        gate.open()
+        assert (await client.reply()).status == 200
+    assert director.state is DirectorState.CLOSED
+
+
 @pytest.mark.parametrize("between", [False, True], ids=["plain", "BaseHTTPMiddleware"])
 @pytest.mark.parametrize("method", ["GET /run", "POST /submit"])
 @pytest.mark.every_loop

@@ -1,0 +1,103 @@
+"""A web service that reads handwritten digits, on every GPU or without one.
+
+    pip install 'gpu-director[demo,fastapi]' uvicorn python-multipart pillow
+    uvicorn --app-dir docs/examples digits_server:app
+
+    python docs/examples/digits_server.py seven.png       # a scan that the network has never seen
+    curl -F image=@seven.png localhost:8000/digits
+    curl -N -F images=@seven.png -F images=@seven.png localhost:8000/digits/stream
+
+The network is trained while the server starts, which takes some seconds. ``DIGITS_DEVICES=cpu:2`` chooses the devices.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+import numpy as np
+from digits import load, scans
+from fastapi import FastAPI, HTTPException, UploadFile
+from fastapi.responses import StreamingResponse
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel
+
+from director import Director, Model
+from director.asgi import owned, time_left
+from director.fastapi import PROBLEMS, install, lifespan
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from digits import Network
+
+MOST_BYTES = 1_000_000  # of an upload
+
+director = Director(os.environ.get("DIGITS_DEVICES"), max_queue=256)
+model = Model(load, name="digits")
+
+app = FastAPI(title="Digits", responses=PROBLEMS, lifespan=lifespan(director, load=[model]))
+install(app, director, models=[model], request_deadlines=True)
+
+
+class Reading(BaseModel):
+    digit: int
+    probability: float
+
+
+@director.function(model=model, max_batch_size=32)
+def read(network: Network, images: list[np.ndarray]) -> list[Reading]:
+    """What is on some images; runs on the thread of the device that is free, with whatever waits by then."""
+    rows = network(np.stack(images))
+    return [Reading(digit=int(row.argmax()), probability=round(float(row.max()), 4)) for row in rows]
+
+
+@app.post("/digits")
+async def read_one(image: UploadFile) -> Reading:
+    """The digit on one image."""
+    pixels = await decode(image)
+    return await owned(read.with_options(deadline=time_left()).submit(pixels))
+
+
+@app.post("/digits/stream")
+async def read_many(images: list[UploadFile]) -> StreamingResponse:
+    """The digits on many images: a line of JSON for each, in their order, as soon as it is there."""
+    decoded = [await decode(image) for image in images]
+
+    async def lines() -> AsyncIterator[str]:
+        async for reading in read.map(decoded):
+            yield reading.model_dump_json() + "\n"
+
+    return StreamingResponse(lines(), media_type="application/jsonl")
+
+
+async def decode(upload: UploadFile) -> np.ndarray:
+    """The pixels of an uploaded image. On a thread of its own: neither the event loop nor a device waits for it."""
+    if upload.size is not None and upload.size > MOST_BYTES:
+        raise HTTPException(413, f"an image may have {MOST_BYTES:,} bytes")
+    return await anyio.to_thread.run_sync(_decode, await upload.read())
+
+
+def _decode(content: bytes) -> np.ndarray:
+    try:
+        image = Image.open(BytesIO(content)).convert("L").resize((8, 8), Image.Resampling.BOX)
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+        raise HTTPException(422, "this is no image that can be read") from error
+    return np.asarray(image, dtype=np.float64).ravel() / 255
+
+
+def draw(path: Path, digit: int = 7, which: int = 0) -> None:
+    """Write one of the scans that are held out of the training as an image."""
+    pixels, labels = scans()
+    found = pixels[1::2][labels[1::2] == digit][which]
+    image = Image.fromarray((found.reshape(8, 8) * 255).astype(np.uint8))
+    image.resize((64, 64), Image.Resampling.NEAREST).save(path)
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]))
+    print(f"wrote {sys.argv[1]}")
