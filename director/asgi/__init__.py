@@ -7,6 +7,7 @@ from director.asgi._answers import Problems
 from director.asgi._deadline import RequestDeadline, time_left
 from director.asgi._disconnect import CancelOnDisconnect
 from director.asgi._health import Health
+from director.asgi._lifespan import lifespan
 from director.asgi._owned import owned
 from director.asgi._problem import MEDIA_TYPE, Problem, problem_of
 
@@ -17,6 +18,7 @@ __all__ = [
     "Problem",
     "Problems",
     "RequestDeadline",
+    "lifespan",
     "owned",
     "problem_of",
     "time_left",

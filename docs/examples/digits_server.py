@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import aclosing
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,8 +70,9 @@ async def read_many(images: list[UploadFile]) -> StreamingResponse:
     decoded = [await decode(image) for image in images]
 
     async def lines() -> AsyncIterator[str]:
-        async for reading in read.map(decoded):
-            yield reading.model_dump_json() + "\n"
+        async with aclosing(read.map(decoded)) as readings:  # what is left is cancelled when the client leaves
+            async for reading in readings:
+                yield reading.model_dump_json() + "\n"
 
     return StreamingResponse(lines(), media_type="application/jsonl")
 

@@ -1,0 +1,81 @@
+"""The life of a Director as that of a web application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from director import Director, Model
+
+    Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+
+logger = logging.getLogger("director")
+
+_KEY = "director"  # of the state that a lifespan hands to its requests
+
+
+def lifespan(
+    director: Director,
+    inner: Lifespan | None = None,
+    *,
+    load: Iterable[Model[Any]] = (),
+    wait_for_load: bool = True,
+    close_timeout: float | None = 20.0,
+) -> Lifespan:
+    """A lifespan for ``FastAPI(lifespan=...)`` or ``Starlette(lifespan=...)`` in which `director` is open.
+
+    Requests find it as ``request.state.director``.
+
+    Args:
+        director: Started before the first request and closed after the last; may be at the top of a module.
+        inner: The application's own lifespan; runs while the Director is open, and its state is kept.
+        load: Models to load everywhere.
+        wait_for_load: Take requests only when they are loaded, and don't start if that fails. Else they are loaded
+            while the server runs already: it answers ``/livez``, and ``/readyz`` says when it is time.
+        close_timeout: Seconds that jobs get to end when the server ends; see `Director.close`. The server's own limit
+            (``uvicorn --timeout-graceful-shutdown``) comes before it, for requests.
+    """
+    models = tuple(load)
+
+    @asynccontextmanager
+    async def open_director(app: Any) -> AsyncIterator[dict[str, Any]]:
+        async with director:
+            async with _loading(director, models, wait_for_load):
+                if inner is None:
+                    yield {_KEY: director}
+                else:
+                    async with inner(app) as state:
+                        yield {**(state or {}), _KEY: director}
+            await director.close(close_timeout)
+
+    return open_director
+
+
+@asynccontextmanager
+async def _loading(director: Director, models: tuple[Model[Any], ...], wait: bool) -> AsyncIterator[None]:
+    """Load now, or beside what is done inside."""
+    if wait:
+        for model in models:
+            await director.load(model)
+        yield
+        return
+    loading = [asyncio.create_task(_load(director, model), name=f"director:load {model.name}") for model in models]
+    try:
+        yield
+    finally:
+        for task in loading:
+            task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
+
+
+async def _load(director: Director, model: Model[Any]) -> None:
+    try:
+        await director.load(model)
+    except Exception:
+        logger.exception("loading %s failed; the next job that needs it tries again", model.name)
