@@ -142,7 +142,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict, and the typing tests below tests/typing."""
-    set_up(session, "-e", ".[cli]", group="types")
+    set_up(session, "-e", ".[cli,fastapi]", group="types")
     session.run("mypy", *session.posargs)
 
 
@@ -179,3 +179,10 @@ def bench(session: nox.Session) -> None:
     """The quick benchmark; arguments after -- replace --quick."""
     set_up(session, "-e", ".", "aiojobs", "uvloop")
     session.run("director", "bench", *(session.posargs or ["--quick"]))
+
+
+@nox.session(default=False)
+def peers(session: nox.Session) -> None:
+    """A Director behind FastAPI against LitServe and mosec; arguments after -- go to it."""
+    set_up(session, "-e", ".[fastapi]", group="peers")
+    session.run("python", "-m", "benchmarks.http", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})

@@ -11,7 +11,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from director.asgi._exchange import Answer
-from director.asgi._types import header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,15 +42,14 @@ class CancelOnDisconnect:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = Answer(send)
-        with _Cancellation(answer) as cancellation:
-            line = _Line(receive, cancellation.client_has_left, header(scope, b"expect") == "100-continue")
-            watching = asyncio.get_running_loop().create_task(line.watch(), name="director:disconnect")
+        with _Cancellation(Answer(send)) as cancellation:
+            line = _Line(receive, cancellation.client_has_left)
+            if not any(name == b"expect" for name, _ in scope["headers"]):
+                asyncio.get_running_loop().call_soon(line.watch_unless_asked)
             try:
-                await self._app(scope, line.receive, answer.send)
+                await self._app(scope, line.receive, cancellation.answer.send)
             finally:
-                watching.cancel()
-                await asyncio.wait([watching])
+                line.close()
 
 
 class _Cancellation:
@@ -60,19 +58,19 @@ class _Cancellation:
     Not by a scope of anyio: that cancels every `await` on the way out too, and what cleans up has to await.
     """
 
-    __slots__ = ("_answer", "_before", "_is_done", "_task")
+    __slots__ = ("_before", "_is_done", "_is_over", "_task", "answer")
 
     def __init__(self, answer: Answer) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._before = task.cancelling()
-        self._answer = answer
-        self._is_done = False
+        self.answer = answer
+        self._is_done = self._is_over = False
 
     def client_has_left(self) -> None:
-        """Cancel the task; but not when the answer is complete, for servers call that leaving too."""
-        if not self._answer.is_complete:
+        """Cancel the task, unless that has been done, or the answer is complete: servers call that leaving too."""
+        if not (self.answer.is_complete or self._is_over or self._task.cancelling() > self._before):
             self._is_done = True
             self._task.cancel("the client has left")
 
@@ -81,63 +79,97 @@ class _Cancellation:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         """Nobody is left who could be answered: what we caused ends here."""
+        self._is_over = True
         is_ours = self._is_done and self._task.uncancel() <= self._before
         return is_ours and kind is not None and issubclass(kind, asyncio.CancelledError)
 
 
 class _Line:
-    """Messages of one request, between who watches for its end and the application. On the event loop only.
+    """Messages of one request, between the server and the application. On the event loop only.
+
+    As long as the application asks for them itself, they go right through. Watched is when it does not ask: from the
+    beginning (a request without a body is never asked for), and after each message it got.
+
+    A client may wait for leave to send the body (``Expect: 100-continue``), which asking gives: then nobody may watch
+    before the application has asked.
 
     Args:
         receive: The server's.
         hung_up: Called once when the client has left.
-        is_held: The client waits for leave to send the body: only the application may give it, by asking.
     """
 
-    def __init__(self, receive: Receive, hung_up: Callable[[], None], is_held: bool) -> None:
+    __slots__ = ("_arrived", "_bytes", "_error", "_hung_up", "_is_asked", "_last", "_messages", "_receive", "_wanted",
+                 "_watching")  # fmt: skip
+
+    def __init__(self, receive: Receive, hung_up: Callable[[], None]) -> None:
         self._receive = receive
         self._hung_up = hung_up
-        self._messages: deque[Message] = deque()
+        self._watching: asyncio.Task[None] | None = None
+        self._is_asked = False
+        self._messages: deque[Message] = deque()  # that were received before they were asked for
         self._bytes = 0
-        self._is_held = is_held
         self._last: Message | None = None  # of the client's leaving: asked for it once more, the answer is the same
         self._error: Exception | None = None
-        self._arrived = asyncio.Event()
-        self._wanted = asyncio.Event()
+        self._arrived: asyncio.Event | None = None  # for the application, while it waits
+        self._wanted: asyncio.Event | None = None  # for who watches, while enough was read ahead
 
-    async def watch(self) -> None:
-        """Receive until the client leaves, never more than a little ahead of the application."""
-        try:
-            while self._last is None:
-                if self._is_held or self._bytes > READ_AHEAD:
-                    self._wanted.clear()
-                    await self._wanted.wait()
-                self._take(await self._receive())
-        except Exception as error:  # noqa: BLE001 - whatever the server raised belongs to who asks for a message
-            self._error = error
-            self._arrived.set()
+    def watch_unless_asked(self) -> None:
+        """Begin to watch, unless the application has begun to ask."""
+        if not self._is_asked:
+            self._watch()
 
     async def receive(self) -> Message:
         """The next message, for the application."""
+        if self._watching is None and self._last is None:
+            self._is_asked = True
+            try:
+                self._take(await self._receive())
+            finally:
+                self._watch()
         while not self._messages:
             if self._last is not None:
                 return self._last
             if self._error is not None:
                 raise self._error
-            self._is_held = False
-            self._wanted.set()
-            self._arrived.clear()
+            self._arrived = asyncio.Event()
             await self._arrived.wait()
         message = self._messages.popleft()
         self._bytes -= len(message.get("body", b""))
-        self._wanted.set()
+        if self._wanted is not None:
+            self._wanted.set()
         return message
+
+    def close(self) -> None:
+        """The application has ended: watch no more."""
+        self._is_asked = True
+        if self._watching is not None:
+            self._watching.cancel()  # ends at the next turn of the loop, and holds nothing that anybody waits for
+
+    def _watch(self) -> None:
+        if self._watching is None and self._last is None:
+            self._watching = asyncio.get_running_loop().create_task(self._keep_asking(), name="director:disconnect")
+
+    async def _keep_asking(self) -> None:
+        """Receive until the client leaves, never more than a little ahead of the application."""
+        try:
+            while self._last is None:
+                if self._bytes > READ_AHEAD:
+                    self._wanted = asyncio.Event()
+                    await self._wanted.wait()
+                self._take(await self._receive())
+        except Exception as error:  # noqa: BLE001 - whatever the server raised belongs to who asks for a message
+            self._error = error
+        if self._error is not None and self._arrived is not None:
+            self._arrived.set()
 
     def _take(self, message: Message) -> None:
         if message["type"] == "http.disconnect":
             self._last = message
-            self._hung_up()
+            # Soon, not now: the application may be the one that asked, and a task that cancels itself takes the
+            # cancellation along to wherever it waits next.
+            asyncio.get_running_loop().call_soon(self._hung_up)
         else:
             self._messages.append(message)
             self._bytes += len(message.get("body", b""))
-        self._arrived.set()
+        if self._arrived is not None:
+            self._arrived.set()

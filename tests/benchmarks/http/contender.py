@@ -1,0 +1,137 @@
+"""Servers to compare: how each is started, when it is ready, what it costs at rest, and how it is ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TESTS = Path(__file__).parents[2]
+READY = 60.0  # seconds until a server must answer
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server with its settings.
+
+    Args:
+        name: For the table.
+        needs: The package that it needs.
+        command: Module and arguments; ``{port}`` and ``{workers}`` are filled in.
+    """
+
+    name: str
+    needs: str
+    command: tuple[str, ...]
+
+
+CONTENDERS = (
+    Contender("director behind FastAPI", "fastapi", ("serve_director", "{port}", "{workers}")),
+    Contender("mosec, wait 5 ms", "mosec", ("serve_mosec", "--port", "{port}", "--timeout", "60000")),
+    Contender("LitServe, timeout 5 ms", "litserve", ("serve_litserve", "{port}", "{workers}", "0.005", "slow")),
+    Contender("LitServe, fast queue, 5 ms", "litserve", ("serve_litserve", "{port}", "{workers}", "0.005", "fast")),
+)
+
+
+class Site:
+    """A running server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self._process = process
+        self._port = port
+
+    def order(self, **order: Any) -> Any:
+        """Have a client do something and return the outcome."""
+        text = json.dumps({"port": self._port, **order})
+        command = [sys.executable, "-m", "benchmarks.http.client"]
+        done = subprocess.run(command, input=text, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
+        return json.loads(done.stdout)
+
+    def share_at_rest(self, seconds: float) -> float:
+        """Share of one core that it uses while nobody asks for anything."""
+        before = self._ticks()
+        time.sleep(seconds)
+        return (self._ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
+
+    def _ticks(self) -> int:
+        """Of all processes in its group, those that ended aside."""
+        total = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[2]) == self._process.pid:
+                total += int(fields[11]) + int(fields[12])
+        return total
+
+
+@contextmanager
+def running(contender: Contender, workers: int) -> Iterator[Site]:
+    """Start a server, in a group of processes of its own, and end them all."""
+    port = free_port()
+    module, *arguments = (part.format(port=port, workers=workers) for part in contender.command)
+    command = [sys.executable, "-m", f"benchmarks.http.{module}", *arguments]
+    env = environment() | {"WORKERS": str(workers)}
+    with subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+        try:
+            site = Site(process, port)
+            wait_until_ready(process, port, contender)
+            site.order(clients=64, seconds=1.0)  # warm
+            yield site
+        finally:
+            end(process)
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, contender: Contender) -> None:
+    """Until it answers a request: some listen long before."""
+    from benchmarks.http.client import REQUEST
+
+    deadline = time.monotonic() + READY
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+                connection.sendall(REQUEST)
+                if b" 200 " in connection.recv(4096)[:16]:
+                    return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"{contender.name} did not start; its last words are above")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask, and then insist, for the children too."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def environment() -> dict[str, str]:
+    """Where modules are found: this one, and the package itself."""
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,94 @@
+"""What was measured, as a table, and which goals are reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+
+OVERLOAD = 0.98  # of the requests answered in the time in which they came: less means that the line grew
+
+
+@dataclass
+class Load:
+    """One server under one rate of requests, in one round. Seconds."""
+
+    p50: float
+    p99: float
+    ideal_p99: float
+    answered: float  # share
+
+    @property
+    def is_overload(self) -> bool:
+        return self.answered < OVERLOAD
+
+
+@dataclass
+class Row:
+    """One server, all rounds."""
+
+    name: str
+    closed: list[float] = field(default_factory=list)  # answers a second
+    at_rest: list[float] = field(default_factory=list)  # share of a core
+    loads: dict[float, list[Load]] = field(default_factory=dict)
+
+    def p99(self, share: float) -> float:
+        """The median of the rounds; infinite in overload."""
+        return median(float("inf") if load.is_overload else load.p99 for load in self.loads[share])
+
+
+def table(rows: list[Row], peak: float) -> str:
+    """All rows, as Markdown: medians, with the extremes of the rounds."""
+    shares = list(rows[0].loads)
+    heads = [
+        "server",
+        "closed loop, answers/s (share of peak)",
+        "CPU at rest",
+        *(f"at {share:.0%}: p50 / p99 ms (p99 / ideal)" for share in shares),
+    ]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for row in rows:
+        cells = [
+            row.name,
+            f"{_spread(row.closed, 1, 0)} ({median(row.closed) / peak:.2f})",
+            f"{median(row.at_rest):.1%}",
+            *(_load(row.loads[share]) for share in shares),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _load(rounds: list[Load]) -> str:
+    p50, p99 = (_spread([getattr(load, name) for load in rounds], 1000, 1) for name in ("p50", "p99"))
+    if sum(load.is_overload for load in rounds) * 2 > len(rounds):
+        return f"**overload** {p50} / {p99}"
+    return f"{p50} / {p99} ({median(load.p99 / load.ideal_p99 for load in rounds):.2f})"
+
+
+def _spread(values: list[float], unit: float, digits: int) -> str:
+    low, middle, high = (f"{unit * value:,.{digits}f}" for value in (min(values), median(values), max(values)))
+    return middle if len(values) == 1 else f"{middle} ({low}-{high})"
+
+
+def goals(rows: list[Row], peak: float) -> list[str]:
+    """A line for each goal: what was wanted, what it came to, and whether that is enough."""
+    own, *others = rows
+    lines = [
+        _goal("closed loop, share of the model's peak", median(own.closed) / peak, ">=", 0.97),
+        _goal("CPU at rest, per cent of a core", 100 * median(own.at_rest), "<=", 0.5),
+    ]
+    for row in others:
+        if row.name.startswith("mosec"):
+            lines += [
+                _goal(f"p99 at {share:.0%}, against {row.name}", own.p99(share) / row.p99(share), "<=", 1.0)
+                for share in own.loads
+                if row.p99(share) < float("inf")
+            ]
+        else:
+            ratio = median(own.closed) / median(row.closed)
+            lines.append(_goal(f"closed loop, against {row.name}", ratio, ">=", 1.6))
+    return lines
+
+
+def _goal(what: str, value: float, relation: str, bound: float) -> str:
+    reached = value >= bound if relation == ">=" else value <= bound
+    return f"{'reached' if reached else 'MISSED '}  {what}: {value:.2f} (goal {relation} {bound:g})"
