@@ -141,9 +141,13 @@ class Dispatch:
         return sorted(jobs, key=lambda job: job.id)
 
     def set_aside(self, job: Job[Any]) -> bool:
-        """A job that runs has failed and will be tried again: it waits, and no slot sees it. False if it is over."""
+        """A job that runs has failed and will be tried again: it waits, and no slot sees it.
+
+        Returns:
+            False if it is over, or if nothing new is begun any more.
+        """
         with self._lock:
-            if job._stage is not _RUNNING:
+            if self._is_shut or job._stage is not _RUNNING:
                 return False
             job._move(_QUEUED)
             if not self._queue.is_rich:

@@ -208,7 +208,7 @@ class Ledger:
         if isinstance(error, asyncio.CancelledError):
             self._end_cancelled(job, None)
         else:
-            self.end_failed(job, error)
+            self.end_failed(job, _bearable(error))
 
     def start_timer(self, job: Job[Any]) -> None:
         """Watch over the deadline of a job, or over the timeout of one that has just started."""
@@ -262,5 +262,16 @@ class Ledger:
             job._let_go()
         if job._options.timed:
             self._alarms.drop()
+        if job._options.retries:
+            self._retries.forget(job)
         if self.watch is not None:
             self.watch()
+
+
+def _bearable(error: BaseException) -> BaseException:
+    """The error, or what a future takes for it: it would take a `StopIteration` for a generator's own end."""
+    if not isinstance(error, StopIteration):
+        return error
+    stopped = RuntimeError("the job raised StopIteration")
+    stopped.__cause__ = error
+    return stopped

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from director._options import Options
 
 _LOST = (WorkerDied, DeviceLost)
+_DOUBLINGS = 64  # then a back-off of a nanosecond is five hundred years
 
 
 class Retries:
@@ -46,7 +47,7 @@ class Retries:
         tries = 0 if extra is None else extra.tries
         if not isinstance(slot, Slot) or not (allowed := self._allowed(error, asked, tries, slot)):
             return False
-        delay = options.backoff * 2**tries
+        delay = options.backoff * 2 ** min(tries, _DOUBLINGS)
         if self._clock.time() + delay >= job._deadline_at():
             return False
         if not self._dispatch.set_aside(job):
@@ -57,6 +58,11 @@ class Retries:
         else:
             self._go(job)
         return True
+
+    def forget(self, job: Job[Any]) -> None:
+        """It is over: its next try is not waited for."""
+        if (timer := self._timers.pop(job, None)) is not None:
+            timer.cancel()
 
     def stop(self) -> None:
         """Try nothing again."""

@@ -191,11 +191,6 @@ class Shift:
             return error.error
         if (fault := fault_of(error)) is not None and not self._slot.seat.recover(error, fault):
             self._outbox.call(self._lose, self._slot, fault.reason)
-        if isinstance(error, StopIteration):
-            # A future refuses it, for a generator would take it for its own end.
-            stopped = RuntimeError("the job raised StopIteration")
-            stopped.__cause__ = error
-            return stopped
         return error
 
     def _fail_waiting(self, failure: LoadFailed) -> None:
