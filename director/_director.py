@@ -262,7 +262,9 @@ class Director(Life):
         """
         crew = self._here(DirectorState.OPEN)
         resolved = self._resolve(options)
-        return DirectorExecutor(crew.loop, crew.outbox.call, lambda fn: self._open_job(fn, (), resolved, True))
+        return DirectorExecutor(
+            crew.loop, crew.outbox.call, lambda fn: self._open_job(fn, (), resolved, True), resolved.retries > 0
+        )
 
     async def load(self, model: Model[Any]) -> None:
         """Load `model` on every device (or slot) that it may use, and wait until it is resident there.

@@ -27,6 +27,7 @@ class DirectorExecutor(Executor):
         loop: The Director's.
         call: Has the loop call a function, from any thread.
         open_job: Queues a job, from any thread.
+        retries: A job that raises may be tried again.
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class DirectorExecutor(Executor):
         loop: asyncio.AbstractEventLoop,
         call: Callable[..., object],
         open_job: Callable[[Callable[[Any], None]], Job[None]],
+        retries: bool = False,
     ) -> None:
         self._loop = loop
         self._call = call
         self._open_job = open_job
+        self._retries = retries
         self._lock = threading.Lock()  # guards the two below
         self._open: set[Future[Any]] = set()
         self._is_shut = False
@@ -56,7 +59,8 @@ class DirectorExecutor(Executor):
             self._open.add(future)
         future.add_done_callback(self._forget)
         try:
-            job = self._open_job(_Call(future, lambda: fn(*args, **kwargs), getattr(fn, "__name__", repr(fn))))
+            name = getattr(fn, "__name__", repr(fn))
+            job = self._open_job(_Call(future, lambda: fn(*args, **kwargs), name, self._retries))
         except BaseException:
             future.cancel()
             raise
@@ -139,20 +143,26 @@ class _Future(Future[Any]):
 
 
 class _Call:
-    """The job of one future: runs on a slot's thread and settles the future there, whatever the loop is doing."""
+    """The job of one future: runs on a slot's thread and settles the future there, whatever the loop is doing.
 
-    def __init__(self, future: _Future, call: Callable[[], Any], name: str) -> None:
+    With an error only the loop settles it if there may be another try: the loop knows.
+    """
+
+    def __init__(self, future: _Future, call: Callable[[], Any], name: str, retries: bool) -> None:
         self._future = future
         self._call = call
+        self._retries = retries
         self.__name__ = name
 
     def __call__(self, _resource: Any) -> None:
         future, call = self._future, self._call
-        if not future.claim():
+        if not future.claim() and not (self._retries and future.running()):
             raise asyncio.CancelledError
         try:
             result = call()
         except BaseException as error:
+            if self._retries:
+                raise
             strip(error)
             own = error.__traceback__
             with suppress(InvalidStateError):  # its time was up before

@@ -558,10 +558,23 @@ async def test_a_batch_that_raises_is_tried_again_item_for_item_of_its_own_right
 
 
 async def test_through_the_executor() -> None:
-    flaky = Flaky(1)
+    flaky, hopeless = Flaky(1), Flaky(9)
     async with Director("simulated:2") as director:
         executor = director.as_executor(retries=1, retry_on=OSError)
         assert await asyncio.get_running_loop().run_in_executor(executor, flaky) == 2
+        error = await outcome(asyncio.get_running_loop().run_in_executor(executor, hopeless))
+        assert error is hopeless.errors[1]
+
+
+async def test_a_future_of_the_executor_waits_through_the_back_off(clock: TestClock) -> None:
+    flaky = Flaky(1)
+    async with Director("simulated:1", clock=clock) as director:
+        future = director.as_executor(retries=1, retry_on=OSError, backoff=1.0).submit(flaky)
+        await waits_again(flaky, director, 1)
+        assert future.running()
+        assert not future.cancel()
+        clock.advance(1.0)
+        assert await asyncio.wrap_future(future) == 2
 
 
 async def test_cancelling_the_task_in_run_ends_the_back_off(clock: TestClock) -> None:
