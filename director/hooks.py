@@ -1,4 +1,4 @@
-"""What a hook may be besides a callable of one event: choosy, a recorder of jobs, an attendant of calls.
+"""What a hook may be besides a callable of one event: choosy, a follower, a recorder of jobs, an attendant of calls.
 
 A hook that gets every event costs some microseconds for each job, because events are objects and there are three of
 them. Who must cost less says what it `wants`, or takes one plain tuple for each job as a `Recorder`. Who must see the
@@ -70,8 +70,8 @@ class Choosy(Protocol):
 
 
 @runtime_checkable
-class Recorder(Protocol):
-    """A hook that is also given one plain tuple for each job that is over, on the event loop, in order."""
+class Follower(Protocol):
+    """A hook that is told when a Director opens and when it has closed, on its event loop."""
 
     def begin(
         self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Callable[[], list[RawRecord]]
@@ -84,11 +84,16 @@ class Recorder(Protocol):
             unfinished: Tells of the jobs that are not over; from any thread; of none once the Director is gone.
         """
 
-    def record(self, record: RawRecord, /) -> object:
-        """A job is over. Looked up once for each start of a Director, so it may be a bound method of a container."""
-
     def end(self, at: float) -> None:
         """The Director has closed."""
+
+
+@runtime_checkable
+class Recorder(Follower, Protocol):
+    """A follower that is also given one plain tuple for each job that is over, on the event loop, in order."""
+
+    def record(self, record: RawRecord, /) -> object:
+        """A job is over. Looked up once for each start of a Director, so it may be a bound method of a container."""
 
 
 @runtime_checkable

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._models import Model
     from director.events import Event, Hook
-    from director.hooks import RawRecord, Recorder
+    from director.hooks import Follower, RawRecord, Recorder
 
 logger = logging.getLogger("director")
 Span: TypeAlias = "tuple[int | None, float | None, float | None]"  # number of the slot, start and end of the call
@@ -47,6 +47,7 @@ class Chronicle:
         self._on_loop = on_loop
         self._events: ModuleType | Any = None
         self._wanted: dict[str, tuple[Hook, ...]] = {}  # the names of the events that somebody wants, and who
+        self._followers: tuple[Follower, ...] = ()
         self._recorders: tuple[Recorder, ...] = ()
         self._record: Callable[[RawRecord], object] | None = None
         self._started: dict[int, Event] = {}  # by job: starts on their way to the loop
@@ -57,7 +58,7 @@ class Chronicle:
     def _meet(self, hooks: tuple[Hook, ...]) -> None:
         """Ask the hooks what they want."""
         from director import events
-        from director.hooks import Choosy, Recorder
+        from director.hooks import Choosy, Follower, Recorder
 
         self._events = events
         wants = [(hook, tuple(hook.wants) if isinstance(hook, Choosy) else (events.Event,)) for hook in hooks]
@@ -67,6 +68,7 @@ class Chronicle:
                 if takers:
                     self._wanted[name] = takers
                     self.listening = self.listening or issubclass(kind, events.JobEvent)
+        self._followers = tuple(hook for hook in hooks if isinstance(hook, Follower))
         self._recorders = tuple(hook for hook in hooks if isinstance(hook, Recorder))
         if self._recorders:
             self._record = self._recorders[0].record if len(self._recorders) == 1 else _to_all(self._recorders)
@@ -83,13 +85,13 @@ class Chronicle:
             jobs = [] if theirs is None else theirs.running(and_waiting=True)
             return [_unfinished(job) for job in jobs if not job.done()]
 
-        for recorder in self._recorders:
-            _safely(recorder, recorder.begin, self.time, tuple(slot.device for slot in dispatch.slots), unfinished)
+        for follower in self._followers:
+            _safely(follower, follower.begin, self.time, tuple(slot.device for slot in dispatch.slots), unfinished)
 
     def end(self) -> None:
         """The Director has closed."""
-        for recorder in self._recorders:
-            _safely(recorder, recorder.end, self.time())
+        for follower in self._followers:
+            _safely(follower, follower.end, self.time())
 
     def opened(self, devices: tuple[Device, ...]) -> None:
         """The Director accepts jobs."""
@@ -264,8 +266,8 @@ def _to_all(recorders: tuple[Recorder, ...]) -> Callable[[RawRecord], None]:
 
 
 def _safely(hook: object, call: Callable[..., object], *args: object) -> None:
-    """Make a call of a recorder; what it raises is logged and changes nothing."""
+    """Make a call of a follower; what it raises is logged and changes nothing."""
     try:
         call(*args)
     except Exception:
-        logger.exception("the recorder %r raised", hook)
+        logger.exception("the hook %r raised", hook)
