@@ -59,9 +59,10 @@ _LINES: dict[type[Event], tuple[str, int, Callable[[Any], str]]] = {
 class Logs:
     """A hook that writes one line for each event: ``Director(hooks=[Logs()])``.
 
-    Lines go to ``director`` (INFO), ``director.jobs`` (DEBUG; a failure or a second try INFO, for the caller has the
-    error too; a refusal WARNING), ``director.models`` (INFO; a failure WARNING) and ``director.workers`` (DEBUG). Each
-    record has the facts of its event as the dict `director`, for formatters that write JSON.
+    Lines go to ``director`` (INFO), ``director.jobs`` (DEBUG; a failure or a second try
+    INFO, for the caller has the error too; a refusal WARNING), ``director.models`` (INFO; a failure WARNING) and
+    ``director.workers`` (DEBUG). Each record has the facts of its event as the dict `director`, for formatters that
+    write JSON.
 
     What no logger is set to take when the Director starts costs nothing: such events are not made.
     """

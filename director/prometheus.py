@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from director import DirectorState, __version__
+from director import DirectorState, Health, __version__
 
 try:
     from prometheus_client import REGISTRY
@@ -159,6 +159,7 @@ class _Scrape:
         self.seconds = CounterMetricFamily(
             "director_device_busy_seconds", "Seconds its slots have spent in calls that have ended.", labels=device
         )
+        self.health = GaugeMetricFamily("director_device_health", "1 for its health.", labels=[*device, "health"])
         self.models = GaugeMetricFamily("director_model_resident", "1: it is loaded.", labels=[*device, "model"])
         function = [*mine, "function", "device"]
         self.batches = CounterMetricFamily("director_batches", "Batches whose cost was measured.", labels=function)
@@ -188,6 +189,8 @@ class _Scrape:
             self.busy.add_metric(values, device.busy)
             self.calls.add_metric(values, device.jobs)
             self.seconds.add_metric(values, device.busy_seconds)
+            for health in Health:
+                self.health.add_metric([*values, health.value], device.health is health)
             for model in dict.fromkeys(device.models):  # two models may have one name
                 self.models.add_metric([*values, model], 1)
 

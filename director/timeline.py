@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from director._timeline import chrome
 from director._timeline.memory import Meter
-from director._timeline.story import Load, Story, calls_of, in_order
-from director.events import Event, JobRejected, ModelFailed, ModelLoaded
+from director._timeline.story import Incident, Load, Story, calls_of, in_order
+from director.events import DeviceQuarantined, DeviceRestored, Event, JobRejected, ModelFailed, ModelLoaded
 from director.hooks import JobRecord
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Timeline:
         ValueError: `limit` is below 1.
     """
 
-    wants = (JobRejected, ModelLoaded, ModelFailed)
+    wants = (JobRejected, ModelLoaded, ModelFailed, DeviceQuarantined, DeviceRestored)
 
     def __init__(self, limit: int = 100_000, *, memory: bool = True, name: str | None = None) -> None:
         if limit < 1:
@@ -59,6 +59,7 @@ class Timeline:
         self._ended: float | None = 0.0  # `None` while the Director lives
         self._rejected = 0
         self._loads: deque[Load] = deque(maxlen=_MOST_LOADS)
+        self._incidents: deque[Incident] = deque(maxlen=_MOST_LOADS)
         self._meter: Meter | None = None
 
     # ---- what the Director calls, on its event loop
@@ -72,6 +73,10 @@ class Timeline:
         elif isinstance(event, ModelFailed):
             error = f"{type(event.error).__name__}: {event.error}"
             self._loads.append(Load(event.model, event.device, event.at, event.at, error))
+        elif isinstance(event, DeviceQuarantined):
+            self._incidents.append(Incident(event.at, event.device, event.reason))
+        elif isinstance(event, DeviceRestored):
+            self._incidents.append(Incident(event.at, event.device, None))
 
     def begin(
         self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Callable[[], list[RawRecord]]
@@ -82,6 +87,7 @@ class Timeline:
                 self._meter.stop()
             self._records.clear()
             self._loads.clear()
+            self._incidents.clear()
             self._rejected = 0
             self._clock, self._slots, self._unfinished = clock, slots, unfinished
             self._began, self._ended = clock(), None
@@ -134,7 +140,8 @@ class Timeline:
             settled = self._records.copy()
             until = self._clock() if self._ended is None else self._ended
             began, slots, name, rejected = self._began, self._slots, self.name, self._rejected
-            loads, memory = tuple(self._loads), () if self._meter is None else self._meter.samples()
+            loads, incidents = tuple(self._loads), tuple(self._incidents)
+            memory = () if self._meter is None else self._meter.samples()
         jobs, tries = in_order(JobRecord(*raw) for raw in (*open_jobs, *settled))
         is_full = len(settled) == settled.maxlen
         since = max(began, settled[0][7] or began) if is_full else began
@@ -149,6 +156,7 @@ class Timeline:
             tries=tries,
             calls=calls_of((*jobs, *tries)),
             loads=loads,
+            incidents=incidents,
             rejected=rejected,
             forgotten=max(0, last - len(jobs) - rejected) if is_full else 0,
             memory=tuple(sample for sample in memory if sample.at >= since),

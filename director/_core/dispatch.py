@@ -296,8 +296,7 @@ class Dispatch:
     def running(self, *, and_waiting: bool = False) -> list[Job[Any]]:
         """Jobs in slots, over for their callers or not; and if asked those that wait."""
         with self._lock:
-            running = (job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job])
-            return [*running, *(self._queue if and_waiting else ())]
+            return [*(job for slot in self.slots for job in slot.inside()), *(self._queue if and_waiting else ())]
 
     def census(self, on_their_way: Callable[[], list[Job[Any]]]) -> tuple[int, set[Job[Any]]]:
         """How many jobs wait, and those that were started: in slots, and `on_their_way` to the loop.

@@ -207,8 +207,7 @@ class Shift:
 
     def jobs(self) -> list[Job[Any]]:
         """All jobs that share the call that runs."""
-        slot = self._slot
-        return slot.mates or ([] if slot.job is None else [slot.job])
+        return self._slot.inside()
 
     def device(self) -> Device:
         """Its device."""

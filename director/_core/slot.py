@@ -60,6 +60,10 @@ class Slot:
         self.jobs = 0
         self.busy_seconds = 0.0
 
+    def inside(self) -> list[Job[Any]]:
+        """The jobs of the call that it is in."""
+        return [] if self.job is None else self.mates or [self.job]
+
     def __repr__(self) -> str:
         return f"<Slot {self.number} of {self.device.label} {self.state.value}>"
 

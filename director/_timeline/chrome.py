@@ -57,7 +57,14 @@ def events(story: Story) -> Iterator[Event]:
     scribe = _Scribe(story)
     yield from scribe.names()
     # Each part is in order; where times are equal the earlier part comes first, so that flows begin before they end.
-    parts = (scribe.loads(), scribe.submissions(), scribe.calls(), scribe.queue(), scribe.memory())
+    parts = (
+        scribe.loads(),
+        scribe.submissions(),
+        scribe.calls(),
+        scribe.incidents(),
+        scribe.queue(),
+        scribe.memory(),
+    )
     yield from heapq.merge(*parts, key=itemgetter("ts"))
 
 
@@ -115,6 +122,13 @@ class _Scribe:
             yield _slice(
                 process, thread, f"load {load.model}", began, ended, {"seconds": load.ended - load.began, **said}
             )
+
+    def incidents(self) -> Iterator[Event]:
+        for at, device, reason in self._story.incidents:
+            name = "in service again" if reason is None else f"out of service: {reason}"
+            process = self._process[device]
+            when = self._nanoseconds(at) / 1e3
+            yield {"ph": "i", "s": "p", "name": name, "cat": "director", "pid": process, "tid": process, "ts": when}
 
     # ---- counters
 

@@ -169,10 +169,11 @@ def _longest(story: Story, caption: str, jobs: list[JobRecord], by: object) -> s
 def _failures(story: Story) -> str:
     errors = Counter((job.name, job.error) for job in story.jobs if job.error is not None)
     errors.update((f"load {load.model}", load.error) for load in story.loads if load.error is not None)
+    errors.update((it.device.label, f"out of service: {it.reason}") for it in story.incidents if it.reason is not None)
     if not errors:
         return ""
     rows = [(error or "", name, count(times)) for (name, error), times in errors.most_common(_SHOWN_FUNCTIONS)]
-    return table("Failures", ("error", "function", "times"), rows, words=2)
+    return table("Failures", ("error", "where", "times"), rows, words=2)
 
 
 def _lags(numbers: Figures) -> str:

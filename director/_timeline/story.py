@@ -24,6 +24,14 @@ class Load(NamedTuple):
     error: str | None
 
 
+class Incident(NamedTuple):
+    """A device was taken out of service for a `reason`, or came back."""
+
+    at: float
+    device: Device
+    reason: str | None
+
+
 class MemorySample(NamedTuple):
     """Bytes in use at one moment: of this process, and of each device that can be asked, by its label."""
 
@@ -55,6 +63,7 @@ class Story:
         tries: Those that failed and were followed by another try of the same job.
         calls: In order of their beginnings.
         loads: Of models, in order of their ends.
+        incidents: Of devices, in order.
         rejected: Jobs that were refused.
         forgotten: Jobs before `since`, of which nothing is known any more.
         memory: Samples, in order.
@@ -69,6 +78,7 @@ class Story:
     tries: tuple[JobRecord, ...]
     calls: tuple[Call, ...]
     loads: tuple[Load, ...]
+    incidents: tuple[Incident, ...]
     rejected: int
     forgotten: int
     memory: tuple[MemorySample, ...]

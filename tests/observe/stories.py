@@ -42,6 +42,7 @@ def story(records: Iterable[JobRecord], *, until: float, since: float = 0.0, **m
         "tries": tries,
         "calls": calls_of((*jobs, *tries)),
         "loads": (),
+        "incidents": (),
         "rejected": 0,
         "forgotten": 0,
         "memory": (),

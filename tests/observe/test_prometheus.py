@@ -67,6 +67,9 @@ async def test_a_scrape(clock: TestClock, gate: Gate) -> None:
         assert seen["director_device_jobs_total", *device, "SIM-0"] == 2
         assert seen["director_device_busy_seconds_total", *device, "SIM-0"] == 3
         assert seen["director_model_resident", *device, "detector", "SIM-0"] == 1
+        health = ("simulated:0", "mine")
+        assert seen["director_device_health", *health, "healthy", "simulated", "SIM-0"] == 1
+        assert seen["director_device_health", *health, "quarantined", "simulated", "SIM-0"] == 0
         assert seen["director_state", "mine", "open"] == 1
         assert seen["director_state", "mine", "closed"] == 0
         gate.open()

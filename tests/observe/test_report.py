@@ -17,7 +17,7 @@ from director import Director, Model
 from director._timeline.markup import histogram
 from director._timeline.packing import deltas, document, packed
 from director._timeline.page import page
-from director._timeline.story import Load, MemorySample, Story
+from director._timeline.story import Incident, Load, MemorySample, Story
 from director.timeline import Timeline
 from observe.browser import dom_of, needs_browser
 from observe.stories import DEVICES, never_ran, ran, stories, story
@@ -37,6 +37,7 @@ FULL = story(
     until=8,
     name="mine",
     rejected=3,
+    incidents=(Incident(3, DEVICES[1], "it fell off the bus"), Incident(4, DEVICES[1], None)),
     forgotten=1_234,
     loads=(Load("model", DEVICES[0], 0, 1, None), Load("model", DEVICES[1], 0, 1, "OSError: gone")),
     memory=(MemorySample(1, 2**30, {"simulated:0": 2**31}), MemorySample(2, 2**30, {})),
@@ -105,6 +106,7 @@ def test_its_tables() -> None:
     assert rows(text, "Failures") == [
         ["ValueError: no &lt;text&gt;", "embed", "1"],
         ["OSError: gone", "load model", "1"],
+        ["out of service: it fell off the bus", "simulated:1", "1"],
     ]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given
 
 from director._timeline import chrome
-from director._timeline.story import Load, MemorySample
+from director._timeline.story import Incident, Load, MemorySample
 from observe.stories import never_ran, ran, stories, story
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def imported(trace: dict[str, Any]) -> tuple[Slices, list[tuple[Any, Any]]]:
         now = round(event["ts"] * 1000)
         if event["ph"] == "C":
             assert all(isinstance(value, int) for value in event["args"].values())
+            continue
+        if event["ph"] == "i":
+            assert event["s"] == "p"
             continue
         thread = event["tid"]
         assert owners.setdefault(thread, event["pid"]) == event["pid"], "a thread of two processes"
@@ -123,6 +126,15 @@ def test_counters_of_queue_and_memory() -> None:
         ("queue", 1, 2e6, {"jobs": 0}),
         ("memory", 11, 2e6, {"used": 50}),
     ]
+
+
+def test_devices_that_go_and_come_are_marked() -> None:
+    device = story([], until=9).slots[1]
+    incidents = (Incident(2, device, "it fell off the bus"), Incident(3, device, None))
+    trace = chrome.trace(story([], until=4, incidents=incidents))
+    marks = [(e["name"], e["pid"], e["ts"]) for e in trace["traceEvents"] if e["ph"] == "i"]
+    assert marks == [("out of service: it fell off the bus", 11, 2e6), ("in service again", 11, 3e6)]
+    imported(trace)
 
 
 def test_loads_at_once_on_one_device_stand_one_behind_the_other() -> None:
