@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from director._bench import batching, idle, lost, overhead, queue_depth, slo, streams, waiting
+from director._bench import batching, idle, lost, observers, overhead, queue_depth, slo, streams, waiting
 from director._bench.apart import run_apart
-from director._bench.contenders import POOL, RUN_IN_EXECUTOR, SEMAPHORES
+from director._bench.contenders import DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,8 @@ EXPERIMENTS = (
     Experiment("burst", "cost of a no-op job, all submitted first, 2 slots", overhead.bursts, COSTS, POOL.name),
     Experiment("round-trip", "cost of a no-op job, each awaited before the next", overhead.round_trips, COSTS,
                RUN_IN_EXECUTOR.name),
+    Experiment("hooks", "what it adds to a no-op job that somebody watches, 2 slots", observers.measure, COSTS,
+               DIRECTOR.name),
     Experiment("lost-1ms", "share of slot time lost with jobs of 1 ms, 4 slots", partial(lost.measure, seconds=0.001),
                LOSSES, POOL.name),
     Experiment("lost-20ms", "share of slot time lost with jobs of 20 ms, 4 slots", partial(lost.measure, seconds=0.020),

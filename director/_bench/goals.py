@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from director._bench import batching, slo, streams
+from director._bench import batching, observers, slo, streams
 from director._bench.catalog import ALL_CORES, ONE_CORE
 from director._bench.contenders import DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, TO_THREAD
 from director._bench.idle import BARE_LOOP
@@ -137,6 +137,8 @@ GOALS = (
     Goal("burst", ONE_CORE, "in turn", 1 / 15, to=TO_THREAD.name),
     Goal("round-trip", ONE_CORE, "1 caller", 0.70, to=RUN_IN_EXECUTOR.name),
     Goal("round-trip", ONE_CORE, "8 callers", 0.40, to=RUN_IN_EXECUTOR.name),
+    Goal("hooks", ONE_CORE, observers.ADDED, 1.0, contender=observers.TIMELINE.name, guarded=False),
+    Goal("hooks", ONE_CORE, observers.JOB, 1.02, to=DIRECTOR.name, contender=observers.METRICS.name),
     _loss("lost-1ms", "idle loop", 1.0, POOL.name),
     _loss("lost-1ms", "loop blocked", 1.0, POOL.name),
     _loss("lost-1ms", "loop blocked", 1 / 20, SEMAPHORES.name),
