@@ -142,7 +142,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict, and the typing tests below tests/typing."""
-    set_up(session, "-e", ".[cli,fastapi]", group="types")
+    set_up(session, "-e", ".[cli,fastapi,prometheus,otel]", group="types")
     session.run("mypy", *session.posargs)
 
 
@@ -177,7 +177,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """The quick benchmark; arguments after -- replace --quick."""
-    set_up(session, "-e", ".", "aiojobs", "uvloop")
+    set_up(session, "-e", ".[prometheus,otel]", "aiojobs", "uvloop")
     session.run("director", "bench", *(session.posargs or ["--quick"]))
 
 
@@ -186,3 +186,10 @@ def peers(session: nox.Session) -> None:
     """A Director behind FastAPI against LitServe and mosec; arguments after -- go to it."""
     set_up(session, "-e", ".[fastapi]", group="peers")
     session.run("python", "-m", "benchmarks.http", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
+
+
+@nox.session(default=False)
+def pictures(session: nox.Session) -> None:
+    """The pictures of the documentation, taken anew; needs chromium."""
+    set_up(session, "-e", ".")
+    session.run("python", "docs/images/make.py")

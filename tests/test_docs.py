@@ -27,7 +27,13 @@ from director import (
     Stats,
     errors,
     events,
+    guard,
+    hooks,
+    logs,
+    otel,
+    prometheus,
     testing,
+    timeline,
 )
 from director._core.states import HEALTH_MOVES, JOB_MOVES, SLOT_MOVES
 
@@ -130,8 +136,9 @@ def test_a_broken_link_is_seen(tmp_path: Path) -> None:
 
 def public_names() -> Iterator[str]:
     yield from director.__all__
-    yield from testing.__all__
-    for module in (errors, events):
+    for module in (testing, timeline, guard, logs, otel, prometheus):
+        yield from module.__all__
+    for module in (errors, events, hooks):
         yield from (
             name
             for name, value in vars(module).items()
@@ -156,6 +163,11 @@ def test_the_module_has_what_it_names() -> None:
         (Job, ["jobs.md"]),
         (Function, ["director.md"]),
         (testing.TestClock, ["testing.md"]),
+        (timeline.Timeline, ["timeline.md"]),
+        (guard.Guard, ["guard.md", "hooks.md"]),
+        (guard.Finding, ["guard.md"]),
+        (hooks.JobRecord, ["hooks.md"]),
+        (prometheus.DirectorCollector, ["metrics.md"]),
         (testing.SimulatedDevice, ["testing.md", "devices.md"]),
     ],
 )
@@ -221,6 +233,9 @@ def test_the_signatures_are_those_of_the_code() -> None:
         ("director", "director.Director", Director),
         ("models", "director.Model", Model),
         ("testing", "simulated_devices", testing.simulated_devices),
+        ("timeline", "director.timeline.Timeline", timeline.Timeline),
+        ("guard", "director.guard.Guard", guard.Guard),
+        ("tracing", "director.otel.Spans", otel.Spans),
     ]:
         text = (DOCS / "reference" / f"{page}.md").read_text()
         (signature,) = re.findall(rf"^`{re.escape(name)}\((.*?)\)(?: ->.*)?`$", text, re.M)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from director import current_device
 from director._guard.close_look import CloseLook
@@ -10,19 +10,9 @@ from director._guard.close_look import CloseLook
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from director import Device
     from director._guard.cuda import Driver
+    from director._guard.notebook import Notebook
     from director._guard.places import Place
-
-
-class Notebook(Protocol):
-    """Where findings go."""
-
-    def note_device(self, name: str, given: Device, place: Place, used: int, what: str) -> None:
-        """The job `name` was `given` a device, and `what` was on another one at `place`."""
-
-    def suspect(self, key: tuple[str, int]) -> None:
-        """The call moved its thread to another device; nobody saw where."""
 
 
 class Attendance:

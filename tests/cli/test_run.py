@@ -367,3 +367,31 @@ def test_plain_lines_elsewhere(start: Start, gates: Gates) -> None:
     assert line.startswith("2 s  0 done  0/s  cpu:0 ")
     gates.open("gate")
     assert child.end().status == 0
+
+
+# ---- the report
+
+
+def test_a_report_about_the_run(run: Run, tmp_path: Path) -> None:
+    """A page or a trace, by the ending of its name; written whatever became of the items."""
+    for name in ("page.html", "trace.json"):
+        ended = run("run", "work:odd_fails", "-", "--lines", "--report", name, *CPU, stdin=lines(0, 1, 2))
+        assert ended.status == 1
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<title>director run work:odd_fails" in page
+    assert "ValueError: 1 is odd" in page
+    trace = json.loads((tmp_path / "trace.json").read_text())
+    assert sum(event["name"] == "submit odd_fails" for event in trace["traceEvents"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("page.txt", "--report takes a page.html or a trace.json, not page.txt"),
+        ("no/page.html", "no/page.html can't be written: No such file or directory"),
+    ],
+)
+def test_a_report_that_can_not_be_is_refused_before_anything_runs(run: Run, name: str, why: str) -> None:
+    ended = run("run", "work:echo", "-", "--report", name, *CPU, stdin=lines(1))
+    assert (ended.status, ended.out) == (2, "")
+    assert why in ended.err

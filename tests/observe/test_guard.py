@@ -102,6 +102,16 @@ def only(guard: Guard) -> Finding:
     return finding
 
 
+def longest(guard: Guard) -> Finding:
+    """The line where the loop stood longest: on a machine that has other things to do it seems to stand elsewhere too."""
+    return max(guard.findings, key=lambda finding: finding.seconds)
+
+
+def found(guard: Guard) -> bool:
+    """The guard has found one of the blocks of 0.3 s that are made here."""
+    return any(finding.seconds > 0.2 for finding in guard.findings)
+
+
 # ---- the event loop
 
 
@@ -114,15 +124,15 @@ async def test_the_line_that_blocks_the_loop_is_named(caplog: pytest.LogCaptureF
     async with Director("simulated:1", hooks=[guard]):
         await asyncio.sleep(0.06)
         slow()
-        await until(lambda: guard.findings)
-    finding = only(guard)
+        await until(lambda: found(guard))
+    finding = longest(guard)
     assert (finding.kind, finding.file, finding.line) == ("loop blocked", str(HERE), line_of(slow, "the culprit"))
     assert (finding.function, finding.source) == ("slow", "time.sleep(0.3)  # the culprit")
-    assert 0.05 <= finding.seconds < 5
+    assert 0.2 < finding.seconds < 5
     assert finding.message.startswith("Something blocked the event loop; give it to a thread")
-    [record] = [record for record in caplog.records if record.name == "director.guard"]
-    assert record.levelname == "WARNING"
-    assert f"{HERE}:{finding.line} in slow: time.sleep(0.3)" in record.getMessage()
+    said = f"{HERE}:{finding.line} in slow: time.sleep(0.3)"
+    [record] = [record for record in caplog.records if said in record.getMessage()]
+    assert (record.name, record.levelname) == ("director.guard", "WARNING")
 
 
 async def test_it_is_logged_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -131,15 +141,15 @@ async def test_it_is_logged_once_and_counted(caplog: pytest.LogCaptureFixture) -
         for times in (1, 2):
             await asyncio.sleep(0.03)
             slow()
-            await until(lambda times=times: guard.findings and only(guard).times == times)
-    assert len([record for record in caplog.records if record.name == "director.guard"]) == 1
+            await until(lambda times=times: found(guard) and longest(guard).times == times)
+    assert caplog.text.count("in slow: time.sleep(0.3)") == 1
 
 
 async def test_a_loop_that_is_idle_or_turns_is_left_alone() -> None:
-    guard = Guard(longest_block=0.1)
+    guard = Guard(longest_block=0.4)
     async with Director("simulated:1", hooks=[guard]) as director:
-        await asyncio.sleep(0.3)
-        job = director.submit(lambda _: time.sleep(0.3))
+        await asyncio.sleep(0.9)
+        job = director.submit(lambda _: time.sleep(0.9))
         while not job.done():  # noqa: ASYNC110 - the loop shall turn
             await asyncio.sleep(0)
     assert guard.findings == ()
@@ -150,8 +160,8 @@ async def test_gpu_work_on_the_loop_is_known_by_the_packages_below_the_line() ->
     async with Director("simulated:1", hooks=[guard]):
         await asyncio.sleep(0.06)
         torch_like.matmul()  # here
-        await until(lambda: guard.findings)
-    finding = only(guard)
+        await until(lambda: found(guard))
+    finding = longest(guard)
     assert (finding.file, finding.source) == (str(HERE), "torch_like.matmul()  # here")
     assert (
         finding.message
@@ -165,8 +175,8 @@ async def test_gpu_work_on_the_loop_is_known_by_the_thread_s_context(driver: cty
         driver.move_to(0)
         await asyncio.sleep(0.06)
         slow()
-        await until(lambda: guard.findings)
-    assert only(guard).message.startswith("GPU work blocked the event loop")
+        await until(lambda: found(guard))
+    assert longest(guard).message.startswith("GPU work blocked the event loop")
 
 
 async def test_a_library_s_callback_is_named_by_its_own_line() -> None:
@@ -174,8 +184,8 @@ async def test_a_library_s_callback_is_named_by_its_own_line() -> None:
     async with Director("simulated:1", hooks=[guard]):
         await asyncio.sleep(0.06)
         loop.call_soon(torch_like.matmul)
-        await until(lambda: guard.findings)
-    assert only(guard).file == LIBRARY
+        await until(lambda: found(guard))
+    assert longest(guard).file == LIBRARY
 
 
 async def test_it_stops_with_the_director() -> None:

@@ -232,8 +232,8 @@ class Picture {
 
   // Along the head of every lane of the device: which slot loaded is not known.
   drawLoad(device, began, ended) {
+    if (ended < this.from || began > this.to) return;
     const left = Math.max(GUTTER, this.x(began)), right = Math.min(this.width, Math.max(this.x(ended), left + 2));
-    if (right <= left) return;
     this.pen.fillStyle = this.ink("ink");
     this.run.slots.forEach((its, slot) => its === device && this.pen.fillRect(left, this.tops[slot] + 1, right - left, 3));
   }
@@ -360,6 +360,23 @@ class Picture {
     this.from = Math.min(Math.max(0, from), span - length);
     this.to = this.from + length;
     this.draw();
+    this.note();
+  }
+
+  // The address says what is shown, so that a link to a page leads to the place in it: #FROM-TO or #FROM-TO,JOB.
+  note() {
+    const whole = this.from === 0 && this.to === this.run.span && this.kept < 0;
+    const job = this.kept < 0 ? "" : `,${this.run.jobs.id[this.kept]}`;
+    const place = whole ? location.pathname : `#${Math.round(this.from)}-${Math.round(this.to)}${job}`;
+    try { history.replaceState(null, "", place); } catch { /* a browser may not let a file do that */ }
+  }
+  recall() {
+    const place = /^#(\d+)-(\d+)(?:,(\d+))?$/.exec(location.hash);
+    if (!place) return;
+    const job = place[3] === undefined ? -1 : this.run.jobs.id.indexOf(Number(place[3]));
+    if (job >= 0 && this.run.jobs.slot[job] >= 0) this.kept = job;
+    this.show(Number(place[1]), Number(place[2]));
+    if (this.kept >= 0) tell(this, job, this.x(this.run.began(job)), this.tops[this.run.jobs.slot[job]]);
   }
   zoom(factor, middle = (this.from + this.to) / 2) {
     this.show(middle - (middle - this.from) * factor, middle + (this.to - middle) * factor);
@@ -428,6 +445,7 @@ function listen(picture) {
       picture.kept = job === picture.kept ? -1 : job;
       picture.hot = job;
       picture.draw();
+      picture.note();
       tell(picture, picture.kept, x, y);
     } else if (!drag.moves) {
       picture.show(picture.time(Math.min(x, drag.x)), picture.time(Math.max(x, drag.x)));
@@ -449,7 +467,7 @@ function listen(picture) {
   const keys = {
     ArrowLeft: () => picture.move(-0.2), ArrowRight: () => picture.move(0.2), "+": () => picture.zoom(0.6), "=": () => picture.zoom(0.6),
     "-": () => picture.zoom(1 / 0.6), 0: () => picture.show(0, picture.run.span), Home: () => picture.show(0, picture.run.span),
-    Escape: () => { picture.kept = picture.hot = -1; $("tip").hidden = true; picture.draw(); },
+    Escape: () => { picture.kept = picture.hot = -1; $("tip").hidden = true; picture.draw(); picture.note(); },
   };
   canvas.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || !(event.key in keys)) return;
@@ -502,6 +520,7 @@ async function main() {
   legend(picture);
   listen(picture);
   picture.resize();
+  picture.recall();
   window.director = picture;
   document.documentElement.dataset.ready = "yes";
 }
