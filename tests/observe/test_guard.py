@@ -103,7 +103,7 @@ def only(guard: Guard) -> Finding:
 
 
 def longest(guard: Guard) -> Finding:
-    """The line where the loop stood longest: on a machine that has other things to do it seems to stand elsewhere too."""
+    """Where the loop stood longest: on a machine that has other things to do it seems to stand elsewhere too."""
     return max(guard.findings, key=lambda finding: finding.seconds)
 
 
