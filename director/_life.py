@@ -122,6 +122,21 @@ class Life:
         self._task.add_done_callback(self._directed)
         crew.chronicle.opened(devices)
 
+    def add_hook(self, hook: Hook) -> None:
+        """Have `hook` told, too, of everything from the next start on.
+
+        Args:
+            hook: A callable of one event; see `director.events`.
+
+        Raises:
+            TypeError: It can't be called.
+            RuntimeError: The Director is running: jobs are under way of which the hook was told nothing.
+        """
+        check_words(None, (hook,))
+        if self._state not in (DirectorState.NEW, DirectorState.CLOSED):
+            raise RuntimeError(f"this Director is {self._state.value}; a hook is added before it starts")
+        self._hooks += (hook,)
+
     async def drain(self) -> None:
         """Accept no more jobs and wait until everything accepted is over and every worker has left.
 

@@ -329,3 +329,24 @@ async def test_hooks_by_an_iterator() -> None:
         async with director:
             pass
     assert recorder.kinds() == ["DirectorOpened", "DirectorDrained"] * 2
+
+
+async def test_a_hook_can_be_added_until_the_start() -> None:
+    first, second = Recorder(), Recorder()
+    director = Director("simulated:1", hooks=[first])
+    director.add_hook(second)
+    async with director:
+        await director.run(str)
+        with pytest.raises(RuntimeError, match="is open; a hook is added before it starts"):
+            director.add_hook(Recorder())
+    assert second.events == first.events != []
+    third = Recorder()
+    director.add_hook(third)
+    async with director:
+        pass
+    assert isinstance(third.events[0], DirectorOpened)
+
+
+def test_a_hook_that_is_added_must_be_callable() -> None:
+    with pytest.raises(TypeError, match="a hook must be a callable"):
+        Director("simulated:1").add_hook(3)  # type: ignore[arg-type]
