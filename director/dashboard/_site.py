@@ -1,0 +1,145 @@
+"""The dashboard as a pure-ASGI app: one page, its files, a stream of frames, jobs by number. Reads and never writes.
+
+It may be mounted anywhere: the page's addresses are relative, and what follows the path of the mount is its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+import anyio
+
+from director.dashboard._door import Door
+from director.dashboard._files import find_file
+from director.dashboard._reply import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from director.dashboard._reply import Receive, Scope, Send
+    from director.dashboard._source import Frame, Source
+
+LONGEST_STREAM = 10.0  # seconds
+"""A stream ends after so long, and the page asks for the next. A server that shuts down waits for its open answers, and
+an endless one would keep it from ever leaving."""
+
+
+class Site:
+    """An ASGI app that shows what a source tells.
+
+    Args:
+        source: Where the facts come from.
+        token: What every request has to show; `None` lets in who is on this machine.
+        longest_stream: Seconds after which a stream of frames ends, to be asked for again.
+    """
+
+    def __init__(self, source: Source, token: str | None = None, longest_stream: float = LONGEST_STREAM) -> None:
+        self._source = source
+        self._door = Door(token)
+        self._longest = longest_stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1003, "reason": "there are no websockets here"})
+        else:
+            await self._answer(scope, receive, Reply(scope, send))
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            await reply.text(405, "The dashboard only reads.\n", [(b"allow", b"GET, HEAD")])
+        elif refusal := self._door.refusal(scope):
+            await reply.text(*refusal, [(b"www-authenticate", b"Bearer")] if refusal[0] == 401 else [])
+        else:
+            await self._route(scope, receive, reply)
+
+    async def _route(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        try:
+            match _path(scope).split("/"):
+                case ["" | "index.html"]:
+                    await self._show_page(scope, reply)
+                case ["events"]:
+                    await self._stream(scope, receive, reply)
+                case ["snapshot"]:
+                    await reply.document(await self._source.snapshot())
+                case ["jobs", word] if (number := _number(word)) is not None:
+                    await reply.document(await self._source.job(number))
+                case ["failures", word] if (number := _number(word)) is not None:
+                    await reply.document(await self._source.failure(number))
+                case parts:
+                    await reply.file(find_file("/".join(parts)))
+        except ConnectionError as gone:
+            await reply.text(502, f"{gone}\n")
+
+    async def _show_page(self, scope: Scope, reply: Reply) -> None:
+        place = scope.get("raw_path", scope["path"].encode()).decode("latin-1").rpartition("/")[2]
+        cookie = self._door.cookie(scope)
+        if cookie is not None:  # the token leaves the address, and with it the history of the browser
+            await reply.redirect(f"./{place}", [(b"set-cookie", cookie.encode())])
+        elif place and not _path(scope):  # the mount's own path, from which relative addresses lead beside it
+            await reply.redirect(f"./{place}/")
+        else:
+            await reply.file(find_file("index.html"))
+
+    async def _stream(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        async with contextlib.aclosing(self._source.frames(*_wishes(scope))) as frames:
+            first = await anext(frames)  # before anything is promised: the source may be gone
+            await reply.begin_stream()
+            if scope["method"] == "HEAD":
+                return
+            await reply.event(*first)
+            async with anyio.create_task_group() as group:
+                group.start_soon(_await_leaving, receive, group.cancel_scope)
+                with anyio.move_on_after(self._longest):
+                    await _forward(frames, reply)
+                group.cancel_scope.cancel()
+            await reply.end_stream()
+
+
+async def _forward(frames: AsyncGenerator[Frame, None], reply: Reply) -> None:
+    with contextlib.suppress(OSError):  # the source has gone, or the browser: either way the stream is over
+        async for frame in frames:
+            await reply.event(*frame)
+
+
+async def _await_leaving(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Nothing to start and nothing to stop, for a server that this is the whole app of."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _path(scope: Scope) -> str:
+    """What follows the path of the mount; some frameworks take that off, others don't."""
+    root: str = scope.get("root_path", "")
+    path: str = scope["path"]
+    return path.removeprefix(root).strip("/")
+
+
+def _wishes(scope: Scope) -> tuple[int | None, float]:
+    """The last frame that the viewer has, and how many seconds it wants between two looks."""
+    wanted = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    headers = {key.lower(): value for key, value in scope["headers"]}
+    after = headers.get(b"last-event-id", b"").decode("latin-1") or wanted.get("after", [""])[0]
+    try:
+        every = min(60.0, max(0.0, float(wanted.get("every", ["0"])[0])))
+    except ValueError:
+        every = 0.0
+    return _number(after), every
+
+
+def _number(word: str) -> int | None:
+    return int(word) if re.fullmatch("[0-9]{1,18}", word) else None

@@ -1,0 +1,150 @@
+"""The socket of a running app: a line of JSON asks, lines of JSON answer. Owner of the connections: the SocketServer.
+
+| asked | answered |
+|---|---|
+| `{"ask": "frames", "after": 7, "every": 0.5}` | frames, until the viewer leaves |
+| `{"ask": "snapshot"}` | one document |
+| `{"ask": "job", "number": 7}`, `{"ask": "failure", "number": 7}` | one document, or `null` |
+
+A question that makes no sense is answered by `{"error": ...}`. The file system says who may connect: the user alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from director.dashboard._places import check_length
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from director.dashboard._source import Source
+
+_LONGEST_QUESTION = 4096  # bytes
+
+
+class SocketServer:
+    """Answers what comes in at a Unix socket, on the running event loop.
+
+    Args:
+        source: Where the facts come from.
+        path: Where the socket is made; it must not be there.
+    """
+
+    def __init__(self, source: Source, path: Path) -> None:
+        self._source = source
+        self.path = path
+        self._viewers: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: The path can't be used.
+        """
+        check_length(self.path)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            os.fchmod(listener.fileno(), 0o600)  # before it has a name that somebody else could connect to
+            listener.bind(str(self.path))
+            self._server = await asyncio.start_unix_server(self._met, sock=listener, limit=_LONGEST_QUESTION)
+        except BaseException:
+            listener.close()
+            raise
+
+    async def close(self) -> None:
+        """Send the viewers away and take the socket off."""
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        if self._server is not None:
+            self._server.close()
+        viewers = list(self._viewers)
+        for viewer in viewers:
+            viewer.cancel()
+        await asyncio.gather(*viewers, return_exceptions=True)
+
+    def _met(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        viewer = asyncio.get_running_loop().create_task(self._talk(reader, writer), name="director:viewer")
+        self._viewers.add(viewer)
+        viewer.add_done_callback(self._viewers.discard)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with contextlib.suppress(ConnectionError):
+                while question := await reader.readline():
+                    await self._answer(question, reader, writer)
+        except ValueError:  # a line that is too long
+            writer.write(b'{"error":"the question is too long"}\n')
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            question = understand(line)
+        except ValueError as error:
+            await _write(writer, {"error": str(error)})
+            return
+        match question.ask:
+            case "frames":
+                await self._send_frames(question, reader, writer)
+            case "snapshot":
+                await _write(writer, await self._source.snapshot())
+            case "job":
+                await _write(writer, await self._source.job(question.number))
+            case "failure":
+                await _write(writer, await self._source.failure(question.number))
+
+    async def _send_frames(
+        self, question: Question, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        left = asyncio.create_task(reader.read(), name="director:leaving")  # returns when the viewer has gone
+        try:
+            async with contextlib.aclosing(self._source.frames(question.after, question.every)) as frames:
+                async for _, frame in frames:
+                    writer.write(frame + b"\n")
+                    await writer.drain()
+                    if left.done():
+                        break
+        finally:
+            left.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked."""
+
+    ask: str
+    number: int = 0
+    after: int | None = None
+    every: float = 0.0
+
+
+def understand(line: bytes) -> Question:
+    """The question in a line.
+
+    Raises:
+        ValueError: It makes no sense.
+    """
+    try:
+        question = Question(**json.loads(line))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'not a question: {error}. Ask {{"ask": "frames"}}, for example') from None
+    if question.ask not in ("frames", "snapshot", "job", "failure"):
+        raise ValueError('"ask" is one of "frames", "snapshot", "job", "failure"')
+    if type(question.number) is not int or type(question.after) not in (int, type(None)):
+        raise ValueError('"number" and "after" are whole numbers')
+    if type(question.every) not in (int, float) or not 0 <= question.every <= 3600:
+        raise ValueError('"every" is a number of seconds')
+    return question
+
+
+async def _write(writer: asyncio.StreamWriter, document: dict[str, Any] | None) -> None:
+    writer.write(json.dumps(document).encode() + b"\n")
+    await writer.drain()

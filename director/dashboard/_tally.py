@@ -1,0 +1,106 @@
+"""Counts of what happened, by the second, for the last minutes. Written by the recorder alone, on the event loop.
+
+Waits and run times are kept as histograms whose bins grow by a ninth, so a percentile over any number of jobs costs the
+same and is off by 5 % at most; memory is bounded by the number of seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Histogram: TypeAlias = dict[int, int]
+
+SECONDS = 300  # that are kept
+_FINEST = 1e-6  # seconds; what is shorter counts as nothing
+_BINS_PER_OCTAVE = 8
+
+
+class Second:
+    """What happened within one second, and the last that was known of queue and slots in it."""
+
+    __slots__ = (
+        "at",
+        "calls",
+        "cancelled",
+        "failed",
+        "queued",
+        "rejected",
+        "running",
+        "runs",
+        "submitted",
+        "succeeded",
+        "waits",
+    )
+
+    def __init__(self, at: int, queued: int, running: int) -> None:
+        self.at = at
+        self.submitted = self.succeeded = self.failed = self.cancelled = self.rejected = 0
+        self.queued = queued
+        self.running = running
+        self.waits: Histogram = {}
+        self.runs: Histogram = {}
+        self.calls: dict[int, float] = {}  # by batch size
+
+
+class Tally:
+    """The last `SECONDS` seconds."""
+
+    def __init__(self, now: float) -> None:
+        self._seconds: deque[Second] = deque([Second(math.floor(now), 0, 0)], maxlen=SECONDS)
+
+    def at(self, moment: float) -> Second:
+        """The second that `moment` lies in; the latest if it is earlier, for `Event.at` may step back a little."""
+        last = self._seconds[-1]
+        if moment < last.at + 1:
+            return last
+        second = math.floor(moment)
+        for missed in range(max(last.at + 1, second - SECONDS), second + 1):
+            self._seconds.append(Second(missed, last.queued, last.running))
+        return self._seconds[-1]
+
+    def last(self, count: int, now: float) -> list[Second]:
+        """The `count` latest whole seconds, oldest first; fewer in the beginning."""
+        running = self.at(now)
+        return [second for second in self._seconds if running.at - count <= second.at < running.at]
+
+
+def note(histogram: Histogram, seconds: float) -> None:
+    """Count a duration."""
+    number = bin_of(seconds)
+    histogram[number] = histogram.get(number, 0) + 1
+
+
+def bin_of(seconds: float) -> int:
+    """The bin that a duration falls into; 0 for what is too short to be told from nothing."""
+    if seconds <= _FINEST:
+        return 0
+    return 1 + int(_BINS_PER_OCTAVE * math.log2(seconds / _FINEST))
+
+
+def seconds_of(number: int) -> float:
+    """The middle of a bin."""
+    return 0.0 if number == 0 else float(_FINEST * 2 ** ((number - 0.5) / _BINS_PER_OCTAVE))
+
+
+def quantiles(histograms: Iterable[Histogram], *shares: float) -> list[float] | None:
+    """Durations that these shares of all that was counted stay below; `None` if nothing was."""
+    merged: Histogram = {}
+    for histogram in histograms:
+        for number, count in histogram.items():
+            merged[number] = merged.get(number, 0) + count
+    total = sum(merged.values())
+    return [seconds_of(_bin_at(merged, share * total)) for share in shares] if total else None
+
+
+def _bin_at(merged: Histogram, rank: float) -> int:
+    counted = 0
+    for number in sorted(merged):
+        counted += merged[number]
+        if counted >= rank:
+            break
+    return number

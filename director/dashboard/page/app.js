@@ -1,0 +1,126 @@
+// The page: takes frames and has the parts show them. Owner of the header, the key figures and the news.
+
+import { showCharts, redrawCharts } from "./charts.js";
+import { mindTheme } from "./colours.js";
+import { refreshDetail, showDevice, showFailure, showFromAddress, showJob } from "./detail.js";
+import { showDevices } from "./devices.js";
+import { Feed } from "./feed.js";
+import { showFailures, showJobs, showWaiting } from "./lists.js";
+import { write } from "./rows.js";
+import { age, count, duration, percent, rate } from "./words.js";
+
+const at = (id) => document.getElementById(id);
+const feed = new Feed();
+const told = { state: null, link: null, failures: null };
+let turn = 0;
+
+const LINKS = { waiting: "connecting", live: "live", late: "no news", gone: "cut off", paused: "paused" };
+
+feed.addEventListener("frame", () => {
+  const known = feed.known;
+  showDevices(known, showJob, showDevice);
+  if (turn++ % 2 === 0) showSlowly(known); // numbers that change four times a second can't be read
+});
+feed.addEventListener("link", ({ detail: { link, reason } }) => {
+  at("link").dataset.link = link;
+  write(at("link-text"), LINKS[link]);
+  at("link").title = link === "late" ? "Nothing has been heard for some seconds: the app's event loop is blocked, or the app is gone" : "";
+  at("notice").hidden = !reason;
+  write(at("notice"), reason);
+  if (link !== told.link && (link === "late" || told.link === "late")) announce(link === "late" ? "No news from the app" : "The app tells again");
+  told.link = link;
+});
+
+function showSlowly(known) {
+  showHeader(known);
+  showFigures(known);
+  showCharts(known);
+  showWaiting(known);
+  showFailures(known, showFailure);
+  showJobs(known, document.querySelector("[name=which]:checked").value, showJob);
+  announceFailures(known);
+  if (turn % 4 === 1) refreshDetail(known);
+}
+
+function showHeader(known) {
+  const { name, pid, host, version } = known.identity;
+  write(at("name"), name ?? "director");
+  write(at("about"), `process ${pid} on ${host}, director ${version}, open for ${age(known.open_for)}`);
+  write(at("state"), known.state);
+  at("state").dataset.well = known.healthy ? "yes" : known.state === "failed" ? "no" : "soon";
+  if (told.state !== null && told.state !== known.state) announce(`The Director is ${known.state}`);
+  told.state = known.state;
+  document.title = `${name ?? "director"}: ${known.counts.queued} waiting, ${known.counts.running} running`;
+}
+
+function showFigures(known) {
+  const { counts, per_second, waited, ran, batches } = known;
+  const slots = known.identity.devices.reduce((sum, each) => sum + each.slots.length, 0);
+  const share = known.devices.reduce((sum, each, place) => sum + each.share * known.identity.devices[place].slots.length, 0);
+  const fails = known.failures.some((each) => each.kind !== "retried" && known.at - each.last < 60);
+  const figures = [
+    ["Waiting", count(counts.queued), counts.queued > per_second.succeeded && per_second.succeeded > 0 ? `about ${age(counts.queued / per_second.succeeded)} of work` : ""],
+    ["Running", count(counts.running), `${count(slots)} slots`],
+    ["Slots busy", slots ? percent(share / slots) : "–", "last 5 s"],
+    ["Ended per second", rate(per_second.succeeded), `${count(counts.succeeded)} in all`],
+    ["Wait", duration(waited?.p50), waited ? `99 %: ${duration(waited.p99)}` : "last 10 s"],
+    ["Run time", duration(ran?.p50), ran ? `99 %: ${duration(ran.p99)}` : "last 10 s"],
+    ...(batches && batches.mean > 1 ? [["Jobs per call", rate(batches.mean), `most ${Math.max(...Object.keys(batches.calls))}`]] : []),
+    ["Failed", count(counts.failed), [counts.rejected && `${count(counts.rejected)} refused`, counts.cancelled && `${count(counts.cancelled)} cancelled`].filter(Boolean).join(", "), fails],
+    ...(known.loop_late > 0.05 ? [["Event loop late", duration(known.loop_late), "at worst", true]] : []),
+  ];
+  const list = at("figures");
+  while (list.children.length > figures.length) list.lastChild.remove();
+  while (list.children.length < figures.length) list.append(figure());
+  figures.forEach((each, place) => fillFigure(list.children[place], ...each));
+}
+
+function figure() {
+  const box = document.createElement("div");
+  const value = document.createElement("dd");
+  value.append(document.createElement("span"), document.createElement("small"));
+  box.append(document.createElement("dt"), value);
+  return box;
+}
+
+function fillFigure({ children: [term, value] }, name, number, more, isBad = false) {
+  write(term, name);
+  write(value.children[0], number);
+  write(value.children[1], more);
+  value.dataset.well = isBad ? "no" : "yes";
+}
+
+/** Say what a glance would show: a kind of failure that was not there before. */
+function announceFailures(known) {
+  const numbers = new Set(known.failures.map((each) => each.failure));
+  const fresh = told.failures && known.failures.find((each) => !told.failures.has(each.failure));
+  if (fresh) announce(`New failure: ${fresh.error} in ${fresh.name}`);
+  told.failures = numbers;
+}
+
+function announce(text) {
+  at("news").textContent = text;
+}
+
+at("pause").addEventListener("click", () => {
+  feed.pause(!feed.paused);
+  at("pause").setAttribute("aria-pressed", String(feed.paused));
+});
+at("find").addEventListener("submit", (event) => {
+  event.preventDefault();
+  showJob(Number(at("number").value));
+});
+for (const choice of document.querySelectorAll("[name=which]")) {
+  choice.addEventListener("change", () => feed.known && showSlowly(feed.known));
+}
+addEventListener("detail", () => feed.known && refreshDetail(feed.known));
+addEventListener("hashchange", showFromAddress);
+mindTheme(at("theme"), () => {
+  redrawCharts();
+  if (feed.known) {
+    showDevices(feed.known, showJob, showDevice);
+    showCharts(feed.known);
+  }
+});
+feed.addEventListener("frame", showFromAddress, { once: true });
+feed.open();
