@@ -29,8 +29,8 @@ FLOORS = {
     "things": """
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base _core.job
         _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
-        _core.accounts _core.admission _core.batching _core.quarantine _core.warden _shared.files
-        _core.bridge _core.stream_call
+        _core.accounts _core.admission _core.batching _core.quarantine _core.warden _shared.files _core.bridge
+        _core.stream_call
     """,
     "groups": """
         _checks _devices.survey _executors._cuda_thread _executors._replicas _executors._attended _core.group
@@ -51,6 +51,7 @@ FLOORS = {
     "numbers for people": "_words",
     "what was seen": "_timeline.* _guard.*",
     "sights": "timeline guard prometheus otel logs",
+    "watchers": "dashboard.*",
     "benchmarks": "_bench.*",
     "command line": "cli.*",
     "entry": "__main__",
@@ -76,6 +77,11 @@ BACKSTAGE = {  # who above the contract knows more than public names, and what
         "_devices.survey",
         "_devices.discovery",
     },  # tells of hidden and lost GPUs too, for which the contract has no word
+    "cli._watch": {"_devices.nvml", "_devices.readings"},  # memory, load and heat: what NVML reads
+    "dashboard._meter": {"_devices.nvml", "_devices.readings"},
+    "dashboard._view": {"_devices.readings"},
+    "cli._doctor.checkup": {"_devices.survey", "_devices.discovery", "_devices.nvml", "_devices.readings"},
+    "cli._doctor.gpus": {"_devices.cuda", "_devices.survey", "_devices.readings"},  # each side's own answer
 }
 
 # Who may import what from outside the standard library; "" is everybody.
@@ -85,6 +91,7 @@ OUTSIDE = {
     "rich": "cli",
     "prometheus_client": "prometheus",
     "opentelemetry": "otel",
+    "uvicorn": "cli._top.web",
     "numpy": "cli._demo",
     "sklearn": "cli._demo",
     "threadpoolctl": "cli._demo",

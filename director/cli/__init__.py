@@ -18,7 +18,7 @@ from director.cli._status import FAILED, INTERRUPTED, READER_GONE, USAGE, UsageE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("devices", "demo", "run", "bench")
+COMMANDS = ("devices", "demo", "run", "bench", "top", "doctor")
 
 _EPILOG = """\
 exit status: 0 done, 1 some items failed, 2 usage, 3 halted by --halt, 130 interrupted

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from director._devices.gpu import Gpu
+from director.cli._numbers import parse_seconds
 from director.cli._table import table
 
 if TYPE_CHECKING:
@@ -29,11 +30,15 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     """Add the command to those of `director`."""
     parser = subparsers.add_parser("devices", help="list the GPUs, and why some can't be used", description=DESCRIPTION)
     parser.add_argument("--json", action="store_true", help="everything that was found, as one JSON document")
+    parser.add_argument("--watch", action="store_true", help="memory, load, temperature and power, until interrupted")
+    parser.add_argument(
+        "--every", metavar="SECONDS", type=parse_seconds, default=1.0, help="between two readings of --watch (1)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: Namespace) -> int:
-    """List the devices; they go to stdout, hints to stderr.
+    """List or watch the devices; they go to stdout, hints to stderr.
 
     Returns:
         0, whether or not there are any.
@@ -44,6 +49,10 @@ def run(args: Namespace) -> int:
     from director._devices.discovery import survey
 
     found = survey()
+    if args.watch and found.devices:
+        from director.cli._watch import watch
+
+        watch(found.devices, args.every, as_json=args.json)
     print(json.dumps(_document(found), indent=2, ensure_ascii=False) if args.json else "\n".join(_report(found)))
     if not found.devices:
         print(_NO_GPU, file=sys.stderr)

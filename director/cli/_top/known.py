@@ -1,0 +1,83 @@
+"""What the frames have said so far. Owner: `Known`, one for each watch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+Row: TypeAlias = list[Any]
+
+BEGIN, END, ITEMS, BUSY, FAILED = range(5)  # columns of a stretch, as docs/reference/dashboard.md has them
+
+
+@dataclass
+class Known:
+    """A Director, put together from frames."""
+
+    identity: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, Any] = field(default_factory=dict)
+    tracks: dict[int, Track] = field(default_factory=dict)
+
+    def take(self, frame: dict[str, Any]) -> None:
+        """Take in the next frame, or a whole."""
+        if "identity" in frame:
+            self.identity, self.seen, self.tracks = frame["identity"], {}, {}
+        changes = frame.pop("tracks")
+        self.seen |= frame
+        for slot, (first, rows) in changes.items():
+            self.tracks.setdefault(int(slot), Track()).replace(first, rows)
+        for track in self.tracks.values():
+            track.forget(self.seen["at"] - self.identity["window"])
+
+    @property
+    def devices(self) -> list[dict[str, Any]]:
+        """What is fixed and what moves of each device, together."""
+        both = zip(self.identity["devices"], self.seen["devices"], strict=True)
+        return [fixed | moving for fixed, moving in both]
+
+    def strip(self, slots: list[int], cells: int) -> list[tuple[float, bool]]:
+        """For each of so many pieces of the window: how busy these slots were, 0 to 1, and whether a job failed."""
+        width = self.identity["window"] / cells
+        begin = self.seen["at"] - self.identity["window"]
+        busy, failed = [0.0] * cells, [False] * cells
+        for slot in slots:
+            for row in self.tracks[slot].rows if slot in self.tracks else ():
+                _spread(row, begin, self.seen["at"], width, busy, failed)
+        whole = width * max(1, len(slots))
+        return [(min(1.0, share / whole), bad) for share, bad in zip(busy, failed, strict=True)]
+
+
+@dataclass
+class Track:
+    """The stretches of one slot."""
+
+    first: int = 0
+    rows: list[Row] = field(default_factory=list)
+
+    def replace(self, first: int, rows: list[Row]) -> None:
+        """From the stretch with number `first` on there are these."""
+        kept = self.rows[: max(0, first - self.first)]
+        if first > self.first + len(kept):  # what lies between was never told
+            kept = []
+        self.first = first - len(kept)
+        self.rows = kept + rows
+
+    def forget(self, before: float) -> None:
+        """Drop what had ended by then."""
+        gone = next((place for place, row in enumerate(self.rows) if row[END] is None or row[END] > before), None)
+        gone = len(self.rows) if gone is None else gone
+        self.first += gone
+        del self.rows[:gone]
+
+
+def _spread(row: Row, begin: float, now: float, width: float, busy: list[float], failed: list[bool]) -> None:
+    """Add the busy time of a stretch to the cells that it touches."""
+    end = now if row[END] is None else row[END]
+    density = 1.0 if row[END] is None or end <= row[BEGIN] else row[BUSY] / (end - row[BEGIN])
+    last = len(busy) - 1
+    start = max(row[BEGIN], begin)
+    for cell in range(int((start - begin) / width), min(last, int((end - begin) / width)) + 1):
+        left = begin + cell * width
+        busy[cell] += density * max(0.0, min(end, left + width) - max(start, left))
+    if row[FAILED] and end > begin:
+        failed[max(0, min(last, int((end - begin) / width)))] = True

@@ -1,0 +1,112 @@
+"""A look at a Director as plain text: for pipes, logs, and terminals without rich. No state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from director.cli import _words
+from director.cli._table import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MOST = 10  # rows of a list
+
+
+def report(seen: dict[str, Any]) -> Iterator[str]:
+    """The lines of a snapshot."""
+    yield title(seen)
+    yield figures(seen)
+    if seen["why_waiting"]:
+        yield f"waiting: {seen['why_waiting']}"
+    yield ""
+    head = ("device", "models", "busy", "slots", "jobs", "memory")
+    yield from table(head, [_device(device) for device in seen["devices"]], left=2)
+    for name, lines in (
+        ("waiting", [waiting(each) for each in seen["waiting"][:_MOST]]),
+        ("running", [running(each, seen["at"]) for each in seen["running"][:_MOST]]),
+        ("failures", [failure(each, seen["at"]) for each in seen["failures"][:_MOST]]),
+    ):
+        if lines:
+            yield ""
+            yield f"{name}:"
+            yield from (f"  {line}" for line in table(lines[0], lines[1:], left=3))
+
+
+def title(seen: dict[str, Any]) -> str:
+    """Who it is."""
+    return (
+        f"{seen['name'] or 'director'}: {seen['state']} for {_words.about(seen['open_for'])}, "
+        f"process {seen['pid']} on {seen['host']}"
+    )
+
+
+def figures(seen: dict[str, Any]) -> str:
+    """The key figures on one line."""
+    counts = seen["counts"]
+    slots = sum(len(device["slots"]) for device in seen["devices"])
+    parts = [
+        f"{_words.count(counts['queued'])} waiting",
+        f"{_words.count(counts['running'])} running on {_words.counted(slots, 'slot')}",
+        f"{_words.rate(seen['per_second']['succeeded'])}",
+        f"wait {percentiles(seen['waited'])}",
+        f"run {percentiles(seen['ran'])}",
+        *(f"{_words.count(counts[kind])} {kind}" for kind in ("failed", "cancelled", "rejected") if counts[kind]),
+    ]
+    if seen["batches"] and seen["batches"]["mean"] > 1:
+        parts.insert(3, f"{seen['batches']['mean']:.3g} jobs per call")
+    return ", ".join(parts)
+
+
+def percentiles(found: dict[str, float] | None) -> str:
+    """Median and 99th percentile."""
+    return "unknown" if found is None else f"{_words.duration(found['p50'])} (99 %: {_words.duration(found['p99'])})"
+
+
+def memory(device: dict[str, Any]) -> str:
+    """What is used of what there is."""
+    if device["total_memory"] is None:
+        return "-"
+    total = f"{device['total_memory'] / 2**30:.1f} GiB"
+    return total if device["used_memory"] is None else f"{device['used_memory'] / 2**30:.1f} of {total}"
+
+
+def waiting(each: dict[str, Any]) -> tuple[str, ...]:
+    """Jobs of one function that wait."""
+    oldest = "" if each["oldest"] is None else f"for up to {_words.duration(each['oldest'])}"
+    return each["name"], _words.counted(each["jobs"], "job"), oldest
+
+
+def running(job: dict[str, Any], at: float) -> tuple[str, ...]:
+    """A job that runs."""
+    progress = job["progress"]
+    if isinstance(progress, float) and 0 <= progress <= 1:
+        progress = f"{progress * 100:.0f} %"
+    told = "" if progress is None else str(progress)
+    return str(job["job"]), job["name"], job["device"] or "-", f"for {_words.duration(at - job['started'])}", told
+
+
+def ended(job: dict[str, Any]) -> tuple[str, ...]:
+    """A job that is over."""
+    state = f"{job['state']}, call goes on" if job["call_goes_on"] else job["state"]
+    ran = "" if job["ran"] is None else f"ran {_words.duration(job['ran'])}"
+    waited = "" if job["waited"] is None else f"waited {_words.duration(job['waited'])}"
+    return str(job["job"]), job["name"], job["device"] or "-", state, waited, ran
+
+
+def failure(each: dict[str, Any], at: float) -> tuple[str, ...]:
+    """A kind of failure."""
+    when = f"{_words.about(at - each['last'])} ago"
+    message = " ".join(each["message"].split())
+    return each["error"], each["name"], message, _words.counted(each["count"], "time"), when
+
+
+def _device(device: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        device["device"],
+        ", ".join(device["models"]) or "-",
+        _words.percent(device["share"]),
+        f"{device['busy']}/{len(device['slots'])}",
+        _words.count(device["jobs"]),
+        memory(device),
+    )

@@ -1,0 +1,199 @@
+"""The whole terminal: devices as strips of the last minute, and one of four lists. The importer of rich for `top`.
+
+Owner of what is chosen: the list, the row, what is open, whether it is paused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from director.cli import _words
+from director.cli._top import report
+from director.cli._top.detail import tell
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from director.cli._top.known import Known
+
+LISTS = ("running", "waiting", "failures", "ended")
+_HEIGHTS = " ▁▂▃▄▅▆▇█"
+_FRAME = 3  # lines that are neither head nor devices nor list
+_KEYS = "tab other list   ↑↓ choose   enter look   space pause   q quit"
+_KEYS_INSIDE = "↑↓ scroll   esc back   q quit"
+
+
+class Screen:
+    """Draws what is known, and keeps what its user has chosen."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.opened: tuple[str, int] | None = None  # what is asked for: ("job", 7) or ("failure", 3)
+        self.is_paused = False
+        self.note = "live"
+        self._list = 0
+        self._row = 0
+        self._scrolled = 0
+        self._live = Live(console=self.console, screen=True, auto_refresh=False)
+
+    def __enter__(self) -> Screen:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def press(self, key: str, known: Known) -> None:
+        """Do what a key means."""
+        if key == "pause":
+            self.is_paused = not self.is_paused
+        elif key == "back":
+            self.opened = None
+        elif self.opened is not None:
+            self._scrolled = max(0, self._scrolled + _steps(key, self.console.height // 2))
+        elif key in ("next", "previous"):
+            self._list = (self._list + (1 if key == "next" else -1)) % len(LISTS)
+            self._row = 0
+        elif key == "open":
+            self._open(known)
+        else:
+            self._row = max(0, self._row + _steps(key, 10))
+
+    def draw(self, known: Known, detail: dict[str, Any] | None) -> None:
+        """Show what is known; `detail` is what was asked for, if it has come."""
+        self._live.update(self.picture(known, detail), refresh=True)
+
+    def picture(self, known: Known, detail: dict[str, Any] | None = None) -> RenderableType:
+        """The whole screen."""
+        if self.opened is not None:
+            return self._inside(detail)
+        seen = known.identity | known.seen | {"devices": known.devices}
+        devices = self._devices(known)
+        head = self._head(seen)
+        above = len(head.wrap(self.console, self.console.width)) + devices.row_count
+        room = max(1, self.console.height - _FRAME - above)
+        keys = Text(_KEYS, style="dim", no_wrap=True)
+        return Group(head, devices, Text(), self._tabs(seen), self._rows(seen, room), keys)
+
+    # ---- above: who, how much, where
+
+    def _head(self, seen: dict[str, Any]) -> Text:
+        note = "paused" if self.is_paused else self.note
+        text = Text.assemble((report.title(seen), "bold"), "   ", (note, "dim" if note == "live" else "yellow"))
+        text.append(f"\n{report.figures(seen)}\n")
+        why = f"waiting: {seen['why_waiting']}" if seen["why_waiting"] else ""
+        text.append(why[: self.console.width] + "\n", style="yellow")
+        return text
+
+    def _devices(self, known: Known) -> Table:
+        if len(known.devices) > max(8, self.console.height // 2 - 2):
+            return self._compact(known)
+        grid = Table.grid(padding=(0, 1))
+        for justify in ("left", "left", "right", "right", "left"):
+            grid.add_column(justify=justify, no_wrap=True)
+        label = max((len(device["device"]) for device in known.devices), default=0)
+        last = max((len(_facts(device)) for device in known.devices), default=0)
+        cells = max(10, self.console.width - label - last - 22)
+        for device in known.devices:
+            share = Text(_words.percent(device["share"]).rjust(7))
+            jobs = Text(_words.count(device["jobs"]).rjust(9))
+            grid.add_row(device["device"], _strip(known.strip(device["slots"], cells)), share, jobs, _facts(device))
+        return grid
+
+    def _compact(self, known: Known) -> Table:
+        """Several devices on a line, each with a bar for its last seconds."""
+        label = max(len(device["device"]) for device in known.devices)
+        columns = max(1, (self.console.width + 2) // (label + 9))
+        grid = Table.grid(padding=(0, 2))
+        cells = [
+            Text.assemble(
+                f"{device['device']:{label}} ", _strip([(device["share"], False)]), f" {device['share']:4.0%}"
+            )
+            for device in known.devices
+        ]
+        lines = -(-len(cells) // columns)
+        shown = [cells[line::lines] for line in range(min(lines, max(1, self.console.height // 2)))]
+        for row in shown:
+            grid.add_row(*row)
+        if hidden := len(cells) - sum(map(len, shown)):
+            grid.add_row(Text(f"and {_words.counted(hidden, 'device')} more", style="dim"))
+        return grid
+
+    # ---- below: the lists
+
+    def _tabs(self, seen: dict[str, Any]) -> Text:
+        text = Text()
+        for number, name in enumerate(LISTS):
+            style = "reverse" if number == self._list else "dim"
+            text.append(f" {name} {len(seen[name])} " if name != "ended" else " ended ", style=style)
+            text.append(" ")
+        return text
+
+    def _rows(self, seen: dict[str, Any], room: int) -> Table:
+        rows = _cells(LISTS[self._list], seen)
+        self._row = min(self._row, max(0, len(rows) - 1))
+        first = max(0, min(self._row - room // 2, len(rows) - room))
+        grid = Table.grid(padding=(0, 2))
+        for number, cells in enumerate(rows[first : first + room], start=first):
+            grid.add_row(
+                ">" if number == self._row else " ",
+                *(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells),
+                style="bold" if number == self._row else "",
+            )
+        for _ in range(room - min(room, len(rows))):
+            grid.add_row(" ")
+        return grid
+
+    def _open(self, known: Known) -> None:
+        name = LISTS[self._list]
+        rows = known.seen[name]
+        if name == "waiting" or self._row >= len(rows):
+            return
+        kind = "failure" if name == "failures" else "job"
+        self.opened = kind, rows[self._row][kind]
+        self._scrolled = 0
+
+    # ---- inside of one job or failure
+
+    def _inside(self, detail: dict[str, Any] | None) -> RenderableType:
+        assert self.opened is not None
+        kind, number = self.opened
+        lines = ["It is not kept any more."] if detail is None else list(tell(kind, detail))
+        room = self.console.height - 3
+        self._scrolled = min(self._scrolled, max(0, len(lines) - room))
+        shown = Text("\n".join(lines[self._scrolled : self._scrolled + room]), no_wrap=True, overflow="crop")
+        return Group(Text(f"{kind} {number}", style="bold"), shown, Text(_KEYS_INSIDE, style="dim"))
+
+
+def _steps(key: str, page: int) -> int:
+    return {"up": -1, "down": 1, "page up": -page, "page down": page}.get(key, 0)
+
+
+def _strip(cells: list[tuple[float, bool]]) -> Text:
+    """A character for each cell, as high as it was busy; red where a job has failed."""
+    text = Text()
+    for share, failed in cells:
+        text.append(_HEIGHTS[round(share * 8)], style="red on grey15" if failed else "green on grey15")
+    return text
+
+
+def _facts(device: dict[str, Any]) -> str:
+    heat = [f"{device['temperature']} °C"] if device["temperature"] is not None else []
+    return "  ".join([report.memory(device), *heat] if device["total_memory"] is not None else heat)
+
+
+def _cells(name: str, seen: dict[str, Any]) -> list[tuple[str, ...]]:
+    match name:
+        case "running":
+            return [report.running(each, seen["at"]) for each in seen[name]]
+        case "waiting":
+            return [report.waiting(each) for each in seen[name]]
+        case "failures":
+            return [report.failure(each, seen["at"]) for each in seen[name]]
+        case _:
+            return [report.ended(each) for each in seen[name]]

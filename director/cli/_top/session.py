@@ -1,0 +1,180 @@
+"""One `director top` from its arguments to its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from director.cli._status import DONE, FAILED, UsageError
+from director.cli._terminal import hint_at_rich, on_terminal
+from director.cli._top.find import find_app
+from director.cli._top.keys import Keys
+from director.cli._top.known import Known
+from director.cli._top.report import report
+from director.dashboard._remote import Remote
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from director.cli._top.screen import Screen
+
+_LATE = 3.0  # seconds without a frame, after which that is said
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Do what the arguments say.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UsageError: It isn't clear which app is meant, or a package is missing.
+    """
+    return asyncio.run(_watch(options))
+
+
+async def _watch(options: argparse.Namespace) -> int:
+    try:
+        path = await find_app(options.app)
+        if options.web:
+            await _serve(path, options)
+        elif options.json or options.once or (screen := _make_screen()) is None:
+            await _print(Remote(path), options)
+        else:
+            await Watch(Remote(path), screen, options.every).run()
+    except ConnectionError as gone:
+        print(f"director top: {gone}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        print(f"director top: {error}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _make_screen() -> Screen | None:
+    """A screen, where the standard output is a terminal that can show one."""
+    if not on_terminal(sys.stdout):
+        return None
+    try:
+        from director.cli._top.screen import Screen
+    except ImportError:
+        hint_at_rich()
+        return None
+    return Screen()
+
+
+async def _serve(path: Path, options: argparse.Namespace) -> None:
+    try:
+        from director.cli._top.web import serve_page
+    except ImportError:
+        raise UsageError("--web needs uvicorn: pip install 'gpu-director[dashboard]'") from None
+    await serve_page(path, options.host, options.port)
+
+
+async def _print(source: Remote, options: argparse.Namespace) -> None:
+    while True:
+        seen = await source.snapshot()
+        print(json.dumps(seen) if options.json else "\n".join([*report(seen), ""]), flush=True)
+        if options.once:
+            return
+        await anyio.sleep(options.every)
+
+
+class Watch:
+    """Keeps a screen up to date until its user has seen enough.
+
+    Args:
+        source: The app.
+        screen: Draws.
+        every: Seconds between two looks.
+    """
+
+    def __init__(self, source: Remote, screen: Screen, every: float) -> None:
+        self._source = source
+        self._screen = screen
+        self._every = every
+        self._known = Known()
+        self._detail: dict[str, Any] | None = None
+        self._heard = asyncio.get_running_loop().time()
+        self._gone: ConnectionError | None = None
+        self._scope = anyio.CancelScope()
+        self._moving = asyncio.Event()  # not paused
+        self._moving.set()
+        self._asked = asyncio.Event()  # something was opened
+
+    async def run(self) -> None:
+        """Watch until quit.
+
+        Raises:
+            ConnectionError: The app has gone.
+        """
+        with self._screen, Keys(self._pressed), self._scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._follow)
+                group.start_soon(self._look_closer)
+        if self._gone is not None:
+            raise self._gone
+
+    async def _follow(self) -> None:
+        try:
+            async with contextlib.aclosing(self._source.frames(interval=self._every)) as frames:
+                async for _, frame in frames:
+                    self._heard = asyncio.get_running_loop().time()
+                    self._screen.note = "live"
+                    self._known.take(json.loads(frame))
+                    self._draw()
+                    await self._moving.wait()  # the app keeps what is not taken, or tells the whole again
+        except ConnectionError as gone:
+            self._gone = gone
+            self._scope.cancel()
+
+    async def _look_closer(self) -> None:
+        """Once a second: what is open, and whether the app still tells anything."""
+        while True:
+            self._asked.clear()
+            await self._fetch()
+            silence = asyncio.get_running_loop().time() - self._heard
+            if silence > _LATE and not self._screen.is_paused:
+                self._screen.note = f"no news for {silence:.0f} s: the app's event loop is blocked"
+                self._draw()
+            with anyio.move_on_after(1):
+                await self._asked.wait()
+
+    async def _fetch(self) -> None:
+        wanted = self._screen.opened
+        if wanted is None:
+            return
+        kind, number = wanted
+        with contextlib.suppress(ConnectionError):
+            found = await (self._source.job(number) if kind == "job" else self._source.failure(number))
+            if self._screen.opened == wanted:
+                self._detail = found
+                self._draw()
+
+    def _pressed(self, key: str) -> None:
+        if key == "quit":
+            self._scope.cancel()
+            return
+        opened = self._screen.opened
+        if self._known.identity:
+            self._screen.press(key, self._known)
+        if self._screen.is_paused:
+            self._moving.clear()
+        else:
+            self._moving.set()
+        if self._screen.opened != opened:
+            self._detail = None
+            self._asked.set()
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._known.identity:
+            self._screen.draw(self._known, self._detail)

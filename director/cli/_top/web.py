@@ -1,0 +1,54 @@
+"""The page of an app that serves no web itself. The importer of uvicorn."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from director.dashboard._remote import Remote
+from director.dashboard._site import Site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+async def serve_page(path: Path, host: str, port: int) -> None:
+    """Serve until somebody presses Ctrl-C.
+
+    Args:
+        path: The app's socket.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any that is free.
+
+    Raises:
+        OSError: The address can't be used.
+    """
+    token = os.environ.get("DIRECTOR_TOKEN") or (None if host in _LOCAL else secrets.token_urlsafe(24))
+    listener = _listen(host, port)
+    shown = host if ":" not in host else f"[{host}]"
+    address = f"http://{shown}:{listener.getsockname()[1]}/"
+    print(address if token is None else f"{address}?token={token}", file=sys.stderr, flush=True)
+    config = uvicorn.Config(
+        Site(Remote(path), token), log_level="warning", lifespan="off", timeout_graceful_shutdown=1, server_header=False
+    )
+    await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Here rather than in uvicorn, which ends the process with a log line if the port is taken."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener

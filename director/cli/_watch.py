@@ -1,0 +1,78 @@
+"""`director devices --watch`: what the GPUs do, read again and again."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from director._devices.nvml import within
+from director._devices.readings import Reading, read
+from director.cli import _words
+from director.cli._table import table
+from director.cli._terminal import hint_at_rich, on_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from director import Device
+
+_PATIENCE = 10.0  # seconds for one round of readings
+_HEAD = ("device", "name", "memory", "load", "temperature", "power", "note")
+
+
+def watch(devices: Sequence[Device], every: float, *, as_json: bool) -> NoReturn:
+    """Show readings of `devices` every so many seconds, until interrupted.
+
+    Raises:
+        DiscoveryError: NVML does not answer.
+    """
+    with _place(as_json) as show:
+        while True:
+            readings = within(_PATIENCE, partial(read, [device.uuid for device in devices]))
+            pairs = list(zip(devices, readings, strict=True))
+            show(json.dumps(_document(pairs)) if as_json else "\n".join(_lines(pairs)))
+            time.sleep(every)
+
+
+@contextmanager
+def _place(as_json: bool) -> Iterator[Callable[[str], None]]:
+    """Where readings go: over each other on a terminal, below each other elsewhere."""
+    if as_json or not on_terminal(sys.stdout):
+        yield partial(print, flush=True)
+        return
+    try:
+        from rich.live import Live
+        from rich.text import Text
+    except ImportError:
+        hint_at_rich()
+        yield partial(print, flush=True)
+        return
+    with Live(auto_refresh=False) as live:
+        yield lambda text: live.update(Text(text, no_wrap=True), refresh=True)
+
+
+def _lines(pairs: Sequence[tuple[Device, Reading]]) -> list[str]:
+    rows = [(device.label, device.name, *_facts(device, reading)) for device, reading in pairs]
+    return table(_HEAD, rows, left=2)
+
+
+def _facts(device: Device, reading: Reading) -> tuple[str, ...]:
+    if reading.error is not None:
+        return "?", "?", "?", "?", f"unusable: {reading.error}"
+    total = "?" if device.total_memory is None else f"{device.total_memory / 2**30:.1f}"
+    used = "?" if reading.used_memory is None else f"{reading.used_memory / 2**30:.1f}"
+    load = "?" if reading.load is None else _words.percent(reading.load)
+    temperature = "?" if reading.temperature is None else f"{reading.temperature} °C"
+    power = "?" if reading.power is None else f"{reading.power:.0f} W"
+    note = "" if reading.compute_mode in (None, "default") else f"compute mode {reading.compute_mode}"
+    return f"{used} of {total} GiB", load, temperature, power, note
+
+
+def _document(pairs: Sequence[tuple[Device, Reading]]) -> dict[str, Any]:
+    devices = [asdict(device) | {"device": device.label} | asdict(reading) for device, reading in pairs]
+    return {"time": time.time(), "devices": devices}

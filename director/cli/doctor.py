@@ -1,0 +1,61 @@
+"""`director doctor`: what this machine and this environment offer, what looks wrong, and what helps."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from director.cli import _words
+from director.cli._status import DONE, FAILED
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace, _SubParsersAction
+    from collections.abc import Iterator, Sequence
+
+    from director.cli._doctor.finding import Finding
+
+_DESCRIPTION = """\
+Examine this machine and this environment: the GPUs as NVML, CUDA and a Director see them, the mask, versions, limits of
+threads, processes, files and memory, and running apps. Says what looks wrong and what helps. Nothing is changed, and no
+GPU is touched from this process. Exit status: 0 nothing is wrong, 1 something is."""
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    """Add `doctor` to the commands."""
+    parser = subparsers.add_parser(
+        "doctor", help="say what is wrong with this machine's set-up", description=_DESCRIPTION
+    )
+    parser.add_argument("--json", action="store_true", help="findings and facts, as one JSON document")
+    parser.set_defaults(run=run)
+
+
+def run(options: Namespace) -> int:
+    """Examine, and tell.
+
+    Returns:
+        0 if nothing is wrong, else 1.
+    """
+    from director.cli._doctor.checkup import examine
+
+    found = examine()
+    if options.json:
+        print(json.dumps(found.document(), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_tell(found.findings)))
+    return FAILED if any(each.level == "wrong" for each in found.findings) else DONE
+
+
+def _tell(findings: Sequence[Finding]) -> Iterator[str]:
+    part = ""
+    for each in findings:
+        if each.part != part:
+            part = each.part
+            yield part
+        first, *rest = each.text.splitlines()
+        yield f"  {each.level:5}  {first}"
+        yield from (f"         {line}" for line in rest)
+        if each.remedy:
+            yield f"         → {each.remedy}"
+    wrong, notes = (sum(each.level == level for each in findings) for level in ("wrong", "note"))
+    said = "nothing looks wrong" if not wrong else f"{_words.counted(wrong, 'thing')} wrong"
+    yield f"{said}, {_words.counted(notes, 'note')}"
