@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
     from director import Device
 
@@ -45,14 +45,23 @@ class JobRecord:
         "slot",
         "started",
         "submitted",
+        "tenant",
         "waited",
     )
 
-    def __init__(self, job: int, name: str, submitted: float | None, priority: int | None) -> None:
+    def __init__(
+        self,
+        job: int,
+        name: str,
+        submitted: float | None = None,
+        priority: int | None = None,
+        tenant: Hashable = None,
+    ) -> None:
         self.id = job
         self.name = name
-        self.submitted = submitted  # None: from before anybody listened, or it was one too many to be kept
+        self.submitted = submitted  # None, as the next two: it was one too many to be kept while it waited
         self.priority = priority
+        self.tenant = tenant
         self.started: float | None = None
         self.ended: float | None = None
         self.device: Device | None = None
@@ -78,6 +87,7 @@ class JobRecord:
             "name": self.name,
             "state": self.state,
             "priority": self.priority,
+            "tenant": as_text(self.tenant),
             "device": None if self.device is None else self.device.label,
             "slot": self.slot,
             "submitted": self.submitted,
@@ -117,6 +127,14 @@ class Jobs:
         self.running[job] = record
         return record
 
+    def retry(self, job: int, name: str) -> JobRecord:
+        """It has failed, and waits again; returns a copy of what it was."""
+        record = self.end(job, name)
+        again = JobRecord(job, name, record.submitted, record.priority, record.tenant)
+        again.attempts = record.attempts
+        self.submit(again)
+        return record
+
     def end(self, job: int, name: str) -> JobRecord:
         """It is over, and runs or waits no more."""
         return self.running.pop(job, None) or self._leave_queue(job, name)
@@ -146,7 +164,7 @@ class Jobs:
         if self.queued:
             self.queued -= 1
             self._count(name, -1)
-        return self._waiting.pop(job, None) or JobRecord(job, name, None, None)
+        return self._waiting.pop(job, None) or JobRecord(job, name)
 
     def _count(self, name: str, change: int) -> None:
         names = self.waiting_by_name
