@@ -1,0 +1,104 @@
+"""Who may look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from director import Director
+from director.dashboard import Dashboard
+from director.dashboard._door import COOKIE, Door, _sealed
+
+TOKEN = "s3cret"
+
+
+def scope(
+    client: str | None = "127.0.0.1", host: str = "localhost:8000", query: str = "", **headers: str
+) -> dict[str, Any]:
+    named = {"host": host} | {key.replace("_", "-"): value for key, value in headers.items()}
+    return {
+        "client": None if client is None else (client, 5000),
+        "query_string": query.encode(),
+        "headers": [(key.encode(), value.encode()) for key, value in named.items()],
+    }
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", None])
+def test_this_machine_needs_no_token(client: str | None) -> None:
+    assert Door(None).refusal(scope(client)) is None
+
+
+@pytest.mark.parametrize("client", ["10.0.0.7", "192.168.1.2", "::ffff:10.0.0.7", "2001:db8::1", "testclient", ""])
+def test_elsewhere_without_a_token_nobody_is_let_in(client: str) -> None:
+    refusal = Door(None).refusal(scope(client))
+    assert refusal is not None
+    assert refusal[0] == 403
+    assert "Dashboard(director, token=...)" in refusal[1]
+
+
+@pytest.mark.parametrize("header", ["forwarded", "x-forwarded-for", "x-real-ip", "via"])
+def test_a_proxy_on_this_machine_brings_strangers(header: str) -> None:
+    assert Door(None).refusal(scope(**{header: "127.0.0.1"})) is not None
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8000", "[::1]:8000", "gpu.localhost", ""])
+def test_names_of_this_machine(host: str) -> None:
+    assert Door(None).refusal(scope(host=host)) is None
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "localhost.evil.example", "10.0.0.7"])
+def test_a_page_elsewhere_that_points_its_name_here_reads_nothing(host: str) -> None:
+    assert Door(None).refusal(scope(host=host)) is not None
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {"query": f"token={TOKEN}"},
+        {"authorization": f"Bearer {TOKEN}"},
+        {"authorization": f"bearer   {TOKEN}"},
+        {"cookie": f"other=1; {COOKIE}={_sealed(TOKEN)}"},
+    ],
+)
+@pytest.mark.parametrize("client", ["10.0.0.7", "127.0.0.1"])
+def test_the_token_lets_in(shown: dict[str, str], client: str) -> None:
+    assert Door(TOKEN).refusal(scope(client, "gpu.example", **shown)) is None
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {},
+        {"query": "token="},
+        {"query": "token=S3cret"},
+        {"query": "token=\xff%ff"},
+        {"authorization": f"Basic {TOKEN}"},
+        {"authorization": "Bearer"},
+        {"cookie": f"{COOKIE}={TOKEN}"},
+        {"cookie": "\x00=;;"},
+    ],
+)
+@pytest.mark.parametrize("client", ["10.0.0.7", "127.0.0.1"])
+def test_without_the_token_nobody_is_let_in(shown: dict[str, str], client: str) -> None:
+    refusal = Door(TOKEN).refusal(scope(client, **shown))
+    assert refusal is not None
+    assert refusal[0] == 401
+
+
+def test_the_cookie_is_for_this_place_alone() -> None:
+    door = Door(TOKEN)
+    shown = scope(query=f"token={TOKEN}") | {"root_path": "/gpu", "scheme": "https"}
+    assert door.cookie(shown) == f"{COOKIE}={_sealed(TOKEN)}; Path=/gpu; HttpOnly; SameSite=Strict; Secure"
+    assert door.cookie(scope(authorization=f"Bearer {TOKEN}")) is None
+    assert Door(None).cookie(shown) is None
+
+
+def test_the_cookie_does_not_tell_the_token() -> None:
+    assert TOKEN not in _sealed(TOKEN)
+
+
+@pytest.mark.parametrize("token", ["", "  "])
+def test_an_empty_token_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match="an empty token would let everybody in"):
+        Dashboard(Director("simulated:1"), token=token)

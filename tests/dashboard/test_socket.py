@@ -1,0 +1,215 @@
+"""The socket of a running app: who may connect, what is answered, and that nothing stays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import stat
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dashboard.conftest import take
+from director import Director
+from director.dashboard import Dashboard, _places
+from director.dashboard._remote import Remote
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from director.testing import TestClock
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder for sockets and the like."""
+    folder = tmp_path / "runtime"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return folder
+
+
+async def ask(path: Path, question: bytes) -> Any:
+    """The first line of the answer."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(question)
+    try:
+        return json.loads(await reader.readline())
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def test_everything_that_can_be_asked(clock: TestClock, runtime: Path) -> None:
+    director = Director("simulated:1", clock=clock, name="vision")
+    async with Dashboard(director, time=clock.time).serve() as path, director:
+        await director.run(str, name="warm-up")
+        remote = Remote(path)
+        assert (await remote.snapshot())["name"] == "vision"
+        assert (await remote.job(1) or {})["name"] == "warm-up"
+        assert await remote.job(2) is None
+        assert await remote.failure(1) is None
+        async with aclosing(remote.frames()) as frames:
+            whole, frame = await take(frames, 2)
+            assert whole["identity"]["name"] == "vision"
+            assert frame["number"] == whole["number"] + 1
+        async with aclosing(remote.frames(after=frame["number"])) as frames:
+            assert "identity" not in (await take(frames, 1))[0]
+
+
+async def test_where_it_is_and_who_may_connect(runtime: Path) -> None:
+    dashboard = Dashboard(Director("simulated:1"))
+    async with dashboard.serve() as path:
+        assert path == runtime / "director" / f"{os.getpid()}.sock"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert _places.known_paths() == [path]
+        async with Dashboard(Director("simulated:1")).serve() as second:
+            assert second.name == f"{os.getpid()}-2.sock"
+    assert not path.exists()
+
+
+async def test_a_path_of_ones_own(tmp_path: Path) -> None:
+    async with Dashboard(Director("simulated:1")).serve(tmp_path / "own.sock") as path:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert (await Remote(path).snapshot())["state"] == "new"
+        with pytest.raises(OSError, match="in use"):
+            async with Dashboard(Director("simulated:1")).serve(path):
+                pass
+        assert (await Remote(path).snapshot())["state"] == "new", "the first one is still there"
+
+
+async def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="is too long for a socket, which may have 107 bytes"):
+        async with Dashboard(Director("simulated:1")).serve(tmp_path / ("x" * 107)):
+            pass
+
+
+async def test_without_a_runtime_folder(tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    async with Dashboard(Director("simulated:1")).serve() as path:
+        assert path.parent == tmp_path / f"director-{os.getuid()}"
+        assert path in _places.known_paths()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    async with Dashboard(Director("simulated:1")).serve():
+        assert len(_places.known_paths()) == 1
+
+
+@pytest.mark.parametrize("wrong", ["open to all", "a link", "a file"])
+async def test_a_folder_that_others_could_use_is_refused(wrong: str, runtime: Path) -> None:
+    folder = runtime / "director"
+    if wrong == "open to all":
+        folder.mkdir()
+        folder.chmod(0o777)
+    elif wrong == "a link":
+        (runtime / "elsewhere").mkdir()
+        folder.symlink_to(runtime / "elsewhere")
+    else:
+        folder.write_text("")
+    with pytest.raises((PermissionError, FileExistsError)):
+        async with Dashboard(Director("simulated:1")).serve():
+            pass
+
+
+async def test_what_dead_apps_left_is_taken_off(runtime: Path) -> None:
+    folder = _places.own_folder()
+    left, new = folder / "1.sock", folder / "2.sock"
+    for path in (left, new):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+    os.utime(left, (0, 0))
+    async with Dashboard(Director("simulated:1")).serve() as path:
+        assert {entry.name for entry in folder.iterdir()} == {path.name, "2.sock"}, "2 may just be about to listen"
+
+
+@pytest.mark.parametrize(
+    ("question", "complaint"),
+    [
+        (b"what?\n", "not a question"),
+        (b"[]\n", "not a question"),
+        (b'{"ask": "frames", "more": 1}\n', "not a question"),
+        (b'{"ask": "stop"}\n', '"ask" is one of'),
+        (b'{"ask": "job", "number": "1"}\n', "whole numbers"),
+        (b'{"ask": "job", "number": true}\n', "whole numbers"),
+        (b'{"ask": "frames", "after": 1.5}\n', "whole numbers"),
+        (b'{"ask": "frames", "every": -1}\n', "seconds"),
+        (b"x" * 10_000 + b"\n", "too long"),
+    ],
+)
+async def test_questions_that_make_no_sense(question: bytes, complaint: str, tmp_path: Path) -> None:
+    async with Dashboard(Director("simulated:1")).serve(tmp_path / "s") as path:
+        assert complaint in (await ask(path, question))["error"]
+        assert (await Remote(path).snapshot())["state"] == "new"
+
+
+async def test_many_viewers_come_and_go(clock: TestClock, tmp_path: Path) -> None:
+    director = Director("simulated:1", clock=clock)
+    dashboard = Dashboard(director, time=clock.time)
+
+    async def look(path: Path) -> None:
+        async with aclosing(Remote(path).frames()) as frames:
+            await take(frames, 3)
+
+    async with dashboard.serve(tmp_path / "s") as path, director:
+        await asyncio.gather(*[look(path) for _ in range(20)])
+
+
+async def test_a_viewer_that_does_not_read_holds_nobody_up(clock: TestClock, tmp_path: Path) -> None:
+    director = Director("simulated:8", clock=clock, slots=8)
+    dashboard = Dashboard(director, time=clock.time)
+    async with dashboard.serve(tmp_path / "s") as path, director:
+        reader, writer = await asyncio.open_unix_connection(path, limit=1)
+        writer.write(b'{"ask": "frames"}\n')
+        for _ in range(50):
+            await asyncio.gather(*[director.submit(str) for _ in range(20)])
+            clock.advance(1)
+            await asyncio.sleep(0.002)
+        async with aclosing(Remote(path).frames()) as frames:
+            assert (await take(frames, 1))[0]["counts"]["succeeded"] == 1000
+        writer.close()
+        await writer.wait_closed()
+        del reader
+
+
+async def test_viewers_are_told_when_the_app_goes(clock: TestClock, tmp_path: Path) -> None:
+    director = Director("simulated:1", clock=clock)
+    async with contextlib.AsyncExitStack() as stack:
+        path = await stack.enter_async_context(Dashboard(director, time=clock.time).serve(tmp_path / "s"))
+        async with aclosing(Remote(path).frames()) as frames:
+            await take(frames, 1)
+            await stack.aclose()
+            with pytest.raises(ConnectionError, match="the app has closed its socket"):
+                await take(frames, 1000)
+    with pytest.raises(ConnectionError, match="no app listens at"):
+        await Remote(path).snapshot()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_cancelling_the_app_takes_the_socket_off(turns: int, tmp_path: Path) -> None:
+    async def app() -> None:
+        async with Dashboard(Director("simulated:1")).serve(tmp_path / "s"):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(app())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert not (tmp_path / "s").exists()
+
+
+async def test_the_end_of_the_director_can_be_seen(clock: TestClock, tmp_path: Path) -> None:
+    director = Director("simulated:1", clock=clock)
+    async with Dashboard(director, time=clock.time).serve(tmp_path / "s") as path:
+        async with director:
+            assert (await Remote(path).snapshot())["state"] == "open"
+        assert (await Remote(path).snapshot())["state"] == "closed"
