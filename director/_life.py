@@ -251,6 +251,7 @@ class Life:
             thread.shutdown(wait=False)
 
     def _survey(self) -> tuple[tuple[Device, ...], Presence | None]:
+        import ctypes  # noqa: F401 - the doorbell's, made on the loop, which should not wait for the import
         devices = resolve_devices(self._spec)
         return devices, announce(devices, self._shared)
 
