@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from director._devices.xids import FATAL_XIDS, HARMLESS_XIDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,16 +24,24 @@ class HealthRules:
         longest: Most seconds between two probes.
         probe: ``probe(device)`` returns what is wrong with a device, `None` if nothing is; called on a thread of its
             own, what it raises is wrong too. By default a fresh process tries a GPU, and other devices come back.
+        probe_timeout: Seconds that a probe may take; one that takes longer has found something wrong.
+        interval: Seconds between two looks at each GPU through NVML; `None`: NVML is not watched.
+        fatal_xids: Errors of NVIDIA's driver (XIDs) that put the GPU they are of into quarantine.
+        harmless_xids: XIDs that say nothing of the GPU. Any other one makes it degraded for ten minutes.
 
     Raises:
         TypeError: A value of the wrong type.
-        ValueError: A value out of range.
+        ValueError: A value out of range, or an XID in both sets.
     """
 
     failures: int = 3
     probation: float = 30.0
     longest: float = 600.0
     probe: Callable[[Device], str | None] | None = None
+    probe_timeout: float = 60.0
+    interval: float | None = 10.0
+    fatal_xids: Collection[int] = FATAL_XIDS
+    harmless_xids: Collection[int] = HARMLESS_XIDS
 
     def __post_init__(self) -> None:
         if isinstance(self.failures, bool) or not isinstance(self.failures, int):
@@ -38,15 +49,35 @@ class HealthRules:
         if self.failures < 1:
             raise ValueError(f"failures must be at least 1, not {self.failures}")
         for name in ("probation", "longest"):
-            seconds = getattr(self, name)
-            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-                raise TypeError(f"{name} must be seconds as a number, not {seconds!r}")
-            if not seconds > 0:
-                raise ValueError(f"{name} must be positive seconds, not {seconds!r}")
-
+            _check_seconds(name, getattr(self, name))
+        _check_seconds("probe_timeout", self.probe_timeout, endless=False)
+        if self.interval is not None:
+            _check_seconds("interval", self.interval, endless=False)
         if self.probe is not None and not callable(self.probe):
             raise TypeError(f"probe must be a callable of one device, not {self.probe!r}")
+        for name in ("fatal_xids", "harmless_xids"):
+            object.__setattr__(self, name, _xids(name, getattr(self, name)))
+        if both := set(self.fatal_xids) & set(self.harmless_xids):
+            raise ValueError(f"XIDs in both fatal_xids and harmless_xids: {sorted(both)}; take them out of one")
 
     def delay(self, rounds: int) -> float:
         """Seconds until the next probe, after so many that have failed."""
         return min(self.longest, self.probation * 2.0 ** min(rounds, 60))
+
+
+def _check_seconds(name: str, value: Any, endless: bool = True) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be seconds as a number, not {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name} must be positive seconds, not {value!r}")
+    if not (endless or value < float("inf")):
+        raise ValueError(f"{name} must be finite, not {value!r}")
+
+
+def _xids(name: str, value: Any) -> frozenset[int]:
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise TypeError(f"{name} must be a set of XIDs, not {value!r}")
+    for xid in value:
+        if isinstance(xid, bool) or not isinstance(xid, int):
+            raise TypeError(f"an XID is an int, not {xid!r} (in {name})")
+    return frozenset(value)

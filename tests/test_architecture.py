@@ -21,13 +21,15 @@ HOUSE = Path(director.__file__).parent
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
     "words": """
-        errors _faults _health_rules events hooks _devices _devices.gpu _devices.cuda_probe _executors _core
+        errors _faults events hooks _devices _devices.gpu _devices.cuda_probe _devices.cuda_trial _devices.apart
+        _devices.xids _devices.findings _executors _core
         _core.states _core.clock _core.doorbell _core.frames _core.batch_rule _core.policy _core.tenants _core.pause
         _core.costs _core.limits _core.soonest _core.holds
     """,
-    "identity": "_device",
+    "identity": "_device _health_rules",
     "things": """
-        _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _executors._base _core.job
+        _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _devices.probe _devices.judge
+        _executors._base _core.job
         _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
         _core.accounts _core.admission _core.batching _core.quarantine _core.warden _shared.files _core.bridge
         _core.stream_call
@@ -35,8 +37,9 @@ FLOORS = {
     "groups": """
         _checks _devices.survey _executors._cuda_thread _executors._replicas _executors._attended _core.group
         _core.batch_run _core.retries _shared.turnstile _shared.presence _devices.readings
+        _devices.gauge _devices.listener
     """,
-    "lanes": "_resolve _core.lane _core.service _core.ledger",
+    "lanes": "_devices.watch _resolve _core.lane _core.service _core.ledger",
     "queue": "_core.queue _core.waking",
     "decision": "_core.dispatch",
     "work": "_devices.discovery _executors._thread _core.shift _core.turns _shared",

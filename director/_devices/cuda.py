@@ -7,13 +7,10 @@ would freeze the mask, break later forks and may take memory on a GPU; even its 
 from __future__ import annotations
 
 import json
-import pkgutil
-import subprocess
-import sys
-import threading
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from director._devices.apart import Ended, run_script
 from director.errors import DiscoveryError
 
 _MARK = "director-cuda "  # as in cuda_probe
@@ -71,50 +68,22 @@ def ask_cuda(timeout: float) -> CudaAnswer:
     Raises:
         DiscoveryError: CUDA was asked and answered with an error.
     """
-    if getattr(sys, "frozen", False) or not sys.executable:
-        return NoAnswer("this program is no plain Python that could start another one", installed=True)
     try:
-        child = _start()
+        ended = run_script("cuda_probe.py", timeout=timeout)
     except OSError as error:
         return NoAnswer(f"no process could be started ({error})", installed=True)
-    try:
-        output, complaint = child.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
+    if ended.exitcode is None:
         return NoAnswer(f"CUDA did not answer within {timeout:g} s", installed=True)
-    finally:
-        _abandon(child)
-    return _read(output, complaint, child.returncode)
+    return _read(ended)
 
 
-def _start() -> subprocess.Popen[str]:
-    probe = pkgutil.get_data("director._devices", "cuda_probe.py") or b""
-    return subprocess.Popen(  # noqa: S603 (our own interpreter and source)
-        [sys.executable, "-I", "-S", "-c", probe.decode()],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-    )
-
-
-def _abandon(child: subprocess.Popen[str]) -> None:
-    """Let go of a child that may be stuck in the kernel, where a kill only works once the driver lets go of it."""
-    for pipe in (child.stdout, child.stderr):
-        if pipe is not None:
-            pipe.close()
-    if child.returncode is None:
-        child.kill()
-        threading.Thread(target=child.wait, name="director-reaper", daemon=True).start()
-
-
-def _read(output: str, complaint: str, exitcode: int) -> CudaAnswer:
+def _read(ended: Ended) -> CudaAnswer:
     try:
-        line = next(line for line in output.splitlines() if line.startswith(_MARK))
+        line = next(line for line in ended.output.splitlines() if line.startswith(_MARK))
         return _understand(json.loads(line.removeprefix(_MARK)))
     except (StopIteration, KeyError, TypeError, ValueError):
-        last_words = "".join(f": {line}" for line in complaint.splitlines()[-1:])
-        return NoAnswer(f"the process that asked CUDA gave no sense (exit code {exitcode}){last_words}", installed=True)
+        why = f"the process that asked CUDA gave no sense (exit code {ended.exitcode}){ended.last_words}"
+        return NoAnswer(why, installed=True)
 
 
 def _understand(answer: dict[str, Any]) -> CudaAnswer:

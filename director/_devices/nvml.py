@@ -12,9 +12,9 @@ import ctypes
 import logging
 import os
 import threading
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from director._devices.apart import Overdue, on_thread
 from director._devices.gpu import Gpu, Inventory, LostGpu, MigSlice
 from director.errors import DiscoveryError
 
@@ -52,24 +52,13 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         DiscoveryError: `call` did not come back in time.
         BaseException: Whatever `call` raises.
     """
-    outcome: Future[T] = Future()
-    threading.Thread(target=_settle, args=(outcome, call), name="director-nvml", daemon=True).start()
     try:
-        return outcome.result(seconds)
-    except TimeoutError:
-        if outcome.done():  # the call's own TimeoutError
-            raise
+        return on_thread(seconds, call, "director-nvml")
+    except Overdue:
         raise DiscoveryError(
             f"NVML has not answered for {seconds:g} s: the NVIDIA driver hangs, which it does when a GPU dies. "
             "`nvidia-smi` will hang too; look for `Xid` in `dmesg`, then reset the GPU or reboot."
         ) from None
-
-
-def _settle(outcome: Future[T], call: Callable[[], T]) -> None:
-    try:
-        outcome.set_result(call())
-    except BaseException as error:  # noqa: BLE001 (belongs to the thread that waits in `within`)
-        outcome.set_exception(error)
 
 
 def take_inventory() -> Inventory:

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.stubs import STUBS, built
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-STUBS = Path(__file__).parent / "stubs"
+__all__ = ["built"]  # a fixture
+
 VIEWER = [sys.executable, str(STUBS / "viewer.py")]
-LIBRARIES = {"nvml": "libnvidia-ml.so.1", "cuda": "libcuda.so.1"}
 GIB = 2**30
 
 
@@ -133,24 +133,6 @@ class Machine:
         variables = {"CUDA_VISIBLE_DEVICES": mask, "CUDA_DEVICE_ORDER": order}
         env = self.env | {key: value for key, value in variables.items() if value is not None}
         return json.dumps({"env": env, "timeouts": {"nvml_timeout": timeouts, "cuda_timeout": timeouts}})
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The two libraries, each in a directory of its own."""
-    if not shutil.which("gcc"):
-        pytest.skip("gcc is needed to build the stub libraries")
-    return {kind: build(kind, tmp_path_factory.mktemp(kind)) for kind in LIBRARIES}
-
-
-def build(kind: str, directory: Path) -> Path:
-    library = directory / LIBRARIES[kind]
-    source = STUBS / f"{kind}.c"
-    strict = ["-Wall", "-Wextra", "-Werror"]
-    command = ["gcc", *strict, "-shared", "-fPIC", f"-Wl,-soname,{library.name}", "-o", str(library), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return library
 
 
 @pytest.fixture(scope="session")

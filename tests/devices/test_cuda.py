@@ -9,14 +9,14 @@ from subprocess import PIPE
 
 import pytest
 
-from director._devices import cuda as _cuda
+from director._devices import apart as _apart
 from director._devices.cuda import NoAnswer, ask_cuda
 
 
 def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     sleeper = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
     child = subprocess.Popen(sleeper, stdout=PIPE, stderr=PIPE, text=True)
-    monkeypatch.setattr(_cuda, "_start", lambda: child)
+    monkeypatch.setattr(_apart, "_start", lambda *_: child)
     assert ask_cuda(0.01) == NoAnswer("CUDA did not answer within 0.01 s", installed=True)
     assert child.wait(10) == -signal.SIGKILL
 
@@ -31,4 +31,5 @@ def test_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("name", "value"), [("frozen", True), ("executable", ""), ("executable", None)])
 def test_a_program_that_is_no_python_is_not_started(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
     monkeypatch.setattr(sys, name, value, raising=False)
-    assert ask_cuda(10) == NoAnswer("this program is no plain Python that could start another one", installed=True)
+    reason = "no process could be started (this program is no plain Python that could start another one)"
+    assert ask_cuda(10) == NoAnswer(reason, installed=True)

@@ -5,18 +5,26 @@
  *   STUB_NVML_DRIVER=<version>
  *   STUB_GPUS=<count>
  *   STUB_GPU<i>_UUID, _NAME, _PCI, _MEMORY   (bytes; a memory of 0 is what some unified machines report)
- *   STUB_GPU<i>_FAIL="<function>=<code> ..."   handle, uuid, name, pci, memory, memory2, mig
+ *   STUB_GPU<i>_FAIL="<function>=<code> ..."   handle, uuid, name, pci, memory, memory2, mig, events, fields;
+ *                                with the code -1 the call hangs for as long as it is that
+ *   STUB_GPU<i>_FREE=<bytes>     of its memory
+ *   STUB_GPU<i>_FIELDS="<id>=<value> ..."      a value of "!<code>" is an error; fields not named are not supported
+ *   STUB_NVML_WAIT=<code>        what waiting for events answers at once
  *   STUB_GPU<i>_MIG="<uuid> <name without blanks> <memory> <gpu instance> <compute instance>;..."
  *                                MIG mode; an entry "-" is a gap in the numbering, "!<code>" a slice that fails
  *
+ * The environment is read at each call, so a test may change it while NVML runs; stub_event() puts an event in.
  * Layouts and codes are those of nvml.h.
  */
+#include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6 };
+enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TIMED_OUT = 10 };
 enum { MOST_GPUS = 16, MOST_SLICES = 7 };
 
 typedef struct { int gpu, slice; } device; /* slice -1: the whole GPU */
@@ -35,8 +43,11 @@ static const char *setting(int gpu, const char *what) {
 static int failure(int gpu, const char *function) {
     char wanted[64];
     snprintf(wanted, sizeof wanted, "%s=", function);
-    const char *found = strstr(setting(gpu, "FAIL"), wanted);
-    return found ? atoi(found + strlen(wanted)) : SUCCESS;
+    for (;; usleep(1000)) {
+        const char *found = strstr(setting(gpu, "FAIL"), wanted);
+        int code = found ? atoi(found + strlen(wanted)) : SUCCESS;
+        if (code >= 0) return code;
+    }
 }
 
 static void hang_in(const char *function) {
@@ -135,10 +146,19 @@ static int total_memory(device *of, unsigned long long *total, const char *funct
     return code;
 }
 
+static unsigned long long free_memory(device *of, unsigned long long total) {
+    return *setting(of->gpu, "FREE") ? strtoull(setting(of->gpu, "FREE"), NULL, 10) : total;
+}
+
 typedef struct { unsigned long long total, free, used; } memory;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory2;
 
-int nvmlDeviceGetMemoryInfo(device *of, memory *to) { return total_memory(of, &to->total, "memory"); }
+int nvmlDeviceGetMemoryInfo(device *of, memory *to) {
+    int code = users ? total_memory(of, &to->total, "memory") : UNINITIALIZED;
+    to->free = free_memory(of, to->total);
+    to->used = to->total - to->free;
+    return code;
+}
 
 int nvmlDeviceGetMemoryInfo_v2(device *of, memory2 *to) {
     if (to->version != 0x02000028) return 25; /* ARGUMENT_VERSION_MISMATCH */
@@ -178,4 +198,125 @@ int nvmlDeviceGetComputeInstanceId(device *of, unsigned *id) {
     int code = read_slice(of->gpu, of->slice, &piece);
     *id = piece.ci;
     return code;
+}
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, device **handle) {
+    if (!users) return UNINITIALIZED;
+    slice piece;
+    const char *count = getenv("STUB_GPUS");
+    for (int gpu = 0; count && gpu < atoi(count); gpu++) {
+        *handle = &whole[gpu];
+        if (!strcmp(uuid, setting(gpu, "UUID"))) return failure(gpu, "handle");
+        for (int i = 0; i < MOST_SLICES; i++) {
+            *handle = &pieces[gpu][i];
+            if (read_slice(gpu, i, &piece) == SUCCESS && !strcmp(uuid, piece.uuid)) return failure(gpu, "handle");
+        }
+    }
+    return NOT_FOUND;
+}
+
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(device *of, device **handle) {
+    *handle = &whole[of->gpu];
+    return SUCCESS;
+}
+
+typedef struct {
+    unsigned id, scope;
+    long long at, latency;
+    unsigned type, code;
+    union { double real; unsigned number; unsigned long long wide; } value;
+} field;
+
+int nvmlDeviceGetFieldValues(device *of, int count, field *fields) {
+    int code = failure(of->gpu, "fields");
+    if (code) return code;
+    for (field *each = fields; each < fields + count; each++) {
+        char wanted[16];
+        snprintf(wanted, sizeof wanted, "%u=", each->id);
+        const char *found = strstr(setting(of->gpu, "FIELDS"), wanted);
+        const char *value = found ? found + strlen(wanted) : "!3";
+        each->type = 1; /* unsigned int */
+        each->code = *value == '!' ? atoi(value + 1) : SUCCESS;
+        each->value.number = *value == '!' ? 0 : atoi(value);
+    }
+    return SUCCESS;
+}
+
+/* Events: one queue for each set. */
+
+typedef struct { device *of; unsigned long long type, data; unsigned gi, ci; } event;
+typedef struct set { unsigned long long wanted[MOST_GPUS]; event events[64]; int first, last; struct set *next; } set;
+
+static set *sets;
+static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t happened = PTHREAD_COND_INITIALIZER;
+
+int nvmlEventSetCreate(set **made) {
+    if (!users) return UNINITIALIZED;
+    pthread_mutex_lock(&guard);
+    *made = calloc(1, sizeof **made);
+    (*made)->next = sets;
+    sets = *made;
+    pthread_mutex_unlock(&guard);
+    return SUCCESS;
+}
+
+int nvmlEventSetFree(set *old) {
+    pthread_mutex_lock(&guard);
+    for (set **at = &sets; *at; at = &(*at)->next)
+        if (*at == old) {
+            *at = old->next;
+            break;
+        }
+    pthread_mutex_unlock(&guard);
+    free(old);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetSupportedEventTypes(device *of, unsigned long long *types) {
+    *types = 0x8 | 0x8000; /* XIDs, recovery action; more than that is refused below */
+    return failure(of->gpu, "events");
+}
+
+int nvmlDeviceRegisterEvents(device *of, unsigned long long types, set *to) {
+    if (of->slice >= 0 || types & ~0x8008ull) return INVALID_ARGUMENT;
+    to->wanted[of->gpu] |= types;
+    return SUCCESS;
+}
+
+int nvmlEventSetWait_v2(set *from, event *to, unsigned milliseconds) {
+    const char *code = getenv("STUB_NVML_WAIT");
+    if (code && atoi(code)) return atoi(code);
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += milliseconds % 1000 * 1000000l;
+    until.tv_sec += milliseconds / 1000 + until.tv_nsec / 1000000000l;
+    until.tv_nsec %= 1000000000l;
+    pthread_mutex_lock(&guard);
+    int late = 0;
+    while (from->first == from->last && !late) late = pthread_cond_timedwait(&happened, &guard, &until) == ETIMEDOUT;
+    if (!late) *to = from->events[from->first++ % 64];
+    pthread_mutex_unlock(&guard);
+    return late ? TIMED_OUT : SUCCESS;
+}
+
+/* How many sets have got it. */
+int stub_event(int gpu, unsigned long long type, unsigned long long data, unsigned gi, unsigned ci) {
+    int heard = 0;
+    pthread_mutex_lock(&guard);
+    for (set *each = sets; each; each = each->next)
+        if (each->wanted[gpu] & type) {
+            each->events[each->last++ % 64] = (event){&whole[gpu], type, data, gi, ci};
+            heard++;
+        }
+    pthread_cond_broadcast(&happened);
+    pthread_mutex_unlock(&guard);
+    return heard;
+}
+
+/* What a reset of a GPU does to those who listen to it. */
+void stub_forget(int gpu) {
+    pthread_mutex_lock(&guard);
+    for (set *each = sets; each; each = each->next) each->wanted[gpu] = 0;
+    pthread_mutex_unlock(&guard);
 }
