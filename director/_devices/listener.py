@@ -1,7 +1,7 @@
 """Waits for the errors that NVIDIA's driver reports of devices, on a thread of its own.
 
 There is no way to be called when NVML has an event, and none to end a wait from outside: so it waits in slices. Four
-wake-ups a second cost about a ten-thousandth of a core, and make closing wait for a quarter of a second at most.
+wake-ups a second cost less than a thousandth of a core, and make closing wait for a quarter of a second at most.
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ class Watch:
         self._silent: set[str] = set()
         self._checkups: dict[str, Checkup] = {}
         self._next_round = self._last_round = 0.0
-        self._gate = threading.Lock()  # between a `tell` and the `stop` after which there is none
+        self._gate = (
+            threading.RLock()
+        )  # between a `tell` and the `stop` after which there is none; one may call the other
         self._over = False
 
     @property

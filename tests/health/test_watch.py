@@ -12,6 +12,7 @@ import pytest
 
 from director import Device, HealthRules
 from director._device import cpu_devices
+from director._devices.listener import Listener
 from director._devices.watch import Watch
 
 if TYPE_CHECKING:
@@ -116,6 +117,16 @@ def test_a_call_that_hangs_while_others_answer(driver: Driver, wards: Wards) -> 
     assert ward.next() == (gpus[0].uuid, "fine", "")
 
 
+def test_the_others_are_asked_soon_when_one_hangs(driver: Driver, wards: Wards) -> None:
+    gpus = driver.gpus(2)
+    driver.set(0, fail="memory=-1")
+    ward = wards.watch(gpus, SELDOM, patience=0.05)
+    assert ward.next()[:2] == (gpus[0].uuid, "degraded")
+    assert ward.next()[:2] == (gpus[0].uuid, "lost")
+    driver.set(0, fail="")
+    assert ward.next()[:2] == (gpus[0].uuid, "fine")
+
+
 def test_a_driver_that_hangs_for_all(driver: Driver, wards: Wards) -> None:
     gpus = driver.gpus(2)
     for number in range(2):
@@ -160,6 +171,35 @@ def test_nothing_is_told_after_the_end(driver: Driver) -> None:
     driver.set(0, fail="memory=15")
     assert watch.join(10)
     assert told == []
+
+
+def test_who_is_told_ends_the_watch(driver: Driver) -> None:
+    told: list[Verdict] = []
+
+    def leave(verdict: Verdict) -> None:
+        told.append(verdict)
+        watch.stop()
+
+    gpus = driver.gpus(2, fail="memory=-1")
+    watch = Watch(gpus, leave, SELDOM, patience=0.05)
+    watch.start()
+    assert watch.join(10)
+    assert len(told) == 1  # both were silent at one moment
+    for number in range(2):
+        driver.set(number, fail="")
+
+
+def test_the_end_at_the_moment_when_the_listener_begins(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unlucky(threading.Event):
+        def clear(self) -> None:
+            listener.stop()
+            super().clear()
+
+    (gpu,) = driver.gpus(1)
+    listener = Listener([gpu.uuid], lambda _: None)
+    monkeypatch.setattr(listener, "_call", Unlucky())
+    listener.start()
+    assert listener.join(10)
 
 
 def test_a_gpu_that_is_back_is_listened_to_again(driver: Driver, wards: Wards) -> None:
