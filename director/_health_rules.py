@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,8 @@ class HealthRules:
     probe: Callable[[Device], str | None] | None = None
     probe_timeout: float = 60.0
     interval: float | None = 10.0
-    fatal_xids: Collection[int] = FATAL_XIDS
-    harmless_xids: Collection[int] = HARMLESS_XIDS
+    fatal_xids: AbstractSet[int] = FATAL_XIDS
+    harmless_xids: AbstractSet[int] = HARMLESS_XIDS
 
     def __post_init__(self) -> None:
         if isinstance(self.failures, bool) or not isinstance(self.failures, int):
@@ -75,7 +75,7 @@ def _check_seconds(name: str, value: Any, endless: bool = True) -> None:
 
 
 def _xids(name: str, value: Any) -> frozenset[int]:
-    if isinstance(value, str) or not isinstance(value, Collection):
+    if not isinstance(value, AbstractSet):
         raise TypeError(f"{name} must be a set of XIDs, not {value!r}")
     for xid in value:
         if isinstance(xid, bool) or not isinstance(xid, int):

@@ -20,6 +20,7 @@ from director import (
     DirectorState,
     Function,
     FunctionStats,
+    HealthRules,
     Job,
     JobOptions,
     JobState,
@@ -213,6 +214,7 @@ def fields(cls: type) -> list[str]:
         ("reference/stats.md", "Stats", fields(Stats)),
         ("reference/stats.md", "DeviceStats", fields(DeviceStats)),
         ("reference/stats.md", "FunctionStats", fields(FunctionStats)),
+        ("reference/faults.md", "HealthRules", fields(HealthRules)),
         ("reference/testing.md", "simulated_devices", arguments(testing.simulated_devices)),
     ],
 )
@@ -286,6 +288,16 @@ def test_every_state_is_told() -> None:
     assert column("reference/director.md", "DirectorState") == [state.name for state in DirectorState]
     final = {state.name for state, goals in JOB_MOVES.items() if not goals}
     assert set(moves("reference/jobs.md", "JobState")) | final == {state.name for state in JobState}
+
+
+def test_the_table_of_xids() -> None:
+    def numbers(cell: str) -> set[int]:
+        spans = re.findall(r"(\d+)(?: to (\d+))?", cell)
+        return {number for first, last in spans for number in range(int(first), int(last or first) + 1)}
+
+    told = {codes(row[0])[0]: numbers(row[2]) for row in next(tables("reference/faults.md", "XIDs"))}
+    rules = HealthRules()
+    assert told == {"fatal_xids": rules.fatal_xids, "harmless_xids": rules.harmless_xids}
 
 
 # ---- words

@@ -20,7 +20,7 @@ from director._devices.xids import FATAL_XIDS, HARMLESS_XIDS, describe_xid
         ({"probe_timeout": "60"}, "as a number"),
         ({"probation": float("nan")}, "positive seconds"),
         ({"fatal_xids": "79"}, "a set of XIDs"),
-        ({"fatal_xids": 79}, "a set of XIDs"),
+        ({"fatal_xids": [79]}, "a set of XIDs"),
         ({"harmless_xids": {"79"}}, "an XID is an int"),
         ({"fatal_xids": {13, 79}}, r"in both fatal_xids and harmless_xids: \[13\]"),
     ],
@@ -35,7 +35,7 @@ def test_the_sets_are_the_rules_own() -> None:
     rules = HealthRules(fatal_xids=mine, interval=None)
     mine.add(80)
     assert rules.fatal_xids == {79}
-    assert hash(rules) == hash(HealthRules(fatal_xids=[79], interval=None))
+    assert hash(rules) == hash(HealthRules(fatal_xids=frozenset({79}), interval=None))
 
 
 def test_nvidias_sets() -> None:
