@@ -121,6 +121,7 @@ class Life:
         self._task = crew.loop.create_task(crew.direct(), name=f"director:{self.name or 'director'}")
         self._task.add_done_callback(self._directed)
         crew.chronicle.opened(devices)
+        crew.care.start()
 
     def add_hook(self, hook: Hook) -> None:
         """Have `hook` told, too, of everything from the next start on.
@@ -201,7 +202,7 @@ class Life:
     @property
     def healthy(self) -> bool:
         """It accepts jobs, and a device can run them."""
-        return self._state is DirectorState.OPEN and self._crew is not None and self._crew.warden.any_healthy
+        return self._state is DirectorState.OPEN and self._crew is not None and self._crew.care.warden.any_healthy
 
     def stats(self) -> Stats:
         """A snapshot; after the close the last one."""
@@ -252,6 +253,7 @@ class Life:
 
     def _survey(self) -> tuple[tuple[Device, ...], Presence | None]:
         import ctypes  # noqa: F401 - the doorbell's, made on the loop, which should not wait for the import
+
         devices = resolve_devices(self._spec)
         return devices, announce(devices, self._shared)
 

@@ -96,7 +96,7 @@ def snapshot(crew: Crew) -> Stats:
             sum(slot.jobs for slot in place.slots),
             sum(slot.busy_seconds for slot in place.slots),
             tuple(model.name for model in crew.residency.on(place)),
-            *crew.warden.health(place),
+            *crew.care.warden.health(place),
         )
         for place in crew.places
     )

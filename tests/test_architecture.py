@@ -43,6 +43,7 @@ FLOORS = {
     "queue": "_core.queue _core.waking",
     "decision": "_core.dispatch",
     "work": "_devices.discovery _executors._thread _core.shift _core.turns _shared",
+    "care": "_core.care",
     "crew": "_core.crew",
     "faces": "_faces.*",
     "life": "_life",

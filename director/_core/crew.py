@@ -10,6 +10,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from director._core.care import Care
 from director._core.chronicle import Chronicle
 from director._core.clock import MonotonicClock
 from director._core.dispatch import Dispatch
@@ -21,7 +22,6 @@ from director._core.slot_thread import SlotThread
 from director._core.states import JobState, SlotState
 from director._core.stream_call import StreamCall
 from director._core.turns import TurnTaker
-from director._core.warden import Warden
 from director._executors._attended import attended
 from director._models import Residency
 from director.errors import JobError
@@ -82,9 +82,7 @@ class Crew:
         )
         self.ledger = Ledger(loop, clock, self.dispatch, self.outbox, self.chronicle)
         self.outbox.deliver = self.ledger.deliver
-        self.warden = Warden(self.places, rules, self.dispatch, self.ledger, self.chronicle, clock, self._probe)
-        self._rules = rules
-        self.ledger.worker_lost = self._note_loss
+        self.care = Care(loop, rules, self.dispatch, self.ledger, self.outbox, self.chronicle, clock)
         self._clock = clock
         self._arrived = asyncio.Event()
         self._resting: list[asyncio.Future[bool]] = []
@@ -150,6 +148,7 @@ class Crew:
         await self._join()
         self.outbox.stop(nobody_rings=all(slot.state is SlotState.IDLE for slot in self.dispatch.slots))
         self._stop_timers()
+        await self.care.join()
         for waiter in self._resting:
             _answer(waiter, False)
 
@@ -228,27 +227,9 @@ class Crew:
         if ring is not None:
             ring()
 
-    def _lose(self, slot: Slot, reason: str) -> None:
-        """CUDA's context is broken, in this process and for good."""
-        self.warden.lose(slot.place, f"{reason}. This process can't use it any more: restart it", for_good=True)
-
-    def _note_loss(self, job: Job[Any]) -> None:
-        if isinstance(job._where, Slot):
-            self.warden.worker_lost(job._where.place, job)
-
-    async def _probe(self, device: Device) -> str | None:
-        """What is wrong with a device; off the loop, on a thread that nobody joins."""
-        if self._rules.probe is None:
-            return None
-        thread = SlotThread(f"director:probe {device.label}")
-        try:
-            return await self.loop.run_in_executor(thread, self._rules.probe, device)
-        finally:
-            thread.shutdown(wait=False)
-
     def _stop_timers(self) -> None:
         self.ledger.stop()
-        self.warden.stop()
+        self.care.stop()
         if self._ripening is not None:
             self._ripening.cancel()
 
@@ -263,7 +244,7 @@ class Crew:
 
     async def _hire(self, slot: Slot) -> None:
         await slot.place.permits.acquire()  # never waits: an idle slot and a free permit are the same thing
-        shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger, self._lose)
+        shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger, self.care.lose)
         if self._shared is not None:
             shift.take = TurnTaker(self._shared.turnstile(slot), self.dispatch, shift.note_wait, self._in_line).take
         try:
