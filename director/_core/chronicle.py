@@ -188,10 +188,7 @@ class Chronicle:
 
     def returned(self, job: Job[Any]) -> None:
         """The call has ended of a job that was over before, or was never made."""
-        slot, started, ended = _span(job)
-        if ended is None or started is None or ended <= started:  # cancelled between being taken and being called
-            slot, started, ended = None, None, self.time()
-        self._note(job, (slot, started, ended))
+        self._note(job, _span(job))
 
     # ---- of models, from slots' threads
 

@@ -20,7 +20,7 @@ from public.gates import outcome, until
 
 from director import Device, Director
 from director._guard.cuda import Driver, devices_of
-from director._guard.places import is_library
+from director._guard.places import callback_frames, is_library
 from director.guard import Finding, Guard
 
 if TYPE_CHECKING:
@@ -255,7 +255,9 @@ def makes(_device: Device) -> int:
     first = Buffer(b"\0")
     tensor = Buffer(b"\1")  # the culprit
     first.clear()
-    return len(tensor)
+    size = len(tensor)
+    tensor = Buffer(b"\0\0")
+    return size + len(tensor)
 
 
 async def test_a_value_made_in_c_is_named_by_its_line(run: Any) -> None:
@@ -429,3 +431,18 @@ def test_libraries_and_own_files() -> None:
 def test_the_machine_s_own_driver() -> None:
     """There is none on a machine without GPUs; where there is one, this thread has no context."""
     assert Driver.load().current() is None
+
+
+def test_a_loop_that_waits_calls_nothing() -> None:
+    """Waiting in a selector is no callback, and the program's own `run` is not one either."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    deadline, frames = time.monotonic() + 5, [None]
+    while frames and time.monotonic() < deadline:
+        time.sleep(0.01)
+        frames = callback_frames(sys._current_frames().get(thread.ident or 0))  # type: ignore[assignment]
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    assert frames == []

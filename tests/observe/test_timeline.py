@@ -54,6 +54,14 @@ async def test_it_tells_the_story_of_a_run(clock: TestClock, gate: Gate) -> None
     assert timeline.records() == list(told.jobs)
 
 
+async def test_what_was_awaited_is_in_it() -> None:
+    timeline = Timeline(memory=False)
+    async with Director("simulated:1", hooks=[timeline]) as director:
+        for number in range(1, 20):
+            await director.run(lambda _: None)
+            assert [job.job for job in timeline.records() if job.state == "succeeded"][-1] == number
+
+
 async def test_what_is_not_over_is_in_it(clock: TestClock, gate: Gate) -> None:
     timeline = Timeline()
     async with Director("simulated:1", hooks=[timeline], clock=clock) as director:
