@@ -7,7 +7,7 @@ Written by: `ledger`, which makes it; `dispatch` under its lock (`_stage` out of
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from director._core.states import JOB_MOVES, JobState
 
@@ -115,7 +115,8 @@ class Job(asyncio.Future[T]):
     @property
     def device(self) -> Device | None:
         """The device that runs or ran it; `None` while it waits, and for a job that never ran."""
-        return None if self._started is None else cast("Slot", self._where).device
+        # Between two tries it is in no slot for a moment, and has not forgotten the last start yet.
+        return None if self._started is None else getattr(self._where, "device", None)
 
     @property
     def waited(self) -> float | None:
