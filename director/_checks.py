@@ -135,6 +135,7 @@ def policy(max_queue: Any, per_tenant: Any, tenants: Any, admission: Any, ageing
     if admission not in (None, "predict"):
         raise ValueError(f'admission must be None or "predict", not {admission!r}')
     _check_seconds("ageing", ageing)
+    per_tenant = dict(per_tenant) if isinstance(per_tenant, Mapping) else per_tenant
     return Policy(max_queue, per_tenant, dict(tenants), admission == "predict", ageing)
 
 

@@ -65,39 +65,46 @@ class Admission:
     def check_deadline(self, job: Job[Any]) -> None:
         """Refuse `job` if it would miss its deadline, as far as anything is known.
 
+        A free slot refuses nobody: what is known may be of long ago, and only running tells what it takes now.
+
         Raises:
             DeadlineUnreachable: With the prediction.
         """
         deadline = job._options.deadline
-        pace = self._pace(job)
-        if deadline is None or not pace:
+        if deadline is None or self._free(job):
             return
-        ahead = 0 if self._free(job) else self._queue.ahead_of(job._options.priority) + 1
-        predicted = ahead / pace + self._own_seconds(job)
+        open_slots = [slot for slot in self._slots if slot.is_open]
+        pace, each = _pace(self._able(job, open_slots))
+        if not pace:
+            return
+        ahead = self._queue.ahead_of(job, frozenset(slot.number for slot in open_slots)) + 1
+        rule = job._options.batch
+        predicted = ahead / pace + (each if rule is None else self._costs.least_seconds(rule, 1))
         if predicted > deadline:
             raise DeadlineUnreachable(deadline, predicted)
 
     def seconds_for(self, waiting: int) -> float | None:
         """Seconds that so many jobs need at the measured pace of the slots."""
-        pace = self._pace(None)
+        pace, _ = _pace([slot for slot in self._slots if slot.is_open])
         return waiting / pace if pace else None
 
     def _free(self, job: Job[Any]) -> int:
         """Free slots that may run it."""
+        return sum(slot.state in _FREE and slot.is_open for slot in self._able(job, self._slots))
+
+    @staticmethod
+    def _able(job: Job[Any], slots: list[Slot]) -> list[Slot]:
         allowed = job._options.allowed
-        return sum(
-            slot.state in _FREE and slot.is_open and (allowed is None or slot.number in allowed) for slot in self._slots
-        )
+        return slots if allowed is None else [slot for slot in slots if slot.number in allowed]
 
-    def _pace(self, job: Job[Any] | None) -> float:
-        """Jobs a second that the slots (which may run `job`) do when they are busy; 0 while nothing is measured."""
-        allowed = None if job is None else job._options.allowed
-        slots = self._slots if allowed is None else [self._slots[number] for number in allowed]
-        return sum(slot.jobs / slot.busy_seconds for slot in slots if slot.busy_seconds and slot.is_open)
 
-    def _own_seconds(self, job: Job[Any]) -> float:
-        rule = job._options.batch
-        if rule is not None:
-            return self._costs.least_seconds(rule, 1)
-        busy, jobs = sum(slot.busy_seconds for slot in self._slots), sum(slot.jobs for slot in self._slots)
-        return busy / jobs
+def _pace(slots: list[Slot]) -> tuple[float, float]:
+    """Jobs a second that `slots` do together when they are busy, and seconds of one job; zeros if nothing is known.
+
+    Those that have done nothing yet are taken for average.
+    """
+    paces = [pace for slot in slots if (pace := slot.pace())]
+    if not paces:
+        return 0.0, 0.0
+    mean = sum(paces) / len(paces)
+    return mean * len(slots), 1 / mean

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from director._core.slot import Slot
     from director._device import Device
     from director._models import Model
-    from director.events import Event, Hook
+    from director.events import Event, Hook, JobProgressed
     from director.hooks import Follower, RawRecord, Recorder
 
 logger = logging.getLogger("director")
@@ -50,6 +50,7 @@ class Chronicle:
         self._followers: tuple[Follower, ...] = ()
         self._recorders: tuple[Recorder, ...] = ()
         self._record: Callable[[RawRecord], object] | None = None
+        self._submitted: dict[int, Event] = {}  # by job: submissions that have yet to be told
         self._started: dict[int, Event] = {}  # by job: starts on their way to the loop
         self._is_drained = False
         if hooks:
@@ -121,14 +122,20 @@ class Chronicle:
 
     # ---- of jobs on their way
 
+    def submitting(self, job: Job[Any]) -> None:
+        """From any thread: the job is about to be queued; if it is, a worker may be quicker to tell of its start."""
+        if "JobSubmitted" in self._wanted:
+            facts = (job._submitted, job.id, job.name, job.priority, job.tenant, job._context)
+            self._submitted[job.id] = self._events.JobSubmitted(*facts)
+
     def submitted(self, job: Job[Any]) -> None:
         """From any thread: the job waits."""
         if "JobSubmitted" in self._wanted:
-            facts = (job._submitted, job.id, job.name, job.priority, job.tenant, job._context)
-            self._on_loop(self._tell, self._events.JobSubmitted(*facts))
+            self._on_loop(self._tell_submission, job.id)
 
     def rejected(self, job: Job[Any], error: BaseException) -> None:
         """From any thread: the job was not accepted."""
+        self._submitted.pop(job.id, None)
         if "JobRejected" in self._wanted:
             self._on_loop(self._tell, self._events.JobRejected(job._submitted, job.name, error))
 
@@ -142,7 +149,7 @@ class Chronicle:
     def progressed(self, job: Job[Any], progress: Any) -> None:
         """From its slot's thread: the job reported."""
         if "JobProgressed" in self._wanted:
-            self._on_loop(self._tell, self._events.JobProgressed(self.time(), job.id, job.name, progress))
+            self._on_loop(self._tell_progress, self._events.JobProgressed(self.time(), job.id, job.name, progress))
 
     # ---- of their ends, on the loop
 
@@ -209,11 +216,22 @@ class Chronicle:
 
     # ----
 
+    def _tell_submission(self, job: int) -> None:
+        """Unless that is done."""
+        event = self._submitted.pop(job, None)
+        if event is not None:
+            self._tell(event)
+
     def _tell_start(self, job: int) -> None:
         """Unless that is done: a job may be over for its caller before its start has come here."""
+        self._tell_submission(job)
         event = self._started.pop(job, None)
         if event is not None:
             self._tell(event)
+
+    def _tell_progress(self, event: JobProgressed) -> None:
+        self._tell_start(event.job)
+        self._tell(event)
 
     def _facts(self, job: Job[Any]) -> tuple[Any, ...]:
         return self.time(), job.id, job.name, job.device, job.waited or 0.0, job.ran

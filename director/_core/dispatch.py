@@ -304,8 +304,9 @@ class Dispatch:
         At one moment: a worker posts an outcome before it takes the next job, which needs the lock.
         """
         with self._lock:
-            started = (job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job])
-            return self._queue.live(), {*started, *on_their_way()}
+            in_slots = (job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job])
+            started = {*in_slots, *on_their_way()}
+            return self._queue.live(), {job for job in started if job._stage is not _QUEUED}  # to be tried again
 
     def is_warm(self, model: Model[Any]) -> bool:
         """Whether any slot has `model` loaded."""

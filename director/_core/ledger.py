@@ -115,8 +115,8 @@ class Ledger:
         job._stage = _QUEUED
         job._started = job._finished = job._progress = None
         job._submitted = self._now()
-        if self._is_watched and patient:  # it can't be refused, and a worker may be quicker to tell of its start
-            self._chronicle.submitted(job)
+        if self._is_watched:
+            self._chronicle.submitting(job)
         try:
             ring = self._dispatch.admit(job, patient)
         except (AdmissionError, DeviceLost) as error:
@@ -126,7 +126,7 @@ class Ledger:
             ring()
         if options.timed:
             self._outbox.on_loop(self.start_timer, job)
-        if self._is_watched and not patient:
+        if self._is_watched:
             self._chronicle.submitted(job)
         return job
 

@@ -155,10 +155,6 @@ class Level:
         heapify(self._turns)
         self._backlogs = {entry[3].tenant: entry[3] for entry in self._turns}
 
-    def timed(self) -> int:
-        """Entries with a deadline."""
-        return sum(entry[0] < _NEVER for backlog in self._backlogs.values() for entry in backlog.heap)
-
     def __len__(self) -> int:
         return sum(map(len, self._backlogs.values()))
 
@@ -254,14 +250,6 @@ class Line:
         self._arrivals.clear(self._spent)
         self._spent.append(self._levels)
         self._levels, self._priorities, self._entries = {}, [], 0
-
-    def ahead_of(self, priority: int) -> int:
-        """About how many jobs a new one with a deadline would find ahead: higher ones, and equals with a deadline."""
-        return sum(
-            len(level) if other > priority else level.timed()
-            for other, level in self._levels.items()
-            if other >= priority
-        )
 
     def __iter__(self) -> Iterator[Job[Any]]:
         for level in self._levels.values():

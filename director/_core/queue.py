@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from director._core.census import Census
 from director._core.holds import Holds
 from director._core.lane import Lane
 from director._core.pause import Pause
@@ -60,7 +61,7 @@ class ReadyQueue:
         policy: Weights of the tenants, and ageing.
     """
 
-    __slots__ = ("_aged", "_lanes", "_live", "holds", "is_rich", "pause", "plain", "spent", "tenants")
+    __slots__ = ("_aged", "_census", "_lanes", "_live", "holds", "is_rich", "pause", "plain", "spent", "tenants")
 
     def __init__(self, policy: Policy) -> None:
         self.is_rich = policy.ageing is not None
@@ -72,6 +73,7 @@ class ReadyQueue:
         self._live = 0  # while it is rich
         self._lanes: dict[LaneKey, Lane] = {}
         self.holds = Holds(self.spent)
+        self._census = Census(policy.weights) if policy.predict else None
 
     # ---- without options
 
@@ -107,8 +109,11 @@ class ReadyQueue:
             plain.upper = lane = self._lane(None)
             lane.line.adopt(plain.jobs)
             lane.grow(plain.live, plain.live)
+            if self._census is not None:
+                self._census.add_plain(plain.live)
         else:
-            self.spent.append(plain)  # those that were withdrawn
+            self.spent.append(plain.jobs)  # those that were withdrawn; they know `plain`, and it need not know them
+            plain.jobs = deque()
 
     def rest(self) -> None:
         """Be plain again if nothing waits; for whoever knows that no call is charged to anybody."""
@@ -123,6 +128,8 @@ class ReadyQueue:
     def push(self, job: Job[Any]) -> Group | None:
         """Add a job; returns its group if that is held and may be ripe by now."""
         self._arrive(job)
+        if self._census is not None:
+            self._census.add(job)
         group = self._lane(job._options.lane).push(job)
         return group if group is not None and group.upper is None else None
 
@@ -143,6 +150,8 @@ class ReadyQueue:
 
     def left(self, job: Job[Any]) -> None:
         """A job, QUEUED until now, waits no more."""
+        if self._census is not None and self.is_rich and job._where is not self.pause:
+            self._census.drop(job)
         job._where.left(job)  # type: ignore[union-attr]  # a job that waits is in a home
         if not self.is_rich:
             self.tidy_plain()
@@ -177,9 +186,9 @@ class ReadyQueue:
         """Jobs that wait."""
         return self._live if self.is_rich else self.plain.live
 
-    def ahead_of(self, priority: int) -> int:
-        """About how many jobs a new one with a deadline would find ahead of it."""
-        return sum(min(lane.live, lane.line.ahead_of(priority)) for lane in self._lanes.values())
+    def ahead_of(self, job: Job[Any], slots: frozenset[int]) -> float:
+        """About how many jobs a new one with a deadline would find ahead of it, on `slots`; only with `predict`."""
+        return 0.0 if self._census is None else self._census.ahead_of(job, slots)
 
     def __iter__(self) -> Iterator[Job[Any]]:
         if not self.is_rich:

@@ -126,6 +126,8 @@ class Shift:
         slot = self._slot
         slot.jobs += 1
         slot.busy_seconds += ended - began
+        if slot.jobs >= slot.mark_at:
+            slot.mark()
 
     def _run_batch(self, jobs: list[Job[Any]]) -> list[Post]:
         """Run jobs that share one call; returns their outcomes for the outbox."""
@@ -138,16 +140,19 @@ class Shift:
             job._started = now
             if self._is_watched or job._options.timed:
                 self._tell_start(job, now, len(ready))
+        slot = self._slot
         rule = ready[0]._options.batch
         assert rule is not None
-        batch = BatchRun(self._slot.seat, rule)
+        batch = BatchRun(slot.seat, rule)
         outcomes = batch.run(ready)
-        if (charge := self._slot.charge) is not None:
+        if (charge := slot.charge) is not None:
             charge.size, charge.is_typical = len(ready), batch.is_typical and charge.is_typical
             charge.fits = None if batch.shortage is None else batch.fits
         self._now = ended = self._time()
-        self._slot.jobs += len(ready)
-        self._slot.busy_seconds += ended - now
+        slot.jobs += len(ready)
+        slot.busy_seconds += ended - now
+        if slot.jobs >= slot.mark_at:
+            slot.mark()
         errors: dict[int, BaseException] = {}  # one that many share is stripped once
         for job, value, error in outcomes:
             job._finished = ended

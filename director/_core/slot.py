@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._executors._base import Seat
 
+_RECENT = 16  # the pace of a slot is that of its last so many jobs, or up to twice as many
+
 
 class Slot:
     """One unit of concurrency on a device."""
@@ -32,6 +34,8 @@ class Slot:
         "job",
         "jobs",
         "late",
+        "mark_at",
+        "marks",
         "mates",
         "number",
         "place",
@@ -59,6 +63,19 @@ class Slot:
         self.ring = self.bell.release
         self.jobs = 0
         self.busy_seconds = 0.0
+        self.marks = (0, 0.0, 0, 0.0)  # the two counters at two moments in the past
+        self.mark_at = _RECENT
+
+    def mark(self) -> None:
+        """On its thread, when `jobs` has come to `mark_at`: what was long ago no longer tells its pace."""
+        _, _, jobs, seconds = self.marks
+        self.marks = (jobs, seconds, self.jobs, self.busy_seconds)
+        self.mark_at = self.jobs + _RECENT
+
+    def pace(self) -> float:
+        """Jobs that it has done in a busy second, of late; 0 while nothing was measured."""
+        jobs, seconds = self.jobs - self.marks[0], self.busy_seconds - self.marks[1]
+        return jobs / seconds if seconds > 0 else 0.0
 
     def inside(self) -> list[Job[Any]]:
         """The jobs of the call that it is in."""
