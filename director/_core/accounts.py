@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 class Charge:
     """One call on a slot, to be settled when it has ended."""
 
-    __slots__ = ("before", "fits", "is_typical", "key", "rule", "size", "tenants")
+    __slots__ = ("at", "before", "fits", "is_typical", "key", "rule", "size", "tenants")
 
-    def __init__(self, before: float, rule: BatchRule | None, key: Hashable, size: int) -> None:
+    def __init__(self, at: float, before: float, rule: BatchRule | None, key: Hashable, size: int) -> None:
+        self.at = at  # when it began
         self.before = before  # busy seconds of the slot
         self.rule = rule
         self.key = key
@@ -46,14 +47,14 @@ class Accounts:
         self.limits = Limits()
         self.unsettled = 0  # calls that have not ended
 
-    def open(self, slot: Slot, jobs: list[Job[Any]], is_warm: bool) -> None:
+    def open(self, slot: Slot, jobs: list[Job[Any]], is_warm: bool, now: float) -> None:
         """A call for `jobs` starts on `slot`; `is_warm`: without loading a model first."""
         rule = jobs[0]._options.batch
         tenants = self._tenants
         if rule is None and not len(tenants):
             return
         extra = jobs[0]._extra
-        charge = slot.charge = Charge(slot.busy_seconds, rule, None if extra is None else extra.key, len(jobs))
+        charge = slot.charge = Charge(now, slot.busy_seconds, rule, None if extra is None else extra.key, len(jobs))
         charge.is_typical = is_warm
         self.unsettled += 1
         if len(tenants):
@@ -76,5 +77,5 @@ class Accounts:
         if charge.fits is not None:
             self.limits.lower(rule, charge.key, place, charge.fits)
         elif charge.is_typical and seconds > 0:
-            self.costs.add(rule, place, charge.size, seconds)
+            self.costs.add(rule, place, charge.size, seconds, charge.at)
             self.limits.note_fit(rule, charge.key, place, charge.size)

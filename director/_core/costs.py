@@ -16,20 +16,28 @@ if TYPE_CHECKING:
     from director._core.slot import Place
 
 _KEEP = 0.98  # weight of the past against one new call: the line follows about the last 50
+_DOUBTED = 16  # times as long as a call takes, without one: then the line is not believed if it says `too late`
 
 
 class CostLine:
     """Least squares over (size, seconds) with exponential forgetting, and how far calls stray from it."""
 
-    __slots__ = ("_seconds", "_seconds2", "_size", "_size2", "_size_seconds", "_weight", "calls", "items")
+    __slots__ = ("_seconds", "_seconds2", "_size", "_size2", "_size_seconds", "_weight", "at", "calls", "items")
 
     def __init__(self) -> None:
         self.calls = self.items = 0
+        self.at = math.inf  # when the last call began
+        self._clear()
+
+    def _clear(self) -> None:
         self._weight = self._size = self._seconds = 0.0  # sums, in which the past counts less and less
         self._size2 = self._seconds2 = self._size_seconds = 0.0
 
-    def add(self, size: int, seconds: float) -> None:
-        """A call with `size` items has taken `seconds`."""
+    def add(self, size: int, seconds: float, at: float = math.inf) -> None:
+        """A call with `size` items, begun `at` a moment, has taken `seconds`."""
+        if self.is_doubtful(at) and 2 * seconds < self.seconds(size):
+            self._clear()
+        self.at = at
         self.calls += 1
         self.items += size
         self._weight = self._weight * _KEEP + 1
@@ -51,6 +59,10 @@ class CostLine:
         slope = max(0.0, (self._size_seconds / weight - size * seconds) / spread)
         fixed = seconds - slope * size
         return (fixed, slope) if fixed >= 0 else (0.0, seconds / size)
+
+    def is_doubtful(self, now: float) -> bool:
+        """It was long ago that a call was measured: only another one tells whether the line still holds."""
+        return now - self.at > _DOUBTED * self.seconds(1)
 
     def seconds(self, size: int) -> float:
         """Predicted for a call with `size` items; 0 while nothing was measured."""
@@ -81,13 +93,13 @@ class Costs:
     def __init__(self) -> None:
         self._lines: WeakKeyDictionary[BatchRule, dict[Place, CostLine]] = WeakKeyDictionary()
 
-    def add(self, rule: BatchRule, place: Place, size: int, seconds: float) -> None:
-        """A call of the function has ended on a device."""
+    def add(self, rule: BatchRule, place: Place, size: int, seconds: float, at: float = math.inf) -> None:
+        """A call of the function, begun `at` a moment, has ended on a device."""
         lines = self._lines.setdefault(rule, {})
         line = lines.get(place)
         if line is None:
             line = lines[place] = CostLine()
-        line.add(size, seconds)
+        line.add(size, seconds, at)
 
     def line(self, rule: BatchRule, place: Place) -> CostLine | None:
         """What is known of a function on a device."""

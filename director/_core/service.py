@@ -74,7 +74,7 @@ class Service:
             batch = self._begin(job, slot, now)
             if batch is None:
                 continue
-            self._accounts.open(slot, batch, self._is_ready(job, slot))
+            self._accounts.open(slot, batch, self._is_ready(job, slot), now)
             return batch[0], self._alarm()
         if not self._accounts.unsettled:
             queue.rest()
@@ -105,6 +105,8 @@ class Service:
             self._start(job, slot)
             return [job]
         line = self._accounts.costs.line(group.rule, slot.place)
+        if line is not None and line.is_doubtful(now):
+            line = None
 
         def leave(mate: Job[Any], runs: bool) -> None:
             (self._start if runs else self._fail_late)(mate, slot)

@@ -17,7 +17,8 @@ from director.testing import simulated_devices
 if TYPE_CHECKING:
     from director._models import Model
 
-QUEUED, CANCELLED, FAILED = JobState.QUEUED, JobState.CANCELLED, JobState.FAILED
+QUEUED, RUNNING, SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
+CANCELLED, FAILED = JobState.CANCELLED, JobState.FAILED
 IDLE, HIRED, WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
 PARKED, CALLED, LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
 COMING = (HIRED, CALLED)
