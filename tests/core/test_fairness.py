@@ -134,6 +134,16 @@ def test_shares_follow_the_weights_whatever_jobs_last(slots: int) -> None:
     assert market.gap <= 1.0
 
 
+def test_a_batch_costs_its_tenants_one_call_together() -> None:
+    market = Market(1, {})
+    rule = BatchRule("f", max_size=4)
+    for _ in range(400):
+        market.arrive_for("batches", 10.0, batch=rule)
+        market.arrive_for("singles", 10.0)
+    market.run(until=1000.0)
+    assert market.used("batches") == pytest.approx(market.used("singles"), rel=0.1)
+
+
 def test_jobs_of_one_tenant_do_not_delay_another() -> None:
     """A thousand that were there before, and still the newcomer's first job is next."""
     market = Market(1, {})
