@@ -15,10 +15,13 @@ from director._bench.played import Play
 from director._bench.rounds import Effort, turns
 from director._bench.sheet import Sheet
 from director._core.batch_rule import BatchRule
+from director._core.states import JobState
 from director._options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from director._core.job import Job
 
 DEVICES = 8
 DEADLINE = 0.025  # s
@@ -50,7 +53,14 @@ def played(moments: list[float], max_wait: float) -> list[bool]:
     rule = BatchRule("resnet", max_size=MOST, max_wait=max_wait)
     teach(play, rule)
     jobs = play.arrive([play.now + moment for moment in moments], Options(deadline=DEADLINE, batch=rule))
-    return [job._finished is not None and job._finished - job._submitted <= DEADLINE + 1e-9 for job in jobs]
+    return [_is_in_time(job) for job in jobs]
+
+
+def _is_in_time(job: Job[Any]) -> bool:
+    if job.state is not JobState.SUCCEEDED:
+        return False
+    assert job._finished is not None
+    return job._finished <= job._submitted + DEADLINE + 1e-9
 
 
 def teach(play: Play, rule: BatchRule) -> None:

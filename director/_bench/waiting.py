@@ -7,6 +7,7 @@ import math
 import random
 import time
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -23,7 +24,9 @@ SIGMA = 1.5
 PEERS = {
     "one line, exact": lines.central,
     "join the shortest line, exact": lines.shortest,
+    "shorter of two lines, exact": partial(lines.two_choices, dice=random.Random(1)),  # noqa: S311
     "round robin, exact": lines.round_robin,
+    "any line, exact": partial(lines.at_random, dice=random.Random(1)),  # noqa: S311
 }
 
 
@@ -69,7 +72,7 @@ async def serve(seat: Seat, moments: list[float], visits: list[Visit]) -> None:
 
 
 def measure(effort: Effort) -> Sheet:
-    """Measured waits, and those of three disciplines on the measured arrivals and service times of the same round."""
+    """Measured waits, and those of other disciplines on the measured arrivals and service times of the same round."""
     sheet = Sheet()
     count = effort.pick(2000, 300)
     seeds = {contender.name: 0 for contender in (POOL, DIRECTOR)}

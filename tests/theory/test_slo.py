@@ -21,6 +21,11 @@ def test_99_of_100_are_in_time_at_a_high_rate(max_wait: float) -> None:
     assert sum(served) >= 0.99 * COUNT
 
 
+def test_nobody_can_serve_the_rate_of_even_arrivals_when_they_come_at_random() -> None:
+    served = slo.played(plan(slo.optimum(), 20_000, seed=7), 0.0)
+    assert 0.5 < sum(served) / 20_000 < 0.98
+
+
 def test_without_the_decision_hardly_any_is() -> None:
     """Greedy batches of all that wait, whatever their deadlines: in overload everybody is late."""
     assert sum(slo.greedy(plan(RATE, COUNT, seed=7))) < 0.5 * COUNT
