@@ -117,7 +117,9 @@ class Listener:
                     self._call.wait()
                 return later
             while not self._call.is_set():
-                self._wait(nvml, events, heard)
+                self._wait(nvml, events, heard, SLICE)
+            while not self._over and self._wait(nvml, events, heard, 1):  # what came since
+                pass
         finally:  # by the thread that waits: freeing it under a waiter is undefined
             nvml.nvmlEventSetFree(events)
         return True
@@ -139,15 +141,17 @@ class Listener:
                 later = True
         return heard, later
 
-    def _wait(self, nvml: Any, events: Any, heard: list[_Heard]) -> None:
+    def _wait(self, nvml: Any, events: Any, heard: list[_Heard], milliseconds: int) -> bool:
+        """Wait for one event and post it; False if none came."""
         try:
-            event = nvml.nvmlEventSetWait_v2(events, SLICE)
+            event = nvml.nvmlEventSetWait_v2(events, milliseconds)
         except nvml.NVMLError_Timeout:
-            return
+            return False
         for device in heard:
             if event.eventType == _XID and device.is_meant(event):
                 self._post(Xid(device.uuid, int(event.eventData)))
         self._post(CHANGED)
+        return True
 
 
 def _find(nvml: Any, uuid: str) -> tuple[_Heard, Any]:

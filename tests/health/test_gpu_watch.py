@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
+import pynvml
 import pytest
 
 from director import Device, HealthRules
 from director._device import cpu_devices
-from director._devices.listener import Listener
+from director._devices.findings import Xid
+from director._devices.listener import Changed, Listener
 from director._devices.watch import Watch
 
 if TYPE_CHECKING:
@@ -215,6 +218,53 @@ def test_a_gpu_that_is_back_is_listened_to_again(driver: Driver, wards: Wards) -
     wait_for_listener(driver)
     driver.xid(0, 79)
     assert ward.next()[:2] == (gpu.uuid, "lost")
+
+
+def test_a_gpu_that_was_lost_from_the_start_is_listened_to_when_it_is_back(driver: Driver, wards: Wards) -> None:
+    (gpu,) = driver.gpus(1, fail="handle=15")
+    ward = wards.watch([gpu])
+    assert ward.next()[1] == "lost"
+    assert driver.xid(0, 79) == 0
+    driver.set(0, fail="")
+    assert ward.next()[1] == "fine"
+    while ward.is_quiet:
+        driver.xid(0, 79)
+        time.sleep(0.01)
+    assert ward.next()[2].startswith("XID 79")
+
+
+def test_what_is_heard_while_it_begins_anew_is_not_lost(driver: Driver) -> None:
+    heard: queue.SimpleQueue[Xid | Changed] = queue.SimpleQueue()
+    go = threading.Event()
+
+    def post(what: Xid | Changed) -> None:
+        heard.put(what)
+        go.wait(20)
+
+    (gpu,) = driver.gpus(1)
+    listener = Listener([gpu.uuid], post)
+    listener.start()
+    wait_for_listener(driver)
+    assert heard.get(timeout=20) == Xid(gpu.uuid, 13)
+    driver.xid(0, 79)
+    listener.renew()
+    go.set()
+    assert {heard.get(timeout=20) for _ in range(3)} >= {Xid(gpu.uuid, 79)}
+    listener.stop()
+    assert listener.join(10)
+
+
+def test_somebody_else_shuts_nvml_down(driver: Driver, wards: Wards) -> None:
+    (gpu,) = driver.gpus(1)
+    ward = wards.watch([gpu])
+    wait_for_listener(driver)
+    ward.wait_for_checkups(gpu)
+    pynvml.nvmlShutdown()
+    time.sleep(0.3)  # more than a slice: the wait is over, and has failed or begun anew
+    while ward.is_quiet:
+        driver.xid(0, 79)
+        time.sleep(0.01)
+    assert ward.next()[2].startswith("XID 79")
 
 
 def test_a_gpu_without_events_is_still_read(driver: Driver, wards: Wards) -> None:

@@ -285,6 +285,7 @@ int nvmlDeviceRegisterEvents(device *of, unsigned long long types, set *to) {
 }
 
 int nvmlEventSetWait_v2(set *from, event *to, unsigned milliseconds) {
+    if (!users) return UNINITIALIZED;
     const char *code = getenv("STUB_NVML_WAIT");
     if (code && atoi(code)) return atoi(code);
     struct timespec until;
