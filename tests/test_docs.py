@@ -201,6 +201,7 @@ def fields(cls: type) -> list[str]:
     [
         ("reference/director.md", "Director", arguments(Director)),
         ("reference/jobs.md", "Options", list(JobOptions.__annotations__)),
+        ("reference/director.md", "stream", list(defaults(Director.stream))),
         (
             "reference/batches.md",
             "Options",
@@ -222,7 +223,10 @@ def test_a_table_has_exactly_what_the_code_has(page: str, heading: str, names: l
     assert column(page, heading) == names
 
 
-@pytest.mark.parametrize(("page", "heading", "made"), [("director", "Director", Director), ("models", "Models", Model)])
+@pytest.mark.parametrize(
+    ("page", "heading", "made"),
+    [("director", "Director", Director), ("director", "stream", Director.stream), ("models", "Models", Model)],
+)
 def test_a_table_tells_the_defaults(page: str, heading: str, made: Any) -> None:
     told = {row[0].strip("`"): codes(row[1]) for row in next(tables(f"reference/{page}.md", heading))}
     assert {name: [repr(value).replace("'", '"')] for name, value in defaults(made).items()} == {
