@@ -50,13 +50,14 @@ class SocketServer:
             OSError: The path can't be used.
         """
         check_length(self.path)
-        with contextlib.ExitStack() as undo:
-            listener = undo.enter_context(socket.socket(socket.AF_UNIX))
+        listener = socket.socket(socket.AF_UNIX)
+        try:
             os.fchmod(listener.fileno(), 0o600)  # before it has a name that somebody else could connect to
             listener.bind(str(self.path))
-            undo.callback(self.path.unlink)
             self._server = await asyncio.start_unix_server(self._met, sock=listener, limit=_LONGEST_QUESTION)
-            undo.pop_all()
+        except BaseException:
+            listener.close()
+            raise
 
     async def close(self) -> None:
         """Send the viewers away and take the socket off."""
@@ -76,18 +77,13 @@ class SocketServer:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while question := await reader.readline():
-                await self._answer(question, reader, writer)
-            writer.close()
-            await writer.wait_closed()
-        except OSError:
-            pass  # the viewer has gone
-        except ValueError:  # from readline
+            with contextlib.suppress(ConnectionError):
+                while question := await reader.readline():
+                    await self._answer(question, reader, writer)
+        except ValueError:  # a line that is too long
             writer.write(b'{"error":"the question is too long"}\n')
         finally:
-            writer.transport.abort()  # who has not read it by now would never let it be closed
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            writer.close()
 
     async def _answer(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -8,16 +8,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
 from director import DirectorState, __version__
-from director.dashboard._jobs import as_text
 from director.dashboard._tally import quantiles
 from director.dashboard._tracks import WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from director import DeviceStats, Director, Stats
     from director.dashboard._meter import Meter
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 _RATES = 5  # seconds that rates are counted over
 _PERCENTILES = 10  # seconds that percentiles are taken over
-_FREE = 0.5  # share of its last seconds that a device was busy, below which it has room and is not between two jobs
 _BATCHES = 60  # seconds that batch sizes are counted over
 _MOST_NAMES = 20
 _MOST_RUNNING = 100
@@ -68,7 +65,6 @@ def identity(director: Director, stats: Stats) -> dict[str, Any]:
 def view(director: Director, recorder: Recorder, stats: Stats, meter: Meter, now: float, late: float) -> dict[str, Any]:
     """The numbers and lists of this moment, without what `identity` says and without history."""
     seconds = recorder.tally.last(_BATCHES, now)
-    devices = [_device(each, *place) for each, *place in _places(recorder, stats, meter, now)]
     return {
         "at": round(now, 4),
         "time": round(time.time(), 3),
@@ -88,9 +84,9 @@ def view(director: Director, recorder: Recorder, stats: Stats, meter: Meter, now
         "waited": _percentiles(second.waits for second in seconds[-_PERCENTILES:]),
         "ran": _percentiles(second.runs for second in seconds[-_PERCENTILES:]),
         "batches": _batches(seconds),
-        "why_waiting": _why(director, stats, devices),
+        "why_waiting": _why(director, stats),
         "waiting": _waiting(recorder, now),
-        "devices": devices,
+        "devices": [_device(each, *place) for each, *place in _places(recorder, stats, meter, now)],
         "meter_error": meter.error,
         "running": _running(recorder),
         "ended": [record.document() for record in recorder.jobs.ended(_MOST_ENDED)],
@@ -145,33 +141,29 @@ def _batches(seconds: list[Second]) -> dict[str, Any] | None:
     return {"mean": round(mean, 2), "calls": {str(size): round(calls[size], 2) for size in sorted(calls)}}
 
 
-def _why(director: Director, stats: Stats, devices: list[dict[str, Any]]) -> str | None:
+def _why(director: Director, stats: Stats) -> str | None:
     """Why jobs wait, in words; `None` if none does."""
     if not stats.queued:
         return None
     if director.state not in (DirectorState.OPEN, DirectorState.DRAINING):
         return f"the Director is {director.state.value}"
-    both = zip(stats.devices, devices, strict=True)
-    free = [each.device.label for each, seen in both if each.busy < each.slots and seen["share"] < _FREE]
+    free = [each.device.label for each in stats.devices if each.busy < each.slots]
     if not free:
         return "every slot is busy"
-    named = ", ".join(free[:3]) + (f" and {len(free) - 3} more" if len(free) > 3 else "")
-    return f"they may not run on {named}, where there is room"
+    named = ", ".join(free[:4]) + (f" and {len(free) - 4} more" if len(free) > 4 else "")
+    return f"{named} could take more: these jobs may run elsewhere only, or are just being handed out"
 
 
 def _waiting(recorder: Recorder, now: float) -> list[dict[str, Any]]:
-    """How many jobs of which function and tenant wait, and for how long the first of them; the most first."""
-    groups: dict[tuple[str, Hashable], list[Any]] = {}
-    for record in recorder.jobs.waiting.values():
-        group = groups.setdefault((record.name, record.tenant), [0, record.submitted])
-        group[0] += 1
-    listed = [
-        {"name": name, "tenant": as_text(tenant), "jobs": count, "oldest": _since(first, now)}
-        for (name, tenant), (count, first) in nlargest(_MOST_NAMES, groups.items(), key=lambda item: item[1][0])
-    ]
-    rest = recorder.jobs.queued - sum(each["jobs"] for each in listed)
-    others = {"name": "(others)", "tenant": None, "jobs": rest, "oldest": None}
-    return [*listed, others] if rest > 0 else listed
+    """How many jobs of which name wait, and for how long the first of those that are kept."""
+    oldest: dict[str, float] = {}
+    for record in recorder.jobs.waiting():
+        if record.submitted is not None and record.name not in oldest:
+            oldest[record.name] = now - record.submitted
+            if len(oldest) >= _MOST_NAMES:
+                break
+    names = sorted(recorder.jobs.waiting_by_name.items(), key=lambda item: -item[1])[:_MOST_NAMES]
+    return [{"name": name, "jobs": count, "oldest": _short(oldest.get(name))} for name, count in names]
 
 
 def _places(
@@ -209,10 +201,6 @@ def _running(recorder: Recorder) -> list[dict[str, Any]]:
     """The jobs that run, the longest first: a dict keeps the order of their starts."""
     running = recorder.jobs.running.values()
     return [record.document() for record, _ in zip(running, range(_MOST_RUNNING), strict=False)]
-
-
-def _since(moment: float | None, now: float) -> float | None:
-    return None if moment is None else round(now - moment, 7)
 
 
 def _short(seconds: float | None) -> float | None:
