@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from http.cookies import CookieError, Morsel, SimpleCookie
+from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterable, MutableMapping
 
     Scope: TypeAlias = MutableMapping[str, Any]
 
@@ -90,19 +90,21 @@ def _is_loopback(host: str) -> bool:
 
 
 def _header(scope: Scope, name: bytes) -> str:
-    return next((value.decode("latin-1") for key, value in scope.get("headers", ()) if key.lower() == name), "")
+    headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
+    return next((value.decode("latin-1") for key, value in headers if key.lower() == name), "")
 
 
 def _in_query(scope: Scope) -> str:
-    return parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
+    query: bytes = scope.get("query_string", b"")
+    return parse_qs(query.decode("latin-1")).get("token", [""])[0]
 
 
 def _in_cookie(scope: Scope) -> str:
     try:
-        found: Morsel[str] | None = SimpleCookie(_header(scope, b"cookie")).get(COOKIE)
+        found = SimpleCookie(_header(scope, b"cookie"))
     except CookieError:
         return ""
-    return "" if found is None else str(str(found.value))
+    return found[COOKIE].value if COOKIE in found else ""
 
 
 def _sealed(token: str) -> str:

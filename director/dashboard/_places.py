@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import stat
 import tempfile
+import time
 from pathlib import Path
 
 _LONGEST = 107  # bytes that the path of a Unix socket may have
 _NAME = "director"
+_NEW = 10.0  # seconds
 
 
 def own_folder() -> Path:
@@ -19,36 +22,42 @@ def own_folder() -> Path:
         PermissionError: Somebody else owns it, or may write to it.
         OSError: It can't be made.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(runtime, _NAME) if runtime else _shared_folder(os.getuid())
+    folder = _own_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
+    check_folder()
+    return folder
+
+
+def check_folder() -> None:
+    """Raise what is wrong with the folder for this user's sockets, if it is there.
+
+    Raises:
+        PermissionError: Somebody else owns it, or may write to it.
+    """
+    folder = _own_folder()
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(
             f"{folder} must be a folder of this user alone, for who else can write there could take the place of a "
             "socket. Remove it, or set XDG_RUNTIME_DIR, or name another path for the socket"
         )
-    return folder
 
 
 def new_path() -> Path:
     """A path for a socket of this process that isn't taken: ``<pid>.sock``, then ``<pid>-2.sock``."""
     folder = own_folder()
-    number = 1
-    while True:
-        path = folder / (f"{os.getpid()}.sock" if number == 1 else f"{os.getpid()}-{number}.sock")
-        if not path.exists():
-            return path
-        if not is_open(path):  # left by an earlier process with this number
-            path.unlink(missing_ok=True)
-            return path
-        number += 1
+    _tidy(folder)
+    names = itertools.chain([f"{os.getpid()}.sock"], (f"{os.getpid()}-{n}.sock" for n in itertools.count(2)))
+    return next(path for name in names if not (path := folder / name).exists())
 
 
 def known_paths() -> list[Path]:
     """Sockets of this user, for root of everybody, the latest first. Some may be left over from dead processes."""
     paths = {path for folder in _folders() for path in _sockets_in(folder)}
-    return sorted(paths, key=_age, reverse=True)
+    return sorted(paths, key=_made, reverse=True)
 
 
 def check_length(path: Path) -> None:
@@ -86,6 +95,18 @@ def _folders() -> list[Path]:
     return [*(folder / _NAME for folder in [*own, *everybody]), *shared]
 
 
+def _tidy(folder: Path) -> None:
+    """Take off what apps left that died; not what is so new that its app may just be about to listen."""
+    for path in _sockets_in(folder):
+        if time.time() - _made(path) > _NEW and not is_open(path):
+            path.unlink(missing_ok=True)
+
+
+def _own_folder() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime, _NAME) if runtime else _shared_folder(os.getuid())
+
+
 def _shared_folder(user: int) -> Path:
     return Path(tempfile.gettempdir(), f"{_NAME}-{user}")
 
@@ -97,7 +118,7 @@ def _sockets_in(folder: Path) -> list[Path]:
         return []
 
 
-def _age(path: Path) -> float:
+def _made(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError:

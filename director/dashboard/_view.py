@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _RATES = 5  # seconds that rates are counted over
 _PERCENTILES = 10  # seconds that percentiles are taken over
+_FREE = 0.5  # share of its last seconds that a device was busy, below which it has room and is not between two jobs
 _BATCHES = 60  # seconds that batch sizes are counted over
 _MOST_NAMES = 20
 _MOST_RUNNING = 100
@@ -65,6 +66,7 @@ def identity(director: Director, stats: Stats) -> dict[str, Any]:
 def view(director: Director, recorder: Recorder, stats: Stats, meter: Meter, now: float, late: float) -> dict[str, Any]:
     """The numbers and lists of this moment, without what `identity` says and without history."""
     seconds = recorder.tally.last(_BATCHES, now)
+    devices = [_device(each, *place) for each, *place in _places(recorder, stats, meter, now)]
     return {
         "at": round(now, 4),
         "time": round(time.time(), 3),
@@ -84,9 +86,9 @@ def view(director: Director, recorder: Recorder, stats: Stats, meter: Meter, now
         "waited": _percentiles(second.waits for second in seconds[-_PERCENTILES:]),
         "ran": _percentiles(second.runs for second in seconds[-_PERCENTILES:]),
         "batches": _batches(seconds),
-        "why_waiting": _why(director, stats),
+        "why_waiting": _why(director, stats, devices),
         "waiting": _waiting(recorder, now),
-        "devices": [_device(each, *place) for each, *place in _places(recorder, stats, meter, now)],
+        "devices": devices,
         "meter_error": meter.error,
         "running": _running(recorder),
         "ended": [record.document() for record in recorder.jobs.ended(_MOST_ENDED)],
@@ -141,17 +143,18 @@ def _batches(seconds: list[Second]) -> dict[str, Any] | None:
     return {"mean": round(mean, 2), "calls": {str(size): round(calls[size], 2) for size in sorted(calls)}}
 
 
-def _why(director: Director, stats: Stats) -> str | None:
+def _why(director: Director, stats: Stats, devices: list[dict[str, Any]]) -> str | None:
     """Why jobs wait, in words; `None` if none does."""
     if not stats.queued:
         return None
     if director.state not in (DirectorState.OPEN, DirectorState.DRAINING):
         return f"the Director is {director.state.value}"
-    free = [each.device.label for each in stats.devices if each.busy < each.slots]
+    both = zip(stats.devices, devices, strict=True)
+    free = [each.device.label for each, seen in both if each.busy < each.slots and seen["share"] < _FREE]
     if not free:
         return "every slot is busy"
-    named = ", ".join(free[:4]) + (f" and {len(free) - 4} more" if len(free) > 4 else "")
-    return f"{named} could take more: these jobs may run elsewhere only, or are just being handed out"
+    named = ", ".join(free[:3]) + (f" and {len(free) - 3} more" if len(free) > 3 else "")
+    return f"they may not run on {named}, where there is room"
 
 
 def _waiting(recorder: Recorder, now: float) -> list[dict[str, Any]]:

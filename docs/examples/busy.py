@@ -111,7 +111,8 @@ async def main(options: argparse.Namespace) -> None:
 async def serve_page(dashboard: Dashboard, port: int) -> None:
     import uvicorn
 
-    await uvicorn.Server(uvicorn.Config(dashboard, port=port, log_level="warning", timeout_graceful_shutdown=1)).serve()
+    config = uvicorn.Config(dashboard, port=port, log_level="warning", timeout_graceful_shutdown=1)
+    await uvicorn.Server(config).serve()
     raise KeyboardInterrupt  # it has taken the signal for itself
 
 
