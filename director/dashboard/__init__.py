@@ -6,7 +6,7 @@
     dashboard = Dashboard(director)              # before the Director starts
 
     app.mount("/gpu", dashboard)                 # a page in any ASGI app
-    async with director, dashboard.serve():      # or a socket, for `director top` and `director top --web`
+    async with dashboard.serve(), director:      # or a socket, for `director top` and `director top --web`
         ...
 """
 

@@ -77,11 +77,12 @@ class SocketServer:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            with contextlib.suppress(ConnectionError):
-                while question := await reader.readline():
-                    await self._answer(question, reader, writer)
-        except ValueError:  # a line that is too long
-            writer.write(b'{"error":"the question is too long"}\n')
+            while question := await _next_question(reader, writer):
+                await self._answer(question, reader, writer)
+            writer.close()
+            await writer.wait_closed()
+        except OSError:
+            pass  # the viewer has gone
         finally:
             writer.close()
 
@@ -114,6 +115,14 @@ class SocketServer:
                         break
         finally:
             left.cancel()
+
+
+async def _next_question(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    try:
+        return await reader.readline()
+    except ValueError:
+        writer.write(b'{"error":"the question is too long"}\n')
+        return b""
 
 
 @dataclass(frozen=True, slots=True)
