@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LISTS = ("running", "waiting", "failures", "ended")
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
 _FRAME = 3  # lines that are neither head nor devices nor list
+_LEAST = 12  # lines that are not for devices, on whatever terminal
 _KEYS = "tab other list   ↑↓ choose   enter look   space pause   q quit"
 _KEYS_INSIDE = "↑↓ scroll   esc back   q quit"
 
@@ -117,7 +118,8 @@ class Screen:
             for device in known.devices
         ]
         lines = -(-len(cells) // columns)
-        shown = [cells[line::lines] for line in range(min(lines, max(1, self.console.height // 2)))]
+        most = max(1, min(self.console.height // 2, self.console.height - _LEAST))
+        shown = [cells[line::lines] for line in range(min(lines, most))]
         for row in shown:
             grid.add_row(*row)
         if hidden := len(cells) - sum(map(len, shown)):

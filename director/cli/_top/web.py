@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -31,24 +32,35 @@ async def serve_page(path: Path, host: str, port: int) -> None:
         OSError: The address can't be used.
     """
     token = os.environ.get("DIRECTOR_TOKEN") or (None if host in _LOCAL else secrets.token_urlsafe(24))
-    listener = _listen(host, port)
+    listeners = _listen(host, port)
     shown = host if ":" not in host else f"[{host}]"
-    address = f"http://{shown}:{listener.getsockname()[1]}/"
+    address = f"http://{shown}:{_port(listeners)}/"
     print(address if token is None else f"{address}?token={token}", file=sys.stderr, flush=True)
     config = uvicorn.Config(
         Site(Remote(path), token), log_level="warning", lifespan="off", timeout_graceful_shutdown=1, server_header=False
     )
-    await uvicorn.Server(config).serve(sockets=[listener])
+    await uvicorn.Server(config).serve(sockets=listeners)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Here rather than in uvicorn, which ends the process with a log line if the port is taken."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets at all addresses of `host`: a name such as localhost may have two, and a browser may try only one.
+
+    Here rather than in uvicorn, which ends the process with a log line if the port is taken.
+    """
+    with contextlib.ExitStack() as undo:
+        listeners: list[socket.socket] = []
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listener = undo.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((address[0], port or _port(listeners), *address[2:]))
+            listener.listen()  # who comes before the server has begun waits for it
+            listeners.append(listener)
+        undo.pop_all()
+    return listeners
+
+
+def _port(listeners: list[socket.socket]) -> int:
+    return int(listeners[0].getsockname()[1]) if listeners else 0

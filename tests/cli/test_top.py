@@ -1,0 +1,428 @@
+"""`director top`: a real app in a process of its own, looked at from another one; the screen without a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from director import Director
+from director.cli import main
+from director.cli._status import UsageError
+from director.cli._top.find import find_app
+from director.cli._top.known import Known, Track
+from director.cli._top.report import report
+from director.dashboard import Dashboard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+APP = '''
+"""A Director with one job that has failed and one that waits at a gate."""
+import asyncio, sys, threading
+from director import Director
+from director.dashboard import Dashboard
+
+def fail(device):
+    raise ValueError("no good")
+
+async def main():
+    gate = threading.Event()
+    director = Director("simulated:2", name="vision")
+    async with Dashboard(director).serve() as path, director:
+        await asyncio.gather(director.submit(fail, name="decode"), return_exceptions=True)
+        job = director.submit(lambda device: gate.wait(), name="detect")
+        print(path, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        gate.set()
+        await job
+
+asyncio.run(main())
+'''
+
+
+class App:
+    """A running app; `end` lets it leave."""
+
+    def __init__(self, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", APP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder
+        )
+        assert self._process.stdout is not None
+        self.path = Path(self._process.stdout.readline().strip())
+        self.pid = self._process.pid
+
+    def end(self) -> None:
+        self._process.communicate(timeout=20)
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No apps but those of the test."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("director.dashboard._places._folders", lambda: [tmp_path / "director"])
+    return tmp_path
+
+
+@pytest.fixture
+def start_app(tmp_path: Path) -> Iterator[Callable[[], App]]:
+    apps: list[App] = []
+
+    def start() -> App:
+        apps.append(App(tmp_path))
+        return apps[-1]
+
+    yield start
+    for app in apps:
+        app.end()
+
+
+@pytest.fixture
+def app(start_app: Callable[[], App]) -> App:
+    return start_app()
+
+
+# ---- which app
+
+
+def test_the_only_app_is_meant(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--once"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"vision: open for 0 s, process {app.pid} on ")
+    assert "0 waiting, 1 running on 2 slots" in shown
+    assert re.search(r"^simulated:0 +- +\S+ % +\d/1 ", shown, re.M)
+    assert re.search(r"^  2  detect  simulated:1 +for ", shown, re.M)
+    assert re.search(r"^  ValueError  decode  no good +1 time ", shown, re.M)
+
+
+@pytest.mark.parametrize("how", ["pid", "path"])
+def test_an_app_by_its_number_or_its_path(how: str, app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", str(app.pid if how == "pid" else app.path), "--once", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["pid"] == app.pid
+
+
+def test_without_an_app_it_says_how_to_open_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top"]) == 1
+    assert "async with dashboard.serve(), director:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("wanted", "said"), [("1", "process 1 has no socket"), ("nothing.sock", "no app listens at")])
+def test_an_app_that_is_not_there(wanted: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", wanted]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_several_apps_are_listed(start_app: Callable[[], App], capsys: pytest.CaptureFixture[str]) -> None:
+    apps = [start_app(), start_app()]
+    assert main(["top"]) == 2
+    shown = capsys.readouterr().err
+    for app in apps:
+        assert re.search(rf"^{app.pid} +vision +open +2 +0 +1 +{app.path}$", shown, re.M)
+    assert shown.endswith("director top: several apps are there: name one by its process number or path\n")
+
+
+async def test_an_app_that_does_not_answer_is_listed_all_the_same(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("director.cli._top.find._PATIENCE", 0.05)
+    (runtime / "director").mkdir(mode=0o700)
+    with contextlib.ExitStack() as stack:
+        for number in (1, 2):
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(runtime / "director" / f"{number}.sock"))
+            listener.listen()
+        with pytest.raises(UsageError, match="several apps") as raised:
+            await find_app(None)
+    assert raised.value.detail.count("does not answer") == 2
+
+
+# ---- as JSON, without an end
+
+
+def test_json_goes_on_until_the_app_has_gone(app: App) -> None:
+    command = [sys.executable, "-m", "director", "top", str(app.path), "--json", "--every", "0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as top:
+        assert top.stdout is not None
+        assert top.stderr is not None
+        seen = [json.loads(top.stdout.readline()) for _ in range(3)]
+        app.end()
+        rest = top.stdout.read().splitlines()
+        assert top.wait(20) == 1
+        assert "no app listens at" in top.stderr.read() or rest
+    assert [each["counts"]["failed"] for each in seen] == [1, 1, 1]
+    assert seen[0]["at"] < seen[1]["at"] < seen[2]["at"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--every", "0"], ["--every", "x"], ["--port", "70000"], ["--json", "--web"], ["--port", "-1"]]
+)
+def test_usage(arguments: list[str]) -> None:
+    assert main(["top", *arguments]) == 2
+
+
+# ---- on a terminal
+
+
+class Terminal:
+    """`director top` on a terminal of its own."""
+
+    def __init__(self, path: Path, columns: int = 100, lines: int = 30) -> None:
+        self._screen, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(lines)}
+        env.pop("NO_COLOR", None)
+        command = [sys.executable, "-m", "director", "top", str(path), "--every", "0.1"]
+        self.process = subprocess.Popen(
+            command, env=env, pass_fds=[theirs], start_new_session=True, preexec_fn=lambda: os.login_tty(theirs)
+        )
+        os.close(theirs)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._shown = ""
+
+    def wait_for(self, words: str) -> None:
+        """Read on until the words are on the screen."""
+        while words not in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self._shown):
+            self._shown += self._decoder.decode(os.read(self._screen, 65536))
+        self._shown = ""
+
+    def type(self, keys: str) -> None:
+        os.write(self._screen, keys.encode())
+
+    def waits_for_lines(self) -> bool:
+        return bool(termios.tcgetattr(self._screen)[3] & termios.ICANON)
+
+    def end(self) -> int:
+        """Read what is left, so that it isn't held up, and wait for its end."""
+        try:
+            while os.read(self._screen, 65536):
+                pass
+        except OSError:
+            pass  # the last one who had the terminal has gone
+        os.close(self._screen)
+        return self.process.wait(20)
+
+
+def test_looking_around_on_a_terminal(app: App) -> None:
+    pytest.importorskip("rich")
+    terminal = Terminal(app.path)
+    terminal.wait_for("vision: open for")
+    terminal.wait_for("simulated:1")
+    terminal.wait_for(">  2  detect")
+    terminal.type("\r")
+    terminal.wait_for("job 2")
+    terminal.wait_for("running")
+    terminal.type("\x1b")
+    terminal.wait_for("tab other list")
+    terminal.type("\t\t")
+    terminal.wait_for("ValueError")
+    terminal.type("\r")
+    terminal.wait_for("Traceback (most recent call last)")
+    terminal.type("q")
+    assert terminal.end() == 0
+
+
+def test_pause_on_a_terminal(app: App) -> None:
+    pytest.importorskip("rich")
+    terminal = Terminal(app.path)
+    terminal.wait_for("   live")
+    terminal.type(" ")
+    terminal.wait_for("   paused")
+    terminal.type(" ")
+    terminal.wait_for("   live")
+    terminal.type("q")
+    assert terminal.end() == 0
+
+
+def test_the_terminal_is_told_when_the_app_goes(app: App) -> None:
+    pytest.importorskip("rich")
+    terminal = Terminal(app.path)
+    terminal.wait_for("simulated:1")
+    app.end()
+    terminal.wait_for("director top: ")
+    assert terminal.end() == 1
+
+
+def test_ctrl_c_leaves_the_terminal_as_it_was(app: App) -> None:
+    pytest.importorskip("rich")
+    terminal = Terminal(app.path)
+    terminal.wait_for("simulated:1")
+    assert not terminal.waits_for_lines()
+    terminal.type("\x03")
+    terminal.process.wait(20)
+    assert terminal.waits_for_lines()
+    assert terminal.end() == 130
+
+
+# ---- the screen
+
+
+async def known_of(director: Director, dashboard: Dashboard) -> Known:
+    known = Known()
+    frames = dashboard._feed.frames()
+    known.take(json.loads((await anext(frames))[1]))
+    await frames.aclose()
+    return known
+
+
+def drawn(known: Known, width: int, height: int, *keys: str) -> list[str]:
+    from rich.console import Console
+
+    from director.cli._top.screen import Screen
+
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    screen = Screen(console)
+    for key in keys:
+        screen.press(key, known)
+    with console.capture() as captured:
+        console.print(screen.picture(known), end="")
+    return captured.get().splitlines()
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 20), (80, 24), (200, 60)])
+@pytest.mark.parametrize("devices", [1, 8, 64, 300])
+@pytest.mark.parametrize("keys", [(), ("next",), ("next", "next"), ("previous", "down", "page down", "up")])
+async def test_the_screen_fits_any_terminal(width: int, height: int, devices: int, keys: tuple[str, ...]) -> None:
+    pytest.importorskip("rich")
+    director = Director(f"simulated:{devices}", name="a name that is rather long for a terminal of sixty columns")
+    dashboard = Dashboard(director)
+    async with director:
+        await asyncio.gather(*[director.submit(str, name=f"function {n}") for n in range(50)])
+        known = await known_of(director, dashboard)
+    lines = drawn(known, width, height, *keys)
+    assert len(lines) <= height
+    assert all(len(line) <= width for line in lines)
+    assert lines[-1].startswith("tab other list")
+
+
+def test_strips_are_as_high_as_the_slots_were_busy() -> None:
+    known = Known(identity={"window": 10.0}, seen={"at": 110.0})
+    known.tracks[0] = Track(0, [[100.0, 105.0, 1, 5.0, 0, False, 1, "f"], [106.0, 108.0, 9, 1.0, 2, False, 9, "f"]])
+    known.tracks[1] = Track(0, [[109.0, None, 1, 0.0, 0, False, 3, "f"]])
+    assert known.strip([0], 5) == [(1.0, False), (1.0, False), (0.5, False), (0.5, False), (0.0, True)]
+    assert known.strip([0, 1], 10)[-1] == (0.5, False)
+    assert known.strip([7], 2) == [(0.0, False), (0.0, False)]
+
+
+def test_tracks_are_put_together_from_what_frames_tell() -> None:
+    track = Track()
+    track.replace(3, [[0, 1], [1, 2], [2, None]])
+    track.replace(5, [[2, 3]])
+    assert (track.first, track.rows) == (3, [[0, 1], [1, 2], [2, 3]])
+    track.replace(4, [])
+    assert track.rows == [[0, 1]]
+    track.replace(9, [[5, 6]])
+    assert (track.first, track.rows) == (9, [[5, 6]]), "what lies between was never told"
+    track.replace(2, [[0, 1]])
+    assert (track.first, track.rows) == (2, [[0, 1]])
+    track.forget(1)
+    assert (track.first, track.rows) == (3, [])
+
+
+async def test_the_report_of_a_director_that_is_new() -> None:
+    director = Director("simulated:1", name=None)
+    lines = list(report(await Dashboard(director).snapshot()))
+    assert lines[0].startswith("director: new for ")
+    assert lines[1] == "0 waiting, 0 running on 0 slots, 0/s, wait unknown, run unknown"
+
+
+# ---- the web
+
+
+class Web:
+    """`director top --web` in a process of its own."""
+
+    def __init__(self, path: Path, *options: str) -> None:
+        command = [sys.executable, "-m", "director", "top", str(path), "--web", "--port", "0", *options]
+        env = {key: value for key, value in os.environ.items() if key != "DIRECTOR_TOKEN"}
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+        assert self.process.stderr is not None
+        self.address = self.process.stderr.readline().strip()
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=20)
+        return self.process.returncode
+
+
+@pytest.fixture
+def start_web(app: App) -> Iterator[Callable[..., Web]]:
+    started: list[Web] = []
+
+    def start(*options: str) -> Web:
+        pytest.importorskip("uvicorn")
+        started.append(Web(app.path, *options))
+        return started[-1]
+
+    yield start
+    for web in started:
+        web.process.kill()
+        web.process.communicate()
+
+
+def fetch(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=20) as answer:
+        text: Any = answer.read().decode()
+    return str(text)
+
+
+def test_the_page_of_an_app_that_serves_none(start_web: Callable[..., Web]) -> None:
+    web = start_web()
+    assert re.fullmatch(r"http://localhost:\d+/", web.address)
+    for page in (web.address, web.address.replace("localhost", "127.0.0.1")):
+        assert "<title>director</title>" in fetch(page)
+    assert json.loads(fetch(f"{web.address}snapshot"))["name"] == "vision"
+    assert json.loads(fetch(f"{web.address}jobs/1"))["state"] == "failed"
+    assert web.end() == 130
+
+
+def test_when_the_app_has_gone_the_page_is_told(start_web: Callable[..., Web], app: App) -> None:
+    web = start_web()
+    app.end()
+    with pytest.raises(urllib.error.HTTPError, match="502"):
+        fetch(f"{web.address}snapshot")
+
+
+def test_elsewhere_it_wants_a_token(start_web: Callable[..., Web]) -> None:
+    web = start_web("--host", "0.0.0.0")
+    found = re.fullmatch(r"http://0\.0\.0\.0:(\d+)/\?token=(\S{32})", web.address)
+    assert found
+    local = f"http://127.0.0.1:{found[1]}/snapshot"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        fetch(local)
+    assert json.loads(fetch(f"{local}?token={found[2]}"))["name"] == "vision"
+
+
+def test_a_port_that_is_taken(app: App, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("uvicorn")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["top", str(app.path), "--web", "--host", "127.0.0.1", "--port", port]) == 1
+    assert "Address already in use" in capfd.readouterr().err
+
+
+def test_without_uvicorn_it_says_what_to_install(
+    app: App, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "director.cli._top.web", raising=False)
+    assert main(["top", str(app.path), "--web"]) == 2
+    assert "pip install 'gpu-director[dashboard]'" in capsys.readouterr().err
