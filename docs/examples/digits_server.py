@@ -3,9 +3,11 @@
     pip install 'gpu-director[demo,fastapi]' uvicorn python-multipart pillow
     uvicorn --app-dir docs/examples digits_server:app
 
-    python docs/examples/digits_server.py seven.png       # a scan that the network has never seen
+    python docs/examples/digits_server.py seven.png 7         # scans that the network has never seen
+    python docs/examples/digits_server.py strip.png 31415926
     curl -F image=@seven.png localhost:8000/digits
-    curl -N -F images=@seven.png -F images=@seven.png localhost:8000/digits/stream
+    curl -F images=@seven.png -F images=@seven.png localhost:8000/digits/many
+    curl -N -F image=@strip.png localhost:8000/strip
 
 The network is trained while the server starts, which takes some seconds. ``DIGITS_DEVICES=cpu:2`` chooses the devices.
 """
@@ -32,7 +34,7 @@ from director.asgi import owned, time_left
 from director.fastapi import PROBLEMS, install, lifespan
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from digits import Network
 
@@ -57,17 +59,24 @@ def read(network: Network, images: list[np.ndarray]) -> list[Reading]:
     return [Reading(digit=int(row.argmax()), probability=round(float(row.max()), 4)) for row in rows]
 
 
+def read_along(network: Network, squares: list[np.ndarray]) -> Iterator[Reading]:
+    """What is on a strip of squares, one after the other; the device is held until the last."""
+    for square in squares:
+        row = network(square)
+        yield Reading(digit=int(row.argmax()), probability=round(float(row.max()), 4))
+
+
 @app.post("/digits")
 async def read_one(image: UploadFile) -> Reading:
     """The digit on one image."""
-    pixels = await decode(image)
+    (pixels, *_) = await decode(image)
     return await owned(read.with_options(deadline=time_left()).submit(pixels))
 
 
-@app.post("/digits/stream")
+@app.post("/digits/many")
 async def read_many(images: list[UploadFile]) -> StreamingResponse:
     """The digits on many images: a line of JSON for each, in their order, as soon as it is there."""
-    decoded = [await decode(image) for image in images]
+    decoded = [(await decode(image))[0] for image in images]
 
     async def lines() -> AsyncIterator[str]:
         async with aclosing(read.map(decoded)) as readings:  # what is left is cancelled when the client leaves
@@ -77,29 +86,46 @@ async def read_many(images: list[UploadFile]) -> StreamingResponse:
     return StreamingResponse(lines(), media_type="application/jsonl")
 
 
-async def decode(upload: UploadFile) -> np.ndarray:
-    """The pixels of an uploaded image. On a thread of its own: neither the event loop nor a device waits for it."""
+@app.post("/strip")
+async def read_strip(image: UploadFile) -> StreamingResponse:
+    """The digits on a strip that is as many squares wide: server-sent events, each as soon as it is read."""
+    squares = await decode(image)
+
+    async def events() -> AsyncIterator[str]:
+        # A client who takes nothing for ten seconds loses the device to others.
+        stream = director.stream(read_along, squares, model=model, on_slow_reader="cancel")
+        async with aclosing(stream) as readings:
+            async for reading in readings:
+                yield f"data: {reading.model_dump_json()}\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+async def decode(upload: UploadFile) -> list[np.ndarray]:
+    """The squares of an uploaded image. On a thread of its own: neither the event loop nor a device waits for it."""
     if upload.size is not None and upload.size > MOST_BYTES:
         raise HTTPException(413, f"an image may have {MOST_BYTES:,} bytes")
     return await anyio.to_thread.run_sync(_decode, await upload.read())
 
 
-def _decode(content: bytes) -> np.ndarray:
+def _decode(content: bytes) -> list[np.ndarray]:
     try:
-        image = Image.open(BytesIO(content)).convert("L").resize((8, 8), Image.Resampling.BOX)
+        image = Image.open(BytesIO(content)).convert("L")
+        count = max(1, round(image.width / image.height))
+        image = image.resize((8 * count, 8), Image.Resampling.BOX)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise HTTPException(422, "this is no image that can be read") from error
-    return np.asarray(image, dtype=np.float64).ravel() / 255
+    return [square.ravel() / 255 for square in np.split(np.asarray(image, dtype=np.float64), count, axis=1)]
 
 
-def draw(path: Path, digit: int = 7, which: int = 0) -> None:
-    """Write one of the scans that are held out of the training as an image."""
+def draw(path: Path, *digits: int) -> None:
+    """Write a strip of scans that are held out of the training."""
     pixels, labels = scans()
-    found = pixels[1::2][labels[1::2] == digit][which]
-    image = Image.fromarray((found.reshape(8, 8) * 255).astype(np.uint8))
-    image.resize((64, 64), Image.Resampling.NEAREST).save(path)
+    found = [pixels[1::2][labels[1::2] == digit][0].reshape(8, 8) for digit in digits]
+    image = Image.fromarray((np.hstack(found) * 255).astype(np.uint8))
+    image.resize((64 * len(digits), 64), Image.Resampling.NEAREST).save(path)
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]))
+    draw(Path(sys.argv[1]), *map(int, sys.argv[2]))
     print(f"wrote {sys.argv[1]}")

@@ -64,12 +64,35 @@ async def test_it_reads_a_digit(example: ModuleType, image: bytes) -> None:
         assert (await (await send(site, bytes(1_000_001))).reply()).status == 413
 
 
-async def test_it_streams_digits(example: ModuleType, image: bytes) -> None:
+async def test_it_reads_many(example: ModuleType, image: bytes) -> None:
     content, headers = form(*[image] * 5, field="images")
     async with served(example.app) as site:
-        reply = await site.post("/digits/stream", content, **headers)
+        reply = await site.post("/digits/many", content, **headers)
         assert reply.status == 200
         assert re.findall(rb'"digit":(\d)', reply.text) == [b"7"] * 5
+
+
+async def test_it_streams_the_digits_of_a_strip(example: ModuleType, tmp_path: Path) -> None:
+    example.draw(tmp_path / "strip.png", 3, 1, 4, 1, 6)
+    content, headers = form((tmp_path / "strip.png").read_bytes())
+    async with served(example.app) as site:
+        reply = await site.post("/strip", content, **headers)
+        assert (reply.status, reply.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        assert re.findall(rb'data: {"digit":(\d)', reply.text) == [b"3", b"1", b"4", b"1", b"6"]
+
+
+async def test_who_leaves_a_stream_leaves_the_device(example: ModuleType, tmp_path: Path) -> None:
+    director = example.director
+    example.draw(tmp_path / "strip.png", *[7] * 500)
+    content, headers = form((tmp_path / "strip.png").read_bytes())
+    async with served(example.app) as site:
+        client = await site.ask("POST", "/strip", content, **headers)
+        await client.reader.readuntil(b"data: ")
+        await client.leave()
+        await until(lambda: director.stats().queued == director.stats().running == 0)
+        await rested(director)
+        async with asyncio.timeout(PATIENCE), director.lease(), director.lease():
+            pass
 
 
 async def test_clients_who_leave_while_they_wait_cost_nothing(example: ModuleType, image: bytes) -> None:
