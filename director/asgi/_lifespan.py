@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from director import Director, Model
 
-    Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+    Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
+    AnyLifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
 logger = logging.getLogger("director")
 
@@ -22,7 +23,7 @@ _KEY = "director"  # of the state that a lifespan hands to its requests
 
 def lifespan(
     director: Director,
-    inner: Lifespan | None = None,
+    inner: AnyLifespan | None = None,
     *,
     load: Iterable[Model[Any]] = (),
     wait_for_load: bool = True,

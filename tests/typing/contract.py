@@ -12,10 +12,14 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from functools import partial
 from typing import Any, assert_type
 
+from fastapi import FastAPI
+
 import director
 from director import Device, Director, Function, Job, JobState, Model, Stats, discover_devices
+from director.asgi import owned, time_left
 from director.errors import JobTimeout, QueueFull
 from director.events import Event, Hook, JobSucceeded
+from director.fastapi import PROBLEMS, DirectorDep, install, lifespan
 from director.testing import SimulatedDevice, simulated_devices
 
 
@@ -105,9 +109,24 @@ async def functions(d: Director) -> None:
     async for text in plain.map(range(3)):
         assert_type(text, str)
 
+    urgent = with_options.with_options(priority=9, deadline=0.5, tenant="a")
+    assert_type(await urgent(b"image", 0.5), list[float])
+    assert_type(await owned(urgent.submit(b"image", 0.5)), list[float])
+    with_options.with_options(max_batch_size=3)  # type: ignore[call-arg]  # of functions, not of calls
+
     await plain("one")  # type: ignore[arg-type]
     await with_options(b"image")  # type: ignore[call-arg]
     d.function(max_batch=3)  # type: ignore[call-overload]
+
+
+def web(app: FastAPI, d: Director) -> None:
+    FastAPI(lifespan=lifespan(d, load=[net]), responses=PROBLEMS)
+    install(app, d, models=[net], request_deadlines=True)
+
+    @app.get("/")
+    async def answer(director: DirectorDep) -> float:
+        await director.run(nothing_but_device, deadline=time_left())
+        return await director.run(on_device, 1, "one")  # type: ignore[arg-type]  # that is complex
 
 
 async def life(hook: Hook) -> None:
