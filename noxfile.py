@@ -193,3 +193,10 @@ def pictures(session: nox.Session) -> None:
     """The pictures of the documentation, taken anew; needs chromium."""
     set_up(session, "-e", ".")
     session.run("python", "docs/images/make.py")
+
+
+@nox.session(default=False)
+def sharing(session: nox.Session) -> None:
+    """What it costs when processes share slots; arguments after -- go to it."""
+    set_up(session, "-e", ".")
+    session.run("python", "-m", "benchmarks.sharing", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
