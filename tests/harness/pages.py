@@ -130,6 +130,7 @@ def from_page(path: str, entry: TracebackType | None) -> TracebackType | None:
 
 def open_page(names: dict[str, Any]) -> None:
     names[PAGE] = Page()
+    names["__name__"] = "page"  # as every module has one; not "__main__", which a page may ask for
 
 
 def close_page(names: dict[str, Any]) -> None:
