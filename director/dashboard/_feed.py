@@ -51,7 +51,7 @@ class Feed:
         self._frames: deque[Frame] = deque(maxlen=_KEPT)
         self._number = 0
         self._cut_at = -math.inf  # by the event loop's time
-        self._told = 0  # the last second whose point was told
+        self._told = -1  # the last second whose point was told
         self._late = 0.0  # seconds by which the event loop was late, at worst, since the last frame
         self._view: dict[str, Any] = {}  # of the last frame
         director.add_hook(self._recorder)

@@ -7,11 +7,11 @@ ones; the rest is counted and forgotten.
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable
 
     from director import Device
 
@@ -21,9 +21,7 @@ _MOST_WAITING = 10_000
 _MOST_LONG = 4_000
 _MOST_SHORT = 1_000
 _SHORT = 0.05  # seconds
-_MOST_NAMES = 200
 _MOST_CHARACTERS = 200  # of a progress
-OTHERS = "(other names)"
 
 
 class JobRecord:
@@ -45,14 +43,23 @@ class JobRecord:
         "slot",
         "started",
         "submitted",
+        "tenant",
         "waited",
     )
 
-    def __init__(self, job: int, name: str, submitted: float | None, priority: int | None) -> None:
+    def __init__(
+        self,
+        job: int,
+        name: str,
+        submitted: float | None = None,
+        priority: int | None = None,
+        tenant: Hashable = None,
+    ) -> None:
         self.id = job
         self.name = name
-        self.submitted = submitted  # None: from before anybody listened, or it was one too many to be kept
+        self.submitted = submitted  # None, as the next two: it was one too many to be kept while it waited
         self.priority = priority
+        self.tenant = tenant
         self.started: float | None = None
         self.ended: float | None = None
         self.device: Device | None = None
@@ -78,6 +85,7 @@ class JobRecord:
             "name": self.name,
             "state": self.state,
             "priority": self.priority,
+            "tenant": as_text(self.tenant),
             "device": None if self.device is None else self.device.label,
             "slot": self.slot,
             "submitted": self.submitted,
@@ -98,23 +106,29 @@ class Jobs:
 
     def __init__(self) -> None:
         self.queued = 0  # kept or not
-        self.waiting_by_name: dict[str, int] = {}
-        self.running: dict[int, JobRecord] = {}
-        self._waiting: dict[int, JobRecord] = {}
-        self._long = Shelf(_MOST_LONG)
-        self._short = Shelf(_MOST_SHORT)
+        self.running: dict[int, JobRecord] = {}  # in the order of their starts
+        self.waiting: dict[int, JobRecord] = {}  # the earliest, in the order of their arrival
+        self._long: deque[JobRecord] = deque(maxlen=_MOST_LONG)
+        self._short: deque[JobRecord] = deque(maxlen=_MOST_SHORT)
 
     def submit(self, record: JobRecord) -> None:
         """It waits."""
         self.queued += 1
-        self._count(record.name, 1)
-        if len(self._waiting) < _MOST_WAITING:
-            self._waiting[record.id] = record
+        if len(self.waiting) < _MOST_WAITING:
+            self.waiting[record.id] = record
 
     def start(self, job: int, name: str) -> JobRecord:
         """It runs."""
         record = self._leave_queue(job, name)
         self.running[job] = record
+        return record
+
+    def retry(self, job: int, name: str) -> JobRecord:
+        """It has failed, and waits again; returns what was known of the try."""
+        record = self.end(job, name)
+        again = JobRecord(job, name, record.submitted, record.priority, record.tenant)
+        again.attempts = record.attempts
+        self.submit(again)
         return record
 
     def end(self, job: int, name: str) -> JobRecord:
@@ -126,63 +140,23 @@ class Jobs:
         if record.progress is not None:
             record.progress = as_text(record.progress)  # the object itself may hold a lot
         is_short = record.ran is not None and record.ran < _SHORT and record.error is None
-        (self._short if is_short else self._long).put(record)
+        (self._short if is_short else self._long).append(record)
 
     def find(self, job: int) -> JobRecord | None:
         """The one with this number, if it is kept."""
-        kept = (self.running, self._waiting, self._long.records, self._short.records)
-        return next((records[job] for records in kept if job in records), None)
-
-    def waiting(self) -> Iterator[JobRecord]:
-        """The kept ones that wait, in the order of their arrival."""
-        return iter(self._waiting.values())
+        going_on = self.running.get(job) or self.waiting.get(job)
+        ended = chain(reversed(self._long), reversed(self._short))
+        return going_on or next((record for record in ended if record.id == job), None)
 
     def ended(self, count: int) -> list[JobRecord]:
-        """The latest that are over, newest first; at most so many of the long and of the short ones."""
-        latest = [*self._long.latest(count), *self._short.latest(count)]
+        """The latest that are over, newest first."""
+        latest = chain(islice(reversed(self._long), count), islice(reversed(self._short), count))
         return sorted(latest, key=lambda record: record.ended or 0.0, reverse=True)[:count]
 
     def _leave_queue(self, job: int, name: str) -> JobRecord:
         if self.queued:
             self.queued -= 1
-            self._count(name, -1)
-        return self._waiting.pop(job, None) or JobRecord(job, name, None, None)
-
-    def _count(self, name: str, change: int) -> None:
-        names = self.waiting_by_name
-        if name not in names and (change < 0 or len(names) >= _MOST_NAMES):
-            name = OTHERS
-        left = names.get(name, 0) + change
-        if left > 0:
-            names[name] = left
-        else:
-            names.pop(name, None)
-
-
-class Shelf:
-    """The latest records of one kind.
-
-    Args:
-        length: Most that are kept.
-    """
-
-    def __init__(self, length: int) -> None:
-        self.records: dict[int, JobRecord] = {}
-        self._order: deque[JobRecord] = deque()
-        self._length = length
-
-    def put(self, record: JobRecord) -> None:
-        """Keep `record`, at the cost of the oldest."""
-        if len(self._order) >= self._length:
-            oldest = self._order.popleft()
-            if self.records.get(oldest.id) is oldest:
-                del self.records[oldest.id]
-        self._order.append(record)
-        self.records[record.id] = record
-
-    def latest(self, count: int) -> Iterator[JobRecord]:
-        """The latest, newest first."""
-        return islice(reversed(self._order), count)
+        return self.waiting.pop(job, None) or JobRecord(job, name)
 
 
 def as_text(progress: Any) -> float | str | None:

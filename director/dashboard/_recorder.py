@@ -19,6 +19,7 @@ from director.events import (
     JobFailed,
     JobProgressed,
     JobRejected,
+    JobRetried,
     JobStarted,
     JobSubmitted,
     JobSucceeded,
@@ -54,7 +55,7 @@ class Recorder:
 
     def _reset(self, at: float, slots: int) -> None:
         self.opened = at
-        self.tally = Tally(at)
+        self.tally = Tally(at, self._weigh)
         self.jobs = Jobs()
         self.failures = Failures()
         self.tracks: list[Track] = make_tracks(slots)
@@ -64,10 +65,8 @@ class Recorder:
         self._reset(event.at, self._opened())
 
     def _submit(self, event: JobSubmitted) -> None:
-        second = self.tally.at(event.at)
-        second.submitted += 1
-        self.jobs.submit(JobRecord(event.job, event.name, event.at, event.priority))
-        self._weigh(second)
+        self.tally.at(event.at).submitted += 1
+        self.jobs.submit(JobRecord(event.job, event.name, event.at, event.priority, event.tenant))
 
     def _reject(self, event: JobRejected) -> None:
         self.tally.at(event.at).rejected += 1
@@ -75,15 +74,23 @@ class Recorder:
 
     def _start(self, event: JobStarted) -> None:
         second = self.tally.at(event.at)
-        note(second.waits, event.waited)
         record = self.jobs.start(event.job, event.name)
+        if not record.attempts:  # afterwards it has waited and run
+            note(second.waits, event.waited)
+        second.calls[event.batch] = second.calls.get(event.batch, 0.0) + 1 / event.batch
         record.started = event.at
         record.waited = event.waited
         record.device = event.device
         record.slot = event.slot
+        record.batch = event.batch
         record.attempts += 1
         self.tracks[event.slot].begin(event.at, event.job, event.name)
-        self._weigh(second)
+
+    def _retry(self, event: JobRetried) -> None:
+        self.failures.add("retried", event.name, event.error, event.at, event.job, event.device)
+        record = self.jobs.retry(event.job, event.name)
+        if record.slot is not None and record.started is not None:
+            self.tracks[record.slot].end(record.started, event.at - record.started, True)
 
     def _progress(self, event: JobProgressed) -> None:
         record = self.jobs.running.get(event.job)
@@ -113,7 +120,6 @@ class Recorder:
             note(second.runs, event.ran)
         self._vacate(record, outcome == "failed")
         self.jobs.keep(record)
-        self._weigh(second)
         return second
 
     def _vacate(self, record: JobRecord, failed: bool) -> None:
@@ -136,15 +142,15 @@ class Recorder:
     def _not_load(self, event: ModelFailed) -> None:
         self.failures.add("model", event.model, event.error, event.at, None, event.device)
 
-    def _weigh(self, second: Second) -> None:
-        second.queued = self.jobs.queued
-        second.running = len(self.jobs.running)
+    def _weigh(self) -> tuple[int, int]:
+        return self.jobs.queued, len(self.jobs.running)
 
     _TAKERS: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {
         DirectorOpened: _open,
         JobSubmitted: _submit,
         JobRejected: _reject,
         JobStarted: _start,
+        JobRetried: _retry,
         JobProgressed: _progress,
         JobSucceeded: _succeed,
         JobFailed: _fail,

@@ -64,6 +64,8 @@ class Remote:
             yield answers
         finally:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 async def _line(answers: asyncio.StreamReader) -> bytes:

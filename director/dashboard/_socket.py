@@ -50,14 +50,13 @@ class SocketServer:
             OSError: The path can't be used.
         """
         check_length(self.path)
-        listener = socket.socket(socket.AF_UNIX)
-        try:
+        with contextlib.ExitStack() as undo:
+            listener = undo.enter_context(socket.socket(socket.AF_UNIX))
             os.fchmod(listener.fileno(), 0o600)  # before it has a name that somebody else could connect to
             listener.bind(str(self.path))
+            undo.callback(self.path.unlink)
             self._server = await asyncio.start_unix_server(self._met, sock=listener, limit=_LONGEST_QUESTION)
-        except BaseException:
-            listener.close()
-            raise
+            undo.pop_all()
 
     async def close(self) -> None:
         """Send the viewers away and take the socket off."""
@@ -84,7 +83,9 @@ class SocketServer:
         except OSError:
             pass  # the viewer has gone
         finally:
-            writer.close()
+            writer.transport.abort()  # who has not read it by now would never let it be closed
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _answer(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from math import log2
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 Histogram: TypeAlias = dict[int, int]
 
@@ -48,9 +49,15 @@ class Second:
 
 
 class Tally:
-    """The last `SECONDS` seconds."""
+    """The last `SECONDS` seconds.
 
-    def __init__(self, now: float) -> None:
+    Args:
+        now: The moment.
+        weigh: Tells how many jobs wait and run; asked when a second is over.
+    """
+
+    def __init__(self, now: float, weigh: Callable[[], tuple[int, int]]) -> None:
+        self._weigh = weigh
         self._seconds: deque[Second] = deque([Second(math.floor(now), 0, 0)], maxlen=SECONDS)
 
     def at(self, moment: float) -> Second:
@@ -58,6 +65,7 @@ class Tally:
         last = self._seconds[-1]
         if moment < last.at + 1:
             return last
+        last.queued, last.running = self._weigh()
         second = math.floor(moment)
         for missed in range(max(last.at + 1, second - SECONDS), second + 1):
             self._seconds.append(Second(missed, last.queued, last.running))
@@ -70,16 +78,9 @@ class Tally:
 
 
 def note(histogram: Histogram, seconds: float) -> None:
-    """Count a duration."""
-    number = bin_of(seconds)
+    """Count a duration; what is too short to be told from nothing falls into bin 0."""
+    number = 1 + int(_BINS_PER_OCTAVE * log2(seconds / _FINEST)) if seconds > _FINEST else 0
     histogram[number] = histogram.get(number, 0) + 1
-
-
-def bin_of(seconds: float) -> int:
-    """The bin that a duration falls into; 0 for what is too short to be told from nothing."""
-    if seconds <= _FINEST:
-        return 0
-    return 1 + int(_BINS_PER_OCTAVE * math.log2(seconds / _FINEST))
 
 
 def seconds_of(number: int) -> float:

@@ -66,11 +66,11 @@ class Track:
                 last.open += 1
                 return
             self._close(last, at)  # the call that was left behind is over
+            self._touch()
         if len(self.stretches) >= self._length:
             self.stretches.popleft()
             self.first += 1
         self.stretches.append(Stretch(at, job, name))
-        self._touch()
 
     def end(self, began: float, ran: float, failed: bool) -> None:
         """A job that began at `began` has left the slot after `ran` seconds."""
@@ -124,16 +124,18 @@ class Track:
         return start, [self.stretches[number - self.first].row() for number in range(start, following)]
 
     def _close(self, last: Stretch, at: float) -> None:
-        last.end = max(at, last.begin)
+        last.end = at if at > last.begin else last.begin
         last.busy = last.longest = last.end - last.begin
         before = self.stretches[-2] if len(self.stretches) > 1 else None
         if before is not None and _belongs(before, last):
             _join(before, last)
             self.stretches.pop()
-            self._touch()
 
     def _touch(self) -> None:
-        self.changed = min(self.changed, self.first + len(self.stretches) - 1)
+        """The latest stretch has changed. (One that is appended has the number that `changed` has at most.)."""
+        number = self.first + len(self.stretches) - 1
+        if number < self.changed:
+            self.changed = number
 
 
 def _belongs(run: Stretch, call: Stretch) -> bool:
@@ -147,7 +149,8 @@ def _belongs(run: Stretch, call: Stretch) -> bool:
 def _join(run: Stretch, call: Stretch) -> None:
     run.end = call.end
     run.busy += call.busy
-    run.longest = max(run.longest, call.longest)
+    if call.longest > run.longest:
+        run.longest = call.longest
     run.items += call.items
     run.failed += call.failed
     run.job = call.job

@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import socket
 import time
+from heapq import nlargest
 from typing import TYPE_CHECKING, Any
 
 from director import DirectorState, __version__
+from director.dashboard._jobs import as_text
 from director.dashboard._tally import quantiles
 from director.dashboard._tracks import WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator
 
     from director import DeviceStats, Director, Stats
     from director.dashboard._meter import Meter
@@ -158,15 +160,18 @@ def _why(director: Director, stats: Stats, devices: list[dict[str, Any]]) -> str
 
 
 def _waiting(recorder: Recorder, now: float) -> list[dict[str, Any]]:
-    """How many jobs of which name wait, and for how long the first of those that are kept."""
-    oldest: dict[str, float] = {}
-    for record in recorder.jobs.waiting():
-        if record.submitted is not None and record.name not in oldest:
-            oldest[record.name] = now - record.submitted
-            if len(oldest) >= _MOST_NAMES:
-                break
-    names = sorted(recorder.jobs.waiting_by_name.items(), key=lambda item: -item[1])[:_MOST_NAMES]
-    return [{"name": name, "jobs": count, "oldest": _short(oldest.get(name))} for name, count in names]
+    """How many jobs of which function and tenant wait, and for how long the first of them; the most first."""
+    groups: dict[tuple[str, Hashable], list[Any]] = {}
+    for record in recorder.jobs.waiting.values():
+        group = groups.setdefault((record.name, record.tenant), [0, record.submitted])
+        group[0] += 1
+    listed = [
+        {"name": name, "tenant": as_text(tenant), "jobs": count, "oldest": _since(first, now)}
+        for (name, tenant), (count, first) in nlargest(_MOST_NAMES, groups.items(), key=lambda item: item[1][0])
+    ]
+    rest = recorder.jobs.queued - sum(each["jobs"] for each in listed)
+    others = {"name": "(others)", "tenant": None, "jobs": rest, "oldest": None}
+    return [*listed, others] if rest > 0 else listed
 
 
 def _places(
@@ -204,6 +209,10 @@ def _running(recorder: Recorder) -> list[dict[str, Any]]:
     """The jobs that run, the longest first: a dict keeps the order of their starts."""
     running = recorder.jobs.running.values()
     return [record.document() for record, _ in zip(running, range(_MOST_RUNNING), strict=False)]
+
+
+def _since(moment: float | None, now: float) -> float | None:
+    return None if moment is None else round(now - moment, 7)
 
 
 def _short(seconds: float | None) -> float | None:

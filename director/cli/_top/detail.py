@@ -24,10 +24,12 @@ def _job(job: dict[str, Any]) -> Iterator[str]:
         device=job["device"],
         slot=job["slot"],
         priority=job["priority"],
+        tenant=job["tenant"],
         submitted=_ago(job["at"], job["submitted"]),
         waited=_words.duration(job["waited"]) if job["waited"] is not None else None,
         ran=_words.duration(job["ran"]) if job["ran"] is not None else None,
         started=_ago(job["at"], job["started"]),
+        jobs_in_its_call=job["batch"] if job["batch"] > 1 else None,
         attempts=job["attempts"] if job["attempts"] > 1 else None,
         progress=job["progress"],
     )
@@ -60,7 +62,7 @@ def _failure(failure: dict[str, Any]) -> Iterator[str]:
 
 
 def _facts(**facts: Any) -> list[str]:
-    rows = [(name, str(value)) for name, value in facts.items() if value is not None]
+    rows = [(name.replace("_", " "), str(value)) for name, value in facts.items() if value is not None]
     return table(rows[0], rows[1:], left=2)
 
 

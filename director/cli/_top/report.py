@@ -74,7 +74,8 @@ def memory(device: dict[str, Any]) -> str:
 def waiting(each: dict[str, Any]) -> tuple[str, ...]:
     """Jobs of one function that wait."""
     oldest = "" if each["oldest"] is None else f"for up to {_words.duration(each['oldest'])}"
-    return each["name"], _words.counted(each["jobs"], "job"), oldest
+    name = each["name"] if each["tenant"] is None else f"{each['name']}, tenant {each['tenant']}"
+    return name, _words.counted(each["jobs"], "job"), oldest
 
 
 def running(job: dict[str, Any], at: float) -> tuple[str, ...]:

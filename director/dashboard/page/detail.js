@@ -70,7 +70,7 @@ function jobParts(job) {
   const rows = {
     State: job.call_goes_on ? `${job.state} for its caller; the call still holds its slot` : job.state,
     Device: job.device && `${job.device}${job.slot == null ? "" : `, slot ${job.slot}`}`,
-    Priority: job.priority,
+    Priority: job.priority, Tenant: job.tenant,
     Submitted: job.submitted == null ? null : ago(job.at - job.submitted),
     Waited: job.waited == null ? (job.submitted == null ? null : `${duration(job.at - job.submitted)} so far`) : duration(job.waited),
     Ran: job.state === "running" ? `${duration(job.at - job.started)} so far` : job.ran == null ? null : duration(job.ran),
