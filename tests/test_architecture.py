@@ -35,8 +35,9 @@ FLOORS = {
         _core.stream_call
     """,
     "groups": """
-        _checks _devices.survey _devices.readings _executors._cuda_thread _executors._replicas
-        _core.group _core.batch_run _core.retries
+        _checks _devices.survey _executors._cuda_thread _executors._replicas _executors._attended _core.group
+        _core.batch_run _core.retries _shared.turnstile _shared.presence _devices.readings
+        _devices.gauge _devices.listener
     """,
     "lanes": "_devices.watch _resolve _core.lane _core.service _core.ledger",
     "queue": "_core.queue _core.waking",
@@ -49,6 +50,11 @@ FLOORS = {
     "director": "_director",
     "the contract": "__init__",
     "for tests": "testing",
+    "web": "asgi.*",
+    "frameworks": "fastapi",
+    "numbers for people": "_words",
+    "what was seen": "_timeline.* _guard.*",
+    "sights": "timeline guard prometheus otel logs",
     "watchers": "dashboard.*",
     "benchmarks": "_bench.*",
     "command line": "cli.*",
@@ -87,6 +93,8 @@ OUTSIDE = {
     "anyio": "",
     "pynvml": "_devices.nvml",
     "rich": "cli",
+    "prometheus_client": "prometheus",
+    "opentelemetry": "otel",
     "uvicorn": "cli._top.web",
     "numpy": "cli._demo",
     "sklearn": "cli._demo",

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from director._bench import lines
 from director._bench.contenders import DIRECTOR, POOL, Contender, Seat
@@ -17,11 +17,14 @@ from director._bench.jobs import noop
 from director._bench.rounds import Effort, turns
 from director._bench.sheet import Sheet
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SERVERS = 4
 LOAD = 0.7
 MEAN = 0.010  # s
 SIGMA = 1.5
-PEERS = {
+PEERS: dict[str, Callable[[list[float], list[float], int], list[float]]] = {
     "one line, exact": lines.central,
     "join the shortest line, exact": lines.shortest,
     "shorter of two lines, exact": partial(lines.two_choices, dice=random.Random(1)),  # noqa: S311
