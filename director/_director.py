@@ -248,6 +248,8 @@ class Director(Life):
         if options.get("deadline") is not None or options.get("timeout") is not None:
             raise TypeError("a lease takes no deadline or timeout: put `async with asyncio.timeout(...)` around it")
         crew = self._here(DirectorState.OPEN)
+        if options.get("model") is not None and crew.residency.is_apart:
+            raise TypeError('a lease can\'t hand over a replica that lives in another process: use executor="thread"')
         resolved = self._resolve({"name": "lease", **options})
         return Lease(crew.loop, crew.outbox.call, lambda fn: self._open_job(fn, (), resolved, True))
 
@@ -277,7 +279,8 @@ class Director(Life):
         """
         crew = self._here(DirectorState.OPEN)
         allowed = self._resolve({"model": model}).allowed
-        await load_model(crew.dispatch.places, model, allowed, lambda fn, opts: self._open_job(fn, (), opts, True))
+        is_apart = crew.residency.is_apart
+        await load_model(crew.dispatch.places, model, allowed, is_apart, lambda fn, o: self._open_job(fn, (), o, True))
 
     def _map(
         self,

@@ -17,6 +17,7 @@ from director._core.slot_thread import SlotThread
 from director._core.states import DirectorState
 from director._devices.discovery import resolve_devices
 from director._executors._base import Executor
+from director._executors._process.executor import ProcessExecutor
 from director._executors._thread import ThreadExecutor
 from director._health_rules import HealthRules
 from director._options import Options
@@ -54,7 +55,7 @@ class Life:
         devices: DeviceSpec = None,
         *,
         slots: int | Mapping[Device | int | str, int] = 1,
-        executor: Literal["thread"] | Executor = "thread",
+        executor: Literal["thread", "process"] | Executor = "thread",
         max_queue: int | None = 1024,
         max_queue_per_tenant: int | Mapping[Hashable, int] | None = None,
         tenants: Mapping[Hashable, float] | None = None,
@@ -315,6 +316,8 @@ class Life:
 def _executor(wanted: Any) -> Executor:
     if wanted == "thread":
         return ThreadExecutor()
+    if wanted == "process":
+        return ProcessExecutor()
     if isinstance(wanted, Executor):
         return wanted
-    raise ValueError(f'executor must be "thread" or an Executor, not {wanted!r}')
+    raise ValueError(f'executor must be "thread", "process" or an Executor, not {wanted!r}')

@@ -85,6 +85,7 @@ class Residency:
     def __init__(self, places: list[Place]) -> None:
         self._places = places
         self._lock = threading.Lock()
+        self.is_apart = False  # each slot has replicas of its own; whoever makes the seats says so
         self._warm: dict[Model[Any], frozenset[int]] = {}
         self._homes: dict[Model[Any], frozenset[int]] = {}
 
@@ -95,12 +96,12 @@ class Residency:
     def add(self, model: Model[Any], slot: Slot) -> None:
         """A replica was loaded by `slot`."""
         with self._lock:
-            self._warm[model] = self.warm(model) | _sharing(model, slot)
+            self._warm[model] = self.warm(model) | self._sharing(model, slot)
 
     def remove(self, model: Model[Any], slot: Slot) -> None:
         """The replica loaded by `slot` was let go."""
         with self._lock:
-            self._warm[model] = self.warm(model) - _sharing(model, slot)
+            self._warm[model] = self.warm(model) - self._sharing(model, slot)
 
     def on(self, place: Place) -> tuple[Model[Any], ...]:
         """Models with a replica on a place."""
@@ -128,6 +129,12 @@ class Residency:
                 self._homes[model] = self._choose(model, model.replicas, allowed, wanted)
             return self._homes[model]
 
+    def _sharing(self, model: Model[Any], slot: Slot) -> frozenset[int]:
+        """The slots that use the replica which `slot` loaded."""
+        if self.is_apart or model.per_slot:
+            return frozenset({slot.number})
+        return frozenset(s.number for s in slot.place.slots)
+
     def _choose(
         self, model: Model[Any], replicas: int, allowed: frozenset[int] | None, wanted: frozenset[int] | None
     ) -> frozenset[int]:
@@ -141,8 +148,3 @@ class Residency:
 
         places.sort(key=reluctance)
         return frozenset(slot.number for place in places[:replicas] for slot in place.slots)
-
-
-def _sharing(model: Model[Any], slot: Slot) -> frozenset[int]:
-    """The slots that use the replica which `slot` loaded."""
-    return frozenset({slot.number}) if model.per_slot else frozenset(s.number for s in slot.place.slots)

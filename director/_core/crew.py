@@ -44,6 +44,8 @@ logger = logging.getLogger("director")
 
 _HIRED_AT_ONCE = 16  # then the loop turns, so that a burst of short jobs does not hire a worker for each
 _GRACE = 1.0  # seconds that running jobs get to end when a Director is left in haste
+_ABORTING = 5.0  # seconds in which a call that can be ended has ended
+_ENDED, _LEFT = "its process is ended", "its thread can't be stopped and is left behind"
 _UNLOADING = 10.0  # seconds that a slot gets to unload its models
 
 
@@ -142,8 +144,9 @@ class Crew:
         self.ledger.cancel_waiting()
         for job, _ in self._streams():  # these end at their next value, or at once if they wait for their reader
             self.ledger.cancel(job, "the Director closed")
-        if not await self.rest(_GRACE, MonotonicClock()):  # a thread ends in real time, whatever a test's clock says
-            self._abandon_running()
+        is_calm = await self.rest(_GRACE, MonotonicClock())  # a call ends in real time, whatever a test's clock says
+        if not is_calm and self._abandon_running():
+            await self.rest(_ABORTING, MonotonicClock())
         self.retire()
         await self._join()
         self.outbox.stop(nobody_rings=all(slot.state is SlotState.IDLE for slot in self.dispatch.slots))
@@ -297,10 +300,14 @@ class Crew:
             for waiter in self._resting:
                 _answer(waiter, True)
 
-    def _abandon_running(self) -> None:
+    def _abandon_running(self) -> bool:
+        """Cancel what runs; True if some of it was ended, and will be gone in a moment."""
+        aborted = {slot for slot in self.dispatch.slots if slot.seat.abort()}
         for job in self.dispatch.running():
             if self.ledger.cancel(job, "the Director closed"):
-                logger.warning("%r did not end in %g s; its thread can't be stopped and is left behind", job, _GRACE)
+                fate = _ENDED if job._where in aborted else _LEFT
+                logger.warning("%r did not end in %g s; %s", job, _GRACE, fate)
+        return bool(aborted)
 
 
 def _answer(waiter: asyncio.Future[bool], answer: bool) -> None:

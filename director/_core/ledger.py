@@ -257,6 +257,8 @@ class Ledger:
     def _close(self, job: Job[Any], state: JobState) -> None:
         if job._stage is not state:  # the dispatch has moved it already if it was waiting
             job._move(state)
+            if job._finished is None:
+                job._where.seat.leave(job)  # type: ignore[union-attr]  # what ran is in a slot
         if job._started is None:  # it never ran, and never will
             job._finished = self._now()
             job._let_go()

@@ -22,7 +22,7 @@ class LoadFailed(Exception):
 
 
 class Seat(Protocol):
-    """Where the jobs of one slot run. Every method is called on the slot's own thread."""
+    """Where the jobs of one slot run. Its jobs run on the slot's own thread, or are driven by it."""
 
     def run(self, job: Job[Any]) -> Any:
         """Make the call of `job` and return what it returns.
@@ -49,6 +49,14 @@ class Seat(Protocol):
 
     def close(self) -> None:
         """Let go of everything that the slot holds; no job comes after."""
+
+    # These two are called on the event loop, at any moment:
+
+    def leave(self, job: Job[Any]) -> None:
+        """Nobody waits any more for `job`, which runs here: it was cancelled, or its time is up."""
+
+    def abort(self) -> bool:
+        """End the call that runs, for the Director closes; False if that can't be done."""
 
 
 @runtime_checkable

@@ -87,7 +87,7 @@ class Replicas:
                 self._unload(model, slot, replica)
                 raise
         except BaseException as error:  # noqa: BLE001 - it belongs to the jobs that wait for the replica
-            replica.error = _bearable(model, error)
+            replica.error = bearable(model, error)
             self._chronicle.not_loaded(model, slot.device, error)
             return
         self._residency.add(model, slot)
@@ -103,7 +103,7 @@ class Replicas:
         self._chronicle.unloaded(model, slot.device)
 
 
-def _bearable(model: Model[Any], error: BaseException) -> BaseException:
+def bearable(model: Model[Any], error: BaseException) -> BaseException:
     """The loader's own error, but for two that would mean something else to who awaits a job."""
     if isinstance(error, (StopIteration, asyncio.CancelledError)):
         instead = RuntimeError(f"loading {model.name} raised {type(error).__name__}")

@@ -57,6 +57,13 @@ class ThreadSeat:
         """Unload what this slot has loaded."""
         self._replicas.release(self._slot)
 
+    def leave(self, job: Job[Any]) -> None:
+        """The call asks the job itself, in `director.check_cancelled`."""
+
+    def abort(self) -> bool:
+        """A thread can't be ended."""
+        return False
+
 
 class CudaSeat(ThreadSeat):
     """Calls functions here, with the thread bound to its GPU, and returns when the GPU has finished."""

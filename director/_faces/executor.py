@@ -7,6 +7,7 @@ import threading
 from asyncio import _get_running_loop
 from concurrent.futures import CancelledError, Executor, Future, InvalidStateError, wait
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from director._core.frames import strip
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._core.job import Job
+    from director._device import Device
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,8 +61,8 @@ class DirectorExecutor(Executor):
             self._open.add(future)
         future.add_done_callback(self._forget)
         try:
-            name = getattr(fn, "__name__", repr(fn))
-            job = self._open_job(_Call(future, lambda: fn(*args, **kwargs), name, self._retries))
+            call = partial(fn, *args, **kwargs) if callable(fn) else lambda: fn(*args, **kwargs)  # which then says so
+            job = self._open_job(_Call(future, call, getattr(fn, "__name__", repr(fn)), self._retries))
         except BaseException:
             future.cancel()
             raise
@@ -155,7 +157,14 @@ class _Call:
         self.__name__ = name
 
     def __call__(self, _resource: Any) -> None:
-        future, call = self._future, self._call
+        self._settle(self._call)
+
+    def run_beside(self, _device: Device, make: Callable[[Callable[[], Any]], Any]) -> None:
+        """On the thread of a slot that makes its calls in another process: `make` makes one."""
+        self._settle(partial(make, self._call))
+
+    def _settle(self, call: Callable[[], Any]) -> None:
+        future = self._future
         if not future.claim() and not (self._retries and future.running()):
             raise asyncio.CancelledError
         try:

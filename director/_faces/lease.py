@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._core.job import Job
+    from director._device import Device
 
 
 class Lease:
@@ -37,7 +38,7 @@ class Lease:
         if self._granted.done() or self._is_used:
             raise RuntimeError("a lease is used once; director.lease() makes another")
         self._is_used = True
-        job = self._open_job(self._hold)
+        job = self._open_job(_Holding(self._hold))
         job.add_done_callback(self._ended)
         try:
             return await self._granted
@@ -66,3 +67,19 @@ class Lease:
             self._granted.cancel()
         elif (error := job.exception()) is not None:
             self._granted.set_exception(error)
+
+
+class _Holding:
+    """The function of a lease's job. It runs here, also where the slot makes its calls elsewhere."""
+
+    __name__ = "lease"
+
+    def __init__(self, hold: Callable[[Any], None]) -> None:
+        self._hold = hold
+
+    def __call__(self, resource: Any) -> None:
+        self._hold(resource)
+
+    def run_beside(self, device: Device, _make: Callable[[Callable[[], Any]], Any]) -> None:
+        """On the thread of a slot that makes its calls in another process."""
+        self._hold(device)

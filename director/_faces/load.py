@@ -21,20 +21,26 @@ async def load_model(
     places: list[Place],
     model: Model[Any],
     allowed: frozenset[int] | None,
+    is_apart: bool,
     open_job: Callable[[Callable[[Any], None], Options], Job[None]],
 ) -> None:
-    """Load `model` everywhere it may be, and wait for all; raises what the first failing load raised."""
-    jobs = [open_job(_nothing, _only_on(numbers, model)) for numbers in _targets(places, model, allowed)]
+    """Load `model` everywhere it may be, and wait for all; raises what the first failing load raised.
+
+    `is_apart`: slots don't share replicas.
+    """
+    jobs = [open_job(_nothing, _only_on(numbers, model)) for numbers in _targets(places, model, allowed, is_apart)]
     results = await asyncio.gather(*map(_finish, jobs), return_exceptions=True)
     for result in results:
         if result is not None:
             raise result
 
 
-def _targets(places: list[Place], model: Model[Any], allowed: frozenset[int] | None) -> list[frozenset[int]]:
+def _targets(
+    places: list[Place], model: Model[Any], allowed: frozenset[int] | None, is_apart: bool
+) -> list[frozenset[int]]:
     everywhere = [frozenset(slot.number for slot in place.slots) for place in places]
     targets = [numbers for numbers in everywhere if allowed is None or numbers & allowed]
-    if not model.per_slot:
+    if not (model.per_slot or is_apart):
         return targets
     return [frozenset({number}) for numbers in targets for number in sorted(numbers)]
 

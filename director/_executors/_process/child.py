@@ -1,0 +1,199 @@
+"""The parent's hold on one child process. Used by the slot's thread alone; only on its `board` any thread may post.
+
+What goes to the child: requests over a socket whose other end the parent keeps too, to see (and take back) what the
+child has not taken yet. What comes back: answers over a pipe that only the child can write to, so that its end is the
+child's end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import socket
+import subprocess
+import termios
+from array import array
+from collections import deque
+from contextlib import ExitStack, suppress
+from math import ceil
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from director._executors._process import spawn
+from director._executors._process.board import SIZE, Board
+from director._executors._process.segments import Arrivals, Shipments
+from director._executors._process.wire import ROOM_IN_REQUEST, Answer, Ask, Load, read_answers, request
+
+if TYPE_CHECKING:
+    from director._device import Device
+    from director._executors._process.parcels import Parcel
+
+_READ = 1 << 16  # bytes: what a pipe holds
+_REAPING = 5.0  # seconds between a child's last word and its end, in which a driver lets go of a GPU
+
+
+class ChildGone(Exception):
+    """The child has ended."""
+
+
+class Child:
+    """One child process.
+
+    Args:
+        device: Which it is for.
+        bell: An eventfd: whoever writes to it wakes the thread that waits for an answer.
+
+    Raises:
+        OSError: The system can't start another process.
+    """
+
+    def __init__(self, device: Device, bell: int) -> None:
+        self.calls = 0
+        self.is_ready = False
+        self.loaded: set[int] = set()  # numbers of the models that it has
+        self._bell = bell
+        self._stream = bytearray()
+        self._arrived: deque[Answer] = deque()
+        with ExitStack() as opened:  # closes everything if the start fails
+            self._start(device, opened)
+            self._opened = opened.pop_all()
+        self._poll = select.poll()
+        self._poll.register(self._answers, select.POLLIN)
+        self._poll.register(bell, select.POLLIN)
+        _alive.add(self)
+
+    def _start(self, device: Device, opened: ExitStack) -> None:
+        with ExitStack() as passed:  # what only the child keeps
+            self._ours, self._theirs = (_held_socket(end, opened) for end in socket.socketpair())
+            control, their_control = socket.socketpair()
+            control, their_control = _held_socket(control, opened), _held_socket(their_control, passed)
+            answers, their_answers = os.pipe()
+            self._answers, their_answers = _held(answers, opened), _held(their_answers, passed)
+            board = _held(os.memfd_create("director", os.MFD_CLOEXEC), passed)
+            os.ftruncate(board, SIZE)
+            self.board = Board(board)
+            self._shipments, self._arrivals = Shipments(control), Arrivals(control)
+            opened.callback(self._shipments.close)
+            opened.callback(self._arrivals.close)
+            ends = (self._theirs.fileno(), their_control.fileno(), their_answers, board)
+            self._process = spawn.start(device, dict(zip(("inbox", "control", "answers", "board"), ends, strict=True)))
+
+    @property
+    def process(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    # ---- to the child
+
+    def ask(self, parcel: Parcel) -> int:
+        """Send a call; returns the number of the request.
+
+        Raises:
+            OSError: There is no memory, or no descriptor, for a large one.
+        """
+        load = self._shipments.send(parcel, ROOM_IN_REQUEST)
+        number = self.calls
+        self._send(request(Ask.CALL, self._arrivals.take_freed(), number, load))
+        self.calls += 1
+        return number
+
+    def dismiss(self) -> None:
+        """Tell it to unload everything and end."""
+        self._send(request(Ask.GO, 0, 0, Load()))
+
+    def has_taken(self) -> bool:
+        """Whether it has taken every request."""
+        waiting = array("i", [0])
+        fcntl.ioctl(self._theirs, termios.FIONREAD, waiting)
+        return not waiting[0]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, after notice that it comes from us."""
+        self.board.end()
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    # ---- from the child
+
+    def answer(self, timeout: float | None) -> Answer | None:
+        """The next answer; `None` after `timeout` seconds, or when the bell was rung.
+
+        Raises:
+            ChildGone: There is none left, and will be none.
+        """
+        if not self._arrived:
+            self._read(timeout)
+        if not self._arrived:
+            return None
+        answer = self._arrived.popleft()
+        self._shipments.freed(answer.freed)
+        return answer
+
+    def content(self, answer: Answer) -> Any:
+        """What an answer carries.
+
+        Raises:
+            BaseException: It can't be unpickled here.
+        """
+        return self._arrivals.receive(answer.load)
+
+    def bury(self) -> int | None:
+        """After its last answer: wait for the process, let go of everything, return the exit code; `None` if it stays.
+
+        A process that has closed its pipe, and nothing else, is killed.
+        """
+        code: int | None = None
+        for last in (signal.SIGKILL, None):
+            with suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(_REAPING)
+                break
+            if last is not None:
+                self.signal(last)
+        self.close()
+        return code
+
+    def close(self) -> None:
+        """Let go of what belongs to the child; one that is alive ends by itself when its inbox is closed."""
+        _alive.discard(self)
+        self._opened.close()
+
+    def disown(self) -> None:
+        """In a process that was forked from the parent: it has no children here."""
+        self._process.returncode = 0  # or it would be asked for, and complained of
+        self.close()
+
+    def _read(self, timeout: float | None) -> None:
+        for descriptor, _ in self._poll.poll(None if timeout is None else max(0, ceil(timeout * 1000))):
+            if descriptor == self._bell:
+                os.eventfd_read(self._bell)
+            elif chunk := os.read(self._answers, _READ):
+                self._stream += chunk
+                self._arrived.extend(read_answers(self._stream))
+            else:
+                raise ChildGone
+
+    def _send(self, frame: bytes) -> None:
+        self._ours.sendall(frame)
+
+
+_alive: WeakSet[Child] = WeakSet()
+
+
+def _disown_all() -> None:
+    for child in list(_alive):
+        child.disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)
+
+
+def _held(descriptor: int, stack: ExitStack) -> int:
+    descriptor = spawn.above_stdio(descriptor)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _held_socket(end: socket.socket, stack: ExitStack) -> socket.socket:
+    return stack.enter_context(socket.socket(fileno=spawn.above_stdio(end.detach())))

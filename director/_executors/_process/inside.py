@@ -1,0 +1,153 @@
+"""The life of a child: take a request, make the call, tell how it ended. On its main thread, which is the jobs' own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import signal
+import socket
+import sys
+import time
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from director._current import here
+from director._executors._cuda_thread import CudaThread
+from director._executors._process.board import Board
+from director._executors._process.faults import fault_of
+from director._executors._process.logs import redirect
+from director._executors._process.outlet import Outlet
+from director._executors._process.program import LateMain
+from director._executors._process.segments import Arrivals, Shipments
+from director._executors._process.shelf import NotLoaded, Shelf
+from director._executors._process.standin import StandIn
+from director._executors._process.wire import FRAME, Ask, Load, Request, Tell, read_request
+
+if TYPE_CHECKING:
+    from director._device import Device
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(facts: dict[str, Any]) -> None:
+    """Serve the parent until it says go, or is gone.
+
+    Args:
+        facts: What the parent's `spawn` wrote.
+    """
+    _die_with(facts["parent"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's whole group; the parent decides what ends
+    LateMain(facts["main"]).install()
+    Inside(facts).serve()
+
+
+class Inside:
+    """One child. Also what a job in it may ask about itself (`director._current.Running`)."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        control = socket.socket(fileno=facts["control"])
+        self._device: Device = pickle.loads(facts["device"])  # noqa: S301 - from our parent
+        self._inbox: int = facts["inbox"]
+        self._board = Board(facts["board"])
+        self._shipments, self._arrivals = Shipments(control), Arrivals(control)
+        self._outlet = Outlet(facts["answers"], self._shipments, self._arrivals)
+        self._shelf = Shelf(self._device, self._loaded)
+        self._cuda = CudaThread(0, own_stream=False) if self._device.kind == "cuda" else None
+        self._number = 0  # of the request that is served
+        self._job: StandIn | None = None
+        here.running = self  # type: ignore[assignment]  # of this thread, the main one, for good; jobs see a stand-in
+        signal.signal(signal.SIGTERM, self._terminate)
+        os.register_at_fork(after_in_child=self._leave_family)
+        redirect(facts["levels"], lambda record: self._outlet.tell(Tell.LOGGED, 0, record, "a log record"))
+
+    def serve(self) -> None:
+        """Serve requests until there are no more."""
+        self._outlet.tell(Tell.READY, 0, None, "")
+        while frame := os.read(self._inbox, FRAME):
+            request = read_request(frame)
+            self._shipments.freed(request.freed)
+            if request.kind == Ask.GO:
+                break
+            self._serve(request)
+            del frame, request
+        self._shelf.clear()
+
+    # ---- what a running job may ask
+
+    def job(self) -> StandIn | None:
+        """Stands for the job that runs."""
+        return self._job
+
+    def device(self) -> Device:
+        """Where it runs."""
+        return self._device
+
+    def time(self) -> float:
+        """Seconds of the machine's clock."""
+        return time.monotonic()
+
+    def report(self, _job: object, progress: Any) -> None:
+        """Send it to the parent, which keeps and tells it."""
+        self._outlet.tell(Tell.REPORTED, self._number, progress, "what report() was given")
+
+    # ---- one request
+
+    def _serve(self, request: Request) -> None:
+        self._number = request.number
+        began = time.monotonic()
+        try:
+            value = self._call(request.load)
+            ended = time.monotonic()
+            self._outlet.tell(Tell.RETURNED, request.number, value, "the result", began, ended)
+        except NotLoaded as failure:
+            self._fail(Tell.NOT_LOADED, failure.error, began)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+            self._fail(Tell.RAISED, error, began)
+        finally:
+            self._job = None
+
+    def _call(self, load: Load) -> Any:
+        fn, args, is_bare, model, recipe, facts = self._arrivals.receive(load)
+        self._job = StandIn(self._board, self._number, self._device, *facts)
+        self._job.begin()
+        resource = self._device if model is None else self._shelf.get(model, recipe)
+        if not is_bare:
+            args = (resource, *args)
+        value = fn(*args) if self._cuda is None else self._cuda.run(lambda _: fn(*args), None)  # type: ignore[arg-type]
+        if type(value) is CoroutineType:
+            value.close()
+            raise TypeError(
+                f"{self._job.name} is a coroutine function: await it yourself, or give the Director a blocking one"
+            )
+        return value
+
+    def _fail(self, kind: Tell, error: BaseException, began: float) -> None:
+        if self._board.is_ending and isinstance(error, SystemExit):
+            raise error  # by `_terminate`
+        self._outlet.tell(kind, self._number, fault_of(error), "the exception", began, time.monotonic())
+
+    def _loaded(self, model: int, seconds: float) -> None:
+        self._outlet.tell(Tell.LOADED, self._number, (model, seconds), "")
+
+    # ---- the process
+
+    def _terminate(self, number: int, _frame: object) -> None:
+        """SIGTERM: leave through every `finally`, if the parent means it; else it was meant for the whole program."""
+        if self._board.is_ending:
+            raise SystemExit(128 + number)
+
+    def _leave_family(self) -> None:
+        """In a process that was forked from this one: it must not keep the parent waiting for an end."""
+        self._outlet.close()
+        os.close(self._inbox)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _die_with(parent: int) -> None:
+    """Have the system kill this process when the thread that started it ends, which its process does not survive."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was quicker
+        sys.exit(1)

@@ -1,0 +1,87 @@
+"""The main module of the program, which a child imports only if a function or class of it is sent there.
+
+Importing it runs it: what starts the program must stand under ``if __name__ == "__main__":``. A child whose functions
+live in other modules never needs it, so that under a server or a test runner its main module isn't imported again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+MAIN, TWIN = "__main__", "__mp_main__"  # the second name is multiprocessing's for a main module in a child
+_ADVICE = (
+    "A child process imports the main module of the program to find the functions that are sent to it. "
+    'Put what starts the program under `if __name__ == "__main__":`, or move the functions to a module of their own'
+)
+
+
+def origin() -> tuple[str, str] | None:
+    """How a child can import our main module: by name or by path; `None` at a prompt or in a notebook."""
+    main = sys.modules[MAIN]
+    sys.modules.setdefault(TWIN, main)  # what comes back from children is named after it
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name is not None:
+        return "init_main_from_name", name
+    path = getattr(main, "__file__", None)
+    if path is None or not Path(path).is_file():
+        return None
+    return "init_main_from_path", str(Path(path).absolute())
+
+
+class LateMain(ModuleType):
+    """Stands for the main module in a child and imports it when it is first asked for something.
+
+    Args:
+        origin: What `origin` said in the parent.
+    """
+
+    is_importing = False  # of the class: there is one main module
+    _origin: tuple[str, str] | None
+
+    def __init__(self, origin: tuple[str, str] | None) -> None:
+        super().__init__(MAIN)
+        self._origin = origin
+
+    def install(self) -> None:
+        """Take the place of the main module."""
+        sys.modules[MAIN] = sys.modules[TWIN] = self
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if self._origin is None:
+            raise AttributeError(f"{name} was defined at a prompt or in a notebook, which a child process can't import")
+        if sys.modules[TWIN] is self and not LateMain.is_importing:
+            _import_main(*self._origin)
+        main = sys.modules[TWIN]
+        if main is self:  # the `__main__` of a package: Python itself never imports that a second time
+            raise AttributeError(f"{name} is of {self._origin[1]}, which a child process can't import. {_ADVICE}")
+        return getattr(main, name)
+
+
+def refuse_while_importing() -> None:
+    """Raise what is wrong if the main module of a child, while it is imported, starts children of its own.
+
+    Raises:
+        RuntimeError: It does.
+    """
+    if LateMain.is_importing:
+        raise RuntimeError(f"The main module starts a Director with processes when it is imported. {_ADVICE}.")
+
+
+def _import_main(how: str, where: str) -> None:
+    from multiprocessing import process
+    from multiprocessing.spawn import prepare
+
+    LateMain.is_importing = process.current_process()._inheriting = True  # type: ignore[attr-defined]  # as spawn does
+    try:
+        prepare({how: where})
+    except BaseException as error:
+        if isinstance(error, RuntimeError) and _ADVICE in str(error):
+            raise
+        raise RuntimeError(f"importing the main module {where} raised {error!r}. {_ADVICE}.") from error
+    finally:
+        LateMain.is_importing = process.current_process()._inheriting = False  # type: ignore[attr-defined]

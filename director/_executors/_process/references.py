@@ -1,0 +1,103 @@
+"""How a function gets from one process to another: by its name if there is one, else as it is.
+
+A decorator that keeps the function it wraps (`Director.function` does) takes its name in the module: such a function
+is named as what its name's new owner wraps.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from functools import partial
+from importlib import import_module
+from types import FunctionType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from director._executors._process.parcels import Parcel, can_send_by_value, wrap
+
+_WRAPPED_AT_MOST = 16  # decorators on one function
+_REMEDY = (
+    "Define functions and classes at the top level of a module, send plain values, or install gpu-director[process], "
+    "which sends lambdas and local functions too"
+)
+_known: WeakKeyDictionary[FunctionType, Any] = WeakKeyDictionary()  # any thread; each writes the same
+
+
+def sendable(fn: Any) -> Any:
+    """What to pickle instead of the function `fn`: itself, or how it is reached from a name."""
+    if type(fn) is partial:
+        inner = sendable(fn.func)
+        return fn if inner is fn.func else partial(inner, *fn.args, **fn.keywords)
+    if type(fn) is not FunctionType:
+        return fn
+    known = _known.get(fn)
+    if known is None:
+        known = _known[fn] = _search(fn)
+    return fn if known is True else known
+
+
+class Wrapped:
+    """A function that is reached from a name through decorators; unpickles as the function itself."""
+
+    def __init__(self, module: str, name: str, depth: int) -> None:
+        self._path = module, name, depth
+
+    def __reduce__(self) -> Any:
+        return _unwrap, self._path
+
+    def __call__(self) -> None:
+        """Never called: `functools.partial` asks for something that could be."""
+
+
+def pack(value: Any, what: str, is_stranger: bool = False) -> Parcel:
+    """`value` as a parcel, by value where its names say nothing to the other side.
+
+    Args:
+        value: Anything.
+        what: How the error names it.
+        is_stranger: The other side can't import our `__main__`: a prompt, or a notebook.
+
+    Raises:
+        PicklingError: It can't be sent.
+    """
+    try:
+        parcel = wrap(value)
+        if not (is_stranger and b"__main__" in parcel.stream):
+            return parcel
+        reason: Exception = pickle.PicklingError("it was defined at the prompt")
+    except Exception as error:  # noqa: BLE001 - whatever a class of the user's raises
+        reason = error
+    if can_send_by_value():
+        try:
+            return wrap(value, by_value=True)
+        except Exception as error:  # noqa: BLE001 - the same
+            reason = error
+    raise pickle.PicklingError(f"{what} can't be sent to another process: {reason}. {_REMEDY}") from reason
+
+
+def _search(fn: FunctionType) -> Any:
+    """True if its name leads to `fn`, or through decorators a `Wrapped`; else `fn` would be sent by value anyway."""
+    try:
+        found: Any = _resolve(fn.__module__, fn.__qualname__, sys.modules.__getitem__)
+    except (KeyError, AttributeError):
+        return True
+    for depth in range(_WRAPPED_AT_MOST):
+        if found is fn:
+            return Wrapped(fn.__module__, fn.__qualname__, depth) if depth else True
+        found = getattr(found, "__wrapped__", None)
+    return True
+
+
+def _unwrap(module: str, name: str, depth: int) -> Any:
+    found = _resolve(module, name, import_module)
+    for _ in range(depth):
+        found = found.__wrapped__
+    return found
+
+
+def _resolve(module: str, name: str, find: Any) -> Any:
+    found = find(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,78 @@
+"""What `director.current_job()` gives inside a child: the facts of a job, whose handle lives in the parent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from director._core.states import JobState
+from director._executors._process.board import Board, Notice
+from director.errors import JobTimeout
+
+if TYPE_CHECKING:
+    from director._device import Device
+
+_STATES = {Notice.NONE: JobState.RUNNING, Notice.CANCELLED: JobState.CANCELLED, Notice.TIME_IS_UP: JobState.FAILED}
+
+
+class StandIn:
+    """The facts of a running job; its result and callbacks belong to the parent's event loop.
+
+    Args:
+        board: Where the parent says that nobody waits for the job any more.
+        number: Of its request.
+        device: Where it runs.
+        id, name, priority, attempts, waited: As the job's.
+    """
+
+    def __init__(
+        self, board: Board, number: int, device: Device, id: int, name: str, priority: int, attempts: int, waited: float
+    ) -> None:
+        self._board = board
+        self._number = number
+        self.device = device
+        self.id = id
+        self.name = name
+        self.priority = priority
+        self.attempts = attempts
+        self.waited = waited
+        self.ran: float | None = None
+        self.progress: Any = None
+
+    @property
+    def state(self) -> JobState:
+        """Whether it still runs for its caller."""
+        return _STATES[self._board.look(self._number)]
+
+    def done(self) -> bool:
+        """Whether it is over for its caller."""
+        return self.state is not JobState.RUNNING
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self.state is JobState.CANCELLED
+
+    def begin(self) -> None:
+        """Leave before the beginning if the job is over by now.
+
+        Raises:
+            CancelledError: It was cancelled.
+            JobTimeout: Its time is up.
+        """
+        notice = self._board.look(self._number)
+        if notice is Notice.CANCELLED:
+            raise asyncio.CancelledError
+        if notice is Notice.TIME_IS_UP:
+            raise JobTimeout("queued")
+
+    # What `director.check_cancelled` asks of a job.
+
+    @property
+    def _stage(self) -> JobState:
+        return self.state
+
+    def _due(self) -> None:
+        """The parent watches the time, and says so on the board."""
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.name!r} {self.state.value} on {self.device.label}>"
