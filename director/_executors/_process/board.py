@@ -30,13 +30,13 @@ class Board:
     def __init__(self, descriptor: int) -> None:
         self._page = mmap.mmap(descriptor, SIZE)
 
-    def post(self, number: int, notice: Notice) -> None:
+    def post(self, number: int, notice: int) -> None:
         """Say something about a request; `Notice.NONE` clears the place before a new request takes it."""
         self._page[number % PLACES] = notice
 
-    def look(self, number: int) -> Notice:
-        """What was said about a request."""
-        return Notice(self._page[number % PLACES])
+    def look(self, number: int) -> int:
+        """What was said about a request: a `Notice`."""
+        return self._page[number % PLACES]
 
     @property
     def is_ending(self) -> bool:

@@ -24,11 +24,12 @@ from weakref import WeakSet
 from director._executors._process import spawn
 from director._executors._process.board import SIZE, Board
 from director._executors._process.segments import Arrivals, Shipments
-from director._executors._process.wire import ROOM_IN_REQUEST, Answer, Ask, Load, read_answers, request
+from director._executors._process.wire import EMPTY, ROOM_IN_REQUEST, Answer, read_answers, request
 
 if TYPE_CHECKING:
     from director._device import Device
     from director._executors._process.parcels import Parcel
+    from director._executors._process.wire import Ask, Facts
 
 _READ = 1 << 16  # bytes: what a pipe holds
 _REAPING = 5.0  # seconds between a child's last word and its end, in which a driver lets go of a GPU
@@ -52,9 +53,9 @@ class Child:
     def __init__(self, device: Device, bell: int) -> None:
         self.calls = 0
         self.is_ready = False
-        self.loaded: set[int] = set()  # numbers of the models that it has
+        self.met: set[int] = set()  # numbers of the functions that it has
+        self.loaded: set[int] = set()  # and of the models
         self._bell = bell
-        self._stream = bytearray()
         self._arrived: deque[Answer] = deque()
         with ExitStack() as opened:  # closes everything if the start fails
             self._start(device, opened)
@@ -87,21 +88,16 @@ class Child:
 
     # ---- to the child
 
-    def ask(self, parcel: Parcel) -> int:
-        """Send a call; returns the number of the request.
+    def ask(self, kind: Ask, function: int, model: int, facts: Facts, parcel: Parcel | None) -> None:
+        """Send a request; its number is the count of those before it.
 
         Raises:
             OSError: There is no memory, or no descriptor, for a large one.
         """
-        load = self._shipments.send(parcel, ROOM_IN_REQUEST)
-        number = self.calls
-        self._send(request(Ask.CALL, self._arrivals.take_freed(), number, load))
+        load = EMPTY if parcel is None else self._shipments.send(parcel, ROOM_IN_REQUEST)
+        freed = self._arrivals.take_freed()
+        self._ours.sendall(request(kind, freed, self.calls, function, model, facts, load))
         self.calls += 1
-        return number
-
-    def dismiss(self) -> None:
-        """Tell it to unload everything and end."""
-        self._send(request(Ask.GO, 0, 0, Load()))
 
     def has_taken(self) -> bool:
         """Whether it has taken every request."""
@@ -169,13 +165,9 @@ class Child:
             if descriptor == self._bell:
                 os.eventfd_read(self._bell)
             elif chunk := os.read(self._answers, _READ):
-                self._stream += chunk
-                self._arrived.extend(read_answers(self._stream))
+                self._arrived.extend(read_answers(chunk))
             else:
                 raise ChildGone
-
-    def _send(self, frame: bytes) -> None:
-        self._ours.sendall(frame)
 
 
 _alive: WeakSet[Child] = WeakSet()

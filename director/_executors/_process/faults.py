@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from director._core.frames import strip
-from director._executors._process.references import pack
+from director._executors._process.references import describe, pack
 from director.errors import JobError
 
 
@@ -43,15 +43,10 @@ def error_of(fault: Any, label: str) -> BaseException:
     return error
 
 
-def describe(error: BaseException) -> str:
-    """The type and text of an exception in one line, even if it can't be turned into text."""
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
-
-
 def _sendable(error: BaseException) -> BaseException:
     """`error` if it gets through, tried here and now; else a `JobError` that says what it was."""
     try:
-        parcel = pack(error, "the exception")
+        parcel = pack(error, lambda: "the exception")
         again = pickle.loads(parcel.stream, buffers=parcel.buffers)  # noqa: S301 - written a line above
         if type(again).__qualname__ == type(error).__qualname__:
             return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import pickle
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._current import here
 from director._executors._cuda_thread import CudaThread
-from director._executors._process.board import Board
+from director._executors._process.board import Board, Notice
 from director._executors._process.faults import fault_of
 from director._executors._process.logs import redirect
 from director._executors._process.outlet import Outlet
@@ -22,7 +23,7 @@ from director._executors._process.program import LateMain
 from director._executors._process.segments import Arrivals, Shipments
 from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
-from director._executors._process.wire import FRAME, Ask, Load, Request, Tell, read_request
+from director._executors._process.wire import FRAME, UNNUMBERED, Ask, Request, Tell, read_request
 
 if TYPE_CHECKING:
     from director._device import Device
@@ -54,29 +55,33 @@ class Inside:
         self._outlet = Outlet(facts["answers"], self._shipments, self._arrivals)
         self._shelf = Shelf(self._device, self._loaded)
         self._cuda = CudaThread(0, own_stream=False) if self._device.kind == "cuda" else None
-        self._number = 0  # of the request that is served
-        self._job: StandIn | None = None
+        self._met: dict[int, tuple[Any, str]] = {}  # functions and their names, by number
+        self._request: Request | None = None  # the one that is served
+        self._name = ""
+        self._job: StandIn | None = None  # made when it is asked for
         here.running = self  # type: ignore[assignment]  # of this thread, the main one, for good; jobs see a stand-in
         signal.signal(signal.SIGTERM, self._terminate)
         os.register_at_fork(after_in_child=self._leave_family)
-        redirect(facts["levels"], lambda record: self._outlet.tell(Tell.LOGGED, 0, record, "a log record"))
+        redirect(facts["levels"], lambda record: self._outlet.tell(Tell.LOGGED, 0, record))
 
     def serve(self) -> None:
         """Serve requests until there are no more."""
-        self._outlet.tell(Tell.READY, 0, None, "")
+        self._outlet.tell(Tell.READY, 0)
         while frame := os.read(self._inbox, FRAME):
             request = read_request(frame)
             self._shipments.freed(request.freed)
             if request.kind == Ask.GO:
                 break
             self._serve(request)
-            del frame, request
         self._shelf.clear()
 
     # ---- what a running job may ask
 
     def job(self) -> StandIn | None:
         """Stands for the job that runs."""
+        request = self._request
+        if self._job is None and request is not None:
+            self._job = StandIn(self._board, request.number, self._device, self._name, request.facts)
         return self._job
 
     def device(self) -> Device:
@@ -89,46 +94,55 @@ class Inside:
 
     def report(self, _job: object, progress: Any) -> None:
         """Send it to the parent, which keeps and tells it."""
-        self._outlet.tell(Tell.REPORTED, self._number, progress, "what report() was given")
+        if self._request is not None:
+            self._outlet.tell(Tell.REPORTED, self._request.number, progress)
 
     # ---- one request
 
     def _serve(self, request: Request) -> None:
-        self._number = request.number
+        self._request = request
         began = time.monotonic()
         try:
-            value = self._call(request.load)
-            ended = time.monotonic()
-            self._outlet.tell(Tell.RETURNED, request.number, value, "the result", began, ended)
+            value = self._call(request)
+            self._outlet.tell(Tell.RETURNED, request.number, value, began, time.monotonic())
         except NotLoaded as failure:
-            self._fail(Tell.NOT_LOADED, failure.error, began)
+            self._fail(Tell.NOT_LOADED, request.number, failure.error, began)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
-            self._fail(Tell.RAISED, error, began)
+            self._fail(Tell.RAISED, request.number, error, began)
         finally:
-            self._job = None
+            self._request = self._job = None
 
-    def _call(self, load: Load) -> Any:
-        fn, args, is_bare, model, recipe, facts = self._arrivals.receive(load)
-        self._job = StandIn(self._board, self._number, self._device, *facts)
-        self._job.begin()
-        resource = self._device if model is None else self._shelf.get(model, recipe)
+    def _call(self, request: Request) -> Any:
+        content = self._arrivals.receive(request.load)
+        recipe = None
+        if request.kind == Ask.CALL:
+            args = content or ()
+            fn, self._name = self._met[request.function]
+            is_bare = False
+        else:
+            fn, self._name, args, is_bare, recipe = content
+            if request.function != UNNUMBERED:
+                self._met[request.function] = fn, self._name
+        if self._board.look(request.number) != Notice.NONE:
+            raise asyncio.CancelledError  # nobody waits for it any more
+        resource = self._device if request.model == UNNUMBERED else self._shelf.get(request.model, recipe)
         if not is_bare:
             args = (resource, *args)
         value = fn(*args) if self._cuda is None else self._cuda.run(lambda _: fn(*args), None)  # type: ignore[arg-type]
         if type(value) is CoroutineType:
             value.close()
             raise TypeError(
-                f"{self._job.name} is a coroutine function: await it yourself, or give the Director a blocking one"
+                f"{self._name} is a coroutine function: await it yourself, or give the Director a blocking one"
             )
         return value
 
-    def _fail(self, kind: Tell, error: BaseException, began: float) -> None:
+    def _fail(self, kind: Tell, number: int, error: BaseException, began: float) -> None:
         if self._board.is_ending and isinstance(error, SystemExit):
             raise error  # by `_terminate`
-        self._outlet.tell(kind, self._number, fault_of(error), "the exception", began, time.monotonic())
+        self._outlet.tell(kind, number, fault_of(error), began, time.monotonic())
 
     def _loaded(self, model: int, seconds: float) -> None:
-        self._outlet.tell(Tell.LOADED, self._number, (model, seconds), "")
+        self._outlet.tell(Tell.LOADED, 0, (model, seconds))
 
     # ---- the process
 

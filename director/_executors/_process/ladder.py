@@ -21,35 +21,35 @@ class Lost(Exception):
 
 
 class Ladder:
-    """The steps for one request. `begin` may be called from any thread, everything else by the one that waits.
+    """The steps for one request. `begin` is for any thread, everything else for the one that waits.
 
     Args:
         grace: Seconds between two steps.
     """
 
     def __init__(self, grace: float) -> None:
+        self.next = math.inf  # the moment of the next step
         self._grace = grace
-        self._next = math.inf  # the moment of the next step
         self._steps: list[signal.Signals | None] = [signal.SIGTERM, signal.SIGKILL, None]
 
     def begin(self, moment: float) -> None:
         """Take the first step at `moment`, unless it is to be taken sooner."""
-        self._next = min(self._next, moment)
+        self.next = min(self.next, moment)
 
     def patience(self, now: float) -> float | None:
         """Seconds until the next step; `None` if there is none to take."""
-        return None if self._next == math.inf else max(0.0, self._next - now)
+        return None if self.next == math.inf else max(0.0, self.next - now)
 
     def climb(self, now: float, send: Callable[[signal.Signals], object]) -> None:
-        """Take the step that is due.
+        """Take the step that is due, if one is.
 
         Raises:
             Lost: There was none left.
         """
-        if now < self._next:
+        if now < self.next:
             return
         step = self._steps.pop(0)
         if step is None:
             raise Lost
-        self._next = now + (self._grace if step is signal.SIGTERM else _LOST)
+        self.next = now + (self._grace if step is signal.SIGTERM else _LOST)
         send(step)

@@ -7,12 +7,21 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from director._executors._process.parcels import Parcel
 from director._executors._process.references import pack
-from director._executors._process.wire import ROOM_IN_ANSWER, Tell, answer
+from director._executors._process.wire import EMPTY, ROOM_IN_ANSWER, Tell, answer
 
 if TYPE_CHECKING:
-    from director._executors._process.parcels import Parcel
     from director._executors._process.segments import Arrivals, Shipments
+
+_NOTHING = Parcel(b"", [])
+_WORDS = {
+    Tell.RETURNED: "the result",
+    Tell.RAISED: "the exception",
+    Tell.NOT_LOADED: "the exception of a loader",
+    Tell.REPORTED: "what report() was given",
+    Tell.LOGGED: "a log record",
+}
 
 
 class Outlet:
@@ -32,20 +41,21 @@ class Outlet:
         self._holder = 0  # the thread that holds the lock
         self._late: deque[tuple[Tell, int, Parcel]] = deque()
 
-    def tell(self, kind: Tell, number: int, value: Any, what: str, began: float = 0.0, ended: float = 0.0) -> None:
+    def tell(self, kind: Tell, number: int, value: Any = None, began: float = 0.0, ended: float = 0.0) -> None:
         """Tell the parent something about the request `number`.
 
         Raises:
-            PicklingError: `value`, called `what`, can't be sent.
+            PicklingError: `value` can't be sent.
             OSError: There is no memory for it.
         """
-        parcel = pack(value, what)
-        if self._holder == threading.get_ident():
+        parcel = _NOTHING if value is None else pack(value, lambda: _WORDS[kind])
+        thread = threading.get_ident()
+        if self._holder == thread:
             # A finalizer logs, which the collector has run in the midst of another answer on this very thread.
             self._late.append((kind, number, parcel))
             return
         with self._lock:
-            self._holder = threading.get_ident()
+            self._holder = thread
             try:
                 self._write(kind, number, parcel, began, ended)
                 while self._late:
@@ -60,5 +70,5 @@ class Outlet:
 
     def _write(self, kind: Tell, number: int, parcel: Parcel, began: float, ended: float) -> None:
         if self._pipe >= 0:
-            load = self._shipments.send(parcel, ROOM_IN_ANSWER)
+            load = EMPTY if parcel is _NOTHING else self._shipments.send(parcel, ROOM_IN_ANSWER)
             os.write(self._pipe, answer(kind, self._arrivals.take_freed(), number, load, began, ended))

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import pickle
 import sys
+import traceback
 from functools import partial
 from importlib import import_module
+from itertools import count
 from types import FunctionType
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from director._executors._process.parcels import Parcel, can_send_by_value, wrap
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _WRAPPED_AT_MOST = 16  # decorators on one function
+_numbers = count()
 _REMEDY = (
     "Define functions and classes at the top level of a module, send plain values, or install gpu-director[process], "
     "which sends lambdas and local functions too"
 )
-_known: WeakKeyDictionary[FunctionType, Any] = WeakKeyDictionary()  # any thread; each writes the same
+_named: dict[FunctionType, Name] = {}  # those of modules, which stay; any thread adds
 
 
 def sendable(fn: Any) -> Any:
@@ -29,12 +34,32 @@ def sendable(fn: Any) -> Any:
     if type(fn) is partial:
         inner = sendable(fn.func)
         return fn if inner is fn.func else partial(inner, *fn.args, **fn.keywords)
+    name = name_of(fn)
+    return fn if name is None else name.sendable
+
+
+def name_of(fn: Any) -> Name | None:
+    """The name of a function that a child can find by one; `None` for all else."""
     if type(fn) is not FunctionType:
-        return fn
-    known = _known.get(fn)
-    if known is None:
-        known = _known[fn] = _search(fn)
-    return fn if known is True else known
+        return None
+    name = _named.get(fn)
+    if name is None:
+        found = _search(fn)
+        if found is not None:
+            name = _named.setdefault(fn, Name(next(_numbers), found))
+    return name
+
+
+class Name(NamedTuple):
+    """A function that is reached by its name.
+
+    Args:
+        number: By which a child that has met it knows it.
+        sendable: What to pickle.
+    """
+
+    number: int
+    sendable: Any
 
 
 class Wrapped:
@@ -50,7 +75,7 @@ class Wrapped:
         """Never called: `functools.partial` asks for something that could be."""
 
 
-def pack(value: Any, what: str, is_stranger: bool = False) -> Parcel:
+def pack(value: Any, what: Callable[[], str], is_stranger: bool = False) -> Parcel:
     """`value` as a parcel, by value where its names say nothing to the other side.
 
     Args:
@@ -73,20 +98,26 @@ def pack(value: Any, what: str, is_stranger: bool = False) -> Parcel:
             return wrap(value, by_value=True)
         except Exception as error:  # noqa: BLE001 - the same
             reason = error
-    raise pickle.PicklingError(f"{what} can't be sent to another process: {reason}. {_REMEDY}") from reason
+    message = f"{what()} can't be sent to another process: {describe(reason)}. {_REMEDY}"
+    raise pickle.PicklingError(message) from reason
+
+
+def describe(error: BaseException) -> str:
+    """The type and text of an exception in one line, even if it can't be turned into text."""
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
 
 
 def _search(fn: FunctionType) -> Any:
-    """True if its name leads to `fn`, or through decorators a `Wrapped`; else `fn` would be sent by value anyway."""
+    """`fn` if its name leads to it, a `Wrapped` if it does through decorators, `None` if it leads elsewhere."""
     try:
         found: Any = _resolve(fn.__module__, fn.__qualname__, sys.modules.__getitem__)
     except (KeyError, AttributeError):
-        return True
+        return None
     for depth in range(_WRAPPED_AT_MOST):
         if found is fn:
-            return Wrapped(fn.__module__, fn.__qualname__, depth) if depth else True
+            return Wrapped(fn.__module__, fn.__qualname__, depth) if depth else fn
         found = getattr(found, "__wrapped__", None)
-    return True
+    return None
 
 
 def _unwrap(module: str, name: str, depth: int) -> Any:

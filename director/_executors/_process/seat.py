@@ -10,31 +10,29 @@ import logging
 import os
 import pickle
 import time
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
 from director._executors._base import LoadFailed
 from director._executors._process import logs, program
 from director._executors._process.board import Notice
+from director._executors._process.call import Call, Models
 from director._executors._process.child import Child, ChildGone
 from director._executors._process.errand import Errand
-from director._executors._process.faults import describe, error_of
+from director._executors._process.faults import error_of
 from director._executors._process.ladder import Ladder, Lost
-from director._executors._process.references import pack, sendable
-from director._executors._process.shelf import Recipe
-from director._executors._process.wire import Answer, Tell
+from director._executors._process.references import describe
+from director._executors._process.wire import NOBODY, UNNUMBERED, Answer, Ask, Tell
 from director._executors._replicas import bearable
 from director.errors import WorkerDied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from director._core.chronicle import Chronicle
     from director._core.job import Job
     from director._core.slot import Slot
     from director._executors._process.executor import ProcessExecutor
-    from director._executors._process.parcels import Parcel
-    from director._models import Model, Residency
+    from director._models import Residency
 
 logger = logging.getLogger("director")
 _TRIES = 3  # children that may end before they have taken a call; it has not begun then, and is safe to send again
@@ -62,8 +60,7 @@ class ProcessSeat:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._child: Child | None = None
         self._errand: Errand | None = None
-        self._models: list[Model[Any]] = []
-        self._numbers: dict[Model[Any], int] = {}
+        self._models = Models()
 
     def run(self, job: Job[Any]) -> Any:
         """Have the child make the call; see `Seat.run`.
@@ -73,10 +70,9 @@ class ProcessSeat:
             WorkerDied: The child ended in the midst of the call.
         """
         fn: Any = job._fn
-        beside: Callable[..., Any] | None = getattr(fn, "run_beside", None)
-        if beside is not None:
-            return beside(self._device, lambda call: self._make(job, call, (), is_bare=True))
-        return self._make(job, fn, job._cargo, is_bare=False)
+        if type(fn) is not FunctionType and hasattr(fn, "run_beside"):
+            return fn.run_beside(self._device, lambda call: self._make(Call(job, call, (), is_bare=True)))
+        return self._make(Call(job, fn, job._cargo))
 
     def close(self) -> None:
         """Let the child unload its models and end."""
@@ -95,7 +91,8 @@ class ProcessSeat:
         timeout = job._options.timeout
         if timeout is not None and job._started is not None:
             left = job._started + timeout - self._chronicle.time()  # a deadline may have passed before
-            errand.ladder.begin(time.monotonic() + max(0.0, left) + self._terms.grace)
+            grace = self._terms.grace
+            errand.end(time.monotonic() + max(0.0, left) + grace, grace)
             os.eventfd_write(self._bell, 1)
 
     def abort(self) -> bool:
@@ -103,7 +100,7 @@ class ProcessSeat:
         errand = self._errand
         if errand is None:
             return False
-        errand.ladder.begin(time.monotonic())
+        errand.end(time.monotonic(), self._terms.grace)
         os.eventfd_write(self._bell, 1)
         return True
 
@@ -114,15 +111,18 @@ class ProcessSeat:
 
     # ---- one call
 
-    def _make(self, job: Job[Any], fn: Any, args: tuple[Any, ...], *, is_bare: bool) -> Any:
+    def _make(self, call: Call) -> Any:
+        job = call.job
         for tries_left in reversed(range(_TRIES)):
             child = self._present_child()
-            errand = self._errand = Errand(job, child, Ladder(self._terms.grace))
+            errand = self._errand = Errand(job, child)
             try:
                 if job._stage is not JobState.RUNNING:  # before we could be told
                     raise asyncio.CancelledError
-                child.ask(self._pack(job, fn, args, child, is_bare))
-                return self._outcome(errand)
+                call.send(child, self._models, self._is_prompt)
+                value = self._outcome(errand)
+                call.introduced(child)
+                return value
             except (ChildGone, Lost):
                 has_begun = child.has_taken()
                 code = self._bury(child)
@@ -132,23 +132,13 @@ class ProcessSeat:
                 self._errand = None
         raise AssertionError("unreachable")
 
-    def _pack(self, job: Job[Any], fn: Any, args: tuple[Any, ...], child: Child, is_bare: bool) -> Parcel:
-        model, number, recipe = job._options.model, None, None
-        if model is not None:
-            number = self._number_of(model)
-            if number not in child.loaded:
-                recipe = Recipe(sendable(model.load), sendable(model.warmup), sendable(model.unload), model.name)
-        facts = job.id, job.name, job.priority, job.attempts, job.waited or 0.0
-        call = sendable(fn), args, is_bare, number, recipe, facts
-        return pack(call, f"the call of {job.name}", self._is_prompt)
-
     def _outcome(self, errand: Errand) -> Any:
         """Wait for the end of the call, and take note of what comes before it."""
         child = errand.child
         while True:
-            answer = child.answer(errand.patience(time.monotonic()))
+            answer = child.answer(errand.patience())
             if answer is None:
-                errand.hurry(time.monotonic())
+                errand.hurry()
             elif answer.kind not in _FINAL:
                 self._note(child, errand.job, answer)
             elif answer.number == errand.number:
@@ -185,18 +175,9 @@ class ProcessSeat:
         except Exception:
             logger.exception("what the process of %s says can't be understood", self._device.label)
 
-    # ---- models
-
-    def _number_of(self, model: Model[Any]) -> int:
-        number = self._numbers.get(model)
-        if number is None:
-            number = self._numbers[model] = len(self._models)
-            self._models.append(model)
-        return number
-
     def _note_loaded(self, child: Child, number: int, seconds: float) -> None:
         child.loaded.add(number)
-        model = self._models[number]
+        model = self._models.by_number(number)
         self._residency.add(model, self._slot)
         self._chronicle.loaded(model, self._device, seconds)
 
@@ -215,7 +196,7 @@ class ProcessSeat:
         ladder = Ladder(self._terms.grace)
         ladder.begin(time.monotonic() + _UNLOADING)
         try:
-            child.dismiss()
+            child.ask(Ask.GO, UNNUMBERED, UNNUMBERED, NOBODY, None)
             while True:
                 answer = child.answer(ladder.patience(time.monotonic()))
                 if answer is not None:
@@ -228,7 +209,7 @@ class ProcessSeat:
         """The child is gone, and everything that it had loaded."""
         self._child = None
         for number in child.loaded:
-            model = self._models[number]
+            model = self._models.by_number(number)
             self._residency.remove(model, self._slot)
             self._chronicle.unloaded(model, self._device)
         return child.bury()

@@ -119,13 +119,13 @@ class Arrivals:
         return bits
 
     def receive(self, load: Load) -> Any:
-        """The object that a frame carries.
+        """The object that a frame carries; `None` for an empty one.
 
         Raises:
             BaseException: It can't be unpickled here.
         """
         if load.segment == NOWHERE:
-            return pickle.loads(load.inline)  # noqa: S301 - written by our own child, or parent
+            return pickle.loads(load.inline) if load.inline else None  # noqa: S301 - our own child's, or parent's
         descriptor = self._descriptor(load.segment)
         number = None if load.segment & _ONCE else load.segment & _NUMBER
         try:

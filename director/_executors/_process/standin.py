@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
-from director._executors._process.board import Board, Notice
-from director.errors import JobTimeout
+from director._executors._process.board import Notice
 
 if TYPE_CHECKING:
     from director._device import Device
+    from director._executors._process.board import Board
+    from director._executors._process.wire import Facts
 
 _STATES = {Notice.NONE: JobState.RUNNING, Notice.CANCELLED: JobState.CANCELLED, Notice.TIME_IS_UP: JobState.FAILED}
 
@@ -22,27 +22,23 @@ class StandIn:
         board: Where the parent says that nobody waits for the job any more.
         number: Of its request.
         device: Where it runs.
-        id, name, priority, attempts, waited: As the job's.
+        name: As the job's.
+        facts: The job's others.
     """
 
-    def __init__(
-        self, board: Board, number: int, device: Device, id: int, name: str, priority: int, attempts: int, waited: float
-    ) -> None:
+    def __init__(self, board: Board, number: int, device: Device, name: str, facts: Facts) -> None:
         self._board = board
         self._number = number
         self.device = device
-        self.id = id
         self.name = name
-        self.priority = priority
-        self.attempts = attempts
-        self.waited = waited
+        self.id, self.priority, self.attempts, self.waited = facts
         self.ran: float | None = None
         self.progress: Any = None
 
     @property
     def state(self) -> JobState:
         """Whether it still runs for its caller."""
-        return _STATES[self._board.look(self._number)]
+        return _STATES[Notice(self._board.look(self._number))]
 
     def done(self) -> bool:
         """Whether it is over for its caller."""
@@ -51,19 +47,6 @@ class StandIn:
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
         return self.state is JobState.CANCELLED
-
-    def begin(self) -> None:
-        """Leave before the beginning if the job is over by now.
-
-        Raises:
-            CancelledError: It was cancelled.
-            JobTimeout: Its time is up.
-        """
-        notice = self._board.look(self._number)
-        if notice is Notice.CANCELLED:
-            raise asyncio.CancelledError
-        if notice is Notice.TIME_IS_UP:
-            raise JobTimeout("queued")
 
     # What `director.check_cancelled` asks of a job.
 

@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 FRAME = 512  # bytes of a request; a page of a socket's memory holds a whole number of them
 LONGEST_ANSWER = 4096  # PIPE_BUF of Linux
 
-_REQUEST = Struct("<BBBxHxxQQ")  # kind, segments let go of, segment, bytes in the frame, bytes in the segment, number
-_ANSWER = Struct("<BBBxHxxQQdd")  # the same, and when the call began and ended
+_REQUEST = Struct("<BBBxHxxiiQQQqQd")
+_ANSWER = Struct("<BBBxHxxQQdd")
 ROOM_IN_REQUEST = FRAME - _REQUEST.size
 ROOM_IN_ANSWER = LONGEST_ANSWER - _ANSWER.size
 NOWHERE = 255  # instead of a segment: everything is in the frame
+UNNUMBERED = -1  # instead of the number of a function or model
 
 
 class Ask(IntEnum):
     """What the parent wants of its child."""
 
-    CALL = 1
-    GO = 2  # unload everything and end
+    MEET = 1  # make a call: everything about it is in the content
+    CALL = 2  # make a call of a function that the child has met; the content is its arguments
+    GO = 3  # unload everything and end
 
 
 class Tell(IntEnum):
@@ -51,12 +53,39 @@ class Load(NamedTuple):
     length: int = 0
 
 
+EMPTY = Load()
+
+
+class Facts(NamedTuple):
+    """What a child may tell a job about itself."""
+
+    id: int
+    priority: int
+    attempts: int
+    waited: float
+
+
+NOBODY = Facts(0, 0, 0, 0.0)
+
+
 class Request(NamedTuple):
-    """One frame to the child; `number` counts its requests, `freed` says which segments the parent has let go of."""
+    """One frame to the child.
+
+    Args:
+        kind: An `Ask`.
+        freed: Which segments the parent has let go of, as bits.
+        number: Counts the requests.
+        function, model: Their numbers.
+        facts: Of the job.
+        load: The content.
+    """
 
     kind: int
     freed: int
     number: int
+    function: int
+    model: int
+    facts: Facts
     load: Load
 
 
@@ -71,17 +100,22 @@ class Answer(NamedTuple):
     ended: float
 
 
-def request(kind: Ask, freed: int, number: int, load: Load) -> bytes:
+def request(kind: Ask, freed: int, number: int, function: int, model: int, facts: Facts, load: Load) -> bytes:
     """A request as bytes."""
     inline, segment, length = load
-    return (_REQUEST.pack(kind, freed, segment, len(inline), length, number) + inline).ljust(FRAME, b"\0")
+    job, priority, attempts, waited = facts
+    head = _REQUEST.pack(
+        kind, freed, segment, len(inline), function, model, length, number, job, priority, attempts, waited
+    )
+    return (head + inline).ljust(FRAME, b"\0")
 
 
 def read_request(frame: bytes) -> Request:
     """The request in the bytes of one frame."""
-    kind, freed, segment, size, length, number = _REQUEST.unpack_from(frame)
+    kind, freed, segment, size, function, model, length, number, *facts = _REQUEST.unpack_from(frame)
     start = _REQUEST.size
-    return Request(kind, freed, number, Load(frame[start : start + size], segment, length))
+    load = Load(frame[start : start + size], segment, length)
+    return Request(kind, freed, number, function, model, Facts(*facts), load)
 
 
 def answer(kind: Tell, freed: int, number: int, load: Load, began: float, ended: float) -> bytes:
@@ -90,13 +124,10 @@ def answer(kind: Tell, freed: int, number: int, load: Load, began: float, ended:
     return _ANSWER.pack(kind, freed, segment, len(inline), length, number, began, ended) + inline
 
 
-def read_answers(stream: bytearray) -> Iterator[Answer]:
-    """Take the whole answers from the head of a stream; what is left waits for more."""
-    head = _ANSWER.size
-    while len(stream) >= head:
-        kind, freed, segment, size, length, number, began, ended = _ANSWER.unpack_from(stream)
-        if len(stream) < head + size:
-            return
-        inline = bytes(stream[head : head + size])
-        del stream[: head + size]
-        yield Answer(kind, freed, number, Load(inline, segment, length), began, ended)
+def read_answers(stream: bytes) -> Iterator[Answer]:
+    """The answers in what one read has brought: always whole ones, for each was written in one piece."""
+    end, head = 0, _ANSWER.size
+    while end < len(stream):
+        kind, freed, segment, size, length, number, began, ended = _ANSWER.unpack_from(stream, end)
+        start, end = end + head, end + head + size
+        yield Answer(kind, freed, number, Load(stream[start:end], segment, length), began, ended)
