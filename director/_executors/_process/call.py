@@ -38,16 +38,16 @@ class Call:
     """One call, to be made in a child.
 
     Args:
-        job: Whose.
+        jobs: Whose; with several of them it is a batch.
         fn: The function.
         args: Its arguments but for the resource.
         is_bare: It is called without the resource.
     """
 
-    __slots__ = ("args", "fn", "is_bare", "job")
+    __slots__ = ("args", "fn", "is_bare", "jobs")
 
-    def __init__(self, job: Job[Any], fn: Any, args: tuple[Any, ...], *, is_bare: bool = False) -> None:
-        self.job = job
+    def __init__(self, jobs: list[Job[Any]], fn: Any, args: tuple[Any, ...], *, is_bare: bool = False) -> None:
+        self.jobs = jobs
         self.fn = fn
         self.args = args
         self.is_bare = is_bare
@@ -64,7 +64,7 @@ class Call:
             PicklingError: It can't be sent.
             OSError: There is no memory, or no descriptor, for a large one.
         """
-        job, args = self.job, self.args
+        job, args = self.jobs[0], self.args
         options = job._options
         number = UNNUMBERED if options.model is None else models.number(options.model)
         facts = Facts(job.id, options.priority, job.attempts, job.waited or 0.0)
@@ -89,13 +89,13 @@ class Call:
 
     def _function(self) -> int:
         """The number of the function, if it has one and is called the usual way by its own name."""
-        if self.is_bare or self.job._options.name is not None:
+        if self.is_bare or self.jobs[0]._options.name is not None:
             return UNNUMBERED
         name = name_of(self.fn)
         return UNNUMBERED if name is None else name.number
 
     def _words(self) -> str:
-        return f"the call of {self.job.name}"
+        return f"the call of {self.jobs[0].name}"
 
 
 def recipe(model: Model[Any]) -> Recipe:

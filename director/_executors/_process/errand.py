@@ -21,14 +21,14 @@ class Errand:
     """A call and who makes it. The slot's thread's, but for `notify` and `end`, which the event loop calls.
 
     Args:
-        job: Whose call.
+        jobs: Whose call.
         child: Makes it.
     """
 
-    __slots__ = ("_ladder", "_silent_until", "child", "job", "number")
+    __slots__ = ("_ladder", "_silent_until", "child", "jobs", "number")
 
-    def __init__(self, job: Job[Any], child: Child) -> None:
-        self.job = job
+    def __init__(self, jobs: list[Job[Any]], child: Child) -> None:
+        self.jobs = jobs
         self.child = child
         self.number = child.calls
         self._ladder: Ladder | None = None

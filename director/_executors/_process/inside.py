@@ -84,6 +84,11 @@ class Inside:
             self._job = StandIn(self._board, request.number, self._device, self._name, request.facts)
         return self._job
 
+    def jobs(self) -> list[StandIn]:
+        """The same; one stands for all that share the call, for the board speaks of all of them."""
+        job = self.job()
+        return [] if job is None else [job]
+
     def device(self) -> Device:
         """Where it runs."""
         return self._device
@@ -92,7 +97,7 @@ class Inside:
         """Seconds of the machine's clock."""
         return time.monotonic()
 
-    def report(self, _job: object, progress: Any) -> None:
+    def report(self, progress: Any) -> None:
         """Send it to the parent, which keeps and tells it."""
         if self._request is not None:
             self._outlet.tell(Tell.REPORTED, self._request.number, progress)
@@ -128,7 +133,7 @@ class Inside:
         resource = self._device if request.model == UNNUMBERED else self._shelf.get(request.model, recipe)
         if not is_bare:
             args = (resource, *args)
-        value = fn(*args) if self._cuda is None else self._cuda.run(lambda _: fn(*args), None)  # type: ignore[arg-type]
+        value = fn(*args) if self._cuda is None else self._cuda.run(lambda _: fn(*args), None)
         if type(value) is CoroutineType:
             value.close()
             raise TypeError(

@@ -71,8 +71,17 @@ class ProcessSeat:
         """
         fn: Any = job._fn
         if type(fn) is not FunctionType and hasattr(fn, "run_beside"):
-            return fn.run_beside(self._device, lambda call: self._make(Call(job, call, (), is_bare=True)))
-        return self._make(Call(job, fn, job._cargo))
+            return fn.run_beside(self._device, lambda call: self._make(Call([job], call, (), is_bare=True)))
+        return self._make(Call([job], fn, job._cargo))
+
+    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+        """Have the child make one call for all of them; see `Seat.run_batch`.
+
+        Raises:
+            PicklingError: The call, or what came of it, can't be sent.
+            WorkerDied: The child ended in the midst of the call.
+        """
+        return self._make(Call(jobs, jobs[0]._fn, ([job._cargo[0] for job in jobs],)))
 
     def close(self) -> None:
         """Let the child unload its models and end."""
@@ -80,17 +89,18 @@ class ProcessSeat:
             self._dismiss(self._child)
 
     def leave(self, job: Job[Any]) -> None:
-        """On the event loop: nobody waits any more for `job`, which runs here. If its timeout has passed, end it."""
+        """On the event loop: nobody waits any more for `job`, which runs here.
+
+        When that is so for all that share the call, it is told; if a timeout has passed, it is ended.
+        """
         errand = self._errand
-        if errand is None or errand.job is not job:
+        if errand is None or job not in errand.jobs or any(mate._stage is JobState.RUNNING for mate in errand.jobs):
             return
-        if job._stage is JobState.CANCELLED:
-            errand.notify(Notice.CANCELLED)
-            return
-        errand.notify(Notice.TIME_IS_UP)
-        timeout = job._options.timeout
-        if timeout is not None and job._started is not None:
-            left = job._started + timeout - self._chronicle.time()  # a deadline may have passed before
+        is_cancelled = any(mate._stage is JobState.CANCELLED for mate in errand.jobs)
+        errand.notify(Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
+        ends = [end for mate in errand.jobs if (end := _end_of(mate)) is not None]
+        if ends:
+            left = max(ends) - self._chronicle.time()  # a deadline may have passed before
             grace = self._terms.grace
             errand.end(time.monotonic() + max(0.0, left) + grace, grace)
             os.eventfd_write(self._bell, 1)
@@ -112,12 +122,12 @@ class ProcessSeat:
     # ---- one call
 
     def _make(self, call: Call) -> Any:
-        job = call.job
+        jobs = call.jobs
         for tries_left in reversed(range(_TRIES)):
             child = self._present_child()
-            errand = self._errand = Errand(job, child)
+            errand = self._errand = Errand(jobs, child)
             try:
-                if job._stage is not JobState.RUNNING:  # before we could be told
+                if all(job._stage is not JobState.RUNNING for job in jobs):  # before we could be told
                     raise asyncio.CancelledError
                 call.send(child, self._models, self._is_prompt)
                 value = self._outcome(errand)
@@ -140,9 +150,9 @@ class ProcessSeat:
             if answer is None:
                 errand.hurry()
             elif answer.kind not in _FINAL:
-                self._note(child, errand.job, answer)
+                self._note(child, errand.jobs, answer)
             elif answer.number == errand.number:
-                return self._result(child, errand.job, answer)
+                return self._result(child, errand.jobs[0], answer)
 
     def _result(self, child: Child, job: Job[Any], answer: Answer) -> Any:
         try:
@@ -158,7 +168,7 @@ class ProcessSeat:
             raise LoadFailed(model, bearable(model, error))
         raise error
 
-    def _note(self, child: Child, job: Job[Any] | None, answer: Answer) -> None:
+    def _note(self, child: Child, jobs: list[Job[Any]], answer: Answer) -> None:
         """Take in what a child says beside its outcomes; it must not harm the call that runs."""
         try:
             content = child.content(answer)
@@ -168,10 +178,8 @@ class ProcessSeat:
                 logs.relay(content, self._device.label)
             elif answer.kind == Tell.LOADED:
                 self._note_loaded(child, *content)
-            elif job is not None:
-                job._progress = content
-                if self._chronicle.listening:
-                    self._chronicle.progressed(job, content)
+            else:
+                self._note_progress(jobs, content)
         except Exception:
             logger.exception("what the process of %s says can't be understood", self._device.label)
 
@@ -180,6 +188,12 @@ class ProcessSeat:
         model = self._models.by_number(number)
         self._residency.add(model, self._slot)
         self._chronicle.loaded(model, self._device, seconds)
+
+    def _note_progress(self, jobs: list[Job[Any]], progress: Any) -> None:
+        for job in jobs:
+            job._progress = progress
+            if self._chronicle.listening:
+                self._chronicle.progressed(job, progress)
 
     # ---- the child
 
@@ -200,7 +214,7 @@ class ProcessSeat:
             while True:
                 answer = child.answer(ladder.patience(time.monotonic()))
                 if answer is not None:
-                    self._note(child, None, answer)
+                    self._note(child, [], answer)
                 ladder.climb(time.monotonic(), child.signal)
         except (ChildGone, Lost):
             self._bury(child)
@@ -213,3 +227,11 @@ class ProcessSeat:
             self._residency.remove(model, self._slot)
             self._chronicle.unloaded(model, self._device)
         return child.bury()
+
+
+def _end_of(job: Job[Any]) -> float | None:
+    """The moment at which the timeout of a job has passed; `None` if nothing says when its call must end."""
+    timeout = job._options.timeout
+    if timeout is None or job._started is None or job._stage is JobState.CANCELLED:
+        return None
+    return job._started + timeout
