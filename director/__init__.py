@@ -7,6 +7,7 @@ from director._device import Device
 from director._devices.discovery import discover_devices
 from director._director import Director
 from director._executors._base import Executor
+from director._executors._process.executor import ProcessExecutor
 from director._faces.executor import DirectorExecutor
 from director._faces.function import Function
 from director._faces.lease import Lease
@@ -63,6 +64,7 @@ __all__ = [
     "Model",
     "NoDevices",
     "PlacementError",
+    "ProcessExecutor",
     "QueueFull",
     "SlowReader",
     "Stats",

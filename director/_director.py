@@ -20,7 +20,6 @@ from director._faces.map import map_jobs
 from director._faces.stream import check_stream, stream_values
 from director._life import Life
 from director._options import BatchOptions, JobOptions, Options
-from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
@@ -310,7 +309,7 @@ class Director(Life):
 
     def _open_job(self, fn: Callable[..., T], args: tuple[Any, ...], options: Options, patient: bool) -> Job[T]:
         if self._state is not DirectorState.OPEN or self._crew is None:
-            raise DirectorClosed(self._state.value)
+            self._refuse()
         return self._crew.ledger.open_job(fn, args, options, patient)
 
     def _resolve(self, options: JobOptions, rule: BatchRule | None = None) -> Options:

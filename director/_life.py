@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import warnings
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from weakref import WeakSet
 
 import anyio
 
@@ -94,6 +96,8 @@ class Life:
     _thread: int
     _resolver: Resolver
 
+    _origin: int | None = None  # the process that opened it, in one that was forked from that
+
     async def start(self) -> None:
         """Find the devices and accept jobs. A Director that was closed may be started again.
 
@@ -115,10 +119,11 @@ class Life:
             self._disappear()
             self._state = before
             raise
-        self._devices, self._crew, self._closing = devices, crew, None
+        self._devices, self._crew, self._closing, self._origin = devices, crew, None, None
         self._resolver = Resolver(crew.places, crew.residency)
         self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
         self._state = DirectorState.OPEN
+        _alive.add(self)
         self._task = crew.loop.create_task(crew.direct(), name=f"director:{self.name or 'director'}")
         self._task.add_done_callback(self._directed)
         crew.chronicle.opened(devices)
@@ -234,6 +239,11 @@ class Life:
 
     def _refuse(self) -> NoReturn:
         """Say why a call can't be served."""
+        if self._origin is not None:
+            raise RuntimeError(
+                f"this Director was opened in process {self._origin}, from which this one was forked, and its threads "
+                "are not here: start it again in this process, or start processes by spawning them"
+            )
         if self._state is not DirectorState.OPEN:
             raise DirectorClosed(self._state.value)
         self._refuse_stranger()
@@ -288,6 +298,12 @@ class Life:
         finally:
             self._lay_down(crew)
 
+    def _be_forked(self, origin: int) -> None:
+        """In a process that was forked from ours: nothing of what runs the jobs has come along."""
+        if self._crew is not None:
+            _left_behind.append(self._crew)
+            self._state, self._crew, self._origin = DirectorState.CLOSED, None, origin
+
     def _lay_down(self, crew: Crew) -> None:
         self._last_stats = snapshot(crew)
         self._disappear()
@@ -311,6 +327,20 @@ class Life:
         assert error is not None
         logger.critical("the Director failed", exc_info=error)
         crew.fail(error)
+
+
+_alive: WeakSet[Life] = WeakSet()
+_left_behind: list[Crew] = []  # kept, for letting go of one would ring for threads that are not here
+
+
+def _be_forked() -> None:
+    origin = os.getppid()
+    for life in list(_alive):
+        life._be_forked(origin)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_be_forked)
 
 
 def _executor(wanted: Any) -> Executor:

@@ -6,12 +6,22 @@ Each keeps its facts as attributes and in ``args`` (so it survives pickling) and
 
 from __future__ import annotations
 
+from contextlib import suppress
+from signal import Signals
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from director._device import Device
+
+
+_HINTS = {
+    "SIGKILL": ", as the system does when memory runs out",
+    "SIGSEGV": ", a fault in native code",
+    "SIGABRT": ", as native code does that gives up",
+    "SIGBUS": ", a fault in native code or a full disk",
+}
 
 
 class DirectorError(Exception):
@@ -173,7 +183,7 @@ class WorkerDied(JobError):
         self.device = device
 
     def __str__(self) -> str:
-        return f"The worker on {self.device.name} died (exit code {self.exitcode})."
+        return f"The worker process on {self.device.label} {_end_of_process(self.exitcode)}"
 
 
 class DeviceError(DirectorError):
@@ -209,3 +219,15 @@ class DeviceLost(DeviceError):
 
     def __str__(self) -> str:
         return f"Device {self.device.name} ({self.device.uuid}) was lost."
+
+
+def _end_of_process(code: int | None) -> str:
+    if code is None:
+        return "does not end, not even when it is killed: it waits for a driver."
+    if code >= 0:
+        return f"ended with exit code {code} in the midst of a job."
+    name = f"signal {-code}"
+    with suppress(ValueError):
+        name = Signals(-code).name
+    hint = _HINTS.get(name, "")
+    return f"was ended by {name}{hint} (exit code {code})."

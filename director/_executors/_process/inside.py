@@ -144,7 +144,7 @@ class Inside:
     def _fail(self, kind: Tell, number: int, error: BaseException, began: float) -> None:
         if self._board.is_ending and isinstance(error, SystemExit):
             raise error  # by `_terminate`
-        self._outlet.tell(kind, number, fault_of(error), began, time.monotonic())
+        self._outlet.tell(kind, number, tuple(fault_of(error)), began, time.monotonic())
 
     def _loaded(self, model: int, seconds: float) -> None:
         self._outlet.tell(Tell.LOADED, 0, (model, seconds))

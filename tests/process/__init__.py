@@ -1,0 +1,1 @@
+"""Jobs in child processes: real ones, each fault once for real."""

@@ -1,0 +1,455 @@
+"""What is called in the children. In a module of its own, so that a child imports no test framework."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import director
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from director import Device
+
+PATIENCE = 20.0  # seconds that a call waits for its test
+
+
+# ---- plain ones
+
+
+def echo(_device: Device, value: Any = None) -> Any:
+    return value
+
+
+def add(_device: Device, a: int, b: int, *, c: int = 0) -> int:
+    return a + b + c
+
+
+def bare_sum(*values: int) -> int:
+    return sum(values)
+
+
+def process_id(*_resource: object) -> int:
+    return os.getpid()
+
+
+def whereabouts(device: Device) -> dict[str, Any]:
+    job = director.current_job()
+    return {
+        "process": os.getpid(),
+        "device": device,
+        "current": director.current_device(),
+        "job": (job.id, job.name, job.priority, job.attempts, job.state, job.device, job.done(), job.cancelled()),
+        "waited": job.waited,
+        "text": repr(job),
+    }
+
+
+def environment(_device: Device, *names: str) -> list[str | None]:
+    return [os.environ.get(name) for name in names]
+
+
+def text_of(device: Device) -> str:
+    return str(device)
+
+
+def double_all(_device: Device, items: list[int]) -> list[int]:
+    return [2 * item for item in items]
+
+
+def half_broken(_device: Device, items: list[int]) -> list[int | Exception]:
+    return [item if item % 2 else ValueError(f"{item} is even") for item in items]
+
+
+async def coroutine(_device: Device) -> None:
+    pass
+
+
+def print_it(_device: Device, text: str) -> None:
+    print(text)
+
+
+def modules(_device: Device, *names: str) -> list[str]:
+    return [name for name in names if name in sys.modules]
+
+
+def thread_name(_device: Device) -> str:
+    return threading.current_thread().name
+
+
+def in_thread(_device: Device) -> str:
+    """What a thread that the job starts may ask: it is elsewhere."""
+    said: list[str] = []
+
+    def ask() -> None:
+        director.check_cancelled()
+        director.report("from a thread")
+        try:
+            director.current_job()
+        except RuntimeError as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return said[0]
+
+
+class Adder:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __call__(self, device: Device, value: int) -> int:
+        return self.add(device, value)
+
+    def add(self, _device: Device, value: int) -> int:
+        return self.number + value
+
+
+def decorated(fn: Any) -> Any:
+    @functools.wraps(fn)
+    def inside(*args: Any) -> Any:
+        return "wrapped", fn(*args)
+
+    return inside
+
+
+@decorated
+def wrapped(_device: Device, value: int) -> int:
+    return value
+
+
+# ---- that tell and wait
+
+
+def held(_device: Device, path: str, value: Any = None) -> Any:
+    """Say that it has begun, and return when `path` is there."""
+    director.report("begun")
+    _await(path)
+    return value
+
+
+def cooperative(_device: Device) -> None:
+    director.report("begun")
+    began = time.monotonic()
+    while time.monotonic() - began < PATIENCE:
+        director.check_cancelled()
+        time.sleep(0.001)
+
+
+def cooperative_batch(device: Device, _items: list[int]) -> None:
+    cooperative(device)
+
+
+def stuck(_device: Device, path: str = "") -> None:
+    """In Python code, with a `finally`."""
+    try:
+        director.report("begun")
+        while True:
+            time.sleep(0.01)
+    finally:
+        if path:
+            Path(path).write_text("cleaned up")
+
+
+def stubborn(_device: Device) -> None:
+    """Not even SIGTERM ends it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    director.report("begun")
+    while True:
+        time.sleep(0.01)
+
+
+def say_progress(_device: Device, steps: int) -> int:
+    for step in range(steps):
+        director.report({"step": step})
+    return steps
+
+
+def _await(path: str) -> None:
+    began = time.monotonic()
+    while not Path(path).exists():
+        assert time.monotonic() - began < PATIENCE
+        time.sleep(0.001)
+
+
+# ---- that fail
+
+
+class Picky(Exception):
+    """Can be pickled, and not unpickled."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+class Holding(Exception):
+    """Can't be pickled."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class Rich(Exception):
+    """Has attributes of its own, and survives."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text, code)
+        self.code = code
+
+
+class Textless(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class Unloadable:
+    """Can be pickled, and refuses to come back."""
+
+    def __reduce__(self) -> Any:
+        return _refuse, ("no way back",)
+
+
+class Unsendable:
+    def __reduce__(self) -> Any:
+        raise ValueError("I stay here")
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+def throw(_device: Device, error: BaseException) -> None:
+    raise error
+
+
+def throw_picky(_device: Device) -> None:
+    raise Picky(1, 2)
+
+
+def throw_holding(_device: Device) -> None:
+    raise Holding("it has a lock")
+
+
+def throw_textless(_device: Device) -> None:
+    raise Textless
+
+
+def throw_chained(_device: Device) -> None:
+    try:
+        _refuse("the first")
+    except ValueError as first:
+        raise Rich("the second", 7) from first
+
+
+def throw_local(_device: Device) -> None:
+    class Local(Exception):
+        pass
+
+    raise Local("nobody else knows it")
+
+
+def give_lock(_device: Device, size: int = 0) -> Any:
+    return threading.Lock(), bytes(size)
+
+
+def give_unloadable(_device: Device) -> Any:
+    return Unloadable()
+
+
+def leave_by_exit(_device: Device) -> None:
+    sys.exit(3)
+
+
+# ---- that end the process
+
+
+def die(_device: Device, code: int) -> None:
+    os._exit(code)
+
+
+def die_holding(_device: Device, _array: Any) -> None:
+    os._exit(1)
+
+
+def kill_self(_device: Device, number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(PATIENCE)
+
+
+def segfault(_device: Device) -> None:
+    import faulthandler
+
+    faulthandler.disable()
+    ctypes.string_at(0)
+
+
+def die_first(_device: Device, path: str) -> int:
+    """Dies the first time that it is called."""
+    if not Path(path).exists():
+        Path(path).write_text("")
+        os._exit(9)
+    return os.getpid()
+
+
+def close_everything(_device: Device) -> None:
+    """What a daemonizing library does."""
+    os.closerange(3, 256)
+    time.sleep(PATIENCE)
+
+
+# ---- models
+
+
+def load(device: Device) -> dict[str, Any]:
+    return {"device": device, "process": os.getpid()}
+
+
+def weigh(replica: dict[str, Any], *_args: object) -> int:
+    process: int = replica["process"]
+    return process
+
+
+def fail_to_load(_device: Device) -> None:
+    raise Rich("no such weights", 5)
+
+
+class FlakyLoader:
+    """Fails the first time.
+
+    Args:
+        path: Where it leaves word.
+    """
+
+    __name__ = "flaky"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, device: Device) -> dict[str, Any]:
+        if not Path(self.path).exists():
+            Path(self.path).write_text("")
+            raise Rich("the first time", 1)
+        return load(device)
+
+
+class Unloader:
+    """Leaves word at `path`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, replica: dict[str, Any]) -> None:
+        assert replica["process"] == os.getpid()
+        Path(self.path).write_text("unloaded")
+
+
+def fail_to_unload(_replica: object) -> None:
+    raise ValueError("it won't go")
+
+
+def load_for_ever(_device: Device) -> None:
+    director.report("begun")
+    time.sleep(3600)
+
+
+# ---- memory
+
+
+def first_and_last(_device: Device, array: Any) -> tuple[Any, Any]:
+    return array[0], array[-1]
+
+
+def ones(_device: Device, size: int) -> Any:
+    import numpy as np
+
+    return np.ones(size, np.uint8)
+
+
+_kept: list[Any] = []
+
+
+def keep(_device: Device, array: Any) -> None:
+    _kept.append(array)
+
+
+def sums_of_kept(_device: Device) -> list[int]:
+    return [int(array.sum()) for array in _kept]
+
+
+def write_into(_device: Device, array: Any) -> Any:
+    array[:] = 7
+    return array
+
+
+def open_files(_device: Device) -> int:
+    gc.collect()
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+# ---- logs
+
+
+def log(_device: Device, name: str, level: int, text: str, *args: object) -> None:
+    logging.getLogger(name).log(level, text, *args)
+
+
+def log_error(_device: Device) -> None:
+    try:
+        _refuse("the reason")
+    except ValueError:
+        logging.getLogger("there").exception("it failed", extra={"request": 17, "odd": object()})
+
+
+class LoggingWhenCollected:
+    def __init__(self) -> None:
+        self.me = self
+
+    def __del__(self) -> None:
+        logging.getLogger("there").warning("collected")
+
+
+def log_in_finalizers(_device: Device) -> None:
+    """Cycles whose finalizers log whenever the collector runs, wherever that may be."""
+    gc.set_threshold(1)
+    for number in range(50):
+        LoggingWhenCollected()
+        logging.getLogger("there").warning("line %d", number)
+    gc.set_threshold(700, 10, 10)
+
+
+# ---- processes of their own
+
+
+def grandchild(_device: Device) -> int:
+    """A process that outlives the call."""
+    return subprocess.Popen(["sleep", "60"]).pid
+
+
+def fork_and_stay(_device: Device) -> int:
+    """A copy of the child that goes on when the child is gone; returns its id."""
+    process = os.fork()
+    if not process:
+        time.sleep(PATIENCE)
+        os._exit(0)
+    return process
+
+
+def signal_dispositions(_device: Device) -> tuple[str, str]:
+    return str(signal.getsignal(signal.SIGINT)), str(signal.getsignal(signal.SIGTERM))
+
+
+def numbers(_device: Device, count: int) -> Iterator[int]:
+    yield from range(count)
