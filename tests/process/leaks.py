@@ -44,6 +44,11 @@ def shared_memory() -> int:
     return int(line.split()[1]) * 1024
 
 
+def shared_names() -> set[str]:
+    """What has a name in shared memory."""
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
 def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
     """Wait for what another process does on its own."""
     began = time.monotonic()

@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from director import Director, WorkerDied
 from director._executors._process import segments
 from director._executors._process.parcels import LARGE, wrap
 from process import calls, fake_torch
-from process.leaks import is_alive, open_files, shared_memory, wait_until
+from process.leaks import is_alive, open_files, shared_memory, shared_names, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,10 +142,10 @@ def test_a_killed_parent_leaves_no_memory(program: Callable[..., CompletedProces
 
 
 async def test_no_names_are_left_in_shared_memory(director: Director) -> None:
-    before = set(Path("/dev/shm").iterdir())
+    before = shared_names()
     array = await director.run(calls.echo, np.ones(BIG, np.uint8))
     assert array.nbytes == BIG
-    assert set(Path("/dev/shm").iterdir()) == before
+    assert shared_names() == before
 
 
 async def test_out_of_memory_is_an_error_of_the_job(director: Director, monkeypatch: pytest.MonkeyPatch) -> None:
