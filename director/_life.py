@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import warnings
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
-from weakref import WeakSet
 
 import anyio
 
@@ -21,6 +19,7 @@ from director._devices.discovery import resolve_devices
 from director._executors._base import Executor
 from director._executors._process.executor import ProcessExecutor
 from director._executors._thread import ThreadExecutor
+from director._forks import watch
 from director._health_rules import HealthRules
 from director._options import Options
 from director._resolve import Resolver, slot_counts
@@ -123,7 +122,7 @@ class Life:
         self._resolver = Resolver(crew.places, crew.residency)
         self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
         self._state = DirectorState.OPEN
-        _alive.add(self)
+        watch(self)
         self._task = crew.loop.create_task(crew.direct(), name=f"director:{self.name or 'director'}")
         self._task.add_done_callback(self._directed)
         crew.chronicle.opened(devices)
@@ -298,7 +297,7 @@ class Life:
         finally:
             self._lay_down(crew)
 
-    def _be_forked(self, origin: int) -> None:
+    def be_forked(self, origin: int) -> None:
         """In a process that was forked from ours: nothing of what runs the jobs has come along."""
         if self._crew is not None:
             _left_behind.append(self._crew)
@@ -329,18 +328,7 @@ class Life:
         crew.fail(error)
 
 
-_alive: WeakSet[Life] = WeakSet()
-_left_behind: list[Crew] = []  # kept, for letting go of one would ring for threads that are not here
-
-
-def _be_forked() -> None:
-    origin = os.getppid()
-    for life in list(_alive):
-        life._be_forked(origin)
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_be_forked)
+_left_behind: list[Crew] = []  # in forked copies; kept, for letting go of one would ring for threads that are not here
 
 
 def _executor(wanted: Any) -> Executor:

@@ -19,12 +19,12 @@ from collections import deque
 from contextlib import ExitStack, suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from director._executors._process import spawn
 from director._executors._process.board import SIZE, Board
 from director._executors._process.segments import Arrivals, Shipments
 from director._executors._process.wire import EMPTY, ROOM_IN_REQUEST, Answer, read_answers, request
+from director._forks import watch
 
 if TYPE_CHECKING:
     from director._device import Device
@@ -63,7 +63,7 @@ class Child:
         self._poll = select.poll()
         self._poll.register(self._answers, select.POLLIN)
         self._poll.register(bell, select.POLLIN)
-        _alive.add(self)
+        watch(self)
 
     def _start(self, device: Device, opened: ExitStack) -> None:
         with ExitStack() as passed:  # what only the child keeps
@@ -152,10 +152,9 @@ class Child:
 
     def close(self) -> None:
         """Let go of what belongs to the child; one that is alive ends by itself when its inbox is closed."""
-        _alive.discard(self)
         self._opened.close()
 
-    def disown(self) -> None:
+    def be_forked(self, _origin: int) -> None:
         """In a process that was forked from the parent: it has no children here."""
         self._process.returncode = 0  # or it would be asked for, and complained of
         self.close()
@@ -168,17 +167,6 @@ class Child:
                 self._arrived.extend(read_answers(chunk))
             else:
                 raise ChildGone
-
-
-_alive: WeakSet[Child] = WeakSet()
-
-
-def _disown_all() -> None:
-    for child in list(_alive):
-        child.disown()
-
-
-os.register_at_fork(after_in_child=_disown_all)
 
 
 def _held(descriptor: int, stack: ExitStack) -> int:
