@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from director._bench import batching, idle, lost, observers, overhead, queue_depth, slo, streams, waiting
+from director._bench import batching, idle, lost, observers, overhead, processes, queue_depth, slo, streams, waiting
 from director._bench.apart import run_apart
 from director._bench.contenders import DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES
 
@@ -70,6 +70,16 @@ EXPERIMENTS = (
                streams.COROUTINE.name),
     Experiment("idle", "what an open Director costs that has nothing to do", idle.measure, (ALL_CORES,),
                idle.BARE_LOOP.name),
+    Experiment("process-round-trip", "cost of a no-op job in another process, each awaited before the next",
+               processes.round_trips, COSTS, processes.PROCESS_POOL.name),
+    Experiment("process-lost-1ms", "share of slot time lost with jobs of 1 ms in 4 processes",
+               partial(processes.lost, seconds=0.001), (ALL_CORES,), processes.PROCESS_POOL.name),
+    Experiment("process-lost-20ms", "share of slot time lost with jobs of 20 ms in 4 processes",
+               partial(processes.lost, seconds=0.020), (ALL_CORES,), processes.PROCESS_POOL.name),
+    Experiment("process-array", "25 MB to another process and back", processes.arrays, (ALL_CORES,),
+               processes.PROCESS_POOL.name),
+    Experiment("process-recovery", "a process that starts, dies and is replaced", processes.recovery, (ALL_CORES,),
+               processes.INTERPRETER),
     Experiment("uvloop", "a Director on uvloop against asyncio's own loop", overhead.loops, COSTS, "director, asyncio"),
 )  # fmt: skip
 

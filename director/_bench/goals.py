@@ -9,6 +9,7 @@ from director._bench import batching, observers, slo, streams
 from director._bench.catalog import ALL_CORES, ONE_CORE
 from director._bench.contenders import DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, TO_THREAD
 from director._bench.idle import BARE_LOOP
+from director._bench.processes import ANYIO_PROCESS, BURDENS, DIRECTOR_PROCESS, PROCESS_POOL
 from director._bench.sheet import Cell, Ratio, ratio
 
 if TYPE_CHECKING:
@@ -167,6 +168,14 @@ GOALS = (
     Goal("streams", ALL_CORES, "without work: each value", 1.0, to=streams.CALL_SOON.name),
     _undisturbed(streams.ROOMY.name),
     Goal("idle", ALL_CORES, "wake-ups", 1.0, to=BARE_LOOP.name, floor=10.0),
+    Goal("process-round-trip", ONE_CORE, "1 caller", 0.40, to=PROCESS_POOL.name, contender=DIRECTOR_PROCESS.name),
+    Goal("process-round-trip", ONE_CORE, "1 caller", 1.00, to=ANYIO_PROCESS.name, contender=DIRECTOR_PROCESS.name),
+    *(
+        Goal("process-lost-1ms", ALL_CORES, figure, 2.5, contender=DIRECTOR_PROCESS.name, guarded=False)
+        for figure in BURDENS
+    ),
+    Goal("process-array", ALL_CORES, "there and back", 0.20, to=PROCESS_POOL.name, contender=DIRECTOR_PROCESS.name),
+    Goal("process-recovery", ALL_CORES, "death noticed", 50, contender=DIRECTOR_PROCESS.name, guarded=False),
     *(
         Goal("uvloop", ONE_CORE, figure, 1.0, to="director, asyncio", contender="director, uvloop")
         for figure in ("gather", "in turn", "1 caller", "8 callers")

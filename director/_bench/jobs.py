@@ -38,7 +38,7 @@ class Stamped:
         self.spans.append((began, time.perf_counter_ns()))
 
 
-def bare_time(job: Callable[[], None], times: int) -> float:
+def bare_time(job: Callable[[], object], times: int) -> float:
     """Seconds that one call takes alone, without any scheduler: the median of `times` calls in a row."""
     seconds = []
     for _ in range(times):
