@@ -7,29 +7,25 @@ and would keep the other ends of its parent's pipes from seeing that the parent 
 from __future__ import annotations
 
 import os
-from typing import Protocol
-from weakref import WeakSet
+from typing import TYPE_CHECKING
+from weakref import WeakMethod
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_watchers: set[WeakMethod[Callable[[int], None]]] = set()
 
 
-class Owned(Protocol):
-    """Something that belongs to the process that made it."""
-
-    def be_forked(self, origin: int) -> None:
-        """This is a copy of the process `origin`, in which nothing else runs."""
-
-
-_owned: WeakSet[Owned] = WeakSet()
-
-
-def watch(one: Owned) -> None:
-    """Tell `one` of forks, as long as anybody holds it."""
-    _owned.add(one)
+def watch(be_forked: Callable[[int], None]) -> None:
+    """Call a method in each forked copy, with the id of the process it was forked from, while its object is held."""
+    _watchers.add(WeakMethod(be_forked, _watchers.discard))
 
 
 def _tell_all() -> None:
     origin = os.getppid()
-    for one in list(_owned):
-        one.be_forked(origin)
+    for watcher in list(_watchers):
+        if (be_forked := watcher()) is not None:
+            be_forked(origin)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

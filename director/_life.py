@@ -122,7 +122,7 @@ class Life:
         self._resolver = Resolver(crew.places, crew.residency)
         self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
         self._state = DirectorState.OPEN
-        watch(self)
+        watch(self._be_forked)
         self._task = crew.loop.create_task(crew.direct(), name=f"director:{self.name or 'director'}")
         self._task.add_done_callback(self._directed)
         crew.chronicle.opened(devices)
@@ -297,7 +297,7 @@ class Life:
         finally:
             self._lay_down(crew)
 
-    def be_forked(self, origin: int) -> None:
+    def _be_forked(self, origin: int) -> None:
         """In a process that was forked from ours: nothing of what runs the jobs has come along."""
         if self._crew is not None:
             _left_behind.append(self._crew)

@@ -21,10 +21,10 @@ HOUSE = Path(director.__file__).parent
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
     "words": """
-        errors _faults events hooks _devices _devices.gpu _devices.cuda_probe _devices.cuda_trial _devices.apart
-        _devices.xids _devices.findings _executors _core
+        errors _faults _forks events hooks _devices _devices.gpu _devices.cuda_probe _devices.cuda_trial _devices.apart
+        _devices.xids _devices.findings _executors _core _core.beside
         _core.states _core.clock _core.doorbell _core.frames _core.batch_rule _core.policy _core.tenants _core.pause
-        _core.costs _core.limits _core.soonest _core.holds _core.census _forks
+        _core.costs _core.limits _core.soonest _core.holds _core.census
     """,
     "identity": "_device _health_rules",
     "things": """
@@ -40,9 +40,9 @@ FLOORS = {
         _devices.gauge _devices.listener
     """,
     "lanes": "_devices.watch _resolve _core.lane _core.service _core.ledger",
-    "queue": "_core.queue _core.waking",
+    "queue": "_core.queue _core.waking _core.ahead",
     "decision": "_core.dispatch",
-    "work": "_devices.discovery _executors._thread _executors._process.* _core.shift _core.turns _shared",
+    "work": "_devices.discovery _executors._thread _executors._process.* _core.shift _core.turns _core.supply _shared",
     "care": "_core.care",
     "crew": "_core.crew",
     "faces": "_faces.*",

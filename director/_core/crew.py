@@ -21,6 +21,7 @@ from director._core.slot import Slot, make_places
 from director._core.slot_thread import SlotThread
 from director._core.states import JobState, SlotState
 from director._core.stream_call import StreamCall
+from director._core.supply import Supply
 from director._core.turns import TurnTaker
 from director._executors._attended import attended
 from director._models import Residency
@@ -96,6 +97,8 @@ class Crew:
         for slot in self.dispatch.slots:
             slot.thread = SlotThread(f"director:{slot.device.label}/{slot.number - slot.place.slots[0].number}")
             slot.seat = attended(executor.seat(slot, self.residency, self.chronicle), hooks)
+            if shared is None:  # a slot that other processes use too holds nothing when it is theirs
+                slot.seat.supply(Supply(slot, self.dispatch))
         self._shared = shared
         self.chronicle.begin(self.dispatch)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._core.accounts import Accounts
 from director._core.admission import Admission
+from director._core.ahead import Ahead
 from director._core.placement import FreeSlots
 from director._core.quarantine import Quarantine
 from director._core.queue import ReadyQueue
@@ -23,7 +24,7 @@ from director._core.waking import Waking
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from director._core.batch_rule import BatchRule
     from director._core.costs import CostLine
@@ -79,6 +80,7 @@ class Dispatch:
         self._admission = Admission(policy, self._queue, self.slots, self._waking.coming, self._accounts.costs)
         self._service = Service(self._queue, self._accounts, warm, time, ripen_at)
         self._quarantine = Quarantine(self.slots, self._free, self._queue)
+        self._ahead = Ahead(self.slots, self._free, self._queue, self._waking, warm, time)
         self._is_shut = False
 
     # ---- the Director's side: event loop (and threads, for `admit`)
@@ -213,6 +215,7 @@ class Dispatch:
             if slot.charge is not None:  # it failed in the middle of a call
                 self._accounts.settle(slot)
             slot.state, slot.job, slot.mates = _IDLE, None, None
+            self._ahead.forget(slot)
             self._free.rest(slot)
             return self._waking.rouse()
 
@@ -243,7 +246,9 @@ class Dispatch:
             if slot.state is not _WORKING:
                 self._waking.arrive(slot)
             queue = self._queue
-            if not slot.is_open:
+            if slot.ahead:
+                job = self._ahead.next_for(slot)
+            elif not slot.is_open:
                 self._service.settle(slot)
                 job = None
             elif queue.is_rich:
@@ -257,6 +262,8 @@ class Dispatch:
                 slot.job = None
                 slot.state = _PARKED
                 self._free.park(slot)
+                if self._ahead.count and (holder := self._ahead.holder(slot)) is not None:
+                    alarm = both(alarm, holder.seat.recall)
             else:
                 slot.job = job
                 slot.state = _WORKING
@@ -268,6 +275,20 @@ class Dispatch:
         finally:
             self._release()
             del spent  # not under the lock: letting go of a job may run user code
+
+    def take_ahead(self, slot: Slot) -> Job[Any] | None:
+        """One more job for a slot that works, which `take` will return in its turn."""
+        with self._lock:
+            job = self._ahead.take(slot)
+            spent, self._queue.spent[:] = self._queue.spent[:], []
+        del spent
+        return job
+
+    def give_back(self, slot: Slot, jobs: Iterable[Job[Any]]) -> Ring:
+        """Jobs that `slot` holds ahead, and has not begun, may go elsewhere."""
+        with self._lock:
+            self._ahead.give_back(slot, jobs)
+            return self._waking.rouse()
 
     def stand_in_line(self, slot: Slot) -> Ring:
         """Another process has the slot: until its worker comes back to `take`, what waits goes to others."""
@@ -289,14 +310,15 @@ class Dispatch:
     # ---- what the outside may know
 
     def waiting(self) -> int:
-        """Jobs that wait."""
+        """Jobs that wait, in the queue or ahead in a slot."""
         with self._lock:
-            return self._queue.live()
+            return self._queue.live() + self._ahead.live()
 
     def running(self, *, and_waiting: bool = False) -> list[Job[Any]]:
         """Jobs in slots, over for their callers or not; and if asked those that wait."""
         with self._lock:
-            return [*(job for slot in self.slots for job in slot.inside()), *(self._queue if and_waiting else ())]
+            running = [job for slot in self.slots for job in (*slot.inside(), *slot.ahead)]
+            return [*running, *(self._queue if and_waiting else ())]
 
     def census(self, on_their_way: Callable[[], list[Job[Any]]]) -> tuple[int, set[Job[Any]]]:
         """How many jobs wait, and those that were started: in slots, and `on_their_way` to the loop.
@@ -306,7 +328,9 @@ class Dispatch:
         with self._lock:
             in_slots = (job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job])
             started = {*in_slots, *on_their_way()}
-            return self._queue.live(), {job for job in started if job._stage is not _QUEUED}  # to be tried again
+            return self._queue.live() + self._ahead.live(), {
+                job for job in started if job._stage is not _QUEUED
+            }  # to be tried again
 
     def is_warm(self, model: Model[Any]) -> bool:
         """Whether any slot has `model` loaded."""
@@ -333,6 +357,16 @@ class Dispatch:
         if not queue.is_rich:
             queue.enrich()
         alarm = self._service.push(job)
+        if self._ahead.count and job._options.priority > 0:
+            alarm = both(alarm, self._recall_all())
         if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
             return both(alarm, waking.rouse())
         return alarm
+
+    def _recall_all(self) -> Ring:
+        """Somebody is to be served before those that are ahead."""
+        ring = None
+        for slot in self.slots:
+            if slot.ahead:
+                ring = both(ring, slot.seat.recall)
+        return ring

@@ -138,6 +138,12 @@ class ReadyQueue:
         self._arrive(job)
         self.pause.push(job)
 
+    def front(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> Job[Any] | None:
+        """What `pop` would return."""
+        lanes = [lane for lane in self.lanes() if lane.key is None or suits(lane, slot)]
+        fronts = [front for lane in lanes if (front := lane.line.front(now)) is not None]
+        return min(fronts, key=lambda front: front[0])[1] if fronts else None
+
     def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> Job[Any] | None:
         """Remove and return the next job for `slot`, from the lanes that `suits` accepts."""
         lanes = [lane for lane in self.lanes() if lane.key is None or suits(lane, slot)]

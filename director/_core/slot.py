@@ -1,13 +1,14 @@
 """A slot: one unit of concurrency on a device, with its own long-lived thread.
 
-`state`, `job`, `mates`, `charge` and `is_open` are written by `dispatch` under its lock; the counters by the slot's own
-thread alone. `late` is filled by `dispatch` and emptied by the thread.
+`state`, `job`, `mates`, `ahead`, `charge` and `is_open` are written by `dispatch` under its lock; the counters by the
+slot's own thread alone. `late` is filled by `dispatch` and emptied by the thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import SlotState
@@ -26,6 +27,7 @@ class Slot:
     """One unit of concurrency on a device."""
 
     __slots__ = (
+        "ahead",
         "bell",
         "busy_seconds",
         "charge",
@@ -55,6 +57,7 @@ class Slot:
         self.state = SlotState.IDLE
         self.job: Job[Any] | None = None
         self.mates: list[Job[Any]] | None = None  # with `job` at their head, when they share a batch
+        self.ahead: deque[Job[Any]] = deque()  # RUNNING, and not begun: its seat has them ready
         self.is_open = True  # False while its device is in quarantine
         self.late: list[Job[Any]] = []  # found too late for their deadlines; the worker fails them
         self.charge: Charge | None = None

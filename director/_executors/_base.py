@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
     from director._core.job import Job
     from director._core.slot import Slot
+    from director._core.supply import Supply
     from director._faults import Fault
     from director._models import Model, Residency
 
@@ -49,6 +50,12 @@ class Seat(Protocol):
 
     def close(self) -> None:
         """Let go of everything that the slot holds; no job comes after."""
+
+    def supply(self, supply: Supply) -> None:
+        """Where to get jobs ahead of their turn; called on the event loop, before the first job."""
+
+    def recall(self) -> None:
+        """From any thread: give back what was taken ahead and has not begun."""
 
     # These two are called on the event loop, at any moment:
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
     from director._core.job import Job
     from director._core.slot import Slot
+    from director._core.supply import Supply
     from director._faults import Fault
     from director._models import Residency
 
@@ -56,6 +57,12 @@ class ThreadSeat:
     def close(self) -> None:
         """Unload what this slot has loaded."""
         self._replicas.release(self._slot)
+
+    def supply(self, supply: Supply) -> None:
+        """A thread takes its next job when it is there."""
+
+    def recall(self) -> None:
+        """It holds none."""
 
     def leave(self, job: Job[Any]) -> None:
         """The call asks the job itself, in `director.check_cancelled`."""

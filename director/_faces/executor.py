@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from director._core.beside import Beside
 from director._core.frames import strip
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class _Future(Future[Any]):
                 self.set_exception(CancelledError("the job was cancelled while it ran"))
 
 
-class _Call:
+class _Call(Beside):
     """The job of one future: runs on a slot's thread and settles the future there, whatever the loop is doing.
 
     With an error only the loop settles it if there may be another try: the loop knows.

@@ -6,6 +6,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
+from director._core.beside import Beside
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -69,7 +71,7 @@ class Lease:
             self._granted.set_exception(error)
 
 
-class _Holding:
+class _Holding(Beside):
     """The function of a lease's job. It runs here, also where the slot makes its calls elsewhere."""
 
     __name__ = "lease"

@@ -140,6 +140,18 @@ def held(_device: Device, path: str, value: Any = None) -> Any:
     return value
 
 
+def note(_device: Device, path: str, text: str) -> int:
+    """Leave word that it ran."""
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+    return os.getpid()
+
+
+def nap(_device: Device, seconds: float, value: Any = None) -> Any:
+    time.sleep(seconds)
+    return value
+
+
 def cooperative(_device: Device) -> None:
     director.report("begun")
     began = time.monotonic()

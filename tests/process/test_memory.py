@@ -162,7 +162,7 @@ async def test_out_of_memory_is_an_error_of_the_job(director: Director, monkeypa
 
 
 async def test_a_child_that_dies_with_a_large_call_under_way(director: Director) -> None:
-    for _ in range(3):
+    for _ in range(2):  # the third in a row would close the device
         assert isinstance(await outcome(director.submit(calls.die_holding, np.ones(BIG, np.uint8))), WorkerDied)
     assert await director.run(calls.echo, 1) == 1
 

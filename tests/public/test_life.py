@@ -336,7 +336,7 @@ async def test_a_start_that_fails_can_be_tried_again() -> None:
         ({"slots": "2"}, TypeError),
         ({"slots": {0: 0}}, ValueError),
         ({"slots": {0: "2"}}, TypeError),
-        ({"executor": "process"}, ValueError),
+        ({"executor": "processes"}, ValueError),
         ({"executor": 5}, ValueError),
         ({"hooks": 5}, TypeError),
         ({"gpus": 2}, TypeError),

@@ -37,6 +37,15 @@ class Fragile:
 
         def close(self) -> None: ...
 
+        def supply(self, supply: Any) -> None: ...
+
+        def recall(self) -> None: ...
+
+        def leave(self, job: Job[Any]) -> None: ...
+
+        def abort(self) -> bool:
+            return False
+
 
 def die(device: Any, where: set[int]) -> int:
     """Loses its worker on these devices."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from director._executors._process import program
 from director._executors._process.references import name_of, pack, sendable
 from director._executors._process.shelf import Recipe
-from director._executors._process.wire import UNNUMBERED, Ask, Facts
+from director._executors._process.wire import NOBODY, ROOM_IN_REQUEST, UNNUMBERED, Ask, Facts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from director._core.job import Job
     from director._executors._process.child import Child
+    from director._executors._process.parcels import Parcel
     from director._models import Model
 
 
@@ -52,50 +56,85 @@ class Call:
         self.args = args
         self.is_bare = is_bare
 
-    def send(self, child: Child, models: Models, is_prompt: bool) -> None:
-        """Send it.
-
-        Args:
-            child: To whom.
-            models: Of the seat.
-            is_prompt: Our main module can't be imported.
-
-        Raises:
-            PicklingError: It can't be sent.
-            OSError: There is no memory, or no descriptor, for a large one.
-        """
-        job, args = self.jobs[0], self.args
-        options = job._options
-        number = UNNUMBERED if options.model is None else models.number(options.model)
-        facts = Facts(job.id, options.priority, job.attempts, job.waited or 0.0)
-        function = self._function()
-        if function in child.met and (number == UNNUMBERED or number in child.loaded):
-            child.ask(Ask.CALL, function, number, facts, pack(args, self._words, is_prompt) if args else None)
-            return
-        content = (
-            sendable(self.fn),
-            job.name,
-            args,
-            self.is_bare,
-            None if options.model is None else recipe(options.model),
-        )
-        child.ask(Ask.MEET, function, number, facts, pack(content, self._words, is_prompt))
-
     def introduced(self, child: Child) -> None:
         """The child has made the call: it has met its function."""
-        function = self._function()
+        function = self.function()
         if function != UNNUMBERED:
             child.met.add(function)
 
-    def _function(self) -> int:
+    def function(self) -> int:
         """The number of the function, if it has one and is called the usual way by its own name."""
         if self.is_bare or self.jobs[0]._options.name is not None:
             return UNNUMBERED
         name = name_of(self.fn)
         return UNNUMBERED if name is None else name.number
 
-    def _words(self) -> str:
+    def words(self) -> str:
+        """How errors name it."""
         return f"the call of {self.jobs[0].name}"
+
+
+class Letter(NamedTuple):
+    """A call as it is sent.
+
+    Args:
+        kind: Whether the child has met the function.
+        function, model: Their numbers.
+        facts: Of the job.
+        parcel: The content; `None` for none.
+    """
+
+    kind: Ask
+    function: int
+    model: int
+    facts: Facts
+    parcel: Parcel | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether a frame takes all of it."""
+        parcel = self.parcel
+        return parcel is None or (not parcel.buffers and len(parcel.stream) <= ROOM_IN_REQUEST)
+
+
+GOODBYE = Letter(Ask.GO, UNNUMBERED, UNNUMBERED, NOBODY, None)
+
+
+class Sender:
+    """Knows what the children of a seat know.
+
+    Args:
+        models: Their numbers.
+        time: The Director's clock.
+    """
+
+    def __init__(self, models: Models, time: Callable[[], float]) -> None:
+        self._models = models
+        self._time = time
+        self._is_prompt = program.origin() is None  # our main module can't be imported
+
+    def letter(self, call: Call, child: Child) -> Letter:
+        """What to send of a call.
+
+        Raises:
+            PicklingError: It can't be sent.
+        """
+        job, args, options = call.jobs[0], call.args, call.jobs[0]._options
+        number = UNNUMBERED if options.model is None else self._models.number(options.model)
+        facts = self._facts(job)
+        function = call.function()
+        if function in child.met and (number == UNNUMBERED or number in child.loaded):
+            parcel = pack(args, call.words, self._is_prompt) if args else None
+            return Letter(Ask.CALL, function, number, facts, parcel)
+        made_by = None if options.model is None else recipe(options.model)
+        content = sendable(call.fn), job.name, args, call.is_bare, made_by
+        return Letter(Ask.MEET, function, number, facts, pack(content, call.words, self._is_prompt))
+
+    def _facts(self, job: Job[Any]) -> Facts:
+        started = job._started
+        if started is None:  # it is sent ahead of its turn
+            return Facts(job.id, job._options.priority, job.attempts + 1, self._time() - job._submitted)
+        return Facts(job.id, job._options.priority, job.attempts, started - job._submitted)
 
 
 def recipe(model: Model[Any]) -> Recipe:

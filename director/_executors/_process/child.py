@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import termios
+import time
 from array import array
 from collections import deque
 from contextlib import ExitStack, suppress
@@ -22,14 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from director._executors._process import spawn
 from director._executors._process.board import SIZE, Board
+from director._executors._process.pace import MOST
 from director._executors._process.segments import Arrivals, Shipments
-from director._executors._process.wire import EMPTY, ROOM_IN_REQUEST, Answer, read_answers, request
+from director._executors._process.wire import EMPTY, FRAME, ROOM_IN_REQUEST, Answer, read_answers, read_request, request
 from director._forks import watch
 
 if TYPE_CHECKING:
     from director._device import Device
-    from director._executors._process.parcels import Parcel
-    from director._executors._process.wire import Ask, Facts
+    from director._executors._process.call import Letter
 
 _READ = 1 << 16  # bytes: what a pipe holds
 _REAPING = 5.0  # seconds between a child's last word and its end, in which a driver lets go of a GPU
@@ -53,6 +54,7 @@ class Child:
     def __init__(self, device: Device, bell: int) -> None:
         self.calls = 0
         self.is_ready = False
+        self.read_at = 0.0  # when the last answers were read, by the monotonic clock
         self.met: set[int] = set()  # numbers of the functions that it has
         self.loaded: set[int] = set()  # and of the models
         self._bell = bell
@@ -63,7 +65,7 @@ class Child:
         self._poll = select.poll()
         self._poll.register(self._answers, select.POLLIN)
         self._poll.register(bell, select.POLLIN)
-        watch(self)
+        watch(self._be_forked)
 
     def _start(self, device: Device, opened: ExitStack) -> None:
         with ExitStack() as passed:  # what only the child keeps
@@ -88,22 +90,42 @@ class Child:
 
     # ---- to the child
 
-    def ask(self, kind: Ask, function: int, model: int, facts: Facts, parcel: Parcel | None) -> None:
-        """Send a request; its number is the count of those before it.
+    def frame(self, letter: Letter) -> bytes:
+        """A request, to be posted; its number is the count of those before it.
 
         Raises:
             OSError: There is no memory, or no descriptor, for a large one.
         """
+        kind, function, model, facts, parcel = letter
         load = EMPTY if parcel is None else self._shipments.send(parcel, ROOM_IN_REQUEST)
-        freed = self._arrivals.take_freed()
-        self._ours.sendall(request(kind, freed, self.calls, function, model, facts, load))
-        self.calls += 1
+        number, self.calls = self.calls, self.calls + 1
+        return request(kind, self._arrivals.take_freed(), number, function, model, facts, load)
 
-    def has_taken(self) -> bool:
-        """Whether it has taken every request."""
+    def post(self, frames: bytes) -> None:
+        """Send requests, in the order in which they were made."""
+        self._ours.sendall(frames)
+
+    def has_taken(self, number: int) -> bool:
+        """Whether it has taken the request with that number."""
         waiting = array("i", [0])
         fcntl.ioctl(self._theirs, termios.FIONREAD, waiting)
-        return not waiting[0]
+        return number < self.calls - waiting[0] // FRAME
+
+    def take_back(self, kept: int) -> set[int]:
+        """Take back what it has not taken, but for the request with the number `kept`; returns the numbers."""
+        waiting = bytearray()
+        with suppress(BlockingIOError):
+            while chunk := self._theirs.recv(FRAME * MOST, socket.MSG_DONTWAIT):
+                waiting += chunk
+        frames = [bytes(waiting[start : start + FRAME]) for start in range(0, len(waiting), FRAME)]
+        requests = [read_request(frame) for frame in frames]
+        if requests and requests[0].number == kept:
+            self.post(frames[0])
+            del requests[0]
+        for taken in requests:
+            self._arrivals.put_back(taken.freed)
+        self.calls -= len(requests)
+        return {taken.number for taken in requests}
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, after notice that it comes from us."""
@@ -112,6 +134,11 @@ class Child:
             self._process.send_signal(number)
 
     # ---- from the child
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether some have been read and not looked at."""
+        return bool(self._arrived)
 
     def answer(self, timeout: float | None) -> Answer | None:
         """The next answer; `None` after `timeout` seconds, or when the bell was rung.
@@ -154,7 +181,7 @@ class Child:
         """Let go of what belongs to the child; one that is alive ends by itself when its inbox is closed."""
         self._opened.close()
 
-    def be_forked(self, _origin: int) -> None:
+    def _be_forked(self, _origin: int) -> None:
         """In a process that was forked from the parent: it has no children here."""
         self._process.returncode = 0  # or it would be asked for, and complained of
         self.close()
@@ -164,6 +191,7 @@ class Child:
             if descriptor == self._bell:
                 os.eventfd_read(self._bell)
             elif chunk := os.read(self._answers, _READ):
+                self.read_at = time.monotonic()
                 self._arrived.extend(read_answers(chunk))
             else:
                 raise ChildGone

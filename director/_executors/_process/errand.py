@@ -11,6 +11,7 @@ from director._executors._process.ladder import Ladder
 
 if TYPE_CHECKING:
     from director._core.job import Job
+    from director._executors._process.call import Call
     from director._executors._process.child import Child
 
 _SILENCE = 10.0  # seconds in which a child that has nothing else to do takes a call, if it is not stopped or stuck
@@ -21,19 +22,27 @@ class Errand:
     """A call and who makes it. The slot's thread's, but for `notify` and `end`, which the event loop calls.
 
     Args:
-        jobs: Whose call.
+        call: What is to be done.
         child: Makes it.
     """
 
-    __slots__ = ("_ladder", "_silent_until", "child", "jobs", "number")
+    __slots__ = ("_ladder", "_silent_until", "began", "call", "child", "is_typical", "jobs", "number")
 
-    def __init__(self, jobs: list[Job[Any]], child: Child) -> None:
-        self.jobs = jobs
+    def __init__(self, call: Call, child: Child) -> None:
+        self.call = call
+        self.jobs: list[Job[Any]] = call.jobs
         self.child = child
         self.number = child.calls
+        self.is_typical = True  # it says something about the next one's time
+        self.began = 0.0
         self._ladder: Ladder | None = None
-        self._silent_until = time.monotonic() + (_SILENCE if child.is_ready else _BOOTING)
+        self._silent_until = math.inf
         child.board.post(self.number, Notice.NONE)
+
+    def begin(self, now: float) -> None:
+        """Its turn has come."""
+        self.began = now
+        self._silent_until = now + (_SILENCE if self.child.is_ready else _BOOTING)
 
     def notify(self, notice: Notice) -> None:
         """Tell the call that nobody waits for it."""
@@ -45,10 +54,9 @@ class Errand:
         ladder.begin(moment)
         self._ladder = ladder  # last: the slot's thread may be looking
 
-    def patience(self) -> float | None:
-        """Seconds after which to `hurry`; `None` for never."""
-        moment = self._silent_until if self._ladder is None else min(self._silent_until, self._ladder.next)
-        return None if moment == math.inf else max(0.0, moment - time.monotonic())
+    def next_look(self) -> float:
+        """The moment at which to `hurry`; infinite for never."""
+        return self._silent_until if self._ladder is None else min(self._silent_until, self._ladder.next)
 
     def hurry(self) -> None:
         """Do what is due.
@@ -59,7 +67,7 @@ class Errand:
         now = time.monotonic()
         if now >= self._silent_until:
             self._silent_until = math.inf
-            if not self.child.has_taken():
+            if not self.child.has_taken(self.number):
                 self.end(now, 0.0)
         if self._ladder is not None:
             self._ladder.climb(now, self.child.signal)

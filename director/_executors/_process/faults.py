@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from director._core.frames import strip
+from director._executors._process.program import Unguarded
 from director._executors._process.references import describe, pack
 from director.errors import JobError
 
@@ -35,6 +36,8 @@ class Fault(NamedTuple):
 
 def fault_of(error: BaseException) -> Fault:
     """In the child: what to send of an exception. Whether it comes back as itself is tried here and now."""
+    if isinstance(error, Unguarded):
+        return Fault(pickle.dumps(RuntimeError(str(error))), [], "", "", "", os.getpid())
     strip(error)
     stream, buffers, reason = b"", [], ""
     try:
@@ -51,6 +54,8 @@ def error_of(content: Any, label: str) -> BaseException:
     """In the parent: the exception again, or a `JobError` that says what it was, with a note of where it was raised."""
     fault = Fault(*content)
     error = _rebuild(fault)
+    if not fault.traceback:
+        return error
     with suppress(Exception):  # a class may refuse attributes; the error itself matters more
         error.add_note(f"\nIn the process of {label} (pid {fault.process}):\n\n{fault.traceback.rstrip()}")
     return error

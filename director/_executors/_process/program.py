@@ -31,6 +31,10 @@ def origin() -> tuple[str, str] | None:
     return "init_main_from_path", str(Path(path).absolute())
 
 
+class Unguarded(RuntimeError):
+    """The main module starts the program when it is imported. Its text says everything; a traceback adds nothing."""
+
+
 class LateMain(ModuleType):
     """Stands for the main module in a child and imports it when it is first asked for something.
 
@@ -69,7 +73,7 @@ def refuse_while_importing() -> None:
         RuntimeError: It does.
     """
     if LateMain.is_importing:
-        raise RuntimeError(f"The main module starts a Director with processes when it is imported. {_ADVICE}.")
+        raise Unguarded(f"the main module starts a Director with processes when it is imported. {_ADVICE}.")
 
 
 def _import_main(how: str, where: str) -> None:
@@ -80,7 +84,7 @@ def _import_main(how: str, where: str) -> None:
     try:
         prepare({how: where})
     except BaseException as error:
-        if isinstance(error, RuntimeError) and _ADVICE in str(error):
+        if isinstance(error, Unguarded):
             raise
         raise RuntimeError(f"importing the main module {where} raised {error!r}. {_ADVICE}.") from error
     finally:

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import pickle
 import time
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from director._core.beside import Beside
 from director._core.states import JobState
 from director._executors._base import LoadFailed
-from director._executors._process import logs, program
+from director._executors._process import logs
 from director._executors._process.board import Notice
-from director._executors._process.call import Call, Models
+from director._executors._process.call import GOODBYE, Call, Models, Sender
 from director._executors._process.child import Child, ChildGone
 from director._executors._process.errand import Errand
 from director._executors._process.faults import error_of
 from director._executors._process.ladder import Ladder, Lost
 from director._executors._process.references import describe
-from director._executors._process.wire import NOBODY, UNNUMBERED, Answer, Ask, Tell
+from director._executors._process.stock import Stock
+from director._executors._process.wire import Answer, Tell
 from director._executors._replicas import bearable
 from director.errors import WorkerDied
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
     from director._core.job import Job
     from director._core.slot import Slot
+    from director._core.supply import Supply
     from director._executors._process.executor import ProcessExecutor
     from director._models import Residency
 
@@ -56,11 +59,13 @@ class ProcessSeat:
         self._residency = residency
         self._chronicle = chronicle
         self._terms = terms
-        self._is_prompt = program.origin() is None
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._child: Child | None = None
         self._errand: Errand | None = None
         self._models = Models()
+        self._sender = Sender(self._models, chronicle.time)
+        self._stock = Stock(self._sender, terms.max_jobs_per_worker)
+        self._is_recalled = False
 
     def run(self, job: Job[Any]) -> Any:
         """Have the child make the call; see `Seat.run`.
@@ -70,7 +75,7 @@ class ProcessSeat:
             WorkerDied: The child ended in the midst of the call.
         """
         fn: Any = job._fn
-        if type(fn) is not FunctionType and hasattr(fn, "run_beside"):
+        if isinstance(fn, Beside):
             return fn.run_beside(self._device, lambda call: self._make(Call([job], call, (), is_bare=True)))
         return self._make(Call([job], fn, job._cargo))
 
@@ -88,12 +93,21 @@ class ProcessSeat:
         if self._child is not None:
             self._dismiss(self._child)
 
+    def supply(self, supply: Supply) -> None:
+        """Where to get calls to have ready in the child."""
+        self._stock.supply = supply
+
+    def recall(self) -> None:
+        """From any thread: give back what the child has not begun."""
+        self._is_recalled = True
+        os.eventfd_write(self._bell, 1)
+
     def leave(self, job: Job[Any]) -> None:
         """On the event loop: nobody waits any more for `job`, which runs here.
 
         When that is so for all that share the call, it is told; if a timeout has passed, it is ended.
         """
-        errand = self._errand
+        errand = self._stock.find(job) or self._errand
         if errand is None or job not in errand.jobs or any(mate._stage is JobState.RUNNING for mate in errand.jobs):
             return
         is_cancelled = any(mate._stage is JobState.CANCELLED for mate in errand.jobs)
@@ -122,19 +136,14 @@ class ProcessSeat:
     # ---- one call
 
     def _make(self, call: Call) -> Any:
-        jobs = call.jobs
         for tries_left in reversed(range(_TRIES)):
-            child = self._present_child()
-            errand = self._errand = Errand(jobs, child)
             try:
-                if all(job._stage is not JobState.RUNNING for job in jobs):  # before we could be told
-                    raise asyncio.CancelledError
-                call.send(child, self._models, self._is_prompt)
-                value = self._outcome(errand)
-                call.introduced(child)
-                return value
+                errand = self._errand = self._stock.find(call.jobs[0]) or Errand(call, self._present_child())
+                return self._run_errand(errand)
             except (ChildGone, Lost):
-                has_begun = child.has_taken()
+                child = errand.child
+                has_begun = child.has_taken(errand.number)
+                self._stock.lose()
                 code = self._bury(child)
                 if has_begun or not tries_left:
                     raise WorkerDied(code, self._device) from None
@@ -142,17 +151,56 @@ class ProcessSeat:
                 self._errand = None
         raise AssertionError("unreachable")
 
+    def _run_errand(self, errand: Errand) -> Any:
+        """Send a call, if it was not sent ahead, and wait for its end."""
+        child, call = errand.child, errand.call
+        if self._stock.find(call.jobs[0]) is errand:
+            self._stock.start(errand)
+        else:
+            if all(job._stage is not JobState.RUNNING for job in call.jobs):  # before we could be told
+                raise asyncio.CancelledError
+            self._stock.turn_of(call.jobs[0])
+            child.post(child.frame(self._sender.letter(call, child)))
+        errand.begin(time.monotonic())
+        value = self._outcome(errand)
+        call.introduced(child)
+        return value
+
     def _outcome(self, errand: Errand) -> Any:
-        """Wait for the end of the call, and take note of what comes before it."""
+        """Wait for the end of the call, and take note of what comes before it; meanwhile keep the child in work."""
         child = errand.child
         while True:
-            answer = child.answer(errand.patience())
+            if not child.has_answers:
+                self._mind_stock(errand)
+            answer = child.answer(self._patience(errand))
             if answer is None:
                 errand.hurry()
             elif answer.kind not in _FINAL:
-                self._note(child, errand.jobs, answer)
+                self._note(errand, answer)
             elif answer.number == errand.number:
+                if errand.is_typical:
+                    self._stock.pace.note(answer.began, answer.ended, child.read_at)
                 return self._result(child, errand.jobs[0], answer)
+
+    def _mind_stock(self, errand: Errand) -> None:
+        """Before a wait: have the child have enough ahead, or give back what others are free for."""
+        stock = self._stock
+        if stock and (self._is_recalled or self._is_overdue(errand)):
+            stock.empty(errand.child, errand)
+        if not self._is_recalled and not self._is_overdue(errand):
+            stock.fill(errand.child)
+        self._is_recalled = False
+
+    def _is_overdue(self, errand: Errand) -> bool:
+        """It lasts longer than those before it: what is behind it is better off elsewhere."""
+        return time.monotonic() >= errand.began + self._stock.pace.patience
+
+    def _patience(self, errand: Errand) -> float | None:
+        """Seconds to wait for an answer; `None` for ever."""
+        moment = errand.next_look()
+        if self._stock:
+            moment = min(moment, errand.began + self._stock.pace.patience)
+        return None if moment == math.inf else max(0.0, moment - time.monotonic())
 
     def _result(self, child: Child, job: Job[Any], answer: Answer) -> Any:
         try:
@@ -168,8 +216,9 @@ class ProcessSeat:
             raise LoadFailed(model, bearable(model, error))
         raise error
 
-    def _note(self, child: Child, jobs: list[Job[Any]], answer: Answer) -> None:
+    def _note(self, errand: Errand, answer: Answer) -> None:
         """Take in what a child says beside its outcomes; it must not harm the call that runs."""
+        child = errand.child
         try:
             content = child.content(answer)
             if answer.kind == Tell.READY:
@@ -177,9 +226,10 @@ class ProcessSeat:
             elif answer.kind == Tell.LOGGED:
                 logs.relay(content, self._device.label)
             elif answer.kind == Tell.LOADED:
+                errand.is_typical = False
                 self._note_loaded(child, *content)
-            else:
-                self._note_progress(jobs, content)
+            elif answer.number == errand.number:
+                self._note_progress(errand.jobs, content)
         except Exception:
             logger.exception("what the process of %s says can't be understood", self._device.label)
 
@@ -209,12 +259,13 @@ class ProcessSeat:
     def _dismiss(self, child: Child) -> None:
         ladder = Ladder(self._terms.grace)
         ladder.begin(time.monotonic() + _UNLOADING)
+        errand = Errand(Call([], None, ()), child)
         try:
-            child.ask(Ask.GO, UNNUMBERED, UNNUMBERED, NOBODY, None)
+            child.post(child.frame(GOODBYE))
             while True:
                 answer = child.answer(ladder.patience(time.monotonic()))
                 if answer is not None:
-                    self._note(child, [], answer)
+                    self._note(errand, answer)
                 ladder.climb(time.monotonic(), child.signal)
         except (ChildGone, Lost):
             self._bury(child)

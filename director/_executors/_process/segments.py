@@ -118,6 +118,10 @@ class Arrivals:
             bits |= 1 << self._freed.pop()
         return bits
 
+    def put_back(self, bits: int) -> None:
+        """What was let go of has not been told after all."""
+        self._freed.extend(number for number in range(KEPT) if bits >> number & 1)
+
     def receive(self, load: Load) -> Any:
         """The object that a frame carries; `None` for an empty one.
 

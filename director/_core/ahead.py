@@ -1,0 +1,141 @@
+"""Jobs that slots hold before their turn, for seats that can have a call ready when the one before it ends.
+
+Part of the decision: called by `dispatch` under its lock. Such a job is RUNNING and has not begun. It goes back into
+the queue, to its own place, when another slot is free first, so that binding stays late where it matters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from director._core.beside import Beside
+from director._core.states import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from director._core.job import Job
+    from director._core.placement import FreeSlots
+    from director._core.queue import ReadyQueue
+    from director._core.slot import Slot
+    from director._core.waking import Waking
+    from director._models import Model
+
+_QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
+
+
+class Ahead:
+    """Hands out jobs ahead of their turn and takes them back.
+
+    Args:
+        slots: All of them.
+        free: Those that could take a job.
+        queue: What waits.
+        waking: Knows which slots suit a lane, and who is on the way.
+        warm: Tells the numbers of the slots on which a model is loaded.
+        time: The Director's clock.
+    """
+
+    __slots__ = ("_free", "_queue", "_slots", "_time", "_waking", "_warm", "count")
+
+    def __init__(
+        self,
+        slots: list[Slot],
+        free: FreeSlots,
+        queue: ReadyQueue,
+        waking: Waking,
+        warm: Callable[[Model[Any]], frozenset[int]],
+        time: Callable[[], float],
+    ) -> None:
+        self._slots = slots
+        self._free = free
+        self._queue = queue
+        self._waking = waking
+        self._warm = warm
+        self._time = time
+        self.count = 0  # in all slots
+
+    def take(self, slot: Slot) -> Job[Any] | None:
+        """One more job for a slot that WORKS; none while a slot is free, or about to be, for what waits.
+
+        At the end of a burst none either: what waits is then for whoever is free first.
+        """
+        queue = self._queue
+        if self._free.parked or self._free.idle or self._waking.coming or queue.live() < len(self._slots):
+            return None
+        if not slot.is_open or slot.mates is not None or slot.charge is not None:
+            return None
+        job = self._pop_rich(slot) if queue.is_rich else self._pop_plain()
+        if job is not None:
+            job._stage = _RUNNING
+            job._where = slot
+            slot.ahead.append(job)
+            self.count += 1
+        return job
+
+    def next_for(self, slot: Slot) -> Job[Any]:
+        """The turn of the first job that `slot` holds has come; it may be over by now."""
+        self.count -= 1
+        return slot.ahead.popleft()
+
+    def give_back(self, slot: Slot, jobs: Iterable[Job[Any]]) -> None:
+        """Put jobs that `slot` holds into the queue again, but for those that are over."""
+        for job in jobs:
+            slot.ahead.remove(job)
+            self.count -= 1
+            if job._stage is _RUNNING:
+                job._move(_QUEUED)
+                self._push(job)
+
+    def forget(self, slot: Slot) -> None:
+        """A worker has failed; its jobs were told."""
+        self.count -= len(slot.ahead)
+        slot.ahead.clear()
+
+    def live(self) -> int:
+        """Jobs in all slots that are not over."""
+        return sum(job._stage is _RUNNING for slot in self._slots for job in slot.ahead)
+
+    def holder(self, slot: Slot) -> Slot | None:
+        """Who holds most of what `slot`, which finds nothing else, could run right now."""
+        holders = [other for other in self._slots if other.ahead and self._may_run(slot, other.ahead[-1])]
+        return max(holders, key=lambda other: len(other.ahead), default=None)
+
+    def _pop_plain(self) -> Job[Any] | None:
+        jobs = self._queue.plain.jobs
+        while jobs and jobs[0]._stage is not _QUEUED:
+            self._queue.spent.append(jobs.popleft())
+        return self._queue.pop_plain() if jobs and _is_simple(jobs[0]) else None
+
+    def _pop_rich(self, slot: Slot) -> Job[Any] | None:
+        queue, now = self._queue, self._time()
+        job = queue.front(self._waking.suits, slot, now)
+        if job is None or len(queue.tenants) or not _is_simple(job) or not self._may_run(slot, job):
+            return None
+        popped = queue.pop(self._waking.suits, slot, now)
+        assert popped is job
+        queue.left(job)
+        return job
+
+    def _push(self, job: Job[Any]) -> None:
+        queue = self._queue
+        if queue.is_rich:
+            queue.push(job)
+            return
+        plain, older = queue.plain, []
+        while plain.jobs and plain.jobs[0].id < job.id:
+            older.append(plain.jobs.popleft())
+        plain.jobs.extendleft([job, *reversed(older)])
+        plain.live += 1
+        job._where = plain
+
+    def _may_run(self, slot: Slot, job: Job[Any]) -> bool:
+        """Whether it may, and without loading a model first: that takes longer than waiting for one's turn."""
+        allowed, model = job._options.allowed, job._options.model
+        return (allowed is None or slot.number in allowed) and (model is None or slot.number in self._warm(model))
+
+
+def _is_simple(job: Job[Any]) -> bool:
+    """One call, which nobody times, and which is made where the slot makes its calls."""
+    options = job._options
+    return not options.timed and options.batch is None and not issubclass(type(job._fn), Beside)

@@ -1,0 +1,112 @@
+"""Calls that a child has before their turn, so that between two of them it waits for nobody.
+
+Sent and not begun, they can be taken back: the parent reads them out of the child's inbox, and what it reads the child
+never sees. Only calls that fit into a frame are sent ahead. The slot's thread's; only `find` may be called from others.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from director._core.states import JobState
+from director._executors._process.board import Notice
+from director._executors._process.call import Call
+from director._executors._process.errand import Errand
+from director._executors._process.pace import Pace
+
+if TYPE_CHECKING:
+    from director._core.job import Job
+    from director._core.supply import Supply
+    from director._executors._process.call import Sender
+    from director._executors._process.child import Child
+
+_RUNNING = JobState.RUNNING
+
+
+class Stock:
+    """What one child has ahead.
+
+    Args:
+        sender: Knows how calls are sent.
+        most: Calls that one child may make.
+    """
+
+    def __init__(self, sender: Sender, most: int | None) -> None:
+        self.supply: Supply | None = None
+        self.pace = Pace()
+        self._sender = sender
+        self._most = math.inf if most is None else most
+        self._sent: dict[Job[Any], Errand] = {}  # in their order
+        self._unsent: Job[Any] | None = None  # taken from the supply, and not fit to be sent ahead
+
+    def __bool__(self) -> bool:
+        return bool(self._sent) or self._unsent is not None
+
+    def find(self, job: Job[Any]) -> Errand | None:
+        """From any thread: the errand of a job that was sent ahead."""
+        return self._sent.get(job)
+
+    def start(self, errand: Errand) -> None:
+        """The turn of one that was sent ahead has come; those before it are over."""
+        for job, other in list(self._sent.items()):
+            if other.number <= errand.number:
+                del self._sent[job]
+
+    def fill(self, child: Child) -> None:
+        """Send more ahead, as the pace demands."""
+        depth = self.pace.depth
+        if self.supply is None or depth - len(self._sent) < max(1, depth // 4) or self._is_blocked():
+            return
+        frames = []
+        while len(self._sent) < depth and child.calls < self._most and (job := self.supply.take()) is not None:
+            frame = self._frame(child, job)
+            if frame is None:
+                self._unsent = job
+                break
+            frames.append(frame)
+        if frames:
+            child.post(b"".join(frames))
+
+    def empty(self, child: Child, current: Errand) -> None:
+        """Take back what the child has not begun, but for the call whose turn it is."""
+        numbers = child.take_back(current.number)
+        self._give_back([job for job, errand in self._sent.items() if errand.number in numbers])
+
+    def lose(self) -> None:
+        """The child is gone, and has begun none of them."""
+        self._give_back(list(self._sent))
+
+    def _is_blocked(self) -> bool:
+        """Whether one that could not be sent ahead still waits for its turn."""
+        if self._unsent is not None and self._unsent._stage is not _RUNNING:
+            self._unsent = None
+        return self._unsent is not None
+
+    def turn_of(self, job: Job[Any]) -> None:
+        """A job begins that was not sent ahead."""
+        if self._unsent is job:
+            self._unsent = None
+
+    def _frame(self, child: Child, job: Job[Any]) -> bytes | None:
+        """The request for a job, which is noted as sent; `None` if it can't be sent ahead."""
+        call = Call([job], job._fn, job._cargo)
+        try:
+            letter = self._sender.letter(call, child)
+        except Exception:  # noqa: BLE001 - it will be raised again when it is the job's turn
+            return None
+        if not letter.fits:
+            return None
+        errand = self._sent[job] = Errand(call, child)
+        if job._stage is not _RUNNING:  # it was over before `find` could find it
+            errand.notify(Notice.CANCELLED)
+        return child.frame(letter)
+
+    def _give_back(self, jobs: list[Job[Any]]) -> None:
+        for job in jobs:
+            del self._sent[job]
+        if self._is_blocked() and self._unsent is not None:
+            jobs.append(self._unsent)
+            self._unsent = None
+        if jobs and self.supply is not None:
+            self.supply.give_back(jobs)

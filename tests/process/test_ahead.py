@@ -1,0 +1,265 @@
+"""Calls that children have ahead of their turn: in order, each once, taken back when they are better off elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from public.gates import outcome, until
+
+from director import Director, JobState, Model, ProcessExecutor, WorkerDied
+from director._executors._process import pace
+from director._executors._process.pace import Pace
+from process import calls
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from director import Job
+
+
+@pytest.fixture
+def far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As beside a loop that holds the GIL for long."""
+    monkeypatch.setattr(pace, "_SHORTEST", 0.05)
+    monkeypatch.setattr(pace, "_PATIENCE", 1000.0)
+
+
+@asynccontextmanager
+async def opened(director: Director) -> AsyncIterator[Director]:
+    """With children that know how long a call takes."""
+    async with director:
+        slots = sum(device.slots for device in director.stats().devices)
+        await asyncio.gather(*(director.submit(calls.nap, 0.005) for _ in range(8 * slots)))
+        yield director
+
+
+@pytest.fixture
+async def two(far_ahead: None) -> AsyncIterator[Director]:
+    """Two slots."""
+    async with opened(Director("cpu:2", executor="process", max_queue=None)) as director:
+        yield director
+
+
+@pytest.fixture
+async def one(far_ahead: None) -> AsyncIterator[Director]:
+    """One slot."""
+    async with opened(Director("cpu", executor="process", max_queue=None)) as director:
+        yield director
+
+
+def ahead(director: Director) -> list[list[Job[Any]]]:
+    """What each slot holds before its turn."""
+    assert director._crew is not None
+    return [list(slot.ahead) for slot in director._crew.dispatch.slots]
+
+
+async def hold_all(director: Director, go: Path, behind: int = 20) -> tuple[list[Job[Any]], list[Job[Any]]]:
+    """Every slot in a call that lasts until `go` (with its number) is there, and short calls ahead of their turn."""
+    slots = len(ahead(director))
+    holding = [director.submit(calls.held, f"{go}{n}") for n in range(slots)]
+    short = [director.submit(calls.note, str(go), str(n)) for n in range(behind)]
+    await until(lambda: all(job.progress for job in holding) and all(ahead(director)))
+    return holding, short
+
+
+async def test_many_short_calls_run_once_and_in_order(one: Director, tmp_path: Path) -> None:
+    path = tmp_path / "order"
+    jobs = [one.submit(calls.note, str(path), str(n)) for n in range(300)]
+    most = 0
+    while not jobs[-1].done():
+        most = max(most, len(ahead(one)[0]))
+        await asyncio.sleep(0)
+    assert path.read_text().split() == [str(n) for n in range(300)]
+    assert most > 1
+    assert one.stats().succeeded == 308
+
+
+async def test_what_is_ahead_waits_as_far_as_anybody_can_see(one: Director, tmp_path: Path) -> None:
+    (holding,), short = await hold_all(one, tmp_path / "go")
+    stats = one.stats()
+    assert (stats.running, stats.queued) == (1, 20)
+    assert holding.attempts == 1
+    assert all(job.device is None and job.waited is None and job.attempts == 0 for job in short)
+    (tmp_path / "go0").touch()
+    await asyncio.gather(*short)
+    assert all(job.waited for job in short)
+
+
+async def test_what_is_ahead_goes_to_a_slot_that_is_free_first(two: Director, tmp_path: Path) -> None:
+    holding, short = await hold_all(two, tmp_path / "go")
+    assert all(len(jobs) >= 2 for jobs in ahead(two))
+    (tmp_path / "go0").touch()
+    ids = await asyncio.wait_for(asyncio.gather(*short), 10)
+    assert len(set(ids)) == 1, "all by the slot that was free"
+    assert not holding[1].done()
+    assert (tmp_path / "go").read_text().split() != []
+    assert sorted(map(int, (tmp_path / "go").read_text().split())) == list(range(20)), "each once"
+    (tmp_path / "go1").touch()
+
+
+async def test_what_is_behind_a_long_call_goes_back(
+    two: Director, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "_PATIENCE", 2.0)
+    _, short = await hold_all(two, tmp_path / "go")
+    await until(lambda: not any(ahead(two)))
+    assert {job.state for job in short} == {JobState.QUEUED}
+    for n in range(2):
+        (tmp_path / f"go{n}").touch()
+    await asyncio.gather(*short)
+    assert sorted(map(int, (tmp_path / "go").read_text().split())) == list(range(20))
+
+
+async def test_a_job_that_is_cancelled_ahead_never_runs(one: Director, tmp_path: Path) -> None:
+    _, short = await hold_all(one, tmp_path / "go")
+    cancelled = ahead(one)[0][1::2]
+    assert cancelled
+    for job in cancelled:
+        assert job.cancel()
+    (tmp_path / "go0").touch()
+    left = [job for job in short if job not in cancelled]
+    await asyncio.gather(*left)
+    ran = (tmp_path / "go").read_text().split()
+    assert ran == [str(n) for n, job in enumerate(short) if job not in cancelled]
+    assert one.stats().cancelled == len(cancelled)
+
+
+async def test_a_child_that_dies_loses_only_the_call_that_ran(two: Director, tmp_path: Path) -> None:
+    holding, short = await hold_all(two, tmp_path / "go")
+    process = two._crew.dispatch.slots[0].seat._child.process  # type: ignore[union-attr, attr-defined]
+    os.kill(process, signal.SIGKILL)
+    lost = [job for job in holding if job.device == two.devices[0]]
+    assert isinstance(await outcome(lost[0]), WorkerDied)
+    (tmp_path / "go0").touch()
+    (tmp_path / "go1").touch()
+    await asyncio.gather(*short)
+    assert sorted(map(int, (tmp_path / "go").read_text().split())) == list(range(20))
+
+
+async def test_an_urgent_job_goes_before_what_is_ahead(one: Director, tmp_path: Path) -> None:
+    _, short = await hold_all(one, tmp_path / "go")
+    urgent = one.submit(calls.note, str(tmp_path / "go"), "urgent", priority=1)
+    await until(lambda: not ahead(one)[0])
+    (tmp_path / "go0").touch()
+    await asyncio.gather(urgent, *short)
+    assert (tmp_path / "go").read_text().split() == ["urgent", *(str(n) for n in range(20))]
+
+
+async def test_what_does_not_fit_waits_for_its_turn(one: Director) -> None:
+    values = [n if n % 3 else np.full(3_000 * n, n) for n in range(60)]
+    results = await asyncio.gather(*(one.submit(calls.echo, value) for value in values))
+    assert all(np.array_equal(result, value) for result, value in zip(results, values, strict=True))
+
+
+async def test_what_can_not_be_sent_fails_in_its_turn(one: Director) -> None:
+    values = [open if n % 5 else (lambda: (yield)).__call__() for n in range(40)]
+    results = await asyncio.gather(*(one.submit(calls.echo, value) for value in values), return_exceptions=True)
+    assert [isinstance(result, Exception) for result in results] == [n % 5 == 0 for n in range(40)]
+
+
+async def test_a_child_makes_no_more_calls_than_it_may(far_ahead: None) -> None:
+    director = Director("cpu", executor=ProcessExecutor(max_jobs_per_worker=10), max_queue=None)
+    async with opened(director):
+        ids = await asyncio.gather(*(director.submit(calls.process_id) for _ in range(52)))
+    assert [ids.count(process) for process in dict.fromkeys(ids)] == [2, 10, 10, 10, 10, 10]
+
+
+async def test_calls_with_a_model_are_ahead_only_where_it_is_loaded(two: Director, tmp_path: Path) -> None:
+    model = Model(calls.load, replicas=1)
+    await two.run(calls.weigh, model=model)
+    go = tmp_path / "go"
+    holding = [two.submit(calls.held, f"{go}{n}") for n in range(2)]
+    await until(lambda: all(job.progress for job in holding))
+    jobs = [two.submit(calls.weigh, model=model) for _ in range(20)]
+    for n in range(2):
+        (tmp_path / f"go{n}").touch()
+    assert len(set(await asyncio.gather(*jobs))) == 1
+
+
+async def test_leases_and_executors_are_never_ahead(one: Director) -> None:
+    executor = one.as_executor()
+    futures = [executor.submit(calls.bare_sum, n, 1) for n in range(30)]
+    jobs = [one.submit(calls.nap, 0.001, n) for n in range(30)]
+    assert await asyncio.gather(*map(asyncio.wrap_future, futures)) == [n + 1 for n in range(30)]
+    assert await asyncio.gather(*jobs) == list(range(30))
+    async with one.lease():
+        pass
+
+
+async def test_a_director_that_closes_ends_what_is_ahead(far_ahead: None, tmp_path: Path) -> None:
+    async with opened(Director("cpu", executor=ProcessExecutor(grace=0.1), max_queue=None)) as director:
+        _, short = await hold_all(director, tmp_path / "go")
+        await director.close(timeout=0)
+    assert all(job.cancelled() for job in short)
+    assert not (tmp_path / "go").exists()
+
+
+async def test_nobody_is_lost_or_run_twice_whatever_happens(far_ahead: None, tmp_path: Path) -> None:
+    """A little chaos: callers leave, children die, calls last unequally."""
+    chance = random.Random(5)
+    path = tmp_path / "ran"
+    rules: Any = {"executor": "process", "max_queue": None}
+    async with opened(Director("cpu:2", **rules)) as director:
+        jobs: list[Job[Any]] = []
+        began = time.monotonic()
+        while time.monotonic() - began < 3:
+            for _ in range(chance.randrange(30)):
+                jobs.append(director.submit(calls.note, str(path), str(len(jobs))))
+            if chance.random() < 0.2:
+                jobs.append(director.submit(calls.nap, chance.random() * 0.05))
+            for job in chance.sample(jobs[-20:], min(3, len(jobs))):
+                job.cancel()
+            if chance.random() < 0.03:
+                seat: Any = chance.choice(director._crew.dispatch.slots).seat  # type: ignore[union-attr]
+                os.kill(seat._child.process, signal.SIGKILL) if seat._child else None
+            await asyncio.sleep(chance.random() * 0.02)
+        await asyncio.wait(jobs)
+        stats = director.stats()
+    ran = path.read_text().split()
+    assert len(ran) == len(set(ran)), "some ran twice"
+    succeeded = {str(n) for n, job in enumerate(jobs) if not job.cancelled() and not job.exception()}
+    naps = {str(n) for n, job in enumerate(jobs) if job.name == "nap"}
+    assert succeeded - naps <= set(ran)
+    lost = [job for job in jobs if not job.cancelled() and job.exception()]
+    assert all(isinstance(job.exception(), WorkerDied) for job in lost)
+    assert stats.queued == stats.running == 0
+
+
+# ---- the pace
+
+
+def test_nothing_is_ahead_while_nothing_is_known() -> None:
+    assert Pace().depth == 0
+
+
+@pytest.mark.parametrize(("seconds", "depth"), [(0.0001, 20), (0.0009, 3), (0.02, 1), (0.6, 0)])
+def test_the_depth_follows_the_run_time(seconds: float, depth: int) -> None:
+    assert paced(lambda n: (n, n + seconds, n + seconds)).depth == pytest.approx(depth, abs=0.06 * depth)
+
+
+def test_a_late_thread_has_more_ahead_and_forgets_it_soon() -> None:
+    late = paced(lambda n: (n * 0.01, n * 0.01 + 0.001, n * 0.01 + 0.013))
+    assert late.depth == pytest.approx(18, abs=1)
+    for n in range(100):
+        late.note(1 + n * 0.01, 1 + n * 0.01 + 0.001, 1 + n * 0.01 + 0.001)
+    assert late.depth <= 3
+
+
+def test_there_is_a_limit() -> None:
+    assert paced(lambda n: (n, n + 1e-6, n + 1)).depth == pace.MOST
+
+
+def paced(times: Callable[[int], tuple[float, float, float]]) -> Pace:
+    found = Pace()
+    for n in range(1, 30):
+        found.note(*times(n))
+    return found
