@@ -46,7 +46,7 @@ STICKY_CODES = {
     721: ("TENSOR_MEMORY_LEAK", "tensor memory not completely freed"),
 }
 
-_FRAMEWORKS = frozenset(
+FRAMEWORKS = frozenset(
     ("torch", "cupy", "cupy_backends", "jax", "jaxlib", "tensorflow", "onnxruntime", "numba", "pycuda", "cuda", "rmm")
 )
 _PLAIN = (RuntimeError, MemoryError)  # what bindings to C++ raise; rmm's lack of device memory is a MemoryError
@@ -153,7 +153,7 @@ def _read(error: BaseException) -> Fault | None:
     """What this exception says by itself."""
     classes = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
     packages = {package for package, _ in classes}
-    if _FRAMEWORKS.isdisjoint(packages) and type(error) not in _PLAIN:
+    if FRAMEWORKS.isdisjoint(packages) and type(error) not in _PLAIN:
         return None
     text, code = _text(error), _code(error, classes)
     sticky = code if code in STICKY_CODES else _sticky_code(text)

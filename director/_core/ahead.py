@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._core.beside import Beside
 from director._core.states import JobState
+from director._core.stream_call import StreamCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -138,4 +139,4 @@ class Ahead:
 def _is_simple(job: Job[Any]) -> bool:
     """One call, which nobody times, and which is made where the slot makes its calls."""
     options = job._options
-    return not options.timed and options.batch is None and not issubclass(type(job._fn), Beside)
+    return not options.timed and options.batch is None and not issubclass(type(job._fn), (Beside, StreamCall))

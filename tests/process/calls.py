@@ -463,5 +463,73 @@ def signal_dispositions(_device: Device) -> tuple[str, str]:
     return str(signal.getsignal(signal.SIGINT)), str(signal.getsignal(signal.SIGTERM))
 
 
-def numbers(_device: Device, count: int) -> Iterator[int]:
+# ---- streams
+
+
+def count_up(_device: Device, count: int, path: str = "") -> Iterator[int]:
+    """Numbers; leaves word how many were made, and that it was closed."""
+    made = 0
+    try:
+        for made in range(1, count + 1):
+            yield made - 1
+    finally:
+        if path:
+            Path(path).write_text(str(made))
+
+
+def arrays(_device: Device, count: int, size: int) -> Iterator[Any]:
+    import numpy as np
+
+    for number in range(count):
+        yield np.full(size, number, np.uint8)
+
+
+def break_after(_device: Device, count: int) -> Iterator[int]:
     yield from range(count)
+    raise Rich("broken", count)
+
+
+def die_after(_device: Device, count: int) -> Iterator[int]:
+    yield from range(count)
+    time.sleep(0.05)
+    os._exit(1)
+
+
+def yield_lock(_device: Device) -> Iterator[Any]:
+    yield 1
+    yield threading.Lock()
+
+
+def yield_unloadable(_device: Device) -> Iterator[Any]:
+    yield 1
+    yield Unloadable()
+
+
+def weights(replica: dict[str, Any], count: int) -> Iterator[int]:
+    for _ in range(count):
+        yield replica["process"]
+
+
+# ---- faults of devices
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's."""
+
+
+OutOfMemoryError.__module__ = "torch"  # so that it is one of a framework that the parent has not imported
+
+
+def out_of_memory(_device: Device, _items: Any = None) -> None:
+    raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def memory_for(_device: Device, items: list[int]) -> list[int]:
+    """Has memory for two items."""
+    if len(items) > 2:
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+    return items
+
+
+def sticky(_device: Device) -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from director._executors._process import program
 from director._executors._process.references import name_of, pack, sendable
 from director._executors._process.shelf import Recipe
-from director._executors._process.wire import NOBODY, ROOM_IN_REQUEST, UNNUMBERED, Ask, Facts
+from director._executors._process.wire import NOBODY, ROOM_IN_REQUEST, UNNUMBERED, Ask, Facts, How
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,16 +45,16 @@ class Call:
         jobs: Whose; with several of them it is a batch.
         fn: The function.
         args: Its arguments but for the resource.
-        is_bare: It is called without the resource.
+        how: In which way.
     """
 
-    __slots__ = ("args", "fn", "is_bare", "jobs")
+    __slots__ = ("args", "fn", "how", "jobs")
 
-    def __init__(self, jobs: list[Job[Any]], fn: Any, args: tuple[Any, ...], *, is_bare: bool = False) -> None:
+    def __init__(self, jobs: list[Job[Any]], fn: Any, args: tuple[Any, ...], how: How = How.USUALLY) -> None:
         self.jobs = jobs
         self.fn = fn
         self.args = args
-        self.is_bare = is_bare
+        self.how = how
 
     def introduced(self, child: Child) -> None:
         """The child has made the call: it has met its function."""
@@ -64,7 +64,7 @@ class Call:
 
     def function(self) -> int:
         """The number of the function, if it has one and is called the usual way by its own name."""
-        if self.is_bare or self.jobs[0]._options.name is not None:
+        if self.how or self.jobs[0]._options.name is not None:
             return UNNUMBERED
         name = name_of(self.fn)
         return UNNUMBERED if name is None else name.number
@@ -127,7 +127,7 @@ class Sender:
             parcel = pack(args, call.words, self._is_prompt) if args else None
             return Letter(Ask.CALL, function, number, facts, parcel)
         made_by = None if options.model is None else recipe(options.model)
-        content = sendable(call.fn), job.name, args, call.is_bare, made_by
+        content = sendable(call.fn), job.name, args, int(call.how), made_by
         return Letter(Ask.MEET, function, number, facts, pack(content, call.words, self._is_prompt))
 
     def _facts(self, job: Job[Any]) -> Facts:

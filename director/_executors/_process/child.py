@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._executors._process import spawn
 from director._executors._process.board import SIZE, Board
+from director._executors._process.flow import Credits
 from director._executors._process.pace import MOST
 from director._executors._process.segments import Arrivals, Shipments
 from director._executors._process.wire import EMPTY, FRAME, ROOM_IN_REQUEST, Answer, read_answers, read_request, request
@@ -80,8 +81,16 @@ class Child:
             self._shipments, self._arrivals = Shipments(control), Arrivals(control)
             opened.callback(self._shipments.close)
             opened.callback(self._arrivals.close)
-            ends = (self._theirs.fileno(), their_control.fileno(), their_answers, board)
-            self._process = spawn.start(device, dict(zip(("inbox", "control", "answers", "board"), ends, strict=True)))
+            credits = _held(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_SEMAPHORE), opened)
+            self.credits = Credits(credits)
+            inherited = {
+                "inbox": self._theirs.fileno(),
+                "control": their_control.fileno(),
+                "answers": their_answers,
+                "board": board,
+                "credits": credits,
+            }
+            self._process = spawn.start(device, inherited)
 
     @property
     def process(self) -> int:

@@ -26,13 +26,14 @@ class Errand:
         child: Makes it.
     """
 
-    __slots__ = ("_ladder", "_silent_until", "began", "call", "child", "is_typical", "jobs", "number")
+    __slots__ = ("_ladder", "_silent_until", "began", "call", "child", "is_typical", "jobs", "number", "refusal")
 
     def __init__(self, call: Call, child: Child) -> None:
         self.call = call
         self.jobs: list[Job[Any]] = call.jobs
         self.child = child
         self.number = child.calls
+        self.refusal: BaseException | None = None  # of the reader of a stream
         self.is_typical = True  # it says something about the next one's time
         self.began = 0.0
         self._ladder: Ladder | None = None

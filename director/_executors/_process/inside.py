@@ -10,20 +10,23 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from director._current import here
 from director._executors._cuda_thread import CudaThread
 from director._executors._process.board import Board, Notice
-from director._executors._process.faults import fault_of
+from director._executors._process.flow import Credits, pump
 from director._executors._process.logs import redirect
 from director._executors._process.outlet import Outlet
 from director._executors._process.program import LateMain
+from director._executors._process.raised import raised
 from director._executors._process.segments import Arrivals, Shipments
 from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
-from director._executors._process.wire import FRAME, UNNUMBERED, Ask, Request, Tell, read_request
+from director._executors._process.wire import FRAME, UNNUMBERED, Ask, How, Request, Tell, read_request
+from director._faults import free_caches
 
 if TYPE_CHECKING:
     from director._device import Device
@@ -55,6 +58,7 @@ class Inside:
         self._outlet = Outlet(facts["answers"], self._shipments, self._arrivals)
         self._shelf = Shelf(self._device, self._loaded)
         self._cuda = CudaThread(0, own_stream=False) if self._device.kind == "cuda" else None
+        self._credits = Credits(facts["credits"])
         self._met: dict[int, tuple[Any, str]] = {}  # functions and their names, by number
         self._request: Request | None = None  # the one that is served
         self._name = ""
@@ -123,16 +127,18 @@ class Inside:
         if request.kind == Ask.CALL:
             args = content or ()
             fn, self._name = self._met[request.function]
-            is_bare = False
+            how: int = How.USUALLY
         else:
-            fn, self._name, args, is_bare, recipe = content
+            fn, self._name, args, how, recipe = content
             if request.function != UNNUMBERED:
                 self._met[request.function] = fn, self._name
         if self._board.look(request.number) != Notice.NONE:
             raise asyncio.CancelledError  # nobody waits for it any more
         resource = self._device if request.model == UNNUMBERED else self._shelf.get(request.model, recipe)
-        if not is_bare:
+        if how != How.BARELY:
             args = (resource, *args)
+        if how == How.AS_STREAM:
+            fn = partial(self._stream, request.number, fn)
         value = fn(*args) if self._cuda is None else self._cuda.run(lambda _: fn(*args), None)
         if type(value) is CoroutineType:
             value.close()
@@ -141,10 +147,21 @@ class Inside:
             )
         return value
 
+    def _stream(self, number: int, fn: Any, *args: Any) -> None:
+        def tell(value: Any) -> None:
+            if self._cuda is not None:
+                self._cuda.wait()  # each value is finished when it is handed over, as each result is
+            self._outlet.tell(Tell.YIELDED, number, (value,))
+
+        pump(fn(*args), self._credits, tell, lambda: self._board.look(number) != Notice.NONE)
+
     def _fail(self, kind: Tell, number: int, error: BaseException, began: float) -> None:
         if self._board.is_ending and isinstance(error, SystemExit):
             raise error  # by `_terminate`
-        self._outlet.tell(kind, number, tuple(fault_of(error)), began, time.monotonic())
+        ended, story = time.monotonic(), raised(error)
+        if story.fault is not None and story.fault[0] == "memory":
+            free_caches(error)
+        self._outlet.tell(kind, number, tuple(story), began, ended)
 
     def _loaded(self, model: int, seconds: float) -> None:
         self._outlet.tell(Tell.LOADED, 0, (model, seconds))

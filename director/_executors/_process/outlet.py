@@ -21,6 +21,7 @@ _WORDS = {
     Tell.NOT_LOADED: "the exception of a loader",
     Tell.REPORTED: "what report() was given",
     Tell.LOGGED: "a log record",
+    Tell.YIELDED: "a value of the stream",
 }
 
 

@@ -10,22 +10,24 @@ import logging
 import math
 import os
 import pickle
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 from director._core.beside import Beside
 from director._core.states import JobState
+from director._core.stream_call import StreamCall
 from director._executors._base import LoadFailed
 from director._executors._process import logs
 from director._executors._process.board import Notice
 from director._executors._process.call import GOODBYE, Call, Models, Sender
 from director._executors._process.child import Child, ChildGone
 from director._executors._process.errand import Errand
-from director._executors._process.faults import error_of
 from director._executors._process.ladder import Ladder, Lost
+from director._executors._process.raised import error_of
 from director._executors._process.references import describe
 from director._executors._process.stock import Stock
-from director._executors._process.wire import Answer, Tell
+from director._executors._process.wire import Answer, How, Tell
 from director._executors._replicas import bearable
 from director.errors import WorkerDied
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from director._core.slot import Slot
     from director._core.supply import Supply
     from director._executors._process.executor import ProcessExecutor
+    from director._faults import Fault
     from director._models import Residency
 
 logger = logging.getLogger("director")
@@ -76,7 +79,9 @@ class ProcessSeat:
         """
         fn: Any = job._fn
         if isinstance(fn, Beside):
-            return fn.run_beside(self._device, lambda call: self._make(Call([job], call, (), is_bare=True)))
+            return fn.run_beside(self._device, lambda call: self._make(Call([job], call, (), How.BARELY)))
+        if isinstance(fn, StreamCall):
+            return self._make(Call([job], fn.func, job._cargo, How.AS_STREAM))
         return self._make(Call([job], fn, job._cargo))
 
     def run_batch(self, jobs: list[Job[Any]]) -> Any:
@@ -87,6 +92,10 @@ class ProcessSeat:
             WorkerDied: The child ended in the midst of the call.
         """
         return self._make(Call(jobs, jobs[0]._fn, ([job._cargo[0] for job in jobs],)))
+
+    def recover(self, _error: BaseException, _fault: Fault) -> bool:
+        """It is done by now: a child has freed its memory itself, one that can't use its device any more is gone."""
+        return True
 
     def close(self) -> None:
         """Let the child unload its models and end."""
@@ -175,11 +184,15 @@ class ProcessSeat:
             answer = child.answer(self._patience(errand))
             if answer is None:
                 errand.hurry()
+            elif answer.kind == Tell.YIELDED:
+                self._hand_over(errand, answer)
             elif answer.kind not in _FINAL:
                 self._note(errand, answer)
             elif answer.number == errand.number:
                 if errand.is_typical:
                     self._stock.pace.note(answer.began, answer.ended, child.read_at)
+                if errand.refusal is not None:
+                    raise errand.refusal
                 return self._result(child, errand.jobs[0], answer)
 
     def _mind_stock(self, errand: Errand) -> None:
@@ -210,11 +223,24 @@ class ProcessSeat:
             raise pickle.PicklingError(f"the {what} of {job.name} can't be unpickled: {describe(refusal)}") from refusal
         if answer.kind == Tell.RETURNED:
             return content
-        error, model = error_of(content, self._device.label), job._options.model
+        (error, fault), model = error_of(content, self._device.label), job._options.model
+        if fault is not None and fault.kind == "sticky":
+            self._give_up(child)
         if answer.kind == Tell.NOT_LOADED and model is not None:
             self._chronicle.not_loaded(model, self._device, error)
             raise LoadFailed(model, bearable(model, error))
         raise error
+
+    def _hand_over(self, errand: Errand, answer: Answer) -> None:
+        """Give a value of a stream to its reader, who may have left or be too slow: the child then ends the stream."""
+        stream: Any = errand.jobs[0]._fn
+        if errand.refusal is None and isinstance(stream, StreamCall):
+            try:
+                stream.bridge.put(*errand.child.content(answer))
+            except BaseException as refusal:  # noqa: BLE001 - raised when the stream has ended
+                errand.refusal = refusal
+                errand.notify(Notice.CANCELLED)
+        errand.child.credits.give()
 
     def _note(self, errand: Errand, answer: Answer) -> None:
         """Take in what a child says beside its outcomes; it must not harm the call that runs."""
@@ -269,6 +295,12 @@ class ProcessSeat:
                 ladder.climb(time.monotonic(), child.signal)
         except (ChildGone, Lost):
             self._bury(child)
+
+    def _give_up(self, child: Child) -> None:
+        """The child can't use its device any more, and may hang when it is asked to unload something."""
+        self._stock.lose()
+        child.signal(signal.SIGKILL)
+        self._bury(child)
 
     def _bury(self, child: Child) -> int | None:
         """The child is gone, and everything that it had loaded."""

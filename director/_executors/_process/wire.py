@@ -43,6 +43,15 @@ class Tell(IntEnum):
     NOT_LOADED = 5
     REPORTED = 6
     LOGGED = 7
+    YIELDED = 8
+
+
+class How(IntEnum):
+    """How a function is called."""
+
+    USUALLY = 0  # with its resource first
+    BARELY = 1  # without
+    AS_STREAM = 2  # it makes a generator
 
 
 class Load(NamedTuple):
