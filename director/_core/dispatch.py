@@ -328,9 +328,8 @@ class Dispatch:
         with self._lock:
             in_slots = (job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job])
             started = {*in_slots, *on_their_way()}
-            return self._queue.live() + self._ahead.live(), {
-                job for job in started if job._stage is not _QUEUED
-            }  # to be tried again
+            begun = {job for job in started if job._stage is not _QUEUED}  # the others are to be tried again
+            return self._queue.live() + self._ahead.live(), begun
 
     def is_warm(self, model: Model[Any]) -> bool:
         """Whether any slot has `model` loaded."""
