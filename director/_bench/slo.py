@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from director._bench import lines
+from director._bench import deadlines, lines
 from director._bench.batching import plan
+from director._bench.deadlines import Profile
 from director._bench.played import Play
 from director._bench.rounds import Effort, turns
 from director._bench.sheet import Sheet
@@ -21,6 +22,7 @@ from director._options import Options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from director._bench.deadlines import Rule
     from director._core.job import Job
 
 DEVICES = 8
@@ -30,26 +32,26 @@ EACH = 0.001053  # s of each item in it
 SHARE = 0.99  # of the items that must be in time
 MOST = 32  # items in a batch: more than the deadline allows, so that only the decision limits it
 
+PROFILE = Profile(FIXED, EACH, MOST)
+
 EAGER = "director"
 DEFERRED = "director, max_wait 25 ms"
 GREEDY = "greedy by arrival, exact"
+FIRST_LIMITS = "strictly by deadline, exact"
+LARGEST = "largest batch, others stay, exact"
+LARGEST_ONLY = "largest batch, others fail, exact"
 OPTIMUM = "staggered, analytic"
-
-
-def seconds(size: int) -> float:
-    """What a batch of that size takes."""
-    return FIXED + EACH * size
 
 
 def optimum() -> float:
     """Items a second at most, if arrivals were even and all devices started in turn."""
     size = int((DEADLINE / (1 + 1 / DEVICES) - FIXED) / EACH)
-    return DEVICES * size / seconds(size)
+    return DEVICES * size / PROFILE.seconds(size)
 
 
 def played(moments: list[float], max_wait: float) -> list[bool]:
     """Whether each item is in time, as the Director decides."""
-    play = Play([1] * DEVICES, lambda jobs, _: seconds(len(jobs)))
+    play = Play([1] * DEVICES, lambda jobs, _: PROFILE.seconds(len(jobs)))
     rule = BatchRule("resnet", max_size=MOST, max_wait=max_wait)
     teach(play, rule)
     jobs = play.arrive([play.now + moment for moment in moments], Options(deadline=DEADLINE, batch=rule))
@@ -73,11 +75,15 @@ def teach(play: Play, rule: BatchRule) -> None:
 
 def greedy(moments: list[float]) -> list[bool]:
     """Whether each item is in time when a free device takes all that wait, whatever their deadlines."""
-    stays, _ = lines.batches(moments, seconds, DEVICES, MOST)
+    stays, _ = lines.batches(moments, PROFILE.seconds, DEVICES, MOST)
     return [stay <= DEADLINE for stay in stays]
 
 
-def highest_rate(serve: Callable[[list[float]], list[bool]], count: int, seed: int, precision: float = 15.0) -> float:
+def _tried(moments: list[float], rule: Rule, keep: bool) -> list[bool]:
+    return deadlines.serve(moments, DEADLINE, DEVICES, PROFILE, rule, keep)
+
+
+def highest_rate(serve: Callable[[list[float]], list[bool]], count: int, seed: int, precision: float = 20.0) -> float:
     """The highest Poisson rate, in items a second, at which enough of `count` items are in time: by bisection."""
     low, high = 0.4 * optimum(), optimum()
     while high - low > precision:
@@ -94,8 +100,11 @@ def measure(effort: Effort) -> Sheet:
         EAGER: partial(played, max_wait=0.0),
         DEFERRED: partial(played, max_wait=DEADLINE),
         GREEDY: greedy,
+        FIRST_LIMITS: partial(_tried, rule=PROFILE.first_limits, keep=False),
+        LARGEST: partial(_tried, rule=PROFILE.largest, keep=True),
+        LARGEST_ONLY: partial(_tried, rule=PROFILE.largest, keep=False),
     }
-    count, rounds = effort.pick((100_000, 3), (20_000, 1))
+    count, rounds = effort.pick((100_000, 3), (10_000, 1))
     for seed in range(1, rounds + 1):
         for name, serve in turns(list(contenders.items()), rounds=1):
             sheet.add(name, "rate", "/s", highest_rate(serve, count, seed))
