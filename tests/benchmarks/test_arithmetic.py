@@ -7,6 +7,7 @@ import random
 import pytest
 
 from director._bench import lines
+from director._bench.deadlines import Profile, serve
 from director._bench.goals import GOALS, Goal, judge, judge_all
 from director._bench.lost import loss
 from director._bench.report import document, number, table, text
@@ -262,3 +263,31 @@ class TestReport:
         assert result["results"][0]["cells"][1]["samples"] == [2.0, 3.0]
         assert result["goals"][0]["measured"] == 0.25
         assert result["effort"] == "quick"
+
+
+class TestDeadlines:
+    """Calls take 5 s and 1 s for each item."""
+
+    PROFILE = Profile(5.0, 1.0, most=4)
+
+    def test_the_largest_batch_in_a_time(self) -> None:
+        assert [self.PROFILE.size_within(seconds) for seconds in (5.5, 6.0, 7.9, 9.0, 99.0)] == [0, 1, 2, 4, 4]
+
+    def test_strictly_by_deadline_the_first_one_limits(self) -> None:
+        assert self.PROFILE.first_limits([6.0, 99.0, 99.0]) == (0, 1)
+        assert self.PROFILE.first_limits([9.0, 99.0]) == (0, 2)
+
+    def test_the_largest_batch_passes_over_as_few_as_it_can(self) -> None:
+        assert self.PROFILE.largest([6.0, 7.0, 9.0, 9.0, 9.0]) == (2, 3)
+        assert self.PROFILE.largest([8.0, 8.0, 9.0, 9.0]) == (0, 3)
+        assert self.PROFILE.largest([99.0] * 9) == (0, 4)
+
+    @pytest.mark.parametrize(("keep", "last"), [(True, True), (False, False)])
+    def test_who_is_passed_over_may_be_served_by_the_next_device(self, keep: bool, last: bool) -> None:
+        """Two devices; one is busy until 6 and one until 6.5, when three wait of whom the first has 7 s left."""
+        moments = [0.0, 0.5, 3.0, 4.5, 4.6, 4.7]
+        assert serve(moments, 10.0, 2, self.PROFILE, self.PROFILE.largest, keep) == [True, True, last, True, True, True]
+
+    def test_the_hopeless_are_failed(self) -> None:
+        moments = [0.0] * 6
+        assert serve(moments, 10.0, 1, self.PROFILE, self.PROFILE.first_limits, False) == [True] * 4 + [False] * 2
