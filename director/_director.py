@@ -117,7 +117,8 @@ class Director(Life):
         Args:
             fn: A blocking function of the resource and one item.
             items: Sync or async, endless too; taken on the event loop, one at a time as there is room in the window.
-            window: Most items that are taken and not yet yielded; by default eight for each slot, at least 32.
+            window: Most items that are taken and not yet yielded; by default eight for each slot, at least 32, and for
+                a function of batches two full batches for each slot.
             ordered: Yield in the order of the items; else as they are ready.
             return_exceptions: Yield what a job raised instead of raising it.
             options: As for `submit`.
@@ -288,10 +289,13 @@ class Director(Life):
         window: int | None,
         ordered: bool,
         return_exceptions: bool,
+        rule: BatchRule | None = None,
     ) -> AsyncGenerator[T, None]:
         crew = self._here(DirectorState.OPEN)
-        size = max(32, 8 * len(crew.dispatch.slots)) if window is None else window
-        return map_jobs(open_job, items, size, ordered, return_exceptions)
+        if window is None:  # for each slot eight, or the batch that runs and those that it may choose the next one from
+            each = 8 if rule is None else max(8, rule.max_size * (1 + rule.window))
+            window = max(32, each * len(crew.dispatch.slots))
+        return map_jobs(open_job, items, window, ordered, return_exceptions, self._clock.time)
 
     def _open_call(
         self,

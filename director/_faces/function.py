@@ -66,7 +66,9 @@ class Function(Generic[*Ts, T]):
         return_exceptions: bool = False,
     ) -> AsyncGenerator[T, None]:
         """Run it for each item and yield the results. As `Director.map`."""
-        return self._director._map(lambda item: self._open((item,), True), items, window, ordered, return_exceptions)
+        return self._director._map(
+            lambda item: self._open((item,), True), items, window, ordered, return_exceptions, self._rule
+        )
 
     def stream(
         self: Function[*Ts, Iterator[Value]],

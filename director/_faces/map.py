@@ -6,13 +6,18 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from director.errors import DirectorClosed
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 
     from director._core.job import Job
 
 Item = TypeVar("Item")
 T = TypeVar("T")
+
+_FEEDING = 0.001  # seconds that items are taken before the loop turns: to take one may be slow, and workers wait for it
+_IN_A_ROW = 32  # results that a consumer gets before the loop turns, however many are ready
 
 
 def map_jobs(
@@ -21,6 +26,7 @@ def map_jobs(
     window: int,
     ordered: bool,
     return_exceptions: bool,
+    time: Callable[[], float],
 ) -> AsyncGenerator[T, None]:
     """Yield the result of a job for each item; see `Director.map`.
 
@@ -34,32 +40,45 @@ def map_jobs(
         raise ValueError(f"window must be at least 1, not {window}")
     if not (hasattr(items, "__aiter__") or hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
         raise TypeError(f"items must be iterable, sync or async, not {items!r}")
-    return _results(lambda: _Window(open_job, _each(items), window, ordered), return_exceptions)
+    return _results(lambda: _Window(open_job, _each(items), window, ordered, time), return_exceptions)
 
 
 class _Window:
     """Jobs whose items were taken and whose results were not yet yielded."""
 
     def __init__(
-        self, open_job: Callable[[Item], Job[T]], items: AsyncIterator[Item], size: int, ordered: bool
+        self,
+        open_job: Callable[[Item], Job[T]],
+        items: AsyncGenerator[Item, None],
+        size: int,
+        ordered: bool,
+        time: Callable[[], float],
     ) -> None:
         self._open_job: Callable[[Any], Job[Any]] = open_job
         self._items = items
         self._ordered = ordered
+        self._time = time
         self._room = asyncio.Semaphore(size)
         self._changed = asyncio.Event()
-        self._jobs: dict[Job[Any], None] = {}  # in the order of their items
-        self._done: deque[Job[Any]] = deque()  # in the order of their ends
+        self._jobs: dict[asyncio.Future[Any], None] = {}  # in the order of their items
+        self._done: deque[asyncio.Future[Any]] = deque()  # in the order of their ends
+        self._in_a_row = 0  # results since the loop turned
+        self._is_closed = False
         self.feeder = asyncio.get_running_loop().create_task(self._feed(), name="director:map")
         self.feeder.add_done_callback(self._note_change)
 
     async def has_next(self) -> bool:
         """Wait until the next job is over; False after the last."""
+        self._in_a_row += 1
+        if self._in_a_row > _IN_A_ROW:
+            self._in_a_row = 0
+            await asyncio.sleep(0)  # the feeder wants the loop too, and so does who cancels this consumer
         while not self._is_ready():
             if self.feeder.done() and not self._jobs:
                 return False
             self._changed.clear()
             await self._changed.wait()
+            self._in_a_row = 0
         return True
 
     def next_result(self, return_exceptions: bool) -> Any:
@@ -78,10 +97,12 @@ class _Window:
 
     async def close(self) -> None:
         """Take no more items and cancel what is left."""
+        self._is_closed = True
         self.feeder.cancel()
         for job in self._jobs:
             job.cancel()
         await asyncio.wait([self.feeder])
+        await self._items.aclose()
         del self.feeder, self._items  # the cancelled feeder holds this window: a source must not wait for the collector
 
     def _is_ready(self) -> bool:
@@ -91,23 +112,37 @@ class _Window:
         return first is not None and first.done()
 
     async def _feed(self) -> None:
+        turned = self._time()
         while True:
             await self._room.acquire()  # before the item: an endless source is never read ahead of the window
             try:
-                self._take(await anext(self._items))  # without a name: it would be kept while we wait
+                item = await anext(self._items)
             except StopAsyncIteration:
                 return
+            if self._is_closed:
+                return  # the source has kept our cancellation to itself
+            job = self._open(item)
+            self._jobs[job] = None
+            job.add_done_callback(self._note_done)
+            del item, job  # nothing of it is kept while we wait
+            if self._time() - turned >= _FEEDING:
+                await asyncio.sleep(0)
+                turned = self._time()
 
-    def _take(self, item: Any) -> None:
-        job = self._open_job(item)
-        self._jobs[job] = None
-        job.add_done_callback(self._note_done)
+    def _open(self, item: Any) -> asyncio.Future[Any]:
+        """The job of an item; of one that is refused, something that has failed in its place."""
+        try:
+            return self._open_job(item)
+        except DirectorClosed:
+            raise  # so is every item after it
+        except Exception as error:  # noqa: BLE001 - it is the item's outcome, and the consumer's to see
+            return _failed(error)
 
     def _note_done(self, job: asyncio.Future[Any]) -> None:
         if not job.cancelled():
             job.exception()  # it counts as seen, also when the consumer has left
         if not self._ordered:
-            self._done.append(job)  # type: ignore[arg-type]
+            self._done.append(job)
         self._changed.set()
 
     def _note_change(self, _: object) -> None:
@@ -124,7 +159,13 @@ async def _results(open_window: Callable[[], _Window], return_exceptions: bool) 
         await window.close()
 
 
-async def _each(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Item]:
+def _failed(error: Exception) -> asyncio.Future[Any]:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    return future
+
+
+async def _each(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
     if hasattr(items, "__aiter__"):
         async for item in items:
             yield item

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from director.testing import TestClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from director import Director
     from director.events import Event
@@ -140,3 +140,14 @@ async def rested(director: Director) -> None:
 async def outcome(awaitable: Any) -> Any:
     """Its result, or the exception it raised."""
     return (await asyncio.gather(awaitable, return_exceptions=True))[0]
+
+
+async def collected(results: AsyncIterator[Any]) -> tuple[list[Any], BaseException | None]:
+    """What it yields, and the error that comes after that."""
+    seen: list[Any] = []
+    try:
+        async for result in results:
+            seen.append(result)  # noqa: PERF401 - a comprehension would lose what came before the error
+    except BaseException as error:
+        return seen, error
+    return seen, None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from director import Director, DirectorClosed, JobTimeout, Model
-from public.gates import Gate, outcome, turns, until
+from public.gates import Gate, collected, outcome, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -59,17 +59,6 @@ class Source:
                 yield item
         finally:
             self.closed = True
-
-
-async def collected(results: AsyncIterator[Any]) -> tuple[list[Any], Exception | None]:
-    """The results, and the error that came after them."""
-    seen: list[Any] = []
-    try:
-        async for result in results:
-            seen.append(result)  # noqa: PERF401 - a comprehension would lose what came before the error
-    except Exception as error:
-        return seen, error
-    return seen, None
 
 
 async def some(count: int) -> AsyncIterator[int]:

@@ -32,7 +32,7 @@ from director import (
     report,
 )
 from director.events import JobCancelled, JobFailed, JobProgressed, JobRetried, JobStarted, JobSucceeded
-from public.gates import PATIENCE, Gate, Recorder, rested, turns, until
+from public.gates import PATIENCE, Gate, Recorder, collected, rested, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -79,17 +79,6 @@ class Source:
 
     async def is_over(self) -> None:
         await until(self.ended.is_set)
-
-
-async def collected(values: AsyncIterator[Any]) -> tuple[list[Any], BaseException | None]:
-    """The values, and the error that came after them."""
-    seen: list[Any] = []
-    try:
-        async for value in values:
-            seen.append(value)  # noqa: PERF401 - a comprehension would lose what came before the error
-    except BaseException as error:
-        return seen, error
-    return seen, None
 
 
 # ---- values
