@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
     from director._core.job import Job
 
@@ -166,9 +168,14 @@ def _failed(error: Exception) -> asyncio.Future[Any]:
 
 
 async def _each(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
-    if hasattr(items, "__aiter__"):
-        async for item in items:
-            yield item
+    # Nothing gets a name here: it would be kept until the next one has come.
+    if isinstance(items, AsyncIterable):
+        later = aiter(items)
+        with suppress(StopAsyncIteration):
+            while True:
+                yield await anext(later)
     else:
-        for item in items:
-            yield item
+        now = iter(items)
+        with suppress(StopIteration):
+            while True:
+                yield next(now)

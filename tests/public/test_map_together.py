@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import weakref
 from collections import Counter
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -253,6 +254,62 @@ async def test_the_end_closes_the_source_and_nobody_else_does(wait: bool) -> Non
                 await anext(items)
         else:
             assert await anext(items) == 2  # 1 was taken
+
+
+@pytest.mark.usefixtures("no_gc")
+async def test_the_end_lets_go_of_the_source_at_once() -> None:
+    def source() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            closed.append(True)
+
+    closed: list[bool] = []
+    async with Director("simulated:1") as director:
+        async with aclosing(director.map(lambda _, item: item, source())) as results:
+            assert await anext(results) == 0
+        assert closed == [True]  # with no turn of the loop in between
+
+
+class Item:
+    """Something that can be watched."""
+
+
+class Items:
+    """Keeps none of the items it gives; then gives no more, or makes one wait."""
+
+    def __init__(self, waits: bool) -> None:
+        self.waits = waits
+        self.watched: list[weakref.ref[Item]] = []
+
+    def give(self) -> Item:
+        item = Item()
+        self.watched.append(weakref.ref(item))
+        return item
+
+    def __iter__(self) -> Iterator[Item]:
+        for _ in range(2):
+            yield self.give()
+
+    async def later(self) -> AsyncIterator[Item]:
+        yield self.give()
+        if self.waits:
+            await asyncio.Event().wait()
+        yield self.give()
+
+
+@pytest.mark.usefixtures("no_gc")
+@pytest.mark.parametrize("kind", ["waits for the source", "waits for room", "waits for room, sync"])
+async def test_items_are_kept_no_longer_than_their_jobs(kind: str) -> None:
+    items = Items(waits=kind == "waits for the source")
+    source = items if kind.endswith("sync") else items.later()
+    async with Director("simulated:1") as director:
+        results = director.map(lambda _device, _item: None, source, window=2 if items.waits else 1)
+        assert await anext(results) is None
+        await rested(director)
+        await turns()
+        assert not any(item() for item in items.watched)
+        await results.aclose()
 
 
 async def test_a_source_that_keeps_its_cancellation_to_itself_gives_no_more_jobs(gate: Gate) -> None:
