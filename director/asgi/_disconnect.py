@@ -144,6 +144,7 @@ class _Line:
         self._is_asked = True
         if self._watching is not None:
             self._watching.cancel()  # ends at the next turn of the loop, and holds nothing that anybody waits for
+            self._watching = None  # it refers to us: a cycle for each request would be work for the collector
 
     def _watch(self) -> None:
         if self._watching is None and self._last is None:
