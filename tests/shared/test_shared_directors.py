@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -288,6 +290,24 @@ async def test_several_slots_are_shared_one_by_one(gate: Gate) -> None:
         assert len(gate.calls) == 2
         gate.open()
         await asyncio.gather(*jobs)
+
+
+def in_child(_device: object, marks: str) -> int:
+    """A job that fails if another one is there, in whatever process."""
+    mark = Path(marks, "here")
+    mark.touch(exist_ok=False)
+    time.sleep(0.002)
+    mark.unlink()
+    return os.getpid()
+
+
+async def test_worker_processes_take_turns_too(tmp_path: Path) -> None:
+    async with (
+        Director("simulated:1", executor="process", shared="x") as one,
+        Director("simulated:1", executor="process", shared="x") as two,
+    ):
+        jobs = [director.submit(in_child, str(tmp_path)) for _ in range(20) for director in (one, two)]
+        assert len(set(await asyncio.gather(*jobs))) == 2
 
 
 async def test_what_goes_wrong_with_the_files_fails_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
