@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Measure what it costs to run blocking jobs from asyncio, by a Director and by what people use without one. Contenders
 take turns on the same work, so the ratios are comparable where the times depend on the machine. Let nothing else run
-meanwhile. A full run takes about fifteen minutes, a quick one less than one."""
+meanwhile. A full run takes about half an hour, a quick one little more than a minute."""
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 
-@pytest.mark.skipif("CI" not in os.environ, reason="it takes 40 s of an otherwise idle machine; set CI=1 to run it")
+@pytest.mark.skipif("CI" not in os.environ, reason="it takes a minute of an otherwise idle machine; set CI=1 to run it")
 @pytest.mark.timeout(300)
 def test_no_ratio_is_grossly_lost(capfd: pytest.CaptureFixture[str]) -> None:
     # A measurement of what is measured: coverage would trace our functions and nobody else's.
