@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from director._core.slot import Slot
 
 FIXED, EACH = 5.0, 1.0
+LONG_AGO = 16 * (FIXED + EACH)  # s without a call, after which what was learned is put to the test again
 
 
 def seconds(size: int) -> float:
@@ -235,8 +236,17 @@ def teach(play: Play, rule: BatchRule) -> None:
 def test_who_is_started_is_in_time_and_who_is_failed_was_hopeless(
     slots: int, most: int, max_wait: float, arrivals: list[tuple[int, float | None]]
 ) -> None:
-    """Calls take exactly what was learned, so there is no excuse."""
-    play = Play([1] * slots, lambda jobs, _: seconds(len(jobs)))
+    """Calls take exactly what was learned, so the only excuse is that it was learned long ago on that device."""
+    last_call: dict[Slot, float] = {}
+    tried_anyway: set[Job[Any]] = set()
+
+    def begin(jobs: list[Job[Any]], slot: Slot) -> float:
+        if play.now - last_call.get(slot, play.now) > LONG_AGO:
+            tried_anyway.update(jobs)
+        last_call[slot] = play.now
+        return seconds(len(jobs))
+
+    play = Play([1] * slots, begin)
     rule = BatchRule("f", max_size=most, max_wait=max_wait)
     teach(play, rule)
     moment, jobs = play.now, []
@@ -251,7 +261,8 @@ def test_who_is_started_is_in_time_and_who_is_failed_was_hopeless(
         if job in play.late:
             assert job._finished + seconds(1) > job._deadline_at() - 1e-6, "it could still have made it"
         else:
-            assert job._finished <= job._deadline_at() + 1e-6, "it was started too late"
+            in_time = job._finished <= job._deadline_at() + 1e-6
+            assert in_time or job in tried_anyway, "it was started too late"
 
 
 @settings(max_examples=100, deadline=None)
