@@ -214,9 +214,11 @@ async def test_items_that_would_miss_their_deadline_are_results_too(gate: Gate, 
         clock.advance(10)  # so long takes a job here
         gate.let(1)
         await job
-        gate.open()
+        director.submit(gate)
+        await gate.begun()
         results = [result async for result in director.map(gate, range(3), deadline=1, return_exceptions=True)]
         assert [type(result) for result in results] == [DeadlineUnreachable] * 3
+        gate.open()
 
 
 async def test_a_closed_director_is_not_the_fault_of_an_item(gate: Gate) -> None:
@@ -306,6 +308,7 @@ async def test_items_are_kept_no_longer_than_their_jobs(kind: str) -> None:
     async with Director("simulated:1") as director:
         results = director.map(lambda _device, _item: None, source, window=2 if items.waits else 1)
         assert await anext(results) is None
+        await until(lambda: director.stats().succeeded == (1 if items.waits else 2))
         await rested(director)
         await turns()
         assert not any(item() for item in items.watched)

@@ -81,6 +81,17 @@ class Source:
         await until(self.ended.is_set)
 
 
+async def stalled(director: Director, source: Source) -> None:
+    """Wait until the generator waits for its reader, and the loop knows if that is timed; nothing public tells it."""
+
+    def waits() -> bool:
+        assert director._crew is not None
+        bridges = [call.bridge for _, call in director._crew._streams()]
+        return all(bridge._is_blocked and bridge._is_timed == (bridge._timer is not None) for bridge in bridges)
+
+    await until(lambda: source.made and (source.ended.is_set() or waits()))
+
+
 # ---- values
 
 
@@ -676,8 +687,7 @@ async def test_by_default_it_waits_for_its_reader_however_long(clock: TestClock)
     async with Director("simulated:1", clock=clock) as director:
         values = director.stream(source, buffer=2)
         assert await anext(values) == 0
-        await until(lambda: source.made == 4)
-        await turns()
+        await stalled(director, source)
         clock.advance(1_000_000)
         assert await collected(values) == (list(range(1, 10)), None)
 
@@ -689,8 +699,7 @@ async def test_a_reader_that_is_too_slow_is_cut_after_the_values_that_wait(
     async with Director("simulated:1", clock=clock, hooks=[recorder]) as director:
         values = director.stream(source, buffer=2, on_slow_reader="cancel", slow_reader_timeout=5)
         assert await anext(values) == 0
-        await until(lambda: source.made == 4)
-        await turns()
+        await stalled(director, source)
         clock.advance(4.9)
         await turns()
         assert not source.ended.is_set()
@@ -715,8 +724,7 @@ async def test_a_reader_that_takes_one_value_in_time_is_not_cut(clock: TestClock
         values = director.stream(source, buffer=1, on_slow_reader="cancel", slow_reader_timeout=5)
         for number in range(18):
             assert await anext(values) == number
-            await until(lambda number=number: source.made == number + 3 or source.ended.is_set())
-            await turns()
+            await stalled(director, source)
             clock.advance(4.9)
         assert await collected(values) == ([18, 19], None)
 
@@ -749,8 +757,7 @@ async def test_a_stream_is_cut_also_if_its_generator_fails_to_clean_up(
     async with Director("simulated:1", clock=clock) as director:
         values = director.stream(generate, buffer=1, on_slow_reader="cancel", slow_reader_timeout=5)
         assert await anext(values) == 0
-        await until(lambda: source.made == 3)
-        await turns()
+        await stalled(director, source)
         clock.advance(5)
         seen, error = await collected(values)
         assert seen == [1]
@@ -787,8 +794,7 @@ async def test_time_is_up_while_it_waits_for_its_reader(clock: TestClock) -> Non
     async with Director("simulated:1", clock=clock) as director:
         values = director.stream(source, buffer=2, timeout=5)
         assert await anext(values) == 0
-        await until(lambda: source.made == 4)
-        await turns()
+        await stalled(director, source)
         clock.advance(5)
         await source.is_over()
         assert isinstance(source.ending, GeneratorExit)
@@ -854,13 +860,12 @@ async def test_draining_waits_for_a_reader_that_does_not_read_until_its_limit(
         assert await anext(values) == 0
         if full_before:
             gate.open()
-            await until(lambda: source.made == 2)
+            await stalled(director, source)
             clock.advance(100)  # it may wait as long as the Director is open
         draining = asyncio.create_task(director.drain())
         await turns()
         gate.open()
-        await until(lambda: source.made == 2)
-        await turns()
+        await stalled(director, source)
         clock.advance(4.9)
         await turns()
         assert not draining.done()
@@ -987,16 +992,18 @@ async def test_generators_do_not_wait_for_the_loop_while_there_is_room() -> None
     """Four generators take turns with each other, value by value, while the loop is blocked altogether."""
 
     def generate(_device: Device, number: int) -> Iterator[tuple[int, int]]:
+        go.wait(PATIENCE)
         for turn in range(16):
             together.wait(PATIENCE)
             yield number, turn
         if together.wait(PATIENCE) == 0:
             done.set()
 
-    together, done = threading.Barrier(4), threading.Event()
+    together, go, done = threading.Barrier(4), threading.Event(), threading.Event()
     async with Director("simulated:2", slots=2) as director:
         readers = [asyncio.create_task(collected(director.stream(generate, n))) for n in range(4)]
-        await until(lambda: together.n_waiting or done.is_set() or director.stats().running == 4)
+        await until(lambda: director.stats().running == 4)
+        go.set()
         assert done.wait(PATIENCE)  # blocks the loop
         assert not any(reader.done() for reader in readers)
         for number, (seen, error) in enumerate(await asyncio.gather(*readers)):
