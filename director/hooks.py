@@ -54,6 +54,13 @@ RawRecord: TypeAlias = (
 """The fields of a `JobRecord` as a plain tuple, made in a third of the time: ``JobRecord(*raw)`` names them."""
 
 
+class Unfinished(Protocol):
+    """Tells of the jobs that are not over; from any thread; of none once the Director is gone."""
+
+    def __call__(self, *, and_waiting: bool = True) -> list[RawRecord]:
+        """Those that run and, unless it is told not to, those that wait: which may be very many."""
+
+
 class Hook(Protocol):
     """A callable of one event that returns at once; `director.events.Hook` is the same."""
 
@@ -73,15 +80,13 @@ class Choosy(Protocol):
 class Follower(Protocol):
     """A hook that is told when a Director opens and when it has closed, on its event loop."""
 
-    def begin(
-        self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Callable[[], list[RawRecord]]
-    ) -> None:
+    def begin(self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Unfinished) -> None:
         """A Director is about to open.
 
         Args:
             clock: Its clock.
             slots: The device of each slot.
-            unfinished: Tells of the jobs that are not over; from any thread; of none once the Director is gone.
+            unfinished: Tells of the jobs that are not over.
         """
 
     def end(self, at: float) -> None:

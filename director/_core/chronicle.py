@@ -81,9 +81,9 @@ class Chronicle:
         """The slots are there."""
         ask = weakref.ref(dispatch)  # a recorder outlives many of them
 
-        def unfinished() -> list[RawRecord]:
+        def unfinished(*, and_waiting: bool = True) -> list[RawRecord]:
             theirs = ask()
-            jobs = [] if theirs is None else theirs.running(and_waiting=True)
+            jobs = [] if theirs is None else theirs.running(and_waiting=and_waiting)
             return [_unfinished(job) for job in jobs if not job.done()]
 
         for follower in self._followers:

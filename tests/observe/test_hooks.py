@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from director import Device, Job
-    from director.hooks import RawRecord
+    from director.hooks import RawRecord, Unfinished
     from director.testing import TestClock
 
 
@@ -60,9 +60,7 @@ class Recorder(Choosy):
         self.begun: list[tuple[float, tuple[Device, ...]]] = []
         self.ended: list[float] = []
 
-    def begin(
-        self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Callable[[], list[RawRecord]]
-    ) -> None:
+    def begin(self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Unfinished) -> None:
         self.begun.append((clock(), slots))
         self.unfinished = unfinished
 
@@ -203,6 +201,7 @@ async def test_what_is_unfinished(clock: TestClock, gate: Gate) -> None:
             (1, "runs", "running", 0, 0, 0, None, None, None),
             (2, "waits", "queued", None, 1, None, None, None, None),
         ]
+        assert [raw[0] for raw in recorder.unfinished(and_waiting=False)] == [1]
         gate.open()
     assert recorder.unfinished() == []
     async with director:
