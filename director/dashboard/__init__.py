@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from director.dashboard._feed import Feed
@@ -23,7 +22,7 @@ from director.dashboard._site import Site
 from director.dashboard._socket import SocketServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from director import Director
     from director.dashboard._reply import Receive, Scope, Send
@@ -43,15 +42,14 @@ class Dashboard:
         token: What a browser has to show, in ``?token=`` or an ``Authorization: Bearer`` header. Without one, only
             requests from this machine that come through no proxy are answered. The socket needs none: it is open to
             this user alone.
-        time: Tells the time of the Director's clock, if it was given one: ``clock.time``.
 
     Raises:
         RuntimeError: The Director is running.
         ValueError: The token is empty.
     """
 
-    def __init__(self, director: Director, *, token: str | None = None, time: Callable[[], float] = monotonic) -> None:
-        self._feed = Feed(director, time)
+    def __init__(self, director: Director, *, token: str | None = None) -> None:
+        self._feed = Feed(director)
         self._site = Site(self._feed, token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,14 +13,16 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from director.dashboard._glance import Glance
+from director.dashboard._jobs import document, open_document
 from director.dashboard._meter import Meter
 from director.dashboard._recorder import Recorder
 from director.dashboard._tally import SECONDS
 from director.dashboard._tracks import WINDOW
-from director.dashboard._view import SERIES, identity, points, track_changes, tracks_since, view
+from director.dashboard._view import SERIES, Moment, identity, points, track_changes, tracks_since, view
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
     from director import Director
     from director.dashboard._source import Frame
@@ -36,16 +38,15 @@ class Feed:
 
     Args:
         director: Which; it must not be running yet.
-        now: Tells the time of its clock.
 
     Raises:
         RuntimeError: The Director is running.
     """
 
-    def __init__(self, director: Director, now: Callable[[], float]) -> None:
+    def __init__(self, director: Director) -> None:
         self._director = director
-        self._now = now
-        self._recorder = Recorder(self._opened)
+        self._recorder = Recorder(self._weigh, self._began)
+        self._glance = Glance(self._recorder)
         self._meter = Meter()
         self._home: asyncio.AbstractEventLoop | None = None
         self._frames: deque[Frame] = deque(maxlen=_KEPT)
@@ -76,31 +77,45 @@ class Feed:
     async def job(self, number: int) -> dict[str, Any] | None:
         """One job, with the examples of its failure if it has failed."""
         self._check_home()
-        record = self._recorder.jobs.find(number)
-        if record is None:
+        jobs, slots = self._recorder.jobs, self._recorder.slots
+        raw = self._glance.find(number, self._director.stats().queued)
+        if raw is not None:
+            found = open_document(raw, slots, jobs.failed_tries(number), jobs.progress(number))
+            return found | {"at": self._recorder.clock(), "why": None}
+        ended = jobs.find(number)
+        if ended is None:
             return None
-        failure = None if record.error is None else self._recorder.failures.find(record.error)
-        return record.document() | {"at": self._now(), "why": failure and failure.document()}
+        failure = None if ended.failure is None else self._recorder.failures.find(ended.failure)
+        why = None if failure is None else failure.document()
+        return document(ended, slots) | {"at": self._recorder.clock(), "why": why}
 
     async def failure(self, number: int) -> dict[str, Any] | None:
         """One kind of failure with its examples."""
         self._check_home()
         failure = self._recorder.failures.find(number)
-        return None if failure is None else failure.document() | {"at": self._now()}
+        return None if failure is None else failure.document() | {"at": self._recorder.clock()}
 
-    def _snapshot(self) -> dict[str, Any]:
+    def _look(self) -> Moment:
         stats = self._director.stats()
         self._meter.refresh(self._director.devices)
-        known = identity(self._director, stats)
-        seen = view(self._director, self._recorder, stats, self._meter, self._now(), self._late)
+        self._glance.look(stats.queued, asyncio.get_running_loop().time())
+        now = self._recorder.clock()
+        return Moment(now, self._late, self._director, stats, self._recorder, self._glance, self._meter)
+
+    def _snapshot(self) -> dict[str, Any]:
+        moment = self._look()
+        known, seen = identity(self._director, moment.stats), view(moment)
         devices = [fixed | moving for fixed, moving in zip(known["devices"], seen["devices"], strict=True)]
         return known | seen | {"devices": devices}
 
-    def _opened(self) -> int:
-        """The Director has opened, maybe again: viewers begin anew. Tells how many slots it has."""
+    def _weigh(self) -> tuple[int, int]:
+        stats = self._director.stats()
+        return stats.queued, stats.running
+
+    def _began(self) -> None:
+        """The Director is about to open, maybe again: viewers begin anew."""
         self._home = asyncio.get_running_loop()
         self._begin_anew()
-        return sum(each.slots for each in self._director.stats().devices)
 
     def _begin_anew(self) -> None:
         self._frames.clear()
@@ -126,19 +141,17 @@ class Feed:
         self._frames.append((self._number, self._frame()))
 
     def _frame(self) -> bytes:
-        now = self._now()
-        stats = self._director.stats()
-        self._meter.refresh(self._director.devices)
-        seen = view(self._director, self._recorder, stats, self._meter, now, self._late)
+        moment = self._look()
+        seen = view(moment)
         changed = {key: value for key, value in seen.items() if self._view.get(key, self) != value}
-        seconds = [second for second in self._recorder.tally.last(SECONDS, now) if second.at > self._told]
+        seconds = [second for second in self._recorder.tally.last(SECONDS, moment.now) if second.at > self._told]
         self._told = seconds[-1].at if seconds else self._told
         self._view, self._late = seen, 0.0
-        new = {"points": points(seconds, time.time() - now), "tracks": track_changes(self._recorder)}
+        new = {"points": points(seconds, time.time() - moment.now), "tracks": track_changes(self._recorder)}
         return _encode({"number": self._number, **changed, **new})
 
     def _whole(self) -> bytes:
-        now = self._now()
+        now = self._recorder.clock()
         known = identity(self._director, self._director.stats())
         seconds = self._recorder.tally.last(SECONDS, now)
         history = {"points": points(seconds, time.time() - now), "tracks": tracks_since(self._recorder, now - WINDOW)}

@@ -1,162 +1,145 @@
-"""Jobs that can still be looked at: those that wait, that run, and the latest that ended. Written by the recorder.
+"""Jobs that are over and can still be looked at: the latest, of which short ones crowd out only short ones.
 
-All of it is bounded. Of very many that wait the earliest are kept, of those that ended short ones crowd out only short
-ones; the rest is counted and forgotten.
+Written by the recorder alone; bounded.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from director import Device
+    from director.hooks import RawRecord
 
-Outcome: TypeAlias = Literal["succeeded", "failed", "cancelled"]
-
-_MOST_WAITING = 10_000
 _MOST_LONG = 4_000
 _MOST_SHORT = 1_000
+_MOST_BROKEN = 4_000
 _SHORT = 0.05  # seconds
 _MOST_CHARACTERS = 200  # of a progress
 
 
-class JobRecord:
-    """What is known of one job."""
+class Ended(NamedTuple):
+    """A job that is over, as it was recorded; its call may still go on."""
 
-    __slots__ = (
-        "attempts",
-        "batch",
-        "device",
-        "ended",
-        "error",
-        "id",
-        "left",
-        "name",
-        "outcome",
-        "priority",
-        "progress",
-        "ran",
-        "slot",
-        "started",
-        "submitted",
-        "tenant",
-        "waited",
-    )
-
-    def __init__(
-        self,
-        job: int,
-        name: str,
-        submitted: float | None = None,
-        priority: int | None = None,
-        tenant: Hashable = None,
-    ) -> None:
-        self.id = job
-        self.name = name
-        self.submitted = submitted  # None, as the next two: it was one too many to be kept while it waited
-        self.priority = priority
-        self.tenant = tenant
-        self.started: float | None = None
-        self.ended: float | None = None
-        self.device: Device | None = None
-        self.slot: int | None = None
-        self.waited: float | None = None
-        self.ran: float | None = None
-        self.batch = 1
-        self.attempts = 0
-        self.progress: Any = None
-        self.outcome: Outcome | None = None
-        self.error: int | None = None  # number of the failure
-        self.left = False
+    job: int
+    name: str
+    state: str
+    slot: int | None
+    submitted: float
+    started: float | None
+    ended: float | None
+    settled: float
+    attempts: int
+    progress: Any
+    failure: int | None
 
     @property
-    def state(self) -> str:
-        """As `Job.state` has it."""
-        return self.outcome or ("queued" if self.started is None else "running")
-
-    def document(self) -> dict[str, Any]:
-        """As it travels."""
-        return {
-            "job": self.id,
-            "name": self.name,
-            "state": self.state,
-            "priority": self.priority,
-            "tenant": as_text(self.tenant),
-            "device": None if self.device is None else self.device.label,
-            "slot": self.slot,
-            "submitted": self.submitted,
-            "started": self.started,
-            "ended": self.ended,
-            "waited": self.waited,
-            "ran": self.ran,
-            "batch": self.batch,
-            "attempts": self.attempts,
-            "progress": as_text(self.progress),
-            "call_goes_on": self.left,
-            "failure": self.error,
-        }
+    def goes_on(self) -> bool:
+        """Over for its caller, while the thread is still in the call."""
+        return self.started is not None and self.ended is None
 
 
 class Jobs:
-    """All that is kept, by number."""
+    """The latest, by number."""
 
     def __init__(self) -> None:
-        self.queued = 0  # kept or not
-        self.running: dict[int, JobRecord] = {}  # in the order of their starts
-        self.waiting: dict[int, JobRecord] = {}  # the earliest, in the order of their arrival
-        self._long: deque[JobRecord] = deque(maxlen=_MOST_LONG)
-        self._short: deque[JobRecord] = deque(maxlen=_MOST_SHORT)
+        self._long: deque[Ended] = deque(maxlen=_MOST_LONG)
+        self._short: deque[Ended] = deque(maxlen=_MOST_SHORT)
+        self._broken: dict[int, Ended] = {}  # those that have failed or were cancelled, for they may be told of twice
+        self._tries: dict[int, int] = {}  # failed tries of jobs that may be tried again
+        self._progress: dict[int, Any] = {}  # of those that run
 
-    def submit(self, record: JobRecord) -> None:
-        """It waits."""
-        self.queued += 1
-        if len(self.waiting) < _MOST_WAITING:
-            self.waiting[record.id] = record
-
-    def start(self, job: int, name: str) -> JobRecord:
-        """It runs."""
-        record = self._leave_queue(job, name)
-        self.running[job] = record
-        return record
-
-    def retry(self, job: int, name: str) -> JobRecord:
-        """It has failed, and waits again; returns what was known of the try."""
-        record = self.end(job, name)
-        again = JobRecord(job, name, record.submitted, record.priority, record.tenant)
-        again.attempts = record.attempts
-        self.submit(again)
-        return record
-
-    def end(self, job: int, name: str) -> JobRecord:
-        """It is over, and runs or waits no more."""
-        return self.running.pop(job, None) or self._leave_queue(job, name)
-
-    def keep(self, record: JobRecord) -> None:
+    def keep(self, ended: Ended) -> None:
         """Put away one that is over."""
-        if record.progress is not None:
-            record.progress = as_text(record.progress)  # the object itself may hold a lot
-        is_short = record.ran is not None and record.ran < _SHORT and record.error is None
-        (self._short if is_short else self._long).append(record)
+        if ended.state != "succeeded":
+            self._broken[ended.job] = ended
+            _bound(self._broken, _MOST_BROKEN)
+        elif ended.started is not None and ended.ended is not None and ended.ended - ended.started < _SHORT:
+            self._short.append(ended)
+        else:
+            self._long.append(ended)
 
-    def find(self, job: int) -> JobRecord | None:
+    def broken(self, job: int) -> Ended | None:
+        """What was told before of a job that has failed or was cancelled."""
+        return self._broken.get(job)
+
+    def note_try(self, job: int) -> None:
+        """A try has failed, and another may follow."""
+        self._tries[job] = self._tries.pop(job, 0) + 1
+        _bound(self._tries, _MOST_BROKEN)
+
+    def failed_tries(self, job: int, *, forget: bool = False) -> int:
+        """How many tries of a job have failed."""
+        return self._tries.pop(job, 0) if forget else self._tries.get(job, 0)
+
+    def note_progress(self, job: int, progress: Any) -> None:
+        """A job that runs has told how far it is."""
+        self._progress[job] = progress
+        _bound(self._progress, _MOST_BROKEN)
+
+    def progress(self, job: int, *, forget: bool = False) -> Any:
+        """What a job has told last, `None` if it has told nothing."""
+        return self._progress.pop(job, None) if forget else self._progress.get(job)
+
+    def find(self, job: int) -> Ended | None:
         """The one with this number, if it is kept."""
-        going_on = self.running.get(job) or self.waiting.get(job)
-        ended = chain(reversed(self._long), reversed(self._short))
-        return going_on or next((record for record in ended if record.id == job), None)
+        kept = chain(reversed(self._long), reversed(self._short))
+        return self._broken.get(job) or next((ended for ended in kept if ended.job == job), None)
 
-    def ended(self, count: int) -> list[JobRecord]:
+    def latest(self, count: int) -> list[Ended]:
         """The latest that are over, newest first."""
-        latest = chain(islice(reversed(self._long), count), islice(reversed(self._short), count))
-        return sorted(latest, key=lambda record: record.ended or 0.0, reverse=True)[:count]
+        kept = (self._long, self._short, self._broken.values())
+        some = chain.from_iterable(islice(reversed(each), count) for each in kept)
+        return sorted(some, key=lambda ended: ended.settled, reverse=True)[:count]
 
-    def _leave_queue(self, job: int, name: str) -> JobRecord:
-        if self.queued:
-            self.queued -= 1
-        return self.waiting.pop(job, None) or JobRecord(job, name)
+
+def _bound(kept: dict[int, Any], most: int) -> None:
+    if len(kept) > most:
+        del kept[next(iter(kept))]
+
+
+def document(ended: Ended, slots: tuple[Device, ...]) -> dict[str, Any]:
+    """A job that is over, as it travels."""
+    ran = None if ended.started is None or ended.ended is None else ended.ended - ended.started
+    return _document(ended, slots) | {
+        "settled": ended.settled,
+        "waited": (ended.settled if ended.started is None else ended.started) - ended.submitted,
+        "ran": ran,
+        "attempts": ended.attempts,
+        "progress": ended.progress,
+        "call_goes_on": ended.goes_on,
+        "failure": ended.failure,
+    }
+
+
+def open_document(raw: RawRecord, slots: tuple[Device, ...], attempts: int, progress: Any) -> dict[str, Any]:
+    """A job that waits or runs, as it travels."""
+    number, name, state, slot, submitted, started, _, _, _ = raw
+    made = Ended(number, name, state, slot, submitted, started, None, 0.0, attempts, progress, None)
+    return _document(made, slots) | {
+        "settled": None,
+        "waited": None if started is None else started - submitted,
+        "ran": None,
+        "attempts": attempts + (started is not None),
+        "progress": as_text(progress),
+        "call_goes_on": False,
+        "failure": None,
+    }
+
+
+def _document(ended: Ended, slots: tuple[Device, ...]) -> dict[str, Any]:
+    return {
+        "job": ended.job,
+        "name": ended.name,
+        "state": ended.state,
+        "device": None if ended.slot is None else slots[ended.slot].label,
+        "slot": ended.slot,
+        "submitted": ended.submitted,
+        "started": ended.started,
+        "ended": ended.ended,
+    }
 
 
 def as_text(progress: Any) -> float | str | None:

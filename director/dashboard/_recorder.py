@@ -1,139 +1,129 @@
 """The hook that keeps what the dashboard shows. The only writer of tally, tracks, jobs and failures; on the loop only.
 
-It is called several times for each job, so it only counts and files; everything else is worked out when somebody looks.
+It takes one plain tuple for each job that is over, and events only of what is rare, so that it costs a job a few
+microseconds. What runs and what waits it asks the Director when somebody looks.
 """
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from director.dashboard._failures import Failures
-from director.dashboard._jobs import JobRecord, Jobs, Outcome
-from director.dashboard._tally import Second, Tally, note
+from director.dashboard._jobs import Ended, Jobs, as_text
+from director.dashboard._tally import Tally, note
 from director.dashboard._tracks import make_tracks
 from director.events import (
-    DirectorOpened,
     Event,
-    JobCancelled,
-    JobEnded,
     JobFailed,
     JobProgressed,
     JobRejected,
     JobRetried,
-    JobStarted,
-    JobSubmitted,
-    JobSucceeded,
     ModelFailed,
     ModelLoaded,
-    WorkerReaped,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from director import Device
     from director.dashboard._tracks import Track
+    from director.hooks import RawRecord, Unfinished
 
 _MOST_LOADS = 1_000
 
 
 class Recorder:
-    """Keeps the last minutes of one Director, in bounded memory.
+    """Keeps the last minutes of one Director, in bounded memory: a `director.hooks.Recorder`.
 
     Args:
-        opened: Called when the Director has opened; tells how many slots it has.
+        weigh: Tells how many jobs wait and run; asked once in a second in which something happens.
+        began: Called when the Director is about to open, maybe again.
     """
 
-    def __init__(self, opened: Callable[[], int]) -> None:
-        self._opened = opened
-        self._reset(0.0, 0)
+    def __init__(self, weigh: Callable[[], tuple[int, int]], began: Callable[[], None]) -> None:
+        self._weigh = weigh
+        self._began = began
+        self.clock: Callable[[], float] = monotonic
+        self.unfinished: Unfinished = _nothing
+        self._reset(())
+
+    def begin(self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Unfinished) -> None:
+        """A Director is about to open."""
+        self.clock = clock
+        self.unfinished = unfinished
+        self._reset(slots)
+        self._began()
+
+    def end(self, at: float) -> None:
+        """It has closed; what is known of it stays."""
+
+    def _reset(self, slots: tuple[Device, ...]) -> None:
+        self.opened = self.clock()
+        self.slots = slots  # the device of each
+        self.tally = Tally(self.opened, self._weigh)
+        self.jobs = Jobs()
+        self.failures = Failures()
+        self.tracks: list[Track] = make_tracks(len(slots))
+        self.load_seconds: dict[tuple[str, str], float] = {}  # by model and device
+
+    def record(self, raw: RawRecord) -> None:
+        """A job, or a try of one, is over."""
+        job, name, state, slot, submitted, started, ended, settled, _ = raw
+        assert settled is not None
+        if state != "succeeded" and self._is_known(raw):
+            return
+        second = self.tally.at(settled)
+        if slot is not None and started is not None:
+            failed = state != "succeeded" and state != "cancelled"
+            if ended is None:
+                self.tracks[slot].leave(started, job, name, failed)
+            else:
+                second.count_call(self.tracks[slot].add(started, ended, job, name, failed))
+                note(second.runs, ended - started)
+        if state == "retried":
+            self.jobs.note_try(job)
+            return
+        second.ends[state] += 1
+        tries = self.jobs.failed_tries(job, forget=True)
+        if started is not None and not tries:  # after a failed try it has waited and run
+            note(second.waits, started - submitted)
+        progress = as_text(self.jobs.progress(job, forget=True))  # the object itself may hold a lot
+        attempts = tries + (started is not None)
+        self.jobs.keep(Ended(job, name, state, slot, submitted, started, ended, settled, attempts, progress, None))
+
+    def _is_known(self, raw: RawRecord) -> bool:
+        """Of a job that was over for its caller before its call had ended, this is the end of the call."""
+        job, _, _, slot, _, started, ended, _, _ = raw
+        before = self.jobs.broken(job)
+        if before is None:
+            return False
+        if slot is not None and started is not None and ended is not None:
+            self.tracks[slot].end(started, ended)
+            self.jobs.keep(before._replace(slot=slot, started=started, ended=ended))
+        return True
+
+    # ---- events, of what is rare
 
     def __call__(self, event: Event) -> None:
         """Take note of `event`: a `director.events.Hook`."""
-        take = self._TAKERS.get(type(event))
-        if take is not None:
-            take(self, event)
-
-    def _reset(self, at: float, slots: int) -> None:
-        self.opened = at
-        self.tally = Tally(at, self._weigh)
-        self.jobs = Jobs()
-        self.failures = Failures()
-        self.tracks: list[Track] = make_tracks(slots)
-        self.load_seconds: dict[tuple[str, str], float] = {}  # by model and device
-
-    def _open(self, event: DirectorOpened) -> None:
-        self._reset(event.at, self._opened())
-
-    def _submit(self, event: JobSubmitted) -> None:
-        self.tally.at(event.at).submitted += 1
-        self.jobs.submit(JobRecord(event.job, event.name, event.at, event.priority, event.tenant))
+        self._TAKERS[type(event)](self, event)
 
     def _reject(self, event: JobRejected) -> None:
         self.tally.at(event.at).rejected += 1
         self.failures.add("rejected", event.name, event.error, event.at)
 
-    def _start(self, event: JobStarted) -> None:
-        second = self.tally.at(event.at)
-        record = self.jobs.start(event.job, event.name)
-        if not record.attempts:  # afterwards it has waited and run
-            note(second.waits, event.waited)
-        second.calls[event.batch] = second.calls.get(event.batch, 0.0) + 1 / event.batch
-        record.started = event.at
-        record.waited = event.waited
-        record.device = event.device
-        record.slot = event.slot
-        record.batch = event.batch
-        record.attempts += 1
-        self.tracks[event.slot].begin(event.at, event.job, event.name)
+    def _fail(self, event: JobFailed) -> None:
+        number = self.failures.add("failed", event.name, event.error, event.at, event.job, event.device)
+        ended = self.jobs.broken(event.job)
+        if ended is not None:
+            self.jobs.keep(ended._replace(failure=number))
 
     def _retry(self, event: JobRetried) -> None:
         self.failures.add("retried", event.name, event.error, event.at, event.job, event.device)
-        record = self.jobs.retry(event.job, event.name)
-        if record.slot is not None and record.started is not None:
-            self.tracks[record.slot].end(record.started, event.at - record.started, True)
 
     def _progress(self, event: JobProgressed) -> None:
-        record = self.jobs.running.get(event.job)
-        if record is not None:
-            record.progress = event.progress
-
-    def _succeed(self, event: JobSucceeded) -> None:
-        self._end(event, "succeeded").succeeded += 1
-
-    def _cancel(self, event: JobCancelled) -> None:
-        self._end(event, "cancelled").cancelled += 1
-
-    def _fail(self, event: JobFailed) -> None:
-        number = self.failures.add("failed", event.name, event.error, event.at, event.job, event.device)
-        self._end(event, "failed", number).failed += 1
-
-    def _end(self, event: JobEnded, outcome: Outcome, failure: int | None = None) -> Second:
-        second = self.tally.at(event.at)
-        record = self.jobs.end(event.job, event.name)
-        record.ended = event.at
-        record.device = event.device
-        record.waited = event.waited
-        record.ran = event.ran
-        record.outcome = outcome
-        record.error = failure
-        if event.ran is not None and event.device is not None:
-            note(second.runs, event.ran)
-        self._vacate(record, outcome == "failed")
-        self.jobs.keep(record)
-        return second
-
-    def _vacate(self, record: JobRecord, failed: bool) -> None:
-        if record.slot is None or record.started is None:
-            return  # it never ran
-        track = self.tracks[record.slot]
-        if record.ran is None:
-            record.left = True
-            track.leave(record.started, failed)
-        else:
-            track.end(record.started, record.ran, failed)
-
-    def _rest(self, event: WorkerReaped) -> None:
-        self.tracks[event.slot].rest(event.at)
+        self.jobs.note_progress(event.job, event.progress)
 
     def _load(self, event: ModelLoaded) -> None:
         if len(self.load_seconds) < _MOST_LOADS:
@@ -142,20 +132,18 @@ class Recorder:
     def _not_load(self, event: ModelFailed) -> None:
         self.failures.add("model", event.model, event.error, event.at, None, event.device)
 
-    def _weigh(self) -> tuple[int, int]:
-        return self.jobs.queued, len(self.jobs.running)
-
     _TAKERS: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {
-        DirectorOpened: _open,
-        JobSubmitted: _submit,
         JobRejected: _reject,
-        JobStarted: _start,
+        JobFailed: _fail,
         JobRetried: _retry,
         JobProgressed: _progress,
-        JobSucceeded: _succeed,
-        JobFailed: _fail,
-        JobCancelled: _cancel,
-        WorkerReaped: _rest,
         ModelLoaded: _load,
         ModelFailed: _not_load,
     }
+
+    wants = tuple(_TAKERS)
+    """A `director.hooks.Choosy` one: no others are made for it."""
+
+
+def _nothing(*, and_waiting: bool = True) -> list[RawRecord]:
+    return []

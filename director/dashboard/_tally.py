@@ -24,28 +24,24 @@ _BINS_PER_OCTAVE = 8
 class Second:
     """What happened within one second, and the last that was known of queue and slots in it."""
 
-    __slots__ = (
-        "at",
-        "calls",
-        "cancelled",
-        "failed",
-        "queued",
-        "rejected",
-        "running",
-        "runs",
-        "submitted",
-        "succeeded",
-        "waits",
-    )
+    __slots__ = ("at", "calls", "ends", "queued", "rejected", "running", "runs", "waits")
 
     def __init__(self, at: int, queued: int, running: int) -> None:
         self.at = at
-        self.submitted = self.succeeded = self.failed = self.cancelled = self.rejected = 0
+        self.ends = {"succeeded": 0, "failed": 0, "cancelled": 0}
+        self.rejected = 0
         self.queued = queued
         self.running = running
         self.waits: Histogram = {}
         self.runs: Histogram = {}
-        self.calls: dict[int, float] = {}  # by batch size
+        self.calls: dict[int, int] = {}  # by the number of their jobs
+
+    def count_call(self, jobs: int) -> None:
+        """One more job has left a call, of which `jobs` have by now: it was counted as a smaller one before."""
+        calls = self.calls
+        calls[jobs] = calls.get(jobs, 0) + 1
+        if jobs > 1:
+            calls[jobs - 1] = calls.get(jobs - 1, 0) - 1
 
 
 class Tally:

@@ -2,7 +2,7 @@
 
 A picture of a minute has room for some hundred stretches on a line, so short calls that follow each other closely are
 joined into one stretch with their number and their share of its time. That bounds memory and what travels to a viewer,
-at any rate of jobs.
+at any rate of jobs. Calls that run now are not here, but for those that their callers have left.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ _SHORT = 0.05  # seconds; calls below are joined
 _APART = 0.05  # seconds of rest that end a run of short calls
 _LONGEST_RUN = 0.25  # seconds, so that the density of a run is that of a moment
 _MOST = 40_000  # stretches on all tracks together
+_NEVER = -float("inf")
 
 Row: TypeAlias = "list[float | int | str | bool | None]"
 
@@ -22,17 +23,15 @@ Row: TypeAlias = "list[float | int | str | bool | None]"
 class Stretch:
     """One call, or several short ones, on one slot."""
 
-    __slots__ = ("begin", "busy", "end", "failed", "items", "job", "left", "longest", "name", "open")
+    __slots__ = ("begin", "busy", "end", "failed", "items", "job", "left", "longest", "name")
 
-    def __init__(self, begin: float, job: int, name: str) -> None:
+    def __init__(self, begin: float, end: float | None, job: int, name: str, failed: bool, left: bool) -> None:
         self.begin = begin
-        self.end: float | None = None
-        self.busy = 0.0  # seconds, once it has ended
-        self.longest = 0.0  # seconds, of its calls
+        self.end = end  # None: the call goes on
+        self.busy = self.longest = 0.0 if end is None else end - begin  # seconds, of all its calls and of the longest
         self.items = 1  # jobs
-        self.open = 1  # of them, those that are not over
-        self.failed = 0
-        self.left = False  # over for its callers, while the thread is still in the call
+        self.failed = int(failed)
+        self.left = left  # it was over for its caller before the call had ended
         self.job = job  # the latest of them
         self.name: str | None = name  # None: of several names
 
@@ -49,57 +48,62 @@ class Track:
         length: Most stretches that are kept.
     """
 
-    __slots__ = ("_length", "changed", "first", "stretches")
+    __slots__ = ("_began", "_jobs", "_length", "changed", "first", "stretches")
 
     def __init__(self, length: int) -> None:
         self._length = length
+        self._began = _NEVER  # the latest call
+        self._jobs = 0  # that have left it
         self.stretches: deque[Stretch] = deque()
         self.first = 0  # number of the oldest that is kept, counted from the beginning
         self.changed = 0  # number of the oldest that has changed since `changes`
 
-    def begin(self, at: float, job: int, name: str) -> None:
-        """A job began at the moment `at`; one that begins with the open stretch is of the same call."""
-        last = self.stretches[-1] if self.stretches else None
-        if last is not None and last.end is None:
-            if last.begin == at:
-                last.items += 1
-                last.open += 1
-                return
-            self._close(last, at)  # the call that was left behind is over
+    def add(self, begin: float, end: float, job: int, name: str, failed: bool) -> int:
+        """A job has left the slot, whose call was from `begin` to `end`; returns how many of this call have by now."""
+        if begin == self._began:
+            self._jobs += 1
+            last = self.stretches[-1]
+            last.items += 1
+            last.failed += failed
+            if last.end is None:
+                _close(last, end)
             self._touch()
-        if len(self.stretches) >= self._length:
-            self.stretches.popleft()
-            self.first += 1
-        self.stretches.append(Stretch(at, job, name))
-
-    def end(self, began: float, ran: float, failed: bool) -> None:
-        """A job that began at `began` has left the slot after `ran` seconds."""
-        last = self.stretches[-1] if self.stretches else None
-        if last is None or last.end is not None or last.begin != began:
-            return  # ended by what came after it
+            return self._jobs
+        self._began, self._jobs = begin, 1
+        last = self.stretches[-1] if self.stretches else None  # type: ignore[assignment]
+        if last is None or not _takes(last, begin, end):
+            self._append(Stretch(begin, end, job, name, failed, False))
+            return 1
+        _join(last, begin, end, job, name)
         last.failed += failed
-        last.open -= 1
-        if last.open <= 0:
-            self._close(last, began + ran)
         self._touch()
+        return 1
 
-    def leave(self, began: float, failed: bool) -> None:
-        """A job that began at `began` is over for its caller, and its call goes on."""
-        last = self.stretches[-1] if self.stretches else None
-        if last is not None and last.end is None and last.begin == began:
+    def leave(self, begin: float, job: int, name: str, failed: bool) -> None:
+        """A job is over for its caller, and its call goes on."""
+        if begin == self._began:
+            self._jobs += 1
+            last = self.stretches[-1]
+            last.items += 1
             last.failed += failed
             last.left = True
             self._touch()
+            return
+        self._began, self._jobs = begin, 1
+        self._append(Stretch(begin, None, job, name, failed, True))
 
-    def rest(self, at: float) -> None:
-        """The worker has left the slot."""
-        last = self.stretches[-1] if self.stretches else None
-        if last is not None and last.end is None:
-            self._close(last, at)
-            self._touch()
+    def end(self, begin: float, end: float) -> None:
+        """A call has ended whose job was left before."""
+        for stretch in reversed(self.stretches):
+            if stretch.begin < begin:
+                return
+            if stretch.begin == begin and stretch.end is None:
+                _close(stretch, end)
+                self._touch()
+                return
 
     def busy(self, since: float, now: float) -> float:
-        """Seconds that the slot was busy between `since` and `now`."""
+        """Seconds that the slot was busy between `since` and `now`, without what runs now."""
         total = 0.0
         for stretch in reversed(self.stretches):
             end = now if stretch.end is None else stretch.end
@@ -115,7 +119,7 @@ class Track:
         return self.first + len(self.stretches) - len(kept), [stretch.row() for stretch in kept]
 
     def changes(self) -> tuple[int, list[Row]] | None:
-        """What has changed since this was asked last, as `rows`; what had a higher number before is no more."""
+        """What has changed since this was asked last, as `rows`."""
         following = self.first + len(self.stretches)
         if self.changed >= following:
             return None
@@ -123,13 +127,11 @@ class Track:
         self.changed = following
         return start, [self.stretches[number - self.first].row() for number in range(start, following)]
 
-    def _close(self, last: Stretch, at: float) -> None:
-        last.end = at if at > last.begin else last.begin
-        last.busy = last.longest = last.end - last.begin
-        before = self.stretches[-2] if len(self.stretches) > 1 else None
-        if before is not None and _belongs(before, last):
-            _join(before, last)
-            self.stretches.pop()
+    def _append(self, stretch: Stretch) -> None:
+        if len(self.stretches) >= self._length:
+            self.stretches.popleft()
+            self.first += 1
+        self.stretches.append(stretch)
 
     def _touch(self) -> None:
         """The latest stretch has changed. (One that is appended has the number that `changed` has at most.)."""
@@ -138,23 +140,28 @@ class Track:
             self.changed = number
 
 
-def _belongs(run: Stretch, call: Stretch) -> bool:
-    """Whether a call that has just ended is one more of a run of short ones."""
-    if run.end is None or call.end is None or run.left or call.left:
+def _takes(run: Stretch, begin: float, end: float) -> bool:
+    """Whether a call is one more of a run of short ones."""
+    if run.end is None or run.left:
         return False
-    is_short = run.longest < _SHORT and call.longest < _SHORT
-    return is_short and call.begin - run.end < _APART and call.end - run.begin < _LONGEST_RUN
+    is_short = run.longest < _SHORT and end - begin < _SHORT
+    return is_short and begin - run.end < _APART and end - run.begin < _LONGEST_RUN
 
 
-def _join(run: Stretch, call: Stretch) -> None:
-    run.end = call.end
-    run.busy += call.busy
-    if call.longest > run.longest:
-        run.longest = call.longest
-    run.items += call.items
-    run.failed += call.failed
-    run.job = call.job
-    run.name = call.name if call.name == run.name else None
+def _join(run: Stretch, begin: float, end: float, job: int, name: str) -> None:
+    run.end = end
+    run.busy += end - begin
+    run.items += 1
+    run.job = job
+    if end - begin > run.longest:
+        run.longest = end - begin
+    if name != run.name:
+        run.name = None
+
+
+def _close(stretch: Stretch, end: float) -> None:
+    stretch.end = end
+    stretch.busy = stretch.longest = end - stretch.begin
 
 
 def make_tracks(count: int) -> list[Track]:

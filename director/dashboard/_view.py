@@ -1,4 +1,4 @@
-"""What viewers see, as JSON documents worked out of the recorder and the Director's stats. No state.
+"""What viewers see, as JSON documents worked out of what was kept and what is now. No state.
 
 `docs/reference/dashboard.md` names every field. Moments are seconds of the Director's clock.
 """
@@ -8,18 +8,19 @@ from __future__ import annotations
 import os
 import socket
 import time
-from heapq import nlargest
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from director import DirectorState, __version__
-from director.dashboard._jobs import as_text
+from director import DirectorState, Health, __version__
+from director.dashboard._jobs import document, open_document
 from director.dashboard._tally import quantiles
 from director.dashboard._tracks import WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from director import DeviceStats, Director, Stats
+    from director.dashboard._glance import Calls, Glance
     from director.dashboard._meter import Meter
     from director.dashboard._recorder import Recorder
     from director.dashboard._tally import Second
@@ -29,7 +30,6 @@ _RATES = 5  # seconds that rates are counted over
 _PERCENTILES = 10  # seconds that percentiles are taken over
 _FREE = 0.5  # share of its last seconds that a device was busy, below which it has room and is not between two jobs
 _BATCHES = 60  # seconds that batch sizes are counted over
-_MOST_NAMES = 20
 _MOST_RUNNING = 100
 _MOST_ENDED = 30
 _MOST_FAILURES = 50
@@ -38,23 +38,32 @@ SERIES = ("time", "queued", "running", "succeeded", "failed", "rejected", "wait_
 Point = list["float | None"]
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One moment, and everything that tells of it."""
+
+    now: float
+    late: float  # seconds by which the event loop was late
+    director: Director
+    stats: Stats
+    recorder: Recorder
+    glance: Glance
+    meter: Meter
+
+
 def identity(director: Director, stats: Stats) -> dict[str, Any]:
     """What does not change while a Director is open."""
-    first = 0
-    devices = []
-    for each in stats.devices:
-        device = each.device
-        devices.append(
-            {
-                "device": device.label,
-                "name": device.name,
-                "uuid": device.uuid,
-                "kind": device.kind,
-                "total_memory": device.total_memory,
-                "slots": list(range(first, first + each.slots)),
-            }
-        )
-        first += each.slots
+    devices = [
+        {
+            "device": each.device.label,
+            "name": each.device.name,
+            "uuid": each.device.uuid,
+            "kind": each.device.kind,
+            "total_memory": each.device.total_memory,
+            "slots": list(slots),
+        }
+        for each, slots in _with_slots(stats)
+    ]
     return {
         "name": director.name,
         "pid": os.getpid(),
@@ -65,17 +74,18 @@ def identity(director: Director, stats: Stats) -> dict[str, Any]:
     }
 
 
-def view(director: Director, recorder: Recorder, stats: Stats, meter: Meter, now: float, late: float) -> dict[str, Any]:
-    """The numbers and lists of this moment, without what `identity` says and without history."""
+def view(seen: Moment) -> dict[str, Any]:
+    """The numbers and lists of a moment, without what `identity` says and without history."""
+    now, stats, recorder = seen.now, seen.stats, seen.recorder
     seconds = recorder.tally.last(_BATCHES, now)
-    devices = [_device(each, *place) for each, *place in _places(recorder, stats, meter, now)]
+    devices = list(_devices(seen))
     return {
         "at": round(now, 4),
         "time": round(time.time(), 3),
-        "state": director.state.value,
-        "healthy": director.healthy,
+        "state": seen.director.state.value,
+        "healthy": seen.director.healthy,
         "open_for": round(now - recorder.opened, 3),
-        "loop_late": round(late, 4),
+        "loop_late": round(seen.late, 4),
         "counts": {
             "queued": stats.queued,
             "running": stats.running,
@@ -88,13 +98,14 @@ def view(director: Director, recorder: Recorder, stats: Stats, meter: Meter, now
         "waited": _percentiles(second.waits for second in seconds[-_PERCENTILES:]),
         "ran": _percentiles(second.runs for second in seconds[-_PERCENTILES:]),
         "batches": _batches(seconds),
-        "why_waiting": _why(director, stats, devices),
-        "waiting": _waiting(recorder, now),
+        "why_waiting": _why(seen.director, stats, devices),
+        "waiting": seen.glance.waiting(stats.queued, now),
         "devices": devices,
-        "meter_error": meter.error,
-        "running": _running(recorder),
-        "ended": [record.document() for record in recorder.jobs.ended(_MOST_ENDED)],
+        "meter_error": seen.meter.error,
+        "running": _running(seen),
+        "ended": [document(ended, recorder.slots) for ended in recorder.jobs.latest(_MOST_ENDED)],
         "failures": [failure.summary() for failure in recorder.failures.latest(_MOST_FAILURES)],
+        "calls": {str(slot): _call(jobs) for slot, jobs in seen.glance.calls().items()},
     }
 
 
@@ -114,17 +125,26 @@ def track_changes(recorder: Recorder) -> dict[str, tuple[int, list[Row]]]:
     return {str(slot): change for slot, change in changes if change is not None}
 
 
+def _with_slots(stats: Stats) -> Iterator[tuple[DeviceStats, range]]:
+    """Each device with the numbers of its slots, which are counted through all devices."""
+    first = 0
+    for each in stats.devices:
+        yield each, range(first, first + each.slots)
+        first += each.slots
+
+
 def _point(second: Second, offset: float) -> Point:
     nothing: Point = [None, None]
     waits, runs = (quantiles([kept], 0.5, 0.99) or nothing for kept in (second.waits, second.runs))
-    counts = [second.queued, second.running, second.succeeded, second.failed, second.rejected]
+    counts = [second.queued, second.running, second.ends["succeeded"], second.ends["failed"], second.rejected]
     return [round(second.at + 1 + offset, 3), *counts, *map(_short, (*waits, *runs))]
 
 
 def _rates(seconds: list[Second]) -> dict[str, float]:
     span = max(1, len(seconds))
-    kinds = ("submitted", "succeeded", "failed", "cancelled", "rejected")
-    return {kind: round(sum(getattr(second, kind) for second in seconds) / span, 2) for kind in kinds}
+    counts = {kind: sum(second.ends[kind] for second in seconds) for kind in ("succeeded", "failed", "cancelled")}
+    counts["rejected"] = sum(second.rejected for second in seconds)
+    return {kind: round(count / span, 2) for kind, count in counts.items()}
 
 
 def _percentiles(histograms: Iterable[dict[int, int]]) -> dict[str, float] | None:
@@ -134,15 +154,16 @@ def _percentiles(histograms: Iterable[dict[int, int]]) -> dict[str, float] | Non
 
 def _batches(seconds: list[Second]) -> dict[str, Any] | None:
     """Calls by the number of their jobs; `None` if nothing ran."""
-    calls: dict[int, float] = {}
+    calls: dict[int, int] = {}
     for second in seconds:
         for size, count in second.calls.items():
             calls[size] = calls.get(size, 0) + count
+    calls = {size: calls[size] for size in sorted(calls) if calls[size] > 0}
     total = sum(calls.values())
     if not total:
         return None
     mean = sum(size * count for size, count in calls.items()) / total
-    return {"mean": round(mean, 2), "calls": {str(size): round(calls[size], 2) for size in sorted(calls)}}
+    return {"mean": round(mean, 2), "calls": {str(size): count for size, count in calls.items()}}
 
 
 def _why(director: Director, stats: Stats, devices: list[dict[str, Any]]) -> str | None:
@@ -151,68 +172,63 @@ def _why(director: Director, stats: Stats, devices: list[dict[str, Any]]) -> str
         return None
     if director.state not in (DirectorState.OPEN, DirectorState.DRAINING):
         return f"the Director is {director.state.value}"
-    both = zip(stats.devices, devices, strict=True)
-    free = [each.device.label for each, seen in both if each.busy < each.slots and seen["share"] < _FREE]
-    if not free:
-        return "every slot is busy"
-    named = ", ".join(free[:3]) + (f" and {len(free) - 3} more" if len(free) > 3 else "")
-    return f"they may not run on {named}, where there is room"
+    both = list(zip(stats.devices, devices, strict=True))
+    out = _named([seen["device"] for each, seen in both if each.health is not Health.HEALTHY])
+    working = [(each, seen) for each, seen in both if each.health is Health.HEALTHY]
+    free = _named([seen["device"] for each, seen in working if each.busy < each.slots and seen["share"] < _FREE])
+    why = f"they may not run on {free}, where there is room" if free else "every slot is busy"
+    return f"{why}, and {out} can't be used" if out else why
 
 
-def _waiting(recorder: Recorder, now: float) -> list[dict[str, Any]]:
-    """How many jobs of which function and tenant wait, and for how long the first of them; the most first."""
-    groups: dict[tuple[str, Hashable], list[Any]] = {}
-    for record in recorder.jobs.waiting.values():
-        group = groups.setdefault((record.name, record.tenant), [0, record.submitted])
-        group[0] += 1
-    listed = [
-        {"name": name, "tenant": as_text(tenant), "jobs": count, "oldest": _since(first, now)}
-        for (name, tenant), (count, first) in nlargest(_MOST_NAMES, groups.items(), key=lambda item: item[1][0])
-    ]
-    rest = recorder.jobs.queued - sum(each["jobs"] for each in listed)
-    others = {"name": "(others)", "tenant": None, "jobs": rest, "oldest": None}
-    return [*listed, others] if rest > 0 else listed
+def _named(labels: list[str]) -> str:
+    return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
 
-def _places(
-    recorder: Recorder, stats: Stats, meter: Meter, now: float
-) -> Iterator[tuple[DeviceStats, float, dict[str, float | None], Any]]:
-    """Each device with the share of its slots' last seconds that was busy, when its models were loaded, its reading."""
-    first = 0
-    since = max(recorder.opened, now - _RATES)
-    for each in stats.devices:
-        tracks = recorder.tracks[first : first + each.slots]
-        first += each.slots
-        span = (now - since) * each.slots
-        share = sum(track.busy(since, now) for track in tracks) / span if span > 0 else 0.0
-        models = {model: recorder.load_seconds.get((model, each.device.label)) for model in each.models}
-        yield each, min(1.0, share), models, meter.readings.get(each.device.uuid)
+def _devices(seen: Moment) -> Iterator[dict[str, Any]]:
+    calls = seen.glance.calls()
+    for each, slots in _with_slots(seen.stats):
+        device = each.device
+        reading = seen.meter.readings.get(device.uuid)
+        yield {
+            "device": device.label,
+            "busy": each.busy,
+            "share": _share(seen, slots, calls),
+            "jobs": each.jobs,
+            "busy_seconds": round(each.busy_seconds, 3),
+            "models": {model: seen.recorder.load_seconds.get((model, device.label)) for model in each.models},
+            "health": each.health.value,
+            "reason": each.reason,
+            "used_memory": reading and reading.used_memory,
+            "load": reading and reading.load,
+            "temperature": reading and reading.temperature,
+            "power": reading and reading.power,
+            "error": reading and reading.error,
+        }
 
 
-def _device(each: DeviceStats, share: float, models: dict[str, float | None], reading: Any) -> dict[str, Any]:
-    return {
-        "device": each.device.label,
-        "busy": each.busy,
-        "share": round(share, 4),
-        "jobs": each.jobs,
-        "busy_seconds": round(each.busy_seconds, 3),
-        "models": models,
-        "used_memory": reading and reading.used_memory,
-        "load": reading and reading.load,
-        "temperature": reading and reading.temperature,
-        "power": reading and reading.power,
-        "error": reading and reading.error,
-    }
+def _share(seen: Moment, slots: range, calls: Calls) -> float:
+    """How busy some slots were in the last seconds, from 0 to 1."""
+    since = max(seen.recorder.opened, seen.now - _RATES)
+    span = (seen.now - since) * len(slots)
+    if span <= 0 or not seen.recorder.tracks:
+        return 0.0
+    past = sum(seen.recorder.tracks[slot].busy(since, seen.now) for slot in slots)
+    begun = (calls[slot][0][5] for slot in slots if slot in calls)
+    present = sum(seen.now - max(since, begin) for begin in begun if begin is not None)
+    return round(min(1.0, (past + present) / span), 4)
 
 
-def _running(recorder: Recorder) -> list[dict[str, Any]]:
-    """The jobs that run, the longest first: a dict keeps the order of their starts."""
-    running = recorder.jobs.running.values()
-    return [record.document() for record, _ in zip(running, range(_MOST_RUNNING), strict=False)]
+def _running(seen: Moment) -> list[dict[str, Any]]:
+    """The jobs that run, the longest first."""
+    jobs, slots = seen.recorder.jobs, seen.recorder.slots
+    longest = sorted(seen.glance.running, key=lambda raw: raw[5] or 0.0)[:_MOST_RUNNING]
+    return [open_document(raw, slots, jobs.failed_tries(raw[0]), jobs.progress(raw[0])) for raw in longest]
 
 
-def _since(moment: float | None, now: float) -> float | None:
-    return None if moment is None else round(now - moment, 7)
+def _call(jobs: list[Any]) -> list[Any]:
+    """A call that runs, as it travels: its begin, how many jobs it is for, one of them and its function."""
+    first = jobs[0]
+    return [round(first[5], 4), len(jobs), first[0], first[1]]
 
 
 def _short(seconds: float | None) -> float | None:

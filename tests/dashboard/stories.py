@@ -1,80 +1,44 @@
-"""Events as a Director would tell them, for a recorder that has none."""
+"""What a Director would tell a recorder, for one that has none."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from director.dashboard._recorder import Recorder
-from director.events import (
-    DirectorOpened,
-    JobCancelled,
-    JobFailed,
-    JobRetried,
-    JobStarted,
-    JobSubmitted,
-    JobSucceeded,
-    WorkerReaped,
-)
-from director.testing import simulated_devices
+from director.testing import TestClock, simulated_devices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEVICES = tuple(simulated_devices(2))
 
 
-def opened(slots: int = 2, at: float = 100.0) -> Recorder:
-    """A recorder of a Director that has just opened, with two devices."""
-    recorder = Recorder(lambda: slots)
-    recorder(DirectorOpened(at, DEVICES))
+def opened(slots: int = 2, at: float = 100.0, weigh: Callable[[], tuple[int, int]] = lambda: (0, 0)) -> Recorder:
+    """A recorder of a Director that has just opened, with two devices whose slots take turns."""
+    clock = TestClock()
+    clock.advance(at)
+    recorder = Recorder(weigh, lambda: None)
+    begin(recorder, clock, slots)
     return recorder
 
 
-def run(
+def begin(recorder: Recorder, clock: TestClock, slots: int = 2) -> None:
+    recorder.begin(clock.time, tuple(DEVICES[slot % 2] for slot in range(slots)), lambda *, and_waiting=True: [])
+
+
+def over(
     recorder: Recorder,
     job: int,
-    begin: float,
-    end: float,
+    started: float | None,
+    ended: float | None,
     *,
-    slot: int = 0,
+    state: str = "succeeded",
+    slot: int | None = 0,
     name: str = "detect",
     submitted: float | None = None,
+    settled: float | None = None,
 ) -> None:
-    """A job from its submission to its end."""
-    submit(recorder, job, begin if submitted is None else submitted, name=name)
-    start(recorder, job, begin, slot=slot, name=name, waited=begin - (begin if submitted is None else submitted))
-    succeed(recorder, job, end, ran=end - begin, slot=slot, name=name)
-
-
-def submit(recorder: Recorder, job: int, at: float, name: str = "detect", tenant: str | None = None) -> None:
-    recorder(JobSubmitted(at, job, name, 0, tenant))
-
-
-def start(
-    recorder: Recorder, job: int, at: float, *, slot: int = 0, name: str = "detect", waited: float = 0.0, batch: int = 1
-) -> None:
-    recorder(JobStarted(at, job, name, DEVICES[slot % 2], slot, waited, batch))
-
-
-def succeed(recorder: Recorder, job: int, at: float, *, ran: float, slot: int = 0, name: str = "detect") -> None:
-    recorder(JobSucceeded(at, job, name, DEVICES[slot % 2], 0.0, ran))
-
-
-def fail(
-    recorder: Recorder,
-    job: int,
-    at: float,
-    error: BaseException,
-    *,
-    ran: float | None = None,
-    slot: int = 0,
-    name: str = "detect",
-) -> None:
-    recorder(JobFailed(at, job, name, DEVICES[slot % 2], 0.0, ran, error))
-
-
-def cancel_waiting(recorder: Recorder, job: int, at: float, name: str = "detect") -> None:
-    recorder(JobCancelled(at, job, name, None, 0.0, None))
-
-
-def retry(recorder: Recorder, job: int, at: float, error: BaseException, name: str = "detect") -> None:
-    recorder(JobRetried(at, job, name, DEVICES[0], 1, error))
-
-
-def reap(recorder: Recorder, slot: int, at: float) -> None:
-    recorder(WorkerReaped(at, DEVICES[slot % 2], slot))
+    """A job is over; it was submitted when it started, and settled when it ended, unless told otherwise."""
+    first = next(moment for moment in (submitted, started, ended) if moment is not None)
+    last = next(moment for moment in (settled, ended, started) if moment is not None)
+    recorder.record((job, name, state, slot if started is not None else None, first, started, ended, last, None))

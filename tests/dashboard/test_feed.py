@@ -29,7 +29,7 @@ def fail(device: object) -> None:
 
 async def test_the_whole_then_what_changes(clock: TestClock, gate: Gate) -> None:
     director = Director("simulated:2", clock=clock, name="vision")
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director, aclosing(feed.frames()) as frames:
         (whole,) = await take(frames, 1)
         assert whole["identity"]["name"] == "vision"
@@ -45,21 +45,24 @@ async def test_the_whole_then_what_changes(clock: TestClock, gate: Gate) -> None
         assert frame["number"] == whole["number"] + 1
         assert "identity" not in frame
         assert frame["counts"]["running"] == 1
-        ((_, rows),) = frame["tracks"].values()
-        assert rows == [[0, None, 1, 0.0, 0, False, job.id, "detect"]]
+        assert frame["tracks"] == {}
+        ((slot, call),) = frame["calls"].items()
+        assert call == [0, 1, job.id, "detect"]
         assert [device["share"] for device in sorted(frame["devices"], key=lambda device: device["busy"])] == [0, 1]
         assert [point[1:3] for point in frame["points"]] == [[0, 1], [0, 1]]
         (frame,) = await take(frames, 1)
-        assert not {"counts", "state", "devices", "running"} & frame.keys(), "nothing has changed"
-        assert frame["tracks"] == {}
+        assert not {"counts", "state", "devices", "running", "calls"} & frame.keys(), "nothing has changed"
         assert frame["points"] == []
         gate.open()
         await job
+        (frame,) = await take(frames, 1)
+        assert frame["tracks"] == {slot: [0, [[0, 2.5, 1, 2.5, 0, False, job.id, "detect"]]]}
+        assert frame["calls"] == {}
 
 
 async def test_what_a_viewer_put_together_is_what_the_next_one_gets_whole(clock: TestClock) -> None:
     director = Director("simulated:2", clock=clock, slots=2)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director, aclosing(feed.frames()) as frames:
         first = Known()
         for step in range(20):
@@ -81,7 +84,7 @@ async def test_what_a_viewer_put_together_is_what_the_next_one_gets_whole(clock:
 
 async def test_two_viewers_get_the_same_frames(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director, aclosing(feed.frames()) as one, aclosing(feed.frames()) as other:
         await take(one, 1)
         await take(other, 1)
@@ -94,7 +97,7 @@ async def test_two_viewers_get_the_same_frames(clock: TestClock) -> None:
 
 async def test_a_viewer_that_comes_back_soon_goes_on_where_it_was(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director:
         async with aclosing(feed.frames()) as frames:
             await take(frames, 3)
@@ -108,7 +111,7 @@ async def test_a_viewer_that_comes_back_soon_goes_on_where_it_was(clock: TestClo
 @pytest.mark.parametrize("after", [None, 0, 1_000_000])
 async def test_a_viewer_that_was_away_for_long_gets_the_whole(after: int | None, clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director:
         async with aclosing(feed.frames()) as frames:
             await take(frames, 50)
@@ -119,7 +122,7 @@ async def test_a_viewer_that_was_away_for_long_gets_the_whole(after: int | None,
 
 async def test_nothing_is_made_while_nobody_looks(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director:
         await director.run(str)
         await asyncio.sleep(0.03)
@@ -132,7 +135,7 @@ async def test_a_rest_without_viewers_is_not_told_as_a_change(
 ) -> None:
     monkeypatch.setattr("director.dashboard._feed._FORGOTTEN", 0.01)
     director = Director("simulated:1", clock=clock)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director:
         async with aclosing(feed.frames()) as frames:
             await take(frames, 1)
@@ -144,7 +147,7 @@ async def test_a_rest_without_viewers_is_not_told_as_a_change(
 
 async def test_a_director_that_starts_again_is_told_whole(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with aclosing(feed.frames()) as frames:
         (frame,) = await take(frames, 1)
         assert (frame["state"], frame["identity"]["devices"]) == ("new", [])
@@ -162,7 +165,7 @@ async def test_a_director_that_starts_again_is_told_whole(clock: TestClock) -> N
 
 async def test_a_busy_loop_is_noticed(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director, aclosing(feed.frames()) as frames:
         await take(frames, 1)
         step = asyncio.create_task(take(frames, 1))
@@ -174,7 +177,7 @@ async def test_a_busy_loop_is_noticed(clock: TestClock) -> None:
 
 async def test_one_job_with_its_failure(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director:
         job = director.submit(fail)
         with pytest.raises(ZeroDivisionError):
@@ -190,16 +193,16 @@ async def test_one_job_with_its_failure(clock: TestClock) -> None:
 
 
 async def test_a_snapshot_is_json(clock: TestClock, gate: Gate) -> None:
-    director = Director("simulated:1", clock=clock, max_queue=10, tenants={"a": 1})
-    feed = Feed(director, clock.time)
+    director = Director("simulated:1", clock=clock, max_queue=10)
+    feed = Feed(director)
     async with director:
-        jobs = [director.submit(gate, name=name, tenant="a") for name in ("one", "two", "two")]
+        jobs = [director.submit(gate, name=name) for name in ("one", "two", "two")]
         await gate.begun()
         clock.advance(4)
         seen = json.loads(json.dumps(await feed.snapshot(), allow_nan=False))
-        assert seen["waiting"] == [{"name": "two", "tenant": "a", "jobs": 2, "oldest": 4}]
+        assert seen["waiting"] == [{"name": "two", "jobs": 2, "oldest": 4}]
         assert seen["why_waiting"] == "every slot is busy"
-        assert [(job["name"], job["state"], job["tenant"]) for job in seen["running"]] == [("one", "running", "a")]
+        assert [(job["name"], job["state"], job["waited"]) for job in seen["running"]] == [("one", "running", 0)]
         (device,) = seen["devices"]
         assert (device["device"], device["share"], device["busy"], device["slots"]) == ("simulated:0", 1, 1, [0])
         gate.open()
@@ -208,7 +211,7 @@ async def test_a_snapshot_is_json(clock: TestClock, gate: Gate) -> None:
 
 async def test_why_jobs_wait_beside_free_devices(clock: TestClock, gate: Gate) -> None:
     director = Director("simulated:2", clock=clock)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director:
         jobs = [director.submit(gate, devices=0) for _ in range(2)]
         await gate.begun()
@@ -222,12 +225,12 @@ async def test_why_jobs_wait_beside_free_devices(clock: TestClock, gate: Gate) -
 async def test_it_must_be_made_before_the_start() -> None:
     async with Director("simulated:1") as director:
         with pytest.raises(RuntimeError, match="a hook is added before it starts"):
-            Feed(director, lambda: 0.0)
+            Feed(director)
 
 
 async def test_another_event_loop_is_refused(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director:
         with pytest.raises(RuntimeError, match="served by the event loop that its Director runs on"):
             await asyncio.to_thread(asyncio.run, feed.snapshot())
@@ -235,7 +238,7 @@ async def test_another_event_loop_is_refused(clock: TestClock) -> None:
 
 async def test_a_million_points_are_not_told_at_once(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock)
-    feed = Feed(director, clock.time)
+    feed = Feed(director)
     async with director, aclosing(feed.frames()) as frames:
         whole: dict[str, Any] = (await take(frames, 1))[0]
         clock.advance(1_000_000)

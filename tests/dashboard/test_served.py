@@ -47,7 +47,7 @@ async def event(reader: asyncio.StreamReader) -> dict[str, Any]:
 
 async def test_page_and_stream(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock, name="vision")
-    async with served(Dashboard(director, time=clock.time)) as (address, _), director:
+    async with served(Dashboard(director)) as (address, _), director:
         assert b"<title>director</title>" in await body(address, "/")
         assert json.loads(await body(address, "/snapshot"))["name"] == "vision"
         reader, writer = await get(address, "/events")
@@ -61,7 +61,7 @@ async def test_page_and_stream(clock: TestClock) -> None:
 
 async def test_mounted_in_another_app(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock, name="vision")
-    dashboard = Dashboard(director, time=clock.time)
+    dashboard = Dashboard(director)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert scope["path"].startswith("/gpu")
@@ -80,7 +80,7 @@ async def test_a_proxy_that_says_so_is_not_this_machine() -> None:
 
 async def test_an_open_stream_does_not_keep_the_server_from_leaving(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock)
-    dashboard = Dashboard(director, time=clock.time)
+    dashboard = Dashboard(director)
     async with director:
         async with served(Site(dashboard._feed, longest_stream=0.3)) as (address, server):
             reader, writer = await get(address, "/events")

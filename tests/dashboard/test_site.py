@@ -26,7 +26,7 @@ PAGE = Path(director.dashboard.__file__).parent / "page"
 @pytest.fixture
 async def dashboard(clock: TestClock, quick: None) -> AsyncIterator[Dashboard]:
     director = Director("simulated:2", clock=clock, name="vision")
-    dashboard = Dashboard(director, time=clock.time)
+    dashboard = Dashboard(director)
     async with director:
         await director.run(str, name="warm-up")
         yield dashboard
@@ -175,7 +175,7 @@ async def test_from_elsewhere_everything_is_refused(dashboard: Dashboard) -> Non
 
 
 async def test_a_token_in_the_address_becomes_a_cookie(clock: TestClock) -> None:
-    dashboard = Dashboard(Director("simulated:1", clock=clock), token="s3cret", time=clock.time)
+    dashboard = Dashboard(Director("simulated:1", clock=clock), token="s3cret")
     browser = Browser(dashboard, root_path="/gpu", client=("10.0.0.7", 5000))
     refused = await browser.get("/")
     assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")

@@ -50,7 +50,7 @@ async def ask(path: Path, question: bytes) -> Any:
 
 async def test_everything_that_can_be_asked(clock: TestClock, runtime: Path) -> None:
     director = Director("simulated:1", clock=clock, name="vision")
-    async with Dashboard(director, time=clock.time).serve() as path, director:
+    async with Dashboard(director).serve() as path, director:
         await director.run(str, name="warm-up")
         remote = Remote(path)
         assert (await remote.snapshot())["name"] == "vision"
@@ -152,7 +152,7 @@ async def test_questions_that_make_no_sense(question: bytes, complaint: str, tmp
 
 async def test_many_viewers_come_and_go(clock: TestClock, tmp_path: Path) -> None:
     director = Director("simulated:1", clock=clock)
-    dashboard = Dashboard(director, time=clock.time)
+    dashboard = Dashboard(director)
 
     async def look(path: Path) -> None:
         async with aclosing(Remote(path).frames()) as frames:
@@ -164,7 +164,7 @@ async def test_many_viewers_come_and_go(clock: TestClock, tmp_path: Path) -> Non
 
 async def test_a_viewer_that_does_not_read_holds_nobody_up(clock: TestClock, tmp_path: Path) -> None:
     director = Director("simulated:8", clock=clock, slots=8)
-    dashboard = Dashboard(director, time=clock.time)
+    dashboard = Dashboard(director)
     async with dashboard.serve(tmp_path / "s") as path, director:
         reader, writer = await asyncio.open_unix_connection(path, limit=1)
         writer.write(b'{"ask": "frames"}\n')
@@ -183,7 +183,7 @@ async def test_a_viewer_that_does_not_read_holds_nobody_up(clock: TestClock, tmp
 async def test_viewers_are_told_when_the_app_goes(clock: TestClock, tmp_path: Path) -> None:
     director = Director("simulated:1", clock=clock)
     async with contextlib.AsyncExitStack() as stack:
-        path = await stack.enter_async_context(Dashboard(director, time=clock.time).serve(tmp_path / "s"))
+        path = await stack.enter_async_context(Dashboard(director).serve(tmp_path / "s"))
         async with aclosing(Remote(path).frames()) as frames:
             await take(frames, 1)
             await stack.aclose()
@@ -210,7 +210,7 @@ async def test_cancelling_the_app_takes_the_socket_off(turns: int, tmp_path: Pat
 
 async def test_the_end_of_the_director_can_be_seen(clock: TestClock, tmp_path: Path) -> None:
     director = Director("simulated:1", clock=clock)
-    async with Dashboard(director, time=clock.time).serve(tmp_path / "s") as path:
+    async with Dashboard(director).serve(tmp_path / "s") as path:
         async with director:
             assert (await Remote(path).snapshot())["state"] == "open"
         assert (await Remote(path).snapshot())["state"] == "closed"

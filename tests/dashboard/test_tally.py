@@ -23,15 +23,15 @@ def test_a_second_is_the_same_until_it_is_over() -> None:
 
 def test_only_whole_seconds_are_told() -> None:
     tally = Tally(10.0, idle)
-    tally.at(10.5).submitted += 1
+    tally.at(10.5).rejected += 1
     assert tally.last(5, 10.9) == []
-    assert [second.submitted for second in tally.last(5, 11.0)] == [1]
+    assert [second.rejected for second in tally.last(5, 11.0)] == [1]
 
 
 def test_seconds_in_which_nothing_happened_are_there_too() -> None:
     tally = Tally(10.0, idle)
-    tally.at(10.0).succeeded += 7
-    assert [second.succeeded for second in tally.last(4, 14.2)] == [7, 0, 0, 0]
+    tally.at(10.0).ends["succeeded"] += 7
+    assert [second.ends["succeeded"] for second in tally.last(4, 14.2)] == [7, 0, 0, 0]
     assert [second.at for second in tally.last(2, 14.2)] == [12, 13]
 
 

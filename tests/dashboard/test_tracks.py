@@ -11,9 +11,8 @@ from director.dashboard._tracks import Track, make_tracks
 BEGIN, END, ITEMS, BUSY, FAILED, LEFT, JOB, NAME = range(8)
 
 
-def call(track: Track, job: int, begin: float, end: float, *, failed: bool = False, name: str = "f") -> None:
-    track.begin(begin, job, name)
-    track.end(begin, end - begin, failed)
+def call(track: Track, job: int, begin: float, end: float, *, failed: bool = False, name: str = "f") -> int:
+    return track.add(begin, end, job, name, failed)
 
 
 def rows(track: Track) -> list[list[object]]:
@@ -25,13 +24,6 @@ def test_long_calls_stand_alone() -> None:
     call(track, 1, 1.0, 2.0)
     call(track, 2, 2.0, 2.5, failed=True, name="g")
     assert rows(track) == [[1.0, 2.0, 1, 1.0, 0, False, 1, "f"], [2.0, 2.5, 1, 0.5, 1, False, 2, "g"]]
-
-
-def test_a_call_that_runs_has_no_end() -> None:
-    track = Track(10)
-    track.begin(1.0, 1, "f")
-    assert rows(track) == [[1.0, None, 1, 0.0, 0, False, 1, "f"]]
-    assert track.busy(0.0, 3.0) == 2.0
 
 
 def test_short_calls_that_follow_each_other_are_joined() -> None:
@@ -71,41 +63,45 @@ def test_a_run_ends_after_a_quarter_of_a_second() -> None:
 
 def test_the_jobs_of_a_batch_are_one_stretch() -> None:
     track = Track(10)
-    for job in (1, 2, 3):
-        track.begin(1.0, job, "f")
-    track.end(1.0, 0.5, False)
-    track.end(1.0, 0.5, True)
-    assert rows(track)[0][END] is None
-    track.end(1.0, 0.5, False)
+    assert [call(track, job, 1.0, 1.5, failed=job == 2) for job in (1, 2, 3)] == [1, 2, 3]
     assert rows(track) == [[1.0, 1.5, 3, 0.5, 1, False, 1, "f"]]
+    assert call(track, 4, 1.5, 1.6) == 1
 
 
-def test_a_call_that_its_caller_has_left_lasts_until_the_slot_is_seen_free() -> None:
+def test_the_jobs_of_short_batches_are_counted_in_their_run() -> None:
     track = Track(10)
-    track.begin(1.0, 1, "f")
-    track.leave(1.0, True)
+    sizes = [call(track, job, 1.0 + job // 2 * 0.01, 1.01 + job // 2 * 0.01) for job in range(6)]
+    assert sizes == [1, 2, 1, 2, 1, 2]
+    assert rows(track) == [[1.0, 1.03, 6, pytest.approx(0.03), 0, False, 4, "f"]]
+
+
+def test_a_call_that_its_caller_has_left_lasts_until_it_has_ended() -> None:
+    track = Track(10)
+    track.leave(1.0, 1, "f", True)
     assert rows(track) == [[1.0, None, 1, 0.0, 1, True, 1, "f"]]
-    track.begin(4.0, 2, "f")
-    assert rows(track)[0] == [1.0, 4.0, 1, 3.0, 1, True, 1, "f"]
-    track.leave(4.0, False)
-    track.rest(6.0)
-    assert rows(track)[1] == [4.0, 6.0, 1, 2.0, 0, True, 2, "f"]
+    assert track.busy(0.0, 3.0) == 2.0
+    track.end(1.0, 4.0)
+    assert rows(track) == [[1.0, 4.0, 1, 3.0, 1, True, 1, "f"]]
+    track.end(1.0, 9.0)
+    track.end(0.5, 9.0)
+    assert rows(track)[0][END] == 4.0, "it has ended already"
 
 
-def test_what_ends_late_does_not_end_what_came_after_it() -> None:
+def test_one_caller_of_a_batch_leaves() -> None:
     track = Track(10)
-    track.begin(1.0, 1, "f")
-    track.begin(2.0, 2, "f")
-    track.end(1.0, 5.0, False)
-    track.leave(1.0, True)
-    assert [row[END] for row in rows(track)] == [2.0, None]
-    assert rows(track)[1][FAILED] == 0
+    track.leave(1.0, 1, "f", False)
+    assert call(track, 2, 1.0, 3.0) == 2
+    track.end(1.0, 3.0)
+    assert rows(track) == [[1.0, 3.0, 2, 2.0, 0, True, 1, "f"]]
+    track.leave(4.0, 3, "f", False)
+    track.leave(4.0, 4, "f", True)
+    assert rows(track)[1] == [4.0, None, 2, 0.0, 1, True, 3, "f"]
 
 
 def test_busy_seconds_are_those_within_the_time_asked_for() -> None:
     track = Track(10)
     call(track, 1, 0.0, 4.0)
-    track.begin(5.0, 2, "f")
+    track.leave(5.0, 2, "f", False)
     assert track.busy(3.0, 7.0) == 1.0 + 2.0
     assert track.busy(8.0, 8.0) == 0.0
 
@@ -131,25 +127,28 @@ def test_the_longest_tracks_of_many_slots_are_shorter() -> None:
     assert sum(track._length for track in make_tracks(4000)) <= 80_000
 
 
-Step = st.tuples(st.sampled_from(["begin", "end", "leave", "rest", "look"]), st.floats(0.001, 0.2))
+Step = st.tuples(st.sampled_from(["add", "mate", "leave", "end", "look"]), st.floats(0.001, 0.2))
 
 
 @given(st.lists(Step, max_size=80))
 def test_changes_put_together_are_what_is_there(steps: list[tuple[str, float]]) -> None:
     """A viewer that replaces from the number on what it is told has the same stretches as the track."""
-    track, seen, now, began, job = Track(20), {}, 0.0, None, 0
-    for step, passed in steps:
-        now += passed
-        if step == "begin":
-            job += 1
-            track.begin(now, job, "f")
-            began = now
-        elif step == "rest":
-            track.rest(now)
-        elif step == "look":
+    track, now, began, open_call = Track(20), 0.0, 0.0, False
+    seen: dict[int, list[object]] = {}
+    for job, (step, passed) in enumerate(steps):
+        if step == "look":
             follow(seen, track)
-        elif began is not None:
-            track.end(began, now - began, False) if step == "end" else track.leave(began, True)
+        elif step == "mate" and began:
+            track.add(began, now, job, "f", False)
+            open_call = False
+        elif step == "end":
+            now += passed
+            track.end(began, now)
+            open_call = False
+        elif not open_call:
+            began, now = now, now + passed
+            open_call = step == "leave"
+            track.leave(began, job, "f", True) if open_call else track.add(began, now, job, "f", False)
     follow(seen, track)
     first, there = track.rows(-1.0)
     assert [seen[number] for number in range(first, first + len(there))] == there

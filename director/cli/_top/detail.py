@@ -23,13 +23,10 @@ def _job(job: dict[str, Any]) -> Iterator[str]:
         state=state,
         device=job["device"],
         slot=job["slot"],
-        priority=job["priority"],
-        tenant=job["tenant"],
         submitted=_ago(job["at"], job["submitted"]),
         waited=_words.duration(job["waited"]) if job["waited"] is not None else None,
         ran=_words.duration(job["ran"]) if job["ran"] is not None else None,
         started=_ago(job["at"], job["started"]),
-        jobs_in_its_call=job["batch"] if job["batch"] > 1 else None,
         attempts=job["attempts"] if job["attempts"] > 1 else None,
         progress=job["progress"],
     )

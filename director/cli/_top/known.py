@@ -41,7 +41,8 @@ class Known:
         begin = self.seen["at"] - self.identity["window"]
         busy, failed = [0.0] * cells, [False] * cells
         for slot in slots:
-            for row in self.tracks[slot].rows if slot in self.tracks else ():
+            past = self.tracks[slot].rows if slot in self.tracks else []
+            for row in [*past, *_running(self.seen["calls"].get(str(slot)))]:
                 _spread(row, begin, self.seen["at"], width, busy, failed)
         whole = width * max(1, len(slots))
         return [(min(1.0, share / whole), bad) for share, bad in zip(busy, failed, strict=True)]
@@ -68,6 +69,11 @@ class Track:
         gone = len(self.rows) if gone is None else gone
         self.first += gone
         del self.rows[:gone]
+
+
+def _running(call: list[Any] | None) -> list[Row]:
+    """The call that runs on a slot, as a stretch without an end."""
+    return [] if call is None else [[call[0], None, call[1], 0.0, 0, False, call[2], call[3]]]
 
 
 def _spread(row: Row, begin: float, now: float, width: float, busy: list[float], failed: list[bool]) -> None:

@@ -20,8 +20,8 @@ def report(seen: dict[str, Any]) -> Iterator[str]:
     if seen["why_waiting"]:
         yield f"waiting: {seen['why_waiting']}"
     yield ""
-    head = ("device", "models", "busy", "slots", "jobs", "memory")
-    yield from table(head, [_device(device) for device in seen["devices"]], left=2)
+    head = ("device", "health", "models", "busy", "slots", "jobs", "memory")
+    yield from table(head, [_device(device) for device in seen["devices"]], left=3)
     for name, lines in (
         ("waiting", [waiting(each) for each in seen["waiting"][:_MOST]]),
         ("running", [running(each, seen["at"]) for each in seen["running"][:_MOST]]),
@@ -74,8 +74,7 @@ def memory(device: dict[str, Any]) -> str:
 def waiting(each: dict[str, Any]) -> tuple[str, ...]:
     """Jobs of one function that wait."""
     oldest = "" if each["oldest"] is None else f"for up to {_words.duration(each['oldest'])}"
-    name = each["name"] if each["tenant"] is None else f"{each['name']}, tenant {each['tenant']}"
-    return name, _words.counted(each["jobs"], "job"), oldest
+    return each["name"], _words.counted(each["jobs"], "job"), oldest
 
 
 def running(job: dict[str, Any], at: float) -> tuple[str, ...]:
@@ -105,6 +104,7 @@ def failure(each: dict[str, Any], at: float) -> tuple[str, ...]:
 def _device(device: dict[str, Any]) -> tuple[str, ...]:
     return (
         device["device"],
+        device["health"] if device["reason"] is None else f"{device['health']}: {device['reason']}",
         ", ".join(device["models"]) or "-",
         _words.percent(device["share"]),
         f"{device['busy']}/{len(device['slots'])}",

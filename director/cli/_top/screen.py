@@ -98,12 +98,13 @@ class Screen:
         for justify in ("left", "left", "right", "right", "left"):
             grid.add_column(justify=justify, no_wrap=True)
         label = max((len(device["device"]) for device in known.devices), default=0)
-        last = max((len(_facts(device)) for device in known.devices), default=0)
+        last = min(40, max((len(_facts(device)) for device in known.devices), default=0))
         cells = max(10, self.console.width - label - last - 22)
         for device in known.devices:
-            share = Text(_words.percent(device["share"]).rjust(7))
+            share = Text(_words.percent(device["share"]).rjust(7), style="" if device["health"] == "healthy" else "red")
             jobs = Text(_words.count(device["jobs"]).rjust(9))
-            grid.add_row(device["device"], _strip(known.strip(device["slots"], cells)), share, jobs, _facts(device))
+            facts = Text(_facts(device), overflow="ellipsis", style="" if device["health"] == "healthy" else "red")
+            grid.add_row(device["device"], _strip(known.strip(device["slots"], cells)), share, jobs, facts)
         return grid
 
     def _compact(self, known: Known) -> Table:
@@ -113,7 +114,9 @@ class Screen:
         grid = Table.grid(padding=(0, 2))
         cells = [
             Text.assemble(
-                f"{device['device']:{label}} ", _strip([(device["share"], False)]), f" {device['share']:4.0%}"
+                f"{device['device']:{label}} ",
+                _strip([(device["share"], device["health"] != "healthy")]),
+                f" {device['share']:4.0%}",
             )
             for device in known.devices
         ]
@@ -185,6 +188,8 @@ def _strip(cells: list[tuple[float, bool]]) -> Text:
 
 
 def _facts(device: dict[str, Any]) -> str:
+    if device["health"] != "healthy":
+        return f"{device['health']}: {device['reason']}"
     heat = [f"{device['temperature']} °C"] if device["temperature"] is not None else []
     return "  ".join([report.memory(device), *heat] if device["total_memory"] is not None else heat)
 

@@ -11,7 +11,7 @@ import { age, count, duration, percent, rate } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 const feed = new Feed();
-const told = { state: null, link: null, failures: null };
+const told = { state: null, link: null, failures: null, out: null };
 let turn = 0;
 
 const LINKS = { waiting: "connecting", live: "live", late: "no news", gone: "cut off", paused: "paused" };
@@ -39,6 +39,7 @@ function showSlowly(known) {
   showFailures(known, showFailure);
   showJobs(known, document.querySelector("[name=which]:checked").value, showJob);
   announceFailures(known);
+  announceDevices(known);
   if (turn % 4 === 1) refreshDetail(known);
 }
 
@@ -96,6 +97,12 @@ function announceFailures(known) {
   const fresh = told.failures && known.failures.find((each) => !told.failures.has(each.failure));
   if (fresh) announce(`New failure: ${fresh.error} in ${fresh.name}`);
   told.failures = numbers;
+}
+
+function announceDevices(known) {
+  const out = known.devices.filter((each) => each.health !== "healthy").map((each) => each.device).join(", ");
+  if (told.out !== null && told.out !== out) announce(out ? `Out of service: ${out}` : "All devices are in service");
+  told.out = out;
 }
 
 function announce(text) {

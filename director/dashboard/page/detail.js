@@ -70,11 +70,9 @@ function jobParts(job) {
   const rows = {
     State: job.call_goes_on ? `${job.state} for its caller; the call still holds its slot` : job.state,
     Device: job.device && `${job.device}${job.slot == null ? "" : `, slot ${job.slot}`}`,
-    Priority: job.priority, Tenant: job.tenant,
-    Submitted: job.submitted == null ? null : ago(job.at - job.submitted),
-    Waited: job.waited == null ? (job.submitted == null ? null : `${duration(job.at - job.submitted)} so far`) : duration(job.waited),
+    Submitted: ago(job.at - job.submitted),
+    Waited: job.waited == null ? `${duration(job.at - job.submitted)} so far` : duration(job.waited),
     Ran: job.state === "running" ? `${duration(job.at - job.started)} so far` : job.ran == null ? null : duration(job.ran),
-    "Jobs in its call": job.batch > 1 ? job.batch : null,
     Attempts: job.attempts > 1 ? job.attempts : null,
     Progress: job.progress,
   };
@@ -114,7 +112,7 @@ function deviceParts(device, known) {
   if (!device) return [paragraph("There is no such device.")];
   const models = Object.entries(device.models).map(([model, seconds]) => (seconds ? `${model}, loaded in ${duration(seconds)}` : model));
   const rows = {
-    Name: device.name, UUID: device.uuid,
+    Name: device.name, UUID: device.uuid, Health: device.reason ? `${device.health}: ${device.reason}` : device.health,
     Busy: `${percent(device.share)} of the last seconds; ${device.busy} of ${device.slots.length} slots now`,
     Jobs: `${count(device.jobs)} calls in ${duration(device.busy_seconds)} of slot time`,
     Memory: device.total_memory && `${device.used_memory == null ? "" : `${gibibytes(device.used_memory)} in use of `}${gibibytes(device.total_memory)}`,

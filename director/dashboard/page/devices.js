@@ -46,6 +46,7 @@ function makeRow(device, showJob, showDevice) {
 
 function fillRow([head, , busy, jobs, memory], device) {
   write(head.lastChild, about(device));
+  head.classList.toggle("out", device.health !== "healthy");
   head.lastChild.title = about(device);
   write(busy, percent(device.share));
   busy.title = `${device.busy} of ${device.slots.length} slots busy now`;
@@ -54,6 +55,7 @@ function fillRow([head, , busy, jobs, memory], device) {
 }
 
 function about(device) {
+  if (device.health !== "healthy") return `${device.health}: ${device.reason}`;
   const models = Object.entries(device.models).map(([model, seconds]) => (seconds ? `${model} (loaded in ${duration(seconds)})` : model));
   const knownAs = device.name === device.device ? [] : [device.name];
   return device.error ? `can't be read: ${device.error}` : [...knownAs, ...models].join(" · ") || "no model loaded";

@@ -10,8 +10,8 @@ export function showWaiting(known) {
   write(document.getElementById("why"), known.why_waiting ?? "");
   empty("waiting", known.waiting);
   const make = () => [cell("", "th"), cell("number"), cell("number")];
-  follow(body("waiting"), known.waiting, (each) => `${each.name}/${each.tenant}`, make, ([name, jobs, oldest], each) => {
-    write(name, each.tenant == null ? each.name : `${each.name}, tenant ${each.tenant}`);
+  follow(body("waiting"), known.waiting, (each) => each.name, make, ([name, jobs, oldest], each) => {
+    write(name, each.name);
     write(jobs, count(each.jobs));
     write(oldest, each.oldest == null ? "–" : duration(each.oldest));
   });

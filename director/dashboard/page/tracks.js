@@ -30,7 +30,7 @@ export class Picture {
   draw(known, dense) {
     this.at = known.at;
     this.window = known.identity.window;
-    this.lines = this.slots.map((slot) => known.tracks.get(String(slot))?.rows ?? []);
+    this.lines = this.slots.map((slot) => [...(known.tracks.get(String(slot))?.rows ?? []), ...running(known.calls[slot])]);
     if (!this.isSeen) return;
     const height = this.#resize(dense);
     const context = this.canvas.getContext("2d");
@@ -88,6 +88,9 @@ export class Picture {
     tip.style.top = `${event.clientY + 16}px`;
   }
 }
+
+/** The call that runs on a slot, as a stretch without an end. */
+const running = (call) => (call ? [[call[0], null, call[1], 0, 0, false, call[2], call[3]]] : []);
 
 function drawLine(context, rows, at, window, scale, top, height) {
   const since = at - window;
