@@ -152,6 +152,15 @@ def nap(_device: Device, seconds: float, value: Any = None) -> Any:
     return value
 
 
+def held_talking(_device: Device, path: str) -> None:
+    """The same, and say so now and then."""
+    began = time.monotonic()
+    while not Path(path).exists():
+        assert time.monotonic() - began < PATIENCE
+        director.report("waiting")
+        time.sleep(0.01)
+
+
 def cooperative(_device: Device) -> None:
     director.report("begun")
     began = time.monotonic()

@@ -65,9 +65,10 @@ def ahead(director: Director) -> list[list[Job[Any]]]:
 async def hold_all(director: Director, go: Path, behind: int = 20) -> tuple[list[Job[Any]], list[Job[Any]]]:
     """Every slot in a call that lasts until `go` (with its number) is there, and short calls ahead of their turn."""
     slots = len(ahead(director))
-    holding = [director.submit(calls.held, f"{go}{n}") for n in range(slots)]
+    holding = [director.submit(calls.held_talking, f"{go}{n}") for n in range(slots)]
+    await until(lambda: all(job.progress for job in holding))
     short = [director.submit(calls.note, str(go), str(n)) for n in range(behind)]
-    await until(lambda: all(job.progress for job in holding) and all(ahead(director)))
+    await until(lambda: all(ahead(director)))  # whatever a child says wakes the thread that fills it
     return holding, short
 
 
