@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -81,7 +80,9 @@ def check_cancelled() -> None:
     if not jobs or any(_is_wanted(job, now) for job in jobs):
         return
     if any(job._stage is JobState.CANCELLED for job in jobs):
-        raise asyncio.CancelledError
+        from asyncio import CancelledError  # here: a child process may have no other use for asyncio
+
+        raise CancelledError
     raise JobTimeout("running")
 
 

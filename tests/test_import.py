@@ -7,6 +7,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
+import director
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -22,9 +26,25 @@ def fresh(code: str, *options: str) -> str:
 
 
 def test_brings_nothing_heavy_along() -> None:
-    loaded = set(fresh("import director, sys; print(*sys.modules)").split())
-    assert "director" in loaded
+    loaded = set(fresh("import director, sys; director.Director; print(*sys.modules)").split())
+    assert "director._director" in loaded
     assert loaded & HEAVY == set()
+
+
+def test_names_are_imported_when_they_are_first_asked_for() -> None:
+    loaded = fresh("import director, sys; director.current_device, director.JobTimeout; print(*sys.modules)").split()
+    assert "director._current" in loaded
+    assert not {"asyncio", "director._director"} & set(loaded)
+
+
+def test_every_name_is_found_and_no_other() -> None:
+    code = "import director; print(*(getattr(director, name).__module__ for name in director.__all__))"
+    assert all(module.startswith("director") for module in fresh(code).split())
+    assert set(director.__all__) <= set(dir(director))
+    with pytest.raises(AttributeError, match="module 'director' has no attribute 'Nonsense'"):
+        director.Nonsense  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'Nonsense'"):
+        exec("from director import Nonsense")
 
 
 MEASURE = """
@@ -32,7 +52,7 @@ import time
 began = time.process_time()
 import asyncio
 between = time.process_time()
-import director
+from director import Director
 print(between - began, time.process_time() - between)
 """
 
