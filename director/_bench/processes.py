@@ -7,79 +7,29 @@ import concurrent.futures
 import gc
 import itertools
 import multiprocessing
-import os
-import pickle
 import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from director._bench.busy_loops import PERIOD, Burden, block, carry, compute, nothing
+from director._bench.calls import Array, die, noop, one_millisecond, process_id, twenty_milliseconds
 from director._bench.contenders import Contender, Seat
-from director._bench.jobs import bare_time, noop
+from director._bench.jobs import bare_time
 from director._bench.lost import SETTLING, SPARE, Loss, loss
 from director._bench.rounds import Effort, turns
 from director._bench.sheet import Sheet
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 SLOTS = 4
 ARRAY = 25_000_000  # bytes: a batch of 41 pictures of 448 x 448
 WARM_UP = 50  # calls that are not counted
 INTERPRETER = "an interpreter that imports director"
 BURDENS = {"idle loop": nothing, "loop blocked": block, "loop in Python": compute}
-
-
-# ---- jobs; each takes, and ignores, the device that a Director hands it
-
-
-class Stamp:
-    """A sleep that returns when it began and ended, by the clock that all processes share.
-
-    Args:
-        seconds: How long the device is busy.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def __call__(self, *_device: object) -> tuple[int, int]:
-        """Occupy the device once."""
-        began = time.monotonic_ns()
-        time.sleep(self.seconds)
-        return began, time.monotonic_ns()
-
-
-class Array:
-    """Memory that is pickled as a NumPy array is; as a job it gives itself back.
-
-    Args:
-        memory: Its bytes.
-    """
-
-    def __init__(self, memory: Any) -> None:
-        self.memory = memory
-
-    def __call__(self, *_device: object) -> Array:
-        """There and back."""
-        return self
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Its bytes, or from protocol 5 on the memory itself."""
-        return Array, (pickle.PickleBuffer(self.memory) if protocol >= 5 else bytes(self.memory),)
-
-
-def process_id(*_device: object) -> int:
-    """Where it runs."""
-    return os.getpid()
-
-
-def die(*_device: object) -> None:
-    """End the process, as a fault in native code does."""
-    os._exit(11)
 
 
 # ---- contenders
@@ -120,7 +70,7 @@ QUICK_ONES = (PROCESS_POOL, DIRECTOR_PROCESS)
 async def _warm(slots: int, seat: Seat) -> None:
     """Every process is there, and has imported what it needs."""
     for _ in range(2):
-        await seat.gather([seat.submit(Stamp(0.02)) for _ in range(4 * slots)])
+        await seat.gather([seat.submit(twenty_milliseconds) for _ in range(4 * slots)])
     gc.collect()
 
 
@@ -146,33 +96,42 @@ def round_trips(effort: Effort) -> Sheet:
     return sheet
 
 
-async def _watch(seat: Seat, seconds: float, burden: Burden, window: float) -> Loss:
+async def _watch(seat: Seat, job: Callable[[], tuple[int, int]], burden: Burden, window: float) -> Loss:
     """Keep the slots full beside a loop that carries `burden`; each job tells its own time."""
     await _warm(SLOTS, seat)
-    job = Stamp(seconds)
-    bare = bare_time(job, max(3, round(0.05 / seconds)))
-    handles = [seat.submit(job) for _ in range(round(SPARE * SLOTS * window / seconds) + SLOTS)]
+    bare = bare_time(job, 20)
+    handles = [seat.submit(job) for _ in range(round(SPARE * SLOTS * window / bare) + SLOTS)]
     await asyncio.sleep(SETTLING)
     opened = time.monotonic_ns()
     await carry(burden, window)
     closed = time.monotonic_ns()
-    for handle in handles[round(SLOTS * window / seconds) :]:
+    for handle in handles[round(SLOTS * window / bare) :]:
         handle.cancel()  # what can have run in the window was submitted before
     ended = await asyncio.gather(*handles, return_exceptions=True)
     return loss([span for span in ended if isinstance(span, tuple)], bare, SLOTS, (opened, closed))
 
 
-async def _watch_all(contender: Contender, seconds: float, effort: Effort) -> dict[str, Loss]:
+async def _watch_all(contender: Contender, job: Callable[[], tuple[int, int]], effort: Effort) -> dict[str, Loss]:
     window = PERIOD * effort.pick(12, 5)
     async with contender.open(SLOTS) as seat:
-        return {name: await _watch(seat, seconds, burden, window) for name, burden in BURDENS.items()}
+        return {name: await _watch(seat, job, burden, window) for name, burden in BURDENS.items()}
 
 
-def lost(effort: Effort, seconds: float) -> Sheet:
+def lost_1ms(effort: Effort) -> Sheet:
+    """Slot time lost with jobs of 1 ms."""
+    return _lost(effort, one_millisecond)
+
+
+def lost_20ms(effort: Effort) -> Sheet:
+    """Slot time lost with jobs of 20 ms."""
+    return _lost(effort, twenty_milliseconds)
+
+
+def _lost(effort: Effort, job: Callable[[], tuple[int, int]]) -> Sheet:
     """Slot time lost, by a queue that is never empty, beside each kind of loop."""
     sheet = Sheet()
     for contender in turns(effort.pick(EVERYBODY, QUICK_ONES), rounds=effort.pick(5, 3)):
-        for name, lost_there in asyncio.run(_watch_all(contender, seconds, effort)).items():
+        for name, lost_there in asyncio.run(_watch_all(contender, job, effort)).items():
             sheet.add(contender.name, name, "%", 100 * lost_there.total)
             sheet.add(contender.name, f"between jobs: {name}", "%", 100 * lost_there.between)
     return sheet

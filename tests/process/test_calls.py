@@ -11,6 +11,7 @@ import pytest
 from public.gates import Recorder, outcome, until
 
 from director import Device, Director, JobState, JobTimeout, Model, ProcessExecutor
+from director._executors._process.wire import ROOM_IN_REQUEST
 from director.events import JobProgressed, JobStarted, JobSucceeded
 from process import calls
 from process.leaks import wait_until
@@ -47,10 +48,11 @@ async def test_arguments_and_results(director: Director) -> None:
     assert await director.run(calls.echo) is None
 
 
-@pytest.mark.parametrize("size", [300, 447, 448, 449, 4000, 5000, 70_000, 3_000_000])
-async def test_every_length_gets_through(director: Director, size: int) -> None:
-    for value in (b"v" * size, "w" * size, bytearray(size)):
-        assert await director.run(calls.echo, value) == value
+async def test_every_length_gets_through(director: Director) -> None:
+    around_a_frame = range(ROOM_IN_REQUEST - 20, ROOM_IN_REQUEST + 20, 3)
+    for size in (0, 300, *around_a_frame, 4000, 4096, 5000, 70_000, 3_000_000):
+        for value in (b"v" * size, "w" * size, bytearray(size)):
+            assert await director.run(calls.echo, value) == value
 
 
 async def test_a_function_by_decorator_or_options(director: Director) -> None:

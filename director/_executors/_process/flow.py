@@ -6,16 +6,8 @@ that a quick generator of large values would fill memory behind a slow reader, h
 
 from __future__ import annotations
 
-import asyncio
 import os
 import select
-from typing import TYPE_CHECKING, Any
-
-from director._core.stream_call import close
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import GeneratorType
 
 WINDOW = 4  # values that are made, and that nobody has taken yet
 
@@ -44,38 +36,3 @@ class Credits:
         poll.register(self._descriptor, select.POLLIN)
         while poll.poll(0):
             self.take()
-
-
-def pump(
-    generator: GeneratorType[Any, Any, Any],
-    credits: Credits,
-    tell: Callable[[Any], None],
-    is_unwanted: Callable[[], bool],
-) -> None:
-    """In the child: run a generator to its end.
-
-    Args:
-        generator: A new one.
-        credits: For its values.
-        tell: Sends a value.
-        is_unwanted: Whether nobody reads any more.
-
-    Raises:
-        CancelledError: Nobody does.
-        BaseException: What the generator raised.
-    """
-    credits.clear()
-    under_way = 0
-    try:
-        for value in generator:
-            if under_way == WINDOW:
-                credits.take()
-            else:
-                under_way += 1
-            if is_unwanted():
-                raise asyncio.CancelledError
-            tell(value)
-            del value
-    except BaseException:
-        close(generator)
-        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import pickle
@@ -17,16 +16,14 @@ from typing import TYPE_CHECKING, Any
 from director._current import here
 from director._executors._cuda_thread import CudaThread
 from director._executors._process.board import Board, Notice
-from director._executors._process.flow import Credits, pump
+from director._executors._process.flow import Credits
 from director._executors._process.logs import redirect
 from director._executors._process.outlet import Outlet
 from director._executors._process.program import LateMain
-from director._executors._process.raised import raised
 from director._executors._process.segments import Arrivals, Shipments
 from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
 from director._executors._process.wire import FRAME, UNNUMBERED, Ask, How, Request, Tell, read_request
-from director._faults import free_caches
 
 if TYPE_CHECKING:
     from director._device import Device
@@ -133,7 +130,9 @@ class Inside:
             if request.function != UNNUMBERED:
                 self._met[request.function] = fn, self._name
         if self._board.look(request.number) != Notice.NONE:
-            raise asyncio.CancelledError  # nobody waits for it any more
+            from asyncio import CancelledError
+
+            raise CancelledError  # nobody waits for it any more
         resource = self._device if request.model == UNNUMBERED else self._shelf.get(request.model, recipe)
         if how != How.BARELY:
             args = (resource, *args)
@@ -148,6 +147,8 @@ class Inside:
         return value
 
     def _stream(self, number: int, fn: Any, *args: Any) -> None:
+        from director._executors._process.pump import pump  # the same
+
         def tell(value: Any) -> None:
             if self._cuda is not None:
                 self._cuda.wait()  # each value is finished when it is handed over, as each result is
@@ -158,6 +159,8 @@ class Inside:
     def _fail(self, kind: Tell, number: int, error: BaseException, began: float) -> None:
         if self._board.is_ending and isinstance(error, SystemExit):
             raise error  # by `_terminate`
+        from director._executors._process.raised import free_caches, raised  # most children never need it
+
         ended, story = time.monotonic(), raised(error)
         if story.fault is not None and story.fault[0] == "memory":
             free_caches(error)

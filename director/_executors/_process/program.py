@@ -7,7 +7,6 @@ live in other modules never needs it, so that under a server or a test runner it
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -26,9 +25,11 @@ def origin() -> tuple[str, str] | None:
     if name is not None:
         return "init_main_from_name", name
     path = getattr(main, "__file__", None)
-    if path is None or not Path(path).is_file():
+    if path is None:
         return None
-    return "init_main_from_path", str(Path(path).absolute())
+    from pathlib import Path  # here: no child needs it for this
+
+    return ("init_main_from_path", str(Path(path).absolute())) if Path(path).is_file() else None
 
 
 class Unguarded(RuntimeError):

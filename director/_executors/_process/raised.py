@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 from director._core.frames import strip
 from director._executors._process.program import Unguarded
 from director._executors._process.references import describe, pack
-from director._faults import FRAMEWORKS, Fault, fault_of
+from director._faults import FRAMEWORKS, Fault, fault_of, free_caches
 from director.errors import JobError
+
+__all__ = ["Raised", "error_of", "free_caches", "raised"]
 
 
 class Raised(NamedTuple):
