@@ -78,7 +78,8 @@ class Care:
 
     async def join(self) -> None:
         """Wait a moment for the threads that watch."""
-        await self._off_loop("director:watch ends", self._watch.join, 0.25)
+        if self._watch.is_running:
+            await self._off_loop("director:watch ends", self._watch.join, 0.25)
 
     def _hear(self, verdict: Verdict) -> None:
         place = self._places[verdict.uuid]
@@ -97,7 +98,10 @@ class Care:
     async def _off_loop(self, name: str, call: Callable[[*Ts], T], *args: *Ts) -> T:
         """Call on a thread of its own that nobody waits for at exit."""
         thread = SlotThread(name)
+        is_over = False
         try:
-            return await self._loop.run_in_executor(thread, call, *args)
+            value = await self._loop.run_in_executor(thread, call, *args)
+            is_over = True
+            return value
         finally:
-            thread.shutdown(wait=False)
+            thread.shutdown(wait=is_over)  # it has nothing more to do: a moment, and no thread is left behind

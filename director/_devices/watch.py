@@ -88,6 +88,11 @@ class Watch:
         """The last checkup of each device that has one, by UUID; on any thread."""
         return dict(self._checkups)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread has been started and has not ended."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Watch from now on. Starts nothing where there is nothing to watch."""
         if self._gauges and self._interval is not None:
