@@ -82,6 +82,18 @@ async def _scraped(slots: int) -> AsyncIterator[Seat]:
         assert list(collector.collect())
 
 
+@asynccontextmanager
+async def _shown(slots: int) -> AsyncIterator[Seat]:
+    """With a dashboard that nobody looks at."""
+    from director import Director
+    from director.dashboard import Dashboard
+
+    director = Director(f"cpu:{slots}", max_queue=None)
+    Dashboard(director)
+    async with director:
+        yield Seat(director.submit, director.run)
+
+
 METRICS = Contender("director with metrics", _scraped, needs="prometheus_client")
 TIMELINE = _watched_by("a timeline", _timeline)
 WATCHED = (
@@ -90,6 +102,7 @@ WATCHED = (
     TIMELINE,
     _watched_by("histograms", _durations, needs="prometheus_client"),
     _watched_by("a guard", _guard),
+    Contender("director with a dashboard", _shown),
     HOOKED,
     _watched_by("spans, no SDK", _spans, needs="opentelemetry"),
 )

@@ -108,7 +108,7 @@ def test_the_only_app_is_meant(app: App, capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr().out
     assert shown.startswith(f"vision: open for 0 s, process {app.pid} on ")
     assert "0 waiting, 1 running on 2 slots" in shown
-    assert re.search(r"^simulated:0 +- +\S+ % +\d/1 ", shown, re.M)
+    assert re.search(r"^simulated:0  healthy +- +\S+ % +\d/1 ", shown, re.M)
     assert re.search(r"^  2  detect  simulated:1 +for ", shown, re.M)
     assert re.search(r"^  ValueError  decode  no good +1 time ", shown, re.M)
 
@@ -297,8 +297,8 @@ def drawn(known: Known, width: int, height: int, *keys: str) -> list[str]:
     return captured.get().splitlines()
 
 
-@pytest.mark.parametrize(("width", "height"), [(60, 20), (80, 24), (200, 60)])
-@pytest.mark.parametrize("devices", [1, 8, 64, 300])
+@pytest.mark.parametrize(("width", "height"), [(60, 20), (200, 60)])
+@pytest.mark.parametrize("devices", [1, 64, 300])
 @pytest.mark.parametrize("keys", [(), ("next",), ("next", "next"), ("previous", "down", "page down", "up")])
 async def test_the_screen_fits_any_terminal(width: int, height: int, devices: int, keys: tuple[str, ...]) -> None:
     pytest.importorskip("rich")
@@ -314,9 +314,8 @@ async def test_the_screen_fits_any_terminal(width: int, height: int, devices: in
 
 
 def test_strips_are_as_high_as_the_slots_were_busy() -> None:
-    known = Known(identity={"window": 10.0}, seen={"at": 110.0})
+    known = Known(identity={"window": 10.0}, seen={"at": 110.0, "calls": {"1": [109.0, 1, 3, "f"]}})
     known.tracks[0] = Track(0, [[100.0, 105.0, 1, 5.0, 0, False, 1, "f"], [106.0, 108.0, 9, 1.0, 2, False, 9, "f"]])
-    known.tracks[1] = Track(0, [[109.0, None, 1, 0.0, 0, False, 3, "f"]])
     assert known.strip([0], 5) == [(1.0, False), (1.0, False), (0.5, False), (0.5, False), (0.0, True)]
     assert known.strip([0, 1], 10)[-1] == (0.5, False)
     assert known.strip([7], 2) == [(0.0, False), (0.0, False)]

@@ -49,4 +49,9 @@ def examine_environment(variables: Mapping[str, str], gpus_are_near: bool) -> It
     workers = variables.get("WEB_CONCURRENCY", "1")
     if workers.isdecimal() and int(workers) > 1:
         text = f"WEB_CONCURRENCY={workers} starts {workers} server processes, and each Director takes every GPU"
-        yield _finding("many-workers", "note", text, "one process for each machine, or a mask for each process")
+        yield _finding(
+            "many-workers",
+            "note",
+            text,
+            "one process for each machine, or Director(shared=...), by which they take turns",
+        )

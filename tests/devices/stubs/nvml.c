@@ -8,6 +8,8 @@
  *   STUB_GPU<i>_FAIL="<function>=<code> ..."   handle, uuid, name, pci, memory, memory2, mig, events, fields;
  *                                with the code -1 the call hangs for as long as it is that
  *   STUB_GPU<i>_FREE=<bytes>     of its memory
+ *   STUB_GPU<i>_LOAD=<percent>, _TEMPERATURE=<degrees>, _POWER=<milliwatts>, _COMPUTE_MODE=<mode>
+ *                                what is not set is not supported
  *   STUB_GPU<i>_FIELDS="<id>=<value> ..."      a value of "!<code>" is an error; fields not named are not supported
  *   STUB_NVML_WAIT=<code>        what waiting for events answers at once
  *   STUB_GPU<i>_MIG="<uuid> <name without blanks> <memory> <gpu instance> <compute instance>;..."
@@ -164,6 +166,29 @@ int nvmlDeviceGetMemoryInfo_v2(device *of, memory2 *to) {
     if (to->version != 0x02000028) return 25; /* ARGUMENT_VERSION_MISMATCH */
     return total_memory(of, &to->total, "memory2");
 }
+
+/* What is read of a whole GPU, and not of a slice. */
+static int reading(device *of, const char *what, unsigned *value) {
+    if (of->slice >= 0) return INVALID_ARGUMENT;
+    if (!*setting(of->gpu, what)) return NOT_SUPPORTED;
+    *value = strtoul(setting(of->gpu, what), NULL, 10);
+    return SUCCESS;
+}
+
+typedef struct { unsigned gpu, memory; } utilization;
+
+int nvmlDeviceGetUtilizationRates(device *of, utilization *to) {
+    to->memory = 0;
+    return reading(of, "LOAD", &to->gpu);
+}
+
+int nvmlDeviceGetTemperature(device *of, unsigned sensor, unsigned *degrees) {
+    return sensor ? INVALID_ARGUMENT : reading(of, "TEMPERATURE", degrees);
+}
+
+int nvmlDeviceGetPowerUsage(device *of, unsigned *milliwatts) { return reading(of, "POWER", milliwatts); }
+
+int nvmlDeviceGetComputeMode(device *of, unsigned *mode) { return reading(of, "COMPUTE_MODE", mode); }
 
 int nvmlDeviceGetMigMode(device *of, unsigned *current, unsigned *pending) {
     if (failure(of->gpu, "mig")) return failure(of->gpu, "mig");
