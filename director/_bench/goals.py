@@ -74,7 +74,7 @@ class Verdict:
         unit: Of what was measured: `"x"` for a ratio.
         reached: Whether the median is within the limit.
         clear: Whether every round agrees with the median.
-        gross: Whether it is `GROSS` times worse than asked.
+        gross: Whether it is `GROSS` times worse than asked, in the best round too.
     """
 
     goal: Goal
@@ -104,7 +104,10 @@ def _verdict(goal: Goal, measured: Ratio, unit: str, coarse: float) -> Verdict:
     """`coarse`: what to look at for a gross miss."""
     reached = goal.allows(measured.value)
     clear = goal.allows(measured.low) == goal.allows(measured.high) == reached
-    gross = goal.guarded and not goal.allows(coarse * GROSS if goal.at_least else coarse / GROSS)
+    best = measured.high if goal.at_least else measured.low  # what one quiet round reaches is not lost
+    gross = goal.guarded and not any(
+        goal.allows(value * GROSS if goal.at_least else value / GROSS) for value in (coarse, best)
+    )
     return Verdict(goal, measured, unit, reached, clear, gross)
 
 

@@ -35,15 +35,15 @@ _set_result = asyncio.Future.set_result  # a Job refuses its own
 _set_exception = asyncio.Future.set_exception
 
 
-def _settle(job: Job[Any], value: Any) -> None:
-    """Set the result, and call the one callback that there usually is, as the loop would."""
+def _settle(job: Job[Any], outcome: Any, set_outcome: Callable[[Any, Any], None] = _set_result) -> None:
+    """Set the result or the exception, and call the one callback that there usually is, as the loop would."""
     callbacks = job._callbacks
     if callbacks is None or len(callbacks) != 1:
-        _set_result(job, value)
+        set_outcome(job, outcome)
         return
     [(callback, context)] = callbacks
     job.remove_done_callback(callback)
-    _set_result(job, value)
+    set_outcome(job, outcome)
     try:
         context.run(callback, job)
     except (SystemExit, KeyboardInterrupt):
@@ -90,6 +90,7 @@ class Ledger:
         self._tells_ends = chronicle.listening or chronicle.recording
         self._alarms = Alarms(clock, self._expire)
         self._retries = Retries(clock, dispatch, chronicle)
+        self._wakes = False  # a delivery is going on that wakes who awaits the jobs by itself
         self._numbers = itertools.count(1)
 
     def open_job(
@@ -137,13 +138,16 @@ class Ledger:
         except BaseException:
             self._outbox.ring()  # for those that have arrived and were not looked at
             raise
+        finally:
+            self._wakes = False
         if self.watch is not None:
             self.watch()
 
     def _deliver(self) -> None:
         # Who awaits a job is woken right here, not by one more call of the loop for each: a seventh of a burst. Inside
         # of a task (our own close) that is not possible: one task can't be stepped within another. Hooks come first.
-        settle = _set_result if self._is_watched or current_task() is not None else _settle
+        self._wakes = not self._is_watched and current_task() is None
+        settle = _settle if self._wakes else _set_result
         for post in self._outbox.empty():
             if isinstance(post, tuple):
                 fn, args = post
@@ -189,7 +193,10 @@ class Ledger:
         """End a job that runs, or that was withdrawn as FAILED, with `error`."""
         self._close(job, JobState.FAILED)
         self.failed += 1
-        _set_exception(job, error)
+        if self._wakes:  # in their order with those that succeed
+            _settle(job, error, _set_exception)
+        else:
+            _set_exception(job, error)
         if self._tells_ends:
             self._chronicle.failed(job, error)
 

@@ -8,7 +8,9 @@ import json
 import os
 import socket
 import stat
+import tempfile
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,11 +21,18 @@ from director.dashboard import Dashboard, _places
 from director.dashboard._remote import Remote
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from director.testing import TestClock
 
 pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: the address of a Unix socket has 108 bytes at most."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="director-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -201,7 +201,8 @@ async def test_other_devices_leave_the_environment_alone(monkeypatch: pytest.Mon
 
 async def test_a_child_imports_little(director: Director) -> None:
     heavy = ("numpy", "multiprocessing", "pytest", "pynvml", "cloudpickle", "director.events", "director.cli", "uuid")
-    assert await director.run(calls.modules, *heavy) == []
+    traced = {"multiprocessing", "uuid"} if "COVERAGE_PROCESS_CONFIG" in os.environ else set()  # coverage's own
+    assert set(await director.run(calls.modules, *heavy)) <= traced
 
 
 async def test_children_start_with_the_first_job_and_end_with_the_director() -> None:
