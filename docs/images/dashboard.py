@@ -14,6 +14,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -60,7 +61,9 @@ async def draw_top(dashboard: Dashboard) -> None:
         record=True, width=100, height=26, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
     console.print(Screen(console).picture(known))
-    console.save_svg(str(HERE / "top.svg"), title="director top")
+    drawn = console.export_svg(title="director top")
+    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.S)  # nothing is fetched from elsewhere
+    (HERE / "top.svg").write_text(drawn.replace("Fira Code, monospace", "DejaVu Sans Mono, Menlo, Consolas, monospace"))
     print(HERE / "top.svg")
 
 
@@ -74,7 +77,7 @@ async def photograph(address: str) -> None:
             executable_path=chromium, args=["--no-sandbox"] if os.getuid() == 0 else []
         )
         for name, scheme in (("dashboard.png", "light"), ("dashboard-dark.png", "dark")):
-            page = await browser.new_page(viewport={"width": 1280, "height": 1010}, color_scheme=scheme)
+            page = await browser.new_page(viewport={"width": 1280, "height": 1240}, color_scheme=scheme)
             await page.goto(address)
             await page.wait_for_timeout(3000)
             await page.screenshot(path=HERE / name)
