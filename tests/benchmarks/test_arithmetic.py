@@ -159,7 +159,8 @@ class TestGoals:
             ((2.0, 3.0, 5.0), True, False, False),
             ((3.0, 5.0, 5.0), False, False, False),
             ((5.0, 5.0, 6.0), False, True, False),
-            ((11.0, 13.0, 14.0), False, True, True),
+            ((11.0, 13.0, 14.0), False, True, False),  # one round has been better
+            ((12.5, 13.0, 14.0), False, True, True),
         ):
             verdict = judge(goal, {("burst", "one core"): (pool, cell(*samples))})
             assert verdict is not None
