@@ -19,7 +19,7 @@ from director.cli._run.inputs import Item
 from director.cli._run.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
 
 class Reader:
@@ -65,12 +65,21 @@ def items(numbers: Iterable[int]) -> Iterable[Item]:
     return (Item(number, number, b"%d" % number) for number in numbers)
 
 
-def make_flow(director: Director, reader: Reader, calls: Calls, *, window: int = 3, ordered: bool = False) -> Flow:
+def make_flow(
+    director: Director,
+    reader: Reader,
+    calls: Callable[[Any, Any], Any],
+    *,
+    window: int = 3,
+    ordered: bool = False,
+    tally: Tally | None = None,
+) -> Flow:
     def failed(outcome: Outcome) -> None:
         raise AssertionError(outcome)
 
+    tally = tally or Tally({"cpu:0": 1})
     rules = Rules(window, ordered, Halt())
-    return Flow(director, calls, {}, reader, Tally({"cpu:0": 1}), rules, failed=failed, leave=pytest.fail)
+    return Flow(director, calls, {}, reader, tally, rules, failed=failed, leave=pytest.fail)
 
 
 async def turn(times: int = 50) -> None:
@@ -96,9 +105,11 @@ async def test_a_slow_reader_holds_the_input_back(ordered: bool, director: Direc
 
 
 async def test_cancelled_it_writes_first_what_is_done(director: Director) -> None:
-    reader, calls = Reader(), Calls()
-    run = asyncio.create_task(make_flow(director, reader, calls).run(Feed(items(range(2)), ahead=1)))
+    reader, calls, tally = Reader(), Calls(), Tally({"cpu:0": 1})
+    run = asyncio.create_task(make_flow(director, reader, calls, tally=tally).run(Feed(items(range(2)), ahead=1)))
     await asyncio.to_thread(reader.asked.wait)
+    while tally.done < 2:  # the reader is asked as soon as the first is done
+        await turn(1)
     run.cancel()
     await turn()
     assert not run.done()
@@ -106,6 +117,27 @@ async def test_cancelled_it_writes_first_what_is_done(director: Director) -> Non
     with pytest.raises(asyncio.CancelledError):
         await run
     assert reader.results == [0, 1]
+
+
+async def test_what_is_done_after_the_last_line_is_not_counted(director: Director) -> None:
+    """The tally holds what has a line, for the summary tells it."""
+    began, gate = threading.Event(), threading.Event()
+
+    def slow(device: object, item: Any) -> Any:
+        began.set()
+        gate.wait()
+        return item
+
+    reader, tally = Reader(), Tally({"cpu:0": 1})
+    reader.gate.set()
+    run = asyncio.create_task(make_flow(director, reader, slow, tally=tally).run(Feed(items(range(1)), ahead=1)))
+    await asyncio.to_thread(began.wait)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    gate.set()
+    await director.drain()
+    assert (reader.results, tally.succeeded, tally.left) == ([], 0, 1)
 
 
 async def test_cancelled_it_does_not_wait_forever(director: Director, monkeypatch: pytest.MonkeyPatch) -> None:

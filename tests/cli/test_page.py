@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from director.cli._run.meter import LaneReading, Reading
+from director.cli._run.progress import one_line
+
 pytest.importorskip("sklearn")
 
 ROOT = Path(__file__).parents[2]
@@ -37,8 +40,12 @@ MEASURED = (
 )
 
 
+PROGRESS = r"(?m)^\d+ s  [\d,]+ (of|done).* busy\n"  # now and then, where a run takes longer than 2 s
+
+
 def blurred(text: str) -> list[str]:
     """The lines in an order of their own, without what was measured, and which device an item found free."""
+    text = re.sub(PROGRESS, "", text)
     for pattern in MEASURED:
         text = re.sub(pattern, "#", text)
     return sorted(text.splitlines())
@@ -63,6 +70,12 @@ def shell(tmp_path: Path) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+@pytest.mark.parametrize("total", [1797, None])
+def test_that_a_machine_is_slow_is_no_difference(total: int | None) -> None:
+    progress = one_line(Reading(2.04, 1565, 1, total, 780.2, 1.0, (LaneReading("cpu:0", 0.97, 1565, 0.001),)))
+    assert blurred(f"{progress}\nfailed: 3\n") == ["failed: 3"]
 
 
 def test_the_page_shows_what_happens(shell: subprocess.Popen[str]) -> None:

@@ -106,6 +106,7 @@ class Flow:
         self._jobs: set[Job[Any]] = set()
         self._settled = asyncio.Event()  # set whenever no job is open
         self._settled.set()
+        self._over = False  # the last line has been put: what ends from here on has none, and isn't counted
         self.halted = False
         self.read_error: OSError | None = None
         self.write_error: OSError | None = None
@@ -122,6 +123,7 @@ class Flow:
             await self._writer.finish()
         except asyncio.CancelledError:
             self.end()
+            self._over = True
             with anyio.move_on_after(_LAST_WORDS, shield=True):
                 await self._writer.finish()
             raise
@@ -169,6 +171,8 @@ class Flow:
 
     def _finish(self, item: Item, job: Job[Any]) -> None:
         self._jobs.discard(job)
+        if self._over:
+            return
         error = asyncio.CancelledError("the function raised it") if job.cancelled() else job.exception()
         if self._call.ended and isinstance(error, (asyncio.CancelledError, _NotStarted)):
             self._emit(item, None)
