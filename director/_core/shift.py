@@ -122,7 +122,10 @@ class Shift:
         return job
 
     def _note_end(self, job: Job[Any], began: float) -> None:
-        job._finished = self._now = ended = self._time()
+        ended = job._finished  # noted by a seat that knows better when the call has ended
+        if ended is None:
+            job._finished = ended = self._time()
+        self._now = ended
         slot = self._slot
         slot.jobs += 1
         slot.busy_seconds += ended - began

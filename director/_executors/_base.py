@@ -26,7 +26,7 @@ class Seat(Protocol):
     """Where the jobs of one slot run. Its jobs run on the slot's own thread, or are driven by it."""
 
     def run(self, job: Job[Any]) -> Any:
-        """Make the call of `job` and return what it returns.
+        """Make the call of `job` and return what it returns. May note in the job when the call has ended.
 
         Raises:
             LoadFailed: Its model could not be loaded.

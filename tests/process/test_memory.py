@@ -88,8 +88,8 @@ async def test_a_result_outlives_its_director() -> None:
 
 async def test_descriptors_are_bounded_on_both_sides(director: Director) -> None:
     async def a_round() -> tuple[int, int]:
-        kept = [await director.run(calls.echo, np.ones(LARGE, np.uint8)) for _ in range(60)]
-        assert len(kept) == 60
+        kept = [await director.run(calls.echo, np.ones(LARGE, np.uint8)) for _ in range(150)]
+        assert len(kept) == 150
         return open_files(), await director.run(calls.open_files)
 
     first = await a_round()

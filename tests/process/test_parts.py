@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from director._executors._process import references, segments, wire
 from director._executors._process.board import PLACES, SIZE, Board, Notice
 from director._executors._process.ladder import Ladder, Lost
+from director._executors._process.outlet import Outlet
 from director._executors._process.parcels import Parcel, unwrap, wrap
 from director._executors._process.wire import Ask, Facts, Load, Tell
 from process import calls
@@ -227,3 +228,28 @@ def test_pieces_are_found_again(sizes: list[int], frozen: bool) -> None:
     assert [len(view) for view in value] == sizes
     assert all(view.readonly == frozen for view in value)
     assert math.inf > len(memory)
+
+
+# ---- the child's way out
+
+
+def test_what_a_finalizer_says_in_the_midst_of_an_answer_comes_after_it() -> None:
+    """The collector may run between any two steps, and finalizers log."""
+
+    class Interrupted(segments.Shipments):
+        def send(self, parcel: Parcel, room: int) -> Load:
+            if parcel.stream == wrap("first").stream:
+                outlet.tell(Tell.LOGGED, 0, "in between")
+            return super().send(parcel, room)
+
+    reading, writing = os.pipe()
+    ours, theirs = socket.socketpair()
+    outlet = Outlet(writing, Interrupted(ours), segments.Arrivals(ours))
+    outlet.tell(Tell.RETURNED, 1, "first")
+    outlet.tell(Tell.RETURNED, 2, "second")
+    answers = [pickle.loads(answer.load.inline) for answer in wire.read_answers(os.read(reading, 1 << 16))]
+    assert answers == ["first", "in between", "second"]
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+    for end in (ours, theirs):
+        end.close()

@@ -132,6 +132,7 @@ def test_closed_standard_streams(program: Program, tmp_path: Path) -> None:
                 import numpy as np
                 a = await director.run(calls.echo, np.ones(3_000_000, np.uint8))
                 await director.run(calls.print_it, "to nobody")
+                assert await director.run(calls.are_open, 0, 1, 2)
                 assert int(a.sum()) == 3_000_000
             with open(sys.argv[1], "w") as said:
                 said.write("done")
@@ -142,6 +143,23 @@ def test_closed_standard_streams(program: Program, tmp_path: Path) -> None:
         str(said),
     )
     assert said.read_text() == "done"
+
+
+def test_descriptors_keep_clear_of_standard_streams_that_are_closed(program: Program) -> None:
+    done = program("""
+        import os
+        from director._executors._process.spawn import above_stdio
+        os.close(0)
+        first = os.memfd_create("first")
+        moved = above_stdio(first)
+        print(first, moved > 2, above_stdio(moved) == moved)
+        os.fstat(moved)
+        try:
+            os.fstat(first)
+        except OSError:
+            print("closed")
+    """)
+    assert done.stdout.split() == ["0", "True", "True", "closed"], done.stderr
 
 
 FORKED = """

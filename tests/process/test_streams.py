@@ -57,6 +57,21 @@ async def test_a_slow_reader_holds_the_generator_up(director: Director, tmp_path
     assert int(path.read_text()) <= 2 + 2 + WINDOW + 2
 
 
+async def test_credits_of_a_stream_that_was_left_are_not_the_next_one_s(director: Director, tmp_path: Path) -> None:
+    made = []
+    for n in range(2):
+        path = tmp_path / str(n)
+        async with aclosing(director.stream(calls.count_up, 1000, str(path), buffer=1)) as values:
+            async for value in values:
+                if value == 20:
+                    await asyncio.sleep(0.1)  # the child makes what it may
+                    break
+        await until(path.exists)
+        await until(path.read_text)
+        made.append(int(path.read_text()))
+    assert made[1] <= made[0] + 1
+
+
 async def test_large_values_do_not_pile_up(director: Director) -> None:
     before = shared_memory()
     seen = []

@@ -69,6 +69,8 @@ class ProcessSeat:
         self._sender = Sender(self._models, chronicle.time)
         self._stock = Stock(self._sender, terms.max_jobs_per_worker)
         self._is_recalled = False
+        self._is_timely = chronicle.time is time.monotonic  # the children's clock, which is one for all processes
+        self._ended: float | None = None  # when the last call has ended, if a child has said so
 
     def run(self, job: Job[Any]) -> Any:
         """Have the child make the call; see `Seat.run`.
@@ -77,12 +79,11 @@ class ProcessSeat:
             PicklingError: The call, or what came of it, can't be sent.
             WorkerDied: The child ended in the midst of the call.
         """
-        fn: Any = job._fn
-        if isinstance(fn, Beside):
-            return fn.run_beside(self._device, lambda call: self._make(Call([job], call, (), How.BARELY)))
-        if isinstance(fn, StreamCall):
-            return self._make(Call([job], fn.func, job._cargo, How.AS_STREAM))
-        return self._make(Call([job], fn, job._cargo))
+        self._ended = None
+        try:
+            return self._run(job)
+        finally:
+            job._finished = self._ended  # the answer may have waited for the GIL
 
     def run_batch(self, jobs: list[Job[Any]]) -> Any:
         """Have the child make one call for all of them; see `Seat.run_batch`.
@@ -144,6 +145,14 @@ class ProcessSeat:
 
     # ---- one call
 
+    def _run(self, job: Job[Any]) -> Any:
+        fn: Any = job._fn
+        if isinstance(fn, Beside):
+            return fn.run_beside(self._device, lambda call: self._make(Call([job], call, (), How.BARELY)))
+        if isinstance(fn, StreamCall):
+            return self._make(Call([job], fn.func, job._cargo, How.AS_STREAM))
+        return self._make(Call([job], fn, job._cargo))
+
     def _make(self, call: Call) -> Any:
         for tries_left in reversed(range(_TRIES)):
             try:
@@ -191,6 +200,8 @@ class ProcessSeat:
             elif answer.number == errand.number:
                 if errand.is_typical:
                     self._stock.pace.note(answer.began, answer.ended, child.read_at)
+                if self._is_timely:
+                    self._ended = max(answer.ended, errand.jobs[0]._started or 0.0)
                 if errand.refusal is not None:
                     raise errand.refusal
                 return self._result(child, errand.jobs[0], answer)
