@@ -77,7 +77,8 @@ async def hold_all(director: Director, go: Path, behind: int = 20) -> tuple[list
     holding = [director.submit(calls.held_talking, f"{go}{n}") for n in range(slots)]
     await until(lambda: all(job.progress for job in holding))
     short = [director.submit(calls.note, str(go), str(n)) for n in range(behind)]
-    await until(lambda: all(len(jobs) >= 2 for jobs in ahead(director)))  # whatever a child says wakes the thread that fills it
+    # Whatever a child says wakes the thread that fills it.
+    await until(lambda: all(len(jobs) >= 2 for jobs in ahead(director)))
     return holding, short
 
 
