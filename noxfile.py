@@ -118,6 +118,8 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 PYPROJECT = HERE / "pyproject.toml"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+TORCH = "torch==2.13.0"
+WITH_TORCH = ["tests/frameworks", "tests/gpu", "tests/process/test_memory.py", "tests/cli/test_digits_example.py"]
 
 
 def set_up(session: nox.Session, *requirements: str, group: str | None = None) -> None:
@@ -165,6 +167,13 @@ def matrix(session: nox.Session) -> None:
     """The tests on each supported Python that this machine has."""
     set_up(session, "-e", ".[all]", group="test")
     session.run("pytest", *session.posargs)
+
+
+@nox.session(default=False)
+def torch(session: nox.Session) -> None:
+    """The tests with torch, on the machine's GPUs or its processor; some 200 MB to download, with CUDA gigabytes."""
+    set_up(session, "-e", ".[all,process]", TORCH, group="test")
+    session.run("pytest", *(session.posargs or WITH_TORCH))
 
 
 @nox.session(default=False)
