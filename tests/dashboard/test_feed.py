@@ -27,6 +27,7 @@ def fail(device: object) -> None:
     raise ZeroDivisionError("no good")
 
 
+@pytest.mark.every_loop
 async def test_the_whole_then_what_changes(clock: TestClock, gate: Gate) -> None:
     director = Director("simulated:2", clock=clock, name="vision")
     feed = Feed(director)

@@ -57,6 +57,7 @@ async def ask(path: Path, question: bytes) -> Any:
             await writer.wait_closed()
 
 
+@pytest.mark.every_loop
 async def test_everything_that_can_be_asked(clock: TestClock, runtime: Path) -> None:
     director = Director("simulated:1", clock=clock, name="vision")
     async with Dashboard(director).serve() as path, director:
@@ -159,6 +160,7 @@ async def test_questions_that_make_no_sense(question: bytes, complaint: str, tmp
         assert (await Remote(path).snapshot())["state"] == "new"
 
 
+@pytest.mark.every_loop
 async def test_many_viewers_come_and_go(clock: TestClock, tmp_path: Path) -> None:
     director = Director("simulated:1", clock=clock)
     dashboard = Dashboard(director)
@@ -189,6 +191,7 @@ async def test_a_viewer_that_does_not_read_holds_nobody_up(clock: TestClock, tmp
         del reader
 
 
+@pytest.mark.every_loop
 async def test_viewers_are_told_when_the_app_goes(clock: TestClock, tmp_path: Path) -> None:
     director = Director("simulated:1", clock=clock)
     async with contextlib.AsyncExitStack() as stack:
