@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     Scope: TypeAlias = MutableMapping[str, Any]
 
-COOKIE = "director-dashboard"
 _PROXIED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 
 WHY_NOT = """\
@@ -60,14 +59,14 @@ class Door:
             return None
         secure = "; Secure" if scope.get("scheme") == "https" else ""
         path = scope.get("root_path") or "/"
-        return f"{COOKIE}={_sealed(self._token)}; Path={path}; HttpOnly; SameSite=Strict{secure}"
+        return f"{cookie_name(self._token)}={_sealed(self._token)}; Path={path}; HttpOnly; SameSite=Strict{secure}"
 
 
 def _is_shown(scope: Scope, token: str) -> bool:
     kind, _, bearer = _header(scope, b"authorization").partition(" ")
     if kind.lower() == "bearer" and _same(bearer.strip(), token):
         return True
-    return _same(_in_query(scope), token) or _same(_in_cookie(scope), _sealed(token))
+    return _same(_in_query(scope), token) or _same(_in_cookie(scope, cookie_name(token)), _sealed(token))
 
 
 def _is_local(scope: Scope) -> bool:
@@ -76,7 +75,10 @@ def _is_local(scope: Scope) -> bool:
         return False
     if any(name.lower() in _PROXIED for name, _ in scope.get("headers", ())):
         return False
-    host = urlsplit(f"//{_header(scope, b'host')}").hostname or "localhost"
+    try:
+        host = urlsplit(f"//{_header(scope, b'host')}").hostname or "localhost"
+    except ValueError:  # it makes no sense
+        return False
     return host == "localhost" or host.endswith(".localhost") or _is_loopback(host)
 
 
@@ -99,12 +101,17 @@ def _in_query(scope: Scope) -> str:
     return parse_qs(query.decode("latin-1")).get("token", [""])[0]
 
 
-def _in_cookie(scope: Scope) -> str:
+def _in_cookie(scope: Scope, name: str) -> str:
     try:
         found = SimpleCookie(_header(scope, b"cookie"))
     except CookieError:
         return ""
-    return found[COOKIE].value if COOKIE in found else ""
+    return found[name].value if name in found else ""
+
+
+def cookie_name(token: str) -> str:
+    """One for each token: browsers send cookies to all ports of a machine, and each may have a dashboard."""
+    return f"director-dashboard-{_sealed(token)[-8:]}"
 
 
 def _sealed(token: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import secrets
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 INTERVAL = 0.25  # seconds between frames
 _KEPT = 40  # frames
 _FORGOTTEN = 5.0  # seconds without a viewer, after which the next one begins anew
+_SET = 0.5  # seconds by which the time of day may be off the event loop's clock, before history is told anew
 _EARLY = 0.9  # of an interval, after which a frame may be cut, so that viewers who look in turn get the same one
 
 
@@ -50,8 +52,9 @@ class Feed:
         self._meter = Meter()
         self._home: asyncio.AbstractEventLoop | None = None
         self._frames: deque[Frame] = deque(maxlen=_KEPT)
-        self._number = 0
+        self._number = secrets.randbits(48)  # so that no viewer of the app before takes our changes for that one's
         self._cut_at = -math.inf  # by the event loop's time
+        self._epoch = 0.0  # the time of day at which the event loop's clock was at 0
         self._told = -1  # the last second whose point was told
         self._late = 0.0  # seconds by which the event loop was late, at worst, since the last frame
         self._view: dict[str, Any] = {}  # of the last frame
@@ -133,12 +136,19 @@ class Feed:
         moment = asyncio.get_running_loop().time()
         if moment - self._cut_at < _EARLY * INTERVAL:
             return
-        if moment - self._cut_at > _FORGOTTEN:
+        was_set = self._clock_was_set(moment)
+        if was_set or moment - self._cut_at > _FORGOTTEN:
             self._begin_anew()
             track_changes(self._recorder)  # they are part of the whole that everybody gets now
         self._cut_at = moment
         self._number += 1
         self._frames.append((self._number, self._frame()))
+
+    def _clock_was_set(self, moment: float) -> bool:
+        """Whether the time of day has jumped: then moments that were told before are wrong."""
+        epoch = time.time() - moment
+        off, self._epoch = abs(epoch - self._epoch), epoch
+        return off > _SET
 
     def _frame(self) -> bytes:
         moment = self._look()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from heapq import nlargest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from director.dashboard._names import shown
+
 if TYPE_CHECKING:
     from director.dashboard._recorder import Recorder
     from director.hooks import RawRecord
@@ -66,7 +68,7 @@ class Glance:
     def waiting(self, queued: int, now: float) -> list[dict[str, Any]]:
         """How many jobs of which function wait, and for how long the first of them; the most first."""
         most = nlargest(_MOST_NAMES, self._waiting.items(), key=lambda item: item[1][0])
-        listed = [{"name": name, "jobs": jobs, "oldest": round(now - first, 7)} for name, (jobs, first) in most]
+        listed = [{"name": shown(name), "jobs": jobs, "oldest": round(now - first, 7)} for name, (jobs, first) in most]
         rest = queued - sum(jobs for _, (jobs, _) in most)
         others = {"name": "(others)" if listed else "(too many to look at)", "jobs": rest, "oldest": None}
         return [*listed, others] if rest > 0 else listed

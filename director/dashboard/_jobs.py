@@ -9,6 +9,8 @@ from collections import deque
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from director.dashboard._names import shown
+
 if TYPE_CHECKING:
     from director import Device
     from director.hooks import RawRecord
@@ -132,7 +134,7 @@ def open_document(raw: RawRecord, slots: tuple[Device, ...], attempts: int, prog
 def _document(ended: Ended, slots: tuple[Device, ...]) -> dict[str, Any]:
     return {
         "job": ended.job,
-        "name": ended.name,
+        "name": shown(ended.name),
         "state": ended.state,
         "device": None if ended.slot is None else slots[ended.slot].label,
         "slot": ended.slot,

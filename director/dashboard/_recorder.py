@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from director.dashboard._failures import Failures
 from director.dashboard._jobs import Ended, Jobs, as_text
+from director.dashboard._names import LONGEST, shown
 from director.dashboard._tally import Tally, note
 from director.dashboard._tracks import make_tracks
 from director.events import (
@@ -71,6 +72,8 @@ class Recorder:
         """A job, or a try of one, is over."""
         job, name, state, slot, submitted, started, ended, settled, _ = raw
         assert settled is not None
+        if len(name) > LONGEST:
+            name = shown(name)
         if state != "succeeded" and self._is_known(raw):
             return
         second = self.tally.at(settled)
@@ -111,16 +114,16 @@ class Recorder:
 
     def _reject(self, event: JobRejected) -> None:
         self.tally.at(event.at).rejected += 1
-        self.failures.add("rejected", event.name, event.error, event.at)
+        self.failures.add("rejected", shown(event.name), event.error, event.at)
 
     def _fail(self, event: JobFailed) -> None:
-        number = self.failures.add("failed", event.name, event.error, event.at, event.job, event.device)
+        number = self.failures.add("failed", shown(event.name), event.error, event.at, event.job, event.device)
         ended = self.jobs.broken(event.job)
         if ended is not None:
             self.jobs.keep(ended._replace(failure=number))
 
     def _retry(self, event: JobRetried) -> None:
-        self.failures.add("retried", event.name, event.error, event.at, event.job, event.device)
+        self.failures.add("retried", shown(event.name), event.error, event.at, event.job, event.device)
 
     def _progress(self, event: JobProgressed) -> None:
         self.jobs.note_progress(event.job, event.progress)
@@ -130,7 +133,7 @@ class Recorder:
             self.load_seconds[event.model, event.device.label] = event.seconds
 
     def _not_load(self, event: ModelFailed) -> None:
-        self.failures.add("model", event.model, event.error, event.at, None, event.device)
+        self.failures.add("model", shown(event.model), event.error, event.at, None, event.device)
 
     _TAKERS: ClassVar[dict[type[Event], Callable[[Any, Any], None]]] = {
         JobRejected: _reject,

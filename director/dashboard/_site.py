@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import anyio
 
@@ -77,7 +77,8 @@ class Site:
             await reply.text(502, f"{gone}\n")
 
     async def _show_page(self, scope: Scope, reply: Reply) -> None:
-        place = scope.get("raw_path", scope["path"].encode()).decode("latin-1").rpartition("/")[2]
+        raw = scope.get("raw_path")  # some servers don't tell it
+        place = (quote(scope["path"]) if raw is None else raw.decode("latin-1")).rpartition("/")[2]
         cookie = self._door.cookie(scope)
         if cookie is not None:  # the token leaves the address, and with it the history of the browser
             await reply.redirect(f"./{place}", [(b"set-cookie", cookie.encode())])

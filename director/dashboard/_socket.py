@@ -106,16 +106,22 @@ class SocketServer:
     async def _send_frames(
         self, question: Question, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        left = asyncio.create_task(reader.read(), name="director:leaving")  # returns when the viewer has gone
+        left = asyncio.create_task(_hear_out(reader), name="director:leaving")  # over when the viewer has gone
         try:
             async with contextlib.aclosing(self._source.frames(question.after, question.every)) as frames:
                 async for _, frame in frames:
-                    writer.write(frame + b"\n")
-                    await writer.drain()
+                    await _send(writer, frame)
                     if left.done():
                         break
         finally:
             left.cancel()
+
+
+async def _hear_out(reader: asyncio.StreamReader) -> None:
+    """Take what a viewer says, and keep none of it, until it has gone."""
+    with contextlib.suppress(OSError):
+        while await reader.read(_LONGEST_QUESTION):
+            pass
 
 
 async def _next_question(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
@@ -156,5 +162,11 @@ def understand(line: bytes) -> Question:
 
 
 async def _write(writer: asyncio.StreamWriter, document: dict[str, Any] | None) -> None:
-    writer.write(json.dumps(document).encode() + b"\n")
+    await _send(writer, json.dumps(document).encode())
+
+
+async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
+    if writer.is_closing():  # uvloop takes a write then for a mistake of ours
+        raise ConnectionResetError("the viewer has gone")
+    writer.write(line + b"\n")
     await writer.drain()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from director import DirectorState, Health, __version__
 from director.dashboard._jobs import document, open_document
+from director.dashboard._names import shown
 from director.dashboard._tally import quantiles
 from director.dashboard._tracks import WINDOW
 
@@ -228,7 +229,7 @@ def _running(seen: Moment) -> list[dict[str, Any]]:
 def _call(jobs: list[Any]) -> list[Any]:
     """A call that runs, as it travels: its begin, how many jobs it is for, one of them and its function."""
     first = jobs[0]
-    return [round(first[5], 4), len(jobs), first[0], first[1]]
+    return [round(first[5], 4), len(jobs), first[0], shown(first[1])]
 
 
 def _short(seconds: float | None) -> float | None:

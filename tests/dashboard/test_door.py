@@ -8,7 +8,7 @@ import pytest
 
 from director import Director
 from director.dashboard import Dashboard
-from director.dashboard._door import COOKIE, Door, _sealed
+from director.dashboard._door import Door, _sealed, cookie_name
 
 TOKEN = "s3cret"
 
@@ -52,13 +52,20 @@ def test_a_page_elsewhere_that_points_its_name_here_reads_nothing(host: str) -> 
     assert Door(None).refusal(scope(host=host)) is not None
 
 
+@pytest.mark.parametrize("host", ["[", "[::1", "[localhost]", "lo\xffcal"])
+def test_a_host_that_makes_no_sense_is_refused(host: str) -> None:
+    refusal = Door(None).refusal(scope(host=host))
+    assert refusal is not None
+    assert refusal[0] == 403
+
+
 @pytest.mark.parametrize(
     "shown",
     [
         {"query": f"token={TOKEN}"},
         {"authorization": f"Bearer {TOKEN}"},
         {"authorization": f"bearer   {TOKEN}"},
-        {"cookie": f"other=1; {COOKIE}={_sealed(TOKEN)}"},
+        {"cookie": f"other=1; {cookie_name(TOKEN)}={_sealed(TOKEN)}"},
     ],
 )
 @pytest.mark.parametrize("client", ["10.0.0.7", "127.0.0.1"])
@@ -75,7 +82,7 @@ def test_the_token_lets_in(shown: dict[str, str], client: str) -> None:
         {"query": "token=\xff%ff"},
         {"authorization": f"Basic {TOKEN}"},
         {"authorization": "Bearer"},
-        {"cookie": f"{COOKIE}={TOKEN}"},
+        {"cookie": f"{cookie_name(TOKEN)}={TOKEN}"},
         {"cookie": "\x00=;;"},
     ],
 )
@@ -89,9 +96,14 @@ def test_without_the_token_nobody_is_let_in(shown: dict[str, str], client: str) 
 def test_the_cookie_is_for_this_place_alone() -> None:
     door = Door(TOKEN)
     shown = scope(query=f"token={TOKEN}") | {"root_path": "/gpu", "scheme": "https"}
-    assert door.cookie(shown) == f"{COOKIE}={_sealed(TOKEN)}; Path=/gpu; HttpOnly; SameSite=Strict; Secure"
+    assert door.cookie(shown) == f"{cookie_name(TOKEN)}={_sealed(TOKEN)}; Path=/gpu; HttpOnly; SameSite=Strict; Secure"
     assert door.cookie(scope(authorization=f"Bearer {TOKEN}")) is None
     assert Door(None).cookie(shown) is None
+
+
+def test_dashboards_on_other_ports_keep_their_cookies() -> None:
+    """Browsers send cookies to all ports of a machine: one name for all would close one page by opening the other."""
+    assert cookie_name(TOKEN) != cookie_name("another")
 
 
 def test_the_cookie_does_not_tell_the_token() -> None:

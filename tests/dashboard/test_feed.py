@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -121,13 +122,58 @@ async def test_a_viewer_that_was_away_for_long_gets_the_whole(after: int | None,
             assert "identity" in frame
 
 
+async def test_a_viewer_of_an_app_that_was_started_again_gets_the_whole(clock: TestClock) -> None:
+    """The numbers of the new one are others, or its changes would be taken for those of the old one."""
+    seen = []
+    for _ in range(2):
+        director = Director("simulated:1", clock=clock)
+        feed = Feed(director)
+        async with director, aclosing(feed.frames()) as frames:
+            seen.append({frame["number"] for frame in await take(frames, 20)})
+    assert seen[0] & seen[1] == set()
+
+
+async def test_a_clock_that_is_set_back_begins_anew(clock: TestClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moments of the charts would else be told twice, and those of another hour kept."""
+    director = Director("simulated:1", clock=clock)
+    feed = Feed(director)
+    async with director, aclosing(feed.frames()) as frames:
+        clock.advance(3)
+        (whole,) = await take(frames, 1)
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() - 3600)
+        (frame,) = await take(frames, 1)
+        assert "identity" in frame
+        latest = [each["points"][-1][0] for each in (whole, frame)]
+        assert latest[0] - latest[1] == pytest.approx(3600, abs=5)
+        assert "identity" not in (await take(frames, 1))[0]
+
+
+async def test_names_that_are_very_long_are_cut(clock: TestClock, gate: Gate) -> None:
+    """Each may stand in a frame hundreds of times."""
+    director = Director("simulated:1", clock=clock)
+    feed = Feed(director)
+    async with director:
+        with pytest.raises(ZeroDivisionError):
+            await director.submit(fail, name="f" * 100_000)
+        jobs = [director.submit(gate, name="g" * 100_000) for _ in range(2)]
+        await gate.begun()
+        async with aclosing(feed.frames()) as frames:
+            (frame,) = await take(frames, 1)
+        assert len(json.dumps(frame)) < 10_000
+        assert frame["running"][0]["name"] == frame["waiting"][0]["name"] == "g" * 119 + "…"
+        assert frame["failures"][0]["name"] == frame["ended"][0]["name"] == "f" * 119 + "…"
+        gate.open()
+        await asyncio.gather(*jobs)
+
+
 async def test_nothing_is_made_while_nobody_looks(clock: TestClock) -> None:
     director = Director("simulated:1", clock=clock)
     feed = Feed(director)
     async with director:
         await director.run(str)
         await asyncio.sleep(0.03)
-        assert feed._number == 1, "the opening counts"
+        assert len(feed._frames) == 0
         assert feed._view == {}
 
 

@@ -112,6 +112,17 @@ async def test_without_the_last_slash_the_browser_is_sent_to_it(raw: str, dashbo
     assert (answer.status, answer.headers["location"]) == (307, "./gpu/")
 
 
+async def test_a_server_that_does_not_tell_the_raw_path(dashboard: Dashboard) -> None:
+    answer: list[Any] = []
+    scope = Browser(dashboard, root_path="/g\r\npu").scope("") | {"raw_path": None}
+
+    async def send(message: Any) -> None:
+        answer.append(message)
+
+    await dashboard(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+    assert (answer[0]["status"], dict(answer[0]["headers"])[b"location"]) == (307, b"./g%0D%0Apu/")
+
+
 async def test_the_stream(dashboard: Dashboard) -> None:
     answer = await Browser(dashboard).get("/events", leave_after=3)
     assert answer.headers["content-type"] == "text/event-stream"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import socket
 import stat
 import tempfile
+import tracemalloc
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,6 +191,43 @@ async def test_a_viewer_that_does_not_read_holds_nobody_up(clock: TestClock, tmp
         writer.close()
         await writer.wait_closed()
         del reader
+
+
+@pytest.mark.every_loop
+async def test_a_viewer_that_is_killed_leaves_no_word(clock: TestClock, tmp_path: Path) -> None:
+    """Its socket is closed with frames unread in it, which the app is told as an error."""
+    director = Director("simulated:1", clock=clock)
+    said: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    async with Dashboard(director).serve(tmp_path / "s") as path, director:
+        for _ in range(5):
+            with socket.socket(socket.AF_UNIX) as viewer:
+                viewer.setblocking(False)
+                viewer.connect(str(path))
+                viewer.send(b'{"ask": "frames"}\n')
+                await asyncio.sleep(0.03)
+        await asyncio.sleep(0.03)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert said == []
+
+
+async def test_what_a_viewer_says_after_its_question_is_not_kept(clock: TestClock, tmp_path: Path) -> None:
+    director = Director("simulated:1", clock=clock)
+    async with Dashboard(director).serve(tmp_path / "s") as path, director:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"ask": "frames"}\n')
+        await reader.readline()
+        tracemalloc.start()
+        for _ in range(64):
+            writer.write(bytes(2**16))
+            await writer.drain()
+            await reader.readline()
+        kept, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert kept < 2**21
+        writer.close()
+        await writer.wait_closed()
 
 
 @pytest.mark.every_loop
