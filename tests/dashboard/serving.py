@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from director.dashboard import Dashboard
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from director import Director
+
+PATIENCE = 10_000  # milliseconds
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -50,3 +56,25 @@ async def chromium() -> AsyncIterator[Any]:
             yield browser
         finally:
             await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(director: Director, *, width: int = 1280, **settings: Any) -> AsyncIterator[Any]:
+    """The page of a Director, which is started, in a browser.
+
+    Whatever the page complains about, asks of elsewhere, or asks its user fails the test.
+    """
+    complaints: list[str] = []
+    async with served(Dashboard(director)) as (address, _), director, chromium() as browser:
+        page = await browser.new_page(viewport={"width": width, "height": 900}, **settings)
+        page.set_default_timeout(PATIENCE)
+        page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request", lambda request: complaints.append(request.url) if not request.url.startswith(address) else None
+        )
+        page.on("dialog", lambda dialog: complaints.append(f"{dialog.type}: {dialog.message}"))
+        await page.goto(address)
+        await page.wait_for_selector("[data-link=live]")
+        yield page
+    assert complaints == []

@@ -8,38 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dashboard.serving import chromium, served
+from dashboard.serving import chromium, opened, served
 from director import Director, Model, report
 from director.dashboard import Dashboard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from public.gates import Gate
-
-PATIENCE = 10_000  # milliseconds
 
 
 def fail(device: object, text: str) -> None:
     raise ValueError(text)
-
-
-@contextlib.asynccontextmanager
-async def opened(director: Director, **settings: Any) -> AsyncIterator[Any]:
-    """The page of a Director, which is started, in a browser; whatever it complains about fails the test."""
-    complaints: list[str] = []
-    async with served(Dashboard(director)) as (address, _), director, chromium() as browser:
-        page = await browser.new_page(viewport={"width": 1280, "height": 900}, **settings)
-        page.set_default_timeout(PATIENCE)
-        page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "request", lambda request: complaints.append(request.url) if not request.url.startswith(address) else None
-        )
-        await page.goto(address)
-        await page.wait_for_selector("[data-link=live]")
-        yield page
-    assert complaints == []
 
 
 async def figure(page: Any, name: str) -> str:
@@ -68,7 +46,7 @@ async def test_it_shows_what_happens(gate: Gate) -> None:
         await page.get_by_text("Nothing waits.").wait_for()
         with contextlib.suppress(ValueError):
             await director.run(fail, "<b>picture</b> 7 is no good", name="detect")
-        await page.locator("#failures tbody").get_by_text("<b>picture</b> 7 is no good").wait_for()
+        await page.locator("#failures tbody td").get_by_text("<b>picture</b> 7 is no good").wait_for()
         assert await figure(page, "Failed") == "1"
         assert await page.inner_text("#news") == "New failure: ValueError in detect"
         assert await page.locator("#charts canvas").count() == 4

@@ -5,9 +5,9 @@ import { mindTheme } from "./colours.js";
 import { refreshDetail, showDevice, showFailure, showFromAddress, showJob } from "./detail.js";
 import { showDevices } from "./devices.js";
 import { Feed } from "./feed.js";
-import { showFailures, showJobs, showWaiting } from "./lists.js";
+import { showBatches, showFailures, showJobs, showWaiting } from "./lists.js";
 import { write } from "./rows.js";
-import { age, count, duration, percent, rate } from "./words.js";
+import { age, count, counted, duration, percent, rate } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 const feed = new Feed();
@@ -36,6 +36,7 @@ function showSlowly(known) {
   showFigures(known);
   showCharts(known);
   showWaiting(known);
+  showBatches(known);
   showFailures(known, showFailure);
   showJobs(known, document.querySelector("[name=which]:checked").value, showJob);
   announceFailures(known);
@@ -58,10 +59,11 @@ function showFigures(known) {
   const { counts, per_second, waited, ran, batches } = known;
   const slots = known.identity.devices.reduce((sum, each) => sum + each.slots.length, 0);
   const share = known.devices.reduce((sum, each, place) => sum + each.share * known.identity.devices[place].slots.length, 0);
+  const busy = known.devices.reduce((sum, each) => sum + each.busy, 0);
   const fails = known.failures.some((each) => each.kind !== "retried" && known.at - each.last < 60);
   const figures = [
     ["Waiting", count(counts.queued), counts.queued > per_second.succeeded && per_second.succeeded > 0 ? `about ${age(counts.queued / per_second.succeeded)} of work` : ""],
-    ["Running", count(counts.running), `${count(slots)} slots`],
+    ["Running", count(counts.running), `${count(busy)} of ${counted(slots, "slot")}`],
     ["Slots busy", slots ? percent(share / slots) : "–", "last 5 s"],
     ["Ended per second", rate(per_second.succeeded), `${count(counts.succeeded)} in all`],
     ["Wait", duration(waited?.p50), waited ? `99 %: ${duration(waited.p99)}` : "last 10 s"],

@@ -63,12 +63,24 @@ function makePlot({ chart, box }, columns) {
     ...sizeOf(box),
     cursor: { y: false, sync: { key: "minutes" }, points: { size: 6 }, drag: { x: false, y: false } },
     legend: { live: true },
-    padding: [8, 8, 0, 0],
+    padding: [8, 20, 0, 0],
     scales: { x: { time: true }, y: chart.log ? { distr: 3, range: decades } : { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
-    axes: [{ ...line, size: 26 }, yAxis(line, chart)],
-    series: [{}, ...chart.lines.map(([label, , ink]) => ({ label, stroke: paint(ink), width: 1.5, points: { show: false }, spanGaps: false, value: (_, value) => (value == null ? "–" : chart.unit(value)) }))],
+    axes: [{ ...line, size: 26, space: 62, values: clock }, yAxis(line, chart)],
+    series: [{}, ...chart.lines.map(([label, , ink]) => ({ label, stroke: paint(ink), width: 1.5, points: { show: true, size: 4, fill: paint(ink), filter: alone }, spanGaps: false, value: (_, value) => (value == null ? "–" : chart.unit(value)) }))],
   };
   return new uPlot(options, columns, box);
+}
+
+/** The time of day, with seconds where minutes would not tell ticks apart. */
+function clock(_, splits, __, ___, step) {
+  const parts = { hour: "2-digit", minute: "2-digit", ...(step < 60 && { second: "2-digit" }), hourCycle: "h23" };
+  return splits.map((split) => new Date(split * 1000).toLocaleTimeString("en-GB", parts));
+}
+
+/** The points between two gaps: a line through one point would not be seen. */
+function alone(plot, series) {
+  const values = plot.data[series];
+  return [...values.keys()].filter((at) => values[at] != null && values[at - 1] == null && values[at + 1] == null);
 }
 
 function yAxis(line, chart) {

@@ -21,8 +21,11 @@ export const showDevice = (label) => open("device", label);
 
 /** What an address like …#job=12 asks for. */
 export function showFromAddress() {
-  const [, kind, key] = location.hash.match(/^#(job|failure|device)=(.+)$/) ?? [];
-  if (kind) open(kind, decodeURIComponent(key));
+  const [, kind, key] = location.hash.match(/^#(?=(?:job|failure)=[0-9]+$|device=)(job|failure|device)=(.+)$/) ?? [];
+  if (!kind) return;
+  try {
+    open(kind, decodeURIComponent(key));
+  } catch { /* no address of ours */ }
 }
 
 /** Keep up with what is open. */

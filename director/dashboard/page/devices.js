@@ -41,7 +41,7 @@ function makeRow(device, showJob, showDevice) {
   wide.append(canvas);
   pictures.set(device.device, new Picture(canvas, device.slots, showJob));
   seen.observe(canvas);
-  return [head, wide, cell("number"), cell("number"), cell("memory")];
+  return [head, wide, cell("number"), cell("number jobs"), cell("memory")];
 }
 
 function fillRow([head, , busy, jobs, memory], device) {
@@ -66,12 +66,14 @@ function fillMemory(memory, device) {
     write(memory, device.total_memory == null ? "–" : gibibytes(device.total_memory));
     return;
   }
-  if (!memory.querySelector("meter")) memory.replaceChildren(document.createElement("meter"), document.createElement("span"));
-  const [meter, text] = memory.children;
+  if (!memory.querySelector("meter")) memory.replaceChildren(...["meter", "span", "span"].map((tag) => document.createElement(tag)));
+  const [meter, text, warmth] = memory.children;
   Object.assign(meter, { max: device.total_memory, high: device.total_memory * 0.95, value: device.used_memory });
   meter.setAttribute("aria-label", "memory in use");
+  warmth.className = "heat";
   const heat = [device.temperature == null ? "" : `${device.temperature} °C`, device.power == null ? "" : `${Math.round(device.power)} W`];
-  write(text, [`${gibibytes(device.used_memory)} of ${gibibytes(device.total_memory)}`, ...heat.filter(Boolean)].join(", "));
+  write(text, `${(device.used_memory / 2 ** 30).toFixed(1)} of ${gibibytes(device.total_memory)}`);
+  write(warmth, heat.filter(Boolean).map((each) => `, ${each}`).join(""));
 }
 
 function showLegend() {
@@ -80,8 +82,10 @@ function showLegend() {
   legend.replaceChildren(...marks.map(([mark, text]) => {
     const entry = document.createElement("li");
     const box = document.createElement("i");
+    const name = document.createElement("span");
     box.className = mark;
-    entry.append(box, text);
+    name.textContent = name.title = text;
+    entry.append(box, name);
     return entry;
   }));
 }

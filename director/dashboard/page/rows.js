@@ -38,3 +38,9 @@ export function button(click) {
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
+
+/** The same for a text that there may be no room for: pointing at it shows all of it. */
+export function writeClipped(element, text) {
+  if (element.textContent === text) return;
+  element.textContent = element.title = text;
+}
