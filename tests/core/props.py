@@ -1,0 +1,57 @@
+"""What the stories of batches are played with: functions of all kinds, and what their users have made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from director._core.batch_rule import BatchRule
+
+if TYPE_CHECKING:
+    from core.desk import Desk
+
+KNOWN = 0.25  # seconds of a call with one item, of the functions whose cost is known, and of each item more
+
+
+def functions() -> list[BatchRule]:
+    """New ones of all kinds; what the last three cost is known."""
+
+    def cost(item: Any) -> float:
+        raise AssertionError("asked for where an item is submitted, never later")
+
+    return [
+        BatchRule("plain", max_size=3),
+        BatchRule("held", max_size=4, max_wait=2.0),
+        BatchRule("bounded", max_size=4, cost=cost, max_cost=10.0),
+        BatchRule("padded", max_size=4, cost=cost, max_cost=12.0, padded=True, max_wait=1.0),
+        BatchRule("similar", max_size=2, cost=cost, window=2),
+        BatchRule("narrow", max_size=3, cost=cost, max_cost=9.0, window=3, max_wait=1.0),
+        BatchRule("patient", max_size=2, max_wait=float("inf")),
+        BatchRule("known", max_size=3),
+        BatchRule("known and held", max_size=3, max_wait=2.0),
+        BatchRule("known and costly", max_size=4, cost=cost, max_cost=10.0, max_wait=1.0),
+    ]
+
+
+class Key:
+    """A batch key that is let go of outside of the lock, like everything a user has made."""
+
+    def __init__(self, noise: Noise) -> None:
+        self._noise = noise
+
+    def __del__(self) -> None:
+        self._noise.note()
+
+
+class Noise:
+    """Hears when something of the user's is let go of."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.is_under_lock = False
+
+    def note(self) -> None:
+        self.is_under_lock = self.is_under_lock or self._desk.dispatch._lock.locked()
+
+    def function(self) -> Any:
+        key = Key(self)
+        return lambda *_: key
