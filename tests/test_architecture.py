@@ -31,7 +31,7 @@ FLOORS = {
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _devices.probe _devices.judge
         _executors._base _core.job
         _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
-        _core.accounts _core.admission _core.batching _core.quarantine _core.warden _shared.files _core.bridge
+        _core.accounts _core.admission _core.quarantine _core.warden _shared.files _core.bridge
         _core.stream_call
     """,
     "groups": """
@@ -39,8 +39,8 @@ FLOORS = {
         _core.batch_run _core.retries _shared.turnstile _shared.presence _devices.readings
         _devices.gauge _devices.listener
     """,
-    "lanes": "_devices.watch _resolve _core.lane _core.service _core.ledger",
-    "queue": "_core.queue _core.waking _core.ahead",
+    "lanes": "_devices.watch _resolve _core.lane _core.batching _core.ledger",
+    "queue": "_core.queue _core.service _core.waking _core.ahead",
     "decision": "_core.dispatch",
     "work": "_devices.discovery _executors._thread _executors._process.* _core.shift _core.turns _core.supply _shared",
     "care": "_core.care",

@@ -42,19 +42,19 @@ class Basket:
 
     __slots__ = ("_dearest", "_sum", "rule", "size")
 
-    def __init__(self, rule: BatchRule, cost: float) -> None:
+    def __init__(self, rule: BatchRule) -> None:
         self.rule = rule
-        self._dearest = self._sum = cost
-        self.size = 1
+        self._dearest = self._sum = 0.0
+        self.size = 0
 
     def takes(self, cost: float) -> bool:
-        """Whether one more item of that cost fits; if so it is counted."""
+        """Whether one more item of that cost fits; if so it is counted. The first one always does."""
         rule = self.rule
         if self.size >= rule.max_size:
             return False
         if rule.max_cost is not None:
             dearest, total = max(self._dearest, cost), self._sum + cost
-            if (dearest * (self.size + 1) if rule.padded else total) > rule.max_cost:
+            if self.size and (dearest * (self.size + 1) if rule.padded else total) > rule.max_cost:
                 return False
             self._dearest, self._sum = dearest, total
         self.size += 1

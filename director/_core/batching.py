@@ -10,70 +10,80 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from director._core.batch_rule import Basket
+from director._core.group import cost_of
+from director._core.states import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from director._core.batch_rule import BatchRule
     from director._core.costs import CostLine
     from director._core.group import Group
     from director._core.job import Job
+
+_RUNNING, _FAILED = JobState.RUNNING, JobState.FAILED
+_NEVER = float("inf")
 
 
 class Batch:
     """A batch that is being filled.
 
     Args:
-        first: The job whose turn it is.
+        rule: The function's.
         line: What calls of its function cost on this device, if that is known.
         now: The moment.
         most: Most items that fit into the device's memory.
     """
 
-    __slots__ = ("_basket", "_due", "_fixed", "_margin", "_most", "_now", "_slope", "jobs")
+    __slots__ = ("_basket", "_due", "_fixed", "_margin", "_most", "_now", "_slope", "jobs", "late")
 
-    def __init__(self, first: Job[Any], line: CostLine | None, now: float, most: int) -> None:
-        assert first._options.batch is not None
-        self.jobs = [first]
-        self._basket = Basket(first._options.batch, cost_of(first))
+    def __init__(self, rule: BatchRule, line: CostLine | None, now: float, most: int) -> None:
+        self.jobs: list[Job[Any]] = []  # RUNNING from now on
+        self.late: list[Job[Any]] = []  # FAILED: they would miss their deadlines
+        self._basket = Basket(rule)
         self._now = now
         self._most = most
         self._fixed, self._slope = (0.0, 0.0) if line is None else line.fit()
         self._margin = 0.0 if line is None else line.margin
-        self._due = first._deadline_at()
+        self._due = _NEVER
 
     @property
     def is_full(self) -> bool:
         """No more items are allowed."""
         return self._basket.size >= self._most
 
-    def is_too_late_for(self, job: Job[Any]) -> bool:
-        """Whether `job` would miss its deadline even alone."""
-        return self._now + self._fixed + self._slope > job._deadline_at()
+    def is_in_time(self, job: Job[Any]) -> bool:
+        """Whether `job` would make its deadline, at least alone."""
+        return self._now + self._fixed + self._slope <= job._deadline_at()
+
+    def drops(self, job: Job[Any]) -> bool:
+        """Whether `job` would miss its deadline even alone; if so it is over."""
+        if self.is_in_time(job):
+            return False
+        job._stage = _FAILED
+        self.late.append(job)
+        return True
 
     def takes(self, job: Job[Any]) -> bool:
-        """Add `job` if it fits and endangers nobody's deadline."""
+        """Add `job` if it fits and endangers nobody's deadline; the first one always."""
         due = min(self._due, job._deadline_at())
-        if self._now + self._fixed + self._margin + self._slope * (self._basket.size + 1) > due:
+        if self.jobs and self._now + self._fixed + self._margin + self._slope * (self._basket.size + 1) > due:
             return False
         if not self._basket.takes(cost_of(job)):
             return False
         self._due = due
+        job._stage = _RUNNING  # from QUEUED: who stands in a line and waits
         self.jobs.append(job)
         return True
 
+    def take_run(self, jobs: list[Job[Any]]) -> None:
+        """Add jobs whose cost nobody counts, and that have no deadline; there is room."""
+        self._basket.size += len(jobs)
+        for job in jobs:
+            job._stage = _RUNNING
+        self.jobs += jobs
 
-def start(
-    first: Job[Any],
-    group: Group,
-    line: CostLine | None,
-    now: float,
-    most: int,
-    leave: Callable[[Job[Any], bool], None],
-) -> Batch | None:
-    """The batch of the job whose turn it is, with those that deadlines force upon it; `fill` adds the others.
 
-    While there is time for all, that is the job alone. When there is not, the batch begins with the job that lets most
-    of those be saved who can't wait for another call; the ones before it stay, first in line for the next slot.
+def form(first: Job[Any], group: Group, line: CostLine | None, now: float, most: int) -> Batch:
+    """The batch of the job whose turn it is. Who leaves the group has its new state; the counts are yet to be told.
 
     Args:
         first: The job whose turn it is; its group's line still has it.
@@ -81,53 +91,48 @@ def start(
         line: What calls of this function cost here, if it is known.
         now: The moment.
         most: Most items that the batch may have.
-        leave: Called with each job that leaves the group, and whether it runs: not if it would miss its deadline.
 
     Returns:
-        `None` if nobody of them can be served in time.
+        Without jobs if nobody could be served in time.
+    """
+    rule = group.rule
+    batch = Batch(rule, line, now, most)
+    if rule.max_cost is None and rule.window == 1:  # nearly always, and most often that is all
+        batch.take_run(group.line.pop_run(first, most))
+    if not batch.jobs:
+        _start(batch, first, group, line, now, most)
+    if batch.jobs and not batch.is_full:
+        (_fill if rule.window == 1 else _fill_with_nearest)(batch, group)
+    return batch
+
+
+def _start(batch: Batch, first: Job[Any], group: Group, line: CostLine | None, now: float, most: int) -> None:
+    """Begin with the job whose turn it is, and those that deadlines force upon it.
+
+    While there is time for all, that is the job alone. When there is not, the batch begins with the job that lets most
+    of those be saved who can't wait for another call; the ones before it stay, first in line for the next slot.
     """
     pressed: list[Job[Any]] = []
     if line is not None and _has_no_time(first, min(group.live, most), line, now):
         pressed = group.line.pop_timed(first, 2 * most)
     if not pressed or line is None:
-        batch = Batch(first, line, now, most)
-        if batch.is_too_late_for(first):
-            leave(first, False)
-            return None
-        leave(first, True)
-        return batch
-    return _start_pressed(pressed, group, line, now, most, leave)
+        if not batch.drops(first):
+            batch.takes(first)
+        return
+    alive = [job for job in pressed if not batch.drops(job)]
+    if not alive:
+        return
+    at, size = choose([job._deadline_at() for job in alive], now, most, line)
+    taken = 0
+    while taken < size and batch.takes(alive[at + taken]):
+        taken += 1
+    for job in alive[:at] + alive[at + taken :]:
+        group.line.push(job)
 
 
 def _has_no_time(first: Job[Any], size: int, line: CostLine, now: float) -> bool:
     """Whether so many can't all be served together before the first one's deadline."""
     return now + line.seconds(size) + line.margin > first._deadline_at()
-
-
-def _start_pressed(
-    pressed: list[Job[Any]],
-    group: Group,
-    line: CostLine,
-    now: float,
-    most: int,
-    leave: Callable[[Job[Any], bool], None],
-) -> Batch | None:
-    alive = [job for job in pressed if now + line.seconds(1) <= job._deadline_at()]
-    for job in pressed:
-        if now + line.seconds(1) > job._deadline_at():
-            leave(job, False)
-    if not alive:
-        return None
-    at, size = choose([job._deadline_at() for job in alive], now, most, line)
-    batch = Batch(alive[at], line, now, most)
-    leave(alive[at], True)
-    taken = 1
-    while taken < size and batch.takes(alive[at + taken]):
-        leave(alive[at + taken], True)
-        taken += 1
-    for job in alive[:at] + alive[at + taken :]:
-        group.line.push(job)
-    return batch
 
 
 def choose(dues: list[float], now: float, most: int, line: CostLine) -> tuple[int, int]:
@@ -159,44 +164,25 @@ def choose(dues: list[float], now: float, most: int, line: CostLine) -> tuple[in
     return best_at, best_size
 
 
-def fill(batch: Batch, group: Group, leave: Callable[[Job[Any], bool], None]) -> None:
-    """Add mates from the group of its first job.
-
-    Args:
-        batch: With its first job.
-        group: Where the mates wait.
-        leave: Called with each job that leaves the group, and whether it runs: not if it would miss its deadline.
-    """
-    if group.rule.window > 1:
-        _fill_with_nearest(batch, group, leave)
-        return
-    while not batch.is_full and (found := group.line.front(0.0)) is not None:
+def _fill(batch: Batch, group: Group) -> None:
+    """Add mates strictly in order: nobody overtakes one that did not fit."""
+    while not batch.is_full and (found := group.line.front()) is not None:
         mate = found[1]
-        if batch.is_too_late_for(mate):
-            leave(mate, False)
-        elif batch.takes(mate):
-            leave(mate, True)
-        else:
-            return  # strictly in order: nobody overtakes one that did not fit
+        if not batch.drops(mate) and not batch.takes(mate):
+            return
 
 
-def _fill_with_nearest(batch: Batch, group: Group, leave: Callable[[Job[Any], bool], None]) -> None:
+def _fill_with_nearest(batch: Batch, group: Group) -> None:
     """Of the next few batches' worth of items take those most like the first one, which nobody can overtake."""
     line, rule = group.line, group.rule
-    ahead: list[Job[Any]] = []
-    while len(ahead) < rule.window * rule.max_size - 1 and (mate := line.pop(0.0)) is not None:
-        ahead.append(mate)
+    ahead: dict[Job[Any], None] = {}  # in order; one that is tried again may stand there twice
+    while len(ahead) < rule.window * rule.max_size - 1 and (mate := line.pop()) is not None:
+        ahead[mate] = None
     own = cost_of(batch.jobs[0])
-    taken: set[Job[Any]] = set()
     for mate in sorted(ahead, key=lambda job: abs(cost_of(job) - own)):
-        if not batch.is_full and not batch.is_too_late_for(mate) and batch.takes(mate):
-            taken.add(mate)
-            leave(mate, True)
+        if batch.is_full:
+            break
+        if batch.is_in_time(mate) and batch.takes(mate):
+            del ahead[mate]
     for mate in ahead:
-        if mate not in taken:
-            line.push(mate)
-
-
-def cost_of(job: Job[Any]) -> float:
-    """What its function's `batch_cost` said of it."""
-    return 0.0 if job._extra is None else job._extra.cost
+        line.push(mate)

@@ -1,15 +1,14 @@
 """A group: waiting jobs of one function with equal keys, which share batches. Guarded by `dispatch`'s lock.
 
-Its jobs stand in two lines: the group's own, from which a batch is filled, and the lane's, in which they compete with
-all others. A group with `max_wait` is held out of the lane's line until a batch is ripe: full, old enough, or pressed
-by a deadline.
+Its jobs stand in a line of their own, and the one at the front of it competes for the group in the lane. A group with
+`max_wait` is held out of the competition until a batch is ripe: full, old enough, or pressed by a deadline.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from director._core.line import Line
+from director._core.line import Line, number_of
 from director._core.soonest import Soonest
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from director._core.costs import Costs
     from director._core.job import Job
     from director._core.lane import Lane
+    from director._core.line import Rank
     from director._core.tenants import Tenants
 
 GroupKey: TypeAlias = "tuple[BatchRule, Hashable]"
@@ -45,12 +45,14 @@ class Group:
         "_dearest",
         "_dues",
         "_spent",
+        "_tenants",
         "key",
         "lane",
         "line",
         "live",
         "looked_at",
         "rule",
+        "standing",
         "upper",
     )
 
@@ -61,7 +63,9 @@ class Group:
         self.line = Line(self, tenants, spent)
         self.live = 0
         self.upper: Lane | None = None if rule.max_wait else lane  # None: held
+        self.standing: Rank | None = None  # its rank in the lane, at best; the lane corrects it
         self.looked_at = _NEVER  # the next moment at which somebody will look whether it is ripe
+        self._tenants = tenants
         self._spent = spent
         self._calls = 0
         self._cost = 0.0  # of all jobs, with `max_cost`
@@ -84,16 +88,21 @@ class Group:
             if rule.padded:
                 self._dearest.push(-extra.cost, job)
         if self.upper is not None:
-            self.upper.line.push(job)
+            if self.lane.ages:
+                self.lane.note_arrival(job)
+            self._advance(job)
             self._recount(1)
 
     def left(self, job: Job[Any]) -> None:
         """One of its jobs, QUEUED until now, waits here no more."""
-        self.live -= 1
-        if self.rule.max_cost is not None:
-            self._cost -= job._extra.cost  # type: ignore[union-attr]
+        self.left_together(1, cost_of(job) if self.rule.max_cost is not None else 0.0)
+
+    def left_together(self, jobs: int, cost: float) -> None:
+        """So many of its jobs, which cost so much, wait here no more."""
+        self.live -= jobs
+        self._cost -= cost
         if self.upper is not None:
-            self._recount(-1)
+            self._recount(-jobs)
         if self.live:
             self.line.tidy(self.live)
             for heap in (self._arrivals, self._dues, self._dearest) if self.rule.max_wait else ():
@@ -124,15 +133,25 @@ class Group:
         """Let its jobs be taken."""
         self.upper = self.lane
         self.looked_at = _NEVER
-        for job in self.line:
-            self.lane.line.push(job)
+        for job in self.line if self.lane.ages else ():
+            self.lane.note_arrival(job)
+        front = self.line.front()
+        assert front is not None, "a group counts jobs that it does not have"
+        self.lane.stand(self, front[0])
         self._recount(self.live)
 
     def hold(self) -> None:
         """Keep what is left for a fuller batch."""
-        self.upper = None
+        self.upper = self.standing = None
         self.lane.grow(-self.live, -self._calls)
         self._calls = 0
+
+    def _advance(self, job: Job[Any]) -> None:
+        """A new job may be better than the one at the front."""
+        options, standing = job._options, self.standing
+        rank = (-options.priority, *self._tenants.rank(options.tenant), job._deadline_at(), number_of(job))
+        if standing is None or rank < standing:
+            self.lane.stand(self, rank)
 
     def _is_full(self) -> bool:
         """There are enough for a batch that takes no more."""
@@ -153,6 +172,7 @@ class Group:
     def _clear(self) -> None:
         """Let go of those that have left, when it is empty; who still holds the group holds nothing else."""
         self.looked_at = _NEVER
+        self.standing = None
         self.line.clear()
         for heap in (self._arrivals, self._dues, self._dearest) if self.rule.max_wait else ():
             heap.clear(self._spent)
@@ -164,3 +184,8 @@ class Group:
 
     def __repr__(self) -> str:
         return f"<Group {self.rule.name} {self.live} waiting{'' if self.upper else ', held'}>"
+
+
+def cost_of(job: Job[Any]) -> float:
+    """What its function's `batch_cost` said of it."""
+    return 0.0 if job._extra is None else job._extra.cost

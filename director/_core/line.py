@@ -11,7 +11,6 @@ from collections import deque
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from director._core.soonest import Soonest
 from director._core.states import JobState
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 Front: TypeAlias = "tuple[float, int, Job[Any]]"  # deadline (a moment), number and job
 Rank: TypeAlias = "tuple[float, float, int, float, int]"  # -priority, use and turn of the tenant, deadline, number
+Ranked: TypeAlias = "tuple[Rank, Job[Any]]"
 
 _QUEUED = JobState.QUEUED
 _NEVER = float("inf")
@@ -77,6 +77,19 @@ class Backlog:
         else:
             self.jobs.popleft()
 
+    def pop_run(
+        self, first: Job[Any], most: int, waits: Callable[[Job[Any]], bool], spent: list[Any]
+    ) -> list[Job[Any]]:
+        """Remove and return up to `most` jobs as they come, if `first` is the next one and none has a deadline."""
+        jobs = self.jobs
+        run: list[Job[Any]] = []
+        if self.heap or not jobs or jobs[0] is not first:
+            return run
+        while jobs and len(run) < most:
+            job = jobs.popleft()
+            (run if waits(job) else spent).append(job)
+        return run
+
     def pop_timed(self, most: int, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> list[Job[Any]]:
         """Remove and return up to `most` jobs with a deadline, the earliest first."""
         heap = self.heap
@@ -84,7 +97,7 @@ class Backlog:
         while heap and heap[0][0] < _NEVER and len(jobs) < most:
             job = heappop(heap)[2]
             (jobs if waits(job) else spent).append(job)
-        return jobs
+        return list(dict.fromkeys(jobs))  # one that is tried again may stand there twice
 
     def sweep(self, waits: Callable[[Job[Any]], bool]) -> None:
         """Remove all jobs that have left."""
@@ -140,12 +153,9 @@ class Level:
                 return backlog, found
         return None
 
-    def pop_timed(
-        self, tenant: Hashable, most: int, waits: Callable[[Job[Any]], bool], spent: list[Any]
-    ) -> list[Job[Any]]:
-        """Remove and return up to `most` jobs of a tenant, by their deadlines."""
-        backlog = self._backlogs.get(tenant)
-        return [] if backlog is None else backlog.pop_timed(most, waits, spent)
+    def backlog(self, tenant: Hashable) -> Backlog | None:
+        """The jobs of a tenant."""
+        return self._backlogs.get(tenant)
 
     def sweep(self, waits: Callable[[Job[Any]], bool]) -> None:
         """Remove all jobs that have left."""
@@ -170,17 +180,14 @@ class Line:
         home: Whose jobs they are; a job that waits elsewhere by now is passed over.
         tenants: Tell what each has used.
         spent: Takes what is passed over, to be let go of outside of the lock.
-        aged: Seconds of waiting that put a job before all others; `None`: no such thing.
     """
 
-    __slots__ = ("_aged", "_arrivals", "_entries", "_home", "_levels", "_priorities", "_spent", "_tenants")
+    __slots__ = ("_entries", "_home", "_levels", "_priorities", "_spent", "_tenants")
 
-    def __init__(self, home: Home, tenants: Tenants, spent: list[Any], aged: float | None = None) -> None:
+    def __init__(self, home: Home, tenants: Tenants, spent: list[Any]) -> None:
         self._home = home
         self._tenants = tenants
         self._spent = spent
-        self._aged = aged
-        self._arrivals = Soonest()  # only with `aged`
         self._levels: dict[int, Level] = {}
         self._priorities: list[int] = []  # negated: served from the front
         self._entries = 0  # and those passed over since the last sweep: too high means swept too early
@@ -189,53 +196,41 @@ class Line:
         """Add a job; it may be there already."""
         self._level(job._options.priority).push(job)
         self._entries += 1
-        if self._aged is not None:
-            self._arrivals.push(job._submitted, job)
 
     def adopt(self, jobs: deque[Job[Any]]) -> None:
-        """Take over jobs without priority, tenant or deadline as they stand; without `aged`, and into an empty line."""
+        """Take over jobs without priority, tenant or deadline as they stand; into an empty line."""
         self._level(0).adopt(Backlog(None, jobs))
         self._entries += len(jobs)
 
-    def front(self, now: float) -> tuple[Rank, Job[Any]] | None:
-        """The job that is served next and its rank against other lines' fronts, smaller first.
+    def front(self) -> Ranked | None:
+        """The job that is served next, and its rank against other lines' fronts, smaller first."""
+        if (found := self._front()) is None:
+            return None
+        backlog, (due, number, job) = found
+        return (-job._options.priority, *self._tenants.rank(backlog.tenant), due, number), job
 
-        Args:
-            now: The moment, for those that have aged; any number without `aged`.
-        """
-        if (old := self._oldest(now)) is not None:
-            return (-_NEVER, 0.0, 0, old._submitted, old.id), old
-        while self._priorities:
-            negated = self._priorities[0]
-            if (found := self._levels[-negated].front(self.waits, self._spent)) is not None:
-                backlog, (due, number, job) = found
-                return (negated, *self._tenants.rank(backlog.tenant), due, number), job
-            self._drop_top()
-        return None
-
-    def pop(self, now: float) -> Job[Any] | None:
+    def pop(self) -> Job[Any] | None:
         """Remove and return the job that is served next."""
-        if (old := self._oldest(now)) is not None:
-            return old  # its entries are passed over in their turn
-        while self._priorities:
-            if (found := self._levels[-self._priorities[0]].front(self.waits, self._spent)) is not None:
-                backlog, front = found
-                backlog.drop(front)
-                self._entries -= 1
-                return front[2]
-            self._drop_top()
-        return None
+        if (found := self._front()) is None:
+            return None
+        backlog, front = found
+        backlog.drop(front)
+        self._entries -= 1
+        return front[2]
+
+    def pop_run(self, first: Job[Any], most: int) -> list[Job[Any]]:
+        """Remove and return up to `most` jobs in order of service, `first` at their head, from one tenant's backlog.
+
+        Only if that is simple, else none: its turn has come (it is not an aged one), and nobody there has a deadline.
+        """
+        return self._pop_from(first, Backlog.pop_run, first, most)
 
     def pop_timed(self, like: Job[Any], most: int) -> list[Job[Any]]:
         """Remove and return up to `most` jobs with the priority and tenant of `like`, by their deadlines."""
-        level = self._levels.get(like._options.priority)
-        jobs = [] if level is None else level.pop_timed(like._options.tenant, most, self.waits, self._spent)
-        self._entries -= len(jobs)
-        return jobs
+        return self._pop_from(like, Backlog.pop_timed, most)
 
     def tidy(self, live: int) -> None:
         """Sweep when those that have left are many more than the `live` ones."""
-        self._arrivals.tidy(live, self.waits, self._spent)
         if self._entries <= _SWEEP_AT + 2 * live:
             return
         self._spent.append([list(level) for level in self._levels.values()])
@@ -247,7 +242,6 @@ class Line:
 
     def clear(self) -> None:
         """Remove all, when none waits any more."""
-        self._arrivals.clear(self._spent)
         self._spent.append(self._levels)
         self._levels, self._priorities, self._entries = {}, [], 0
 
@@ -260,12 +254,22 @@ class Line:
         where = job._where
         return job._stage is _QUEUED and (where is self._home or where.upper is self._home)  # type: ignore[union-attr]
 
-    def _oldest(self, now: float) -> Job[Any] | None:
-        """The job that has waited longest, if that is long enough."""
-        if self._aged is None or (found := self._arrivals.first(self.waits, self._spent)) is None:
-            return None
-        submitted, job = found
-        return job if now - submitted >= self._aged else None
+    def _front(self) -> tuple[Backlog, Front] | None:
+        while self._priorities:
+            if (found := self._levels[-self._priorities[0]].front(self.waits, self._spent)) is not None:
+                return found
+            del self._levels[-self._priorities.pop(0)]
+        return None
+
+    def _pop_from(self, like: Job[Any], pop: Callable[..., list[Job[Any]]], *args: Any) -> list[Job[Any]]:
+        level = self._levels.get(like._options.priority)
+        backlog = None if level is None else level.backlog(like._options.tenant)
+        if backlog is None:
+            return []
+        before = len(backlog)
+        jobs = pop(backlog, *args, self.waits, self._spent)
+        self._entries -= before - len(backlog)
+        return jobs
 
     def _level(self, priority: int) -> Level:
         level = self._levels.get(priority)
@@ -273,9 +277,6 @@ class Line:
             level = self._levels[priority] = Level(self._tenants)
             insort(self._priorities, -priority)
         return level
-
-    def _drop_top(self) -> None:
-        del self._levels[-self._priorities.pop(0)]
 
 
 def number_of(job: Job[Any]) -> int:

@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from director._core.census import Census
+from director._core.group import cost_of
 from director._core.holds import Holds
 from director._core.lane import Lane
 from director._core.pause import Pause
@@ -107,8 +108,7 @@ class ReadyQueue:
         self._live = plain.live
         if plain.live:
             plain.upper = lane = self._lane(None)
-            lane.line.adopt(plain.jobs)
-            lane.grow(plain.live, plain.live)
+            lane.adopt(plain.jobs, plain.live)
             if self._census is not None:
                 self._census.add_plain(plain.live)
         else:
@@ -141,16 +141,16 @@ class ReadyQueue:
     def front(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> Job[Any] | None:
         """What `pop` would return."""
         lanes = [lane for lane in self.lanes() if lane.key is None or suits(lane, slot)]
-        fronts = [front for lane in lanes if (front := lane.line.front(now)) is not None]
+        fronts = [front for lane in lanes if (front := lane.front(now)) is not None]
         return min(fronts, key=lambda front: front[0])[1] if fronts else None
 
     def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> Job[Any] | None:
-        """Remove and return the next job for `slot`, from the lanes that `suits` accepts."""
+        """The next job for `slot`, from the lanes that `suits` accepts; it leaves at once, with its batch if any."""
         lanes = [lane for lane in self.lanes() if lane.key is None or suits(lane, slot)]
         if not lanes:
             return None
         lane = lanes[0] if len(lanes) == 1 else min(lanes, key=lambda lane: _rank(lane, now))
-        job = lane.line.pop(now)
+        job = lane.pop(now)
         assert job is not None, "a lane counts jobs that it does not have"
         return job
 
@@ -165,6 +165,17 @@ class ReadyQueue:
         self._live -= 1
         if (tenant := self.tenants.get(job._options.tenant)) is not None:
             tenant.waiting -= 1
+
+    def left_together(self, group: Group, jobs: list[Job[Any]]) -> None:
+        """Jobs of a group, QUEUED until now, wait no more."""
+        if self._census is not None:
+            for job in jobs:
+                self._census.drop(job)
+        group.left_together(len(jobs), sum(map(cost_of, jobs)) if group.rule.max_cost is not None else 0.0)
+        self._live -= len(jobs)
+        if len(self.tenants):
+            for job in jobs:
+                self.tenants.of(job._options.tenant).waiting -= 1
 
     def lanes(self) -> list[Lane]:
         """Lanes with jobs that can be taken, in no order."""
@@ -220,6 +231,6 @@ class ReadyQueue:
 
 
 def _rank(lane: Lane, now: float) -> tuple[float, float, int, float, int]:
-    front = lane.line.front(now)
+    front = lane.front(now)
     assert front is not None, "a lane counts jobs that it does not have"
     return front[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from director._core.batching import fill, start
+from director._core.batching import form
 from director._core.group import Group
 from director._core.states import JobState
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Ring: TypeAlias = "Callable[[], None] | None"
 
-_QUEUED, _RUNNING, _FAILED = JobState.QUEUED, JobState.RUNNING, JobState.FAILED
+_RUNNING = JobState.RUNNING
 _NEVER = float("inf")
 
 
@@ -101,25 +101,27 @@ class Service:
     def _begin(self, job: Job[Any], slot: Slot, now: float) -> list[Job[Any]] | None:
         """Start `job` with its mates, or fail it if it would be too late."""
         group = job._where
-        if not isinstance(group, Group):
-            self._start(job, slot)
-            return [job]
-        line = self._accounts.costs.line(group.rule, slot.place)
+        if isinstance(group, Group):
+            return self._begin_batch(job, group, slot, now)
+        job._stage = _RUNNING  # from QUEUED: the queue hands out no other
+        self._queue.left(job)
+        job._where = slot
+        return [job]
+
+    def _begin_batch(self, first: Job[Any], group: Group, slot: Slot, now: float) -> list[Job[Any]] | None:
+        rule, accounts = group.rule, self._accounts
+        line = accounts.costs.line(rule, slot.place)
         if line is not None and line.is_doubtful(now):
             line = None
-
-        def leave(mate: Job[Any], runs: bool) -> None:
-            (self._start if runs else self._fail_late)(mate, slot)
-
-        most = self._accounts.limits.most(group.rule, group.key[1], slot.place)
-        batch = start(job, group, line, now, most, leave)
-        if job._stage is _QUEUED:  # left out: it stays first in line
-            group.lane.line.push(job)
-        if batch is None:
+        batch = form(first, group, line, now, accounts.limits.most(rule, group.key[1], slot.place))
+        self._queue.left_together(group, batch.jobs + batch.late)
+        slot.late += batch.late
+        if not batch.jobs:
             return None
-        fill(batch, group, leave)
+        for job in batch.jobs:
+            job._where = slot
         slot.mates = batch.jobs
-        if group.rule.max_wait and 0 < group.live < group.rule.max_size and self._holds:
+        if rule.max_wait and 0 < group.live < rule.max_size and self._holds:
             self._hold_rest(group, now)
         return batch.jobs
 
@@ -129,16 +131,6 @@ class Service:
         if moment > now:
             group.hold()
             self._queue.holds.look_at(group, moment)
-
-    def _start(self, job: Job[Any], slot: Slot) -> None:
-        job._stage = _RUNNING  # from QUEUED: the queue hands out no other
-        self._queue.left(job)
-        job._where = slot
-
-    def _fail_late(self, job: Job[Any], slot: Slot) -> None:
-        job._stage = _FAILED
-        self._queue.left(job)
-        slot.late.append(job)
 
     def _is_ready(self, job: Job[Any], slot: Slot) -> bool:
         model = job._options.model

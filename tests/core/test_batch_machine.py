@@ -378,6 +378,9 @@ class Machine(RuleBasedStateMachine):
             return  # the story has failed already, and its traceback holds what it holds
         for job in self.desk.dispatch.withdraw_all(CANCELLED):
             self.note_end(job)
+        for slot in self.slots:
+            if slot.state is LEAVING:
+                self.desk.ring(self.desk.dispatch.reaped(slot))
         self.admit_one(Options(), None, patient=True)  # whoever takes it clears away what is behind
         self.settle()
         for slot in self.slots:

@@ -381,7 +381,7 @@ class Lines:
         self.line.tidy(len(self.jobs))
 
     def pop(self) -> Job[Any] | None:
-        job = self.line.pop(0.0)
+        job = self.line.pop()
         if job is not None:
             self.jobs.remove(job)
         return job
@@ -413,7 +413,7 @@ def test_a_line_is_a_sorted_list(moves: list[tuple[str, int, float | None, int]]
             expected = lines.in_order()[0]
             assert lines.pop() is expected
         elif lines.jobs and move == "front":
-            front = lines.line.front(0.0)
+            front = lines.line.front()
             assert front is not None
             assert front[1] is lines.in_order()[0]
         assert sorted(lines.line, key=id) == sorted(lines.jobs, key=id)
