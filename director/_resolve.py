@@ -41,8 +41,10 @@ class Resolver:
             ValueError: An option out of range.
             PlacementError: No slot is left.
         """
-        values = tuple(options.values())
-        key = (batch, tuple(options), values, tuple(map(type, values)))  # the types: True is equal to 1
+        key: Hashable = batch
+        if options:
+            values = tuple(options.values())
+            key = (batch, tuple(options), values, tuple(map(type, values)))  # the types: True is equal to 1
         try:
             if (known := self._known.get(key)) is not None:
                 return known

@@ -49,17 +49,18 @@ class Accounts:
 
     def open(self, slot: Slot, jobs: list[Job[Any]], is_warm: bool, now: float) -> None:
         """A call for `jobs` starts on `slot`; `is_warm`: without loading a model first."""
-        rule = jobs[0]._options.batch
-        tenants = self._tenants
-        if rule is None and not len(tenants):
-            return
+        rule, tenants = jobs[0]._options.batch, self._tenants
         extra = jobs[0]._extra
         charge = slot.charge = Charge(now, slot.busy_seconds, rule, None if extra is None else extra.key, len(jobs))
         charge.is_typical = is_warm
         self.unsettled += 1
-        if len(tenants):
+        if tenants.known:
             served = [tenants.of(job._options.tenant) for job in jobs]
             charge.tenants = [(tenant, tenants.serve(tenant)) for tenant in served]
+
+    def counts(self, job: Job[Any]) -> bool:
+        """Whether anybody is charged with a call that begins with `job`."""
+        return job._options.batch is not None or bool(self._tenants.known)
 
     def settle(self, slot: Slot) -> None:
         """The call on `slot` has ended."""

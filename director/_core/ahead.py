@@ -111,7 +111,7 @@ class Ahead:
     def _pop_rich(self, slot: Slot) -> Job[Any] | None:
         queue, now = self._queue, self._time()
         job = queue.front(self._waking.suits, slot, now)
-        if job is None or len(queue.tenants) or not _is_simple(job) or not self._may_run(slot, job):
+        if job is None or queue.tenants.known or not _is_simple(job) or not self._may_run(slot, job):
             return None
         popped = queue.pop(self._waking.suits, slot, now)
         assert popped is job

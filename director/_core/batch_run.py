@@ -1,4 +1,4 @@
-"""How a batch runs on its slot's thread: one call for all, and each item's own outcome.
+"""How a batch runs on its slot's thread: one call for all, and each item's own value or error.
 
 A batch that fails as a whole may be run again in parts: in halves if the device's memory was full, item by item if the
 function says ``isolate_failures``, so that what fails alone fails alone.
@@ -7,7 +7,7 @@ function says ``isolate_failures``, so that what fails alone fails alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
 from director._executors._base import LoadFailed
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from director._core.job import Job
     from director._executors._base import Seat
     from director._faults import Fault
-
-Outcome: TypeAlias = "tuple[Job[Any], Any, BaseException | None]"  # with its value or its error
 
 
 class BatchRun:
@@ -43,26 +41,28 @@ class BatchRun:
         self.sizes: list[int] = []  # of the calls that lacked it
         self.fits = 0  # the largest call that returned after that
 
-    def run(self, jobs: list[Job[Any]]) -> list[Outcome]:
-        """Run jobs of one function as one batch, or if that fails perhaps in parts."""
+    def run(self, jobs: list[Job[Any]]) -> dict[Job[Any], BaseException]:
+        """Run jobs of one function as one batch, or if that fails perhaps in parts.
+
+        Returns:
+            The errors of those that have failed; the others have their values as cargo.
+        """
         try:
             values = _checked(self._seat.run_batch(jobs), len(jobs), self._rule.name)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the callers
             self.is_typical = False
             parts = self._parts(jobs, error)
             if not parts:
-                return [(job, None, error) for job in jobs]
+                return dict.fromkeys(jobs, error)
         else:
             if self.shortage is not None:
                 self.fits = max(self.fits, len(jobs))
-            return [_own(job, value) for job, value in zip(jobs, values, strict=True)]
-        return [outcome for part in parts for outcome in self._run_part(part)]
-
-    def _run_part(self, jobs: list[Job[Any]]) -> list[Outcome]:
-        """As `run`, without those whose callers have left, or whose time was up, during the call for all."""
-        wanted = [job for job in jobs if job._stage is JobState.RUNNING]
-        gone: list[Outcome] = [(job, None, None) for job in jobs if job not in wanted]
-        return gone + (self.run(wanted) if wanted else [])
+            return _hand_out(jobs, values)
+        errors = {}
+        for part in parts:
+            if wanted := [job for job in part if job._stage is JobState.RUNNING]:
+                errors.update(self.run(wanted))  # the others' callers have left, or their time was up, meanwhile
+        return errors
 
     def _parts(self, jobs: list[Job[Any]], error: BaseException) -> list[list[Job[Any]]]:
         """What to run instead of a batch that has raised; nothing if that would help nobody."""
@@ -99,8 +99,14 @@ def _checked(values: Any, size: int, name: str) -> Sequence[Any]:
     return results
 
 
-def _own(job: Job[Any], value: Any) -> Outcome:
-    return (job, None, value) if isinstance(value, Exception) else (job, value, None)
+def _hand_out(jobs: list[Job[Any]], values: Sequence[Any]) -> dict[Job[Any], BaseException]:
+    errors: dict[Job[Any], BaseException] = {}
+    for job, value in zip(jobs, values, strict=True):
+        if isinstance(value, Exception):
+            errors[job] = value
+        else:
+            job._cargo = value
+    return errors
 
 
 def _numbers(sizes: list[int]) -> str:

@@ -33,7 +33,7 @@ class Batch:
         most: Most items that fit into the device's memory.
     """
 
-    __slots__ = ("_basket", "_due", "_fixed", "_margin", "_most", "_now", "_slope", "jobs", "late")
+    __slots__ = ("_basket", "_due", "_line", "_most", "_now", "jobs", "late")
 
     def __init__(self, rule: BatchRule, line: CostLine | None, now: float, most: int) -> None:
         self.jobs: list[Job[Any]] = []  # RUNNING from now on
@@ -41,8 +41,7 @@ class Batch:
         self._basket = Basket(rule)
         self._now = now
         self._most = most
-        self._fixed, self._slope = (0.0, 0.0) if line is None else line.fit()
-        self._margin = 0.0 if line is None else line.margin
+        self._line = line
         self._due = _NEVER
 
     @property
@@ -52,7 +51,8 @@ class Batch:
 
     def is_in_time(self, job: Job[Any]) -> bool:
         """Whether `job` would make its deadline, at least alone."""
-        return self._now + self._fixed + self._slope <= job._deadline_at()
+        due, line = job._deadline_at(), self._line
+        return due == _NEVER or self._now + (0.0 if line is None else line.seconds(1)) <= due
 
     def drops(self, job: Job[Any]) -> bool:
         """Whether `job` would miss its deadline even alone; if so it is over."""
@@ -65,14 +65,19 @@ class Batch:
     def takes(self, job: Job[Any]) -> bool:
         """Add `job` if it fits and endangers nobody's deadline; the first one always."""
         due = min(self._due, job._deadline_at())
-        if self.jobs and self._now + self._fixed + self._margin + self._slope * (self._basket.size + 1) > due:
-            return False
-        if not self._basket.takes(cost_of(job)):
+        if (self.jobs and self._would_miss(due)) or not self._basket.takes(cost_of(job)):
             return False
         self._due = due
         job._stage = _RUNNING  # from QUEUED: who stands in a line and waits
         self.jobs.append(job)
         return True
+
+    def _would_miss(self, due: float) -> bool:
+        """Whether a call with one item more might end after that moment."""
+        line = self._line
+        if due == _NEVER or line is None:
+            return False
+        return self._now + line.seconds(self._basket.size + 1) + line.margin > due
 
     def take_run(self, jobs: list[Job[Any]]) -> None:
         """Add jobs whose cost nobody counts, and that have no deadline; there is room."""

@@ -22,7 +22,19 @@ _DOUBTED = 16  # times as long as a call takes, without one: then the line is no
 class CostLine:
     """Least squares over (size, seconds) with exponential forgetting, and how far calls stray from it."""
 
-    __slots__ = ("_seconds", "_seconds2", "_size", "_size2", "_size_seconds", "_weight", "at", "calls", "items")
+    __slots__ = (
+        "_fit",
+        "_margin",
+        "_seconds",
+        "_seconds2",
+        "_size",
+        "_size2",
+        "_size_seconds",
+        "_weight",
+        "at",
+        "calls",
+        "items",
+    )
 
     def __init__(self) -> None:
         self.calls = self.items = 0
@@ -30,6 +42,8 @@ class CostLine:
         self._clear()
 
     def _clear(self) -> None:
+        self._fit: tuple[float, float] | None = None  # as long as nothing is added; so is the next
+        self._margin: float | None = None
         self._weight = self._size = self._seconds = 0.0  # sums, in which the past counts less and less
         self._size2 = self._seconds2 = self._size_seconds = 0.0
 
@@ -37,6 +51,7 @@ class CostLine:
         """A call with `size` items, begun `at` a moment, has taken `seconds`."""
         if self.is_doubtful(at) and 2 * seconds < self.seconds(size):
             self._clear()
+        self._fit = self._margin = None
         self.at = at
         self.calls += 1
         self.items += size
@@ -49,6 +64,11 @@ class CostLine:
 
     def fit(self) -> tuple[float, float]:
         """Seconds of a call whatever its size, and seconds for each item. Neither is negative."""
+        if self._fit is None:
+            self._fit = self._line()
+        return self._fit
+
+    def _line(self) -> tuple[float, float]:
         weight = self._weight
         if not weight:
             return 0.0, 0.0
@@ -76,6 +96,11 @@ class CostLine:
         Of the same calls as the line, and not of how far each was from the line of its time: that one knows nothing yet
         while the first calls are of one size, and what it gets wrong then would be remembered.
         """
+        if self._margin is None:
+            self._margin = self._stray()
+        return self._margin
+
+    def _stray(self) -> float:
         weight = self._weight
         if not weight:
             return 0.0

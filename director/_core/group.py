@@ -149,6 +149,9 @@ class Group:
     def _advance(self, job: Job[Any]) -> None:
         """A new job may be better than the one at the front."""
         options, standing = job._options, self.standing
+        is_usual = options.deadline is None and not self._tenants.known
+        if is_usual and standing is not None and standing[0] <= -options.priority and not _tries(job):
+            return  # it stands behind all of its priority
         rank = (-options.priority, *self._tenants.rank(options.tenant), job._deadline_at(), number_of(job))
         if standing is None or rank < standing:
             self.lane.stand(self, rank)
@@ -184,6 +187,10 @@ class Group:
 
     def __repr__(self) -> str:
         return f"<Group {self.rule.name} {self.live} waiting{'' if self.upper else ', held'}>"
+
+
+def _tries(job: Job[Any]) -> int:
+    return 0 if job._extra is None else job._extra.tries
 
 
 def cost_of(job: Job[Any]) -> float:

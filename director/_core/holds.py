@@ -20,10 +20,10 @@ class Holds:
         spent: Takes the others, to be let go of outside of the lock.
     """
 
-    __slots__ = ("_entries", "_numbers", "_spent", "_sweep_at")
+    __slots__ = ("_numbers", "_spent", "_sweep_at", "entries")
 
     def __init__(self, spent: list[Any]) -> None:
-        self._entries: list[tuple[float, int, Group]] = []
+        self.entries: list[tuple[float, int, Group]] = []
         self._numbers = itertools.count()
         self._spent = spent
         self._sweep_at = _SWEEP_AT
@@ -33,13 +33,13 @@ class Holds:
         if moment >= group.looked_at:
             return
         group.looked_at = moment
-        heappush(self._entries, (moment, next(self._numbers), group))
-        if len(self._entries) > self._sweep_at:
+        heappush(self.entries, (moment, next(self._numbers), group))
+        if len(self.entries) > self._sweep_at:
             self._sweep()
 
     def next_look(self) -> float:
         """The next moment at which a held group may be ripe."""
-        entries = self._entries
+        entries = self.entries
         while entries:
             moment, _, group = entries[0]
             if moment == group.looked_at:
@@ -51,19 +51,19 @@ class Holds:
         """Take out the groups to be looked at."""
         groups = []
         while self.next_look() <= now:
-            group = heappop(self._entries)[2]
+            group = heappop(self.entries)[2]
             group.looked_at = _NEVER
             groups.append(group)
         return groups
 
     def clear(self) -> None:
         """Look at nothing more."""
-        if self._entries:
-            self._spent.append(self._entries)
-            self._entries = []
+        if self.entries:
+            self._spent.append(self.entries)
+            self.entries = []
 
     def _sweep(self) -> None:
-        self._spent.append(self._entries)
-        self._entries = [entry for entry in self._entries if entry[0] == entry[2].looked_at]
-        heapify(self._entries)
-        self._sweep_at = max(_SWEEP_AT, 2 * len(self._entries))
+        self._spent.append(self.entries)
+        self.entries = [entry for entry in self.entries if entry[0] == entry[2].looked_at]
+        heapify(self.entries)
+        self._sweep_at = max(_SWEEP_AT, 2 * len(self.entries))

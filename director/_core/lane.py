@@ -108,7 +108,10 @@ class Lane:
             self._line.tidy(self._singles)
         else:  # nothing but what has left: let go of it
             self._line.clear()
-        self.grow(-1, -1)
+        self.live -= 1
+        self.calls -= 1
+        if self._aged is not None or not self.live:
+            self._tidy()
 
     # ---- the order of service
 
@@ -154,11 +157,8 @@ class Lane:
         """So many more can be taken, or fewer."""
         self.live += jobs
         self.calls += calls
-        if self._aged is not None and jobs < 0:
-            self._arrivals.tidy(self.live, self._line.waits, self._spent)
-        if not self.live and self._fronts:
-            self._spent.append(self._fronts)
-            self._fronts = []
+        if jobs < 0 and (self._aged is not None or not self.live):
+            self._tidy()
 
     def dissolve(self, group: Group) -> None:
         """A group is empty."""
@@ -181,6 +181,14 @@ class Lane:
 
     def __repr__(self) -> str:
         return f"<Lane {self.key} {self.live} waiting>"
+
+    def _tidy(self) -> None:
+        """Let go of what has left."""
+        if self._aged is not None:
+            self._arrivals.tidy(self.live, self._line.waits, self._spent)
+        if not self.live and self._fronts:
+            self._spent.append(self._fronts)
+            self._fronts = []
 
     def _front_of_groups(self) -> Ranked | None:
         fronts = self._fronts

@@ -52,11 +52,12 @@ class Backlog:
 
     def push(self, job: Job[Any]) -> None:
         """Add a job; it may be there already."""
-        number, jobs = number_of(job), self.jobs
-        if job._options.deadline is None and (not jobs or number > number_of(jobs[-1])):
+        extra, jobs = job._extra, self.jobs
+        in_turn = extra is None or not extra.tries
+        if in_turn and job._options.deadline is None and (not jobs or job.id > jobs[-1].id):
             jobs.append(job)
         else:
-            heappush(self.heap, (job._deadline_at(), number, job))
+            heappush(self.heap, (job._deadline_at(), number_of(job), job))
 
     def front(self, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> Front | None:
         """What comes first; those that have left are moved to `spent`."""
@@ -83,11 +84,15 @@ class Backlog:
         """Remove and return up to `most` jobs as they come, if `first` is the next one and none has a deadline."""
         jobs = self.jobs
         run: list[Job[Any]] = []
+        home = first._where
         if self.heap or not jobs or jobs[0] is not first:
             return run
         while jobs and len(run) < most:
             job = jobs.popleft()
-            (run if waits(job) else spent).append(job)
+            if (job._stage is _QUEUED and job._where is home) or waits(job):  # the usual case without a call
+                run.append(job)
+            else:
+                spent.append(job)
         return run
 
     def pop_timed(self, most: int, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> list[Job[Any]]:

@@ -117,7 +117,7 @@ class ReadyQueue:
 
     def rest(self) -> None:
         """Be plain again if nothing waits; for whoever knows that no call is charged to anybody."""
-        if not self._live and self._aged is None and not len(self.tenants):
+        if not self._live and self._aged is None and not self.tenants.known:
             self.is_rich = False
             self.spent.append(self._lanes)
             self._lanes = {}
@@ -146,7 +146,8 @@ class ReadyQueue:
 
     def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> Job[Any] | None:
         """The next job for `slot`, from the lanes that `suits` accepts; it leaves at once, with its batch if any."""
-        lanes = [lane for lane in self.lanes() if lane.key is None or suits(lane, slot)]
+        candidates = self.lanes() if len(self._lanes) > 1 else self._lanes.values()
+        lanes = [lane for lane in candidates if lane.live and (lane.key is None or suits(lane, slot))]
         if not lanes:
             return None
         lane = lanes[0] if len(lanes) == 1 else min(lanes, key=lambda lane: _rank(lane, now))
@@ -163,8 +164,8 @@ class ReadyQueue:
             self.tidy_plain()
             return
         self._live -= 1
-        if (tenant := self.tenants.get(job._options.tenant)) is not None:
-            tenant.waiting -= 1
+        if self.tenants.known:
+            self.tenants.of(job._options.tenant).waiting -= 1
 
     def left_together(self, group: Group, jobs: list[Job[Any]]) -> None:
         """Jobs of a group, QUEUED until now, wait no more."""
@@ -173,7 +174,7 @@ class ReadyQueue:
                 self._census.drop(job)
         group.left_together(len(jobs), sum(map(cost_of, jobs)) if group.rule.max_cost is not None else 0.0)
         self._live -= len(jobs)
-        if len(self.tenants):
+        if self.tenants.known:
             for job in jobs:
                 self.tenants.of(job._options.tenant).waiting -= 1
 
@@ -223,11 +224,12 @@ class ReadyQueue:
 
     def _arrive(self, job: Job[Any]) -> None:
         name = job._options.tenant
-        if name is not None and not len(self.tenants):
-            self.tenants.begin(self._live)
+        tenants = self.tenants
+        if name is not None and not tenants.known:
+            tenants.begin(self._live)
         self._live += 1
-        if len(self.tenants):
-            self.tenants.arrive(self.tenants.of(name))
+        if tenants.known:
+            tenants.arrive(tenants.of(name))
 
 
 def _rank(lane: Lane, now: float) -> tuple[float, float, int, float, int]:

@@ -68,15 +68,17 @@ class Service:
     def next_for(self, slot: Slot, suits: Callable[[Lane | Plain, Slot], bool]) -> tuple[Job[Any] | None, Ring]:
         """Take the next job for `slot` out of the rich queue, RUNNING, and its mates into `slot.mates`."""
         self.settle(slot)
-        now, queue = self._time(), self._queue
-        self._look_at_due(now)
+        now, queue, accounts = self._time(), self._queue, self._accounts
+        if queue.holds.entries:
+            self._look_at_due(now)
         while (job := queue.pop(suits, slot, now)) is not None:
             batch = self._begin(job, slot, now)
             if batch is None:
                 continue
-            self._accounts.open(slot, batch, self._is_ready(job, slot), now)
+            if accounts.counts(job):
+                accounts.open(slot, batch, self._is_ready(job, slot), now)
             return batch[0], self._alarm()
-        if not self._accounts.unsettled:
+        if not accounts.unsettled:
             queue.rest()
         return None, self._alarm()
 
@@ -150,7 +152,8 @@ class Service:
 
     def _alarm(self) -> Ring:
         """Asks for the next look, unless one that early was asked for already."""
-        moment = self._queue.holds.next_look()
+        holds = self._queue.holds
+        moment = holds.next_look() if holds.entries else _NEVER
         if moment >= self._alarm_at:
             return None
         self._alarm_at = moment

@@ -17,7 +17,7 @@ from director._faults import fault_of
 from director.errors import JobTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from director._core.chronicle import Chronicle
     from director._core.dispatch import Dispatch
@@ -136,37 +136,47 @@ class Shift:
         """Run jobs that share one call; returns their outcomes for the outbox."""
         now = self._time()
         posts: list[Post] = []
-        ready = [job for job in jobs if self._is_ready(job, now, posts)]
+        ready: list[Job[Any]] = []
+        for job in jobs:
+            if (job._stage is _RUNNING and not job._options.timed) or self._is_ready(job, now, posts):
+                job._started = now
+                ready.append(job)
         if not ready:
             return posts
         for job in ready:
-            job._started = now
             if self._is_watched or job._options.timed:
                 self._tell_start(job, now, len(ready))
-        slot = self._slot
         rule = ready[0]._options.batch
         assert rule is not None
-        batch = BatchRun(slot.seat, rule)
-        outcomes = batch.run(ready)
-        if (charge := slot.charge) is not None:
-            charge.size, charge.is_typical = len(ready), batch.is_typical and charge.is_typical
-            charge.fits = None if batch.shortage is None else batch.fits
+        batch = BatchRun(self._slot.seat, rule)
+        errors = batch.run(ready)
+        self._note_batch_end(ready, batch, now)
+        posts += self._failures(ready, errors) if errors else ready
+        return posts
+
+    def _note_batch_end(self, jobs: list[Job[Any]], batch: BatchRun, began: float) -> None:
         self._now = ended = self._time()
-        slot.jobs += len(ready)
-        slot.busy_seconds += ended - now
+        for job in jobs:
+            job._finished = ended
+        slot = self._slot
+        if (charge := slot.charge) is not None:
+            charge.size, charge.is_typical = len(jobs), batch.is_typical and charge.is_typical
+            charge.fits = None if batch.shortage is None else batch.fits
+        slot.jobs += len(jobs)
+        slot.busy_seconds += ended - began
         if slot.jobs >= slot.mark_at:
             slot.mark()
-        errors: dict[int, BaseException] = {}  # one that many share is stripped once
-        for job, value, error in outcomes:
-            job._finished = ended
-            if error is None:
-                job._cargo = value
-                posts.append(job)
+
+    def _failures(self, jobs: list[Job[Any]], errors: dict[Job[Any], BaseException]) -> Iterator[Post]:
+        """The outcomes of jobs, in their order, when some have failed."""
+        owned: dict[int, BaseException] = {}  # an error that many share is stripped once
+        for job in jobs:
+            if (error := errors.get(job)) is None:
+                yield job
                 continue
-            if id(error) not in errors:
-                errors[id(error)] = self._owned(error)
-            posts.append((self._raised, (job, errors[id(error)])))
-        return posts
+            if id(error) not in owned:
+                owned[id(error)] = self._owned(error)
+            yield self._raised, (job, owned[id(error)])
 
     def _is_ready(self, job: Job[Any], now: float, posts: list[Post]) -> bool:
         """Whether a job that was taken still wants to run; says what became of it if not."""

@@ -66,7 +66,7 @@ class Tenants:
 
     def __init__(self, weights: Mapping[Hashable, float]) -> None:
         self._weights = weights
-        self._all: dict[Hashable, Tenant] = {}
+        self.known: dict[Hashable, Tenant] = {}  # by name; read only, outside of here
         self._active: list[tuple[float, int, Tenant]] = []  # by counter, corrected lazily
         self._highest = 0.0
         self._served = 0.0  # the highest counter at which anybody was served
@@ -74,7 +74,7 @@ class Tenants:
         self._forget_at = _FORGET_AT
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self.known)
 
     def begin(self, waiting: int) -> None:
         """The first tenant is coming: from now on jobs without one are a tenant too, and so many of them wait."""
@@ -85,18 +85,18 @@ class Tenants:
 
     def get(self, name: Hashable) -> Tenant | None:
         """The tenant of that name, if it is known."""
-        return self._all.get(name)
+        return self.known.get(name)
 
     def rank(self, name: Hashable) -> tuple[float, int]:
         """Its place among the tenants, lowest first; for all the same while there are none."""
-        tenant = self._all.get(name)
+        tenant = self.known.get(name)
         return (0.0, 0) if tenant is None else (tenant.used, tenant.turn)
 
     def of(self, name: Hashable) -> Tenant:
         """The tenant of that name."""
-        tenant = self._all.get(name)
+        tenant = self.known.get(name)
         if tenant is None:
-            tenant = self._all[name] = Tenant(name, self._weights.get(name, 1.0))
+            tenant = self.known[name] = Tenant(name, self._weights.get(name, 1.0))
         return tenant
 
     def arrive(self, tenant: Tenant) -> None:
@@ -107,7 +107,7 @@ class Tenants:
         tenant.used = max(tenant.used, self._floor())
         tenant.waiting += 1
         self._list(tenant)
-        if len(self._all) > self._forget_at:
+        if len(self.known) > self._forget_at:
             self._forget()
 
     def serve(self, tenant: Tenant) -> float:
@@ -152,12 +152,12 @@ class Tenants:
         In a busy hour with a thousand tenants a second, each with one job, the floor never rises.
         """
         floor = self._floor()
-        active = [tenant for tenant in self._all.values() if tenant.is_active]
-        owing = (tenant for tenant in self._all.values() if not tenant.is_active and tenant.used > floor)
+        active = [tenant for tenant in self.known.values() if tenant.is_active]
+        owing = (tenant for tenant in self.known.values() if not tenant.is_active and tenant.used > floor)
         most = nlargest(_REMEMBERED, owing, key=lambda tenant: tenant.used)
         for tenant in most:
             tenant.is_listed = False
         self._active = [(tenant.used, next(self._turns), tenant) for tenant in active]
         heapify(self._active)
-        self._all = {tenant.name: tenant for tenant in (*active, *most)}
-        self._forget_at = max(_FORGET_AT, 2 * len(self._all))
+        self.known = {tenant.name: tenant for tenant in (*active, *most)}
+        self._forget_at = max(_FORGET_AT, 2 * len(self.known))

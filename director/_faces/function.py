@@ -120,6 +120,8 @@ def _extra(rule: BatchRule, args: tuple[Any, ...]) -> Extra:
     """Key and cost of the one item of a call, by the functions that tell them."""
     if len(args) != 1:
         raise TypeError(f"{rule.name} takes batches: call it with one item (a tuple, if it has parts), not {len(args)}")
+    if rule.key is None and rule.cost is None:
+        return Extra()
     key = None if rule.key is None else rule.key(args[0])
     if not is_hashable(key):
         raise TypeError(f"batch_key of {rule.name} must return something hashable, not {key!r}")

@@ -204,6 +204,6 @@ def check_tenants(queue: ReadyQueue, naive: Naive, slots: list[Slot]) -> None:
     """What tenants have waiting and running is what there is."""
     charged = [slot.charge.tenants for slot in slots if slot.charge is not None]
     everybody = [*naive.waiting, *naive.paused]
-    for name, tenant in queue.tenants._all.items():
+    for name, tenant in queue.tenants.known.items():
         assert tenant.waiting == sum(job._options.tenant == name for job in everybody)
         assert tenant.running == sum(each is tenant for charges in charged for each, _ in charges)
