@@ -37,9 +37,10 @@ class Alarms:
         if self._heap[0][2] is job:
             self._arm()
 
-    def drop(self) -> None:
+    def drop(self, job: Job[Any]) -> None:
         """A timed job is over. Its entries go when they are due, or with a sweep: long deadlines must not pile up."""
-        self._over += 2  # one entry from its submission, one from its start; counted too high means swept too early
+        # One entry from its submission, with a timeout one from its start; counted too high means swept too early.
+        self._over += 1 if job._options.timeout is None else 2
         if self._over > _SWEEP_AT and self._over * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if not entry[2].done()]
             heapify(self._heap)

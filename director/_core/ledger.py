@@ -240,7 +240,7 @@ class Ledger:
         if job._finished > due:
             self.end_failed(job, JobTimeout("running"))
             return False
-        self._alarms.drop()
+        self._alarms.drop(job)
         return True
 
     def _expire(self, job: Job[Any]) -> None:
@@ -270,7 +270,7 @@ class Ledger:
             job._finished = self._now()
             job._let_go()
         if job._options.timed:
-            self._alarms.drop()
+            self._alarms.drop(job)
         if job._options.retries:
             self._retries.forget(job)
         if self.watch is not None:

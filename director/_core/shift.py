@@ -195,7 +195,7 @@ class Shift:
 
     def _tell_start(self, job: Job[Any], now: float, size: int = 1) -> None:
         """Tell of the start, after it has been noted in the job."""
-        if job._options.timed:
+        if job._options.timeout is not None:  # its deadline is watched from its submission on
             self._outbox.call(self._start_timer, job)
         if self._is_watched:
             self._chronicle.started(job, self._slot, now, size)
