@@ -103,7 +103,8 @@ class Odd:
 def test_what_json_cannot_hold_is_named_with_a_remedy(result: object, complaint: str) -> None:
     with pytest.raises(NotJSON) as caught:
         result_to_json(result)
-    assert str(caught.value).replace("cli.test_records", "test_records").startswith(complaint)
+    said = str(caught.value).replace("cli.test_records", "test_records").replace("pathlib._local", "pathlib")  # 3.13
+    assert said.startswith(complaint)
 
 
 def test_a_result_that_holds_itself() -> None:
