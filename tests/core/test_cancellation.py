@@ -227,7 +227,7 @@ async def test_cancelling_at_every_instruction_of_the_start(make_stage: Make) ->
     before = await traced
     await stage.director.run(
         lambda device: None
-    )  # Python 3.13 counts a function's instructions from its second call on
+    )  # Python 3.13 counts instructions from a function's second call on
     for instruction in range(1, 10_000):
         stepper.begin(instruction)
         job = stage.director.submit(lambda device, *args: calls.append(args), "its own")
