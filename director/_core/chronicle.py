@@ -106,11 +106,11 @@ class Chronicle:
 
     def quarantined(self, device: Device, reason: str) -> None:
         """A device gets no more work."""
-        self._tell(self._events.DeviceQuarantined(self.time(), device, reason))
+        self._say("DeviceQuarantined", self.time(), device, reason)
 
     def restored(self, device: Device) -> None:
         """A device gets work again."""
-        self._tell(self._events.DeviceRestored(self.time(), device))
+        self._say("DeviceRestored", self.time(), device)
 
     def hired(self, slot: Slot) -> None:
         """A worker begins."""

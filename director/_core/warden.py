@@ -105,8 +105,7 @@ class Warden:
         logger.error("%s gets no more work: %s", place.device.label, reason)
         for job in self._dispatch.close(place):
             self._ledger.end_failed(job, DeviceLost(place.device))
-        if self._chronicle.listening:
-            self._chronicle.quarantined(place.device, reason)
+        self._chronicle.quarantined(place.device, reason)
         if not for_good:
             self._wait(place, patient)
 
@@ -147,8 +146,7 @@ class Warden:
         patient.rounds = 0
         patient.jobs.clear()
         logger.warning("%s gets work again", place.device.label)
-        if self._chronicle.listening:
-            self._chronicle.restored(place.device)
+        self._chronicle.restored(place.device)
         ring = self._dispatch.reopen(place)
         if ring is not None:
             ring()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from director import DeviceLost, Director, Health, HealthRules, Job, WorkerDied
-from director.events import DeviceQuarantined, DeviceRestored, Event, JobRetried
+from director.events import DeviceQuarantined, DeviceRestored, Event, JobEnded, JobRetried
 from director.testing import TestClock
 from public.gates import Gate
 
@@ -59,7 +59,7 @@ def index(device: Any) -> int:
 class Room:
     """A Director of two fragile devices, its clock and its events."""
 
-    def __init__(self, **rules: Any) -> None:
+    def __init__(self, hook: Any = None, **rules: Any) -> None:
         self.clock = TestClock()
         self.events: list[Event] = []
         self.wrong: list[str | None] = []  # what the next probes find
@@ -68,7 +68,7 @@ class Room:
             "simulated:2",
             executor=Fragile(),
             clock=self.clock,
-            hooks=[self.events.append],
+            hooks=[hook or self.events.append],
             health=HealthRules(probe=self.probe, **rules),
         )
 
@@ -104,6 +104,28 @@ async def test_workers_lost_in_a_row_close_the_device() -> None:
         assert {await director.run(index) for _ in range(6)} == {1}
         [event] = [event for event in room.events if isinstance(event, DeviceQuarantined)]
         assert event.device is director.devices[0]
+
+
+class Choosy:
+    """A hook that wants one kind of event."""
+
+    def __init__(self, wanted: type[Event]) -> None:
+        self.wants = (wanted,)
+        self.seen: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.seen.append(event)
+
+
+@pytest.mark.parametrize(("wanted", "seen"), [(JobEnded, 3), (DeviceQuarantined, 1), (DeviceRestored, 1)])
+async def test_hooks_hear_of_devices_if_they_want_to(wanted: type[Event], seen: int) -> None:
+    room = Room(hook=(hook := Choosy(wanted)))
+    async with room.director:
+        await room.lose(0, 3)
+        assert room.health() == [BAD, GOOD]
+        await room.clock.advance(30)
+        await room.until(GOOD, GOOD)
+    assert len(hook.seen) == seen
 
 
 async def test_a_success_in_between_starts_the_count_again() -> None:
