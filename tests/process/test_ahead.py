@@ -165,6 +165,18 @@ async def test_a_job_that_is_cancelled_ahead_never_runs(one: Director, tmp_path:
     assert one.stats().cancelled == len(cancelled)
 
 
+async def test_what_was_cancelled_ahead_is_nothing_to_the_calls_after_it(one: Director, tmp_path: Path) -> None:
+    _, short = await hold_all(one, tmp_path / "go")
+    for job in short:
+        job.cancel()
+    (tmp_path / "go0").touch()
+    last = one.submit(calls.held_talking, str(tmp_path / "never"), timeout=30)  # one with a timeout is not sent ahead
+    await until(lambda: last.progress)
+    os.kill(one._crew.dispatch.slots[0].seat._child.process, signal.SIGKILL)  # type: ignore[union-attr, attr-defined]
+    assert isinstance(await outcome(last), WorkerDied)
+    assert not one._crew.dispatch.slots[0].seat._stock  # type: ignore[union-attr, attr-defined]
+
+
 async def test_a_child_that_dies_loses_only_the_call_that_ran(two: Director, tmp_path: Path) -> None:
     holding, short = await hold_all(two, tmp_path / "go")
     process = two._crew.dispatch.slots[0].seat._child.process  # type: ignore[union-attr, attr-defined]

@@ -123,7 +123,7 @@ async def test_hooks_hear_of_devices_if_they_want_to(wanted: type[Event], seen: 
     async with room.director:
         await room.lose(0, 3)
         assert room.health() == [BAD, GOOD]
-        await room.clock.advance(30)
+        room.clock.advance(30)
         await room.until(GOOD, GOOD)
     assert len(hook.seen) == seen
 

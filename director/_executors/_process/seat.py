@@ -172,12 +172,11 @@ class ProcessSeat:
     def _run_errand(self, errand: Errand) -> Any:
         """Send a call, if it was not sent ahead, and wait for its end."""
         child, call = errand.child, errand.call
-        if self._stock.find(call.jobs[0]) is errand:
-            self._stock.start(errand)
-        else:
+        is_sent = self._stock.find(call.jobs[0]) is errand
+        self._stock.start(errand)
+        if not is_sent:
             if all(job._stage is not JobState.RUNNING for job in call.jobs):  # before we could be told
                 raise asyncio.CancelledError
-            self._stock.turn_of(call.jobs[0])
             child.post(child.frame(self._sender.letter(call, child)))
         errand.begin(time.monotonic())
         value = self._outcome(errand)

@@ -48,10 +48,12 @@ class Stock:
         return self._sent.get(job)
 
     def start(self, errand: Errand) -> None:
-        """The turn of one that was sent ahead has come; those before it are over."""
+        """The turn of a call has come, sent ahead or not: those before it are over, begun or not."""
         for job, other in list(self._sent.items()):
-            if other.number <= errand.number:
+            if other.number <= errand.number or other.child is not errand.child:
                 del self._sent[job]
+        if self._unsent is errand.jobs[0]:
+            self._unsent = None
 
     def fill(self, child: Child) -> None:
         """Send more ahead, as the pace demands."""
@@ -82,11 +84,6 @@ class Stock:
         if self._unsent is not None and self._unsent._stage is not _RUNNING:
             self._unsent = None
         return self._unsent is not None
-
-    def turn_of(self, job: Job[Any]) -> None:
-        """A job begins that was not sent ahead."""
-        if self._unsent is job:
-            self._unsent = None
 
     def _frame(self, child: Child, job: Job[Any]) -> bytes | None:
         """The request for a job, which is noted as sent; `None` if it can't be sent ahead."""
