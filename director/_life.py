@@ -307,7 +307,7 @@ class Life:
         self._last_stats = snapshot(crew)
         self._disappear()
         self._state, self._crew = DirectorState.CLOSED, None
-        del self._resolver  # it remembers models
+        del self._resolver, self._ledger  # they remember models, jobs, and what seats have opened
         crew.chronicle.end()
         if self._task is not None and not self._loop.is_closed():
             self._task.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from director import Device, Director, JobState, JobTimeout, Model, ProcessExecu
 from director._executors._process.wire import ROOM_IN_REQUEST
 from director.events import JobProgressed, JobStarted, JobSucceeded
 from process import calls
-from process.leaks import wait_until
+from process.leaks import open_files, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,6 +215,17 @@ async def test_children_start_with_the_first_job_and_end_with_the_director() -> 
         await director.run(calls.echo)
         assert len(children() - before) == 1
     wait_until(lambda: children() == before)
+
+
+async def test_a_closed_director_holds_no_descriptors() -> None:
+    gc.collect()
+    before = open_files()
+    director = Director("cpu:3", executor="process")
+    async with director:
+        await asyncio.gather(*(director.submit(calls.nap, 0.01) for _ in range(6)))
+    gc.collect()
+    assert open_files() == before
+    assert director.stats().succeeded == 6
 
 
 async def test_a_director_can_be_opened_again() -> None:
