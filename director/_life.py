@@ -311,6 +311,7 @@ class Life:
         crew.chronicle.end()
         if self._task is not None and not self._loop.is_closed():
             self._task.cancel()
+        self._task = None  # a cancelled one keeps the frame in which it was
 
     def _directed(self, task: asyncio.Task[None]) -> None:
         """The Director coroutine has ended: by our close, cancelled by somebody else, or by its own failure."""

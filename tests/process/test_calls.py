@@ -223,6 +223,7 @@ async def test_a_closed_director_holds_no_descriptors() -> None:
     director = Director("cpu:3", executor="process")
     async with director:
         await asyncio.gather(*(director.submit(calls.nap, 0.01) for _ in range(6)))
+    await asyncio.sleep(0)
     gc.collect()
     assert open_files() == before
     assert director.stats().succeeded == 6
