@@ -29,6 +29,17 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("--json", action="store_true", help="every sample as one JSON document")
     parser.add_argument("--guard", action="store_true", help="exit with status 1 where a ratio is three times the goal")
     parser.add_argument("--list", action="store_true", help="name the experiments and run none")
+    chaos = parser.add_argument_group(
+        "instead of measuring",
+        "children are killed, callers leave and the event loop is held up at random; in the end every job and every "
+        "permit must be accounted for",
+    )
+    chaos.add_argument(
+        "--chaos", action="store_true", help="see whether everything ends well when everything goes wrong"
+    )
+    chaos.add_argument("--seconds", type=float, default=60.0, help="for how long at least (default: 60)")
+    chaos.add_argument("--jobs", type=int, default=20_000, help="and for how many jobs at least (default: 20000)")
+    chaos.add_argument("--seed", type=int, help="what chance draws (default: another one each time)")
     parser.set_defaults(run=run)
 
 
@@ -37,11 +48,13 @@ def run(args: Namespace) -> int:
 
     Returns:
         0 when all experiments ran, whatever they measured; 1 when one died, or with `--guard` where a goal is missed
-        grossly.
+        grossly; with `--chaos` 0 if all was well in the end, and 1 if not.
 
     Raises:
-        UsageError: There is no experiment of a name given with `--only`.
+        UsageError: There is no experiment of a name given with `--only`, or no chaos here.
     """
+    if args.chaos:
+        return _let_it_storm(args)
     from director._bench.apart import ExperimentDied
     from director._bench.suite import by_name
 
@@ -57,6 +70,19 @@ def run(args: Namespace) -> int:
     except ExperimentDied as error:
         print(f"director bench: {error}", file=sys.stderr)
         return FAILED
+
+
+def _let_it_storm(args: Namespace) -> int:
+    import random
+
+    if not sys.platform.startswith("linux"):
+        raise UsageError("--chaos needs Linux, as processes do")
+    from director._bench.chaos import report, storm
+
+    seed = random.SystemRandom().randrange(1_000_000) if args.seed is None else args.seed
+    outcome = storm.run(storm.Plan(seconds=args.seconds, jobs=args.jobs, seed=seed))
+    print(report.text(outcome))
+    return FAILED if outcome.faults else DONE
 
 
 def _print_names(experiments: list[Experiment]) -> None:

@@ -9,6 +9,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from public.gates import Recorder, outcome, until
 
@@ -79,6 +80,15 @@ async def test_a_child_that_died_idle_is_replaced_without_a_word(director: Direc
     wait_until(lambda: not is_alive(before))
     assert await director.run(calls.process_id) != before
     assert director.stats().failed == 0
+
+
+async def test_a_large_array_for_a_child_that_died_idle_goes_to_the_next(director: Director) -> None:
+    before = await director.run(calls.process_id)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: not is_alive(before))
+    array = np.arange(300_000)
+    assert (await director.run(calls.echo, array) == array).all()
+    assert await director.run(calls.process_id) != before
 
 
 async def test_death_is_noticed_though_a_copy_of_the_child_lives_on(director: Director) -> None:

@@ -103,10 +103,14 @@ class Child:
         """A request, to be posted; its number is the count of those before it.
 
         Raises:
+            ChildGone: A large one can't be sent, for nobody is there any more to take it.
             OSError: There is no memory, or no descriptor, for a large one.
         """
         kind, function, model, facts, parcel = letter
-        load = EMPTY if parcel is None else self._shipments.send(parcel, ROOM_IN_REQUEST)
+        try:
+            load = EMPTY if parcel is None else self._shipments.send(parcel, ROOM_IN_REQUEST)
+        except ConnectionError as error:
+            raise ChildGone from error
         number, self.calls = self.calls, self.calls + 1
         return request(kind, self._arrivals.take_freed(), number, function, model, facts, load)
 
