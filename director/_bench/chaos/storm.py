@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CALLERS = 48
 WARM_UP = 0.3  # part of a storm after which memory is looked at for the first time
 PATIENCE = 60.0  # seconds after a storm in which everything must have ended
+UNTOLD = 10.0  # seconds in which calls whose callers have left must have ended
 GRACE = 0.05
 _LOOK = 0.02
 MORE_MEMORY = 24 << 20  # bytes that a process may hold more after a storm: allocators keep what large arrays have left
@@ -156,8 +157,11 @@ class Storm:
         for task in asking:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 self._books.wrong(f"a caller has failed: {error!r}")
-        until = time.monotonic() + PATIENCE  # calls whose callers have left go on for a moment
-        while any(device.busy for device in director.stats().devices) and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells
+        until = time.monotonic() + UNTOLD
+        while any(device.busy for device in director.stats().devices):  # noqa: ASYNC110 - nobody tells
+            if time.monotonic() > until:
+                self._books.wrong(f"calls go on that nobody waits for: {director!r}")
+                break
             await asyncio.sleep(_LOOK)
 
     # ---- accounts
