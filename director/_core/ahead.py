@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from director._core.beside import Beside
+from director._core.slot import Slot
 from director._core.states import JobState
 from director._core.stream_call import StreamCall
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from director._core.job import Job
     from director._core.placement import FreeSlots
     from director._core.queue import ReadyQueue
-    from director._core.slot import Slot
     from director._core.waking import Waking
     from director._models import Model
 
@@ -87,6 +87,12 @@ class Ahead:
             if job._stage is _RUNNING:
                 job._move(_QUEUED)
                 self._push(job)
+
+    def end(self, job: Job[Any], state: JobState) -> None:
+        """Move a job to `state` if a slot holds it: here, for `give_back` could meet whoever moves it elsewhere."""
+        slot = job._where
+        if job._stage is _RUNNING and isinstance(slot, Slot) and job in slot.ahead:
+            job._move(state)
 
     def forget(self, slot: Slot) -> None:
         """A worker has failed; its jobs were told."""

@@ -121,9 +121,13 @@ class Dispatch:
             self._release()
 
     def withdraw(self, job: Job[Any], state: JobState) -> bool:
-        """Move a job that waits to `state`, so that it never runs; False if it doesn't wait any more."""
+        """Move a job that waits to `state`, so that it never runs; False if it doesn't wait any more.
+
+        One that a slot holds ahead of its turn is moved too, so that it can't come back, but may have begun: False.
+        """
         with self._lock:
             if job._stage is not _QUEUED:
+                self._ahead.end(job, state)
                 return False
             job._move(state)
             self._queue.left(job)

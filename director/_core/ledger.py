@@ -179,8 +179,11 @@ class Ledger:
             )
         if job.done():
             return False
-        if not self._dispatch.withdraw(job, JobState.CANCELLED) and job._stage is not _RUNNING:
-            return False  # withdrawn by a failed load: its end is on its way
+        if not self._dispatch.withdraw(job, JobState.CANCELLED):
+            if job._stage is JobState.CANCELLED:  # a slot holds it ahead of its turn
+                job._where.seat.leave(job)  # type: ignore[union-attr]
+            elif job._stage is not _RUNNING:
+                return False  # withdrawn by a failed load: its end is on its way
         self._end_cancelled(job, msg)
         return True
 

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,14 @@ from director._core.ahead import Ahead
 from director._core.policy import Policy
 from director._core.queue import ReadyQueue
 from director._executors._process import pace
-from director._executors._process.call import Sender
+from director._executors._process.call import GOODBYE, Call, Sender
+from director._executors._process.errand import Errand
 from director._executors._process.pace import Pace
 from process import calls
 from process.leaks import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from director import Job
 
@@ -175,6 +176,40 @@ async def test_what_was_cancelled_ahead_is_nothing_to_the_calls_after_it(one: Di
     os.kill(one._crew.dispatch.slots[0].seat._child.process, signal.SIGKILL)  # type: ignore[union-attr, attr-defined]
     assert isinstance(await outcome(last), WorkerDied)
     assert not one._crew.dispatch.slots[0].seat._stock  # type: ignore[union-attr, attr-defined]
+
+
+async def test_one_that_is_cancelled_ahead_can_not_come_back(one: Director, tmp_path: Path) -> None:
+    """Its slot may be about to give it back: who moves it must hold the lock."""
+    await hold_all(one, tmp_path / "go")
+    assert one._crew is not None
+    [slot], job = one._crew.dispatch.slots, ahead(one)[0][0]
+    with one._crew.dispatch._lock:
+        moved = asyncio.get_running_loop().run_in_executor(None, one._crew.dispatch.withdraw, job, JobState.CANCELLED)
+        await asyncio.sleep(0.01)
+        assert job.state is JobState.RUNNING
+    assert not await moved, "it may have begun"
+    one._crew.dispatch.give_back(slot, list(slot.ahead))
+    assert job.state is JobState.CANCELLED
+    assert job._where is slot
+    (tmp_path / "go0").touch()
+
+
+async def test_only_what_comes_after_a_call_is_taken_back(one: Director) -> None:
+    """A child that is slow has not even taken what was cancelled before."""
+    await one.run(calls.nap, 0.001)
+    child = one._crew.dispatch.slots[0].seat._child  # type: ignore[union-attr, attr-defined]
+    os.kill(child.process, signal.SIGSTOP)
+    wait_until(lambda: Path(f"/proc/{child.process}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    errands = []
+    for _ in range(5):
+        errands.append(Errand(Call([], None, ()), child))
+        child.post(child.frame(GOODBYE, errands[-1].number))
+    assert child.take_back(errands[2].number) == {errand.number for errand in errands[3:]}
+    assert not any(child.has_taken(errand.place) for errand in errands[:3])
+    later = Errand(Call([], None, ()), child)
+    assert later.place == errands[3].place
+    assert later.number not in {errand.number for errand in errands}
+    os.kill(child.process, signal.SIGKILL)
 
 
 async def test_a_child_that_dies_loses_only_the_call_that_ran(two: Director, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ class Storm:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 self._books.wrong(f"a caller has failed: {error!r}")
         until = time.monotonic() + UNTOLD
-        while any(device.busy for device in director.stats().devices):  # noqa: ASYNC110 - nobody tells
+        while any(device.busy for device in director.stats().devices):
             if time.monotonic() > until:
                 self._books.wrong(f"calls go on that nobody waits for: {director!r}")
                 break

@@ -18,6 +18,7 @@ import time
 from array import array
 from collections import deque
 from contextlib import ExitStack, suppress
+from itertools import count
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,8 @@ class Child:
     """
 
     def __init__(self, device: Device, bell: int) -> None:
-        self.calls = 0
+        self.calls = 0  # requests that were sent and not taken back
+        self.numbers = count()  # for requests: one that is taken back leaves its number to nobody
         self.is_ready = False
         self.read_at = 0.0  # when the last answers were read, by the monotonic clock
         self.met: set[int] = set()  # numbers of the functions that it has
@@ -99,8 +101,8 @@ class Child:
 
     # ---- to the child
 
-    def frame(self, letter: Letter) -> bytes:
-        """A request, to be posted; its number is the count of those before it.
+    def frame(self, letter: Letter, number: int) -> bytes:
+        """A request, to be posted.
 
         Raises:
             ChildGone: A large one can't be sent, for nobody is there any more to take it.
@@ -111,34 +113,38 @@ class Child:
             load = EMPTY if parcel is None else self._shipments.send(parcel, ROOM_IN_REQUEST)
         except ConnectionError as error:
             raise ChildGone from error
-        number, self.calls = self.calls, self.calls + 1
+        self.calls += 1
         return request(kind, self._arrivals.take_freed(), number, function, model, facts, load)
 
     def post(self, frames: bytes) -> None:
         """Send requests, in the order in which they were made."""
         self._ours.sendall(frames)
 
-    def has_taken(self, number: int) -> bool:
-        """Whether it has taken the request with that number."""
+    def has_taken(self, place: int) -> bool:
+        """Whether it has taken the request that was sent after `place` others."""
         waiting = array("i", [0])
         fcntl.ioctl(self._theirs, termios.FIONREAD, waiting)
-        return number < self.calls - waiting[0] // FRAME
+        return place < self.calls - waiting[0] // FRAME
 
     def take_back(self, kept: int) -> set[int]:
-        """Take back what it has not taken, but for the request with the number `kept`; returns the numbers."""
+        """Take back what it has not taken of the requests after the number `kept`; returns their numbers."""
         waiting = bytearray()
         with suppress(BlockingIOError):
             while chunk := self._theirs.recv(FRAME * MOST, socket.MSG_DONTWAIT):
                 waiting += chunk
-        frames = [bytes(waiting[start : start + FRAME]) for start in range(0, len(waiting), FRAME)]
-        requests = [read_request(frame) for frame in frames]
-        if requests and requests[0].number == kept:
-            self.post(frames[0])
-            del requests[0]
-        for taken in requests:
+        stays, numbers = b"", set()
+        for start in range(0, len(waiting), FRAME):
+            frame = bytes(waiting[start : start + FRAME])
+            taken = read_request(frame)
+            if taken.number <= kept:
+                stays += frame
+                continue
             self._arrivals.put_back(taken.freed)
-        self.calls -= len(requests)
-        return {taken.number for taken in requests}
+            numbers.add(taken.number)
+        if stays:
+            self.post(stays)
+        self.calls -= len(numbers)
+        return numbers
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, after notice that it comes from us."""

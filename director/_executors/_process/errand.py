@@ -26,13 +26,25 @@ class Errand:
         child: Makes it.
     """
 
-    __slots__ = ("_ladder", "_silent_until", "began", "call", "child", "is_typical", "jobs", "number", "refusal")
+    __slots__ = (
+        "_ladder",
+        "_silent_until",
+        "began",
+        "call",
+        "child",
+        "is_typical",
+        "jobs",
+        "number",
+        "place",
+        "refusal",
+    )
 
     def __init__(self, call: Call, child: Child) -> None:
         self.call = call
         self.jobs: list[Job[Any]] = call.jobs
         self.child = child
-        self.number = child.calls
+        self.number = next(child.numbers)
+        self.place = child.calls  # how many others were sent before it
         self.refusal: BaseException | None = None  # of the reader of a stream
         self.is_typical = True  # it says something about the next one's time
         self.began = 0.0
@@ -68,7 +80,7 @@ class Errand:
         now = time.monotonic()
         if now >= self._silent_until:
             self._silent_until = math.inf
-            if not self.child.has_taken(self.number):
+            if not self.child.has_taken(self.place):
                 self.end(now, 0.0)
         if self._ladder is not None:
             self._ladder.climb(now, self.child.signal)

@@ -160,7 +160,7 @@ class ProcessSeat:
                 return self._run_errand(errand)
             except (ChildGone, Lost):
                 child = errand.child
-                has_begun = child.has_taken(errand.number)
+                has_begun = child.has_taken(errand.place)
                 self._stock.lose()
                 code = self._bury(child)
                 if has_begun or not tries_left:
@@ -177,7 +177,7 @@ class ProcessSeat:
         if not is_sent:
             if all(job._stage is not JobState.RUNNING for job in call.jobs):  # before we could be told
                 raise asyncio.CancelledError
-            child.post(child.frame(self._sender.letter(call, child)))
+            child.post(child.frame(self._sender.letter(call, child), errand.number))
         errand.begin(time.monotonic())
         value = self._outcome(errand)
         call.introduced(child)
@@ -297,7 +297,7 @@ class ProcessSeat:
         ladder.begin(time.monotonic() + _UNLOADING)
         errand = Errand(Call([], None, ()), child)
         try:
-            child.post(child.frame(GOODBYE))
+            child.post(child.frame(GOODBYE, errand.number))
             while True:
                 answer = child.answer(ladder.patience(time.monotonic()))
                 if answer is not None:

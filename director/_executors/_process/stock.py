@@ -71,7 +71,7 @@ class Stock:
             child.post(b"".join(frames))
 
     def empty(self, child: Child, current: Errand) -> None:
-        """Take back what the child has not begun, but for the call whose turn it is."""
+        """Take back what the child has not begun, but for the call whose turn it is, and what is over and before it."""
         numbers = child.take_back(current.number)
         self._give_back([job for job, errand in self._sent.items() if errand.number in numbers])
 
@@ -97,7 +97,7 @@ class Stock:
         errand = self._sent[job] = Errand(call, child)
         if job._stage is not _RUNNING:  # it was over before `find` could find it
             errand.notify(Notice.CANCELLED)
-        return child.frame(letter)
+        return child.frame(letter, errand.number)
 
     def _give_back(self, jobs: list[Job[Any]]) -> None:
         for job in jobs:
