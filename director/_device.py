@@ -23,6 +23,7 @@ class Device:
         name: For people, such as ``"NVIDIA H100 80GB HBM3"`` or ``"cpu:0"``.
         kind: ``"cuda"``, ``"cpu"`` or ``"simulated"``.
         total_memory: Bytes of device memory, `None` where unknown.
+        node: Name of the machine that has it, in a cluster; `None` for this one.
     """
 
     index: int
@@ -30,14 +31,15 @@ class Device:
     name: str
     kind: DeviceKind
     total_memory: int | None = None
+    node: str | None = None
 
     def __str__(self) -> str:
         return f"cuda:{self.index}" if self.kind == "cuda" else "cpu"
 
     @property
     def label(self) -> str:
-        """Short unique name for tables and logs: ``"cuda:0"``, ``"cpu:1"``, ``"simulated:2"``."""
-        return f"{self.kind}:{self.index}"
+        """Short unique name for tables and logs: ``"cuda:0"``, ``"cpu:1"``, ``"simulated:2"``, ``"cuda:0@node-a"``."""
+        return f"{self.kind}:{self.index}" if self.node is None else f"{self.kind}:{self.index}@{self.node}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +96,6 @@ def simulated_devices(
         raise ValueError(f"{count} devices need {count} speeds, not {len(speeds)}")
     if any(s <= 0 for s in speeds):
         raise ValueError(f"a speed must be positive: {speeds}")
-    return [SimulatedDevice(i, f"SIM-{i}", f"simulated:{i}", "simulated", memory, s) for i, s in enumerate(speeds)]
+    return [
+        SimulatedDevice(i, f"SIM-{i}", f"simulated:{i}", "simulated", memory, speed=s) for i, s in enumerate(speeds)
+    ]

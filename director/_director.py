@@ -49,7 +49,7 @@ class Director(Life):
             ``"simulated:4"``; or a list of `Device`, indices, UUIDs and such strings.
         slots: Jobs at once on each device: a number, or a mapping from device (index, UUID or name) to a number, 1
             where none is given.
-        executor: ``"thread"``, or an `Executor`.
+        executor: ``"thread"``; ``"process"``; an `Executor`; or what brings devices of its own: `director.ray`.
         max_queue: Most jobs that wait; `None` for no bound.
         max_queue_per_tenant: The same for each tenant, or a mapping from tenants to their bounds.
         tenants: Weights of tenants in device time, 1 for those that are not named.

@@ -16,7 +16,7 @@ from director._core.crew import Crew
 from director._core.slot_thread import SlotThread
 from director._core.states import DirectorState
 from director._devices.discovery import resolve_devices
-from director._executors._base import Executor
+from director._executors._base import Executor, FleetExecutor
 from director._executors._process.executor import ProcessExecutor
 from director._executors._thread import ThreadExecutor
 from director._forks import watch
@@ -29,22 +29,26 @@ from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
+    from concurrent.futures import Future
     from types import TracebackType
-    from typing import Self, TypeVarTuple
+    from typing import Self, TypeAlias, TypeVarTuple
 
     from director._core.clock import Clock
     from director._core.ledger import Ledger
     from director._device import Device
     from director._devices.discovery import DeviceSpec
+    from director._executors._base import Fleet
     from director._shared.presence import Presence
     from director.events import Hook
 
     Ts = TypeVarTuple("Ts")
+    Found: TypeAlias = tuple[tuple[Device, ...], Presence | None, Fleet | None]
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 logger = logging.getLogger("director")
 _OPEN = DirectorState.OPEN
+_DISBANDING = 10.0  # seconds in which a fleet's devices are given back
 _PLAIN = Options()
 
 
@@ -56,7 +60,7 @@ class Life:
         devices: DeviceSpec = None,
         *,
         slots: int | Mapping[Device | int | str, int] = 1,
-        executor: Literal["thread", "process"] | Executor = "thread",
+        executor: Literal["thread", "process"] | Executor | FleetExecutor = "thread",
         max_queue: int | None = 1024,
         max_queue_per_tenant: int | Mapping[Hashable, int] | None = None,
         tenants: Mapping[Hashable, float] | None = None,
@@ -75,6 +79,9 @@ class Life:
         self._spec = devices
         self._slots = slots
         self._executor = _executor(executor)
+        if shared is not None and isinstance(self._executor, FleetExecutor):
+            raise ValueError("shared= is for the processes of one machine, and this executor's devices are elsewhere")
+        self._fleet: Fleet | None = None
         self._hooks = hooks
         self._rules = HealthRules() if health is None else check_health(health)
         self._shared = shared
@@ -110,12 +117,15 @@ class Life:
             raise RuntimeError(f"this Director is {self._state.value}; it can be started when it is new or closed")
         before, self._state = self._state, DirectorState.STARTING
         try:
-            devices, self._presence = await self._find_devices()
+            devices, self._presence, self._fleet = await self._find_devices()
             counts = slot_counts(self._slots, devices)
             shared = None if self._shared is None else shared_slots(self._shared)
-            crew = Crew(devices, counts, self._executor, self._policy, self._hooks, self._clock, self._rules, shared)
+            executor = self._fleet or self._executor
+            assert isinstance(executor, Executor)
+            crew = Crew(devices, counts, executor, self._policy, self._hooks, self._clock, self._rules, shared)
         except BaseException:
             self._disappear()
+            await self._disband()
             self._state = before
             raise
         self._devices, self._crew, self._closing, self._origin = devices, crew, None, None
@@ -127,6 +137,8 @@ class Life:
         self._task.add_done_callback(self._directed)
         crew.chronicle.opened(devices)
         crew.care.start()
+        if self._fleet is not None:
+            self._fleet.watch(crew.device_left)
 
     def add_hook(self, hook: Hook) -> None:
         """Have `hook` told, too, of everything from the next start on.
@@ -253,19 +265,40 @@ class Life:
             "from a thread use director.as_executor() or asyncio.run_coroutine_threadsafe()"
         )
 
-    async def _find_devices(self) -> tuple[tuple[Device, ...], Presence | None]:
+    async def _find_devices(self) -> Found:
         """Off the loop, on a thread that nobody joins: NVML may hang when a GPU dies."""
         thread = SlotThread("director:discovery")
+        survey = thread.submit(self._survey)
         try:
-            return await asyncio.get_running_loop().run_in_executor(thread, self._survey)
+            return await asyncio.wrap_future(survey)
+        except asyncio.CancelledError:
+            survey.add_done_callback(_send_home)
+            raise
         finally:
             thread.shutdown(wait=False)
 
-    def _survey(self) -> tuple[tuple[Device, ...], Presence | None]:
+    def _survey(self) -> Found:
         import ctypes  # noqa: F401 - the doorbell's, made on the loop, which should not wait for the import
 
+        if isinstance(self._executor, FleetExecutor):
+            fleet = self._executor.fleet()
+            return fleet.gather(self._spec), None, fleet
         devices = resolve_devices(self._spec)
-        return devices, announce(devices, self._shared)
+        return devices, announce(devices, self._shared), None
+
+    async def _disband(self) -> None:
+        """Give the devices of a fleet back, off the loop."""
+        fleet, self._fleet = self._fleet, None
+        if fleet is None:
+            return
+        thread = SlotThread("director:disband")
+        try:
+            leaving = asyncio.wrap_future(thread.submit(fleet.disband))
+            await asyncio.wait({leaving}, timeout=_DISBANDING)
+        finally:
+            thread.shutdown(wait=False)
+        if not leaving.done():
+            logger.warning("giving the devices back takes more than %g s: it is left to itself", _DISBANDING)
 
     def _disappear(self) -> None:
         """Other processes may have our devices to themselves."""
@@ -292,6 +325,7 @@ class Life:
         assert crew is not None
         try:
             await crew.stop()
+            await self._disband()
         except asyncio.CancelledError:  # everything on this loop is being cancelled
             crew.abandon()
         finally:
@@ -306,6 +340,10 @@ class Life:
     def _lay_down(self, crew: Crew) -> None:
         self._last_stats = snapshot(crew)
         self._disappear()
+        if self._fleet is not None:  # there is no loop any more on which to wait for it
+            thread, fleet, self._fleet = SlotThread("director:disband"), self._fleet, None
+            thread.submit(fleet.disband)
+            thread.shutdown(wait=False)
         self._state, self._crew = DirectorState.CLOSED, None
         del self._resolver, self._ledger  # they remember models, jobs, and what seats have opened
         crew.chronicle.end()
@@ -332,11 +370,17 @@ class Life:
 _left_behind: list[Crew] = []  # in forked copies; kept, for letting go of one would ring for threads that are not here
 
 
-def _executor(wanted: Any) -> Executor:
+def _send_home(survey: Future[Found]) -> None:
+    """Nobody waits for what it found."""
+    if not survey.cancelled() and survey.exception() is None and (fleet := survey.result()[2]) is not None:
+        fleet.disband()
+
+
+def _executor(wanted: Any) -> Executor | FleetExecutor:
     if wanted == "thread":
         return ThreadExecutor()
     if wanted == "process":
         return ProcessExecutor()
-    if isinstance(wanted, Executor):
+    if isinstance(wanted, (Executor, FleetExecutor)):
         return wanted
     raise ValueError(f'executor must be "thread", "process" or an Executor, not {wanted!r}')

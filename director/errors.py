@@ -183,6 +183,8 @@ class WorkerDied(JobError):
         self.device = device
 
     def __str__(self) -> str:
+        if self.exitcode is None and self.device.node is not None:
+            return f"The actor on {self.device.label}, or its node, was lost in the midst of a job."
         return f"The worker process on {self.device.label} {_end_of_process(self.exitcode)}"
 
 

@@ -43,13 +43,13 @@ FLOORS = {
     "queue": "_core.queue _core.service _core.waking _core.ahead",
     "decision": "_core.dispatch",
     "work": "_devices.discovery _executors._thread _executors._process.* _core.shift _core.turns _core.supply _shared",
-    "care": "_core.care",
+    "care": "_core.care _executors._ray.*",
     "crew": "_core.crew",
     "faces": "_faces.*",
     "life": "_life",
     "director": "_director",
     "the contract": "__init__",
-    "for tests": "testing",
+    "for tests and clusters": "testing ray",
     "web": "asgi.*",
     "frameworks": "fastapi",
     "numbers for people": "_words",
@@ -62,9 +62,10 @@ FLOORS = {
 }
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS.values()) for room in rooms.split()}
 CONTRACT, BENCHMARKS = FLOOR_OF["__init__"], FLOOR_OF["_bench.*"]
-PUBLIC = {"__init__", "errors", "events", "hooks", "testing"}
+PUBLIC = {"__init__", "errors", "events", "hooks", "testing", "ray"}
 BACKSTAGE = {  # who above the contract knows more than public names, and what
     "testing": {"_device"},
+    "ray": {"_executors._ray.executor"},
     "_bench.played": {  # the decision itself, on virtual time
         "_core.dispatch",
         "_core.job",
@@ -102,6 +103,7 @@ OUTSIDE = {
     "torch": "cli._demo",
     "fastapi": "fastapi",
     "cloudpickle": "_executors._process.parcels",
+    "ray": "_executors._ray",
     "aiojobs": "_bench",
     "uvloop": "_bench",
     "async_batcher": "_bench",

@@ -59,7 +59,7 @@ class Care:
         self._rules = rules
         self._places = {place.device.uuid: place for place in dispatch.places}
         self.warden = Warden(dispatch.places, rules, dispatch, ledger, chronicle, clock, self._probe)
-        devices = [place.device for place in dispatch.places]
+        devices = [place.device for place in dispatch.places if place.device.node is None]
         self._watch = Watch(devices, lambda verdict: outbox.call(self._hear, verdict), rules)
         ledger.worker_lost = self._note_loss
 
@@ -70,6 +70,10 @@ class Care:
     def lose(self, slot: Slot, reason: str) -> None:
         """CUDA's context of a device is broken, in this process and for good."""
         self.warden.lose(slot.place, f"{reason}. This process can't use it any more: restart it", for_good=True)
+
+    def device_left(self, device: Device, reason: str) -> None:
+        """A device of a fleet is there no more."""
+        self.warden.lose(self._places[device.uuid], reason, for_good=True)
 
     def stop(self) -> None:
         """Watch and probe no more."""
@@ -93,6 +97,8 @@ class Care:
             self.warden.worker_lost(job._where.place, job)
 
     async def _probe(self, device: Device) -> str | None:
+        if device.node is not None and self._rules.probe is None:
+            return None  # nothing of it can be tried from here; its next worker is another process
         return await self._off_loop(f"director:probe {device.label}", probe, device, self._rules)
 
     async def _off_loop(self, name: str, call: Callable[[*Ts], T], *args: *Ts) -> T:

@@ -187,6 +187,10 @@ class Crew:
             if not job.done():
                 self.ledger.end_failed(job, _failure(cause))
 
+    def device_left(self, device: Device, reason: str) -> None:
+        """From any thread: a device of a fleet is there no more."""
+        self.outbox.call(self.care.device_left, device, reason)
+
     def counts(self) -> tuple[int, int]:
         """Jobs that wait, and jobs that were started and are not over: in a slot, or with their outcome on its way."""
         waiting, started = self.dispatch.census(self.outbox.jobs)

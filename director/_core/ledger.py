@@ -17,6 +17,7 @@ from director._core.alarms import Alarms
 from director._core.job import Job
 from director._core.retries import Retries
 from director._core.states import JobState
+from director._executors._base import NotBegun
 from director.errors import AdmissionError, DeviceLost, JobTimeout, WorkerDied
 
 if TYPE_CHECKING:
@@ -205,10 +206,11 @@ class Ledger:
 
     def raised(self, job: Job[Any], error: BaseException) -> None:
         """The call of a job has raised, or its model could not be loaded."""
-        if isinstance(error, (WorkerDied, DeviceLost)):
+        if isinstance(error, (WorkerDied, DeviceLost)) and not isinstance(error, NotBegun):
             self.worker_lost(job)
         options = job._options
-        if (options.retries or options.batch is not None) and self._retries.take(job, error):
+        may_go = options.retries or options.batch is not None or isinstance(error, NotBegun)
+        if may_go and self._retries.take(job, error):
             return
         job._let_go()
         if job.done():  # its caller has left, or its time was up

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from director._core.job import Extra
 from director._core.slot import Slot
 from director._core.stream_call import StreamCall
+from director._executors._base import NotBegun
 from director._faults import fault_of
 from director.errors import DeviceLost, WorkerDied
 
@@ -87,6 +88,8 @@ class Retries:
         open_slots = self._dispatch.open_slots()
         allowed = open_slots if asked.allowed is None else open_slots & asked.allowed
         others = allowed - {other.number for other in slot.place.slots}
+        if isinstance(error, NotBegun):
+            return others or None
         fault, again = fault_of(error), tries < asked.retries
         if fault is not None and fault.kind == "memory" and (again or asked.batch is not None):
             roomier = frozenset(number for number in others if self._is_roomier(number, slot))

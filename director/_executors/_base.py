@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from director.errors import DeviceLost
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from director._core.chronicle import Chronicle
     from director._core.job import Job
     from director._core.slot import Slot
     from director._core.supply import Supply
+    from director._device import Device
+    from director._devices.discovery import DeviceSpec
     from director._faults import Fault
     from director._models import Model, Residency
 
@@ -20,6 +26,10 @@ class LoadFailed(Exception):
         super().__init__(model, error)
         self.model = model
         self.error = error
+
+
+class NotBegun(DeviceLost):
+    """The device was lost before the call had begun: it may go elsewhere, whatever its `retries`."""
 
 
 class Seat(Protocol):
@@ -78,3 +88,36 @@ class Executor(Protocol):
             residency: Where to tell which models are loaded.
             chronicle: Takes events, and tells the time, on any thread.
         """
+
+
+class Fleet(Executor, Protocol):
+    """An executor of one running Director, that brings devices of its own."""
+
+    def gather(self, spec: DeviceSpec) -> tuple[Device, ...]:
+        """The devices that there are; called once, before there are seats. Blocks, off the loop.
+
+        Args:
+            spec: The Director's ``devices=``.
+
+        Raises:
+            NoDevices: There are none.
+            DiscoveryError: They can't be listed.
+        """
+
+    def watch(self, left: Callable[[Device, str], None]) -> None:
+        """Begin to tell of devices that leave.
+
+        Args:
+            left: Takes the device, and the reason; on any thread.
+        """
+
+    def disband(self) -> None:
+        """Let go of the devices: the Director has closed. Blocks, off the loop; doesn't raise."""
+
+
+@runtime_checkable
+class FleetExecutor(Protocol):
+    """What a user gives a Director that is to have the devices of a fleet."""
+
+    def fleet(self) -> Fleet:
+        """A fleet for one start of a Director."""

@@ -1,0 +1,52 @@
+"""Hears what an actor tells beside its answers: log records, and how far its jobs are. One question is always open."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from director._executors._ray.pickling import loads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._core.slot_thread import SlotThread
+    from director._executors._ray.claim import Actor
+
+logger = logging.getLogger("director")
+
+
+class Ear:
+    """Listens to one actor. `_is_open` is written by the slot's thread while it is False, else by `aside`.
+
+    Args:
+        actor: Whom to ask.
+        take: Called on `aside` with what it tells.
+        aside: The thread for that, for Ray's own must not wait for anybody.
+    """
+
+    def __init__(self, actor: Actor, take: Callable[[int, Any], None], aside: SlotThread) -> None:
+        self._actor = actor
+        self._take = take
+        self._aside = aside
+        self._is_open = False
+
+    def listen(self) -> None:
+        """Ask, unless a question is open."""
+        if not self._is_open:
+            self._is_open = True
+            self._ask()
+
+    def _ask(self) -> None:
+        self._actor.listen().future().add_done_callback(lambda future: self._aside.submit(self._hear, future))
+
+    def _hear(self, future: Any) -> None:
+        if future.exception() is not None:  # the actor has ended; the next call asks its successor
+            self._is_open = False
+            return
+        self._ask()
+        for number, packed in future.result():
+            try:
+                self._take(number, loads(packed))
+            except Exception:
+                logger.exception("what an actor of Ray's says can't be understood")

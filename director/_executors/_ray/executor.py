@@ -1,0 +1,79 @@
+"""`RayExecutor`: what a user says about a cluster."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from director._executors._ray.fleet import Fleet
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayExecutor:
+    """Runs jobs in a Ray cluster: one actor for each slot. Its devices are those of the Director.
+
+    Used in a process that is connected already (a driver, a task, an actor, a replica of Ray Serve) it takes that
+    connection and leaves it open; else it connects, and disconnects when the Director has closed.
+
+    Args:
+        address: Of the cluster: ``"auto"`` for the one of this machine, ``"host:6379"``, or ``"local"`` to start one in
+            this program. A process that is connected already does not look at it.
+        resources: What each device holds of its node, as Ray names it: ``{"GPU": 2, "CPU": 8}``. `None`: a GPU, or
+            where no node has one, a CPU core.
+        runtime_env: Ray's runtime environment of the actors, such as their ``working_dir``.
+        patience: Seconds in which actors start; devices that somebody else uses for as long are left out.
+        grace: Seconds between asking a call to end (its timeout has passed) and ending its actor.
+
+    Raises:
+        TypeError: A value of the wrong type.
+        ValueError: A value out of range.
+    """
+
+    address: str = "auto"
+    resources: Mapping[str, float] | None = None
+    runtime_env: Mapping[str, Any] | None = None
+    patience: float = 60.0
+    grace: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.address, str):
+            raise TypeError(f"address must be a str, not {self.address!r}")
+        if self.address.startswith("ray://"):
+            raise ValueError(
+                f"{self.address!r} is for Ray Client, which carries each call through a proxy. Run the program within "
+                "the cluster (`ray job submit`), or where the head can be reached, with its address as host:6379"
+            )
+        for name, mapping in (("resources", self.resources), ("runtime_env", self.runtime_env)):
+            if mapping is not None and not isinstance(mapping, Mapping):
+                raise TypeError(f"{name} must be a mapping, not {mapping!r}")
+        for name, seconds in (("patience", self.patience), ("grace", self.grace)):
+            _check_number(name, seconds)
+        if self.resources is not None:
+            self._check_resources(self.resources)
+
+    @staticmethod
+    def _check_resources(resources: Mapping[str, float]) -> None:
+        if not resources:
+            raise ValueError("resources is empty: name at least one, such as {'GPU': 1}")
+        for name, amount in resources.items():
+            _check_number(f"resources[{name!r}]", amount)
+            if not amount:
+                raise ValueError(f"resources[{name!r}] must be more than nothing")
+            if amount > 1 and name == "GPU" and amount != math.floor(amount):
+                raise ValueError(f"Ray gives whole GPUs, or a part of one, not {amount!r}")
+
+    def fleet(self) -> Fleet:
+        """What one running Director uses (`director._executors._base.Fleet`)."""
+        from director._executors._ray.fleet import Fleet
+
+        return Fleet(self)
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must not be negative or without end, not {value!r}")

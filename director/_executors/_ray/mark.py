@@ -1,0 +1,51 @@
+"""The number of the last call that an actor has begun, where it outlives the actor.
+
+An actor that dies takes its answers along, and Ray can't tell whether a call had begun. The one that Ray starts in its
+place, on the same machine, reads it here.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from struct import pack_into, unpack_from
+
+NONE = -1
+_SIZE = 8
+
+
+class Mark:
+    """A number in a small file of the machine's; the actor's call thread writes it.
+
+    Args:
+        name: Of the file, the same for all actors of a slot.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._path = Path(tempfile.gettempdir()) / name
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            is_new = os.fstat(descriptor).st_size == 0
+            os.ftruncate(descriptor, _SIZE)
+            self._page = mmap.mmap(descriptor, _SIZE)
+        finally:
+            os.close(descriptor)
+        if is_new:
+            self.write(NONE)
+
+    def write(self, number: int) -> None:
+        """The call with that number begins."""
+        pack_into("<q", self._page, 0, number)
+
+    def read(self) -> int:
+        """The last that has begun; `NONE` if none has."""
+        number: int = unpack_from("<q", self._page)[0]
+        return number
+
+    def remove(self) -> None:
+        """No actor comes after this one."""
+        with suppress(OSError):
+            self._path.unlink()

@@ -1,0 +1,89 @@
+"""What goes past the calls of an actor: notices to it, notes from it. Each behind a lock of its own, for any thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from director._executors._process.board import Notice
+from director._executors._ray.pickling import dumps
+
+_MOST = 10_000  # notes that wait for the driver; more are dropped, and counted
+_TURN = 30.0  # seconds after which the driver asks again
+
+
+class Notices:
+    """What the driver has said about calls that are under way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._current = 0
+        self._said: dict[int, int] = {}  # of calls from the current one on
+        self._withdrawn: set[int] = set()
+
+    def begin(self, number: int) -> bool:
+        """The turn of a call has come; False if it was taken back."""
+        with self._lock:
+            self._current = number
+            for old in [other for other in self._said if other < number]:
+                del self._said[old]
+            if number in self._withdrawn:
+                self._withdrawn.discard(number)
+                return False
+            return True
+
+    def withdraw(self, numbers: list[int]) -> list[int]:
+        """Take back those that have not begun."""
+        with self._lock:
+            taken = [number for number in numbers if number > self._current]
+            self._withdrawn.update(taken)
+            return taken
+
+    def post(self, number: int, notice: int) -> None:
+        """Say something about a call that runs or will run."""
+        with self._lock:
+            if number >= self._current:
+                self._said[number] = notice
+
+    def look(self, number: int) -> int:
+        """What was said about a call: a `Notice`."""
+        return self._said.get(number, Notice.NONE)
+
+
+class Notes:
+    """What is to be told to the driver, in order."""
+
+    def __init__(self) -> None:
+        self._some = threading.Condition()
+        self._notes: list[tuple[int, bytes]] = []
+        self._dropped = 0
+
+    def add(self, number: int, content: Any) -> None:
+        """Tell something about the call `number`, or with 0 a log record.
+
+        Raises:
+            PicklingError: It can't be sent.
+        """
+        packed = dumps(content)  # here: what can't be sent must not spoil the others
+        with self._some:
+            if len(self._notes) >= _MOST:
+                self._dropped += 1
+                return
+            self._notes.append((number, packed))
+            self._some.notify()
+
+    def take(self) -> list[tuple[int, bytes]]:
+        """All there is, waiting a while for the first."""
+        with self._some:
+            if not self._notes:
+                self._some.wait(_TURN)
+            return self.drain()
+
+    def drain(self) -> list[tuple[int, bytes]]:
+        """All there is now."""
+        with self._some:
+            notes, self._notes = self._notes, []
+            if self._dropped:
+                notes.append((-1, dumps(self._dropped)))
+                self._dropped = 0
+            return notes
