@@ -43,13 +43,19 @@ class Claim:
         self._terms = terms
         here = [{"ray.io/node-id": node.id}]
         self._group = placement_group([amounts], strategy="STRICT_PACK", bundle_label_selector=here)
-        self._spare: Actor | None = self.hire()
+        self._hired: list[Actor] = []
+        self._spare: Actor | None = None
+        self._spare = self.hire()
         self.about = self._spare.about()
 
     def hire(self) -> Actor:
         """An actor for a slot: the first that was made if nobody has it yet."""
-        spare, self._spare = getattr(self, "_spare", None), None
-        return spare or Actor(self._group, self._parts(), self._terms)
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            return spare
+        actor = Actor(self._group, self._parts(), self._terms)
+        self._hired.append(actor)
+        return actor
 
     def recognise(self, about: About, taken: set[str]) -> Device:
         """The device, by what its first actor has said.
@@ -75,6 +81,8 @@ class Claim:
         """Let go of everything; actors that are left end."""
         from ray.util.placement_group import remove_placement_group
 
+        for actor in self._hired:
+            actor.kill(for_good=True)
         with suppress(Exception):  # the cluster may be gone
             remove_placement_group(self._group)
 

@@ -1,0 +1,154 @@
+"""Actors and nodes that die: a clear error, or none where nothing was lost; twice runs only what retries allow."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from public.gates import Recorder, outcome
+
+from cluster import work
+from director import DeviceLost, Director, Health, WorkerDied
+from director.errors import NoDevices
+from director.events import DeviceQuarantined, JobRetried
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MANY = 1_000
+
+
+async def later(condition: Any, seconds: float = 30.0) -> None:
+    """Wait for what takes Ray a while."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - Ray has no event for it
+            await asyncio.sleep(0.02)
+
+
+def runs(folder: Path) -> dict[int, int]:
+    """How often each job has run that signs."""
+    return {int(path.name): len(path.read_text().splitlines()) for path in folder.iterdir()}
+
+
+async def test_an_actor_that_dies_in_a_call(single: Director) -> None:
+    before = await single.run(work.process_id)
+    error = await outcome(single.run(work.die, 3))
+    assert type(error) is WorkerDied
+    assert error.device == single.devices[0]
+    assert single.devices[0].label in str(error)
+    assert await single.run(work.process_id) not in (before, os.getpid())
+
+
+async def test_a_job_that_has_lost_its_actor_is_tried_again(solo: Any, tmp_path: Path) -> None:
+    recorder = Recorder()
+    async with Director(executor=solo, hooks=[recorder]) as director:
+        job = director.submit(work.die_first, str(tmp_path / "once"), retries=1)
+        assert await job > 0
+        assert job.attempts == 2
+    (retried,) = recorder.of(JobRetried)
+    assert isinstance(retried.error, WorkerDied)
+
+
+async def test_an_actor_that_was_killed_idle_is_replaced_without_a_word(single: Director, tmp_path: Path) -> None:
+    before = await single.run(work.process_id)
+    for number in range(2):
+        os.kill(before, signal.SIGKILL)
+        assert await single.run(work.sign, str(tmp_path), number, 0.0) == number
+        before = int((tmp_path / str(number)).read_text())  # one line: it ran once
+    assert single.stats().failed == 0
+
+
+async def test_jobs_behind_one_whose_actor_is_killed_run_once(single: Director, tmp_path: Path) -> None:
+    before = await single.run(work.process_id)
+    jobs = [single.submit(work.sign, str(tmp_path), number, 0.05) for number in range(20)]
+    await jobs[2]
+    os.kill(before, signal.SIGKILL)
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    lost = [each for each in outcomes if isinstance(each, WorkerDied)]
+    assert len(lost) <= 1
+    assert [each for each in outcomes if not isinstance(each, WorkerDied)] == [
+        number for number, each in enumerate(outcomes) if not isinstance(each, WorkerDied)
+    ]
+    assert set(runs(tmp_path).values()) == {1}
+
+
+async def test_a_closed_director_gives_its_devices_back(executor: Any, cluster: Any) -> None:
+    import ray
+
+    async with Director(executor=executor) as director:
+        assert len(director.devices) == 4
+        await director.run(work.process_id)
+        with pytest.raises(NoDevices, match="somebody else uses them"):
+            await Director(executor=replace(executor, patience=0.5)).start()
+    await later(lambda: ray.available_resources().get("GPU") == 4)
+    await later(lambda: not _actors())
+
+
+async def test_a_director_that_is_left_by_an_error_leaves_no_actor(solo: Any, tmp_path: Path) -> None:
+    jobs = []
+
+    async def leave() -> None:
+        async with Director(executor=solo) as director:
+            jobs.append(director.submit(work.sign, str(tmp_path), 1, 60.0))
+            await later(lambda: (tmp_path / "1").exists())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await leave()
+    assert jobs[0].cancelled()
+    await later(lambda: not _actors())
+
+
+@pytest.fixture
+def third_node(cluster: Any) -> Iterator[Any]:
+    """A node that may be lost."""
+    from cluster.conftest import NODE
+
+    node = cluster.add_node(**NODE)
+    cluster.wait_for_nodes()
+    yield node
+    if node in cluster.list_all_nodes():
+        cluster.remove_node(node)
+
+
+async def test_a_node_is_killed_while_1000_jobs_run(
+    executor: Any, cluster: Any, third_node: Any, tmp_path: Path
+) -> None:
+    recorder = Recorder()
+    async with Director(executor=executor, hooks=[recorder]) as director:
+        assert len(director.devices) == 6
+        jobs = [director.submit(work.sign, str(tmp_path), number, 0.005, retries=number % 2) for number in range(MANY)]
+        await asyncio.gather(*jobs[:100])
+        cluster.remove_node(third_node)
+        outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+        lost = [number for number, each in enumerate(outcomes) if isinstance(each, WorkerDied)]
+        assert len(lost) <= 2  # what ran on its two slots
+        assert all(number % 2 == 0 for number in lost)  # with retries none is lost
+        assert [each for each in outcomes if not isinstance(each, WorkerDied)] == [
+            number for number in range(MANY) if number not in lost
+        ]
+        counts = runs(tmp_path)
+        assert sorted(counts) == list(range(MANY))
+        assert sum(count > 1 for count in counts.values()) <= 2
+        assert all(number % 2 == 1 for number, count in counts.items() if count > 1)  # only with retries
+        health = {stats.device.node: stats.health for stats in director.stats().devices}
+        assert sorted(each.value for each in health.values()) == ["healthy", "healthy", "quarantined"]
+        gone = next(stats.device for stats in director.stats().devices if stats.health is Health.QUARANTINED)
+        assert isinstance(await outcome(_submit_to(director, gone)), DeviceLost)
+    assert all("left the cluster" in event.reason for event in recorder.of(DeviceQuarantined))
+    assert len(recorder.of(DeviceQuarantined)) == 2
+
+
+async def _submit_to(director: Director, device: Any) -> Any:
+    return await director.submit(work.process_id, devices=device)
+
+
+def _actors() -> list[dict[str, Any]]:
+    from ray._private.state import actors
+
+    return [actor for actor in actors().values() if actor["State"] != "DEAD"]

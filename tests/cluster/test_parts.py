@@ -1,0 +1,135 @@
+"""The parts that need no cluster: what a user says, what nodes are called, marks and notes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from director import Device, Director, NoDevices, WorkerDied
+from director._executors._process.board import Notice
+from director._executors._ray.mark import NONE, Mark
+from director._executors._ray.nodes import Names, Node
+from director._executors._ray.notes import Notes, Notices
+from director._executors._ray.pickling import loads
+from director._executors._ray.wishes import amounts_of
+from director.ray import RayExecutor
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"address": 5}, TypeError, "address must be a str"),
+    ({"address": "ray://head:10001"}, ValueError, "Ray Client"),
+    ({"resources": ["GPU"]}, TypeError, "resources must be a mapping"),
+    ({"resources": {}}, ValueError, "resources is empty"),
+    ({"resources": {"GPU": 0}}, ValueError, "more than nothing"),
+    ({"resources": {"GPU": 1.5}}, ValueError, "whole GPUs"),
+    ({"resources": {"GPU": -1}}, ValueError, "must not be negative"),
+    ({"resources": {"GPU": "1"}}, TypeError, "must be a number"),
+    ({"runtime_env": 3}, TypeError, "runtime_env must be a mapping"),
+    ({"patience": float("inf")}, ValueError, "without end"),
+    ({"grace": True}, TypeError, "grace must be a number"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "words"), WRONG)
+def test_what_a_user_can_not_say(arguments: dict[str, Any], kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        RayExecutor(**arguments)
+
+
+def test_slots_of_a_cluster_are_not_shared_by_name() -> None:
+    with pytest.raises(ValueError, match="processes of one machine"):
+        Director(executor=RayExecutor(), shared="here")
+
+
+def test_what_devices_mean() -> None:
+    bare, full = Node("1", "a", {"CPU": 4.0}), Node("2", "b", {"CPU": 8.0, "GPU": 2.0})
+    assert amounts_of(None, None, [bare, full])[0] == {"GPU": 1.0}
+    assert amounts_of("gpu", None, [full])[0] == {"GPU": 1.0}
+    assert amounts_of("cpu", None, [full]) == ({"CPU": 1.0}, 1)
+    assert amounts_of("cpu:3", None, [full]) == ({"CPU": 1.0}, 3)
+    assert amounts_of(None, {"GPU": 2}, [full])[0] == {"GPU": 2}
+    with pytest.raises(NoDevices, match="No node of the Ray cluster has a GPU"):
+        amounts_of("gpu", None, [bare])
+    for spec, resources in (("cuda:1", None), ([0], None), ("simulated:2", None), ("cpu", {"CPU": 1})):
+        with pytest.raises(ValueError, match="devices="):
+            amounts_of(spec, resources, [full])  # type: ignore[arg-type]
+
+
+def test_a_cluster_without_gpus_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    assert amounts_of(None, None, [Node("1", "a", {"CPU": 4.0})]) == ({"CPU": 1.0}, 1)
+    assert "No node of the Ray cluster has a GPU" in caplog.text
+
+
+def test_how_many_devices_a_node_holds() -> None:
+    node = Node("1", "a", {"CPU": 8.0, "GPU": 3.0})
+    assert [node.holds(amounts) for amounts in ({"GPU": 1}, {"GPU": 0.5}, {"GPU": 2}, {"TPU": 1})] == [3, 6, 1, 0]
+    assert node.holds({"GPU": 1, "CPU": 4}) == 2
+    assert node.holds({"GPU": 0.1}) == 30  # not 29, as floats would have it
+
+
+def listed(number: int, **facts: Any) -> dict[str, Any]:
+    plain = {"Alive": True, "NodeName": "10.0.0.1", "NodeManagerAddress": "10.0.0.1", "NodeManagerHostname": "gpu-a"}
+    return {"NodeID": f"{number:08}", "Resources": {}, **plain, **facts}
+
+
+def test_nodes_keep_names_of_their_own() -> None:
+    names = Names()
+    first = names.alive([listed(1), listed(2, NodeName="blue"), listed(3), listed(4, Alive=False)])
+    assert [node.name for node in first] == ["gpu-a", "blue", "gpu-a-000000"]
+    assert [node.name for node in names.alive([listed(3), listed(1)])] == ["gpu-a-000000", "gpu-a"]
+
+
+def test_the_label_names_the_node() -> None:
+    device = Device(1, "GPU-1", "H100", "cuda", node="gpu-a")
+    assert device.label == "cuda:1@gpu-a"
+    assert str(WorkerDied(None, device)) == "The actor on cuda:1@gpu-a, or its node, was lost in the midst of a job."
+
+
+def test_a_mark_outlives_who_wrote_it(request: pytest.FixtureRequest) -> None:
+    mark = Mark(f"director-test-{id(request)}.begun")
+    request.addfinalizer(mark.remove)
+    assert mark.read() == NONE
+    mark.write(7)
+    assert Mark(f"director-test-{id(request)}.begun").read() == 7
+
+
+def test_only_what_has_not_begun_is_taken_back() -> None:
+    notices = Notices()
+    assert notices.begin(1)
+    assert notices.withdraw([1, 2, 4]) == [2, 4]
+    assert not notices.begin(2)
+    assert notices.begin(3)
+    assert not notices.begin(4)
+
+
+def test_notices_of_calls_that_are_over_are_forgotten() -> None:
+    notices = Notices()
+    notices.begin(1)
+    notices.post(1, Notice.CANCELLED)
+    notices.post(2, Notice.TIME_IS_UP)
+    assert notices.look(1) == Notice.CANCELLED
+    notices.begin(2)
+    assert (notices.look(1), notices.look(2)) == (Notice.NONE, Notice.TIME_IS_UP)
+    notices.post(1, Notice.CANCELLED)
+    assert notices.look(1) == Notice.NONE
+
+
+def test_notes_come_in_order_and_wake_who_waits() -> None:
+    notes = Notes()
+    heard: list[Any] = []
+    thread = threading.Thread(target=lambda: heard.extend(notes.take()))
+    thread.start()
+    notes.add(1, "a")
+    thread.join(5)
+    notes.add(1, "b")
+    notes.add(0, "c")
+    assert [(number, loads(packed)) for number, packed in heard + notes.take()] == [(1, "a"), (1, "b"), (0, "c")]
+
+
+def test_too_many_notes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("director._executors._ray.notes._MOST", 2)
+    notes = Notes()
+    for number in range(5):
+        notes.add(1, number)
+    assert [loads(packed) for _, packed in notes.take()] == [0, 1, 3]
