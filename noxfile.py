@@ -162,6 +162,16 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "report", env=measured)
 
 
+@nox.session
+def ray(session: nox.Session) -> None:
+    """The tests with a Ray cluster on this machine, where Ray can be installed; arguments after -- go to pytest."""
+    try:
+        set_up(session, "-e", ".[ray]", "numpy", group="test")
+    except nox.command.CommandFailed:
+        session.skip("Ray can't be installed here: there is none for this Python or platform")
+    session.run("pytest", *(session.posargs or ["tests/cluster"]), env={"RAY_USAGE_STATS_ENABLED": "0"})
+
+
 @nox.session(python=PYTHONS, default=False)
 def matrix(session: nox.Session) -> None:
     """The tests on each supported Python that this machine has."""

@@ -65,7 +65,12 @@ CONTRACT, BENCHMARKS = FLOOR_OF["__init__"], FLOOR_OF["_bench.*"]
 PUBLIC = {"__init__", "errors", "events", "hooks", "testing", "ray"}
 BACKSTAGE = {  # who above the contract knows more than public names, and what
     "testing": {"_device"},
-    "ray": {"_executors._ray.executor"},
+    "ray": {
+        "_executors._ray.executor",
+        "_executors._ray.connection",
+        "_executors._ray.nodes",
+        "_executors._ray.pickling",
+    },
     "_bench.played": {  # the decision itself, on virtual time
         "_core.dispatch",
         "_core.job",

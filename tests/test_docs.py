@@ -33,6 +33,7 @@ from director import (
     logs,
     otel,
     prometheus,
+    ray,
     testing,
     timeline,
 )
@@ -137,7 +138,7 @@ def test_a_broken_link_is_seen(tmp_path: Path) -> None:
 
 def public_names() -> Iterator[str]:
     yield from director.__all__
-    for module in (testing, timeline, guard, logs, otel, prometheus):
+    for module in (testing, timeline, guard, logs, otel, prometheus, ray):
         yield from module.__all__
     for module in (errors, events, hooks):
         yield from (
@@ -217,6 +218,7 @@ def fields(cls: type) -> list[str]:
         ("reference/stats.md", "FunctionStats", fields(FunctionStats)),
         ("reference/faults.md", "HealthRules", fields(HealthRules)),
         ("reference/testing.md", "simulated_devices", arguments(testing.simulated_devices)),
+        ("reference/ray.md", "RayExecutor", fields(ray.RayExecutor)),
     ],
 )
 def test_a_table_has_exactly_what_the_code_has(page: str, heading: str, names: list[str]) -> None:
@@ -242,6 +244,7 @@ def test_the_signatures_are_those_of_the_code() -> None:
         ("timeline", "director.timeline.Timeline", timeline.Timeline),
         ("guard", "director.guard.Guard", guard.Guard),
         ("tracing", "director.otel.Spans", otel.Spans),
+        ("ray", "director.ray.RayExecutor", ray.RayExecutor),
     ]:
         text = (DOCS / "reference" / f"{page}.md").read_text()
         (signature,) = re.findall(rf"^`{re.escape(name)}\((.*?)\)(?: ->.*)?`$", text, re.M)

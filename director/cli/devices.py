@@ -34,6 +34,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument(
         "--every", metavar="SECONDS", type=parse_seconds, default=1.0, help="between two readings of --watch (1)"
     )
+    parser.add_argument("--ray", metavar="ADDRESS", help="the nodes of a Ray cluster instead: auto, or host:6379")
     parser.set_defaults(run=run)
 
 
@@ -46,6 +47,10 @@ def run(args: Namespace) -> int:
     Raises:
         DiscoveryError: They can't be listed.
     """
+    if args.ray is not None:
+        from director.cli._nodes import list_nodes
+
+        return list_nodes(args.ray, as_json=args.json)
     from director._devices.discovery import survey
 
     found = survey()

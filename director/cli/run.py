@@ -22,6 +22,7 @@ _EPILOG = """\
 examples:
   director run detect.py:detect 'photos/**/*.jpg' --model detect.py:model --output boxes.jsonl
   director run app.embed:embed texts.txt --lines --slots 2 --ordered > vectors.jsonl
+  director run embed.py:embed texts.txt --lines --ray head:6379
   tail -f events.jsonl | director run score.py:score - --jsonl --devices cpu:4
 
 Ctrl-C ends the run when what is running has finished, a second Ctrl-C ends it at once.
@@ -72,6 +73,7 @@ def _add_device_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--devices", type=parse_devices, help="gpu, cpu, cpu:4, simulated:4, or GPU indices or UUIDs: 0,2 (all GPUs)"
     )
+    group.add_argument("--ray", metavar="ADDRESS", help="the devices of a Ray cluster: auto, or its head's host:6379")
     group.add_argument(
         "--slots", metavar="N", type=parse_slots, default=1, help="items at once per device: 2, or 0=2,1=4 (1)"
     )

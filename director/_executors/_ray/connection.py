@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from director._executors._ray.nodes import Names
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from director._executors._ray.nodes import Node
 
 logger = logging.getLogger("director")
+_ANSWERING = 5.0  # seconds in which a head that is there is reached
 _connecting = threading.Lock()  # guards _users, and lets one connect at a time
 _users = 0  # of a connection that was made here; 0 if there is none, or if somebody else has made it
 
@@ -34,15 +40,34 @@ def connect(address: str, runtime_env: Mapping[str, Any] | None) -> bool:
         if ray.is_initialized():
             return False
         try:
-            ray.init(
-                address=None if address == "local" else address,
-                runtime_env=None if runtime_env is None else dict(runtime_env),
-                logging_level=logging.WARNING,
-            )
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            _knock(address)
+            with _no_word_of_signals():
+                ray.init(
+                    address=None if address == "local" else address,
+                    runtime_env=None if runtime_env is None else dict(runtime_env),
+                    logging_level=logging.WARNING,
+                )
+        except (OSError, RuntimeError, ValueError) as error:
             raise DiscoveryError(_why(address, error)) from error
         _users = 1
         return True
+
+
+def cluster_nodes(address: str = "auto") -> list[Node]:
+    """The nodes of a cluster that are alive. Blocks; nothing is claimed.
+
+    Args:
+        address: As of `RayExecutor`.
+
+    Raises:
+        DiscoveryError: Ray is not installed, or no cluster answers.
+    """
+    is_ours = connect(address, None)
+    try:
+        return Names().alive(_import_ray().nodes())
+    finally:
+        if is_ours:
+            disconnect()
 
 
 def disconnect() -> None:
@@ -61,6 +86,32 @@ def _import_ray() -> Any:
     except ImportError:
         raise DiscoveryError("Ray is not installed: pip install 'gpu-director[ray]'") from None
     return ray
+
+
+@contextmanager
+def _no_word_of_signals() -> Iterator[None]:
+    """Ray warns that it handles SIGTERM on the main thread only; who handles it here is the application's business."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "SIGTERM handler is not set" not in record.getMessage()
+
+    speaker = logging.getLogger("ray._private.worker")
+    speaker.addFilter(is_other)
+    try:
+        yield
+    finally:
+        speaker.removeFilter(is_other)
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens there: Ray itself would try for a minute.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERING).close()
 
 
 def _why(address: str, error: Exception) -> str:

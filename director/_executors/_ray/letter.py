@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._executors._process.references import describe, name_of
 from director._executors._process.shelf import Recipe
-from director._executors._ray.pickling import dumps
+from director._executors._ray.pickling import dumps, goes_by_value
 from director._executors._ray.wire import UNNUMBERED, Facts, Head, How, Introduction
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def spelled(fn: Any) -> Any:
     if type(fn) is partial:
         inner = spelled(fn.func)
         return fn if inner is fn.func else partial(inner, *fn.args, **fn.keywords)
-    if type(fn) is not FunctionType or fn.__module__ == "__main__":
-        return fn  # the main module is the driver's own: cloudpickle sends what is needed of it
+    if type(fn) is not FunctionType or goes_by_value(fn):
+        return fn  # cloudpickle sends what is needed of its module
     name = name_of(fn)
     return fn if name is None else name.sendable
 

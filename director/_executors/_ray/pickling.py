@@ -3,7 +3,32 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_by_value = {"__main__"}  # names of modules that no actor can import; only added to
+
+
+def send_by_value(module: ModuleType) -> None:
+    """Have functions and classes of `module` sent to actors as they are, not by their names.
+
+    For a module that the nodes can't import, such as a script's neighbour. The main module always goes by value.
+
+    Args:
+        module: An imported one.
+    """
+    from ray import cloudpickle
+
+    remember: Any = cloudpickle.register_pickle_by_value
+    remember(module)
+    _by_value.add(module.__name__)
+
+
+def goes_by_value(fn: Any) -> bool:
+    """Whether no actor can import the module of a function."""
+    return fn.__module__ in _by_value
 
 
 def dumps(value: Any) -> bytes:

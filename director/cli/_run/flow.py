@@ -58,12 +58,14 @@ class Rules:
         ordered: Lines in the order of the input; else as the items are done.
         halt: When failures end the run.
         traced: Error records hold tracebacks.
+        apart: The calls are made elsewhere, where nothing of this run is known: the loop alone halts it.
     """
 
     window: int
     ordered: bool
     halt: Halt
     traced: bool = False
+    apart: bool = False
 
 
 class Flow:
@@ -94,6 +96,7 @@ class Flow:
     ) -> None:
         self._director = director
         self._call = _Call(function, rules.halt)
+        self._function = function if rules.apart else self._call
         self._options = options
         self._tally = tally
         self._rules = rules
@@ -164,7 +167,7 @@ class Flow:
         if item.error is not None:
             self._conclude(Outcome(item, item.error))
             return
-        job = self._director.submit(self._call, item.value, **self._options)
+        job = self._director.submit(self._function, item.value, **self._options)
         self._jobs.add(job)
         self._settled.clear()
         job.add_done_callback(partial(self._finish, item))

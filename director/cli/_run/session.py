@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from director.cli._run.report import Report
     from director.events import Hook
+    from director.ray import RayExecutor
 
 _SHOWN_FAILURES = 10  # the rest are in the results; a terminal is no place for thousands
 
@@ -52,7 +53,7 @@ def run_all(options: argparse.Namespace) -> int:
         function = target.find_function(options.function, resource="replica" if options.model else "device")
         model = None if options.model is None else _model(options.model)
         report = None if options.report is None else _report(options)
-        director = _director(options, [] if report is None else [report.timeline])
+        director = _director(options, [] if report is None else [report.timeline], function, model)
 
         async def session() -> int:
             return await Session(options, director, function, model, source, output).run()
@@ -157,7 +158,7 @@ class Session:
             {"model": self._model, "timeout": options.timeout, "name": options.function.rpartition(":")[2]},
             self._stream,
             tally,
-            Rules(window, options.ordered, options.halt, options.traceback),
+            Rules(window, options.ordered, options.halt, options.traceback, apart=options.ray is not None),
             failed=self._say_failure,
             leave=self._scope.cancel,
         )
@@ -235,11 +236,29 @@ def _report(options: argparse.Namespace) -> Report:
     return Report(options.report, f"director run {options.function}")
 
 
-def _director(options: argparse.Namespace, hooks: list[Hook]) -> Director:
+def _director(
+    options: argparse.Namespace, hooks: list[Hook], function: Callable[[Any, Any], Any], model: Model[Any] | None
+) -> Director:
     try:
-        return Director(options.devices, slots=options.slots, max_queue=None, hooks=hooks)
+        executor: Any = "thread" if options.ray is None else _in_cluster(options.ray, function, model)
+        return Director(options.devices, slots=options.slots, executor=executor, max_queue=None, hooks=hooks)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
+
+
+def _in_cluster(address: str, function: Callable[[Any, Any], Any], model: Model[Any] | None) -> RayExecutor:
+    """The executor for a cluster, to whose nodes the modules that were named are sent: they may not be there."""
+    from director.ray import RayExecutor, send_by_value
+
+    executor = RayExecutor(address=address)
+    for each in (function, None if model is None else model.load):
+        module = sys.modules.get(getattr(each, "__module__", ""))
+        if module is not None and module.__name__ != "__main__":
+            try:
+                send_by_value(module)
+            except ImportError:
+                raise UsageError("--ray needs Ray: pip install 'gpu-director[ray]'") from None
+    return executor
 
 
 def _model(spec: str) -> Model[Any]:
