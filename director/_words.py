@@ -1,6 +1,17 @@
-"""Numbers as people read them."""
+"""Numbers and texts as people read them."""
 
 from __future__ import annotations
+
+import re
+
+# Terminals obey control characters, and text directions can make a line seem to say something else; half a character
+# (a surrogate, of a file name that is no UTF-8) can't be printed at all.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def plain(text: str) -> str:
+    r"""A line that anybody may have written, for a terminal: ``"\x1b[2J"`` is shown as those characters, not obeyed."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def count(number: int) -> str:

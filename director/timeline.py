@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Timeline"]
 
 _MOST_LOADS = 10_000
+_LONGEST = 200  # characters of what a load has raised
 
 
 class Timeline:
@@ -71,7 +72,7 @@ class Timeline:
         elif isinstance(event, ModelLoaded):
             self._loads.append(Load(event.model, event.device, event.at - event.seconds, event.at, None))
         elif isinstance(event, ModelFailed):
-            error = f"{type(event.error).__name__}: {event.error}"
+            error = f"{type(event.error).__name__}: {event.error}"[:_LONGEST]
             self._loads.append(Load(event.model, event.device, event.at, event.at, error))
         elif isinstance(event, DeviceQuarantined):
             self._incidents.append(Incident(event.at, event.device, event.reason))
@@ -131,7 +132,7 @@ class Timeline:
         """
         from director._timeline.page import page
 
-        Path(path).write_text(page(self.story()), encoding="utf-8")
+        Path(path).write_text(page(self.story()), encoding="utf-8", errors="backslashreplace")
 
     def story(self) -> Story:
         """Everything that it knows, put in order; for `director` itself."""

@@ -240,7 +240,7 @@ class Chronicle:
         if self._record is None:
             return
         now = self.time()
-        said = None if error is None else f"{type(error).__name__}: {error}"[:_LONGEST].partition("\n")[0]
+        said = None if error is None else _in_one_line(error)
         try:
             self._record((job.id, job.name, state or job._stage.value, span[0], job._submitted, *span[1:], now, said))
         except Exception:
@@ -257,6 +257,14 @@ class Chronicle:
                 hook(event)
             except (Exception, asyncio.CancelledError):
                 logger.exception("the hook %r raised at %r", hook, event)
+
+
+def _in_one_line(error: BaseException) -> str:
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {error}"[:_LONGEST].partition("\n")[0]
+    except Exception as wrong:  # noqa: BLE001 -- a `__str__` of the user's; jobs that end with this one wait for us
+        return f"{kind}: its str() raised {type(wrong).__name__}"
 
 
 def _span(job: Job[Any]) -> Span:

@@ -40,7 +40,9 @@ def packed(story: Story) -> str:
     """The document, deflated and in base 64."""
     text = json.dumps(document(story), separators=(",", ":"), ensure_ascii=False)
     deflate = zlib.compressobj(9, wbits=-15)  # "deflate-raw" of the browsers
-    return base64.b64encode(deflate.compress(text.encode()) + deflate.flush()).decode("ascii")
+    return base64.b64encode(deflate.compress(text.encode("utf-8", "backslashreplace")) + deflate.flush()).decode(
+        "ascii"
+    )
 
 
 def document(story: Story) -> dict[str, Any]:

@@ -42,6 +42,19 @@ def odd_fails(device, item):
     return int(item)
 
 
+def fails(device, item):
+    raise ValueError(item)
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("nothing to say")
+
+
+def falls_silent(device, item):
+    raise Mute
+
+
 def noisy(device, item):
     print("noise from Python")
     os.write(1, b"noise from C\\n")

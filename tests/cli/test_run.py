@@ -54,6 +54,20 @@ def test_errors_stand_beside_results(run: Run) -> None:
     assert "1 item failed with ValueError" in ended.err
 
 
+def test_errors_do_not_command_the_terminal(run: Run) -> None:
+    ended = run("run", "work:fails", "-", "--lines", *CPU, stdin=b"\x1b[2Jowned\n")
+    assert 'failed: "\\u001b[2Jowned": ValueError: \\x1b[2Jowned\n' in ended.err
+    assert "\x1b" not in ended.err + ended.out
+
+
+def test_an_error_that_can_not_say_what_it_is(run: Run) -> None:
+    ended = run("run", "work:falls_silent", "-", "--lines", *CPU, stdin=lines(1, 2))
+    assert ended.status == 1
+    told = {"type": "work.Mute", "message": "(its str() raised RuntimeError)"}
+    assert [record["error"] for record in ended.records] == [told, told]
+    assert 'failed: "1": work.Mute: (its str() raised RuntimeError)\n' in ended.err
+
+
 def test_records_in_and_out(run: Run) -> None:
     ended = run("run", "work:echo", "-", "--jsonl", "--ordered", *CPU, stdin=b'{"a":[1.50]}\n{broken\n"x"\n')
     assert ended.status == 1

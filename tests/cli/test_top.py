@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -27,6 +28,7 @@ import pytest
 from director import Director
 from director.cli import main
 from director.cli._status import UsageError
+from director.cli._top.detail import tell
 from director.cli._top.find import find_app
 from director.cli._top.known import Known, Track
 from director.cli._top.report import report
@@ -107,7 +109,7 @@ def test_the_only_app_is_meant(app: App, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["top", "--once"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"vision: open for 0 s, process {app.pid} on ")
-    assert "0 waiting, 1 running on 2 slots" in shown
+    assert "0 waiting, 1 running, 1 of 2 slots busy" in shown
     assert re.search(r"^simulated:0  healthy +- +\S+ % +\d/1 ", shown, re.M)
     assert re.search(r"^  2  detect  simulated:1 +for ", shown, re.M)
     assert re.search(r"^  ValueError  decode  no good +1 time ", shown, re.M)
@@ -313,6 +315,35 @@ async def test_the_screen_fits_any_terminal(width: int, height: int, devices: in
     assert lines[-1].startswith("tab other list")
 
 
+async def test_what_an_app_says_does_not_command_the_terminal() -> None:
+    """Names and errors may hold what a user has sent."""
+    pytest.importorskip("rich")
+    evil = "\x1b[2J\x1b]0;owned\x07\nnext\udcff"
+
+    def fail(device: object) -> None:
+        raise ValueError(evil)
+
+    def wait(device: object) -> None:
+        began.set()
+        freed.wait(20)
+
+    director, began, freed = Director("simulated:1", name=evil), threading.Event(), threading.Event()
+    dashboard = Dashboard(director)
+    async with director:
+        await asyncio.gather(director.submit(fail, name=evil), return_exceptions=True)
+        jobs = [director.submit(wait, name=evil) for _ in range(2)]
+        await asyncio.to_thread(began.wait)
+        known = await known_of(director, dashboard)
+        looks = [*report(await dashboard.snapshot()), *drawn(known, 300, 24), *drawn(known, 300, 24, "next")]
+        looks += [*drawn(known, 300, 24, "next", "next"), *drawn(known, 300, 24, "previous")]
+        looks += tell("failure", await dashboard._feed.failure(1) or {})
+        looks += tell("job", await dashboard._feed.job(1) or {})
+        freed.set()
+        await asyncio.gather(*jobs)
+    assert [line for line in looks if not line.isprintable()] == []
+    assert sum("\\x1b[2J" in line for line in looks) >= 12
+
+
 def test_strips_are_as_high_as_the_slots_were_busy() -> None:
     known = Known(identity={"window": 10.0}, seen={"at": 110.0, "calls": {"1": [109.0, 1, 3, "f"]}})
     known.tracks[0] = Track(0, [[100.0, 105.0, 1, 5.0, 0, False, 1, "f"], [106.0, 108.0, 9, 1.0, 2, False, 9, "f"]])
@@ -340,7 +371,7 @@ async def test_the_report_of_a_director_that_is_new() -> None:
     director = Director("simulated:1", name=None)
     lines = list(report(await Dashboard(director).snapshot()))
     assert lines[0].startswith("director: new for ")
-    assert lines[1] == "0 waiting, 0 running on 0 slots, 0/s, wait unknown, run unknown"
+    assert lines[1] == "0 waiting, 0 running, 0 of 0 slots busy, 0/s, wait unknown, run unknown"
 
 
 # ---- the web

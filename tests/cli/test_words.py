@@ -104,3 +104,25 @@ def test_slots(text: str, slots: object) -> None:
 def test_not_slots(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is no positive whole number"):
         parse_slots(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("detect", "detect"),
+        ("größe 检测 🙂", "größe 检测 🙂"),
+        ("\x1b[2J\x07", "\\x1b[2J\\x07"),
+        ("two\nlines\t\x7f", "two\\nlines\\t\\x7f"),
+        ("\x9b31m", "\\x9b31m"),
+        ("safe\u202egpj.exe", "safe\\u202egpj.exe"),
+        ("no UTF-8: \udcff", "no UTF-8: \\udcff"),
+    ],
+)
+def test_what_terminals_would_obey_is_shown(written: str, shown: str) -> None:
+    assert _words.plain(written) == shown
+    assert table(("a", "b"), [(written, "1")])[1] == f"{shown}  1"
+    shown.encode()
+
+
+def test_tables_count_columns_not_characters() -> None:
+    assert table(("name", "n"), [("检测", "1"), ("e\u0301te", "22")]) == ["name   n", "检测   1", "e\u0301te   22"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from contextvars import ContextVar
@@ -244,6 +245,27 @@ async def test_a_recorder_that_raises_changes_nothing(caplog: pytest.LogCaptureF
         assert director.stats().succeeded == 1
     for said, times in (("beginning", 1), ("record", 2), ("end", 1)):
         assert caplog.text.count(f"RuntimeError: a bad {said}") == times
+
+
+async def test_an_error_that_can_not_say_what_it_is_is_recorded_all_the_same() -> None:
+    """And ends its job, and those that ended beside it."""
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("nothing to say")
+
+    def fall_silent(device: object) -> None:
+        raise Mute
+
+    recorder = Recorder()
+    async with Director("simulated:2", hooks=[recorder]) as director:
+        jobs = [director.submit(each) for each in (fall_silent, fail, fall_silent)]
+        async with asyncio.timeout(10):
+            assert [type(await outcome(job)) for job in jobs] == [Mute, ZeroDivisionError, Mute]
+    errors = {record.job: record.error for record in recorder.records}
+    assert errors == {job.id: "Mute: its str() raised RuntimeError" for job in jobs[::2]} | {
+        jobs[1].id: "ZeroDivisionError: no"
+    }
 
 
 # ---- attendants

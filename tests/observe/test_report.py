@@ -224,6 +224,25 @@ def test_a_browser_runs_nothing_that_came_from_outside(tmp_path: Path) -> None:
     assert "<title>broken" not in dom
 
 
+async def test_names_that_are_no_text_do_not_keep_a_page_from_being_written(tmp_path: Path) -> None:
+    """Half a character: what Python makes of a file name that is no UTF-8."""
+    timeline = Timeline(name="\udcff")
+
+    def fail(device: object) -> None:
+        raise ValueError("can't read \udcff.png")
+
+    async with Director("simulated:1", hooks=[timeline]) as director:
+        with pytest.raises(ValueError, match="can't read"):
+            await director.submit(fail, name="read \udcff")
+    timeline.report(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert rows(text, "Functions")[0][0] == "read \\udcff"
+    timeline.save(tmp_path / "trace.json")
+    assert "read \udcff" in {
+        event["name"] for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    }
+
+
 async def test_a_real_run_has_a_page(tmp_path: Path) -> None:
     timeline = Timeline(name="a real run")
     async with Director("simulated:2", hooks=[timeline]) as director:

@@ -45,10 +45,18 @@ def failure(
     index: int, text: bytes, error: BaseException, device: str | None, seconds: float | None, *, trace: bool = False
 ) -> bytes:
     """The line of an item that has none; with `trace` the error holds its traceback too."""
-    told = {"type": type_name(error), "message": str(error)}
+    told = {"type": type_name(error), "message": message(error)}
     if trace:
         told["traceback"] = "".join(traceback.format_exception(error))
     return _line(index, text, b"error", to_json(told), device, seconds)
+
+
+def message(error: BaseException) -> str:
+    """What it says; a class may fail at that, and then the item has failed all the same."""
+    try:
+        return str(error)
+    except Exception as wrong:  # noqa: BLE001 -- whatever the user's `__str__` raises
+        return f"(its str() raised {type_name(wrong)})"
 
 
 def type_name(error: BaseException) -> str:

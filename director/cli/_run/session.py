@@ -21,7 +21,7 @@ from director.cli._run.flow import Flow, Outcome, Rules
 from director.cli._run.inputs import Source, open_source
 from director.cli._run.meter import SAMPLE, Meter
 from director.cli._run.progress import make_view
-from director.cli._run.records import type_name
+from director.cli._run.records import message, type_name
 from director.cli._run.summary import Summary, tell
 from director.cli._run.tally import Tally
 from director.cli._run.writer import Descriptor, Stream
@@ -176,7 +176,7 @@ class Session:
         self._shown += 1
         if self._shown <= _SHOWN_FAILURES:
             assert outcome.error is not None
-            self._view.say(f"failed: {_shortened(outcome.item.text)}: {_one_line(outcome.error)}")
+            self._view.say(_words.plain(f"failed: {_shortened(outcome.item.text)}: {_one_line(outcome.error)}"))
         elif self._shown == _SHOWN_FAILURES + 1:
             self._view.say("further failures are only in the results")
 
@@ -317,5 +317,5 @@ def _shortened(text: bytes) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    lines = str(error).splitlines() or [""]
+    lines = message(error).splitlines() or [""]
     return f"{type_name(error)}: {lines[0]}".removesuffix(": ")

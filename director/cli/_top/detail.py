@@ -34,10 +34,10 @@ def _job(job: dict[str, Any]) -> Iterator[str]:
     if why is None:
         return
     yield ""
-    yield f"{why['error']} in {why['name']}, {_words.counted(why['count'], 'time')}"
+    yield _words.plain(f"{why['error']} in {why['name']}, {_words.counted(why['count'], 'time')}")
     own = next((each for each in why["examples"] if each["job"] == job["job"]), None)
     if own is not None:
-        yield from own["traceback"].splitlines()
+        yield from _traceback(own)
 
 
 def _failure(failure: dict[str, Any]) -> Iterator[str]:
@@ -55,7 +55,12 @@ def _failure(failure: dict[str, Any]) -> Iterator[str]:
         job = f", job {example['job']}" if example["job"] is not None else ""
         yield ""
         yield f"{_ago(failure['at'], example['at'])}{where}{job}"
-        yield from example["traceback"].splitlines()
+        yield from _traceback(example)
+
+
+def _traceback(example: dict[str, Any]) -> Iterator[str]:
+    for line in example["traceback"].splitlines():
+        yield _words.plain(line.expandtabs())
 
 
 def _facts(**facts: Any) -> list[str]:

@@ -18,7 +18,7 @@ def report(seen: dict[str, Any]) -> Iterator[str]:
     yield title(seen)
     yield figures(seen)
     if seen["why_waiting"]:
-        yield f"waiting: {seen['why_waiting']}"
+        yield _words.plain(f"waiting: {seen['why_waiting']}")
     yield ""
     head = ("device", "health", "models", "busy", "slots", "jobs", "memory")
     yield from table(head, [_device(device) for device in seen["devices"]], left=3)
@@ -35,7 +35,7 @@ def report(seen: dict[str, Any]) -> Iterator[str]:
 
 def title(seen: dict[str, Any]) -> str:
     """Who it is."""
-    return (
+    return _words.plain(
         f"{seen['name'] or 'director'}: {seen['state']} for {_words.about(seen['open_for'])}, "
         f"process {seen['pid']} on {seen['host']}"
     )
@@ -45,16 +45,18 @@ def figures(seen: dict[str, Any]) -> str:
     """The key figures on one line."""
     counts = seen["counts"]
     slots = sum(len(device["slots"]) for device in seen["devices"])
+    busy = sum(device["busy"] for device in seen["devices"])
     parts = [
         f"{_words.count(counts['queued'])} waiting",
-        f"{_words.count(counts['running'])} running on {_words.counted(slots, 'slot')}",
+        f"{_words.count(counts['running'])} running",
+        f"{_words.count(busy)} of {_words.counted(slots, 'slot')} busy",
         f"{_words.rate(seen['per_second']['succeeded'])}",
         f"wait {percentiles(seen['waited'])}",
         f"run {percentiles(seen['ran'])}",
         *(f"{_words.count(counts[kind])} {kind}" for kind in ("failed", "cancelled", "rejected") if counts[kind]),
     ]
     if seen["batches"] and seen["batches"]["mean"] > 1:
-        parts.insert(3, f"{seen['batches']['mean']:.3g} jobs per call")
+        parts.insert(4, f"{seen['batches']['mean']:.3g} jobs per call")
     return ", ".join(parts)
 
 

@@ -87,7 +87,7 @@ class Screen:
         note = "paused" if self.is_paused else self.note
         text = Text.assemble((report.title(seen), "bold"), "   ", (note, "dim" if note == "live" else "yellow"))
         text.append(f"\n{report.figures(seen)}\n")
-        why = f"waiting: {seen['why_waiting']}" if seen["why_waiting"] else ""
+        why = _words.plain(f"waiting: {seen['why_waiting']}") if seen["why_waiting"] else ""
         text.append(why[: self.console.width] + "\n", style="yellow")
         return text
 
@@ -147,7 +147,7 @@ class Screen:
         for number, cells in enumerate(rows[first : first + room], start=first):
             grid.add_row(
                 ">" if number == self._row else " ",
-                *(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells),
+                *(Text(_words.plain(cell), no_wrap=True, overflow="ellipsis") for cell in cells),
                 style="bold" if number == self._row else "",
             )
         for _ in range(room - min(room, len(rows))):
@@ -189,7 +189,7 @@ def _strip(cells: list[tuple[float, bool]]) -> Text:
 
 def _facts(device: dict[str, Any]) -> str:
     if device["health"] != "healthy":
-        return f"{device['health']}: {device['reason']}"
+        return _words.plain(f"{device['health']}: {device['reason']}")
     heat = [f"{device['temperature']} °C"] if device["temperature"] is not None else []
     return "  ".join([report.memory(device), *heat] if device["total_memory"] is not None else heat)
 
