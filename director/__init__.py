@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from director._director import Director
     from director._executors._base import Executor
     from director._executors._process.executor import ProcessExecutor
+    from director._executors._ray.sharing import share
     from director._faces.executor import DirectorExecutor
     from director._faces.function import Function
     from director._faces.lease import Lease
@@ -81,6 +82,7 @@ __all__ = [
     "current_job",
     "discover_devices",
     "report",
+    "share",
 ]
 
 _HOMES = {  # of those that are not errors
@@ -92,6 +94,7 @@ _HOMES = {  # of those that are not errors
     "_director": "Director",
     "_executors._base": "Executor",
     "_executors._process.executor": "ProcessExecutor",
+    "_executors._ray.sharing": "share",
     "_faces.executor": "DirectorExecutor",
     "_faces.function": "Function",
     "_faces.lease": "Lease",

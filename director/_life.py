@@ -6,7 +6,7 @@ import asyncio
 import logging
 import warnings
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 import anyio
 
@@ -17,12 +17,11 @@ from director._core.slot_thread import SlotThread
 from director._core.states import DirectorState
 from director._devices.discovery import resolve_devices
 from director._executors._base import Executor, FleetExecutor
-from director._executors._process.executor import ProcessExecutor
-from director._executors._thread import ThreadExecutor
+from director._executors._choice import executor_of
 from director._forks import watch
 from director._health_rules import HealthRules
 from director._options import Options
-from director._resolve import Resolver, slot_counts
+from director._resolve import Resolver, newcomer_slots, slot_counts
 from director._shared import announce, check_shared, shared_slots
 from director._stats import Stats, snapshot
 from director.errors import DirectorClosed
@@ -78,7 +77,7 @@ class Life:
         check_shared(shared)
         self._spec = devices
         self._slots = slots
-        self._executor = _executor(executor)
+        self._executor = executor_of(executor)
         if shared is not None and isinstance(self._executor, FleetExecutor):
             raise ValueError("shared= is for the processes of one machine, and this executor's devices are elsewhere")
         self._fleet: Fleet | None = None
@@ -138,7 +137,8 @@ class Life:
         crew.chronicle.opened(devices)
         crew.care.start()
         if self._fleet is not None:
-            self._fleet.watch(crew.device_left)
+            on_loop = crew.outbox.call
+            self._fleet.watch(lambda device: on_loop(self._join, device), lambda *left: on_loop(self._miss, *left))
 
     def add_hook(self, hook: Hook) -> None:
         """Have `hook` told, too, of everything from the next start on.
@@ -300,6 +300,20 @@ class Life:
         if not leaving.done():
             logger.warning("giving the devices back takes more than %g s: it is left to itself", _DISBANDING)
 
+    def _join(self, device: Device) -> None:
+        """A device of our fleet has come."""
+        if self._crew is not None and self._state in (_OPEN, DirectorState.DRAINING):
+            self._crew.join(device, newcomer_slots(self._slots, device))
+            self._devices += (device,)
+            self._resolver.forget()
+
+    def _miss(self, device: Device, reason: str) -> None:
+        """A device of our fleet is there no more."""
+        if self._crew is not None:
+            self._crew.leave(device, reason)
+            self._devices = tuple(other for other in self._devices if other != device)
+            self._resolver.forget()
+
     def _disappear(self) -> None:
         """Other processes may have our devices to themselves."""
         if self._presence is not None:
@@ -374,13 +388,3 @@ def _send_home(survey: Future[Found]) -> None:
     """Nobody waits for what it found."""
     if not survey.cancelled() and survey.exception() is None and (fleet := survey.result()[2]) is not None:
         fleet.disband()
-
-
-def _executor(wanted: Any) -> Executor | FleetExecutor:
-    if wanted == "thread":
-        return ThreadExecutor()
-    if wanted == "process":
-        return ProcessExecutor()
-    if isinstance(wanted, (Executor, FleetExecutor)):
-        return wanted
-    raise ValueError(f'executor must be "thread", "process" or an Executor, not {wanted!r}')

@@ -56,6 +56,10 @@ class Resolver:
         self._known[key] = resolved
         return resolved
 
+    def forget(self) -> None:
+        """Devices have come or gone."""
+        self._known.clear()
+
     def _resolve(self, options: JobOptions, batch: BatchRule | None) -> Options:
         check(options)
         model = options.get("model")
@@ -97,6 +101,14 @@ def slot_counts(slots: int | Mapping[Device | int | str, int], devices: tuple[De
             raise ValueError(f"slots names {device.label} twice: {slots!r}")
         counts[device] = count
     return [counts.get(device, 1) for device in devices]
+
+
+def newcomer_slots(slots: int | Mapping[Device | int | str, int], device: Device) -> int:
+    """Slots for a device that joins; 1 where a mapping does not name it."""
+    if isinstance(slots, int):
+        return slots
+    names = (device, device.uuid, device.name, device.label, device.index, str(device))
+    return next((slots[name] for name in names if name in slots), 1)
 
 
 def _slots_of(

@@ -133,6 +133,13 @@ class WorkerReaped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceJoined(Event):
+    """The device has come to a Director that is open, and gets work."""
+
+    device: Device
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceQuarantined(Event):
     """The device gets no more work, for this `reason`."""
 

@@ -94,6 +94,18 @@ class Follower(Protocol):
 
 
 @runtime_checkable
+class Wide(Protocol):
+    """A follower that is told when devices have come to a Director that is open, on its event loop."""
+
+    def widen(self, slots: tuple[Device, ...]) -> None:
+        """There are more slots.
+
+        Args:
+            slots: The device of each; those of `begin` are at their places.
+        """
+
+
+@runtime_checkable
 class Recorder(Follower, Protocol):
     """A follower that is also given one plain tuple for each job that is over, on the event loop, in order."""
 

@@ -94,6 +94,11 @@ class Timeline:
             self._began, self._ended = clock(), None
             self._meter = Meter(clock, slots) if self._samples_memory else None
 
+    def widen(self, slots: tuple[Device, ...]) -> None:
+        """Devices have come."""
+        with self._lock:
+            self._slots = slots
+
     def end(self, at: float) -> None:
         """The Director has closed."""
         with self._lock:

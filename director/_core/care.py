@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from director._core.job import Job
     from director._core.ledger import Ledger
     from director._core.outbox import Outbox
+    from director._core.slot import Place
     from director._device import Device
     from director._devices.findings import Verdict
     from director._health_rules import HealthRules
@@ -71,9 +72,10 @@ class Care:
         """CUDA's context of a device is broken, in this process and for good."""
         self.warden.lose(slot.place, f"{reason}. This process can't use it any more: restart it", for_good=True)
 
-    def device_left(self, device: Device, reason: str) -> None:
-        """A device of a fleet is there no more."""
-        self.warden.lose(self._places[device.uuid], reason, for_good=True)
+    def adopt(self, place: Place) -> None:
+        """A device of a fleet has come; it is not watched from here."""
+        self._places[place.device.uuid] = place
+        self.warden.join(place)
 
     def stop(self) -> None:
         """Watch and probe no more."""

@@ -59,8 +59,9 @@ class Chronicle:
     def _meet(self, hooks: tuple[Hook, ...]) -> None:
         """Ask the hooks what they want."""
         from director import events
-        from director.hooks import Choosy, Follower, Recorder
+        from director.hooks import Choosy, Follower, Recorder, Wide
 
+        self._Wide = Wide
         self._events = events
         wants = [(hook, tuple(hook.wants) if isinstance(hook, Choosy) else (events.Event,)) for hook in hooks]
         for name, kind in vars(events).items():
@@ -97,6 +98,13 @@ class Chronicle:
     def opened(self, devices: tuple[Device, ...]) -> None:
         """The Director accepts jobs."""
         self._say("DirectorOpened", self.time(), devices)
+
+    def joined(self, device: Device, dispatch: Dispatch) -> None:
+        """A device has come."""
+        for follower in self._followers:
+            if isinstance(follower, self._Wide):
+                _safely(follower, follower.widen, tuple(slot.device for slot in dispatch.slots))
+        self._say("DeviceJoined", self.time(), device)
 
     def drained(self) -> None:
         """Everything accepted is over."""

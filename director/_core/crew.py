@@ -17,7 +17,7 @@ from director._core.dispatch import Dispatch
 from director._core.ledger import Ledger
 from director._core.outbox import Outbox
 from director._core.shift import Shift
-from director._core.slot import Slot, make_places
+from director._core.slot import Place, Slot, make_places
 from director._core.slot_thread import SlotThread
 from director._core.states import JobState, SlotState
 from director._core.stream_call import StreamCall
@@ -94,13 +94,18 @@ class Crew:
         self._closing: dict[Slot, Future[None]] = {}  # threads that were told to end, and their last call
         self._workers: set[asyncio.Task[None]] = set()
         self._threads: set[asyncio.Future[None]] = set()  # of workers; these end when the thread has left its shift
-        for slot in self.dispatch.slots:
-            slot.thread = SlotThread(f"director:{slot.device.label}/{slot.number - slot.place.slots[0].number}")
-            slot.seat = attended(executor.seat(slot, self.residency, self.chronicle), hooks)
-            if shared is None:  # a slot that other processes use too holds nothing when it is theirs
-                slot.seat.supply(Supply(slot, self.dispatch))
+        self._executor = executor
+        self._hooks = hooks
         self._shared = shared
+        for slot in self.dispatch.slots:
+            self._equip(slot)
         self.chronicle.begin(self.dispatch)
+
+    def _equip(self, slot: Slot) -> None:
+        slot.thread = SlotThread(f"director:{slot.device.label}/{slot.number - slot.place.slots[0].number}")
+        slot.seat = attended(self._executor.seat(slot, self.residency, self.chronicle), self._hooks)
+        if self._shared is None:  # a slot that other processes use too holds nothing when it is theirs
+            slot.seat.supply(Supply(slot, self.dispatch))
 
     async def direct(self) -> None:
         """The Director coroutine: hire a worker for work that waits and a slot that is free; never await one."""
@@ -187,9 +192,27 @@ class Crew:
             if not job.done():
                 self.ledger.end_failed(job, _failure(cause))
 
-    def device_left(self, device: Device, reason: str) -> None:
-        """From any thread: a device of a fleet is there no more."""
-        self.outbox.call(self.care.device_left, device, reason)
+    def join(self, device: Device, count: int) -> None:
+        """A device of a fleet has come: give it work.
+
+        Args:
+            device: A new one.
+            count: Its slots.
+        """
+        place = Place(len(self.places), device, count, len(self.dispatch.slots))
+        for slot in place.slots:
+            self._equip(slot)
+        self.care.adopt(place)
+        ring = self.dispatch.join(place)
+        self.chronicle.joined(device, self.dispatch)
+        if ring is not None:
+            ring()
+
+    def leave(self, device: Device, reason: str) -> None:
+        """A device of a fleet is there no more."""
+        place = next(place for place in self.places if place.device == device)
+        self.residency.forget_homes(place)
+        self.care.warden.lose(place, reason, for_good=True)
 
     def counts(self) -> tuple[int, int]:
         """Jobs that wait, and jobs that were started and are not over: in a slot, or with their outcome on its way."""

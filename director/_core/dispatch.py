@@ -197,6 +197,15 @@ class Dispatch:
             self._quarantine.reopen(place)
             return self._waking.rouse()
 
+    def join(self, place: Place) -> Ring:
+        """Give a new device work; its slots have their threads and seats."""
+        with self._lock:
+            self.places.append(place)  # these two lists are known to all parts
+            self.slots.extend(place.slots)
+            self._free.add(place)
+            self._quarantine.add(place)
+            return self._waking.rouse()
+
     def open_slots(self) -> frozenset[int]:
         """Numbers of the slots whose devices get work."""
         return self._quarantine.open_slots()

@@ -40,6 +40,13 @@ class FreeSlots:
         self.idle = sum(place.free for place in places)
         self.parked = 0
 
+    def add(self, place: Place) -> None:
+        """A device has joined, every slot idle."""
+        self._buckets.extend({} for _ in range(1 + len(place.slots) - len(self._buckets)))
+        self._buckets[place.free][place] = None
+        self._top = max(self._top, place.free)
+        self.idle += place.free
+
     def park(self, slot: Slot) -> None:
         """A worker found nothing to do and waits."""
         slot.place.parked.append(slot)

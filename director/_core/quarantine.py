@@ -32,6 +32,10 @@ class Quarantine:
         self._all = frozenset(slot.number for slot in slots)
         self.closed: frozenset[int] = frozenset()  # numbers of slots
 
+    def add(self, place: Place) -> None:
+        """A device has joined."""
+        self._all |= {slot.number for slot in place.slots}
+
     def close(self, place: Place) -> list[Job[Any]]:
         """Give a device no more work; returns the jobs that only closed devices could run, now FAILED."""
         self._free.close(place)

@@ -75,6 +75,10 @@ class Warden:
         self._probe = probe
         self._probes: set[asyncio.Task[None]] = set()
 
+    def join(self, place: Place) -> None:
+        """A device has come."""
+        self._patients[place] = Patient()
+
     def health(self, place: Place) -> tuple[Health, str | None]:
         """How a device is, and why it gets no work if so."""
         patient = self._patients[place]

@@ -104,10 +104,11 @@ class Fleet(Executor, Protocol):
             DiscoveryError: They can't be listed.
         """
 
-    def watch(self, left: Callable[[Device, str], None]) -> None:
-        """Begin to tell of devices that leave.
+    def watch(self, joined: Callable[[Device], None], left: Callable[[Device, str], None]) -> None:
+        """Begin to tell of devices that come and go.
 
         Args:
+            joined: Takes a device that has come; on any thread.
             left: Takes the device, and the reason; on any thread.
         """
 

@@ -37,7 +37,7 @@ class Meter:
 
     def __init__(self, clock: Callable[[], float], devices: Sequence[Device]) -> None:
         self._clock = clock
-        self._labels = {device.uuid: device.label for device in devices if device.kind == "cuda"}
+        self._labels = {device.uuid: device.label for device in devices if device.kind == "cuda" and not device.node}
         self._samples: list[MemorySample] = []
         self._stopped = threading.Event()
         threading.Thread(target=self._work, name="director:memory", daemon=True).start()

@@ -34,7 +34,7 @@ class Meter:
 
     def refresh(self, devices: Sequence[Device]) -> None:
         """Take readings soon, unless they are fresh or on their way; never blocks."""
-        uuids = [device.uuid for device in devices if device.kind == "cuda"]
+        uuids = [device.uuid for device in devices if device.kind == "cuda" and device.node is None]
         if not uuids or monotonic() - self._taken < _PERIOD or (self._thread is not None and self._thread.is_alive()):
             return
         self._taken = monotonic()

@@ -47,6 +47,7 @@ class Recorder:
         self._began = began
         self.clock: Callable[[], float] = monotonic
         self.unfinished: Unfinished = _nothing
+        self.slots: tuple[Device, ...] = ()  # the device of each
         self._reset(())
 
     def begin(self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Unfinished) -> None:
@@ -56,12 +57,17 @@ class Recorder:
         self._reset(slots)
         self._began()
 
+    def widen(self, slots: tuple[Device, ...]) -> None:
+        """Devices have come."""
+        self.tracks += make_tracks(len(slots))[len(self.slots) :]
+        self.slots = slots
+
     def end(self, at: float) -> None:
         """It has closed; what is known of it stays."""
 
     def _reset(self, slots: tuple[Device, ...]) -> None:
         self.opened = self.clock()
-        self.slots = slots  # the device of each
+        self.slots = slots
         self.tally = Tally(self.opened, self._weigh)
         self.jobs = Jobs()
         self.failures = Failures()

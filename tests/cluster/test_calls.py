@@ -16,7 +16,7 @@ import pytest
 from public.gates import Recorder, collected, outcome, until
 
 from cluster import work
-from director import Director, JobError, JobTimeout, Model
+from director import Director, JobError, JobTimeout, Model, share
 from director.events import JobProgressed, ModelFailed, ModelLoaded, ModelUnloaded
 
 
@@ -91,6 +91,18 @@ async def test_what_can_not_be_pickled(single: Director) -> None:
         assert isinstance(error, pickle.PicklingError), repr(error)
         assert "can't be sent to another machine" in str(error)
     assert await single.run(work.echo, 1) == 1
+
+
+async def test_what_is_shared_is_shipped_once(director: Director) -> None:
+    import numpy as np
+
+    table = share(np.arange(4 * 2**20, dtype=np.uint8))
+    for device in director.devices:
+        seen = [await director.run(work.address, table, number, devices=device) for number in range(3)]
+        assert len({address for address, _ in seen}) == 1  # one object of the node's store, not one for each call
+        assert [last for _, last in seen] == [0, 1, 2]
+    first = director.function(work.double_all, max_batch_size=4)
+    assert await asyncio.gather(*[first(share(number)) for number in range(4)]) == [0, 2, 4, 6]
 
 
 # ---- models

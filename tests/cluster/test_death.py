@@ -12,9 +12,10 @@ import pytest
 from public.gates import Recorder, outcome
 
 from cluster import work
-from director import DeviceLost, Director, Health, WorkerDied
+from director import DeviceLost, Director, Health, Model, WorkerDied
 from director.errors import NoDevices
-from director.events import DeviceQuarantined, JobRetried
+from director.events import DeviceJoined, DeviceQuarantined, JobRetried
+from director.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,6 +103,37 @@ async def test_a_director_that_is_left_by_an_error_leaves_no_actor(solo: Any, tm
         await leave()
     assert jobs[0].cancelled()
     await later(lambda: not _actors())
+
+
+async def test_a_node_that_joins_takes_work_within_seconds(executor: Any, cluster: Any) -> None:
+    from cluster.conftest import NODE
+
+    recorder, timeline = Recorder(), Timeline(memory=False)
+    async with Director(executor=executor, hooks=[recorder, timeline], slots=2) as director:
+        before = director.devices
+        model = Model(work.load)
+        await director.load(model)
+        node = cluster.add_node(**NODE)
+        try:
+            await later(lambda: len(director.devices) == 6)
+            new = [device for device in director.devices if device not in before]
+            assert [event.device for event in recorder.of(DeviceJoined)] == new
+            stats = director.stats().devices
+            assert [each.slots for each in stats] == [2] * 6
+            labels = {await director.run(_label, devices=device) for device in new}
+            assert labels == {device.label for device in new}
+            jobs = [director.submit(work.sleep, 0.02, model=model) for _ in range(200)]
+            await asyncio.gather(*jobs)
+            assert {job.device for job in jobs} == set(director.devices)
+        finally:
+            cluster.remove_node(node)
+        await later(lambda: director.devices == before)
+        assert await director.run(work.echo, 1) == 1
+    assert {record.slot for record in timeline.records()} == set(range(12))
+
+
+def _label(device: Any) -> str:
+    return str(device.label)
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
 import pytest
 
-from director import Device, Director, NoDevices, WorkerDied
+from director import Device, Director, NoDevices, WorkerDied, share
 from director._executors._process.board import Notice
 from director._executors._ray.mark import NONE, Mark
 from director._executors._ray.nodes import Names, Node
@@ -35,6 +36,12 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_what_a_user_can_not_say(arguments: dict[str, Any], kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         RayExecutor(**arguments)
+
+
+def test_without_a_cluster_what_is_shared_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    value = [1, 2]
+    assert share(value) is value
 
 
 def test_slots_of_a_cluster_are_not_shared_by_name() -> None:

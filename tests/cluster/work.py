@@ -33,6 +33,10 @@ def size(_device: Any, value: Any) -> int:
     return len(value)
 
 
+def address(_device: Any, array: Any, index: int) -> tuple[int, int]:
+    return array.__array_interface__["data"][0], int(array[index])
+
+
 def zeros(_device: Any, count: int) -> Any:
     import numpy as np
 

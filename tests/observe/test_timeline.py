@@ -186,7 +186,7 @@ async def test_memory_is_left_alone_if_asked() -> None:
 
 
 class Gpu:
-    kind, uuid, label = "cuda", "GPU-1", "cuda:0"
+    kind, uuid, label, node = "cuda", "GPU-1", "cuda:0", None
 
 
 async def test_memory_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
-"""The devices of one running Director in a cluster: claimed, watched for nodes that leave, given back at the end.
+"""The devices of one running Director in a cluster: claimed, watched as nodes come and go, given back at the end.
 
-`_claims` and what they know belong to whoever holds `_lock`: the thread that gathers, then the one that watches.
+`_claims`, of the devices that the Director knows or has known, belongs to whoever holds `_lock`; `_muster` to the
+thread that gathers, then the one that watches, and at the end the one that disbands.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from director._core.slot_thread import SlotThread
-from director._executors._ray.claim import Claim
 from director._executors._ray.connection import connect, disconnect
+from director._executors._ray.muster import Muster
 from director._executors._ray.nodes import Names
 from director._executors._ray.seat import RaySeat
 from director._executors._ray.terms import Terms
-from director._executors._ray.wire import About
 from director._executors._ray.wishes import amounts_of
-from director.errors import DiscoveryError, NoDevices, PlacementError
+from director.errors import NoDevices, PlacementError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from director._core.slot import Slot
     from director._device import Device
     from director._devices.discovery import DeviceSpec
+    from director._executors._ray.claim import Claim
     from director._executors._ray.executor import RayExecutor
     from director._executors._ray.nodes import Node
     from director._models import Residency
@@ -50,7 +51,9 @@ class Fleet:
         self._is_ours = False  # the connection
         self._names = Names()
         self._lock = threading.Lock()
-        self._claims: list[Claim] = []
+        self._muster: Muster | None = None
+        self._claims: dict[Device, Claim] = {}
+        self._is_answered = True  # what the head was asked last
         self._asking = SlotThread("director:ray asks")
         self._watching = SlotThread("director:ray watch")
         self._is_over = threading.Event()
@@ -72,26 +75,28 @@ class Fleet:
         try:
             nodes = self._nodes()
             amounts, most = amounts_of(spec, self._executor.resources, nodes)
-            claims = [
-                Claim(node, ordinal, amounts, self.terms)
-                for node in nodes
-                for ordinal in range(min(node.holds(amounts), most))
-            ]
-            with self._lock:
-                self._claims = claims
-            return self._settle(claims, amounts)
+            self._muster = Muster(amounts, most, self.terms)
+            arrived, _ = self._muster.look(nodes, self.terms.patience)
+            if not arrived:
+                raise self._muster.refusal or NoDevices(_why_none(nodes, amounts, self._muster.missing, self.terms))
+            if self._muster.missing:
+                total = len(arrived) + self._muster.missing
+                logger.warning("%d of %d devices of the cluster are in use elsewhere", self._muster.missing, total)
         except BaseException:
             self.disband()
             raise
+        self._add(arrived)
+        return tuple(claim.device for claim in arrived if claim.device is not None)
 
-    def watch(self, left: Callable[[Device, str], None]) -> None:
-        """Tell of devices that leave.
+    def watch(self, joined: Callable[[Device], None], left: Callable[[Device, str], None]) -> None:
+        """Tell of devices that come and go; both are called on any thread.
 
         Args:
-            left: Called on any thread with the device, and why.
+            joined: Takes a device that has come.
+            left: Takes one that is gone, and why.
         """
         self._left = left
-        self._watching.submit(self._watch)
+        self._watching.submit(self._watch, joined)
 
     def seat(self, slot: Slot, residency: Residency, chronicle: Chronicle) -> RaySeat:
         """A seat for `slot`."""
@@ -104,12 +109,11 @@ class Fleet:
     def disband(self) -> None:
         """Let go of everything in the cluster. Blocks."""
         self._is_over.set()
-        with self._lock:
-            claims, self._claims = self._claims, []
-        for claim in claims:
+        self._watching.shutdown(wait=True)
+        for claim in [] if self._muster is None else self._muster.claims():
             claim.release()
-        for thread in (self._watching, self._asking, self.aside):
-            thread.shutdown(wait=True)
+        self._asking.shutdown(wait=self._is_answered)
+        self.aside.shutdown(wait=True)
         if self._is_ours:
             self._is_ours = False
             disconnect()
@@ -119,11 +123,7 @@ class Fleet:
     def claim_of(self, device: Device) -> Claim:
         """What is held for a device."""
         with self._lock:
-            return next(claim for claim in self._claims if claim.device == device)
-
-    def is_gone(self, claim: Claim) -> bool:
-        """Whether the node of a device has left."""
-        return claim.is_lost
+            return self._claims[device]
 
     def lose(self, claim: Claim, reason: str) -> None:
         """A device is there no more."""
@@ -143,70 +143,51 @@ class Fleet:
         """
         import ray
 
-        return self._names.alive(self._asking.submit(ray.nodes).result(_SILENCE))
+        self._is_answered = False
+        nodes = self._names.alive(self._asking.submit(ray.nodes).result(_SILENCE))
+        self._is_answered = True
+        return nodes
 
-    def _settle(self, claims: list[Claim], amounts: dict[str, float]) -> tuple[Device, ...]:
-        """Wait for what was claimed; what somebody else uses is given up."""
-        import ray
-
-        what = " and ".join(f"{amount:g} {name}" for name, amount in amounts.items())
-        if not claims:
-            raise NoDevices(f"No node of the Ray cluster has {what}: {_told(self._nodes())}.")
-        abouts = [claim.about for claim in claims]
-        ready, _ = ray.wait(abouts, num_returns=len(abouts), timeout=self.terms.patience)
-        settled = set(ready)
-        for claim in claims:
-            if claim.about in settled:
-                self._recognise(claim)
-            else:
-                claim.release()
+    def _add(self, claims: list[Claim]) -> None:
         with self._lock:
-            self._claims = [claim for claim in claims if claim.about in settled]
-        if not settled:
-            raise NoDevices(
-                f"{len(claims)} x {what} are there in the Ray cluster, and none was free for "
-                f"{self.terms.patience:g} s: somebody else uses them (`ray status` tells), or actors start too slowly"
-            )
-        if len(settled) < len(claims):
-            busy = len(claims) - len(settled)
-            logger.warning("%d of %d devices of the cluster are in use elsewhere", busy, len(claims))
-        return tuple(claim.device for claim in self._claims if claim.device is not None)
+            self._claims.update({claim.device: claim for claim in claims if claim.device is not None})
 
-    def _recognise(self, claim: Claim) -> None:
-        import ray
-        from ray.exceptions import RayError
-
-        taken = {other.device.uuid for other in self._claims if other.device is not None}
-        try:
-            claim.recognise(About(*ray.get(claim.about)), taken)
-        except (RayError, ImportError) as error:
-            first, *_ = str(error).strip().splitlines() or [type(error).__name__]
-            raise DiscoveryError(
-                f"no actor can be started on the node {claim.node.name}: {first}. Each node needs gpu-director, of the "
-                "version that the driver has, or a runtime_env that brings it"
-            ) from error
-
-    def _watch(self) -> None:
-        """Until the end, look which nodes are alive."""
+    def _watch(self, joined: Callable[[Device], None]) -> None:
+        """Until the end, look which nodes there are."""
+        assert self._muster is not None
         while not self._is_over.wait(_EVERY):
             try:
-                alive = {node.id for node in self._nodes()}
+                nodes = self._nodes()
+                arrived, gone = self._muster.look(nodes, 0.0)
             except Exception as error:  # noqa: BLE001 - whatever Ray says when its head is gone
                 if not self._is_over.is_set():
                     self._lose_all(f"the head of the Ray cluster does not answer ({type(error).__name__})")
                 return
-            for claim in list(self._claims):
-                if claim.node.id not in alive:
-                    self.lose(claim, f"its node {claim.node.name} has left the cluster")
+            for claim in gone:
+                self.lose(claim, f"its node {claim.node.name} has left the cluster")
+                claim.release()
+            self._add(arrived)
+            for claim in arrived:
+                if claim.device is not None:
+                    logger.info("%s has joined", claim.device.label)
+                    joined(claim.device)
 
     def _lose_all(self, reason: str) -> None:
-        for claim in list(self._claims):
+        with self._lock:
+            claims = list(self._claims.values())
+        for claim in claims:
             self.lose(claim, reason)
 
 
-def _told(nodes: list[Node]) -> str:
+def _why_none(nodes: list[Node], amounts: dict[str, float], claimed: int, terms: Terms) -> str:
+    what = " and ".join(f"{amount:g} {name}" for name, amount in amounts.items())
+    if claimed:
+        return (
+            f"{claimed} x {what} are there in the Ray cluster, and none was free for {terms.patience:g} s: somebody "
+            "else uses them (`ray status` tells), or actors start too slowly"
+        )
     known = ("CPU", "GPU")
     said = [
         f"{node.name} has " + ", ".join(f"{node.resources.get(name, 0):g} {name}" for name in known) for node in nodes
     ]
-    return "; ".join(said) or "it has no nodes"
+    return f"No node of the Ray cluster has {what}: {'; '.join(said) or 'it has no nodes'}."

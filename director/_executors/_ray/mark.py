@@ -26,24 +26,30 @@ class Mark:
 
     def __init__(self, name: str) -> None:
         self._path = Path(tempfile.gettempdir()) / name
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            is_new = os.fstat(descriptor).st_size == 0
-            os.ftruncate(descriptor, _SIZE)
-            self._page = mmap.mmap(descriptor, _SIZE)
-        finally:
-            os.close(descriptor)
-        if is_new:
-            self.write(NONE)
+        self._page: mmap.mmap | None = None  # made with the first number
 
     def write(self, number: int) -> None:
         """The call with that number begins."""
+        if self._page is None:
+            self._page = self._open()
         pack_into("<q", self._page, 0, number)
 
     def read(self) -> int:
         """The last that has begun; `NONE` if none has."""
-        number: int = unpack_from("<q", self._page)[0]
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return NONE
+        number: int = unpack_from("<q", content)[0] if len(content) == _SIZE else NONE
         return number
+
+    def _open(self) -> mmap.mmap:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.ftruncate(descriptor, _SIZE)
+            return mmap.mmap(descriptor, _SIZE)
+        finally:
+            os.close(descriptor)
 
     def remove(self) -> None:
         """No actor comes after this one."""

@@ -329,7 +329,7 @@ class RaySeat:
         self._be_replaced("")
         actor, until = self._actor, time.monotonic() + self._fleet.terms.patience
         assert actor is not None
-        while not self._fleet.is_gone(self._claim) and time.monotonic() < min(until, errand.ends_at + _ENDING):
+        while not self._claim.is_lost and time.monotonic() < min(until, errand.ends_at + _ENDING):
             with suppress(Exception):  # whatever Ray says of an actor that is not there yet
                 return About(*actor.about().future().result(_GLANCE)).begun
             time.sleep(_GLANCE / 5)  # Ray answers at once while it knows of no other
