@@ -56,13 +56,16 @@ class Ahead:
         self._time = time
         self.count = 0  # in all slots
 
-    def take(self, slot: Slot) -> Job[Any] | None:
-        """One more job for a slot that WORKS; none while a slot is free, or about to be, for what waits.
+    @property
+    def is_scarce(self) -> bool:
+        """Whether a slot is free, or about to be, for what waits; or a burst ends: whoever is free first gets it."""
+        free = self._free
+        return bool(free.parked or free.idle or self._waking.coming or self._queue.live() < len(self._slots))
 
-        At the end of a burst none either: what waits is then for whoever is free first.
-        """
+    def take(self, slot: Slot) -> Job[Any] | None:
+        """One more job for a slot that WORKS; none while they are scarce."""
         queue = self._queue
-        if self._free.parked or self._free.idle or self._waking.coming or queue.live() < len(self._slots):
+        if self.is_scarce:
             return None
         if not slot.is_open or slot.mates is not None or slot.charge is not None:
             return None

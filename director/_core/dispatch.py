@@ -80,7 +80,7 @@ class Dispatch:
         self._admission = Admission(policy, self._queue, self.slots, self._waking.coming, self._accounts.costs)
         self._service = Service(self._queue, self._accounts, warm, time, ripen_at)
         self._quarantine = Quarantine(self.slots, self._free, self._queue)
-        self._ahead = Ahead(self.slots, self._free, self._queue, self._waking, warm, time)
+        self.ahead = Ahead(self.slots, self._free, self._queue, self._waking, warm, time)
         self._is_shut = False
 
     # ---- the Director's side: event loop (and threads, for `admit`)
@@ -127,7 +127,7 @@ class Dispatch:
         """
         with self._lock:
             if job._stage is not _QUEUED:
-                self._ahead.end(job, state)
+                self.ahead.end(job, state)
                 return False
             job._move(state)
             self._queue.left(job)
@@ -228,7 +228,7 @@ class Dispatch:
             if slot.charge is not None:  # it failed in the middle of a call
                 self._accounts.settle(slot)
             slot.state, slot.job, slot.mates = _IDLE, None, None
-            self._ahead.forget(slot)
+            self.ahead.forget(slot)
             self._free.rest(slot)
             return self._waking.rouse()
 
@@ -260,7 +260,7 @@ class Dispatch:
                 self._waking.arrive(slot)
             queue = self._queue
             if slot.ahead:
-                job = self._ahead.next_for(slot)
+                job = self.ahead.next_for(slot)
             elif not slot.is_open:
                 self._service.settle(slot)
                 job = None
@@ -275,7 +275,7 @@ class Dispatch:
                 slot.job = None
                 slot.state = _PARKED
                 self._free.park(slot)
-                if self._ahead.count and (holder := self._ahead.holder(slot)) is not None:
+                if self.ahead.count and (holder := self.ahead.holder(slot)) is not None:
                     alarm = both(alarm, holder.seat.recall)
             else:
                 slot.job = job
@@ -292,7 +292,7 @@ class Dispatch:
     def take_ahead(self, slot: Slot) -> Job[Any] | None:
         """One more job for a slot that works, which `take` will return in its turn."""
         with self._lock:
-            job = self._ahead.take(slot)
+            job = self.ahead.take(slot)
             spent, self._queue.spent[:] = self._queue.spent[:], []
         del spent
         return job
@@ -300,7 +300,7 @@ class Dispatch:
     def give_back(self, slot: Slot, jobs: Iterable[Job[Any]]) -> Ring:
         """Jobs that `slot` holds ahead, and has not begun, may go elsewhere."""
         with self._lock:
-            self._ahead.give_back(slot, jobs)
+            self.ahead.give_back(slot, jobs)
             return self._waking.rouse()
 
     def stand_in_line(self, slot: Slot) -> Ring:
@@ -325,7 +325,7 @@ class Dispatch:
     def waiting(self) -> int:
         """Jobs that wait, in the queue or ahead in a slot."""
         with self._lock:
-            return self._queue.live() + self._ahead.live()
+            return self._queue.live() + self.ahead.live()
 
     def running(self, *, and_waiting: bool = False) -> list[Job[Any]]:
         """Jobs in slots, over for their callers or not; and if asked those that wait."""
@@ -342,7 +342,7 @@ class Dispatch:
             in_slots = (job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job])
             started = {*in_slots, *on_their_way()}
             begun = {job for job in started if job._stage is not _QUEUED}  # the others are to be tried again
-            return self._queue.live() + self._ahead.live(), begun
+            return self._queue.live() + self.ahead.live(), begun
 
     def is_warm(self, model: Model[Any]) -> bool:
         """Whether any slot has `model` loaded."""
@@ -369,7 +369,7 @@ class Dispatch:
         if not queue.is_rich:
             queue.enrich()
         alarm = self._service.push(job)
-        if self._ahead.count and job._options.priority > 0:
+        if self.ahead.count and job._options.priority > 0:
             alarm = both(alarm, self._recall_all())
         if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
             return both(alarm, waking.rouse())

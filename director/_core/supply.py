@@ -20,11 +20,17 @@ class Supply:
         dispatch: Decides.
     """
 
-    __slots__ = ("_dispatch", "_slot")
+    __slots__ = ("_ahead", "_dispatch", "_slot")
 
     def __init__(self, slot: Slot, dispatch: Dispatch) -> None:
         self._slot = slot
         self._dispatch = dispatch
+        self._ahead = dispatch.ahead
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether there is none, by a look without the lock: what it misses is there at the next one."""
+        return self._ahead.is_scarce
 
     def take(self) -> Job[Any] | None:
         """One more, if there are enough."""

@@ -225,9 +225,7 @@ async def test_cancelling_at_every_instruction_of_the_start(make_stage: Make) ->
     calls: list[Any] = []
     traced = stage.director.submit(lambda device: sys_settrace(stepper.trace))
     before = await traced
-    await stage.director.run(
-        lambda device: None
-    )  # Python 3.13 counts instructions from a function's second call on
+    await stage.director.run(lambda device: None)  # Python 3.13 counts instructions from a function's second call on
     for instruction in range(1, 10_000):
         stepper.begin(instruction)
         job = stage.director.submit(lambda device, *args: calls.append(args), "its own")

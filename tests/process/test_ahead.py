@@ -363,7 +363,7 @@ def test_nothing_is_ahead_while_nothing_is_known() -> None:
     assert Pace().depth == 0
 
 
-@pytest.mark.parametrize(("seconds", "depth"), [(0.0001, 20), (0.0009, 3), (0.02, 1), (0.6, 0)])
+@pytest.mark.parametrize(("seconds", "depth"), [(0.0002, 50), (0.0009, 12), (0.02, 1), (0.6, 0)])
 def test_the_depth_follows_the_run_time(seconds: float, depth: int) -> None:
     assert paced(lambda n: (n, n + seconds, n + seconds)).depth == pytest.approx(depth, abs=0.06 * depth)
 
@@ -373,7 +373,7 @@ def test_a_late_thread_has_more_ahead_and_forgets_it_soon() -> None:
     assert late.depth == pytest.approx(18, abs=1)
     for n in range(100):
         late.note(1 + n * 0.01, 1 + n * 0.01 + 0.001, 1 + n * 0.01 + 0.001)
-    assert late.depth <= 3
+    assert late.depth <= 11
 
 
 def test_there_is_a_limit() -> None:

@@ -44,9 +44,9 @@ def test_a_request_comes_back(
     kind: Ask, freed: int, number: int, function: int, model: int, facts: Any, inline: bytes, length: int
 ) -> None:
     load = Load(inline, 3, length)
-    frame = wire.request(kind, freed, number, function, model, Facts(*facts), load)
+    frame = wire.request(kind, freed, number, function, model, list(facts), load)
     assert len(frame) == wire.FRAME
-    assert wire.read_request(frame) == (kind, freed, number, function, model, Facts(*facts), load)
+    assert wire.read_request(frame) == (kind, freed, number, function, model, list(facts), load)
 
 
 @given(st.lists(st.tuples(st.sampled_from(Tell), st.integers(0, 2**63), st.binary(max_size=wire.ROOM_IN_ANSWER))))

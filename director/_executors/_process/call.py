@@ -48,23 +48,22 @@ class Call:
         how: In which way.
     """
 
-    __slots__ = ("args", "fn", "how", "jobs")
+    __slots__ = ("args", "fn", "function", "how", "jobs")
 
     def __init__(self, jobs: list[Job[Any]], fn: Any, args: tuple[Any, ...], how: How = How.USUALLY) -> None:
         self.jobs = jobs
         self.fn = fn
         self.args = args
         self.how = how
+        self.function = self._function()  # its number, if it has one and is called the usual way by its own name
 
     def introduced(self, child: Child) -> None:
         """The child has made the call: it has met its function."""
-        function = self.function()
-        if function != UNNUMBERED:
-            child.met.add(function)
+        if self.function != UNNUMBERED:
+            child.met.add(self.function)
 
-    def function(self) -> int:
-        """The number of the function, if it has one and is called the usual way by its own name."""
-        if self.how or self.jobs[0]._options.name is not None:
+    def _function(self) -> int:
+        if self.how or not self.jobs or self.jobs[0]._options.name is not None:
             return UNNUMBERED
         name = name_of(self.fn)
         return UNNUMBERED if name is None else name.number
@@ -122,7 +121,7 @@ class Sender:
         job, args, options = call.jobs[0], call.args, call.jobs[0]._options
         number = UNNUMBERED if options.model is None else self._models.number(options.model)
         facts = self._facts(job)
-        function = call.function()
+        function = call.function
         if function in child.met and (number == UNNUMBERED or number in child.loaded):
             parcel = pack(args, call.words, self._is_prompt) if args else None
             return Letter(Ask.CALL, function, number, facts, parcel)

@@ -6,6 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from director._core.states import JobState
 from director._executors._process.board import Notice
 from director._executors._process.ladder import Ladder
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from director._executors._process.call import Call
     from director._executors._process.child import Child
 
+_RUNNING = JobState.RUNNING
 _SILENCE = 10.0  # seconds in which a child that has nothing else to do takes a call, if it is not stopped or stuck
 _BOOTING = 60.0  # the same for one that is just being started, on a slow disk
 
@@ -51,6 +53,12 @@ class Errand:
         self._ladder: Ladder | None = None
         self._silent_until = math.inf
         child.board.post(self.number, Notice.NONE)
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether nobody waits for the call any more."""
+        jobs = self.jobs
+        return jobs[0]._stage is not _RUNNING and all(job._stage is not _RUNNING for job in jobs)
 
     def begin(self, now: float) -> None:
         """Its turn has come."""

@@ -23,7 +23,7 @@ from director._executors._process.program import LateMain
 from director._executors._process.segments import Arrivals, Shipments
 from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
-from director._executors._process.wire import FRAME, UNNUMBERED, Ask, How, Request, Tell, read_request
+from director._executors._process.wire import FRAME, UNNUMBERED, Ask, Facts, How, Request, Tell, read_request
 
 if TYPE_CHECKING:
     from director._device import Device
@@ -82,7 +82,7 @@ class Inside:
         """Stands for the job that runs."""
         request = self._request
         if self._job is None and request is not None:
-            self._job = StandIn(self._board, request.number, self._device, self._name, request.facts)
+            self._job = StandIn(self._board, request.number, self._device, self._name, Facts(*request.facts))
         return self._job
 
     def jobs(self) -> list[StandIn]:

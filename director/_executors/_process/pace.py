@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 
 MOST = 64  # calls; far fewer than the child's inbox holds
-_SHORTEST = 0.002  # seconds of work, however quick the thread is
+_SHORTEST = (
+    0.01  # seconds of work, however quick the thread is: a loop that begins to compute keeps the GIL for 5 ms at once
+)
 _LONGEST = 0.05
 _MARGIN = 1.5  # times the lateness that was seen
 _FADING = 0.1  # seconds in which a lateness that does not come again loses two thirds of its weight

@@ -175,7 +175,7 @@ class ProcessSeat:
         is_sent = self._stock.find(call.jobs[0]) is errand
         self._stock.start(errand)
         if not is_sent:
-            if all(job._stage is not JobState.RUNNING for job in call.jobs):  # before we could be told
+            if errand.is_unwanted:  # since before we could be told
                 raise asyncio.CancelledError
             child.post(child.frame(self._sender.letter(call, child), errand.number))
         errand.begin(time.monotonic())
@@ -185,45 +185,53 @@ class ProcessSeat:
 
     def _outcome(self, errand: Errand) -> Any:
         """Wait for the end of the call, and take note of what comes before it; meanwhile keep the child in work."""
-        child = errand.child
+        child, now = errand.child, errand.began
         while True:
             if not child.has_answers:
-                self._mind_stock(errand)
-            answer = child.answer(self._patience(errand))
+                self._mind_stock(errand, now)
+            answer = child.answer(self._patience(errand, now))
             if answer is None:
                 errand.hurry()
+            elif answer.kind in _FINAL:
+                if answer.number == errand.number:
+                    return self._end(errand, answer)
             elif answer.kind == Tell.YIELDED:
                 self._hand_over(errand, answer)
-            elif answer.kind not in _FINAL:
+            else:
                 self._note(errand, answer)
-            elif answer.number == errand.number:
-                if errand.is_typical:
-                    self._stock.pace.note(answer.began, answer.ended, child.read_at)
-                if self._is_timely:
-                    self._ended = max(answer.ended, errand.jobs[0]._started or 0.0)
-                if errand.refusal is not None:
-                    raise errand.refusal
-                return self._result(child, errand.jobs[0], answer)
+            now = time.monotonic()
 
-    def _mind_stock(self, errand: Errand) -> None:
+    def _mind_stock(self, errand: Errand, now: float) -> None:
         """Before a wait: have the child have enough ahead, or give back what others are free for."""
-        stock = self._stock
-        if stock and (self._is_recalled or self._is_overdue(errand)):
-            stock.empty(errand.child, errand)
-        if not self._is_recalled and not self._is_overdue(errand):
+        stock, supply = self._stock, self._stock.supply
+        if not stock and (supply is None or supply.is_scarce):
+            self._is_recalled = False
+            return
+        # One that lasts longer than those before it: what is behind it is better off elsewhere.
+        if self._is_recalled or now >= errand.began + stock.pace.patience:
+            self._is_recalled = False
+            if stock:
+                stock.empty(errand.child, errand)
+        else:
             stock.fill(errand.child)
-        self._is_recalled = False
 
-    def _is_overdue(self, errand: Errand) -> bool:
-        """It lasts longer than those before it: what is behind it is better off elsewhere."""
-        return time.monotonic() >= errand.began + self._stock.pace.patience
-
-    def _patience(self, errand: Errand) -> float | None:
+    def _patience(self, errand: Errand, now: float) -> float | None:
         """Seconds to wait for an answer; `None` for ever."""
         moment = errand.next_look()
         if self._stock:
             moment = min(moment, errand.began + self._stock.pace.patience)
-        return None if moment == math.inf else max(0.0, moment - time.monotonic())
+        return None if moment == math.inf else max(0.0, moment - now)
+
+    def _end(self, errand: Errand, answer: Answer) -> Any:
+        """The call has ended."""
+        child = errand.child
+        if errand.is_typical:
+            self._stock.pace.note(answer.began, answer.ended, child.read_at)
+        if self._is_timely:
+            self._ended = max(answer.ended, errand.jobs[0]._started or 0.0)
+        if errand.refusal is not None:
+            raise errand.refusal
+        return self._result(child, errand.jobs[0], answer)
 
     def _result(self, child: Child, job: Job[Any], answer: Answer) -> Any:
         try:

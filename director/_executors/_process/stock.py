@@ -49,11 +49,15 @@ class Stock:
 
     def start(self, errand: Errand) -> None:
         """The turn of a call has come, sent ahead or not: those before it are over, begun or not."""
+        if self._sent:
+            self._forget_until(errand)
+        if self._unsent is errand.jobs[0]:
+            self._unsent = None
+
+    def _forget_until(self, errand: Errand) -> None:
         for job, other in list(self._sent.items()):
             if other.number <= errand.number or other.child is not errand.child:
                 del self._sent[job]
-        if self._unsent is errand.jobs[0]:
-            self._unsent = None
 
     def fill(self, child: Child) -> None:
         """Send more ahead, as the pace demands."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from enum import IntEnum
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
 FRAME = 512  # bytes of a request; a page of a socket's memory holds a whole number of them
 LONGEST_ANSWER = 4096  # PIPE_BUF of Linux
@@ -85,7 +85,7 @@ class Request(NamedTuple):
         freed: Which segments the parent has let go of, as bits.
         number: Counts the requests.
         function, model: Their numbers.
-        facts: Of the job.
+        facts: Of the job, as in `Facts`.
         load: The content.
     """
 
@@ -94,7 +94,7 @@ class Request(NamedTuple):
     number: int
     function: int
     model: int
-    facts: Facts
+    facts: Sequence[Any]
     load: Load
 
 
@@ -122,9 +122,9 @@ def request(kind: Ask, freed: int, number: int, function: int, model: int, facts
 def read_request(frame: bytes) -> Request:
     """The request in the bytes of one frame."""
     kind, freed, segment, size, function, model, length, number, *facts = _REQUEST.unpack_from(frame)
-    start = _REQUEST.size
-    load = Load(frame[start : start + size], segment, length)
-    return Request(kind, freed, number, function, model, Facts(*facts), load)
+    inline = frame[_REQUEST.size : _REQUEST.size + size]
+    load = EMPTY if segment == NOWHERE and not size else Load(inline, segment, length)
+    return Request(kind, freed, number, function, model, facts, load)
 
 
 def answer(kind: Tell, freed: int, number: int, load: Load, began: float, ended: float) -> bytes:
@@ -133,10 +133,12 @@ def answer(kind: Tell, freed: int, number: int, load: Load, began: float, ended:
     return _ANSWER.pack(kind, freed, segment, len(inline), length, number, began, ended) + inline
 
 
-def read_answers(stream: bytes) -> Iterator[Answer]:
+def read_answers(stream: bytes) -> list[Answer]:
     """The answers in what one read has brought: always whole ones, for each was written in one piece."""
-    end, head = 0, _ANSWER.size
+    answers, end, head = [], 0, _ANSWER.size
     while end < len(stream):
         kind, freed, segment, size, length, number, began, ended = _ANSWER.unpack_from(stream, end)
         start, end = end + head, end + head + size
-        yield Answer(kind, freed, number, Load(stream[start:end], segment, length), began, ended)
+        load = EMPTY if segment == NOWHERE and not size else Load(stream[start:end], segment, length)
+        answers.append(Answer(kind, freed, number, load, began, ended))
+    return answers
