@@ -20,7 +20,7 @@ from director._executors._process.board import PLACES, SIZE, Board, Notice
 from director._executors._process.ladder import Ladder, Lost
 from director._executors._process.outlet import Outlet
 from director._executors._process.parcels import Parcel, unwrap, wrap
-from director._executors._process.wire import Ask, Facts, Load, Tell
+from director._executors._process.wire import Ask, Load, Tell
 from process import calls
 from process.leaks import open_files
 
