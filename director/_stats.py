@@ -20,6 +20,7 @@ class DeviceStats:
         device: Which.
         slots: How many jobs it may run at once.
         busy: Slots whose thread is in a call now, be the caller still there or not.
+        elsewhere: Slots that another process has and this one wants; see `Director(shared=...)`.
         jobs: Calls that have ended on it.
         busy_seconds: Seconds that its slots have spent in calls that have ended.
         models: Names of the models that are resident.
@@ -30,6 +31,7 @@ class DeviceStats:
     device: Device
     slots: int
     busy: int
+    elsewhere: int
     jobs: int
     busy_seconds: float
     models: tuple[str, ...]
@@ -93,6 +95,7 @@ def snapshot(crew: Crew) -> Stats:
             place.device,
             len(place.slots),
             sum(slot.state is SlotState.WORKING for slot in place.slots),
+            sum(slot.state is SlotState.ELSEWHERE for slot in place.slots),
             sum(slot.jobs for slot in place.slots),
             sum(slot.busy_seconds for slot in place.slots),
             tuple(model.name for model in crew.residency.on(place)),

@@ -155,6 +155,9 @@ class _Scrape:
         self.jobs = CounterMetricFamily("director_jobs", "Jobs by how they ended.", labels=[*mine, "outcome"])
         self.slots = GaugeMetricFamily("director_device_slots", "Calls that it may run at once.", labels=device)
         self.busy = GaugeMetricFamily("director_device_busy_slots", "Slots that are in a call now.", labels=device)
+        self.elsewhere = GaugeMetricFamily(
+            "director_device_elsewhere_slots", "Slots that another process has and this one wants.", labels=device
+        )
         self.calls = CounterMetricFamily("director_device_jobs", "Jobs whose calls have ended there.", labels=device)
         self.seconds = CounterMetricFamily(
             "director_device_busy_seconds", "Seconds its slots have spent in calls that have ended.", labels=device
@@ -187,6 +190,7 @@ class _Scrape:
             values = [name, device.device.label, device.device.uuid, device.device.kind]
             self.slots.add_metric(values, device.slots)
             self.busy.add_metric(values, device.busy)
+            self.elsewhere.add_metric(values, device.elsewhere)
             self.calls.add_metric(values, device.jobs)
             self.seconds.add_metric(values, device.busy_seconds)
             for health in Health:

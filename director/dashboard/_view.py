@@ -176,8 +176,11 @@ def _why(director: Director, stats: Stats, devices: list[dict[str, Any]]) -> str
     both = list(zip(stats.devices, devices, strict=True))
     out = _named([seen["device"] for each, seen in both if each.health is not Health.HEALTHY])
     working = [(each, seen) for each, seen in both if each.health is Health.HEALTHY]
-    free = _named([seen["device"] for each, seen in working if each.busy < each.slots and seen["share"] < _FREE])
-    why = f"they may not run on {free}, where there is room" if free else "every slot is busy"
+    lent = _named([seen["device"] for each, seen in working if each.elsewhere])
+    full = f"another process has slots of {lent}" if lent else "every slot is busy"
+    unused = [(each, seen) for each, seen in working if each.busy + each.elsewhere < each.slots]
+    free = _named([seen["device"] for _, seen in unused if seen["share"] < _FREE])
+    why = f"they may not run on {free}, where there is room" if free else full
     return f"{why}, and {out} can't be used" if out else why
 
 

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from public.gates import until
 
 from dashboard.conftest import take
 from director import Director
@@ -17,6 +18,8 @@ from director.cli._top.known import Known
 from director.dashboard._feed import Feed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from public.gates import Gate
 
     from director.testing import TestClock
@@ -293,3 +296,18 @@ async def test_a_million_points_are_not_told_at_once(clock: TestClock) -> None:
         assert len(frame["points"]) <= 300
         assert whole["series"][0] == "time"
         assert len(frame["points"][0]) == len(whole["series"])
+
+
+async def test_jobs_that_wait_for_slots_of_another_process(
+    clock: TestClock, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIRECTOR_RUNTIME_DIR", str(tmp_path))
+    director = Director("simulated:1", clock=clock, shared="x")
+    feed = Feed(director)
+    async with director, Director("simulated:1", shared="x") as other:
+        other.submit(gate)
+        await gate.begun()
+        director.submit(gate)
+        await until(lambda: director.stats().devices[0].elsewhere == 1)
+        assert (await feed.snapshot())["why_waiting"] == "another process has slots of simulated:0"
+        gate.open()

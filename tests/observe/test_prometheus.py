@@ -64,6 +64,7 @@ async def test_a_scrape(clock: TestClock, gate: Gate) -> None:
         }
         assert seen["director_device_slots", *device, "SIM-0"] == 2
         assert seen["director_device_busy_slots", *device, "SIM-0"] == 2
+        assert seen["director_device_elsewhere_slots", *device, "SIM-0"] == 0
         assert seen["director_device_jobs_total", *device, "SIM-0"] == 2
         assert seen["director_device_busy_seconds_total", *device, "SIM-0"] == 3
         assert seen["director_model_resident", *device, "detector", "SIM-0"] == 1

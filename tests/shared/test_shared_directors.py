@@ -37,10 +37,12 @@ async def test_a_slot_is_used_by_one_at_a_time(gate: Gate) -> None:
         await until(lambda: is_elsewhere(two))
         assert gate.items == [1]
         assert (two.stats().queued, two.stats().devices[0].busy) == (1, 0)
+        assert [each.stats().devices[0].elsewhere for each in (one, two)] == [0, 1]
         gate.let(1)
         await first
         await gate.begun()
         assert gate.items == [1, 2]
+        assert [each.stats().devices[0].elsewhere for each in (one, two)] == [0, 0]
         gate.let(1)
         await second
 
