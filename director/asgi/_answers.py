@@ -7,8 +7,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from director.asgi._exchange import Answer
-from director.asgi._problem import problem_of
-from director.errors import DirectorClosed, DirectorError
+from director.asgi._problem import CANCELLED, problem_of
+from director.errors import DirectorError
 
 if TYPE_CHECKING:
     from director.asgi._problem import Problem
@@ -20,7 +20,8 @@ logger = logging.getLogger("director")
 class Problems:
     """ASGI middleware: answers a `DirectorError` of the application with problem JSON; see `problem_of`.
 
-    So is a job that was cancelled because the Director closed: 503. Once an answer has begun, errors pass.
+    Of several, as a task group raises them, it answers the first, if there are no others among them. A job that was
+    cancelled, by the close or by hand, is answered with 503. Once an answer has begun, errors pass.
 
     Args:
         app: The application. One that answers every error by itself, as Litestar does, needs `problem_of` there.
@@ -41,10 +42,24 @@ class Problems:
             if answer.has_begun:
                 raise
             await told(error, scope).send(send)
+        except ExceptionGroup as errors:
+            first = first_of(errors)
+            if first is None or answer.has_begun:
+                raise
+            await told(first, scope).send(send)
         except asyncio.CancelledError:
             if answer.has_begun or is_being_cancelled():
                 raise
-            await problem_of(DirectorClosed("closed")).send(send)
+            await CANCELLED.send(send)
+
+
+def first_of(errors: ExceptionGroup[Exception]) -> DirectorError | None:
+    """The first error of a group that has none but ours."""
+    ours, others = errors.split(DirectorError)
+    first: Exception | None = ours
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    return first if others is None and isinstance(first, DirectorError) else None
 
 
 def told(error: DirectorError, scope: Scope) -> Problem:

@@ -1,6 +1,6 @@
 """How long a client will wait, from a header of its request.
 
-The moment is kept in a context variable, so that whatever the request calls finds it.
+The answer is kept in a context variable with its moment, so that whatever the request calls finds it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from director.errors import JobTimeout
 if TYPE_CHECKING:
     from director.asgi._types import App, Message, Receive, Scope, Send
 
-_deadline: ContextVar[float | None] = ContextVar("director.asgi.deadline", default=None)  # of `time.monotonic`
+_answer: ContextVar[_TimedAnswer | None] = ContextVar("director.asgi.deadline", default=None)
 
 
 def time_left() -> float | None:
-    """Seconds until the deadline of the request that is being served; `None` if it has none.
+    """Seconds until the deadline of the request that is being served; `None` if it has none, or its answer has begun.
 
     For the `deadline` of its jobs: ``director.submit(fn, item, deadline=time_left())``.
 
     Raises:
         JobTimeout: It has passed.
     """
-    deadline = _deadline.get()
-    if deadline is None:
+    answer = _answer.get()
+    if answer is None or answer.has_begun:
         return None
-    left = deadline - time.monotonic()
+    left = answer.deadline - time.monotonic()
     if left <= 0:
         raise JobTimeout("queued")
     return left
@@ -83,17 +83,17 @@ class RequestDeadline:
             await self._serve_within(seconds, scope, receive, send)
 
     async def _serve_within(self, seconds: float, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _TimedAnswer(send, asyncio.timeout(seconds))
-        token = _deadline.set(time.monotonic() + seconds)
+        answer = _TimedAnswer(send, seconds)
+        token = _answer.set(answer)
         try:
             async with answer.limit:
                 await self._app(scope, receive, answer.send)
         except TimeoutError:
-            if not answer.limit.expired():
-                raise  # the application's own
+            if answer.has_begun or not answer.limit.expired():
+                raise  # the application's own; or it has begun to answer while it cleaned up
             await problem_of(JobTimeout("running")).send(send)
         finally:
-            _deadline.reset(token)
+            _answer.reset(token)
 
     def _seconds(self, scope: Scope) -> float | None:
         timeout, moment = header(scope, b"x-request-timeout"), header(scope, b"x-request-deadline")
@@ -111,11 +111,12 @@ class RequestDeadline:
 class _TimedAnswer(Answer):
     """An answer that lifts its limit when it begins."""
 
-    __slots__ = ("limit",)
+    __slots__ = ("deadline", "limit")
 
-    def __init__(self, send: Send, limit: asyncio.Timeout) -> None:
+    def __init__(self, send: Send, seconds: float) -> None:
         super().__init__(send)
-        self.limit = limit
+        self.deadline = time.monotonic() + seconds
+        self.limit = asyncio.timeout(seconds)
 
     async def send(self, message: Message) -> None:
         if not self.has_begun and not self.limit.expired():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from director.asgi._types import App, Message, Receive, Scope, Send
 
 READ_AHEAD = 65_536  # bytes of a body that are read before the application asks for them: what servers buffer anyway
+AGAIN = 0.01  # seconds until a task that somebody else is cancelling is looked at again
 
 
 class CancelOnDisconnect:
@@ -32,47 +33,60 @@ class CancelOnDisconnect:
 
     Args:
         app: The application.
+        after: Seconds of a request in which nobody watches. What is over by then saves the cost of a task; who leaves
+            in this time is noticed at its end.
+
+    Raises:
+        ValueError: `after` is negative.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, *, after: float = 0.05) -> None:
+        if not after >= 0:
+            raise ValueError(f"after must be seconds, 0 or more, not {after!r}")
         self._app = app
+        self._after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with _Cancellation(Answer(send)) as cancellation:
-            line = _Line(receive, cancellation.client_has_left)
-            if not any(name == b"expect" for name, _ in scope["headers"]):
-                asyncio.get_running_loop().call_soon(line.watch_unless_asked)
+        with _CancelledAnswer(send) as answer:
+            line = _Line(scope, receive, answer.client_has_left)
+            timer = asyncio.get_running_loop().call_later(self._after, line.watch)
             try:
-                await self._app(scope, line.receive, cancellation.answer.send)
+                await self._app(scope, line.receive, answer.send)
             finally:
+                timer.cancel()
                 line.close()
 
 
-class _Cancellation:
-    """Of the task that serves a request, by us; others may cancel it too. As `asyncio.timeout` does it.
+class _CancelledAnswer(Answer):
+    """An answer that nobody may be there to get: cancels the task that makes it. Others may cancel that too.
 
-    Not by a scope of anyio: that cancels every `await` on the way out too, and what cleans up has to await.
+    As `asyncio.timeout` does it, not by a scope of anyio: that cancels every `await` on the way out too, and what
+    cleans up has to await.
     """
 
-    __slots__ = ("_before", "_is_done", "_is_over", "_task", "answer")
+    __slots__ = ("_before", "_is_done", "_is_over", "_task")
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, send: Send) -> None:
+        super().__init__(send)
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._before = task.cancelling()
-        self.answer = answer
         self._is_done = self._is_over = False
 
     def client_has_left(self) -> None:
         """Cancel the task, unless that has been done, or the answer is complete: servers call that leaving too."""
-        if not (self.answer.is_complete or self._is_over or self._task.cancelling() > self._before):
-            self._is_done = True
-            self._task.cancel("the client has left")
+        if self.is_complete or self._is_over or self._is_done:
+            return
+        if self._task.cancelling() > self._before:  # cleaning up for somebody else, a timeout say: it may go on then
+            asyncio.get_running_loop().call_later(AGAIN, self.client_has_left)
+            return
+        self._is_done = True
+        self._task.cancel("the client has left")
 
     def __enter__(self) -> Self:
         return self
@@ -87,25 +101,25 @@ class _Cancellation:
 class _Line:
     """Messages of one request, between the server and the application. On the event loop only.
 
-    As long as the application asks for them itself, they go right through. Watched is when it does not ask: from the
-    beginning (a request without a body is never asked for), and after each message it got.
-
-    A client may wait for leave to send the body (``Expect: 100-continue``), which asking gives: then nobody may watch
-    before the application has asked.
+    Until somebody watches, what the application asks for goes right through. Who watches keeps asking in its place, and
+    never while it asks itself: a message must not end up with the wrong one.
 
     Args:
+        scope: Of the request.
         receive: The server's.
-        hung_up: Called once when the client has left.
+        hung_up: Called when the client has left.
     """
 
-    __slots__ = ("_arrived", "_bytes", "_error", "_hung_up", "_is_asked", "_last", "_messages", "_receive", "_wanted",
-                 "_watching")  # fmt: skip
+    __slots__ = ("_arrived", "_asking", "_bytes", "_error", "_has_asked", "_hung_up", "_is_due", "_is_over", "_last",
+                 "_messages", "_receive", "_scope", "_wanted", "_watching")  # fmt: skip
 
-    def __init__(self, receive: Receive, hung_up: Callable[[], None]) -> None:
+    def __init__(self, scope: Scope, receive: Receive, hung_up: Callable[[], None]) -> None:
+        self._scope = scope
         self._receive = receive
         self._hung_up = hung_up
+        self._asking = 0  # how often the application is asking the server
+        self._has_asked = self._is_due = self._is_over = False
         self._watching: asyncio.Task[None] | None = None
-        self._is_asked = False
         self._messages: deque[Message] = deque()  # that were received before they were asked for
         self._bytes = 0
         self._last: Message | None = None  # of the client's leaving: asked for it once more, the answer is the same
@@ -113,25 +127,28 @@ class _Line:
         self._arrived: asyncio.Event | None = None  # for the application, while it waits
         self._wanted: asyncio.Event | None = None  # for who watches, while enough was read ahead
 
-    def watch_unless_asked(self) -> None:
-        """Begin to watch, unless the application has begun to ask."""
-        if not self._is_asked:
-            self._watch()
+    def watch(self) -> None:
+        """From now on, or from when the application asks no more itself."""
+        self._is_due = True
+        if self._asking or self._is_over or self._watching is not None or self._last is not None:
+            return
+        if not self._has_asked and any(name == b"expect" for name, _ in self._scope["headers"]):
+            return  # the client waits for leave to upload, which asking gives
+        self._watching = asyncio.get_running_loop().create_task(self._keep_asking(), name="director:disconnect")
 
     async def receive(self) -> Message:
         """The next message, for the application."""
         if self._watching is None and self._last is None:
-            self._is_asked = True
-            try:
-                self._take(await self._receive())
-            finally:
-                self._watch()
+            self._take(await self._ask())
+            if self._last is not None:
+                await asyncio.sleep(0)  # be cancelled here, before anybody makes an error of it
         while not self._messages:
             if self._last is not None:
                 return self._last
             if self._error is not None:
                 raise self._error
-            self._arrived = asyncio.Event()
+            if self._arrived is None or self._arrived.is_set():
+                self._arrived = asyncio.Event()
             await self._arrived.wait()
         message = self._messages.popleft()
         self._bytes -= len(message.get("body", b""))
@@ -141,14 +158,20 @@ class _Line:
 
     def close(self) -> None:
         """The application has ended: watch no more."""
-        self._is_asked = True
+        self._is_over = True
         if self._watching is not None:
             self._watching.cancel()  # ends at the next turn of the loop, and holds nothing that anybody waits for
             self._watching = None  # it refers to us: a cycle for each request would be work for the collector
 
-    def _watch(self) -> None:
-        if self._watching is None and self._last is None:
-            self._watching = asyncio.get_running_loop().create_task(self._keep_asking(), name="director:disconnect")
+    async def _ask(self) -> Message:
+        self._asking += 1
+        try:
+            return await self._receive()
+        finally:
+            self._asking -= 1
+            self._has_asked = True
+            if self._is_due:
+                self.watch()
 
     async def _keep_asking(self) -> None:
         """Receive until the client leaves, never more than a little ahead of the application."""

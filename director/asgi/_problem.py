@@ -73,6 +73,10 @@ class Problem:
         await send({"type": "http.response.body", "body": body})
 
 
+CANCELLED = Problem(503, "The work for this request was cancelled.", "cancelled", _SOON)
+"""For what is no error: somebody has cancelled a job of the request, the close of the Director for one."""
+
+
 def problem_of(error: DirectorError) -> Problem:
     """The answer to a request whose job ended with `error`.
 

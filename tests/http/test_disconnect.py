@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from public.gates import Gate, turns
@@ -13,6 +13,9 @@ from wire import LEFT, PATIENCE, Exchange, body
 from director import Director, JobState
 from director.asgi import CancelOnDisconnect, owned
 from director.asgi._disconnect import READ_AHEAD
+
+if TYPE_CHECKING:
+    from director.asgi._types import Message
 
 OK = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -38,7 +41,7 @@ class Waiting:
 
 
 async def serve(app: Any, exchange: Exchange) -> asyncio.Task[Any]:
-    task = asyncio.create_task(exchange.through(CancelOnDisconnect(app)))
+    task = asyncio.create_task(exchange.through(CancelOnDisconnect(app, after=0)))
     await turns()
     return task
 
@@ -221,6 +224,56 @@ async def test_a_timeout_around_it_still_works() -> None:
             await exchange.through(CancelOnDisconnect(app))
 
 
+async def test_who_survives_somebody_elses_cancellation_is_cancelled_then() -> None:
+    """Such as a timeout of the application's own that ends at the moment at which the client leaves."""
+
+    async def first(receive: Any, send: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await turns()  # cleaning up; the client leaves meanwhile
+            task.uncancel()
+
+    app, exchange = Waiting(first), Exchange()
+    task = await serve(app, exchange)
+    exchange.say(LEFT)
+    task.cancel()
+    await asyncio.wait_for(task, PATIENCE)
+    assert app.ended == ["cleaned up"]
+
+
+async def test_all_who_ask_at_once_hear_of_it() -> None:
+    heard: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await turns()  # somebody else watches by now
+        await send(OK)
+        await send({"type": "http.response.body", "body": b"all"})
+        asking = [asyncio.create_task(receive()) for _ in range(3)]
+        await turns()
+        exchange.say(body(b"image"), LEFT)
+        heard.extend(await asyncio.gather(*asking))
+
+    exchange = Exchange()
+    await asyncio.wait_for(exchange.through(CancelOnDisconnect(app, after=0)), PATIENCE)
+    assert heard.count(LEFT) == 2
+    assert heard.count(body(b"image")) == 1
+
+
+async def test_who_asks_after_the_end_leaves_nobody_behind() -> None:
+    late: list[asyncio.Task[Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        late.append(asyncio.create_task(receive()))
+
+    exchange = Exchange()
+    await exchange.through(CancelOnDisconnect(app))
+    exchange.say(body(b"image"))
+    assert (await asyncio.wait_for(late[0], PATIENCE))["body"] == b"image"
+    await turns()
+    assert [task.get_name() for task in asyncio.all_tasks() if "disconnect" in task.get_name()] == []
+
+
 async def test_an_application_that_ignores_it_leaves_no_trace_of_it() -> None:
     async def stubborn(scope: Any, receive: Any, send: Any) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -232,6 +285,51 @@ async def test_an_application_that_ignores_it_leaves_no_trace_of_it() -> None:
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+async def test_short_requests_are_not_watched() -> None:
+    """Nobody asks beside them; and the timer is gone with them."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await turns()
+
+    exchange = Exchange()
+    exchange.say(LEFT)
+    await exchange.through(CancelOnDisconnect(app, after=0.01))
+    await asyncio.sleep(0.02)
+    assert exchange.asked == 0
+
+
+async def test_who_left_a_long_request_early_is_noticed_when_watching_begins() -> None:
+    app, exchange = Waiting(), Exchange()
+    exchange.say(LEFT)
+    await asyncio.wait_for(exchange.through(CancelOnDisconnect(app)), PATIENCE)
+    assert app.ended == ["cleaned up"]
+
+
+@pytest.mark.parametrize("after", [0, 60])
+async def test_an_upload_that_breaks_off_is_no_error(after: float) -> None:
+    """Whether it is the application that asks or somebody beside it."""
+    seen: list[BaseException | Message] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        try:
+            seen.append(await receive())
+        except BaseException as error:
+            seen.append(error)
+            raise
+
+    exchange = Exchange()
+    exchange.say(body(b"image", more=True), LEFT)
+    await asyncio.wait_for(exchange.through(CancelOnDisconnect(app, after=after)), PATIENCE)
+    assert [type(each) for each in seen] == [asyncio.CancelledError]
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan")])
+def test_what_is_watched_after_must_be_a_time(wrong: float) -> None:
+    with pytest.raises(ValueError, match="after must be seconds"):
+        CancelOnDisconnect(Waiting(), after=wrong)
 
 
 async def test_a_websocket_passes_untouched() -> None:

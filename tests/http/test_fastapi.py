@@ -126,7 +126,7 @@ async def test_a_request_whose_job_the_close_cancels_is_answered(app: FastAPI, d
         await until(lambda: director.stats().queued == 1)
         closing = asyncio.create_task(director.close(0))
         reply = await client.reply()
-        assert (reply.status, reply.json()["kind"]) == (503, "closed")
+        assert (reply.status, reply.json()["kind"]) == (503, "cancelled")
         gate.open()
         await closing
 

@@ -8,9 +8,11 @@ import logging
 from typing import Any
 
 import pytest
+from public.gates import Gate
 from wire import Exchange
 
-from director.asgi import MEDIA_TYPE, Problem, Problems, problem_of
+from director import Director
+from director.asgi import MEDIA_TYPE, Problem, Problems, owned, problem_of
 from director.errors import (
     AdmissionError,
     DeadlineUnreachable,
@@ -99,9 +101,49 @@ async def test_once_the_answer_has_begun_errors_pass() -> None:
         await Exchange().through(await raising(QueueFull(8, 9, 2.1), before=False))
 
 
-async def test_a_job_that_the_close_has_cancelled_is_answered() -> None:
+async def test_work_that_somebody_has_cancelled_is_answered() -> None:
+    """By the close, or by a call of `Job.cancel`: the request itself is not cancelled, and somebody waits for it."""
     exchange = await Exchange().through(await raising(asyncio.CancelledError()))
-    assert (exchange.status, exchange.json()["kind"]) == (503, "closed")
+    assert (exchange.status, exchange.json()["kind"]) == (503, "cancelled")
+    assert exchange.answered["retry-after"] == "1"
+
+
+async def test_errors_that_come_together_are_answered_as_the_first() -> None:
+    """As they leave an `asyncio.TaskGroup` in which a request runs several jobs."""
+    errors = ExceptionGroup("", [ExceptionGroup("", [QueueFull(8, 9, 2.1)]), JobTimeout("queued")])
+    exchange = await Exchange().through(await raising(errors))
+    assert (exchange.status, exchange.json()["kind"], exchange.answered["retry-after"]) == (503, "queue-full", "3")
+
+
+async def test_jobs_of_a_task_group_that_are_refused() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(one())
+
+    async def one() -> None:
+        await owned(director.submit(gate))
+
+    gate = Gate()
+    async with Director("simulated:1", max_queue=1) as director:
+        busy = director.submit(gate)
+        await gate.begun()
+        exchange = await Exchange().through(Problems(app))
+        assert director.stats().queued == 0, "the one that was accepted is cancelled"
+        gate.open()
+        await busy
+    assert exchange.json()["kind"] == "queue-full"
+
+
+@pytest.mark.parametrize("other", [ZeroDivisionError(), ExceptionGroup("", [OSError(), JobTimeout("queued")])])
+async def test_errors_that_come_together_with_others_pass(other: Exception) -> None:
+    with pytest.raises(ExceptionGroup):
+        await Exchange().through(await raising(ExceptionGroup("", [QueueFull(8, 9, 2.1), other])))
+
+
+async def test_once_the_answer_has_begun_errors_that_come_together_pass() -> None:
+    with pytest.raises(ExceptionGroup):
+        await Exchange().through(await raising(ExceptionGroup("", [QueueFull(8, 9, 2.1)]), before=False))
 
 
 async def test_a_request_that_is_cancelled_is_not_answered() -> None:

@@ -146,6 +146,41 @@ async def test_an_application_that_answers_at_the_last_moment_has_answered() -> 
     assert (exchange.status, exchange.text) == (200, b"done")
 
 
+@pytest.mark.sim
+async def test_an_answer_that_has_begun_is_not_begun_again() -> None:
+    """It began while the application cleaned up. The server has to break it off, so it needs the error."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await send(OK)
+
+    exchange = Exchange(headers={"x-request-timeout": "0.5"})
+    with pytest.raises(TimeoutError):
+        await exchange.through(RequestDeadline(app))
+    assert exchange.sent == [OK]
+
+
+@pytest.mark.sim
+async def test_there_is_no_deadline_once_the_answer_has_begun() -> None:
+    """Neither for what streams on nor for background tasks."""
+    left = []
+
+    async def tell() -> None:
+        left.append(time_left())
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await tell()
+        await send(OK)
+        await tell()
+        await asyncio.create_task(tell())
+
+    await Exchange(headers={"x-request-timeout": "0.5"}).through(RequestDeadline(app))
+    assert left[0] is not None
+    assert left[1:] == [None, None]
+
+
 async def test_an_applications_own_timeout_passes() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise TimeoutError("of its own")
