@@ -71,6 +71,7 @@ BACKSTAGE = {  # who above the contract knows more than public names, and what
         "_executors._ray.nodes",
         "_executors._ray.pickling",
     },
+    "asgi._owned": {"_core.job"},  # awaits as `Director.run` does, without a future of its own
     "_bench.played": {  # the decision itself, on virtual time
         "_core.dispatch",
         "_core.job",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, TypeVar
+
+from director._core.job import Owned
 
 if TYPE_CHECKING:
     from director import Job
@@ -23,8 +24,4 @@ async def owned(job: Job[T]) -> T:
     Raises:
         BaseException: What the job raised.
     """
-    try:
-        return await job
-    except asyncio.CancelledError:
-        job.cancel()
-        raise
+    return await Owned(job)

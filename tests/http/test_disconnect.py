@@ -12,7 +12,7 @@ from wire import LEFT, PATIENCE, Exchange, body
 
 from director import Director, JobState
 from director.asgi import CancelOnDisconnect, owned
-from director.asgi._disconnect import READ_AHEAD
+from director.asgi._ahead import MOST
 
 if TYPE_CHECKING:
     from director.asgi._types import Message
@@ -126,7 +126,7 @@ async def test_the_application_gets_the_whole_request() -> None:
 async def test_reading_ahead_is_bounded() -> None:
     """An upload that nobody reads stays with the server, which holds its client back."""
     exchange = Exchange()
-    chunk = READ_AHEAD // 4
+    chunk = MOST // 4
     exchange.say(*[body(bytes(chunk), more=True) for _ in range(100)])
     task = await serve(Waiting(), exchange)
     assert exchange.asked == 5
@@ -258,6 +258,22 @@ async def test_all_who_ask_at_once_hear_of_it() -> None:
     await asyncio.wait_for(exchange.through(CancelOnDisconnect(app, after=0)), PATIENCE)
     assert heard.count(LEFT) == 2
     assert heard.count(body(b"image")) == 1
+
+
+async def test_what_came_before_the_client_left_is_heard_first() -> None:
+    """Asked for after the answer, by a background task for one."""
+    heard: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(OK)
+        await send({"type": "http.response.body", "body": b"all"})
+        await turns()
+        heard.extend([await receive(), await receive(), await receive()])
+
+    exchange = Exchange()
+    exchange.say(body(b"image"), LEFT)
+    await asyncio.wait_for(exchange.through(CancelOnDisconnect(app, after=0)), PATIENCE)
+    assert heard == [body(b"image"), LEFT, LEFT]
 
 
 async def test_who_asks_after_the_end_leaves_nobody_behind() -> None:
