@@ -78,16 +78,11 @@ class Backlog:
         else:
             self.jobs.popleft()
 
-    def pop_run(
-        self, first: Job[Any], most: int, waits: Callable[[Job[Any]], bool], spent: list[Any]
-    ) -> list[Job[Any]]:
-        """Remove and return up to `most` jobs as they come, if `first` is the next one and none has a deadline."""
+    def pop_run(self, most: int, home: Home, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> list[Job[Any]]:
+        """Remove and return up to `most` jobs as they come, unless some stand in the heap."""
         jobs = self.jobs
         run: list[Job[Any]] = []
-        home = first._where
-        if self.heap or not jobs or jobs[0] is not first:
-            return run
-        while jobs and len(run) < most:
+        while jobs and len(run) < most and not self.heap:
             job = jobs.popleft()
             if (job._stage is _QUEUED and job._where is home) or waits(job):  # the usual case without a call
                 run.append(job)
@@ -228,11 +223,25 @@ class Line:
 
         Only if that is simple, else none: its turn has come (it is not an aged one), and nobody there has a deadline.
         """
-        return self._pop_from(first, Backlog.pop_run, first, most)
+        found = self._front()
+        if found is None or found[1][2] is not first:
+            return []
+        backlog = found[0]
+        before = len(backlog.jobs)
+        run = backlog.pop_run(most, self._home, self.waits, self._spent)
+        self._entries -= before - len(backlog.jobs)
+        return run
 
     def pop_timed(self, like: Job[Any], most: int) -> list[Job[Any]]:
         """Remove and return up to `most` jobs with the priority and tenant of `like`, by their deadlines."""
-        return self._pop_from(like, Backlog.pop_timed, most)
+        level = self._levels.get(like._options.priority)
+        backlog = None if level is None else level.backlog(like._options.tenant)
+        if backlog is None:
+            return []
+        before = len(backlog.heap)
+        jobs = backlog.pop_timed(most, self.waits, self._spent)
+        self._entries -= before - len(backlog.heap)
+        return jobs
 
     def tidy(self, live: int) -> None:
         """Sweep when those that have left are many more than the `live` ones."""
@@ -265,16 +274,6 @@ class Line:
                 return found
             del self._levels[-self._priorities.pop(0)]
         return None
-
-    def _pop_from(self, like: Job[Any], pop: Callable[..., list[Job[Any]]], *args: Any) -> list[Job[Any]]:
-        level = self._levels.get(like._options.priority)
-        backlog = None if level is None else level.backlog(like._options.tenant)
-        if backlog is None:
-            return []
-        before = len(backlog)
-        jobs = pop(backlog, *args, self.waits, self._spent)
-        self._entries -= before - len(backlog)
-        return jobs
 
     def _level(self, priority: int) -> Level:
         level = self._levels.get(priority)

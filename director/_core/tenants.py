@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
 _REMEMBERED = 512  # tenants without work that are remembered, those who have used most
+_BEFORE = 2**62
 _FORGET_AT = 2 * _REMEMBERED  # tenants, before it is asked who has to be remembered
 
 
@@ -24,10 +25,10 @@ class Tenant:
 
     __slots__ = ("_credit", "_mean", "_weight", "is_listed", "name", "running", "turn", "used", "waiting")
 
-    def __init__(self, name: Hashable, weight: float) -> None:
+    def __init__(self, name: Hashable, weight: float, turn: int) -> None:
         self.name = name
         self.used = 0.0  # device seconds divided by the weight; never shrinks
-        self.turn = 0  # when it was served last: the tie-break
+        self.turn = turn  # when it was served last: the tie-break
         self.waiting = 0
         self.running = 0
         self.is_listed = False  # stands in the heap of those with work
@@ -71,6 +72,7 @@ class Tenants:
         self._highest = 0.0
         self._served = 0.0  # the highest counter at which anybody was served
         self._turns = itertools.count(1)
+        self._newcomers = itertools.count(-_BEFORE)  # before all who were served, and no two at once
         self._forget_at = _FORGET_AT
 
     def __len__(self) -> int:
@@ -90,13 +92,13 @@ class Tenants:
     def rank(self, name: Hashable) -> tuple[float, int]:
         """Its place among the tenants, lowest first; for all the same while there are none."""
         tenant = self.known.get(name)
-        return (0.0, 0) if tenant is None else (tenant.used, tenant.turn)
+        return (0.0, -_BEFORE) if tenant is None else (tenant.used, tenant.turn)
 
     def of(self, name: Hashable) -> Tenant:
         """The tenant of that name."""
         tenant = self.known.get(name)
         if tenant is None:
-            tenant = self.known[name] = Tenant(name, self._weights.get(name, 1.0))
+            tenant = self.known[name] = Tenant(name, self._weights.get(name, 1.0), next(self._newcomers))
         return tenant
 
     def arrive(self, tenant: Tenant) -> None:

@@ -1,10 +1,14 @@
-"""What the stories of batches are played with: functions of all kinds, and what their users have made."""
+"""What the stories of batches are played with: functions of all kinds, what users want, and what they have made."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hypothesis import strategies as st
+
 from director._core.batch_rule import BatchRule
+from director._options import Options
 
 if TYPE_CHECKING:
     from core.desk import Desk
@@ -55,3 +59,36 @@ class Noise:
     def function(self) -> Any:
         key = Key(self)
         return lambda *_: key
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A few calls of one function; `None`: each a job of its own."""
+
+    function: int | None
+    key: int
+    cost: float
+    priority: int
+    tenant: str | None
+    deadline: float | None
+    allowed: frozenset[int] | None
+    many: int
+
+    def options(self, batch: BatchRule | None, slots: int) -> Options:
+        allowed = self.allowed and frozenset(number % slots for number in self.allowed)
+        return Options(priority=self.priority, tenant=self.tenant, deadline=self.deadline, allowed=allowed, batch=batch)
+
+
+def wishes() -> st.SearchStrategy[Wish]:
+    """Of a Director with up to three functions."""
+    return st.builds(
+        Wish,
+        function=st.none() | st.integers(0, 2) | st.integers(0, 2),
+        key=st.integers(0, 1),
+        cost=st.sampled_from([1.0, 2.0, 3.0, 5.0, 20.0]),
+        priority=st.sampled_from([0, 0, 0, 1, -1]),
+        tenant=st.sampled_from([None, None, "a", "b"]),
+        deadline=st.sampled_from([None, None, None, 0.5, 1.0, 2.0, 4.0]),
+        allowed=st.none() | st.none() | st.frozensets(st.integers(0, 5), min_size=1),
+        many=st.integers(1, 4),
+    )

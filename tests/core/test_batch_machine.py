@@ -27,7 +27,7 @@ from core.desk import (
     Desk,
 )
 from core.naive import Naive, check_lanes, check_tenants
-from core.props import KNOWN, Key, Noise, functions
+from core.props import KNOWN, Key, Noise, Wish, functions, wishes
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -53,6 +53,7 @@ class Machine(RuleBasedStateMachine):
         weights=st.sampled_from([{}, {"a": 2.0}]),
         ageing=st.sampled_from([None, None, 3.0]),
         predict=st.booleans(),
+        chosen=st.lists(st.integers(0, 9), min_size=1, max_size=3),
     )
     def begin(
         self,
@@ -62,6 +63,7 @@ class Machine(RuleBasedStateMachine):
         weights: dict[str, float],
         ageing: float | None,
         predict: bool,
+        chosen: list[int],
     ) -> None:
         gc.collect()
         gc.disable()  # it lets go of anything at any moment, under the lock too; checked is what we let go of
@@ -70,6 +72,7 @@ class Machine(RuleBasedStateMachine):
         self.noise = Noise(self.desk)
         self.slots = self.desk.slots
         self.functions = functions()
+        self.chosen = [self.functions[number] for number in chosen]  # few, so that many meet in a batch
         self.keys = [Key(self.noise) for _ in range(2)]
         for function in self.functions[-3:]:
             for place in self.desk.places:
@@ -81,36 +84,14 @@ class Machine(RuleBasedStateMachine):
 
     # ---- jobs come and go
 
-    @rule(
-        function=st.none() | st.integers(0, 9),
-        key=st.integers(0, 1),
-        cost=st.sampled_from([1.0, 2.0, 3.0, 5.0, 20.0]),
-        priority=st.sampled_from([0, 0, 0, 1, -1]),
-        tenant=st.sampled_from([None, "a", "b"]),
-        deadline=st.sampled_from([None, None, 0.5, 1.0, 2.0, 4.0]),
-        allowed=st.none() | st.none() | st.frozensets(st.integers(0, 5), min_size=1),
-        patient=st.booleans(),
-        many=st.integers(1, 4),
-    )
-    def admit(
-        self,
-        function: int | None,
-        key: int,
-        cost: float,
-        priority: int,
-        tenant: str | None,
-        deadline: float | None,
-        allowed: frozenset[int] | None,
-        patient: bool,
-        many: int,
-    ) -> None:
-        if allowed is not None:
-            allowed = frozenset(number % len(self.slots) for number in allowed)
-        batch = None if function is None else self.functions[function]
-        options = Options(priority=priority, tenant=tenant, deadline=deadline, allowed=allowed, batch=batch)
-        for _ in range(many):
-            extra = None if batch is None else Extra(self.keys[key], 0.0 if batch.cost is None else cost)
-            self.admit_one(options, extra, patient)
+    @rule(wishes=st.lists(wishes(), min_size=1, max_size=8), patient=st.booleans())
+    def admit(self, wishes: list[Wish], patient: bool) -> None:
+        for wish in wishes:
+            batch = None if wish.function is None else self.chosen[wish.function % len(self.chosen)]
+            extra = None if batch is None else Extra(self.keys[wish.key], 0.0 if batch.cost is None else wish.cost)
+            options = wish.options(batch, len(self.slots))
+            for _ in range(wish.many):
+                self.admit_one(options, extra and Extra(extra.key, extra.cost), patient)
 
     def admit_one(self, options: Options, extra: Extra | None, patient: bool) -> None:
         bound = False if patient else self.naive.is_full(options)
@@ -137,8 +118,10 @@ class Machine(RuleBasedStateMachine):
                 self.note_end(job)
 
     @precondition(lambda self: len(self.naive.waiting) > 6)
-    @rule()
-    def withdraw_all(self) -> None:
+    @rule(often=st.integers(0, 5))
+    def withdraw_all(self, often: int) -> None:
+        if often:
+            return  # it ends every story of a crowd
         everybody = [*self.naive.waiting, *self.naive.paused]
         assert self.desk.dispatch.withdraw_all(CANCELLED) == sorted(everybody, key=lambda job: job.id)
         for job in everybody:
@@ -185,6 +168,17 @@ class Machine(RuleBasedStateMachine):
             elif slot.state is LEAVING:
                 self.desk.ring(self.desk.dispatch.reaped(slot))
                 assert slot.state is IDLE
+
+    @precondition(lambda self: self.naive.waiting)
+    @rule(rounds=st.integers(1, 6), seconds=st.sampled_from([0.0, 0.5, 1.0]), again=st.booleans())
+    def work(self, rounds: int, seconds: float, again: bool) -> None:
+        """Everybody who works or comes does one call after the other."""
+        for slot in self.slots * rounds:
+            if slot.state is WORKING:
+                self.end(slot, seconds, again)
+                self.take(slot)
+            elif slot.state in COMING:
+                self.take(slot)
 
     def end(self, slot: Slot, seconds: float, again: bool) -> None:
         """The call ends; some of its jobs are to be tried again."""
@@ -395,4 +389,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestBatches = Machine.TestCase
-TestBatches.settings = settings(max_examples=80, stateful_step_count=50, suppress_health_check=list(HealthCheck))
+TestBatches.settings = settings(max_examples=50, stateful_step_count=50, suppress_health_check=list(HealthCheck))
