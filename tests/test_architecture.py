@@ -81,6 +81,7 @@ BACKSTAGE = {  # who above the contract knows more than public names, and what
         "_device",
         "_options",
     },
+    "_bench.order": {"_core.batch_rule", "_core.job", "_core.policy", "_options"},
     "_bench.slo": {"_core.batch_rule", "_core.job", "_core.states", "_options"},
     "_timeline.memory": {"_devices.readings"},  # the memory that GPUs have in use is no fact of a Director
     "cli.devices": {

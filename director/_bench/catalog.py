@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from director._bench import batching, idle, lost, observers, overhead, processes, queue_depth, slo, streams, waiting
+from director._bench import (
+    batching,
+    idle,
+    lost,
+    observers,
+    order,
+    overhead,
+    processes,
+    queue_depth,
+    slo,
+    streams,
+    waiting,
+)
 from director._bench.apart import run_apart
 from director._bench.contenders import DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES
 
@@ -65,6 +77,8 @@ EXPERIMENTS = (
                (ALL_CORES,), slo.OPTIMUM),
     Experiment("queue", "cost of a job that waits behind very many others", queue_depth.measure, (ONE_CORE,),
                SEMAPHORES.name),
+    Experiment("order", "cost of a decision when much waits: jobs, tenants, batch keys, priorities", order.measure,
+               (ONE_CORE,), "jobs"),
     Experiment("slots-1000", "cost of a no-op job with very many slots", overhead.many_slots, COSTS, POOL.name),
     Experiment("streams", "values of generators on 4 slots, read on the event loop", streams.measure, LOSSES,
                streams.COROUTINE.name),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from director._bench import batching, observers, slo, streams
+from director._bench import batching, observers, order, slo, streams
 from director._bench.catalog import ALL_CORES, ONE_CORE
 from director._bench.contenders import DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, TO_THREAD
 from director._bench.idle import BARE_LOOP
@@ -134,6 +134,11 @@ def _queue(most: str) -> tuple[Goal, ...]:
     )
 
 
+def _grows(case: str) -> Goal:
+    """With a hundred times as many; the logarithm and the caches may grow, a search through them would show."""
+    return Goal("order", ONE_CORE, "take grows", 5.0, contender=case)
+
+
 GOALS = (
     Goal("burst", ONE_CORE, "gather", 0.40, to=POOL.name),
     Goal("burst", ONE_CORE, "gather", 0.12, to=RUN_IN_EXECUTOR.name),
@@ -165,6 +170,7 @@ GOALS = (
     *_queue("100,000"),
     *_queue("1,000,000"),
     Goal("queue", ONE_CORE, "1,000,000: submit", 2.5, guarded=False),
+    *map(_grows, order.CASES),
     Goal("slots-1000", ONE_CORE, "1,000 slots", 3.0, of="4 slots"),
     Goal("streams", ONE_CORE, "first value: idle loop", 1.0, to=streams.COROUTINE.name),
     Goal("streams", ALL_CORES, "without work: each value", 0.1, to=streams.COROUTINE.name),
