@@ -333,10 +333,12 @@ class Crew:
     def _abandon_running(self) -> bool:
         """Cancel what runs; True if some of it was ended, and will be gone in a moment."""
         aborted = {slot for slot in self.dispatch.slots if slot.seat.abort()}
-        for job in self.dispatch.running():
-            if self.ledger.cancel(job, "the Director closed"):
-                fate = _ENDED if job._where in aborted else _LEFT
+        for slot in self.dispatch.slots:
+            for job in slot.inside():  # also one whose caller has left before: its call goes on
+                fate = _ENDED if slot in aborted else _LEFT
                 logger.warning("%r did not end in %g s; %s", job, _GRACE, fate)
+        for job in self.dispatch.running():
+            self.ledger.cancel(job, "the Director closed")
         return bool(aborted)
 
 

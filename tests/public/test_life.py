@@ -102,6 +102,19 @@ async def test_leaving_by_an_exception_does_not_wait_for_a_tests_clock(gate: Gat
     assert waiting.cancelled()
 
 
+async def test_one_whose_caller_has_left_before_is_told_of_too(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    director = Director("simulated:1")
+    await director.start()
+    job = director.submit(gate, name="stuck")
+    await gate.begun()
+    job.cancel()
+    await director.close(0)
+    assert caplog.text.count("left behind") == 1
+    assert "'stuck'" in caplog.text
+    gate.open()
+    await until(lambda: ours() == [])
+
+
 async def test_a_call_that_does_not_end_is_left_behind_with_a_warning(
     gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
