@@ -36,6 +36,8 @@ class Slot:
         "job",
         "jobs",
         "late",
+        "loading_seconds",
+        "loads",
         "mark_at",
         "marks",
         "mates",
@@ -66,19 +68,31 @@ class Slot:
         self.ring = self.bell.release
         self.jobs = 0
         self.busy_seconds = 0.0
+        self.loads = 0  # calls before which a model was loaded, or tried to
+        self.loading_seconds = 0.0  # of the busy ones
         self.marks = (0, 0.0, 0, 0.0)  # the two counters at two moments in the past
         self.mark_at = _RECENT
+
+    def note_load(self, seconds: float) -> None:
+        """On its thread: a call begins with loading a model, which tells nothing of the pace."""
+        self.loads += 1
+        self.loading_seconds += seconds
 
     def mark(self) -> None:
         """On its thread, when `jobs` has come to `mark_at`: what was long ago no longer tells its pace."""
         _, _, jobs, seconds = self.marks
-        self.marks = (jobs, seconds, self.jobs, self.busy_seconds)
+        self.marks = (jobs, seconds, *self._work())
         self.mark_at = self.jobs + _RECENT
 
     def pace(self) -> float:
         """Jobs that it has done in a busy second, of late; 0 while nothing was measured."""
-        jobs, seconds = self.jobs - self.marks[0], self.busy_seconds - self.marks[1]
-        return jobs / seconds if seconds > 0 else 0.0
+        jobs, seconds = self._work()
+        jobs, seconds = jobs - self.marks[0], seconds - self.marks[1]
+        return jobs / seconds if jobs > 0 and seconds > 0 else 0.0
+
+    def _work(self) -> tuple[int, float]:
+        """Jobs and busy seconds without loads."""
+        return self.jobs - self.loads, self.busy_seconds - self.loading_seconds
 
     def inside(self) -> list[Job[Any]]:
         """The jobs of the call that it is in."""

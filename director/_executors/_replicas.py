@@ -55,14 +55,17 @@ class Replicas:
             mine = replica is None
             if replica is None:
                 replica = self._replicas[key] = _Replica(slot)
-        if mine:
-            self._load(model, slot, replica)
-            if replica.error is not None:
-                with self._lock:
-                    del self._replicas[key]
-            replica.ready.set()
-        else:
-            replica.ready.wait()
+        if not replica.ready.is_set():
+            began = self._chronicle.time()
+            if mine:
+                self._load(model, slot, replica)
+                if replica.error is not None:
+                    with self._lock:
+                        del self._replicas[key]
+                replica.ready.set()
+            else:
+                replica.ready.wait()
+            slot.note_load(self._chronicle.time() - began)
         if replica.error is not None:
             raise LoadFailed(model, replica.error)
         return replica.value

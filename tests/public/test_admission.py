@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from director import AdmissionError, DeadlineUnreachable, Director, Job, JobTimeout, QueueFull
+from director import AdmissionError, DeadlineUnreachable, Device, Director, Job, JobTimeout, Model, QueueFull
 from director.events import JobRejected, JobSubmitted
 from public.gates import Gate, Recorder, outcome, rested, turns, until
 
@@ -355,3 +355,41 @@ async def test_items_of_batches_take_their_share(clock: TestClock, gate: Gate) -
 def test_a_wrong_word_is_refused_at_once(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Director("simulated:1", **options)
+
+
+# ---- loading a model
+
+
+async def test_loading_a_model_tells_nothing_of_the_pace(clock: TestClock, gate: Gate) -> None:
+    def takes_a_minute(device: Device) -> Device:
+        clock._now += 60.0
+        return device
+
+    model = Model(takes_a_minute)
+    async with Director("simulated:1", max_queue=3, admission="predict", clock=clock) as director:
+        await measured(director, clock, 2.0, jobs=1, model=model)
+        for expected in (None, pytest.approx(6.0)):  # at first the only call is the one that has loaded the model
+            director.submit(gate)
+            await gate.begun()
+            jobs = [director.submit(print, "", deadline=9.0) for _ in range(3)]
+            assert refusal(director, print).retry_after == expected
+            for job in jobs:
+                job.cancel()
+            gate.let(1)
+            await measured(director, clock, 2.0, jobs=40, model=model)
+
+
+async def test_a_failed_load_tells_nothing_of_the_pace_either(clock: TestClock, gate: Gate) -> None:
+    def fails(device: Device) -> None:
+        clock._now += 60.0
+        raise OSError("no such file")
+
+    async with Director("simulated:1", max_queue=1, clock=clock) as director:
+        with pytest.raises(OSError, match="no such file"):
+            await director.run(print, model=Model(fails))
+        await measured(director, clock, 2.0, jobs=2)
+        director.submit(gate)
+        await gate.begun()
+        director.submit(print, "")
+        assert refusal(director, print).retry_after == pytest.approx(2.0)
+        gate.let(1)

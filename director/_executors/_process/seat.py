@@ -281,6 +281,7 @@ class ProcessSeat:
         child.loaded.add(number)
         model = self._models.by_number(number)
         self._residency.add(model, self._slot)
+        self._slot.note_load(seconds)
         self._chronicle.loaded(model, self._device, seconds)
 
     def _note_progress(self, jobs: list[Job[Any]], progress: Any) -> None:

@@ -308,6 +308,7 @@ class RaySeat:
             self._loaded.add(number)
             model = self._models.by_number(number)
             self._residency.add(model, self._slot)
+            self._slot.note_load(seconds)
             self._chronicle.loaded(model, self._device, seconds)
 
     # ---- the actor
