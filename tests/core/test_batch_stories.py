@@ -241,7 +241,7 @@ def test_who_is_started_is_in_time_and_who_is_failed_was_hopeless(
     tried_anyway: set[Job[Any]] = set()
 
     def begin(jobs: list[Job[Any]], slot: Slot) -> float:
-        if play.now - last_call.get(slot, play.now) > LONG_AGO:
+        if play.now - last_call.get(slot, play.now) > LONG_AGO - 1e-6:  # what was learned is that exact
             tried_anyway.update(jobs)
         last_call[slot] = play.now
         return seconds(len(jobs))
