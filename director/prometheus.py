@@ -134,7 +134,7 @@ class DirectorCollector(Collector):
         """One scrape: a snapshot of each Director, and the metrics made of them."""
         scrape = _Scrape()
         for name, (director, durations) in self._watched.copy().items():
-            stats = director.stats()
+            name, stats = _text(name), director.stats()
             scrape.add_director(name, director, stats)
             scrape.add_devices(name, stats)
             scrape.add_functions(name, stats)
@@ -196,13 +196,13 @@ class _Scrape:
             for health in Health:
                 self.health.add_metric([*values, health.value], device.health is health)
             for model in dict.fromkeys(device.models):  # two models may have one name
-                self.models.add_metric([*values, model], 1)
+                self.models.add_metric([*values, _text(model)], 1)
 
     def add_functions(self, name: str, stats: Stats) -> None:
         """Batches of each function on each device."""
         totals: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
         for each in stats.functions:  # two functions may have one name
-            total = totals[each.name, each.device.label]
+            total = totals[_text(each.name), each.device.label]
             total[0] += each.calls
             total[1] += each.items
         for (function, device), (calls, items) in totals.items():
@@ -213,3 +213,8 @@ class _Scrape:
         """Histograms of waits and runs."""
         for family, (buckets, total) in ((self.waits, durations.waits()), (self.runs, durations.runs())):
             family.add_metric([name], buckets, sum_value=total)
+
+
+def _text(name: str) -> str:
+    """The name, with what can't be sent as UTF-8 in escapes: one such label would spoil the whole scrape."""
+    return name.encode("utf-8", "backslashreplace").decode()

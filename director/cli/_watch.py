@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from director import Device
 
 _PATIENCE = 10.0  # seconds for one round of readings
+_CELLS = 5  # of a bar
 _HEAD = ("device", "name", "memory", "load", "temperature", "power", "note")
 
 
@@ -31,42 +32,56 @@ def watch(devices: Sequence[Device], every: float, *, as_json: bool) -> NoReturn
     Raises:
         DiscoveryError: NVML does not answer.
     """
-    with _place(as_json) as show:
+    with _place(as_json) as (show, is_live):
         while True:
             readings = within(_PATIENCE, partial(read, [device.uuid for device in devices]))
             pairs = list(zip(devices, readings, strict=True))
-            show(json.dumps(_document(pairs)) if as_json else "\n".join(_lines(pairs)))
+            if as_json:
+                show(json.dumps(_document(pairs)))
+            else:
+                show("\n".join([*_lines(pairs, is_live), *([_footer(every)] if is_live else [])]))
             time.sleep(every)
 
 
 @contextmanager
-def _place(as_json: bool) -> Iterator[Callable[[str], None]]:
-    """Where readings go: over each other on a terminal, below each other elsewhere."""
+def _place(as_json: bool) -> Iterator[tuple[Callable[[str], None], bool]]:
+    """Where readings go: over each other on a terminal (then it is live), below each other elsewhere."""
     if as_json or not on_terminal(sys.stdout):
-        yield partial(print, flush=True)
+        yield partial(print, flush=True), False
         return
     try:
         from rich.live import Live
         from rich.text import Text
     except ImportError:
         hint_at_rich()
-        yield partial(print, flush=True)
+        yield partial(print, flush=True), False
         return
     with Live(auto_refresh=False) as live:
-        yield lambda text: live.update(Text(text, no_wrap=True), refresh=True)
+        yield lambda text: live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True), True
 
 
-def _lines(pairs: Sequence[tuple[Device, Reading]]) -> list[str]:
-    rows = [(device.label, device.name, *_facts(device, reading)) for device, reading in pairs]
-    return table(_HEAD, rows, left=2)
+def _lines(pairs: Sequence[tuple[Device, Reading]], is_live: bool) -> list[str]:
+    rows = [(device.label, device.name, *_facts(device, reading, is_live)) for device, reading in pairs]
+    if not is_live:
+        return table(_HEAD, rows, left=2)
+    head = (*_HEAD[:4], "heat", *_HEAD[5:-1])  # with what they note below, 80 columns hold the rest
+    notes = [f"{row[0]}: {row[-1]}" for row in rows if row[-1]]
+    return [*table(head, [row[:-1] for row in rows], left=2), *notes]
 
 
-def _facts(device: Device, reading: Reading) -> tuple[str, ...]:
+def _footer(every: float) -> str:
+    """That the picture is live, and how to leave it."""
+    return f"\n{time.strftime('%H:%M:%S')}, read every {every:g} s; Ctrl-C ends"
+
+
+def _facts(device: Device, reading: Reading, is_live: bool) -> tuple[str, ...]:
     if reading.error is not None:
         return "?", "?", "?", "?", f"unusable: {reading.error}"
     total = "?" if device.total_memory is None else f"{device.total_memory / 2**30:.1f}"
     used = "?" if reading.used_memory is None else f"{reading.used_memory / 2**30:.1f}"
     load = "?" if reading.load is None else _words.percent(reading.load)
+    if is_live and reading.load is not None:  # a glance tells which one works
+        load = f"{'█' * round(reading.load * _CELLS):░<{_CELLS}} {load:>7}"
     temperature = "?" if reading.temperature is None else f"{reading.temperature} °C"
     power = "?" if reading.power is None else f"{reading.power:.0f} W"
     note = "" if reading.compute_mode in (None, "default") else f"compute mode {reading.compute_mode}"

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
+
+from director import Device
+from director._devices.readings import Reading
+from director.cli import _watch
 
 GIB = 2**30
 A, B, C = (f"GPU-{start}-0000-0000-0000-000000000000" for start in ("aaaa1111", "aabb2222", "cccc3333"))
@@ -94,6 +99,20 @@ def test_watching(machine: Any) -> None:
     ]
     assert second.split()[-6:] == ["?", "?", "?", "compute", "mode", "exclusive"]
     assert again == [head, first, second]
+
+
+def test_a_glance_at_the_terminal_tells_which_one_works_and_that_it_is_live() -> None:
+    devices = [Device(n, f"GPU-{n}", "NVIDIA H100 80GB HBM3", "cuda", 80 * GIB) for n in range(3)]
+    readings = [
+        Reading("GPU-0", used_memory=75 * GIB, load=1.0, temperature=84, power=699.9),
+        Reading("GPU-1", used_memory=2 * GIB, load=0.08, temperature=40, power=80.0),
+        Reading("GPU-2", error="GPU is lost"),
+    ]
+    head, *rows, note = _watch._lines(list(zip(devices, readings, strict=True)), True)
+    assert [re.findall("[█░]+ +[0-9.]+ %", row) for row in rows] == [["█████ 100.0 %"], ["░░░░░   8.0 %"], []]
+    assert note == "cuda:2: unusable: GPU is lost"
+    assert all(len(line) <= 80 for line in (head, *rows))
+    assert re.fullmatch(r"\n\d\d:\d\d:\d\d, read every 0\.5 s; Ctrl-C ends", _watch._footer(0.5))
 
 
 def test_watching_as_json(machine: Any) -> None:

@@ -112,6 +112,30 @@ async def test_batches() -> None:
     assert seen["director_batches_total", "simulated:0", "", "many"] >= 1
 
 
+async def test_a_name_that_is_no_text_spoils_no_scrape() -> None:
+    """Half a character, as of a file name that is no UTF-8: one label would take all metrics of the process along."""
+    registry = CollectorRegistry()
+    async with Director("simulated:1", name="\udcff") as director:
+        DirectorCollector(director, registry=registry)
+        await director.function(lambda _, items: items, max_batch_size=4, name="read \udcff")(1)
+        await director.run(lambda _: None, model=Model(lambda device: device, name="\udcff"))
+        await rested(director)
+        text = generate_latest(registry).decode()
+    assert 'director_jobs_queued{director="\\\\udcff"} 0.0' in text
+    assert 'function="read \\\\udcff"' in text
+    assert 'model="\\\\udcff"' in text
+
+
+async def test_jobs_of_very_many_names_make_no_more_metrics() -> None:
+    registry = CollectorRegistry()
+    async with Director("simulated:1", max_queue=None) as director:
+        DirectorCollector(director, registry=registry)
+        await director.run(str)
+        before = set(samples(registry))
+        await asyncio.gather(*(director.submit(str, name=f"job {n}", tenant=f"tenant {n}") for n in range(200)))
+        assert set(samples(registry)) == before
+
+
 async def test_histograms_of_waits_and_runs(clock: TestClock, gate: Gate) -> None:
     registry, durations = CollectorRegistry(), Durations([1, 5])
     assert isinstance(durations, Recorder)
