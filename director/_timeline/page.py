@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from director._timeline.story import Story
     from director.hooks import JobRecord
 
+_LONGEST_NAME = 120  # characters; the lanes tell all of it
 _SHOWN = 10  # jobs in the tables of the longest
 _SHOWN_FUNCTIONS = 20
 _NOTHING = "-"
@@ -138,7 +139,7 @@ def _functions(story: Story) -> str:
         waits = spread(_waited(job) for job in jobs if job.started is not None)
         total = duration(runs.mean * runs.count) if runs else _NOTHING
         failed = sum(job.state == "failed" for job in jobs)
-        rows.append((name, count(len(jobs)), count(failed), *_three(waits), *_three(runs), total))
+        rows.append((_short(name), count(len(jobs)), count(failed), *_three(waits), *_three(runs), total))
     head = ("function", "jobs", "failed", "wait p50", "p99", "max", "run p50", "p99", "max", "total run")
     return table("Functions", head, rows)
 
@@ -155,7 +156,7 @@ def _longest(story: Story, caption: str, jobs: list[JobRecord], by: object) -> s
     top = sorted(jobs, key=by, reverse=True)[:_SHOWN]  # type: ignore[call-overload]
     rows = [
         (
-            f"{job.name} #{job.job}",
+            f"{_short(job.name)} #{job.job}",
             _NOTHING if job.slot is None else story.slots[job.slot].label,
             duration(max(0.0, job.submitted - story.since)),
             duration(_waited(job)),
@@ -172,8 +173,12 @@ def _failures(story: Story) -> str:
     errors.update((it.device.label, f"out of service: {it.reason}") for it in story.incidents if it.reason is not None)
     if not errors:
         return ""
-    rows = [(error or "", name, count(times)) for (name, error), times in errors.most_common(_SHOWN_FUNCTIONS)]
+    rows = [(error or "", _short(name), count(times)) for (name, error), times in errors.most_common(_SHOWN_FUNCTIONS)]
     return table("Failures", ("error", "where", "times"), rows, words=2)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _lags(numbers: Figures) -> str:

@@ -487,7 +487,8 @@ function legend(picture) {
   const entry = (text, colour, kind = "") => {
     const item = document.createElement("li"), swatch = line(item, "i", "", kind);
     if (colour) swatch.style.background = colour;
-    item.append(text);
+    line(item, "span", text);
+    item.title = text;
     list.append(item);
   };
   names.slice(0, palette.length - 1).forEach((name, number) => entry(name, palette[number]));

@@ -100,6 +100,8 @@ class Screen:
         label = max((len(device["device"]) for device in known.devices), default=0)
         last = min(40, max((len(_facts(device)) for device in known.devices), default=0))
         cells = max(10, self.console.width - label - last - 22)
+        words = ("", "the last minute", "busy", "jobs", "memory" if last else "")
+        grid.add_row(*(Text(word, style="dim") for word in words))
         for device in known.devices:
             share = Text(_words.percent(device["share"]).rjust(7), style="" if device["health"] == "healthy" else "red")
             jobs = Text(_words.count(device["jobs"]).rjust(9))
