@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from core.stage import Stage, Watch
+from core.stage import PATIENCE, Stage, Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -32,6 +32,6 @@ async def make_stage(watch: Watch) -> AsyncIterator[Callable[..., Awaitable[Stag
     yield make
     for stage in stages:
         stage.open_gates()
-        await asyncio.wait_for(stage.director.close(), 5)
+        await asyncio.wait_for(stage.director.close(), PATIENCE)
         await stage.quiet()
         assert stage.is_whole

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from director._core.slot import Slot
     from director._core.states import JobState
 
+pytestmark = pytest.mark.timeout(300)  # a story that fails is made shorter, which takes its time
+
 
 class Machine(RuleBasedStateMachine):
     @initialize(

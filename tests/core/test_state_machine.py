@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from core.stage import FOREVER, Gate, Stage, Watch
+from core.stage import FOREVER, PATIENCE, Gate, Stage, Watch
 from harness.leaks import threads_left
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -350,7 +350,7 @@ class Machine(RuleBasedStateMachine):
         if self.draining is not None:
             assert self.draining.done() is rested
         if self.closing is not None and (rested or (self.hurry is not None and self.hurry <= self.now)):
-            self.runner.run(asyncio.wait_for(self.closing, 10))
+            self.runner.run(asyncio.wait_for(self.closing, PATIENCE))
             self.state = DirectorState.CLOSED
         assert self.closing is None or self.closing.done() is (self.state is DirectorState.CLOSED)
         assert self.stage.director.state is self.state

@@ -29,6 +29,8 @@ from director.events import JobEnded, JobEvent, JobRetried, JobStarted, JobSubmi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.timeout(300)  # a story that fails is made shorter, which takes its time
+
 
 class Machine(RuleBasedStateMachine):
     @initialize(
