@@ -43,7 +43,7 @@ def page(story: Story) -> str:
         "tables": "".join(part for part in _tables(story, numbers) if part),
         "version": escape(__version__),
         "style": _asset("page.css"),
-        "script": _asset("page.js"),
+        "script": "".join(map(_asset, ("run.js", "picture.js", "page.js"))),
         "packed": packed(story),
     }
     return re.sub(r"%%(\w+)%%", lambda place: parts[place[1]], _asset("page.html"))
