@@ -48,17 +48,18 @@ def test_quantiles() -> None:
 
 
 def row(name: str, closed: float, p99: float, answered: float = 1.0) -> Row:
-    return Row(name, [closed], [0.0], {0.8: [Load(0.01, p99, 0.01, answered)]})
+    return Row(name, [closed], [0.0], [0.25], [0.0003], {0.8: [Load(0.01, p99, 0.01, answered)]})
 
 
 def test_the_table_and_the_goals() -> None:
     rows = [row("director", 980, 0.02), row("mosec", 900, 0.03), row("LitServe", 500, 9.0, 0.5)]
     text = table(rows, 1000)
-    assert "| director | 980 (0.98) | 0.0% | 10.0 / 20.0 (2.00) |" in text
+    assert "| director | 980 (0.98) | 300, 25% | 0.0% | 10.0 / 20.0 (2.00) |" in text
     assert "**overload** 10.0 / 9,000.0" in text
     assert [line.split()[0] for line in goals(rows, 1000)] == ["reached"] * 4
     slow = [row("director", 700, 0.04), *rows[1:]]
     assert [line.split()[0] for line in goals(slow, 1000)] == ["MISSED", "reached", "MISSED", "MISSED"]
+    assert len(goals([*rows, row("director otherwise", 700, 0.04)], 1000)) == 4, "it has no goals against itself"
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,8 +78,10 @@ async def test_the_client_counts_answers_and_times_them() -> None:
     async with server:
         port = server.sockets[0].getsockname()[1]
         moments = [n / 1000 for n in range(100)]
-        latencies = (await serve_order({"port": port, "moments": moments}))["latencies"]
+        outcome = await serve_order({"port": port, "moments": moments})
+        latencies = outcome["latencies"]
         assert len(latencies) == 100
+        assert 0 < outcome["share"] <= 1.5
         assert all(0 < latency < 1 for latency in latencies)
         assert (await closed_loop(port, 2, 0.1))["answers"] > 10
         server.close()

@@ -25,6 +25,8 @@ def measure(row: Row, site: Site, seconds: float, workers: int, seed: int) -> No
     """One server in one round."""
     closed = site.order(clients=CLIENTS, seconds=seconds)
     row.closed.append(closed["answers"] / closed["seconds"])
+    row.client.append(closed["share"])
+    row.server.append(closed["used"] / max(1, closed["answers"]))
     row.at_rest.append(site.share_at_rest(min(seconds, 3.0)))
     for share in LOADS:
         moments = arrivals.poisson(share * model.peak(workers), seconds, seed)

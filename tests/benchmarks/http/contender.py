@@ -37,7 +37,8 @@ class Contender:
 
 
 CONTENDERS = (
-    Contender("director behind FastAPI", "fastapi", ("serve_director", "{port}", "{workers}")),
+    Contender("director behind FastAPI", "fastapi", ("serve_director", "{port}", "{workers}", "0.0005")),
+    Contender("director, switch interval 5 ms", "fastapi", ("serve_director", "{port}", "{workers}", "0.005")),
     Contender("mosec, wait 5 ms", "mosec", ("serve_mosec", "--port", "{port}", "--timeout", "60000")),
     Contender("LitServe, timeout 5 ms", "litserve", ("serve_litserve", "{port}", "{workers}", "0.005", "slow")),
     Contender("LitServe, fast queue, 5 ms", "litserve", ("serve_litserve", "{port}", "{workers}", "0.005", "fast")),
@@ -52,11 +53,12 @@ class Site:
         self._port = port
 
     def order(self, **order: Any) -> Any:
-        """Have a client do something and return the outcome."""
+        """Have a client do something and return the outcome, with the seconds of cores that the server has used."""
         text = json.dumps({"port": self._port, **order})
         command = [sys.executable, "-m", "benchmarks.http.client"]
+        before = self._ticks()
         done = subprocess.run(command, input=text, env=environment(), stdout=subprocess.PIPE, text=True, check=True)
-        return json.loads(done.stdout)
+        return json.loads(done.stdout) | {"used": (self._ticks() - before) / os.sysconf("SC_CLK_TCK")}
 
     def share_at_rest(self, seconds: float) -> float:
         """Share of one core that it uses while nobody asks for anything."""

@@ -1,6 +1,6 @@
 """The model behind FastAPI and a Director, as the how-to pages do it.
 
-`python -m benchmarks.http.serve_director PORT WORKERS`
+`python -m benchmarks.http.serve_director PORT WORKERS SWITCH_INTERVAL`
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from director.fastapi import install, lifespan
 if TYPE_CHECKING:
     from director import Device
 
-PORT, WORKERS = map(int, sys.argv[1:])
+PORT, WORKERS = map(int, sys.argv[1:3])
 
+sys.setswitchinterval(float(sys.argv[3]))
 director = Director(f"simulated:{WORKERS}")
 app = FastAPI(lifespan=lifespan(director))
 install(app, director)

@@ -29,6 +29,8 @@ class Row:
     name: str
     closed: list[float] = field(default_factory=list)  # answers a second
     at_rest: list[float] = field(default_factory=list)  # share of a core
+    client: list[float] = field(default_factory=list)  # the same of the client, in the closed loop
+    server: list[float] = field(default_factory=list)  # seconds of cores for each answer there
     loads: dict[float, list[Load]] = field(default_factory=dict)
 
     def p99(self, share: float) -> float:
@@ -42,6 +44,7 @@ def table(rows: list[Row], peak: float) -> str:
     heads = [
         "server",
         "closed loop, answers/s (share of peak)",
+        "CPU there: µs an answer, client",
         "CPU at rest",
         *(f"at {share:.0%}: p50 / p99 ms (p99 / ideal)" for share in shares),
     ]
@@ -50,6 +53,7 @@ def table(rows: list[Row], peak: float) -> str:
         cells = [
             row.name,
             f"{_spread(row.closed, 1, 0)} ({median(row.closed) / peak:.2f})",
+            f"{_spread(row.server, 1e6, 0)}, {median(row.client):.0%}",
             f"{median(row.at_rest):.1%}",
             *(_load(row.loads[share]) for share in shares),
         ]
@@ -77,6 +81,8 @@ def goals(rows: list[Row], peak: float) -> list[str]:
         _goal("CPU at rest, per cent of a core", 100 * median(own.at_rest), "<=", 0.5),
     ]
     for row in others:
+        if row.name.startswith("director"):
+            continue
         if row.name.startswith("mosec"):
             lines += [
                 _goal(f"p99 at {share:.0%}, against {row.name}", own.p99(share) / row.p99(share), "<=", 1.0)
