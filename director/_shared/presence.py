@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,14 +59,18 @@ class Presence:
 
 def _announce(file: LockFile, shared: str | None) -> str | None:
     """Be present on one device; returns who else is, if that is a stranger."""
+    mine = b""
     if file.try_lock():
+        here = {"pid": os.getpid(), "program": _program(), "shared": shared, "at": time.monotonic_ns()}
+        mine = json.dumps(here).encode()
         os.ftruncate(file.fd, 0)
-        os.pwrite(file.fd, json.dumps({"pid": os.getpid(), "program": _program(), "shared": shared}).encode(), 0)
-        file.share()
+        os.pwrite(file.fd, mine, 0)
+    file.share()  # which gives up what it has for a moment: another may come then, and believe that it is the first
+    found = os.pread(file.fd, 4096, 0)
+    if found == mine:
         return None
-    file.share()
     try:
-        first = json.loads(os.pread(file.fd, 4096, 0))
+        first = json.loads(found)
         pid, program, theirs = first["pid"], first["program"], first["shared"]
     except (ValueError, KeyError, TypeError):  # it died while it wrote
         return "another process"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from director import Device, Director
+from director._shared.files import LockFile
 from director._shared.presence import Presence
 
 if TYPE_CHECKING:
@@ -42,6 +43,25 @@ async def test_a_third_is_told_though_the_first_has_gone(caplog: pytest.LogCaptu
     async with Director(GPUS[:1]):
         assert len(warnings(caplog)) == 2
     await second.close()
+
+
+def test_two_who_come_at_the_same_moment_are_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the processes of a server that starts: a lock that becomes a shared one is given up for a moment."""
+    share, others = LockFile.share, []
+
+    def share_late(file: LockFile) -> None:
+        monkeypatch.setattr(LockFile, "share", share)
+        file.unlock()
+        others.append(Presence(GPUS[:1], None))
+        file.share()
+
+    monkeypatch.setattr(LockFile, "share", share_late)
+    first = Presence(GPUS[:1], None)
+    for each in (first, *others):
+        each.close()
+    assert len(warnings(caplog)) == 1
 
 
 async def test_when_the_others_have_gone_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
