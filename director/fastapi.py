@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 try:
-    from fastapi import Depends, FastAPI
+    from fastapi import Depends, FastAPI, WebSocket
     from fastapi.requests import HTTPConnection  # noqa: TC002 - FastAPI reads the annotation
     from fastapi.responses import JSONResponse
+    from fastapi.websockets import WebSocketState
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"director.fastapi needs {error.name}: pip install 'gpu-director[fastapi]'", name=error.name
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from director.asgi._types import App
 
 __all__ = ["PROBLEMS", "DirectorDep", "get_director", "install", "lifespan"]
+
+_INTERNAL_ERROR, _TRY_AGAIN_LATER = 1011, 1013  # of RFC 6455 and its registry
 
 _SCHEMA = {
     "title": "Problem",
@@ -83,7 +86,8 @@ def install(
     """Give an application everything that goes around a Director; before it serves.
 
     Errors of jobs are answered with problem JSON (RFC 9457): see `director.asgi.problem_of`. An exception handler of
-    the application's own for one of them comes first. Middleware that is added afterwards stands outside.
+    the application's own for one of them comes first. A websocket that was accepted is closed, with 1013 where it makes
+    sense to come back, else with 1011. Middleware that is added afterwards stands outside.
 
     Args:
         app: The application.
@@ -94,7 +98,7 @@ def install(
         cancel_on_disconnect: Cancel the work of clients who have left; see `director.asgi.CancelOnDisconnect`.
         request_deadlines: Heed ``X-Request-Timeout`` and ``X-Request-Deadline``; see `director.asgi.RequestDeadline`.
     """
-    app.add_exception_handler(DirectorError, _answer)
+    app.add_exception_handler(DirectorError, _answer)  # type: ignore[arg-type]  # it may be called with either
     app.add_middleware(Problems)
     if request_deadlines:
         app.add_middleware(RequestDeadline)
@@ -105,7 +109,12 @@ def install(
         app.add_middleware(Health, director=director, models=models, metrics=metrics, **paths)
 
 
-async def _answer(request: Request, error: Exception) -> JSONResponse:
+async def _answer(connection: Request | WebSocket, error: Exception) -> JSONResponse | None:
+    """To a request, or to a websocket that is not open yet; one that is open can only be closed."""
     assert isinstance(error, DirectorError)
-    problem = told(error, request.scope)
-    return JSONResponse(problem.content, problem.status, problem.headers, MEDIA_TYPE)
+    problem = told(error, connection.scope)
+    if not isinstance(connection, WebSocket) or connection.application_state is WebSocketState.CONNECTING:
+        return JSONResponse(problem.content, problem.status, problem.headers, MEDIA_TYPE)
+    if connection.application_state is connection.client_state is WebSocketState.CONNECTED:
+        await connection.close(_INTERNAL_ERROR if problem.retry_after is None else _TRY_AGAIN_LATER, problem.kind)
+    return None
