@@ -1,6 +1,7 @@
 """The model behind FastAPI and a Director, as the how-to pages do it.
 
-`python -m benchmarks.http.serve_director PORT WORKERS SWITCH_INTERVAL`
+`python -m benchmarks.http.serve_director PORT WORKERS KIND`: an ``endpoint`` of FastAPI, or a ``route`` without its
+parameters and validation.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 from benchmarks.http import model
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from director import Director
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from director import Device
 
 PORT, WORKERS = map(int, sys.argv[1:3])
-
-sys.setswitchinterval(float(sys.argv[3]))
 director = Director(f"simulated:{WORKERS}")
 app = FastAPI(lifespan=lifespan(director))
 install(app, director)
@@ -41,9 +41,16 @@ def predict(_device: Device, items: list[float]) -> list[float]:
     return model.predict(items)
 
 
-@app.post("/predict")
-async def answer(item: Item) -> Doubled:
+async def endpoint(item: Item) -> Doubled:
     return Doubled(y=await owned(predict.submit(item.x)))
 
 
+async def route(request: Request) -> JSONResponse:
+    return JSONResponse({"y": await owned(predict.submit((await request.json())["x"]))})
+
+
+if sys.argv[3] == "endpoint":
+    app.post("/predict")(endpoint)
+else:
+    app.add_route("/predict", route, methods=["POST"])
 uvicorn.run(app, port=PORT, log_level="warning", access_log=False)
