@@ -369,13 +369,116 @@ def test_functions_and_classes_of_a_prompt(options: list[str]) -> None:
     assert "True 8" in done.stdout, done.stderr
 
 
-def test_a_prompt_without_cloudpickle_says_what_helps() -> None:
-    source = "import sys; sys.modules['cloudpickle'] = None\n" + PROMPT
+NOTEBOOK = """
+import asyncio
+from director import Director, Model
+
+class Odd(Exception):
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
+
+class Point:
+    def __init__(self, x): self.x = x
+
+director = Director("cpu", executor="process")
+factor = 3
+
+def triple(_, point): return Point(factor * point.x)
+
+def count(_, n):
+    for x in range(n): yield Point(x)
+
+def fail(_): raise Odd(5)
+
+def together(_, points): return [Point(point.x + 1) for point in points]
+
+@director.function
+def decorated(_, point): return Point(-point.x)
+
+async def argument_and_result():
+    point = await director.run(triple, Point(2))
+    return type(point) is Point, point.x
+
+async def stream():
+    return [type(point) is Point and point.x async for point in director.stream(count, 3)]
+
+async def local():
+    k = 10
+    def add(_, x): return x + k
+    return await director.run(add, 1), await director.run(lambda _, x: x * k, 2)
+
+async def model():
+    seven = Model(lambda device: Point(7), warmup=lambda point: None, unload=lambda point: None)
+    return await director.run(lambda point, y: point.x + y, 1, model=seven)
+
+async def error():
+    try:
+        await director.run(fail)
+    except Odd as error:
+        return error.code
+
+async def gives_a_lambda():
+    return (await director.run(lambda _: lambda x: x + factor))(1)
+
+async def batch():
+    function = director.function(together, max_batch_size=4)
+    return [point.x for point in await asyncio.gather(*(function(Point(n)) for n in range(3)))]
+
+async def by_decorator():
+    return (await decorated(Point(4))).x
+
+async def changed():
+    global factor
+    factor = 4
+    return (await director.run(triple, Point(2))).x
+
+async def main():
+    async with director:
+        for cell in argument_and_result, stream, local, model, error, gives_a_lambda, batch, by_decorator, changed:
+            try:
+                print(cell.__name__, await cell(), flush=True)
+            except Exception as problem:
+                print(cell.__name__, type(problem).__name__, problem, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def run_cells(*before: str) -> dict[str, str]:
+    """What each cell of the notebook says."""
+    source = "\n".join([*before, NOTEBOOK])
     done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, timeout=LIMIT, env=surroundings()
+        [sys.executable, "-W", "error", "-c", source], capture_output=True, text=True, timeout=LIMIT, env=surroundings()
     )
-    assert "it was defined at the prompt" in done.stderr
-    assert "gpu-director[process]" in done.stderr
+    assert done.stderr == ""
+    cells = (line.partition(" ") for line in done.stdout.splitlines())
+    return {cell: said for cell, _, said in cells}
+
+
+def test_whatever_is_defined_in_a_notebook_goes_both_ways() -> None:
+    pytest.importorskip("cloudpickle")
+    assert run_cells() == {
+        "argument_and_result": "(True, 6)",
+        "stream": "[0, 1, 2]",
+        "local": "(11, 20)",
+        "model": "8",
+        "error": "5",
+        "gives_a_lambda": "4",
+        "batch": "[1, 2, 3]",
+        "by_decorator": "-4",
+        "changed": "8",  # what a function refers to travels along each time
+    }
+
+
+def test_without_cloudpickle_each_job_says_what_helps() -> None:
+    said = run_cells("import sys; sys.modules['cloudpickle'] = None")
+    assert len(said) == 9
+    for cell, error in said.items():
+        assert error.startswith("PicklingError the call of "), cell
+        assert "install gpu-director[process]" in error, cell
+        assert "Define functions and classes at the top level of a module" in error, cell
+    assert "it was defined at the prompt" in said["argument_and_result"]
 
 
 def test_under_a_server_whose_main_module_is_another_s(tmp_path: Path, program: Program) -> None:

@@ -15,6 +15,7 @@ from itertools import count
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from director._executors._process import program
 from director._executors._process.parcels import Parcel, can_send_by_value, wrap
 
 if TYPE_CHECKING:
@@ -108,7 +109,12 @@ def describe(error: BaseException) -> str:
 
 
 def _search(fn: FunctionType) -> Any:
-    """`fn` if its name leads to it, a `Wrapped` if it does through decorators, `None` if it leads elsewhere."""
+    """`fn` if its name leads to it, a `Wrapped` if it does through decorators, `None` if it leads elsewhere.
+
+    Elsewhere is also where no child gets: a prompt, or a notebook.
+    """
+    if fn.__module__ == program.MAIN and program.origin() is None:
+        return None
     try:
         found: Any = _resolve(fn.__module__, fn.__qualname__, sys.modules.__getitem__)
     except (KeyError, AttributeError):
