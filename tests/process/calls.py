@@ -72,6 +72,12 @@ def half_broken(_device: Device, items: list[int]) -> list[int | Exception]:
     return [item if item % 2 else ValueError(f"{item} is even") for item in items]
 
 
+def all_or_nothing(_device: Device, items: list[int]) -> list[int]:
+    if min(items) < 0:
+        raise ValueError("a negative one")
+    return items
+
+
 async def coroutine(_device: Device) -> None:
     pass
 
@@ -390,6 +396,23 @@ def fail_to_unload(_replica: object) -> None:
 def load_for_ever(_device: Device) -> None:
     director.report("begun")
     time.sleep(3600)
+
+
+class HangingLoader:
+    """Hangs until there is a file.
+
+    Args:
+        path: Of the file.
+    """
+
+    __name__ = "hanging"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, device: Device) -> dict[str, Any]:
+        _await(self.path)
+        return load(device)
 
 
 # ---- memory

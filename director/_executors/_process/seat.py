@@ -328,7 +328,10 @@ class ProcessSeat:
             model = self._models.by_number(number)
             self._residency.remove(model, self._slot)
             self._chronicle.unloaded(model, self._device)
-        return child.bury()
+        code = child.bury()
+        if code is None:
+            logger.warning("process %d of %s does not end: it is left behind", child.process, self._device.label)
+        return code
 
 
 def _end_of(job: Job[Any]) -> float | None:
