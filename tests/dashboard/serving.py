@@ -14,7 +14,7 @@ import pytest
 from director.dashboard import Dashboard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from director import Director
 
@@ -59,13 +59,15 @@ async def chromium() -> AsyncIterator[Any]:
 
 
 @contextlib.asynccontextmanager
-async def opened(director: Director, *, width: int = 1280, **settings: Any) -> AsyncIterator[Any]:
+async def opened(
+    director: Director, *, site: Callable[[Director], Any] = Dashboard, width: int = 1280, **settings: Any
+) -> AsyncIterator[Any]:
     """The page of a Director, which is started, in a browser.
 
     Whatever the page complains about, asks of elsewhere, or asks its user fails the test.
     """
     complaints: list[str] = []
-    async with served(Dashboard(director)) as (address, _), director, chromium() as browser:
+    async with served(site(director)) as (address, _), director, chromium() as browser:
         page = await browser.new_page(viewport={"width": width, "height": 900}, **settings)
         page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)

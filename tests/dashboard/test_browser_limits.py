@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from dashboard.serving import opened
 from director import Director, report
+from director.dashboard import Dashboard
+from director.dashboard._site import Site
 
 if TYPE_CHECKING:
     from public.gates import Gate
@@ -119,6 +122,33 @@ async def test_one_job_in_a_while_can_be_seen_in_the_charts() -> None:
             return dots.filter(vivid).length;
         }"""
         assert await page.locator("#charts canvas").nth(1).evaluate(coloured) > 4
+
+
+async def test_nothing_is_lost_while_the_browser_asks_for_the_next_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream ends after a while, here several times a second; frames that are cut until the next are told by that."""
+    monkeypatch.setattr("director.dashboard._feed.INTERVAL", 0.02)
+
+    director = Director("simulated:2")
+    feed = Dashboard(director)._feed
+
+    async def look_too() -> None:
+        """Somebody else has frames cut meanwhile."""
+        async with contextlib.aclosing(feed.frames()) as frames:
+            async for _ in frames:
+                pass
+
+    async with opened(director, site=lambda _: Site(feed, longest_stream=0.3)) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        other = asyncio.create_task(look_too())
+        for _ in range(150):
+            await director.run(lambda device: device.work(0.001))
+            await asyncio.sleep(0.02)
+        await page.locator("#figures").get_by_text("150 in all").wait_for()
+        told = [await each.get_attribute("aria-label") for each in await page.locator(".devices canvas").all()]
+        assert sum(int(re.findall(r"with (\d+) jobs?", each)[0]) for each in told) == 150
+        assert len([url for url in asked if url.endswith("/events")]) >= 4
+        other.cancel()
 
 
 @pytest.mark.parametrize("fragment", ["device=%E0%A4%A", "job=../snapshot", "job=", "nothing"])
