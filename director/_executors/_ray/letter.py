@@ -68,8 +68,13 @@ class Sender:
         self._known.clear()
         self._is_new = True
 
-    def letter(self, call: Call, number: int) -> bytes:
+    def letter(self, call: Call, number: int, life: str) -> bytes:
         """What to send of a call.
+
+        Args:
+            call: The call.
+            number: Its number.
+            life: Of the actor that may make it; empty for whichever is there.
 
         Raises:
             PicklingError: It can't be sent.
@@ -84,7 +89,7 @@ class Sender:
                 b"" if function in self._met else _packed(spelled(call.fn), call.words),
                 b"" if model is None or recipe in self._known else _packed(_recipe(model), call.words),
             )
-        head = Head(number, function, recipe, job.name, self._facts(job), int(call.how), introduction)
+        head = Head(number, function, recipe, job.name, self._facts(job), int(call.how), introduction, life)
         return pickle.dumps(tuple(head))
 
     def introduced(self, call: Call) -> None:

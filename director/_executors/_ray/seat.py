@@ -9,10 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import pickle
-import queue
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from director._core.beside import Beside
@@ -21,40 +18,27 @@ from director._core.stream_call import StreamCall
 from director._executors._base import LoadFailed, NotBegun
 from director._executors._process import logs
 from director._executors._process.board import Notice
-from director._executors._process.call import Models
 from director._executors._process.raised import error_of
-from director._executors._process.references import describe
-from director._executors._ray.ear import Ear
-from director._executors._ray.errand import Errand
-from director._executors._ray.letter import Call, Sender, unsendable
-from director._executors._ray.pickling import loads
-from director._executors._ray.wire import About, Answer, How, Word
+from director._executors._ray.hand import ActorLost, Hand
+from director._executors._ray.letter import Call
+from director._executors._ray.stock import Stock
+from director._executors._ray.wire import WITHDRAWN, How, Word
 from director._executors._replicas import bearable
 from director.errors import WorkerDied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from director._core.chronicle import Chronicle
     from director._core.job import Job
     from director._core.slot import Slot
     from director._core.supply import Supply
-    from director._executors._ray.claim import Actor, Claim
+    from director._executors._ray.errand import Errand
     from director._executors._ray.fleet import Fleet
+    from director._executors._ray.wire import Answer
     from director._faults import Fault
     from director._models import Residency
 
 logger = logging.getLogger("director")
 _TRIES = 3  # actors that may end before they have begun a call: it is safe to send again then
-_UNLOADING = 8.0  # seconds that a dismissed actor gets; the crew waits two longer
-_ENDING = 5.0  # seconds in which an actor that was killed is gone
-_GLANCE = 0.25  # seconds: Ray's own waits can't be woken
-WINDOW = 4  # values of a stream that are made, and that nobody has taken yet
-_LOOK = None  # what wakes the thread without saying anything
-
-
-class ActorLost(Exception):
-    """The actor has ended, or can't be reached."""
 
 
 class RaySeat:
@@ -68,21 +52,15 @@ class RaySeat:
     """
 
     def __init__(self, slot: Slot, residency: Residency, chronicle: Chronicle, fleet: Fleet) -> None:
-        self._slot = slot
         self._device = slot.device
-        self._residency = residency
         self._chronicle = chronicle
-        self._fleet = fleet
-        self._claim: Claim = fleet.claim_of(slot.device)
-        self._actor: Actor | None = None
-        self._life = ""  # of the actor that has answered last
-        self._models = Models()
-        self._loaded: set[int] = set()
-        self._sender = Sender(self._device, self._models, chronicle.time)
-        self._ear: Ear | None = None
-        self._inbox: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
-        self._count = 0  # of calls
+        self._grace = fleet.terms.grace
+        self._hand = Hand(slot, residency, chronicle, fleet, self.hear)
+        self._stock = Stock(self._hand)
         self._errand: Errand | None = None
+        self._is_recalled = False
+        self._is_timely = chronicle.time is time.monotonic
+        self._ended: float | None = None  # when the last call has ended, if its actor has said so
 
     def run(self, job: Job[Any]) -> Any:
         """Have the actor make the call; see `Seat.run`.
@@ -92,6 +70,13 @@ class RaySeat:
             WorkerDied: The actor, or its node, was lost in the midst of the call.
             DeviceLost: The node was lost before the call had begun.
         """
+        self._ended = None
+        try:
+            return self._run(job)
+        finally:
+            job._finished = self._ended  # the answer was under way since, and may have waited for the GIL
+
+    def _run(self, job: Job[Any]) -> Any:
         fn: Any = job._fn
         if isinstance(fn, Beside):
             return fn.run_beside(self._device, lambda call: self._make(Call([job], call, (), How.BARELY)))
@@ -109,28 +94,23 @@ class RaySeat:
 
     def close(self) -> None:
         """Let the actor unload its models, and end it."""
-        actor, self._actor = self._actor, None
-        if actor is None:
-            return
-        if not self._claim.is_lost:
-            with suppress(Exception):  # it has ended, or takes too long
-                for number, content in actor.farewell().future().result(_UNLOADING):
-                    self.hear(number, loads(content))
-        actor.kill(for_good=True)
-        self._be_replaced("")
+        self._hand.dismiss()
 
     def supply(self, supply: Supply) -> None:
-        """It takes no jobs ahead of their turn yet."""
+        """Where to get calls to have ready in the actor."""
+        self._stock.supply = supply
 
     def recall(self) -> None:
-        """It holds none."""
+        """From any thread: give back what the actor has not begun."""
+        self._is_recalled = True
+        self._hand.ring()
 
     def leave(self, job: Job[Any]) -> None:
         """On the event loop: nobody waits any more for `job`, which runs here.
 
         When that is so for all that share the call, it is told; if a timeout has passed, its actor is ended.
         """
-        errand, actor = self._errand, self._actor
+        errand, actor = self._stock.find(job) or self._errand, self._hand.actor
         if errand is None or job not in errand.jobs or any(mate._stage is JobState.RUNNING for mate in errand.jobs):
             return
         is_cancelled = any(mate._stage is JobState.CANCELLED for mate in errand.jobs)
@@ -139,8 +119,8 @@ class RaySeat:
         ends = [end for mate in errand.jobs if (end := _end_of(mate)) is not None]
         if ends:
             left = max(ends) - self._chronicle.time()  # a deadline may have passed before
-            errand.end(time.monotonic() + max(0.0, left) + self._fleet.terms.grace)
-            self._inbox.put(_LOOK)
+            errand.end(time.monotonic() + max(0.0, left) + self._grace)
+            self._hand.ring()
 
     def abort(self) -> bool:
         """On the event loop: end the call that runs; False if there is none that could be ended."""
@@ -148,67 +128,85 @@ class RaySeat:
         if errand is None:
             return False
         errand.end(time.monotonic())
-        self._inbox.put(_LOOK)
+        self._hand.ring()
         return True
 
     # ---- one call
 
     def _make(self, call: Call) -> Any:
+        if self._stock.was_lost(call.jobs[0]):
+            raise WorkerDied(None, self._device)
+        errand = self._stock.turn_of(call.jobs[0])
+        is_sent = errand is not None
         for tries_left in reversed(range(_TRIES)):
-            if self._claim.is_lost:
+            if self._hand.claim.is_lost and not is_sent:
                 raise NotBegun(self._device)
-            self._count += 1
-            errand = self._errand = Errand(call, self._count)
+            errand = self._errand = errand or self._hand.errand(call)
             try:
-                answer = self._run_stream(errand) if call.how == How.AS_STREAM else self._run_call(errand)
-                if answer.word != Word.STRANGER:
+                answer = self._run_stream(errand) if call.how == How.AS_STREAM else self._run_call(errand, is_sent)
+                if answer.word == Word.STRANGER:
+                    self._hand.replace(answer.life)
+                elif answer.word != Word.WITHDRAWN:
                     return self._result(errand, answer)
-                self._be_replaced(answer.life)
             except ActorLost:
-                begun = self._last_begun(errand)  # as the actor tells that Ray has started in its place
-                if begun is None or begun >= errand.number or not tries_left:
-                    raise WorkerDied(None, self._device) from None
+                self._recover_from_loss(errand, tries_left)
             finally:
                 self._errand = None
+            errand, is_sent = None, False
         raise WorkerDied(None, self._device)
 
-    def _run_call(self, errand: Errand) -> Answer:
-        """Send a call and wait for its end."""
-        actor = self._present_actor()
-        if all(job._stage is not JobState.RUNNING for job in errand.jobs):  # before we could be told
-            raise asyncio.CancelledError
-        letter = self._sender.letter(errand.call, errand.number)
-        try:
-            reference = actor.call(letter, errand.call.args)
-        except (TypeError, pickle.PicklingError) as error:
-            raise unsendable(errand.call.words(), error) from error
-        self._post_when_done(errand.number, reference)
+    def _recover_from_loss(self, errand: Errand, tries_left: int) -> None:
+        """The actor was lost: see what had begun, and send again what had not.
+
+        Raises:
+            WorkerDied: The call of `errand` had, or may have, or it was not the first actor.
+        """
+        begun = self._hand.await_successor(errand, [errand.number, *self._stock.numbers()])
+        self._stock.lose(begun)
+        if begun is None or errand.number in begun or not tries_left:
+            raise WorkerDied(None, self._device) from None
+
+    def _run_call(self, errand: Errand, is_sent: bool) -> Answer:
+        """Send a call, if it was not sent ahead, and wait for its end; meanwhile keep the actor in work."""
+        self._hand.forget_before(errand.number)
+        if not is_sent:
+            if all(job._stage is not JobState.RUNNING for job in errand.jobs):  # before we could be told
+                raise asyncio.CancelledError
+            self._hand.post(errand)
+        errand.began = time.monotonic()
         while True:
-            future = self._await(errand, actor)
-            if future is not None:
-                return self._opened(errand, future.result)
+            self._mind_stock(errand)
+            is_waiting = self._stock and not self._stock.is_asking
+            until = errand.began + self._stock.pace.patience if is_waiting else math.inf
+            until = min(until, self._stock.refill_at(errand.began))
+            answer = self._hand.await_answer(errand, until)
+            if answer is not None:
+                return answer
+            if self._stock.look(errand):
+                return WITHDRAWN
+
+    def _mind_stock(self, errand: Errand) -> None:
+        """Before a wait: have the actor have enough ahead, or ask for what others are free for."""
+        is_overdue = time.monotonic() >= errand.began + self._stock.pace.patience
+        if self._is_recalled or is_overdue:
+            self._is_recalled = False
+            if self._stock:
+                self._stock.empty()
+        else:
+            self._stock.fill()
 
     def _run_stream(self, errand: Errand) -> Answer:
         """Have a generator run, and hand its values over as they come."""
-        import ray
-
-        actor = self._present_actor()
-        letter = self._sender.letter(errand.call, errand.number)
-        try:
-            values = actor.stream(letter, errand.call.args, WINDOW)
-        except (TypeError, pickle.PicklingError) as error:
-            raise unsendable(errand.call.words(), error) from error
+        values = self._hand.open_stream(errand)
         while True:
-            ready, _ = ray.wait([values], timeout=min(_GLANCE, max(0.0, errand.ends_at - time.monotonic())))
-            if not ready:
-                self._end_if_due(errand, actor)
+            answer = self._hand.await_value(errand, values)
+            if answer is None:
                 continue
-            answer = self._opened(errand, lambda: ray.get(next(values)))
             if answer.word != Word.YIELDED:
                 return answer
-            self._hand_over(errand, actor, answer)
+            self._hand_over(errand, answer)
 
-    def _hand_over(self, errand: Errand, actor: Actor, answer: Answer) -> None:
+    def _hand_over(self, errand: Errand, answer: Answer) -> None:
         """Give a value of a stream to its reader, who may have left or be too slow: the actor then ends the stream."""
         stream: Any = errand.jobs[0]._fn
         if errand.refusal is None and isinstance(stream, StreamCall):
@@ -216,74 +214,30 @@ class RaySeat:
                 stream.bridge.put(answer.value)
             except BaseException as refusal:  # noqa: BLE001 - raised when the stream has ended
                 errand.refusal = refusal
-                actor.notice(errand.number, Notice.CANCELLED)
-
-    def _await(self, errand: Errand, actor: Actor) -> Any:
-        """The answer of the call that runs, as a future; `None` if there was something else."""
-        left = errand.ends_at - time.monotonic()
-        try:
-            post = self._inbox.get(timeout=None if left == math.inf else max(0.0, left))
-        except queue.Empty:
-            post = _LOOK
-        self._end_if_due(errand, actor)
-        return post[1] if post is not None and post[0] == errand.number else None
-
-    def _end_if_due(self, errand: Errand, actor: Actor) -> None:
-        """End the actor, and what it does, when its time has come; then it has a while to be gone.
-
-        Raises:
-            ActorLost: It is not gone.
-        """
-        now = time.monotonic()
-        if now < errand.ends_at:
-            return
-        if errand.is_ended:
-            raise ActorLost
-        errand.is_ended = True
-        errand.ends_at = now + _ENDING
-        actor.kill(for_good=False)
-
-    def _opened(self, errand: Errand, read: Callable[[], Any]) -> Answer:
-        """An answer, with Ray's errors as ours.
-
-        Raises:
-            ActorLost: The actor has ended.
-            PicklingError: The arguments, or what came of the call, could not be sent.
-        """
-        from ray.exceptions import RayActorError, RayError, RayTaskError
-
-        try:
-            return Answer(*read())
-        except (RayActorError, StopIteration) as error:
-            raise ActorLost(describe(error)) from None
-        except RayTaskError as error:  # our own code there raises nothing: Ray could not (un)pickle something
-            raise unsendable(f"the arguments or the result of {errand.jobs[0].name}", error) from error
-        except RayError as error:
-            raise unsendable(f"the result of {errand.jobs[0].name}", error) from error
+                self._hand.present().notice(errand.number, Notice.CANCELLED)
 
     def _result(self, errand: Errand, answer: Answer) -> Any:
-        if answer.life != self._life and answer.word != Word.WITHDRAWN:
-            self._be_replaced(answer.life)
-        self._note_loaded(answer.loaded)
-        self._sender.introduced(errand.call)
+        self._hand.learn(errand, answer)
+        if errand.sent:  # no stream
+            is_typical = not answer.loaded and errand.call.how == How.USUALLY and answer.word == Word.RETURNED
+            ended = self._stock.note(errand, answer, is_typical=is_typical)
+            if self._is_timely:
+                self._ended = max(errand.jobs[0]._started or 0.0, min(ended, errand.read))
         self._note_progress(errand, answer.progress)
         if errand.refusal is not None:
             raise errand.refusal
         if answer.word == Word.RETURNED:
             return answer.value
         (error, fault), model = error_of(answer.value, self._device.label), errand.jobs[0]._options.model
-        if fault is not None and fault.kind == "sticky" and self._actor is not None:
-            self._actor.kill(for_good=False)  # it can't use its device any more; Ray starts another one
-            self._be_replaced("")
+        if fault is not None and fault.kind == "sticky":
+            self._hand.give_up()
+            self._stock.lose(set())  # it begins nothing more
         if answer.word == Word.NOT_LOADED and model is not None:
             self._chronicle.not_loaded(model, self._device, error)
             raise LoadFailed(model, bearable(model, error))
         raise error
 
     # ---- what is heard beside answers
-
-    def _post_when_done(self, number: int, reference: Any) -> None:
-        reference.future().add_done_callback(lambda future: self._inbox.put((number, future)))
 
     def hear(self, number: int, content: Any) -> None:
         """On the thread that listens: something that the actor tells beside its answers."""
@@ -293,6 +247,7 @@ class RaySeat:
             logger.warning("%s had more to log than could be sent: %d records are lost", self._device.label, content)
         elif (errand := self._errand) is not None and errand.number == number:
             self._note_progress(errand, content)
+            self._hand.ring()  # meanwhile there may be more to send ahead
 
     def _note_progress(self, errand: Errand, told: tuple[int, Any] | None) -> None:
         """Told twice, as it comes and with the answer, for either may be first."""
@@ -302,49 +257,6 @@ class RaySeat:
             job._progress = told[1]
             if self._chronicle.listening:
                 self._chronicle.progressed(job, told[1])
-
-    def _note_loaded(self, loaded: tuple[tuple[int, float], ...]) -> None:
-        for number, seconds in loaded:
-            self._loaded.add(number)
-            model = self._models.by_number(number)
-            self._residency.add(model, self._slot)
-            self._slot.note_load(seconds)
-            self._chronicle.loaded(model, self._device, seconds)
-
-    # ---- the actor
-
-    def _present_actor(self) -> Actor:
-        if self._actor is None:
-            self._actor = self._claim.hire()
-            self._ear = Ear(self._actor, self.hear, self._fleet.aside)
-        assert self._ear is not None
-        self._ear.listen()
-        return self._actor
-
-    def _last_begun(self, errand: Errand) -> int | None:
-        """Wait for the actor that Ray starts in the place of a lost one; the last call that had begun there.
-
-        Returns:
-            `None` if none comes.
-        """
-        self._be_replaced("")
-        actor, until = self._actor, time.monotonic() + self._fleet.terms.patience
-        assert actor is not None
-        while not self._claim.is_lost and time.monotonic() < min(until, errand.ends_at + _ENDING):
-            with suppress(Exception):  # whatever Ray says of an actor that is not there yet
-                return About(*actor.about().future().result(_GLANCE)).begun
-            time.sleep(_GLANCE / 5)  # Ray answers at once while it knows of no other
-        return None
-
-    def _be_replaced(self, life: str) -> None:
-        """The actor that was here is gone, and everything that it had loaded."""
-        self._life = life
-        self._sender.forget()
-        for number in self._loaded:
-            model = self._models.by_number(number)
-            self._residency.remove(model, self._slot)
-            self._chronicle.unloaded(model, self._device)
-        self._loaded.clear()
 
 
 def _end_of(job: Job[Any]) -> float | None:

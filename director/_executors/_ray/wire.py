@@ -10,7 +10,7 @@ from director._executors._process.wire import NOBODY, UNNUMBERED, Facts
 if TYPE_CHECKING:
     from director._device import Device
 
-__all__ = ["NOBODY", "UNNUMBERED", "About", "Answer", "Facts", "Head", "How", "Introduction", "Word"]
+__all__ = ["NOBODY", "UNNUMBERED", "WITHDRAWN", "About", "Answer", "Facts", "Head", "How", "Introduction", "Word"]
 
 
 class How(IntEnum):
@@ -57,6 +57,7 @@ class Head(NamedTuple):
         facts: Of the job.
         how: In which way; a `How`.
         introduction: If the actor may need one.
+        life: Of the actor that it is for; empty for any.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Head(NamedTuple):
     facts: Facts
     how: int
     introduction: Introduction | None
+    life: str
 
 
 class Answer(NamedTuple):
@@ -87,6 +89,9 @@ class Answer(NamedTuple):
     loaded: tuple[tuple[int, float], ...] = ()
     progress: tuple[int, Any] | None = None
     value: Any = None
+
+
+WITHDRAWN = Answer(Word.WITHDRAWN, "")
 
 
 class About(NamedTuple):

@@ -23,14 +23,14 @@ from director._executors._ray.mark import Mark
 from director._executors._ray.notes import Notes, Notices
 from director._executors._ray.pickling import loads
 from director._executors._ray.told import told
-from director._executors._ray.wire import UNNUMBERED, About, Answer, Head, How, Introduction, Word
+from director._executors._ray.wire import UNNUMBERED, WITHDRAWN, About, Answer, Head, How, Introduction, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from director._device import Device
 
-_GONE = Answer(Word.WITHDRAWN, "")
+_ENDING = 30.0  # seconds
 
 
 class Worker:
@@ -45,6 +45,7 @@ class Worker:
         self._life = uuid4().hex
         self._mark = Mark(mark)
         self._begun = self._mark.read()
+        self._is_broken = False  # CUDA's context here: nothing works on the device any more
         self.notices = Notices()
         self.notes = Notes()
         self._met: dict[int, Any] = {}  # functions by number
@@ -73,7 +74,7 @@ class Worker:
         except NotLoaded as failure:
             return self._answer(Word.NOT_LOADED, began, told(failure.error))
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
-            return self._answer(Word.RAISED, began, told(error))
+            return self._raised(began, error)
         finally:
             self._head = self._job = None
 
@@ -102,7 +103,7 @@ class Worker:
             close(generator) if generator is not None else None
             raise
         except BaseException as error:  # noqa: BLE001 - the same
-            end = self._answer(Word.RAISED, began, told(error))
+            end = self._raised(began, error)
         finally:
             self._head = self._job = None
         yield end
@@ -116,10 +117,12 @@ class Worker:
 
     def _begin(self, head: Head) -> Answer | None:
         """Why the call is not made, if it is not."""
-        if not self._is_met(head):
+        if self._is_broken:
+            time.sleep(_ENDING)  # the driver is ending this process, and sends the call to the next one
+        if self._is_broken or not self._is_met(head):
             return Answer(Word.STRANGER, self._life)
         if not self.notices.begin(head.number):
-            return _GONE
+            return WITHDRAWN
         self._mark.write(head.number)
         self._begun = head.number
         self._head = head
@@ -128,6 +131,8 @@ class Worker:
 
     def _is_met(self, head: Head) -> bool:
         """Whether function and model are known, now that they may have been introduced."""
+        if head.life not in ("", self._life):
+            return False  # it was on its way to one that is gone, where it may have begun
         if head.introduction is not None:
             self._meet(head, Introduction(*head.introduction))
         is_known = head.function == UNNUMBERED or head.function in self._met
@@ -181,6 +186,11 @@ class Worker:
 
     def _note_loaded(self, number: int, seconds: float) -> None:
         self._loaded.append((number, seconds))
+
+    def _raised(self, began: float, error: BaseException) -> Answer:
+        story = told(error)
+        self._is_broken = story.fault is not None and story.fault[0] == "sticky"
+        return self._answer(Word.RAISED, began, story)
 
     def _answer(self, word: Word, began: float, value: Any) -> Answer:
         loaded, self._loaded = tuple(self._loaded), []

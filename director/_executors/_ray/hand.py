@@ -1,0 +1,266 @@
+"""A slot's hold on its actor: what is sent to it, what comes back, who it is. The slot's thread's.
+
+`ring` may be called from any thread; Ray's callbacks post answers to the inbox.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+import queue
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from director._executors._process.call import Models
+from director._executors._process.references import describe
+from director._executors._ray.ear import Ear
+from director._executors._ray.errand import Errand
+from director._executors._ray.letter import Sender, unsendable
+from director._executors._ray.pickling import loads
+from director._executors._ray.wire import About, Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._core.chronicle import Chronicle
+    from director._core.slot import Slot
+    from director._executors._ray.claim import Actor
+    from director._executors._ray.fleet import Fleet
+    from director._executors._ray.letter import Call
+    from director._models import Residency
+
+logger = logging.getLogger("director")
+_UNLOADING = 8.0  # seconds that a dismissed actor gets; the crew waits two longer
+_ENDING = 5.0  # seconds in which an actor that was killed is gone
+_GLANCE = 0.25  # seconds: Ray's own waits can't be woken
+_WINDOW = 4  # values of a stream that are made, and that nobody has taken yet
+_LOOK = None  # what wakes the thread without saying anything
+
+
+class ActorLost(Exception):
+    """The actor has ended, or can't be reached."""
+
+
+class Hand:
+    """Holds the actor of a slot, and those that Ray starts in its place.
+
+    Args:
+        slot: Whose.
+        residency: Is told what the actor has loaded.
+        chronicle: Takes events and tells the time.
+        fleet: Knows the device's claim.
+        hear: Takes what the actor tells beside its answers: the number of a call, and the content; on another thread.
+    """
+
+    def __init__(
+        self, slot: Slot, residency: Residency, chronicle: Chronicle, fleet: Fleet, hear: Callable[[int, Any], None]
+    ) -> None:
+        self._slot = slot
+        self._residency = residency
+        self._chronicle = chronicle
+        self._fleet = fleet
+        self._hear = hear
+        self.claim = fleet.claim_of(slot.device)
+        self.actor: Actor | None = None
+        self.life = ""  # of the actor that has answered last; empty if that is gone
+        self._ear: Ear | None = None
+        self._models = Models()
+        self._loaded: set[int] = set()
+        self._sender = Sender(slot.device, self._models, chronicle.time)
+        self._inbox: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
+        self._early: dict[int, Any] = {}  # answers of calls whose turn has not come
+        self._count = 0
+
+    # ---- to the actor
+
+    def errand(self, call: Call) -> Errand:
+        """The next call, with its number."""
+        self._count += 1
+        return Errand(call, self._count)
+
+    def post(self, errand: Errand) -> None:
+        """Send a call.
+
+        Raises:
+            PicklingError: It can't be sent.
+        """
+        letter = self._sender.letter(errand.call, errand.number, self.life)
+        reference = self._sent(errand, lambda: self.present().call(letter, errand.call.args))
+        self.expect(errand.number, reference)
+        errand.sent = time.monotonic()
+
+    def open_stream(self, errand: Errand) -> Any:
+        """Send a call that makes a generator; what Ray gives for its values.
+
+        Raises:
+            PicklingError: It can't be sent.
+        """
+        letter = self._sender.letter(errand.call, errand.number, self.life)
+        return self._sent(errand, lambda: self.present().stream(letter, errand.call.args, _WINDOW))
+
+    def expect(self, number: int, reference: Any) -> None:
+        """Have what Ray answers posted to the inbox under a number."""
+        reference.future().add_done_callback(lambda future: self._inbox.put((number, future)))
+
+    def present(self) -> Actor:
+        """The actor, which listens and is listened to."""
+        if self.actor is None:
+            self.actor = self.claim.hire()
+            self._ear = Ear(self.actor, self._hear, self._fleet.aside)
+        assert self._ear is not None
+        self._ear.listen()
+        return self.actor
+
+    @staticmethod
+    def _sent(errand: Errand, send: Callable[[], Any]) -> Any:
+        try:
+            return send()
+        except (TypeError, pickle.PicklingError) as error:  # of Ray: an argument can't be pickled
+            raise unsendable(errand.call.words(), error) from error
+
+    # ---- from the actor
+
+    def ring(self) -> None:
+        """Have `await_answer` return."""
+        self._inbox.put(_LOOK)
+
+    def await_answer(self, errand: Errand, until: float) -> Answer | None:
+        """The answer of a call; `None` at the moment `until`, or when something else has come.
+
+        Raises:
+            ActorLost: The actor has ended, or does not end.
+            PicklingError: The arguments, or what came of the call, could not be sent.
+        """
+        future = self._early.pop(errand.number, None)
+        if future is None:
+            left = min(until, errand.ends_at) - time.monotonic()
+            try:
+                post = self._inbox.get(timeout=None if left == math.inf else max(0.0, left))
+            except queue.Empty:
+                post = _LOOK
+            self._end_if_due(errand)
+            if post is _LOOK:
+                return None
+            if post[0] != errand.number:
+                if post[0] > errand.number or post[0] < 0:  # those before it are over
+                    self._early[post[0]] = post[1]
+                return None
+            future = post[1]
+        errand.read = time.monotonic()
+        return _opened(errand, future.result)
+
+    def await_value(self, errand: Errand, values: Any) -> Answer | None:
+        """The next value of a stream, or its end; `None` if there is none yet.
+
+        Raises:
+            ActorLost: The actor has ended, or does not end.
+            PicklingError: A value could not be sent.
+        """
+        import ray
+
+        left = max(0.0, errand.ends_at - time.monotonic())
+        ready, _ = ray.wait([values], timeout=min(_GLANCE, left))
+        if not ready:
+            self._end_if_due(errand)
+            return None
+        return _opened(errand, lambda: ray.get(next(values)))
+
+    def posted(self, number: int) -> Any:
+        """What has come under a number that is no call's, as a future; `None` if it has not."""
+        return self._early.pop(number, None)
+
+    def forget_before(self, number: int) -> None:
+        """The turn of the call `number` has come: nobody asks any more for those before it."""
+        for early in [early for early in self._early if 0 < early < number]:
+            del self._early[early]
+
+    def _end_if_due(self, errand: Errand) -> None:
+        """End the actor, and what it does, when its time has come; then it has a while to be gone."""
+        now = time.monotonic()
+        if now < errand.ends_at or self.actor is None:
+            return
+        if errand.is_ended:
+            raise ActorLost
+        errand.is_ended = True
+        errand.ends_at = now + _ENDING
+        self.actor.kill(for_good=False)
+
+    # ---- who it is
+
+    def learn(self, errand: Errand, answer: Answer) -> None:
+        """From the answer of a call: who has made it, and what is loaded now."""
+        if answer.life != self.life:
+            self.replace(answer.life)
+        for number, seconds in answer.loaded:
+            self._loaded.add(number)
+            model = self._models.by_number(number)
+            self._residency.add(model, self._slot)
+            self._slot.note_load(seconds)
+            self._chronicle.loaded(model, self._slot.device, seconds)
+        self._sender.introduced(errand.call)
+
+    def replace(self, life: str = "") -> None:
+        """The actor that was here is gone, and everything that it had loaded."""
+        self.life = life
+        self._sender.forget()
+        for number in self._loaded:
+            model = self._models.by_number(number)
+            self._residency.remove(model, self._slot)
+            self._chronicle.unloaded(model, self._slot.device)
+        self._loaded.clear()
+
+    def await_successor(self, errand: Errand, numbers: list[int]) -> set[int] | None:
+        """After a loss: wait for the actor that Ray starts, or for the same one if only the way to it was broken.
+
+        Args:
+            errand: What was lost.
+            numbers: Of calls that were sent.
+
+        Returns:
+            Those of `numbers` that have begun; the others never will. `None` if no actor comes.
+        """
+        before, actor = self.life, self.present()
+        self.replace()
+        until = time.monotonic() + self._fleet.terms.patience
+        while not self.claim.is_lost and time.monotonic() < min(until, errand.ends_at + _ENDING):
+            with suppress(Exception):  # whatever Ray says of an actor that is not there yet
+                about = About(*actor.about().future().result(_GLANCE))
+                if about.life != before:
+                    return {number for number in numbers if number <= about.begun}
+                return set(numbers) - set(actor.withdraw(numbers).future().result(_ENDING))
+            time.sleep(_GLANCE / 5)  # Ray answers at once while it knows of no other
+        return None
+
+    def give_up(self) -> None:
+        """The actor can't use its device any more: Ray is to start another one."""
+        if self.actor is not None:
+            self.actor.kill(for_good=False)
+        self.replace()
+
+    def dismiss(self) -> None:
+        """Let the actor unload everything, and end it."""
+        actor, self.actor = self.actor, None
+        if actor is None:
+            return
+        if not self.claim.is_lost:
+            with suppress(Exception):  # it has ended, or takes too long
+                for number, content in actor.farewell().future().result(_UNLOADING):
+                    self._hear(number, loads(content))
+        actor.kill(for_good=True)
+        self.replace()
+
+
+def _opened(errand: Errand, read: Callable[[], Any]) -> Answer:
+    """An answer, with Ray's errors as ours."""
+    from ray.exceptions import RayActorError, RayError, RayTaskError
+
+    try:
+        return Answer(*read())
+    except (RayActorError, StopIteration) as error:
+        raise ActorLost(describe(error)) from None
+    except RayTaskError as error:  # our own code there raises nothing: Ray could not (un)pickle something
+        raise unsendable(f"the arguments or the result of {errand.jobs[0].name}", error) from error
+    except RayError as error:
+        raise unsendable(f"the result of {errand.jobs[0].name}", error) from error
