@@ -208,6 +208,13 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def cluster(session: nox.Session) -> None:
+    """A Director over a Ray cluster on this machine against Ray by itself; arguments after -- go to it."""
+    set_up(session, "-e", ".[ray]")
+    session.run("python", "-m", "benchmarks.cluster", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
+
+
+@nox.session(default=False)
 def pictures(session: nox.Session) -> None:
     """The pictures of the documentation, taken anew; needs chromium."""
     set_up(session, "-e", ".")
