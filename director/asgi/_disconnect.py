@@ -29,18 +29,10 @@ class CancelOnDisconnect:
 
     Args:
         app: The application.
-        after: Seconds of a request in which nobody watches. What is over by then saves the cost of a task; who leaves
-            in this time is noticed at its end.
-
-    Raises:
-        ValueError: `after` is negative.
     """
 
-    def __init__(self, app: App, *, after: float = 0.05) -> None:
-        if not after >= 0:
-            raise ValueError(f"after must be seconds, 0 or more, not {after!r}")
+    def __init__(self, app: App) -> None:
         self._app = app
-        self._after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -48,14 +40,13 @@ class CancelOnDisconnect:
             await self._app(scope, receive, send)
             return
         exchange = _Watched(scope, receive, send)
-        timer = asyncio.get_running_loop().call_later(self._after, exchange.watch)
+        asyncio.get_running_loop().call_soon(exchange.watch)  # not now: what never waits is over by then
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if not exchange.end():
                 raise
         finally:  # nobody is left who could be answered: what we caused ends here
-            timer.cancel()
             exchange.end()
 
 
@@ -106,8 +97,9 @@ class _Watched(Answer):
             self._asking -= 1
             self._has_asked = True
             if self._is_due:
-                self.watch()
+                asyncio.get_running_loop().call_soon(self.watch)
         if message["type"] == "http.disconnect":
+            self._has_left = True
             asyncio.get_running_loop().call_soon(self._client_has_left)
             await asyncio.sleep(0)  # be cancelled here, before anybody makes an error of it
         return message

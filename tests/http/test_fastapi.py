@@ -79,6 +79,25 @@ async def test_an_endpoint_runs_a_job(app: FastAPI, director: Director, gate: Ga
     assert director.state is DirectorState.CLOSED
 
 
+async def test_a_plain_route_has_all_of_it_too(app: FastAPI, director: Director, gate: Gate) -> None:
+    async def route(request: Request) -> JSONResponse:
+        return JSONResponse(await owned(request.state.director.submit(gate, (await request.json())["x"])))
+
+    install(app, director)
+    app.add_route("/route", route, methods=["POST"])
+    async with served(app) as site:
+        await get_busy(director, gate)
+        clients = [await site.ask("POST", "/route", b'{"x": 3}') for _ in range(2)]
+        await until(lambda: director.stats().queued == 2)
+        refused = await site.post("/route", b'{"x": 4}')
+        assert (refused.status, refused.json()["kind"]) == (503, "queue-full")
+        await clients[0].leave()
+        await until(lambda: director.stats().queued == 1)
+        gate.open()
+        assert (await clients[1].reply()).json() == 3
+    assert gate.items == ["busy", 3]
+
+
 async def test_a_full_queue_is_answered_with_503(app: FastAPI, director: Director, gate: Gate) -> None:
     install(app, director)
     async with served(app) as site:

@@ -93,13 +93,9 @@ async def length(receive: Any) -> int:
     return total
 
 
-def wrapped(director: Director, gate: Gate, after: float) -> Any:
-    return Health(CancelOnDisconnect(Problems(Service(director, gate)), after=after), director=director)
-
-
-@pytest.fixture(params=[0, 60], ids=["watched", "unwatched"])
-def app(director: Director, gate: Gate, request: pytest.FixtureRequest) -> Any:
-    return wrapped(director, gate, request.param)
+@pytest.fixture
+async def app(director: Director, gate: Gate) -> Any:
+    return Health(CancelOnDisconnect(Problems(Service(director, gate))), director=director)
 
 
 async def test_many_requests_on_one_connection(serve: Any, app: Any, gate: Gate) -> None:
@@ -140,8 +136,8 @@ async def test_answers_to_head_have_no_body(serve: Any, app: Any, director: Dire
         assert (await client.reply()).text == b"run"
 
 
-async def test_who_leaves_takes_the_job_along(serve: Any, director: Director, gate: Gate) -> None:
-    async with serve(wrapped(director, gate, 0)) as site:
+async def test_who_leaves_takes_the_job_along(serve: Any, app: Any, director: Director, gate: Gate) -> None:
+    async with serve(app) as site:
         busy = director.submit(gate)
         await gate.begun()
         client = await site.ask("POST", "/run", b"image")
@@ -166,10 +162,10 @@ async def test_leave_to_upload_is_given_by_who_reads(serve: Any, app: Any, gate:
         assert (await reading.reply()).text == b"5"
 
 
-async def test_who_does_not_read_gives_no_leave_to_upload(director: Director, gate: Gate) -> None:
+async def test_who_does_not_read_gives_no_leave_to_upload(app: Any, gate: Gate) -> None:
     """uvicorn's are the servers that wait with it until somebody asks."""
     gate.open()
-    async with served(wrapped(director, gate, 0), lifespan="off") as site:
+    async with served(app, lifespan="off") as site:
         client = await site.connect()
         await client.write(b"POST /run HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n")
         assert (await client.reply()).status == 200
