@@ -7,17 +7,21 @@ room, their cost fits, and no deadline in the batch is endangered by one more.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._core.batch_rule import Basket
 from director._core.group import cost_of
 from director._core.states import JobState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from director._core.batch_rule import BatchRule
     from director._core.costs import CostLine
     from director._core.group import Group
     from director._core.job import Job
+
+Known: TypeAlias = "Callable[[], CostLine | None]"
 
 _RUNNING, _FAILED = JobState.RUNNING, JobState.FAILED
 _NEVER = float("inf")
@@ -28,21 +32,28 @@ class Batch:
 
     Args:
         rule: The function's.
-        line: What calls of its function cost on this device, if that is known.
+        known: Tells what calls of its function cost on this device, if that is known.
         now: The moment.
         most: Most items that fit into the device's memory.
     """
 
-    __slots__ = ("_basket", "_due", "_line", "_most", "_now", "jobs", "late")
+    __slots__ = ("_basket", "_due", "_known", "_line", "_most", "_now", "jobs", "late")
 
-    def __init__(self, rule: BatchRule, line: CostLine | None, now: float, most: int) -> None:
+    def __init__(self, rule: BatchRule, known: Known, now: float, most: int) -> None:
         self.jobs: list[Job[Any]] = []  # RUNNING from now on
         self.late: list[Job[Any]] = []  # FAILED: they would miss their deadlines
         self._basket = Basket(rule)
         self._now = now
         self._most = most
-        self._line = line
+        self._known: Known | None = known
+        self._line: CostLine | None = None
         self._due = _NEVER
+
+    def line(self) -> CostLine | None:
+        """What calls cost; asked for at the first deadline, for most batches have none."""
+        if self._known is not None:
+            self._line, self._known = self._known(), None
+        return self._line
 
     @property
     def is_full(self) -> bool:
@@ -51,8 +62,11 @@ class Batch:
 
     def is_in_time(self, job: Job[Any]) -> bool:
         """Whether `job` would make its deadline, at least alone."""
-        due, line = job._deadline_at(), self._line
-        return due == _NEVER or self._now + (0.0 if line is None else line.seconds(1)) <= due
+        due = job._deadline_at()
+        if due == _NEVER:
+            return True
+        line = self.line()
+        return self._now + (0.0 if line is None else line.seconds(1)) <= due
 
     def drops(self, job: Job[Any]) -> bool:
         """Whether `job` would miss its deadline even alone; if so it is over."""
@@ -74,8 +88,7 @@ class Batch:
 
     def _would_miss(self, due: float) -> bool:
         """Whether a call with one item more might end after that moment."""
-        line = self._line
-        if due == _NEVER or line is None:
+        if due == _NEVER or (line := self.line()) is None:
             return False
         return self._now + line.seconds(self._basket.size + 1) + line.margin > due
 
@@ -87,13 +100,13 @@ class Batch:
         self.jobs += jobs
 
 
-def form(first: Job[Any], group: Group, line: CostLine | None, now: float, most: int) -> Batch:
+def form(first: Job[Any], group: Group, known: Known, now: float, most: int) -> Batch:
     """The batch of the job whose turn it is. Who leaves the group has its new state; the counts are yet to be told.
 
     Args:
         first: The job whose turn it is; its group's line still has it.
         group: Where it waits.
-        line: What calls of this function cost here, if it is known.
+        known: Tells what calls of this function cost here, if that is known.
         now: The moment.
         most: Most items that the batch may have.
 
@@ -101,23 +114,24 @@ def form(first: Job[Any], group: Group, line: CostLine | None, now: float, most:
         Without jobs if nobody could be served in time.
     """
     rule = group.rule
-    batch = Batch(rule, line, now, most)
+    batch = Batch(rule, known, now, most)
     if rule.max_cost is None and rule.window == 1:  # nearly always, and most often that is all
         batch.take_run(group.line.pop_run(first, most))
     if not batch.jobs:
-        _start(batch, first, group, line, now, most)
+        _start(batch, first, group, now, most)
     if batch.jobs and not batch.is_full:
         (_fill if rule.window == 1 else _fill_with_nearest)(batch, group)
     return batch
 
 
-def _start(batch: Batch, first: Job[Any], group: Group, line: CostLine | None, now: float, most: int) -> None:
+def _start(batch: Batch, first: Job[Any], group: Group, now: float, most: int) -> None:
     """Begin with the job whose turn it is, and those that deadlines force upon it.
 
     While there is time for all, that is the job alone. When there is not, the batch begins with the job that lets most
     of those be saved who can't wait for another call; the ones before it stay, first in line for the next slot.
     """
     pressed: list[Job[Any]] = []
+    line = None if first._options.deadline is None else batch.line()
     if line is not None and _has_no_time(first, min(group.live, most), line, now):
         pressed = group.line.pop_timed(first, 2 * most)
     if not pressed or line is None:

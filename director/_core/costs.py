@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from director._core.slot import Place
 
 _KEEP = 0.98  # weight of the past against one new call: the line follows about the last 50
+_NOTED = 64  # calls that have ended, before somebody has asked
 _DOUBTED = 16  # times as long as a call takes, without one: then the line is not believed if it says `too late`
 
 
@@ -111,35 +112,55 @@ class CostLine:
 
 
 class Costs:
-    """The lines of all functions on all devices; a function that nobody holds any more is forgotten."""
+    """The lines of all functions on all devices; a function that nobody holds any more is forgotten.
 
-    __slots__ = ("_lines",)
+    A call that has ended is only noted: a slot is between two calls then, and its device waits. What was noted is
+    learned when somebody asks, or when it has become much.
+    """
+
+    __slots__ = ("_lines", "_noted")
 
     def __init__(self) -> None:
         self._lines: WeakKeyDictionary[BatchRule, dict[Place, CostLine]] = WeakKeyDictionary()
+        self._noted: list[tuple[ref[BatchRule], Place, int, float, float]] = []
 
     def add(self, rule: BatchRule, place: Place, size: int, seconds: float, at: float = math.inf) -> None:
         """A call of the function, begun `at` a moment, has ended on a device."""
-        lines = self._lines.setdefault(rule, {})
-        line = lines.get(place)
-        if line is None:
-            line = lines[place] = CostLine()
-        line.add(size, seconds, at)
+        self._noted.append((ref(rule), place, size, seconds, at))
+        if len(self._noted) >= _NOTED:
+            self._learn()
 
-    def line(self, rule: BatchRule, place: Place) -> CostLine | None:
-        """What is known of a function on a device."""
-        return self._lines.get(rule, {}).get(place)
+    def line(self, rule: BatchRule, place: Place, now: float) -> CostLine | None:
+        """What is known of a function on a device; `None` also if that is in doubt."""
+        line = self._lines_of(rule).get(place)
+        return None if line is None or line.is_doubtful(now) else line
 
     def safe_seconds(self, rule: BatchRule, size: int) -> float:
         """What a call takes at most on the slowest device that is known; infinite while nothing was measured."""
-        lines = self._lines.get(rule, {}).values()
-        return max((line.seconds(size) + line.margin for line in lines), default=math.inf)
+        return max((line.seconds(size) + line.margin for line in self._lines_of(rule).values()), default=math.inf)
 
     def least_seconds(self, rule: BatchRule, size: int) -> float:
         """Predicted on the fastest device that is known; 0 while nothing was measured."""
-        return min((line.seconds(size) for line in self._lines.get(rule, {}).values()), default=0.0)
+        return min((line.seconds(size) for line in self._lines_of(rule).values()), default=0.0)
 
     def __iter__(self) -> Iterator[tuple[BatchRule, Place, CostLine]]:
+        self._learn()
         for rule, lines in list(self._lines.items()):
             for place, line in lines.items():
                 yield rule, place, line
+
+    def _lines_of(self, rule: BatchRule) -> dict[Place, CostLine]:
+        if self._noted:
+            self._learn()
+        return self._lines.get(rule, {})
+
+    def _learn(self) -> None:
+        noted, self._noted = self._noted, []
+        for known, place, size, seconds, at in noted:
+            if (rule := known()) is None:
+                continue
+            lines = self._lines.setdefault(rule, {})
+            line = lines.get(place)
+            if line is None:
+                line = lines[place] = CostLine()
+            line.add(size, seconds, at)

@@ -28,19 +28,21 @@ class Limit:
 class Limits:
     """Limits by function, batch key and device; where none was met there is none."""
 
-    __slots__ = ("_limits",)
+    __slots__ = ("_limits", "_met")
 
     def __init__(self) -> None:
         self._limits: WeakKeyDictionary[BatchRule, dict[tuple[Hashable, Place], Limit]] = WeakKeyDictionary()
+        self._met = False  # any: most often none is, and each call asks
 
     def most(self, rule: BatchRule, key: Hashable, place: Place) -> int:
         """Most items that a call should have."""
-        limits = self._limits.get(rule)
+        limits = self._limits.get(rule) if self._met else None
         limit = None if limits is None else limits.get((key, place))
         return rule.max_size if limit is None else min(limit.size, rule.max_size)
 
     def lower(self, rule: BatchRule, key: Hashable, place: Place, fits: int) -> None:
         """A call lacked memory; one with `fits` items did not (0: none did)."""
+        self._met = True
         limits = self._limits.setdefault(rule, {})
         if len(limits) >= _KEYS:
             limits.clear()
@@ -48,7 +50,7 @@ class Limits:
 
     def note_fit(self, rule: BatchRule, key: Hashable, place: Place, size: int) -> None:
         """A call with `size` items has fitted: after many at the limit, one item more is tried."""
-        limits = self._limits.get(rule)
+        limits = self._limits.get(rule) if self._met else None
         limit = None if limits is None else limits.get((key, place))
         if limits is None or limit is None or size < limit.size:
             return

@@ -77,7 +77,7 @@ class Service:
                 continue
             if accounts.counts(job):
                 accounts.open(slot, batch, self._is_ready(job, slot), now)
-            return batch[0], self._alarm()
+            return batch[0], self._alarm() if queue.holds.entries else None
         if not accounts.unsettled:
             queue.rest()
         return None, self._alarm()
@@ -112,10 +112,8 @@ class Service:
 
     def _begin_batch(self, first: Job[Any], group: Group, slot: Slot, now: float) -> list[Job[Any]] | None:
         rule, accounts = group.rule, self._accounts
-        line = accounts.costs.line(rule, slot.place)
-        if line is not None and line.is_doubtful(now):
-            line = None
-        batch = form(first, group, line, now, accounts.limits.most(rule, group.key[1], slot.place))
+        most = accounts.limits.most(rule, group.key[1], slot.place)
+        batch = form(first, group, partial(accounts.costs.line, rule, slot.place, now), now, most)
         self._queue.left_together(group, batch.jobs + batch.late)
         slot.late += batch.late
         if not batch.jobs:
@@ -152,8 +150,7 @@ class Service:
 
     def _alarm(self) -> Ring:
         """Asks for the next look, unless one that early was asked for already."""
-        holds = self._queue.holds
-        moment = holds.next_look() if holds.entries else _NEVER
+        moment = self._queue.holds.next_look()
         if moment >= self._alarm_at:
             return None
         self._alarm_at = moment
