@@ -42,10 +42,10 @@ class Basket:
 
     __slots__ = ("_dearest", "_sum", "rule", "size")
 
-    def __init__(self, rule: BatchRule) -> None:
+    def __init__(self, rule: BatchRule, size: int = 0) -> None:
         self.rule = rule
-        self._dearest = self._sum = 0.0
-        self.size = 0
+        self._dearest = self._sum = 0.0  # of those whose costs are counted
+        self.size = size
 
     def takes(self, cost: float) -> bool:
         """Whether one more item of that cost fits; if so it is counted. The first one always does."""

@@ -35,14 +35,15 @@ class Batch:
         known: Tells what calls of its function cost on this device, if that is known.
         now: The moment.
         most: Most items that fit into the device's memory.
+        jobs: Those that it has already: without deadlines, and of a function whose costs nobody counts.
     """
 
     __slots__ = ("_basket", "_due", "_known", "_line", "_most", "_now", "jobs", "late")
 
-    def __init__(self, rule: BatchRule, known: Known, now: float, most: int) -> None:
-        self.jobs: list[Job[Any]] = []  # RUNNING from now on
+    def __init__(self, rule: BatchRule, known: Known, now: float, most: int, jobs: list[Job[Any]]) -> None:
+        self.jobs = jobs  # RUNNING from now on
         self.late: list[Job[Any]] = []  # FAILED: they would miss their deadlines
-        self._basket = Basket(rule)
+        self._basket = Basket(rule, len(jobs))
         self._now = now
         self._most = most
         self._known: Known | None = known
@@ -92,15 +93,8 @@ class Batch:
             return False
         return self._now + line.seconds(self._basket.size + 1) + line.margin > due
 
-    def take_run(self, jobs: list[Job[Any]]) -> None:
-        """Add jobs whose cost nobody counts, and that have no deadline; there is room."""
-        self._basket.size += len(jobs)
-        for job in jobs:
-            job._stage = _RUNNING
-        self.jobs += jobs
 
-
-def form(first: Job[Any], group: Group, known: Known, now: float, most: int) -> Batch:
+def form(first: Job[Any], group: Group, known: Known, now: float, most: int) -> tuple[list[Job[Any]], list[Job[Any]]]:
     """The batch of the job whose turn it is. Who leaves the group has its new state; the counts are yet to be told.
 
     Args:
@@ -111,17 +105,21 @@ def form(first: Job[Any], group: Group, known: Known, now: float, most: int) -> 
         most: Most items that the batch may have.
 
     Returns:
-        Without jobs if nobody could be served in time.
+        The jobs that share the call, none if nobody could be served in time, and those who are too late.
     """
     rule = group.rule
-    batch = Batch(rule, known, now, most)
-    if rule.max_cost is None and rule.window == 1:  # nearly always, and most often that is all
-        batch.take_run(group.line.pop_run(first, most))
-    if not batch.jobs:
+    is_simple = rule.max_cost is None and rule.window == 1  # nearly always, and most often the run is all
+    run = group.line.pop_run(first, most) if is_simple else []
+    for job in run:
+        job._stage = _RUNNING  # from QUEUED: the line hands out no other
+    if len(run) in (most, group.live):
+        return run, []
+    batch = Batch(rule, known, now, most, run)
+    if not run:
         _start(batch, first, group, now, most)
     if batch.jobs and not batch.is_full:
         (_fill if rule.window == 1 else _fill_with_nearest)(batch, group)
-    return batch
+    return batch.jobs, batch.late
 
 
 def _start(batch: Batch, first: Job[Any], group: Group, now: float, most: int) -> None:

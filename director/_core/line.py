@@ -194,7 +194,8 @@ class Line:
 
     def push(self, job: Job[Any]) -> None:
         """Add a job; it may be there already."""
-        self._level(job._options.priority).push(job)
+        level = self._levels.get(job._options.priority)
+        (self._level(job._options.priority) if level is None else level).push(job)
         self._entries += 1
 
     def adopt(self, jobs: deque[Job[Any]]) -> None:

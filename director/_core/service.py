@@ -113,17 +113,17 @@ class Service:
     def _begin_batch(self, first: Job[Any], group: Group, slot: Slot, now: float) -> list[Job[Any]] | None:
         rule, accounts = group.rule, self._accounts
         most = accounts.limits.most(rule, group.key[1], slot.place)
-        batch = form(first, group, partial(accounts.costs.line, rule, slot.place, now), now, most)
-        self._queue.left_together(group, batch.jobs + batch.late)
-        slot.late += batch.late
-        if not batch.jobs:
+        jobs, late = form(first, group, partial(accounts.costs.line, rule, slot.place, now), now, most)
+        self._queue.left_together(group, jobs + late if late else jobs)
+        slot.late += late
+        if not jobs:
             return None
-        for job in batch.jobs:
+        for job in jobs:
             job._where = slot
-        slot.mates = batch.jobs
+        slot.mates = jobs
         if rule.max_wait and 0 < group.live < rule.max_size and self._holds:
             self._hold_rest(group, now)
-        return batch.jobs
+        return jobs
 
     def _hold_rest(self, group: Group, now: float) -> None:
         """What is left after a batch waits for company too, if it may."""
