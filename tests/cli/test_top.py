@@ -315,6 +315,28 @@ async def test_the_screen_fits_any_terminal(width: int, height: int, devices: in
     assert lines[-1].startswith("tab other list")
 
 
+@pytest.mark.parametrize(("devices", "height"), [(3, 24), (16, 24)])
+async def test_a_device_that_is_out_of_service_does_not_take_the_room_of_the_others(devices: int, height: int) -> None:
+    pytest.importorskip("rich")
+
+    def break_it(device: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    director = Director(f"simulated:{devices}")
+    dashboard = Dashboard(director)
+    async with director:
+        with pytest.raises(RuntimeError):
+            await director.run(break_it)
+        assert any(each.reason for each in director.stats().devices)
+        known = await known_of(director, dashboard)
+    lines = drawn(known, 80, height)
+    told = [line for line in lines if " is quarantined: RuntimeError: CUDA error: an illegal memory acc" in line]
+    assert len(told) == 1
+    assert sum(line.count("simulated:") for line in lines) == devices + 1
+    assert len(lines) <= height
+    assert all(len(line) <= 80 for line in lines)
+
+
 async def test_what_an_app_says_does_not_command_the_terminal() -> None:
     """Names and errors may hold what a user has sent."""
     pytest.importorskip("rich")

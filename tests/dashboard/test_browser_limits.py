@@ -124,6 +124,18 @@ async def test_one_job_in_a_while_can_be_seen_in_the_charts() -> None:
         assert await page.locator("#charts canvas").nth(1).evaluate(coloured) > 4
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_an_hour_of_work_has_its_place(width: int) -> None:
+    director = Director("simulated:1", max_queue=None)
+    async with opened(director, width=width) as page:
+        jobs = [director.submit(lambda device: device.work(0.1)) for _ in range(20_000)]
+        await page.get_by_text("min of work").wait_for()
+        for job in jobs:
+            job.cancel()
+        stands_out = "all => all.filter(it => it.scrollWidth > it.clientWidth).map(it => it.innerText)"
+        assert await page.locator("#figures div").evaluate_all(stands_out) == []
+
+
 async def test_nothing_is_lost_while_the_browser_asks_for_the_next_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream ends after a while, here several times a second; frames that are cut until the next are told by that."""
     monkeypatch.setattr("director.dashboard._feed.INTERVAL", 0.02)

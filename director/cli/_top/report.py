@@ -19,6 +19,7 @@ def report(seen: dict[str, Any]) -> Iterator[str]:
     yield figures(seen)
     if seen["why_waiting"]:
         yield _words.plain(f"waiting: {seen['why_waiting']}")
+    yield from map(out_of_service, (device for device in seen["devices"] if device["health"] != "healthy"))
     yield ""
     head = ("device", "health", "models", "busy", "slots", "jobs", "memory")
     yield from table(head, [_device(device) for device in seen["devices"]], left=3)
@@ -73,6 +74,11 @@ def memory(device: dict[str, Any]) -> str:
     return total if device["used_memory"] is None else f"{device['used_memory'] / 2**30:.1f} of {total}"
 
 
+def out_of_service(device: dict[str, Any]) -> str:
+    """Which one, and why: too long for a table."""
+    return _words.plain(f"{device['device']} is {device['health']}: {device['reason']}")
+
+
 def waiting(each: dict[str, Any]) -> tuple[str, ...]:
     """Jobs of one function that wait."""
     oldest = "" if each["oldest"] is None else f"for up to {_words.duration(each['oldest'])}"
@@ -106,7 +112,7 @@ def failure(each: dict[str, Any], at: float) -> tuple[str, ...]:
 def _device(device: dict[str, Any]) -> tuple[str, ...]:
     return (
         device["device"],
-        device["health"] if device["reason"] is None else f"{device['health']}: {device['reason']}",
+        device["health"],
         ", ".join(device["models"]) or "-",
         _words.percent(device["share"]),
         f"{device['busy']}/{len(device['slots'])}",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LISTS = ("running", "waiting", "failures", "ended")
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
+_MOST_OUT = 3  # devices out of service that are told with the reason
 _FRAME = 3  # lines that are neither head nor devices nor list
 _LEAST = 12  # lines that are not for devices, on whatever terminal
 _KEYS = "tab other list   ↑↓ choose   enter look   space pause   q quit"
@@ -89,6 +90,8 @@ class Screen:
         text.append(f"\n{report.figures(seen)}\n")
         why = _words.plain(f"waiting: {seen['why_waiting']}") if seen["why_waiting"] else ""
         text.append(why[: self.console.width] + "\n", style="yellow")
+        for device in [device for device in seen["devices"] if device["health"] != "healthy"][:_MOST_OUT]:
+            text.append(report.out_of_service(device)[: self.console.width] + "\n", style="red")
         return text
 
     def _devices(self, known: Known) -> Table:
@@ -191,7 +194,7 @@ def _strip(cells: list[tuple[float, bool]]) -> Text:
 
 def _facts(device: dict[str, Any]) -> str:
     if device["health"] != "healthy":
-        return _words.plain(f"{device['health']}: {device['reason']}")
+        return str(device["health"])  # why is told above, where there is room for it
     heat = [f"{device['temperature']} °C"] if device["temperature"] is not None else []
     return "  ".join([report.memory(device), *heat] if device["total_memory"] is not None else heat)
 

@@ -7,7 +7,7 @@ import { showDevices } from "./devices.js";
 import { Feed } from "./feed.js";
 import { showBatches, showFailures, showJobs, showWaiting } from "./lists.js";
 import { write } from "./rows.js";
-import { age, count, counted, duration, percent, rate } from "./words.js";
+import { age, count, counted, duration, percent, rate, roughly } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 const feed = new Feed();
@@ -62,7 +62,7 @@ function showFigures(known) {
   const busy = known.devices.reduce((sum, each) => sum + each.busy, 0);
   const fails = known.failures.some((each) => each.kind !== "retried" && known.at - each.last < 60);
   const figures = [
-    ["Waiting", count(counts.queued), counts.queued > per_second.succeeded && per_second.succeeded > 0 ? `about ${age(counts.queued / per_second.succeeded)} of work` : ""],
+    ["Waiting", count(counts.queued), counts.queued > per_second.succeeded && per_second.succeeded > 0 ? `${roughly(counts.queued / per_second.succeeded)} of work` : ""],
     ["Running", count(counts.running), `${count(busy)} of ${counted(slots, "slot")}`],
     ["Slots busy", slots ? percent(share / slots) : "–", "last 5 s"],
     ["Ended per second", rate(per_second.succeeded), `${count(counts.succeeded)} in all`],

@@ -3,7 +3,7 @@
 import { paint } from "./colours.js";
 import { count, duration, rate } from "./words.js";
 
-const seconds = (values) => values.map((value) => (value == null ? "" : duration(value)));
+const seconds = (values) => values.map((value) => (value == null ? "" : value < 59.95 ? duration(value) : `${count(value)} s`));
 const numbers = (values) => values.map((value) => (value == null ? "" : Number.isInteger(value) ? count(value) : rate(value)));
 
 const CHARTS = [

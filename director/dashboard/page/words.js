@@ -23,6 +23,13 @@ export const counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 /** Seconds, for times that grow while one looks. */
 export const age = (seconds) => (seconds < 9.95 ? `${Math.max(0, seconds).toFixed(1)} s` : seconds < 59.5 ? `${Math.round(seconds)} s` : duration(seconds));
 
+/** Seconds, for guesses: 9 s, 55 min, 3 h, 2 days. */
+export function roughly(seconds) {
+  if (seconds < 59.5) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return seconds < 48 * 3600 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
+}
+
 export const ago = (seconds) => (seconds < 0.5 ? "now" : `${seconds < 9.5 ? `${Math.round(seconds)} s` : age(seconds)} ago`);
 
 export const percent = (share) => `${(share * 100).toFixed(share >= 0.9995 ? 0 : 1)} %`;
