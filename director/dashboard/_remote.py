@@ -59,8 +59,11 @@ class Remote:
         except (FileNotFoundError, ConnectionError) as error:
             raise ConnectionError(f"no app listens at {self._path} any more") from error
         try:
-            writer.write(json.dumps(question).encode() + b"\n")
-            await writer.drain()
+            try:
+                writer.write(json.dumps(question).encode() + b"\n")
+                await writer.drain()
+            except ConnectionError as error:
+                raise ConnectionError(f"the app at {self._path} has gone") from error
             yield answers
         finally:
             writer.close()

@@ -315,6 +315,13 @@ async def test_the_screen_fits_any_terminal(width: int, height: int, devices: in
     assert lines[-1].startswith("tab other list")
 
 
+def test_a_reader_that_has_enough_is_no_trouble(app: App) -> None:
+    command = f"{sys.executable} -m director top {app.path} --every 0.1 --json | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    assert json.loads(done.stdout)["name"] == "vision"
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(("devices", "height"), [(3, 24), (16, 24)])
 async def test_a_device_that_is_out_of_service_does_not_take_the_room_of_the_others(devices: int, height: int) -> None:
     pytest.importorskip("rich")

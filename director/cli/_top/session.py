@@ -48,12 +48,9 @@ async def _watch(options: argparse.Namespace) -> int:
             await _print(Remote(path), options)
         else:
             await Watch(Remote(path), screen, options.every).run()
-    except ConnectionError as gone:
-        print(f"director top: {gone}", file=sys.stderr)
-        return FAILED
+    except BrokenPipeError:  # who reads what we print has gone; an app that has gone is told otherwise
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
         print(f"director top: {error}", file=sys.stderr)
         return FAILED
     return DONE
