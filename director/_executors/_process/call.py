@@ -95,6 +95,11 @@ class Letter(NamedTuple):
         parcel = self.parcel
         return parcel is None or (not parcel.buffers and len(parcel.stream) <= ROOM_IN_REQUEST)
 
+    @property
+    def introduces(self) -> bool:
+        """Whether the child meets the function by it, and may have to import its module first."""
+        return self.kind is Ask.MEET and self.function != UNNUMBERED
+
 
 GOODBYE = Letter(Ask.GO, UNNUMBERED, UNNUMBERED, NOBODY, None)
 

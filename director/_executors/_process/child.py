@@ -170,7 +170,8 @@ class Child:
         if not self._arrived:
             return None
         answer = self._arrived.popleft()
-        self._shipments.freed(answer.freed)
+        if answer.freed:
+            self._shipments.freed(answer.freed)
         return answer
 
     def content(self, answer: Answer) -> Any:
@@ -179,7 +180,7 @@ class Child:
         Raises:
             BaseException: It can't be unpickled here.
         """
-        return self._arrivals.receive(answer.load)
+        return None if answer.load is EMPTY else self._arrivals.receive(answer.load)
 
     def bury(self) -> int | None:
         """After its last answer: wait for the process, let go of everything, return the exit code; `None` if it stays.

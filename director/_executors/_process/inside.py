@@ -23,7 +23,7 @@ from director._executors._process.program import LateMain
 from director._executors._process.segments import Arrivals, Shipments
 from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
-from director._executors._process.wire import FRAME, UNNUMBERED, Ask, Facts, How, Request, Tell, read_request
+from director._executors._process.wire import EMPTY, FRAME, UNNUMBERED, Ask, Facts, How, Request, Tell, read_request
 
 if TYPE_CHECKING:
     from director._device import Device
@@ -70,7 +70,8 @@ class Inside:
         self._outlet.tell(Tell.READY, 0)
         while frame := os.read(self._inbox, FRAME):
             request = read_request(frame)
-            self._shipments.freed(request.freed)
+            if request.freed:
+                self._shipments.freed(request.freed)
             if request.kind == Ask.GO:
                 break
             self._serve(request)
@@ -119,7 +120,7 @@ class Inside:
             self._request = self._job = None
 
     def _call(self, request: Request) -> Any:
-        content = self._arrivals.receive(request.load)
+        content: Any = None if request.load is EMPTY else self._arrivals.receive(request.load)
         recipe = None
         if request.kind == Ask.CALL:
             args = content or ()

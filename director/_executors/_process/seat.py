@@ -177,7 +177,9 @@ class ProcessSeat:
         if not is_sent:
             if errand.is_unwanted:  # since before we could be told
                 raise asyncio.CancelledError
-            child.post(child.frame(self._sender.letter(call, child), errand.number))
+            letter = self._sender.letter(call, child)
+            errand.is_typical = not letter.introduces
+            child.post(child.frame(letter, errand.number))
         errand.begin(time.monotonic())
         value = self._outcome(errand)
         call.introduced(child)

@@ -99,6 +99,7 @@ class Stock:
         if not letter.fits:
             return None
         errand = self._sent[job] = Errand(call, child)
+        errand.is_typical = not letter.introduces
         if job._stage is not _RUNNING:  # it was over before `find` could find it
             errand.notify(Notice.CANCELLED)
         return child.frame(letter, errand.number)
