@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from director.events import (
+    DeviceJoined,
     DeviceQuarantined,
     DeviceRestored,
     DirectorDrained,
@@ -48,6 +49,7 @@ _LINES: dict[type[Event], tuple[str, int, Callable[[Any], str]]] = {
     JobCancelled: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} cancelled"),
     WorkerHired: (_WORKERS, logging.DEBUG, lambda it: f"a worker begins on slot {it.slot} of {it.device.label}"),
     WorkerReaped: (_WORKERS, logging.DEBUG, lambda it: f"the worker on slot {it.slot} of {it.device.label} has left"),
+    DeviceJoined: (_DIRECTOR, logging.INFO, lambda it: f"{it.device.label} has joined"),
     DeviceQuarantined: (_DIRECTOR, logging.INFO, lambda it: f"{it.device.label} in quarantine: {it.reason}"),
     DeviceRestored: (_DIRECTOR, logging.INFO, lambda it: f"{it.device.label} back from quarantine"),
     ModelLoaded: (_MODELS, logging.INFO, lambda it: f"{it.model} loaded on {it.device.label} in {it.seconds:.3f} s"),

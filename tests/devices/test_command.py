@@ -95,7 +95,7 @@ def test_json(machine: Any) -> None:
     output, _, status = devices(machine.nvml(driver="580.95.05").gpu(A).cuda(A), "--json", CUDA_VISIBLE_DEVICES="0")
     found = json.loads(output)
     assert found["devices"] == [
-        {"index": 0, "uuid": A, "name": "NVIDIA H100", "kind": "cuda", "total_memory": 80 * GIB}
+        {"index": 0, "uuid": A, "name": "NVIDIA H100", "kind": "cuda", "total_memory": 80 * GIB, "node": None}
     ]
     assert found["CUDA_VISIBLE_DEVICES"] == "0"
     assert found["absence"] is None
