@@ -212,6 +212,8 @@ class Ledger:
         may_go = options.retries or options.batch is not None or isinstance(error, NotBegun)
         if may_go and self._retries.take(job, error):
             return
+        if isinstance(error, NotBegun):
+            error = DeviceLost(error.device)  # the other name is ours
         job._let_go()
         if job.done():  # its caller has left, or its time was up
             if self._tells_ends:

@@ -39,6 +39,7 @@ class Claim:
         self.ordinal = ordinal
         self.device: Device | None = None
         self.is_lost = False  # set once, by the fleet
+        self.is_cut = False  # the same: nothing can be heard of its calls any more
         self.amounts = amounts
         self._terms = terms
         here = [{"ray.io/node-id": node.id}]
@@ -81,6 +82,8 @@ class Claim:
         """Let go of everything; actors that are left end."""
         from ray.util.placement_group import remove_placement_group
 
+        if self.is_cut:
+            return
         for actor in self._hired:
             actor.kill(for_good=True)
         with suppress(Exception):  # the cluster may be gone

@@ -53,6 +53,7 @@ class Fleet:
         self._lock = threading.Lock()
         self._muster: Muster | None = None
         self._claims: dict[Device, Claim] = {}
+        self._seats: list[RaySeat] = []
         self._is_answered = True  # what the head was asked last
         self._asking = SlotThread("director:ray asks")
         self._watching = SlotThread("director:ray watch")
@@ -104,7 +105,10 @@ class Fleet:
         if gpus > 1 and len(slot.place.slots) > 1:
             raise PlacementError(f"a device of {gpus:g} GPUs has one slot: Ray gives all of them to one actor")
         residency.is_apart = True
-        return RaySeat(slot, residency, chronicle, self)
+        seat = RaySeat(slot, residency, chronicle, self)
+        with self._lock:
+            self._seats.append(seat)
+        return seat
 
     def disband(self) -> None:
         """Let go of everything in the cluster. Blocks."""
@@ -180,10 +184,19 @@ class Fleet:
                     joined(claim.device)
 
     def _lose_all(self, reason: str) -> None:
+        """Without its head a cluster ends, and Ray ends each program that stays connected to it for a minute."""
         with self._lock:
-            claims = list(self._claims.values())
+            claims, seats = list(self._claims.values()), list(self._seats)
         for claim in claims:
+            claim.is_cut = True
             self.lose(claim, reason)
+        for seat in seats:
+            seat.recall()  # wakes its thread, which finds that it waits for nothing
+        if self._is_ours:
+            self._is_ours = False
+            disconnect()
+        else:
+            logger.critical("Ray ends this program in less than a minute if the head of its cluster stays away")
 
 
 def _why_none(nodes: list[Node], amounts: dict[str, float], claimed: int, terms: Terms) -> str:

@@ -142,6 +142,8 @@ class Hand:
                 post = _LOOK
             self._end_if_due(errand)
             if post is _LOOK:
+                if self.claim.is_cut:
+                    raise ActorLost
                 return None
             if post[0] != errand.number:
                 if post[0] > errand.number or post[0] < 0:  # those before it are over
@@ -164,6 +166,8 @@ class Hand:
         ready, _ = ray.wait([values], timeout=min(_GLANCE, left))
         if not ready:
             self._end_if_due(errand)
+            if self.claim.is_cut:
+                raise ActorLost
             return None
         return _opened(errand, lambda: ray.get(next(values)))
 
@@ -221,8 +225,10 @@ class Hand:
         Returns:
             Those of `numbers` that have begun; the others never will. `None` if no actor comes.
         """
-        before, actor = self.life, self.present()
+        before, actor = self.life, self.actor
         self.replace()
+        if actor is None or self.claim.is_cut:
+            return None
         until = time.monotonic() + self._fleet.terms.patience
         while not self.claim.is_lost and time.monotonic() < min(until, errand.ends_at + _ENDING):
             with suppress(Exception):  # whatever Ray says of an actor that is not there yet
@@ -243,6 +249,8 @@ class Hand:
         """Let the actor unload everything, and end it."""
         actor, self.actor = self.actor, None
         if actor is None:
+            return
+        if self.claim.is_cut:
             return
         if not self.claim.is_lost:
             with suppress(Exception):  # it has ended, or takes too long
