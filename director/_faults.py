@@ -18,6 +18,7 @@ import sys
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -60,13 +61,23 @@ _JAX = {"jax", "jaxlib"}  # one class for everything: the message begins with a 
 _WITH_CODES = {"AcceleratorError", "CUDARuntimeError", "CUDADriverError", "CudaAPIError"}  # of torch, cupy, numba
 _CODES = ("error_code", "status", "code")  # and what they call them
 
-_MEMORY_WORDS = re.compile(
-    r"\b(CUDA|HIP|XPU|MPS)\b[^\n]{0,60}\bout of memory|out of memory error on GPU"
-    r"|\bcudaErrorMemoryAllocation\b|\bCUDA_ERROR_OUT_OF_MEMORY\b"
-    r"|\bCU(BLAS|DNN|SPARSE|SOLVER)_STATUS_(INTERNAL_ERROR_DEVICE_)?ALLOC(ATION)?_FAILED\b|\bCUFFT_ALLOC_FAILED\b"
-    r"|bfc_arena[^\n]*(Failed to allocate memory|smaller than requested)",  # onnxruntime
-    re.I,
-)
+# Compiled when a call has failed for the first time: that takes longer than all else that this file's import does.
+
+
+@cache
+def _memory_words() -> re.Pattern[str]:
+    return re.compile(
+        r"\b(CUDA|HIP|XPU|MPS)\b[^\n]{0,60}\bout of memory|out of memory error on GPU"
+        r"|\bcudaErrorMemoryAllocation\b|\bCUDA_ERROR_OUT_OF_MEMORY\b"
+        r"|\bCU(BLAS|DNN|SPARSE|SOLVER)_STATUS_(INTERNAL_ERROR_DEVICE_)?ALLOC(ATION)?_FAILED\b|\bCUFFT_ALLOC_FAILED\b"
+        r"|bfc_arena[^\n]*(Failed to allocate memory|smaller than requested)",  # onnxruntime
+        re.I,
+    )
+
+
+@cache
+def _sticky_words() -> dict[int, re.Pattern[str]]:
+    return {code: _words_of(code) for code in STICKY_CODES}
 
 
 def _words_of(code: int) -> re.Pattern[str]:
@@ -77,9 +88,6 @@ def _words_of(code: int) -> re.Pattern[str]:
     return re.compile(
         rf"{speaker}[^\n]{{0,80}}{re.escape(words)}|\bCUDA_ERROR_{name}\b|\b(?i:cudaError{runtime_name})\b"
     )
-
-
-_STICKY_WORDS = {code: _words_of(code) for code in STICKY_CODES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +168,7 @@ def _read(error: BaseException) -> Fault | None:
     if sticky is not None:
         return Fault("sticky", _first_line(error, text), sticky)
     exhausted = not _JAX.isdisjoint(packages) and text.startswith("RESOURCE_EXHAUSTED")
-    if exhausted or code == _OUT_OF_MEMORY or not _MEMORY_CLASSES.isdisjoint(classes) or _MEMORY_WORDS.search(text):
+    if exhausted or code == _OUT_OF_MEMORY or not _MEMORY_CLASSES.isdisjoint(classes) or _memory_words().search(text):
         return Fault("memory", _first_line(error, text), code)
     return None
 
@@ -186,4 +194,4 @@ def _code(error: BaseException, classes: set[tuple[str, str]]) -> int | None:
 
 
 def _sticky_code(text: str) -> int | None:
-    return next((code for code, words in _STICKY_WORDS.items() if words.search(text)), None)
+    return next((code for code, words in _sticky_words().items() if words.search(text)), None)
