@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 class Beside:
     """What a lease and the calls of an executor are made of."""
 
+    @abstractmethod
     def run_beside(self, device: Device, make: Callable[[Callable[[], Any]], Any]) -> Any:
         """Run on the thread of a slot whose calls are made elsewhere.
 
@@ -20,4 +22,3 @@ class Beside:
             device: The slot's.
             make: Makes a call there, without the resource, and returns what it returns.
         """
-        raise NotImplementedError
