@@ -87,6 +87,14 @@ def sleep(_device: Any, seconds: float) -> None:
     time.sleep(seconds)
 
 
+def stay(_device: Any, path: str) -> None:
+    """Says which process it is in, at once as a whole, and does not end."""
+    written = Path(path + ".new")
+    written.write_text(str(os.getpid()))
+    written.rename(path)
+    time.sleep(600)
+
+
 def cooperative(_device: Any, path: str) -> None:
     """Reports each step, and how it was ended."""
     try:

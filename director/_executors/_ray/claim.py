@@ -15,6 +15,7 @@ from director._executors._process import logs
 from director._executors._ray.shell import DirectorWorker
 
 if TYPE_CHECKING:
+    from director._executors._ray.groups import Groups
     from director._executors._ray.nodes import Node
     from director._executors._ray.terms import Terms
     from director._executors._ray.wire import About
@@ -30,11 +31,10 @@ class Claim:
         ordinal: Counts the devices of the node.
         amounts: What it holds of the node's resources.
         terms: Of all actors.
+        groups: Makes its placement group.
     """
 
-    def __init__(self, node: Node, ordinal: int, amounts: dict[str, float], terms: Terms) -> None:
-        from ray.util.placement_group import placement_group
-
+    def __init__(self, node: Node, ordinal: int, amounts: dict[str, float], terms: Terms, groups: Groups) -> None:
         self.node = node
         self.ordinal = ordinal
         self.device: Device | None = None
@@ -42,8 +42,8 @@ class Claim:
         self.is_cut = False  # the same: nothing can be heard of its calls any more
         self.amounts = amounts
         self._terms = terms
-        here = [{"ray.io/node-id": node.id}]
-        self._group = placement_group([amounts], strategy="STRICT_PACK", bundle_label_selector=here)
+        self._groups = groups
+        self._group = groups.make(amounts, node)
         self._hired: list[Actor] = []
         self._spare: Actor | None = None
         self._spare = self.hire()
@@ -80,14 +80,11 @@ class Claim:
 
     def release(self) -> None:
         """Let go of everything; actors that are left end."""
-        from ray.util.placement_group import remove_placement_group
-
         if self.is_cut:
             return
         for actor in self._hired:
             actor.kill(for_good=True)
-        with suppress(Exception):  # the cluster may be gone
-            remove_placement_group(self._group)
+        self._groups.remove(self._group)
 
     def _parts(self) -> dict[str, float]:
         """What an actor takes of the bundle."""

@@ -115,8 +115,8 @@ class Fleet:
         with self._lock:
             self._is_over.set()
         self._watching.shutdown(wait=True)
-        for claim in [] if self._muster is None else self._muster.claims():
-            claim.release()
+        if self._muster is not None:
+            self._muster.release()
         self._asking.shutdown(wait=self._is_answered)
         self._aside.shutdown(wait=True)
         if self._is_ours:

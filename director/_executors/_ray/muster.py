@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._executors._ray.claim import Claim
+from director._executors._ray.groups import Groups
 from director._executors._ray.wire import About
 from director.errors import DiscoveryError
 
@@ -36,6 +37,7 @@ class Muster:
         self._amounts = dict(amounts)
         self._most = most
         self._terms = terms
+        self._groups = Groups()
         self._asked: dict[Key, tuple[Claim, float]] = {}  # and until when
         self._later: dict[Key, float] = {}  # in vain, and when to ask again
 
@@ -59,9 +61,11 @@ class Muster:
                 self._ask(node, ordinal)
         return self._arrived(patience), gone
 
-    def claims(self) -> list[Claim]:
-        """All that are held, there or not."""
-        return [*self.there.values(), *(claim for claim, _ in self._asked.values())]
+    def release(self) -> None:
+        """Let go of all that is held, there or not."""
+        for claim in [*self.there.values(), *(claim for claim, _ in self._asked.values())]:
+            claim.release()
+        self._groups.close()
 
     @property
     def missing(self) -> int:
@@ -73,7 +77,7 @@ class Muster:
         if key in self.there or key in self._asked or self._later.get(key, now) > now:
             return
         self._later.pop(key, None)
-        self._asked[key] = Claim(node, ordinal, self._amounts, self._terms), now + self._terms.patience
+        self._asked[key] = Claim(node, ordinal, self._amounts, self._terms, self._groups), now + self._terms.patience
 
     def _arrived(self, patience: float) -> list[Claim]:
         import ray
