@@ -176,7 +176,7 @@ class Group:
         """Let go of those that have left, when it is empty; who still holds the group holds nothing else."""
         self.looked_at = _NEVER
         self.standing = None
-        self.line.clear()
+        self.line.close()
         for heap in (self._arrivals, self._dues, self._dearest) if self.rule.max_wait else ():
             heap.clear(self._spent)
 

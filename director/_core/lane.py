@@ -169,6 +169,10 @@ class Lane:
         """Groups that are held."""
         return [group for group in self._groups.values() if group.upper is None]
 
+    def close(self) -> None:
+        """It is empty and given up. The collector would need to find it otherwise: a lane for each batch, say."""
+        self._line.close()
+
     @property
     def is_empty(self) -> bool:
         """Nothing waits here."""

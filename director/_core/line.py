@@ -26,6 +26,7 @@ Ranked: TypeAlias = "tuple[Rank, Job[Any]]"
 _QUEUED = JobState.QUEUED
 _NEVER = float("inf")
 _BEFORE = 2**62
+_NOBODY: Any = object()  # the home of no job
 _SWEEP_AT = 64  # entries of jobs that have left, before they are swept out, once they outnumber those who wait
 
 
@@ -259,6 +260,11 @@ class Line:
         """Remove all, when none waits any more."""
         self._spent.append(self._levels)
         self._levels, self._priorities, self._entries = {}, [], 0
+
+    def close(self) -> None:
+        """Remove all, for good: nothing will wait here any more, and home and line need not keep each other alive."""
+        self.clear()
+        self._home = _NOBODY
 
     def __iter__(self) -> Iterator[Job[Any]]:
         for level in self._levels.values():

@@ -119,6 +119,8 @@ class ReadyQueue:
         """Be plain again if nothing waits; for whoever knows that no call is charged to anybody."""
         if not self._live and self._aged is None and not self.tenants.known:
             self.is_rich = False
+            for lane in self._lanes.values():
+                lane.close()
             self.spent.append(self._lanes)
             self._lanes = {}
             self.holds.clear()
@@ -182,7 +184,9 @@ class ReadyQueue:
         """Lanes with jobs that can be taken, in no order."""
         lanes = [lane for lane in self._lanes.values() if lane.live]
         if len(lanes) < len(self._lanes):
-            self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.is_empty}
+            for lane in [lane for lane in self._lanes.values() if lane.is_empty]:
+                lane.close()
+                del self._lanes[lane.key]
         return lanes
 
     def in_order(self, now: float) -> list[Lane] | list[Plain]:

@@ -32,7 +32,8 @@ class ReadAhead:
         self._error: Exception | None = None
         self._arrived: asyncio.Event | None = None  # for the application, while it waits
         self._wanted: asyncio.Event | None = None  # for ourselves, while enough was read
-        self._asking = asyncio.get_running_loop().create_task(self._keep_asking(), name="director:disconnect")
+        loop = asyncio.get_running_loop()
+        self._asking: asyncio.Task[None] | None = loop.create_task(self._keep_asking(), name="director:disconnect")
 
     async def receive(self) -> Message:
         """The next message, for the application."""
@@ -51,8 +52,14 @@ class ReadAhead:
         return message
 
     def close(self) -> None:
-        """Ask no more."""
-        self._asking.cancel()  # ends at the next turn of the loop, and holds nothing that anybody waits for
+        """Ask no more.
+
+        A server that has sent the whole answer answers who asks, as if the client had left, so the task mostly ends by
+        itself before it would be cancelled, at a fraction of the cost. It holds nothing that anybody waits for.
+        """
+        asking, self._asking = self._asking, None  # an error in it would lead back to us: a cycle for each request
+        if asking is not None:
+            asking.get_loop().call_soon(asking.cancel)
 
     async def _keep_asking(self) -> None:
         """Until the client leaves, never more than a little ahead of the application."""
@@ -70,7 +77,8 @@ class ReadAhead:
     def _take(self, message: Message) -> None:
         if message["type"] == "http.disconnect":
             self._has_left = True
-            asyncio.get_running_loop().call_soon(self._hung_up)
+            if self._asking is not None:
+                asyncio.get_running_loop().call_soon(self._hung_up)
         else:
             self._messages.append(message)
             self._bytes += len(message.get("body", b""))
