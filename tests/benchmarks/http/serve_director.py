@@ -1,12 +1,14 @@
-"""The model behind FastAPI and a Director, as the how-to pages do it.
+"""The model behind FastAPI and a Director, as the how-to pages do it where requests are many.
 
-`python -m benchmarks.http.serve_director PORT WORKERS KIND`: an ``endpoint`` of FastAPI, or a ``route`` without its
-parameters and validation.
+`python -m benchmarks.http.serve_director PORT WORKERS KIND`: a ``route``, which reads and answers JSON as the endpoints
+of the other servers do, or an ``endpoint`` of FastAPI, which validates both sides too.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -20,11 +22,23 @@ from director.asgi import owned
 from director.fastapi import install, lifespan
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from director import Device
 
 PORT, WORKERS = map(int, sys.argv[1:3])
+
+
+@asynccontextmanager
+async def settled(_app: FastAPI) -> AsyncIterator[None]:
+    """What docs/how-to/deploy.md advises, when everything is loaded."""
+    gc.collect()
+    gc.freeze()
+    yield
+
+
 director = Director(f"simulated:{WORKERS}")
-app = FastAPI(lifespan=lifespan(director))
+app = FastAPI(lifespan=lifespan(director, settled))
 install(app, director)
 
 
