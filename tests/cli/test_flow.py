@@ -16,6 +16,7 @@ from director.cli._run.feed import Feed
 from director.cli._run.flow import Flow, Outcome, Rules
 from director.cli._run.halt import Halt
 from director.cli._run.inputs import Item
+from director.cli._run.meter import Meter
 from director.cli._run.tally import Tally
 
 if TYPE_CHECKING:
@@ -117,6 +118,20 @@ async def test_cancelled_it_writes_first_what_is_done(director: Director) -> Non
     with pytest.raises(asyncio.CancelledError):
         await run
     assert reader.results == [0, 1]
+
+
+async def test_a_device_that_has_joined_since_the_start(director: Director) -> None:
+    reader, calls, tally = Reader(), Calls(), Tally({})
+    reader.gate.set()
+    meter = Meter(director, tally)
+    meter.sample()
+    assert meter.read().lanes == ()
+    await make_flow(director, reader, calls, tally=tally).run(Feed(items(range(3)), ahead=1))
+    assert reader.results == [0, 1, 2]
+    assert {device: (lane.slots, lane.items) for device, lane in tally.lanes.items()} == {"cpu:0": (1, 3)}
+    meter.sample()
+    (lane,) = meter.read().lanes
+    assert (lane.device, lane.items) == ("cpu:0", 3)
 
 
 async def test_what_is_done_after_the_last_line_is_not_counted(director: Director) -> None:

@@ -187,11 +187,18 @@ class Flow:
 
     def _conclude(self, outcome: Outcome, result: object = None) -> None:
         outcome, line = self._line(outcome, result)
+        if outcome.device is not None and outcome.device not in self._tally.lanes:
+            self._meet(outcome.device)
         self._tally.count(outcome.error, outcome.device, outcome.seconds)
         self._emit(outcome.item, line)
         if outcome.error is not None:
             self._failed(outcome)
             self._look_whether_to_halt()
+
+    def _meet(self, device: str) -> None:
+        """One that has joined since the start, as those of a cluster may."""
+        counts = {stats.device.label: stats.slots for stats in self._director.stats().devices}
+        self._tally.know(device, counts.get(device, 1))
 
     def _line(self, outcome: Outcome, result: object) -> tuple[Outcome, bytes]:
         item, device, seconds = outcome.item, outcome.device, outcome.seconds

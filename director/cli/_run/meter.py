@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Meter:
         self._start = time.perf_counter()
         self._stop: float | None = None
         self._done: deque[tuple[float, int]] = deque([(self._start, 0)], maxlen=_MEMORY)
-        self._busy: dict[str, deque[float]] = {device: deque(maxlen=_MEMORY) for device in tally.lanes}
+        self._busy: defaultdict[str, deque[float]] = defaultdict(partial(deque, maxlen=_MEMORY))  # devices may join
 
     @property
     def elapsed(self) -> float:
@@ -101,6 +102,6 @@ class Meter:
 
     def _lanes(self) -> tuple[LaneReading, ...]:
         return tuple(
-            LaneReading(device, sum(busy) / len(busy) if busy else 0.0, lane.items, lane.mean)
-            for (device, lane), busy in zip(self._tally.lanes.items(), self._busy.values(), strict=True)
+            LaneReading(device, sum(busy) / len(busy) if (busy := self._busy[device]) else 0.0, lane.items, lane.mean)
+            for device, lane in self._tally.lanes.items()
         )

@@ -58,6 +58,10 @@ class Tally:
         """Items without a record; of an input that nobody counted, those that were taken."""
         return (self.taken if self.total is None else self.total) - self.done
 
+    def know(self, device: str, slots: int) -> None:
+        """A device has come that was not there at the start."""
+        self.lanes[device] = Lane(slots)
+
     def count(self, error: BaseException | None, device: str | None, seconds: float | None) -> None:
         """One more item has an outcome."""
         if error is None:
