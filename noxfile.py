@@ -166,7 +166,7 @@ def tests(session: nox.Session) -> None:
 def ray(session: nox.Session) -> None:
     """The tests with a Ray cluster on this machine, where Ray can be installed; arguments after -- go to pytest."""
     try:
-        set_up(session, "-e", ".[ray]", "numpy", group="test")
+        set_up(session, "-e", ".[ray]", "ray[serve]", "numpy", group="test")
     except nox.command.CommandFailed:
         session.skip("Ray can't be installed here: there is none for this Python or platform")
     session.run("pytest", *(session.posargs or ["tests/cluster"]), env={"RAY_USAGE_STATS_ENABLED": "0"})
@@ -212,6 +212,16 @@ def cluster(session: nox.Session) -> None:
     """A Director over a Ray cluster on this machine against Ray by itself; arguments after -- go to it."""
     set_up(session, "-e", ".[ray]")
     session.run("python", "-m", "benchmarks.cluster", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
+
+
+@nox.session(default=False)
+def routers(session: nox.Session) -> None:
+    """A Director against the routers of Ray Serve, where that can be installed; arguments after -- go to it."""
+    try:
+        set_up(session, "-e", ".[ray]", "ray[serve]")
+    except nox.command.CommandFailed:
+        set_up(session, "-e", ".[ray]")
+    session.run("python", "-m", "benchmarks.routers", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
 
 
 @nox.session(default=False)

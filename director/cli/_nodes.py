@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from director.cli._status import UsageError
 from director.cli._table import table
 
 if TYPE_CHECKING:
@@ -27,10 +28,14 @@ def list_nodes(address: str, *, as_json: bool) -> int:
 
     Raises:
         DiscoveryError: No cluster answers.
+        UsageError: No cluster can have that address.
     """
     from director.ray import cluster_nodes
 
-    nodes = cluster_nodes(address)
+    try:
+        nodes = cluster_nodes(address)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if as_json:
         listed = [{**node._asdict(), "resources": dict(node.resources)} for node in nodes]
         print(json.dumps({"nodes": listed}, indent=2))

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import logging
-import random
 import statistics
 import time
 from typing import TYPE_CHECKING, Any
@@ -115,77 +114,12 @@ async def fed(executor: RayExecutor, jobs: int) -> dict[str, Any]:
     return found
 
 
-async def one_slot(executor: RayExecutor, seconds: float) -> dict[str, Any]:
-    """Ray's issue 52609: 100 ms jobs on one slot, 1 to 5 users that each wait for their answer: jobs a second."""
-    found = {}
-    async with Director("cpu", executor=executor) as director:
-        await director.run(sleep, 0.1)
-        for users in range(1, 6):
-            done = 0
-            until = time.perf_counter() + seconds
-
-            async def user(until: float = until) -> None:
-                nonlocal done
-                while time.perf_counter() < until:
-                    await director.run(sleep, 0.1)
-                    done += 1
-
-            began = time.perf_counter()
-            await asyncio.gather(*[user() for _ in range(users)])
-            found[f"{users} users"] = round(done / (time.perf_counter() - began), 2)
-    return found
-
-
-async def routed(submit: Callable[[float], Awaitable[float]], lasts: list[float], slots: int) -> dict[str, Any]:
-    """Callers that keep the slots busy twice over, each with the next job: utilisation, and how long they wait."""
-    waiting = list(reversed(lasts))
-    ran: list[float] = []
-    taken: list[float] = []
-
-    async def caller() -> None:
-        while waiting:
-            seconds = waiting.pop()
-            began = time.perf_counter()
-            ran.append(await submit(seconds))
-            taken.append(time.perf_counter() - began)
-
-    began = time.perf_counter()
-    await asyncio.gather(*[caller() for _ in range(2 * slots)])
-    wall = time.perf_counter() - began
-    p50, p99 = (statistics.quantiles(taken, n=100)[at] for at in (49, 98))
-    return {"utilisation": round(sum(ran) / wall / slots, 4), "p50_s": round(p50, 4), "p99_s": round(p99, 4)}
-
-
-def workloads(scale: float) -> dict[str, tuple[int, list[float]]]:
-    """Those of Ray's own benchmark of its routers."""
-    draw = random.Random(7)
-    return {
-        "exponential 10 ms, 5 slots": (5, [draw.expovariate(1 / 0.01) for _ in range(int(2000 * scale))]),
-        "exponential 1 s up to 10 s, 2 slots": (
-            2,
-            [min(10.0, draw.expovariate(1.0)) for _ in range(max(10, int(60 * scale)))],
-        ),
-    }
-
-
-async def by_director(executor: RayExecutor, scale: float) -> dict[str, Any]:
-    """The workloads through a Director."""
-    found = {}
-    for name, (slots, lasts) in workloads(scale).items():
-        async with Director(f"cpu:{slots}", executor=executor, max_queue=None) as director:
-            await asyncio.gather(*[director.run(sleep, 0.01) for _ in range(8 * slots)])
-            found[name] = await routed(lambda seconds: director.run(sleep, seconds), lasts, slots)
-    return found
-
-
 async def run(args: argparse.Namespace) -> dict[str, Any]:
     """All parts that are asked for."""
     executor = RayExecutor()
     parts: dict[str, Callable[[], Awaitable[Any]]] = {
         "round trip": lambda: round_trips(executor, int(400 * args.scale)),
         "10 ms on 4 actors": lambda: fed(executor, int(1000 * args.scale)),
-        "issue 52609": lambda: one_slot(executor, 5 * args.scale),
-        "routers": lambda: by_director(executor, args.scale),
     }
     found = {}
     for name, part in parts.items():

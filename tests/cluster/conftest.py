@@ -7,6 +7,8 @@ garbage collector and warns of its own future; here, and only here, these warnin
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SLOW))
             for ignored in ("ResourceWarning", "FutureWarning", "pytest.PytestUnraisableExceptionWarning"):
                 item.add_marker(pytest.mark.filterwarnings(f"ignore::{ignored}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def program_without_head(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[subprocess.Popen[str] | None]:
+    """Begun before all else, for it mostly waits: for half a minute."""
+    wanted = [item for item in request.session.items if "program_without_head" in getattr(item, "fixturenames", ())]
+    if not any(item.path.name == "test_head.py" for item in wanted):
+        yield None
+        return
+    from cluster.test_head import PROGRAM
+
+    path = tmp_path_factory.mktemp("head") / "program.py"
+    path.write_text(PROGRAM)
+    here = Path(__file__).parent.parent
+    surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    pipe = subprocess.PIPE
+    program = subprocess.Popen([sys.executable, str(path)], stdout=pipe, stderr=pipe, text=True, env=surroundings)
+    yield program
+    if program.poll() is None:
+        program.kill()
+        program.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -54,3 +54,9 @@ def test_no_cluster(tmp_path: Path) -> None:
     assert ran.returncode == 1
     assert "no Ray cluster answers at '127.0.0.1:1'" in ran.stderr
     assert "ray start --head" in ran.stderr
+
+
+def test_an_address_of_another_kind(tmp_path: Path) -> None:
+    ran = director("devices", "--ray", "ray://head:10001", cwd=tmp_path)
+    assert ran.returncode == 2
+    assert "Ray Client" in ran.stderr

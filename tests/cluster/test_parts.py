@@ -10,6 +10,7 @@ import pytest
 
 from director import Device, Director, NoDevices, WorkerDied, share
 from director._executors._process.board import Notice
+from director._executors._ray.connection import _why
 from director._executors._ray.mark import NONE, Mark
 from director._executors._ray.nodes import Names, Node
 from director._executors._ray.notes import Notes, Notices
@@ -20,6 +21,8 @@ from director.ray import RayExecutor
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"address": 5}, TypeError, "address must be a str"),
     ({"address": "ray://head:10001"}, ValueError, "Ray Client"),
+    ({"address": "http://head:8265"}, ValueError, "as host:6379"),
+    ({"address": ""}, ValueError, "as host:6379"),
     ({"resources": ["GPU"]}, TypeError, "resources must be a mapping"),
     ({"resources": {}}, ValueError, "resources is empty"),
     ({"resources": {"GPU": 0}}, ValueError, "more than nothing"),
@@ -36,6 +39,15 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_what_a_user_can_not_say(arguments: dict[str, Any], kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         RayExecutor(**arguments)
+
+
+def test_a_cluster_that_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert "set RAY_AUTH_MODE=token" in _why("10.0.0.1:6379", error, True)
+    assert "ray start --head" in _why("10.0.0.1:6379", error, False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert "ray start --head" in _why("10.0.0.1:6379", error, True)
 
 
 def test_without_a_cluster_what_is_shared_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:

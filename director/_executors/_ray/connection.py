@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 from contextlib import contextmanager
@@ -39,8 +40,9 @@ def connect(address: str, runtime_env: Mapping[str, Any] | None) -> bool:
             return True
         if ray.is_initialized():
             return False
+        is_there = False
         try:
-            _knock(address)
+            is_there = _knock(address)
             with _no_word_of_signals():
                 ray.init(
                     address=None if address == "local" else address,
@@ -48,7 +50,7 @@ def connect(address: str, runtime_env: Mapping[str, Any] | None) -> bool:
                     logging_level=logging.WARNING,
                 )
         except (OSError, RuntimeError, ValueError) as error:
-            raise DiscoveryError(_why(address, error)) from error
+            raise DiscoveryError(_why(address, error, is_there)) from error
         _users = 1
         return True
 
@@ -61,13 +63,32 @@ def cluster_nodes(address: str = "auto") -> list[Node]:
 
     Raises:
         DiscoveryError: Ray is not installed, or no cluster answers.
+        ValueError: The address is of another kind.
     """
+    check_address(address)
     is_ours = connect(address, None)
     try:
         return Names().alive(_import_ray().nodes())
     finally:
         if is_ours:
             disconnect()
+
+
+def check_address(address: str) -> None:
+    """Refuse what can't be the address of a cluster.
+
+    Raises:
+        ValueError: It can't.
+    """
+    if address.startswith("ray://"):
+        raise ValueError(
+            f"{address!r} is for Ray Client, which carries each call through a proxy. Run the program within the "
+            "cluster (`ray job submit`), or where the head can be reached, with its address as host:6379"
+        )
+    if not address or "/" in address:
+        raise ValueError(
+            f"{address!r} is no address of a cluster: say 'auto', 'local', or that of its head as host:6379"
+        )
 
 
 def disconnect() -> None:
@@ -103,19 +124,26 @@ def _no_word_of_signals() -> Iterator[None]:
         speaker.removeFilter(is_other)
 
 
-def _knock(address: str) -> None:
-    """See whether anybody listens there: Ray itself would try for a minute.
+def _knock(address: str) -> bool:
+    """See whether anybody listens there: Ray itself would try for a minute. False if that can't be seen.
 
     Raises:
         OSError: Nobody does.
     """
     host, _, port = address.rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWERING).close()
+    if not host or not port.isdecimal():
+        return False
+    socket.create_connection((host.strip("[]"), int(port)), _ANSWERING).close()
+    return True
 
 
-def _why(address: str, error: Exception) -> str:
+def _why(address: str, error: Exception, is_there: bool) -> str:
     first, *_ = str(error).strip().splitlines() or [type(error).__name__]
+    if is_there and "RAY_AUTH_MODE" not in os.environ:  # Ray itself sends a token unasked to address='auto' only
+        return (
+            f"what listens at {address!r} does not let this program in ({first}). If the cluster asks for a token, as "
+            "those of `ray start` do where there is one, set RAY_AUTH_MODE=token here, with the same ~/.ray/auth_token"
+        )
     return (
         f"no Ray cluster answers at {address!r} ({first}). Start one with `ray start --head`, name the address of its "
         "head, as host:6379, or let this program start one on its own machine: address='local'"

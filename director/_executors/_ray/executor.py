@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from director._executors._ray.connection import check_address
+
 if TYPE_CHECKING:
     from director._executors._ray.fleet import Fleet
 
@@ -41,11 +43,7 @@ class RayExecutor:
     def __post_init__(self) -> None:
         if not isinstance(self.address, str):
             raise TypeError(f"address must be a str, not {self.address!r}")
-        if self.address.startswith("ray://"):
-            raise ValueError(
-                f"{self.address!r} is for Ray Client, which carries each call through a proxy. Run the program within "
-                "the cluster (`ray job submit`), or where the head can be reached, with its address as host:6379"
-            )
+        check_address(self.address)
         for name, mapping in (("resources", self.resources), ("runtime_env", self.runtime_env)):
             if mapping is not None and not isinstance(mapping, Mapping):
                 raise TypeError(f"{name} must be a mapping, not {mapping!r}")

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from director._executors._ray.nodes import Node
 
 
+_STARTING = 60.0  # seconds
+
+
 class Groups:
     """Makes groups of one bundle on one node."""
 
@@ -20,7 +23,11 @@ class Groups:
         self._ours: Any = None  # an object of this process that the keeper waits for
 
     def make(self, amounts: dict[str, float], node: Node) -> Any:
-        """A group that holds `amounts` of a node as soon as they are free."""
+        """A group that holds `amounts` of a node as soon as they are free.
+
+        Raises:
+            RayError: Within Ray: the keeper does not start.
+        """
         from ray.util.placement_group import placement_group
 
         if self._keeper is None and _may_end_before_its_job():
@@ -63,6 +70,7 @@ class Groups:
         self._keeper = made.remote()
         self._ours = self._keeper.never.remote()
         self._keeper.watch.remote([self._ours])
+        ray.get(self._keeper.ready.remote(), timeout=_STARTING)  # what we claim before it is there could be lost
 
 
 def _may_end_before_its_job() -> bool:

@@ -7,8 +7,12 @@ Ray Serve may be ended long before that, by whom it can't do anything about; its
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from contextlib import suppress
 from typing import Any
+
+_FORGOTTEN = 60.0  # seconds
 
 
 class DirectorKeeper:
@@ -17,6 +21,11 @@ class DirectorKeeper:
     def __init__(self) -> None:
         self._groups: list[Any] = []
         self._is_over = asyncio.Event()
+        self._forgotten = threading.Timer(_FORGOTTEN, os._exit, (0,))  # the driver has ended before it could say more
+        self._forgotten.start()
+
+    async def ready(self) -> None:
+        """Return when all calls before this one have come."""
 
     async def mind(self, group: Any) -> None:
         """Remove a placement group at the end, unless it was removed."""
@@ -40,6 +49,7 @@ class DirectorKeeper:
         import ray
         from ray.util.placement_group import remove_placement_group
 
+        self._forgotten.cancel()
         with suppress(Exception):  # of Ray: the owner has died
             await owned[0]
         for group in self._groups:
