@@ -157,7 +157,9 @@ def tests(session: nox.Session) -> None:
         return
     measured = {"COVERAGE_FILE": str(Path(session.create_tmp(), "coverage"))}
     session.run("coverage", "erase", env=measured)
-    session.run("coverage", "run", "-m", "pytest", env=measured)
+    together = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not alone"]  # a page is one test
+    session.run("coverage", "run", "-m", "pytest", *together, env=measured)
+    session.run("coverage", "run", "-m", "pytest", "-m", "alone", env=measured)
     session.run("coverage", "combine", "--quiet", env=measured)
     session.run("coverage", "report", env=measured)
 

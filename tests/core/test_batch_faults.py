@@ -92,7 +92,10 @@ async def test_what_is_no_sequence_of_results_fails_its_batch_and_nothing_else(
         assert await director.run(lambda _: "alive") == "alive"
 
 
-@pytest.mark.parametrize("returned", [[5], (5,), range(5, 6), {1: 5}.values(), Frame(1, [5])], ids=repr)  # type: ignore[list-item]
+FRAME = pytest.param(Frame(1, [5]), id="frame")  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("returned", [[5], (5,), range(5, 6), {1: 5}.values(), FRAME], ids=repr)
 async def test_whatever_has_a_length_and_an_order_is_a_sequence_of_results(returned: Any) -> None:
     async with Director("simulated:1") as director:
         assert await director.function(lambda *_: returned, max_batch_size=4)(1) == 5

@@ -97,7 +97,9 @@ async def test_what_cannot_be_read_is_refused(headers: dict[str, str]) -> None:
     assert next(iter(headers)).title() in exchange.json()["detail"]
 
 
-@pytest.mark.parametrize("headers", [{"x-request-timeout": "0"}, {"x-request-deadline": str(time.time() - 1)}], ids=str)
+@pytest.mark.parametrize(
+    "headers", [{"x-request-timeout": "0"}, {"x-request-deadline": str(time.time() - 1)}], ids=["timeout", "deadline"]
+)
 async def test_a_request_that_is_too_late_is_not_begun(headers: dict[str, str]) -> None:
     app = Telling()
     exchange = await Exchange(headers=headers).through(RequestDeadline(app))

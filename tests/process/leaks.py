@@ -45,7 +45,7 @@ def shared_memory() -> int:
 
 
 def shared_names() -> set[str]:
-    """What has a name in shared memory."""
+    """What has a name in shared memory, whosever it is: compare with patience, as other programs' names come and go."""
     return {path.name for path in Path("/dev/shm").iterdir()}
 
 

@@ -459,7 +459,7 @@ async def test_load_does_not_wait_behind_the_queue(gate: Gate) -> None:
         await asyncio.gather(*jobs)
 
 
-@pytest.mark.parametrize("devices", [[1], ["SIM-1"], ("simulated:1",), iter([1])], ids=str)
+@pytest.mark.parametrize("devices", [[1], ["SIM-1"], ("simulated:1",), pytest.param(iter([1]), id="iterator")], ids=str)
 async def test_a_model_for_some_devices(devices: Any) -> None:
     loader = Loader()
     model = Model(loader, devices=devices)

@@ -120,7 +120,16 @@ async def test_slots_for_a_device_that_is_not_there_are_refused_at_the_start() -
     assert director.state is DirectorState.NEW
 
 
-SUBSETS: list[Any] = [1, "SIM-1", "simulated:1", simulated_devices(3)[1], [1], ("SIM-1", 1), {1}, iter([1])]
+SUBSETS: list[Any] = [
+    1,
+    "SIM-1",
+    "simulated:1",
+    simulated_devices(3)[1],
+    [1],
+    ("SIM-1", 1),
+    {1},
+    pytest.param(iter([1]), id="iterator"),
+]
 
 
 @pytest.mark.parametrize("devices", SUBSETS, ids=str)
