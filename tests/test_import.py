@@ -57,7 +57,6 @@ print(between - began, time.process_time() - between)
 """
 
 
-@pytest.mark.alone
 def test_takes_no_longer_than_asyncio_which_it_needs(tmp_path: Path) -> None:
     """The goal is 100 ms for both; where that is measured asyncio alone takes 50. A ratio holds on every machine."""
     cached = ("-X", f"pycache_prefix={tmp_path}")

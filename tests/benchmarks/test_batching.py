@@ -56,7 +56,6 @@ def test_a_plan_repeats_and_has_the_rate_it_should() -> None:
     assert moments[-1] == pytest.approx(20.0, rel=0.03)
 
 
-@pytest.mark.alone
 async def test_the_loop_stays_open_while_items_are_slow() -> None:
     """Items that take long don't hold back those that come later; each stay counts from the planned moment."""
     loop = asyncio.get_running_loop()

@@ -10,9 +10,6 @@ import pytest
 from director._bench.busy_loops import BUSY, burdens
 
 
-pytestmark = pytest.mark.alone
-
-
 def seconds(burden: object) -> float:
     began = time.perf_counter()
     burden()  # type: ignore[operator]

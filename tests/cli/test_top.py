@@ -16,6 +16,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 import urllib.error
@@ -74,6 +75,13 @@ class App:
 
     def end(self) -> None:
         self._process.communicate(timeout=20)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: the address of a Unix socket has 108 bytes at most."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="director-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)
