@@ -215,6 +215,8 @@ class Gates:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         os.mkfifo(folder / "begun")
+        # Open all the time, as if it wrote too: what is written between two readers of a named pipe is lost.
+        self.begun = (folder / "begun").open("r+b", buffering=0)  # noqa: SIM115 - the fixture closes it
 
     def make(self, name: str) -> str:
         """A closed gate; its path is the item."""
@@ -225,7 +227,7 @@ class Gates:
         """Wait until that many have begun; their names."""
         begun: set[str] = set()
         while len(begun) < number:
-            begun.update((self._folder / "begun").read_text().split())
+            begun.add(self.begun.readline().decode().strip())
         return begun
 
     def open(self, name: str, result: str = "") -> None:
@@ -234,7 +236,9 @@ class Gates:
 
 
 @pytest.fixture
-def gates(tmp_path: Path) -> Gates:
+def gates(tmp_path: Path) -> Iterator[Gates]:
     folder = tmp_path / "gates"
     folder.mkdir()
-    return Gates(folder)
+    gates = Gates(folder)
+    with gates.begun:
+        yield gates
