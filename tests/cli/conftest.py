@@ -216,7 +216,7 @@ class Gates:
         self._folder = folder
         os.mkfifo(folder / "begun")
         # Open all the time, as if it wrote too: what is written between two readers of a named pipe is lost.
-        self.begun = (folder / "begun").open("r+b", buffering=0)  # noqa: SIM115 - the fixture closes it
+        self.begun = (folder / "begun").open("r+b", buffering=0)  # the fixture closes it
 
     def make(self, name: str) -> str:
         """A closed gate; its path is the item."""
