@@ -25,6 +25,7 @@ from director._core.policy import Policy
 from director._core.queue import ReadyQueue
 from director._executors._process import pace
 from director._executors._process.call import GOODBYE, Call, Sender
+from director._executors._process.child import Child
 from director._executors._process.errand import Errand
 from director._executors._process.pace import Pace
 from process import calls
@@ -358,6 +359,68 @@ def test_what_comes_back_finds_its_place() -> None:
     assert held.count == 0
 
 
+# ---- nobody looks at a child that has work
+
+
+@pytest.fixture
+def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever isn't woken sleeps for longer than the test has."""
+    monkeypatch.setattr(pace, "_RESTING", 1e9)
+    monkeypatch.setattr(pace, "_LONGEST_REST", 1e6)
+
+
+async def test_answers_wait_while_there_is_work_for_everybody(one: Director, monkeypatch: pytest.MonkeyPatch) -> None:
+    rests = []
+    let_be = Child.let_be
+
+    def noted(self: Child, seconds: float) -> None:
+        rests.append((seconds, len(ahead(one)[0])))
+        let_be(self, seconds)
+
+    monkeypatch.setattr(Child, "let_be", noted)
+    await asyncio.gather(*(one.submit(calls.nap, 0.002, n) for n in range(100)))
+    assert max(rests)[0] > 0.001
+    assert all(seconds <= pace._LONGEST_REST for seconds, _ in rests)
+    assert rests[-1] == (0.0, 0), "the last answer is waited for"
+    rests.clear()
+    for _ in range(20):
+        await one.run(calls.nap, 0.002)
+    assert not any(seconds for seconds, _ in rests), "and so is each that somebody waits for alone"
+
+
+async def test_a_death_ends_a_rest(
+    one: Director, long_rests: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (holding,), short = await hold_all(one, tmp_path / "go")
+    seat: Any = one._crew.dispatch.slots[0].seat  # type: ignore[union-attr]
+    os.kill(seat._child.process, signal.SIGKILL)
+    assert isinstance(await outcome(holding), WorkerDied)
+    monkeypatch.setattr(pace, "_LONGEST_REST", 0.0)
+    seat.recall()  # it may rest again
+    await asyncio.gather(*short)
+
+
+async def test_a_slot_that_is_free_ends_a_rest(
+    two: Director, long_rests: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, short = await hold_all(two, tmp_path / "go")
+    for seat in (slot.seat for slot in two._crew.dispatch.slots):  # type: ignore[union-attr]
+        seat.recall()
+    await until(lambda: not any(ahead(two)))
+    assert {job.state for job in short} == {JobState.QUEUED}
+    monkeypatch.setattr(pace, "_LONGEST_REST", 0.0)
+    for n in range(2):
+        (tmp_path / f"go{n}").touch()
+    await asyncio.gather(*short)
+
+
+def test_an_answer_waits_for_a_part_of_what_is_ahead() -> None:
+    paced_ = paced(lambda n: (n, n + 0.001, n + 0.001))
+    assert paced_.rest(8) == pytest.approx(0.002)
+    assert paced_.rest(1000) == 0.005
+    assert paced_.rest(0) == 0
+
+
 # ---- the pace
 
 
@@ -374,17 +437,17 @@ def test_nothing_is_ahead_while_nothing_is_known() -> None:
     assert Pace().depth == 0
 
 
-@pytest.mark.parametrize(("seconds", "depth"), [(0.0002, 50), (0.0009, 12), (0.02, 1), (0.6, 0)])
+@pytest.mark.parametrize(("seconds", "depth"), [(0.0004, 50), (0.0009, 23), (0.03, 1), (0.6, 0)])
 def test_the_depth_follows_the_run_time(seconds: float, depth: int) -> None:
     assert paced(lambda n: (n, n + seconds, n + seconds)).depth == pytest.approx(depth, abs=0.06 * depth)
 
 
 def test_a_late_thread_has_more_ahead_and_forgets_it_soon() -> None:
-    late = paced(lambda n: (n * 0.01, n * 0.01 + 0.001, n * 0.01 + 0.013))
-    assert late.depth == pytest.approx(18, abs=1)
+    late = paced(lambda n: (n * 0.01, n * 0.01 + 0.001, n * 0.01 + 0.025))
+    assert late.depth == pytest.approx(36, abs=1)
     for n in range(100):
         late.note(1 + n * 0.01, 1 + n * 0.01 + 0.001, 1 + n * 0.01 + 0.001)
-    assert late.depth <= 11
+    assert late.depth <= 21
 
 
 def test_there_is_a_limit() -> None:

@@ -44,9 +44,11 @@ def test_a_request_comes_back(
     kind: Ask, freed: int, number: int, function: int, model: int, facts: Any, inline: bytes, length: int
 ) -> None:
     load = Load(inline, 3, length)
-    frame = wire.request(kind, freed, number, function, model, list(facts), load)
+    frame = wire.request(kind, freed, number, function, model, wire.Facts(*facts), load)
     assert len(frame) == wire.FRAME
-    assert wire.read_request(frame) == (kind, freed, number, function, model, list(facts), load)
+    assert wire.head_of(frame) == (kind, freed, 3, len(inline), function, model, length, number)
+    assert wire.facts_of(frame) == facts
+    assert frame[wire.INLINE :][: len(inline)] == inline
 
 
 @given(st.lists(st.tuples(st.sampled_from(Tell), st.integers(0, 2**63), st.binary(max_size=wire.ROOM_IN_ANSWER))))
@@ -234,21 +236,24 @@ def test_pieces_are_found_again(sizes: list[int], frozen: bool) -> None:
 
 
 def test_what_a_finalizer_says_in_the_midst_of_an_answer_comes_after_it() -> None:
-    """The collector may run between any two steps, and finalizers log."""
+    """The collector may run between any two steps, and finalizers log; what is small needs nobody to wait."""
 
     class Interrupted(segments.Shipments):
         def send(self, parcel: Parcel, room: int) -> Load:
-            if parcel.stream == wrap("first").stream:
-                outlet.tell(Tell.LOGGED, 0, "in between")
+            if parcel.stream == wrap(first).stream:
+                outlet.tell(Tell.LOGGED, 0, "small")
+                outlet.tell(Tell.LOGGED, 0, between)
             return super().send(parcel, room)
 
     reading, writing = os.pipe()
     ours, theirs = socket.socketpair()
     outlet = Outlet(writing, Interrupted(ours), segments.Arrivals(ours))
-    outlet.tell(Tell.RETURNED, 1, "first")
+    first, between = "first" * 1000, "between" * 1000
+    outlet.tell(Tell.RETURNED, 1, first)
     outlet.tell(Tell.RETURNED, 2, "second")
-    answers = [pickle.loads(answer.load.inline) for answer in wire.read_answers(os.read(reading, 1 << 16))]
-    assert answers == ["first", "in between", "second"]
+    arrivals = segments.Arrivals(theirs)
+    answers = [arrivals.receive(answer.load) for answer in wire.read_answers(os.read(reading, 1 << 16))]
+    assert answers == ["small", first, between, "second"]
     for descriptor in (reading, writing):
         os.close(descriptor)
     for end in (ours, theirs):

@@ -73,6 +73,9 @@ class Call:
         return f"the call of {self.jobs[0].name}"
 
 
+_CALL, _MEET = Ask.CALL, Ask.MEET  # an enum's member takes a search each time
+
+
 class Letter(NamedTuple):
     """A call as it is sent.
 
@@ -98,7 +101,7 @@ class Letter(NamedTuple):
     @property
     def introduces(self) -> bool:
         """Whether the child meets the function by it, and may have to import its module first."""
-        return self.kind is Ask.MEET and self.function != UNNUMBERED
+        return self.kind is _MEET and self.function != UNNUMBERED
 
 
 GOODBYE = Letter(Ask.GO, UNNUMBERED, UNNUMBERED, NOBODY, None)
@@ -129,10 +132,10 @@ class Sender:
         function = call.function
         if function in child.met and (number == UNNUMBERED or number in child.loaded):
             parcel = pack(args, call.words, self._is_prompt) if args else None
-            return Letter(Ask.CALL, function, number, facts, parcel)
+            return Letter(_CALL, function, number, facts, parcel)
         made_by = None if options.model is None else recipe(options.model)
         content = sendable(call.fn), job.name, args, int(call.how), made_by
-        return Letter(Ask.MEET, function, number, facts, pack(content, call.words, self._is_prompt))
+        return Letter(_MEET, function, number, facts, pack(content, call.words, self._is_prompt))
 
     def _facts(self, job: Job[Any]) -> Facts:
         started = job._started

@@ -27,7 +27,8 @@ from director._executors._process.board import SIZE, Board
 from director._executors._process.flow import Credits
 from director._executors._process.pace import MOST
 from director._executors._process.segments import Arrivals, Shipments
-from director._executors._process.wire import EMPTY, FRAME, ROOM_IN_REQUEST, Answer, read_answers, read_request, request
+from director._executors._process.unyielding import Reader, send
+from director._executors._process.wire import EMPTY, FRAME, ROOM_IN_REQUEST, Answer, head_of, read_answers, request
 from director._forks import watch
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class Child:
         self._poll = select.poll()
         self._poll.register(self._answers, select.POLLIN)
         self._poll.register(bell, select.POLLIN)
+        self._was_let_be = False  # there may be many answers
+        self._reader = Reader(self._answers)
+        self._poll_for_ends = select.poll()
+        self._poll_for_ends.register(self._answers, 0)  # its end is always told
+        self._poll_for_ends.register(bell, select.POLLIN)
         watch(self._be_forked)
 
     def _start(self, device: Device, opened: ExitStack) -> None:
@@ -120,6 +126,10 @@ class Child:
         """Send requests, in the order in which they were made."""
         self._ours.sendall(frames)
 
+    def post_at_once(self, frames: bytes) -> None:
+        """The same, keeping the GIL."""
+        send(self._ours, frames)
+
     def has_taken(self, place: int) -> bool:
         """Whether it has taken the request that was sent after `place` others."""
         waiting = array("i", [0])
@@ -135,12 +145,12 @@ class Child:
         stays, numbers = b"", set()
         for start in range(0, len(waiting), FRAME):
             frame = bytes(waiting[start : start + FRAME])
-            taken = read_request(frame)
-            if taken.number <= kept:
+            _, freed, *_, number = head_of(frame)
+            if number <= kept:
                 stays += frame
                 continue
-            self._arrivals.put_back(taken.freed)
-            numbers.add(taken.number)
+            self._arrivals.put_back(freed)
+            numbers.add(number)
         if stays:
             self.post(stays)
         self.calls -= len(numbers)
@@ -173,6 +183,15 @@ class Child:
         if answer.freed:
             self._shipments.freed(answer.freed)
         return answer
+
+    def let_be(self, seconds: float) -> None:
+        """Don't look at its answers for so long, unless the bell is rung or the child ends.
+
+        Each answer would wake us, most likely on the core on which the child is about to take its next call.
+        """
+        if milliseconds := int(seconds * 1000):
+            self._poll_for_ends.poll(milliseconds)
+            self._was_let_be = True
 
     def content(self, answer: Answer) -> Any:
         """What an answer carries.
@@ -210,7 +229,8 @@ class Child:
         for descriptor, _ in self._poll.poll(None if timeout is None else max(0, ceil(timeout * 1000))):
             if descriptor == self._bell:
                 os.eventfd_read(self._bell)
-            elif chunk := os.read(self._answers, _READ):
+            elif chunk := self._reader.read() if self._was_let_be else os.read(self._answers, _READ):
+                self._was_let_be = False
                 self.read_at = time.monotonic()
                 self._arrived.extend(read_answers(chunk))
             else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from director._core.states import JobState
 from director._executors._process.board import Notice
 from director._executors._process.ladder import Ladder
+from director._executors._process.wire import How
 
 if TYPE_CHECKING:
     from director._core.job import Job
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from director._executors._process.child import Child
 
 _RUNNING = JobState.RUNNING
+_NO_NOTICE, _USUALLY = int(Notice.NONE), int(How.USUALLY)  # an enum's member takes a search each time
 _SILENCE = 10.0  # seconds in which a child that has nothing else to do takes a call, if it is not stopped or stuck
 _BOOTING = 60.0  # the same for one that is just being started, on a slow disk
 
@@ -52,7 +54,12 @@ class Errand:
         self.began = 0.0
         self._ladder: Ladder | None = None
         self._silent_until = math.inf
-        child.board.post(self.number, Notice.NONE)
+        child.board.post(self.number, _NO_NOTICE)
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether it has but one answer: a result."""
+        return self.call.how == _USUALLY
 
     @property
     def is_unwanted(self) -> bool:

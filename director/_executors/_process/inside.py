@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pickle
 import signal
 import socket
 import sys
-import time
 from functools import partial
+from pickle import loads
+from time import monotonic
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,25 @@ from director._executors._process.program import LateMain
 from director._executors._process.segments import Arrivals, Shipments
 from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
-from director._executors._process.wire import EMPTY, FRAME, UNNUMBERED, Ask, Facts, How, Request, Tell, read_request
+from director._executors._process.wire import (
+    FRAME,
+    INLINE,
+    NOWHERE,
+    UNNUMBERED,
+    Ask,
+    How,
+    Load,
+    Tell,
+    facts_of,
+    head_of,
+)
 
 if TYPE_CHECKING:
     from director._device import Device
+    from director._executors._process.shelf import Recipe
 
 _PR_SET_PDEATHSIG = 1
+_CALL, _GO, _RETURNED = int(Ask.CALL), int(Ask.GO), int(Tell.RETURNED)  # an enum's member takes a search each time
 
 
 def main(facts: dict[str, Any]) -> None:
@@ -48,7 +61,7 @@ class Inside:
 
     def __init__(self, facts: dict[str, Any]) -> None:
         control = socket.socket(fileno=facts["control"])
-        self._device: Device = pickle.loads(facts["device"])  # noqa: S301 - from our parent
+        self._device: Device = loads(facts["device"])  # noqa: S301 - from our parent
         self._inbox: int = facts["inbox"]
         self._board = Board(facts["board"])
         self._shipments, self._arrivals = Shipments(control), Arrivals(control)
@@ -57,7 +70,8 @@ class Inside:
         self._cuda = CudaThread(0, own_stream=False) if self._device.kind == "cuda" else None
         self._credits = Credits(facts["credits"])
         self._met: dict[int, tuple[Any, str]] = {}  # functions and their names, by number
-        self._request: Request | None = None  # the one that is served
+        self._request = b""  # the frame that is served
+        self._number = 0  # its number
         self._name = ""
         self._job: StandIn | None = None  # made when it is asked for
         here.running = self  # type: ignore[assignment]  # of this thread, the main one, for good; jobs see a stand-in
@@ -68,22 +82,19 @@ class Inside:
     def serve(self) -> None:
         """Serve requests until there are no more."""
         self._outlet.tell(Tell.READY, 0)
-        while frame := os.read(self._inbox, FRAME):
-            request = read_request(frame)
-            if request.freed:
-                self._shipments.freed(request.freed)
-            if request.kind == Ask.GO:
+        read, inbox, serve = os.read, self._inbox, self._serve
+        while frame := read(inbox, FRAME):
+            if frame[0] == _GO:
                 break
-            self._serve(request)
+            serve(frame)
         self._shelf.clear()
 
     # ---- what a running job may ask
 
     def job(self) -> StandIn | None:
         """Stands for the job that runs."""
-        request = self._request
-        if self._job is None and request is not None:
-            self._job = StandIn(self._board, request.number, self._device, self._name, Facts(*request.facts))
+        if self._job is None and self._request:
+            self._job = StandIn(self._board, self._number, self._device, self._name, facts_of(self._request))
         return self._job
 
     def jobs(self) -> list[StandIn]:
@@ -97,55 +108,71 @@ class Inside:
 
     def time(self) -> float:
         """Seconds of the machine's clock."""
-        return time.monotonic()
+        return monotonic()
 
     def report(self, progress: Any) -> None:
         """Send it to the parent, which keeps and tells it."""
-        if self._request is not None:
-            self._outlet.tell(Tell.REPORTED, self._request.number, progress)
+        if self._request:
+            self._outlet.tell(Tell.REPORTED, self._number, progress)
 
     # ---- one request
 
-    def _serve(self, request: Request) -> None:
-        self._request = request
-        began = time.monotonic()
-        try:
-            value = self._call(request)
-            self._outlet.tell(Tell.RETURNED, request.number, value, began, time.monotonic())
-        except NotLoaded as failure:
-            self._fail(Tell.NOT_LOADED, request.number, failure.error, began)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
-            self._fail(Tell.RAISED, request.number, error, began)
-        finally:
-            self._request = self._job = None
+    def _serve(self, frame: bytes) -> None:
+        """Make the call of a request. With the next one ready it is all that a child does between two calls.
 
-    def _call(self, request: Request) -> Any:
-        content: Any = None if request.load is EMPTY else self._arrivals.receive(request.load)
-        recipe = None
-        if request.kind == Ask.CALL:
-            args = content or ()
-            fn, self._name = self._met[request.function]
-            how: int = How.USUALLY
-        else:
-            fn, self._name, args, how, recipe = content
-            if request.function != UNNUMBERED:
-                self._met[request.function] = fn, self._name
-        if self._board.look(request.number) != Notice.NONE:
+        What it does it finds in cold caches, for the call has had the core: few steps count more than quick ones.
+        """
+        kind, freed, segment, size, function, model, length, number = head_of(frame)
+        if freed:
+            self._shipments.freed(freed)
+        self._request, self._number = frame, number
+        began = monotonic()
+        try:
+            if segment == NOWHERE:
+                content = loads(frame[INLINE : INLINE + size]) if size else ()  # noqa: S301 - from our parent
+            else:
+                content = self._arrivals.receive(Load(b"", segment, length))
+            if kind == _CALL:
+                fn, self._name = self._met[function]
+                if model == UNNUMBERED and self._cuda is None and not self._board.look(number):
+                    value = fn(self._device, *content)
+                else:
+                    value = self._call(fn, content, model)
+            else:
+                value = self._meet(function, model, *content)
+            content = None  # what it lay in may be free again, and this answer says so
+            if type(value) is CoroutineType:
+                self._refuse(value)
+            self._outlet.tell(_RETURNED, number, value, began, monotonic())
+        except NotLoaded as failure:
+            self._fail(Tell.NOT_LOADED, number, failure.error, began)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+            self._fail(Tell.RAISED, number, error, began)
+        finally:
+            self._request, self._job = b"", None
+
+    def _meet(self, function: int, model: int, fn: Any, name: str, args: Any, how: int, recipe: Recipe | None) -> Any:
+        """A call with everything about it."""
+        self._name = name
+        if function != UNNUMBERED:
+            self._met[function] = fn, name
+        if how == How.AS_STREAM:
+            fn = partial(self._stream, self._number, fn)
+        return self._call(fn, args, model, recipe, is_bare=how == How.BARELY)
+
+    def _call(self, fn: Any, args: Any, model: int, recipe: Recipe | None = None, is_bare: bool = False) -> Any:
+        if self._board.look(self._number) != Notice.NONE:
             from asyncio import CancelledError
 
             raise CancelledError  # nobody waits for it any more
-        resource = self._device if request.model == UNNUMBERED else self._shelf.get(request.model, recipe)
-        if how != How.BARELY:
+        resource = self._device if model == UNNUMBERED else self._shelf.get(model, recipe)
+        if not is_bare:
             args = (resource, *args)
-        if how == How.AS_STREAM:
-            fn = partial(self._stream, request.number, fn)
-        value = fn(*args) if self._cuda is None else self._cuda.run(lambda _: fn(*args), None)
-        if type(value) is CoroutineType:
-            value.close()
-            raise TypeError(
-                f"{self._name} is a coroutine function: await it yourself, or give the Director a blocking one"
-            )
-        return value
+        return fn(*args) if self._cuda is None else self._cuda.run(lambda _: fn(*args), None)
+
+    def _refuse(self, coroutine: CoroutineType[Any, Any, Any]) -> None:
+        coroutine.close()
+        raise TypeError(f"{self._name} is a coroutine function: await it yourself, or give the Director a blocking one")
 
     def _stream(self, number: int, fn: Any, *args: Any) -> None:
         from director._executors._process.pump import pump  # the same
@@ -162,7 +189,7 @@ class Inside:
             raise error  # by `_terminate`
         from director._executors._process.raised import free_caches, raised  # most children never need it
 
-        ended, story = time.monotonic(), raised(error)
+        ended, story = monotonic(), raised(error)
         if story.fault is not None and story.fault[0] == "memory":
             free_caches(error)
         self._outlet.tell(kind, number, tuple(story), began, ended)

@@ -1,4 +1,4 @@
-"""The child's way to its parent. Any thread of the child may tell something; one at a time does."""
+"""The child's way to its parent. Any thread of the child may tell something; large things one at a time."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from director._executors._process.parcels import Parcel
+from director._executors._process.parcels import Parcel, wrap
 from director._executors._process.references import pack
-from director._executors._process.wire import EMPTY, ROOM_IN_ANSWER, Tell, answer
+from director._executors._process.wire import NOWHERE, ROOM_IN_ANSWER, Tell, answer, answer_head
 
 if TYPE_CHECKING:
     from director._executors._process.segments import Arrivals, Shipments
 
 _NOTHING = Parcel(b"", [])
-_WORDS = {
+_WORDS: dict[int, str] = {
     Tell.RETURNED: "the result",
     Tell.RAISED: "the exception",
     Tell.NOT_LOADED: "the exception of a loader",
@@ -40,16 +40,26 @@ class Outlet:
         self._arrivals = arrivals
         self._lock = threading.Lock()
         self._holder = 0  # the thread that holds the lock
-        self._late: deque[tuple[Tell, int, Parcel]] = deque()
+        self._late: deque[tuple[int, int, Parcel]] = deque()
 
-    def tell(self, kind: Tell, number: int, value: Any = None, began: float = 0.0, ended: float = 0.0) -> None:
+    def tell(self, kind: int, number: int, value: Any = None, began: float = 0.0, ended: float = 0.0) -> None:
         """Tell the parent something about the request `number`.
 
         Raises:
             PicklingError: `value` can't be sent.
             OSError: There is no memory for it.
         """
-        parcel = _NOTHING if value is None else pack(value, lambda: _WORDS[kind])
+        if self._pipe < 0:
+            return
+        try:
+            stream, buffers = parcel = _NOTHING if value is None else wrap(value)
+        except Exception:  # noqa: BLE001 - there may be another way; else this says what to do
+            stream, buffers = parcel = pack(value, lambda: _WORDS[kind])
+        if not buffers and len(stream) <= ROOM_IN_ANSWER:
+            # One write, which the system does as one piece: on any thread, in the midst of anything.
+            freed = self._arrivals.take_freed() if self._arrivals.freed else 0
+            os.write(self._pipe, answer_head(kind, freed, NOWHERE, len(stream), 0, number, began, ended) + stream)
+            return
         thread = threading.get_ident()
         if self._holder == thread:
             # A finalizer logs, which the collector has run in the midst of another answer on this very thread.
@@ -58,9 +68,9 @@ class Outlet:
         with self._lock:
             self._holder = thread
             try:
-                self._write(kind, number, parcel, began, ended)
+                self._ship(kind, number, parcel, began, ended)
                 while self._late:
-                    self._write(*self._late.popleft(), 0.0, 0.0)
+                    self._ship(*self._late.popleft(), 0.0, 0.0)
             finally:
                 self._holder = 0
 
@@ -69,7 +79,6 @@ class Outlet:
         os.close(self._pipe)
         self._pipe = -1
 
-    def _write(self, kind: Tell, number: int, parcel: Parcel, began: float, ended: float) -> None:
-        if self._pipe >= 0:
-            load = EMPTY if parcel is _NOTHING else self._shipments.send(parcel, ROOM_IN_ANSWER)
-            os.write(self._pipe, answer(kind, self._arrivals.take_freed(), number, load, began, ended))
+    def _ship(self, kind: int, number: int, parcel: Parcel, began: float, ended: float) -> None:
+        load = self._shipments.send(parcel, ROOM_IN_ANSWER)
+        os.write(self._pipe, answer(kind, self._arrivals.take_freed(), number, load, began, ended))

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 
 MOST = 64  # calls; far fewer than the child's inbox holds
-_SHORTEST = (
-    0.01  # seconds of work, however quick the thread is: a loop that begins to compute keeps the GIL for 5 ms at once
-)
+_SHORTEST = 0.02  # seconds of work, however quick the thread is: a loop that begins to compute keeps the GIL for 5 ms
+# at once, and has the threads of other slots go first
 _LONGEST = 0.05
 _MARGIN = 1.5  # times the lateness that was seen
 _FADING = 0.1  # seconds in which a lateness that does not come again loses two thirds of its weight
 _FOLLOWING = 0.2  # weight of the last call in the mean
 _TOO_LONG = 0.5  # seconds of a call against which the time between two is nothing
+_RESTING = 0.25  # part of the work ahead in which nobody looks at answers
+_LONGEST_REST = 0.005  # seconds: what an answer may be late by, whatever is ahead
 _PATIENCE = 2.0  # times the mean (or the work ahead) that a call may take before what is ahead goes back
 
 
@@ -44,6 +45,10 @@ class Pace:
         if not self.mean or self.mean > _TOO_LONG:
             return 0
         return min(MOST, math.ceil(self.horizon / self.mean))
+
+    def rest(self, ahead: int) -> float:
+        """Seconds for which a child with so many calls `ahead` needs nobody, and its answers can wait."""
+        return min(_LONGEST_REST, _RESTING * self.mean * ahead)
 
     @property
     def patience(self) -> float:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import pickle
 from contextlib import suppress
+from functools import partial
+from pickle import dumps
 from struct import pack, unpack_from
+from sys import modules
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from director._executors._process import tensors
@@ -51,18 +54,14 @@ def wrap(value: Any, by_value: bool = False) -> Parcel:
         BaseException: It can't be pickled; which error that is, is up to its class.
     """
     buffers: list[memoryview] = []
-
-    def is_small(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            raw = buffer.raw()
-        except BufferError:  # not contiguous
-            return True
-        if len(raw) < LARGE:
-            return True
-        buffers.append(raw)
-        return False
-
-    return Parcel(_dumps_by_value(value, is_small) if by_value else _dumps(value, is_small), buffers)
+    is_small = partial(_is_small, buffers)
+    if by_value:
+        stream = _dumps_by_value(value, is_small)
+    elif "torch" in modules and tensors.are_possible():
+        stream = tensors.dumps(pickle.Pickler, value, PROTOCOL, is_small)
+    else:
+        stream = dumps(value, PROTOCOL, buffer_callback=is_small)
+    return Parcel(stream, buffers)
 
 
 def unwrap(memory: memoryview) -> tuple[Any, bool]:
@@ -90,10 +89,16 @@ def can_send_by_value() -> bool:
     return False
 
 
-def _dumps(value: Any, is_small: Callable[[pickle.PickleBuffer], bool]) -> bytes:
-    if tensors.are_possible():
-        return tensors.dumps(pickle.Pickler, value, PROTOCOL, is_small)
-    return pickle.dumps(value, PROTOCOL, buffer_callback=is_small)
+def _is_small(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
+    """Whether a buffer goes with the stream; else it is noted."""
+    try:
+        raw = buffer.raw()
+    except BufferError:  # not contiguous
+        return True
+    if len(raw) < LARGE:
+        return True
+    buffers.append(raw)
+    return False
 
 
 def _dumps_by_value(value: Any, is_small: Callable[[pickle.PickleBuffer], bool]) -> bytes:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("director")
 _TRIES = 3  # children that may end before they have taken a call; it has not begun then, and is safe to send again
 _UNLOADING = 8.0  # seconds that a dismissed child gets before it is told to end; the crew waits two longer
+_RETURNED = Tell.RETURNED  # an enum's member takes a search each time
 _FINAL = frozenset({Tell.RETURNED, Tell.RAISED, Tell.NOT_LOADED})
 
 
@@ -191,6 +192,8 @@ class ProcessSeat:
         while True:
             if not child.has_answers:
                 self._mind_stock(errand, now)
+                if errand.is_brief:
+                    child.let_be(self._stock.rest)
             answer = child.answer(self._patience(errand, now))
             if answer is None:
                 errand.hurry()
@@ -241,7 +244,7 @@ class ProcessSeat:
         except Exception as refusal:
             what = "result" if answer.kind == Tell.RETURNED else "exception"
             raise pickle.PicklingError(f"the {what} of {job.name} can't be unpickled: {describe(refusal)}") from refusal
-        if answer.kind == Tell.RETURNED:
+        if answer.kind == _RETURNED:
             return content
         (error, fault), model = error_of(content, self._device.label), job._options.model
         if fault is not None and fault.kind == "sticky":

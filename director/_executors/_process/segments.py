@@ -109,18 +109,21 @@ class Arrivals:
         self._kept: dict[int, int] = {}  # descriptors, by number
         # Changed by whichever thread lets go of the last view, in single steps that need no lock:
         self._live: set[object] = set()  # a token for each mapping in use
-        self._freed: list[int] = []  # numbers of kept segments that nobody looks at any more
+        self.freed: list[int] = []  # numbers of kept segments that nobody looks at any more
 
     def take_freed(self) -> int:
         """The segments that were let go of since the last call, as bits."""
         bits = 0
-        while self._freed:
-            bits |= 1 << self._freed.pop()
+        while self.freed:
+            try:
+                bits |= 1 << self.freed.pop()
+            except IndexError:  # another thread was quicker
+                break
         return bits
 
     def put_back(self, bits: int) -> None:
         """What was let go of has not been told after all."""
-        self._freed.extend(number for number in range(KEPT) if bits >> number & 1)
+        self.freed.extend(number for number in range(KEPT) if bits >> number & 1)
 
     def receive(self, load: Load) -> Any:
         """The object that a frame carries; `None` for an empty one.
@@ -159,7 +162,7 @@ class Arrivals:
     def _map(self, descriptor: int, length: int, number: int | None) -> Any:
         mapping, token = mmap(descriptor, length), object()
         self._live.add(token)
-        finalize(mapping, _let_go, self._live, token, self._freed, number).atexit = False
+        finalize(mapping, _let_go, self._live, token, self.freed, number).atexit = False
         with memoryview(mapping) as memory:
             value, is_used = unwrap(memory)
         if not is_used:
@@ -170,7 +173,7 @@ class Arrivals:
         memory = bytearray(length)
         _read_into(descriptor, memoryview(memory))
         if number is not None:
-            self._freed.append(number)
+            self.freed.append(number)
         return unwrap(memoryview(memory))[0]
 
 

@@ -47,6 +47,13 @@ class Stock:
         """From any thread: the errand of a job that was sent ahead."""
         return self._sent.get(job)
 
+    @property
+    def rest(self) -> float:
+        """Seconds for which nobody need look at the child: it has work, and so has everybody else."""
+        if not self._sent or self.supply is None or self.supply.is_scarce:
+            return 0.0
+        return self.pace.rest(len(self._sent))
+
     def start(self, errand: Errand) -> None:
         """The turn of a call has come, sent ahead or not: those before it are over, begun or not."""
         if self._sent:
@@ -72,7 +79,7 @@ class Stock:
                 break
             frames.append(frame)
         if frames:
-            child.post(b"".join(frames))
+            child.post_at_once(b"".join(frames))
 
     def empty(self, child: Child, current: Errand) -> None:
         """Take back what the child has not begun, but for the call whose turn it is, and what is over and before it."""

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from enum import IntEnum
 from struct import Struct
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import NamedTuple
 
 FRAME = 512  # bytes of a request; a page of a socket's memory holds a whole number of them
 LONGEST_ANSWER = 4096  # PIPE_BUF of Linux
 
-_REQUEST = Struct("<BBBxHxxiiQQQqQd")
+_HEAD = Struct("<BBBxHxxiiQQ")
+_FACTS = Struct("<QqQd")
 _ANSWER = Struct("<BBBxHxxQQdd")
-ROOM_IN_REQUEST = FRAME - _REQUEST.size
+INLINE = _HEAD.size + _FACTS.size  # where the content of a request begins
+ROOM_IN_REQUEST = FRAME - INLINE
 ROOM_IN_ANSWER = LONGEST_ANSWER - _ANSWER.size
 NOWHERE = 255  # instead of a segment: everything is in the frame
 UNNUMBERED = -1  # instead of the number of a function or model
@@ -77,27 +76,6 @@ class Facts(NamedTuple):
 NOBODY = Facts(0, 0, 0, 0.0)
 
 
-class Request(NamedTuple):
-    """One frame to the child.
-
-    Args:
-        kind: An `Ask`.
-        freed: Which segments the parent has let go of, as bits.
-        number: Counts the requests.
-        function, model: Their numbers.
-        facts: Of the job, as in `Facts`.
-        load: The content.
-    """
-
-    kind: int
-    freed: int
-    number: int
-    function: int
-    model: int
-    facts: Sequence[Any]
-    load: Load
-
-
 class Answer(NamedTuple):
     """One frame to the parent, about the request `number`; `began` and `ended` are seconds of the monotonic clock."""
 
@@ -110,27 +88,42 @@ class Answer(NamedTuple):
 
 
 def request(kind: Ask, freed: int, number: int, function: int, model: int, facts: Facts, load: Load) -> bytes:
-    """A request as bytes."""
+    """A request as bytes.
+
+    Args:
+        kind: What is wanted.
+        freed: Which segments the parent has let go of, as bits.
+        number: Counts the requests.
+        function: Its number.
+        model: The same.
+        facts: Of the job.
+        load: The content.
+    """
     inline, segment, length = load
-    job, priority, attempts, waited = facts
-    head = _REQUEST.pack(
-        kind, freed, segment, len(inline), function, model, length, number, job, priority, attempts, waited
-    )
-    return (head + inline).ljust(FRAME, b"\0")
+    head = _HEAD.pack(kind, freed, segment, len(inline), function, model, length, number)
+    return (head + _FACTS.pack(*facts) + inline).ljust(FRAME, b"\0")
 
 
-def read_request(frame: bytes) -> Request:
-    """The request in the bytes of one frame."""
-    kind, freed, segment, size, function, model, length, number, *facts = _REQUEST.unpack_from(frame)
-    inline = frame[_REQUEST.size : _REQUEST.size + size]
-    load = EMPTY if segment == NOWHERE and not size else Load(inline, segment, length)
-    return Request(kind, freed, number, function, model, facts, load)
+head_of = _HEAD.unpack_from
+"""Of the bytes of a request: kind, freed, segment, bytes at `INLINE`, function, model, length in the segment, number.
+
+A plain tuple: the child reads one between any two calls.
+"""
 
 
-def answer(kind: Tell, freed: int, number: int, load: Load, began: float, ended: float) -> bytes:
+def facts_of(frame: bytes) -> Facts:
+    """Of the bytes of a request: what its job may know."""
+    return Facts(*_FACTS.unpack_from(frame, _HEAD.size))
+
+
+def answer(kind: int, freed: int, number: int, load: Load, began: float, ended: float) -> bytes:
     """An answer as bytes."""
     inline, segment, length = load
     return _ANSWER.pack(kind, freed, segment, len(inline), length, number, began, ended) + inline
+
+
+answer_head = _ANSWER.pack
+"""Of an answer, before its content: kind, freed, segment, bytes after it, length in the segment, number, times."""
 
 
 def read_answers(stream: bytes) -> list[Answer]:
