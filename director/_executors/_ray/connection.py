@@ -91,6 +91,12 @@ def check_address(address: str) -> None:
         )
 
 
+def is_driver() -> bool:
+    """Whether this process, which is connected, is a program and not a worker of Ray's."""
+    ray = _import_ray()
+    return bool(ray.get_runtime_context().worker.mode != ray.WORKER_MODE)
+
+
 def disconnect() -> None:
     """The last of those who use our connection closes it."""
     global _users

@@ -19,7 +19,7 @@ class Errand:
         number: Counts the calls of the slot, from 1.
     """
 
-    __slots__ = ("_heard", "_lock", "began", "call", "ends_at", "is_ended", "jobs", "number", "read", "refusal", "sent")
+    __slots__ = ("_heard", "_lock", "began", "call", "ends_at", "is_ended", "jobs", "number", "read", "reference", "refusal", "sent")
 
     def __init__(self, call: Call, number: int) -> None:
         self.call = call
@@ -29,6 +29,7 @@ class Errand:
         self.is_ended = False
         self.began = 0.0  # when its turn had come
         self.sent = self.read = 0.0  # moments of the call and of its answer
+        self.reference: Any = None  # of the answer, while nobody has asked Ray to post it
         self._heard = 0  # of the progress that was told; `_lock` guards it, for two threads may tell
         self._lock = threading.Lock()
         self.refusal: BaseException | None = None  # of the reader of a stream

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from director._core.slot_thread import SlotThread
-from director._executors._ray.connection import connect, disconnect
+from director._executors._ray.connection import connect, disconnect, is_driver
 from director._executors._ray.muster import Muster
 from director._executors._ray.nodes import Names
 from director._executors._ray.seat import RaySeat
@@ -49,6 +49,7 @@ class Fleet:
         self._aside = SlotThread("director:ray notes")
         self._executor = executor
         self._is_ours = False  # the connection
+        self.is_driver = False  # this process is none of Ray's workers
         self._names = Names()
         self._lock = threading.Lock()
         self._muster: Muster | None = None
@@ -71,6 +72,7 @@ class Fleet:
             ValueError: `spec` means nothing in a cluster.
         """
         self._is_ours = connect(self._executor.address, self._executor.runtime_env)
+        self.is_driver = is_driver()
         if self._is_ours:  # then it is that of the whole job, which may bring a folder of this machine
             self.terms = replace(self.terms, actor_env=None)
         try:

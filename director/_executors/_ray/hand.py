@@ -19,7 +19,7 @@ from director._executors._ray.ear import Ear
 from director._executors._ray.errand import Errand
 from director._executors._ray.letter import Sender, unsendable
 from director._executors._ray.pickling import loads
-from director._executors._ray.wire import About, Answer
+from director._executors._ray.wire import About, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from director._executors._ray.claim import Actor
     from director._executors._ray.fleet import Fleet
     from director._executors._ray.letter import Call
+    from director._executors._ray.wire import Answer
     from director._models import Residency
 
 logger = logging.getLogger("director")
@@ -72,6 +73,7 @@ class Hand:
         self._inbox: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
         self._early: dict[int, Any] = {}  # answers of calls whose turn has not come
         self._count = 0
+        self._may_block = fleet.is_driver  # a worker of Ray's that waits in Ray is taken to be at rest
 
     # ---- to the actor
 
@@ -87,8 +89,7 @@ class Hand:
             PicklingError: It can't be sent.
         """
         letter = self._sender.letter(errand.call, errand.number, self.life)
-        reference = self._sent(errand, lambda: self.present().call(letter, errand.call.args))
-        self.expect(errand.number, reference)
+        errand.reference = self._sent(errand, lambda: self.present().call(letter, errand.call.args))
         errand.sent = time.monotonic()
 
     def open_stream(self, errand: Errand) -> Any:
@@ -126,13 +127,22 @@ class Hand:
         """Have `await_answer` return."""
         self._inbox.put(_LOOK)
 
-    def await_answer(self, errand: Errand, until: float) -> Answer | None:
+    def await_answer(self, errand: Errand, until: float, *, is_alone: bool) -> Answer | None:
         """The answer of a call; `None` at the moment `until`, or when something else has come.
+
+        Args:
+            errand: The call.
+            until: A moment.
+            is_alone: Nothing else is under way that could be of more interest.
 
         Raises:
             ActorLost: The actor has ended, or does not end.
             PicklingError: The arguments, or what came of the call, could not be sent.
         """
+        if errand.reference is not None:
+            if is_alone and self._may_block and not errand.jobs[0]._options.timed:
+                return self._get(errand, until)
+            self.watch(errand)
         future = self._early.pop(errand.number, None)
         if future is None:
             left = min(until, errand.ends_at) - time.monotonic()
@@ -152,6 +162,28 @@ class Hand:
             future = post[1]
         errand.read = time.monotonic()
         return _opened(errand, future.result)
+
+    def watch(self, errand: Errand) -> None:
+        """Have the answer of a call that was sent posted to the inbox."""
+        reference, errand.reference = errand.reference, None
+        self.expect(errand.number, reference)
+
+    def _get(self, errand: Errand, until: float) -> Answer | None:
+        """The answer of a call, had in Ray's own wait: it can't be woken, and takes half of what a callback does."""
+        import ray
+        from ray.exceptions import GetTimeoutError
+
+        left = min(until, errand.ends_at) - time.monotonic()
+        try:
+            answer = _opened(errand, lambda: ray.get(errand.reference, timeout=min(_GLANCE, max(0.0, left))))
+        except GetTimeoutError:
+            self._end_if_due(errand)
+            if self.claim.is_cut:
+                raise ActorLost from None
+            return None
+        errand.read = time.monotonic()
+        errand.reference = None
+        return answer
 
     def await_value(self, errand: Errand, values: Any) -> Answer | None:
         """The next value of a stream, or its end; `None` if there is none yet.
@@ -262,10 +294,12 @@ class Hand:
 
 def _opened(errand: Errand, read: Callable[[], Any]) -> Answer:
     """An answer, with Ray's errors as ours."""
-    from ray.exceptions import RayActorError, RayError, RayTaskError
+    from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
     try:
-        return Answer(*read())
+        return unpacked(read())
+    except GetTimeoutError:
+        raise
     except (RayActorError, StopIteration) as error:
         raise ActorLost(describe(error)) from None
     except RayTaskError as error:  # our own code there raises nothing: Ray could not (un)pickle something

@@ -179,7 +179,7 @@ class RaySeat:
             is_waiting = self._stock and not self._stock.is_asking
             until = errand.began + self._stock.pace.patience if is_waiting else math.inf
             until = min(until, self._stock.refill_at(errand.began))
-            answer = self._hand.await_answer(errand, until)
+            answer = self._hand.await_answer(errand, until, is_alone=not self._stock and not self._stock.is_asking)
             if answer is not None:
                 return answer
             if self._stock.look(errand):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from director._executors._ray.wire import packed
 from director._executors._ray.worker import Worker
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ class DirectorWorker:
 
     # On the call thread:
 
-    def call(self, letter: bytes, *args: Any) -> tuple[Any, ...]:
-        """Make a call; gives the fields of an `Answer`, for a class of ours would take Ray longer."""
-        return tuple(self._worker.call(letter, args))
+    def call(self, letter: bytes, *args: Any) -> bytes | tuple[Any, ...]:
+        """Make a call; gives an answer as `packed` makes it, for a class of ours would take Ray longer."""
+        return packed(self._worker.call(letter, args))
 
     def stream(self, letter: bytes, *args: Any) -> Iterator[Answer]:
         """Make a generator, and give its values."""

@@ -156,6 +156,7 @@ class Stock:
         self._sent[job] = errand  # before it is sent: from then on its end may be told
         try:
             self._hand.post(errand)
+            self._hand.watch(errand)
         except Exception:  # noqa: BLE001 - it will be raised again when it is the job's turn
             del self._sent[job]
             return False
