@@ -124,12 +124,16 @@ class Actor:
         self._call = self._handle.call
         self._aside = {
             name: getattr(self._handle, name).options(concurrency_group="aside")
-            for name in ("about", "notice", "withdraw", "listen")
+            for name in ("about", "notice", "withdraw", "hand_in", "listen")
         }
 
     def call(self, letter: bytes, args: tuple[Any, ...]) -> Any:
-        """Have it make a call; returns the reference of the answer."""
+        """Have it make the calls of a letter; returns the reference of the answers."""
         return self._call.remote(letter, *args)
+
+    def hand_in(self, letter: bytes, args: tuple[Any, ...]) -> Any:
+        """Have it go on with these calls, if it makes one; the reference of whether it does."""
+        return self._aside["hand_in"].remote(letter, *args)
 
     def stream(self, letter: bytes, args: tuple[Any, ...], window: int) -> Any:
         """Have it make a generator and give its values, `window` of them at most ahead of who takes them."""

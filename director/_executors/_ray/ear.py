@@ -21,14 +21,20 @@ class Ear:
     Args:
         actor: Whom to ask.
         take: Called with what it tells.
+        told: Called with answers, on any thread.
         aside: Has a function called on a thread for that, for Ray's own must not wait for anybody.
     """
 
     def __init__(
-        self, actor: Actor, take: Callable[[int, Any], None], aside: Callable[[Callable[[], object]], object]
+        self,
+        actor: Actor,
+        take: Callable[[int, Any], None],
+        told: Callable[[list[tuple[int, bytes]]], None],
+        aside: Callable[[Callable[[], object]], object],
     ) -> None:
         self._actor = actor
         self._take = take
+        self._told = told
         self._aside = aside
         self._is_open = False
 
@@ -45,12 +51,15 @@ class Ear:
         """On a thread of Ray's."""
         if future.exception() is not None:  # the actor has ended; the next call asks its successor
             self._is_open = False
-        else:
-            self._aside(lambda: self._hear(future))
+            return
+        notes, answers = loads(future.result())
+        if answers:
+            self._told(answers)
+        self._aside(lambda: self._hear(notes))
 
-    def _hear(self, future: Any) -> None:
+    def _hear(self, notes: list[tuple[int, bytes]]) -> None:
         self._ask()
-        for number, packed in future.result():
+        for number, packed in notes:
             try:
                 self._take(number, loads(packed))
             except Exception:

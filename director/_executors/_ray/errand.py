@@ -19,7 +19,21 @@ class Errand:
         number: Counts the calls of the slot, from 1.
     """
 
-    __slots__ = ("_heard", "_lock", "began", "call", "ends_at", "is_ended", "jobs", "number", "read", "reference", "refusal", "sent")
+    __slots__ = (
+        "_heard",
+        "_lock",
+        "began",
+        "call",
+        "ends_at",
+        "is_ended",
+        "is_handed",
+        "jobs",
+        "number",
+        "read",
+        "reference",
+        "refusal",
+        "sent",
+    )
 
     def __init__(self, call: Call, number: int) -> None:
         self.call = call
@@ -29,7 +43,8 @@ class Errand:
         self.is_ended = False
         self.began = 0.0  # when its turn had come
         self.sent = self.read = 0.0  # moments of the call and of its answer
-        self.reference: Any = None  # of the answer, while nobody has asked Ray to post it
+        self.reference: Any = None  # of what comes of the letter that it begins, until Ray is asked to tell
+        self.is_handed = False  # past Ray's queue
         self._heard = 0  # of the progress that was told; `_lock` guards it, for two threads may tell
         self._lock = threading.Lock()
         self.refusal: BaseException | None = None  # of the reader of a stream

@@ -1,6 +1,6 @@
 """A slot's hold on its actor: what is sent to it, what comes back, who it is. The slot's thread's.
 
-`ring` may be called from any thread; Ray's callbacks post answers to the inbox.
+What comes of a letter is filed in the inbox, or had in Ray's own wait.
 """
 
 from __future__ import annotations
@@ -8,18 +8,20 @@ from __future__ import annotations
 import logging
 import math
 import pickle
-import queue
 import time
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from director._executors._process.call import Models
 from director._executors._process.references import describe
 from director._executors._ray.ear import Ear
 from director._executors._ray.errand import Errand
+from director._executors._ray.inbox import ActorLost, Inbox, opened
 from director._executors._ray.letter import Sender, unsendable
 from director._executors._ray.pickling import loads
-from director._executors._ray.wire import About, unpacked
+from director._executors._ray.reply import apart
+from director._executors._ray.wire import About
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,11 +39,6 @@ _UNLOADING = 8.0  # seconds that a dismissed actor gets; the crew waits two long
 _ENDING = 5.0  # seconds in which an actor that was killed is gone
 _GLANCE = 0.25  # seconds: Ray's own waits can't be woken
 _WINDOW = 4  # values of a stream that are made, and that nobody has taken yet
-_LOOK = None  # what wakes the thread without saying anything
-
-
-class ActorLost(Exception):
-    """The actor has ended, or can't be reached."""
 
 
 class Hand:
@@ -70,8 +67,7 @@ class Hand:
         self._models = Models()
         self._loaded: set[int] = set()
         self._sender = Sender(slot.device, self._models, chronicle.time)
-        self._inbox: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
-        self._early: dict[int, Any] = {}  # answers of calls whose turn has not come
+        self.inbox = Inbox()
         self._count = 0
         self._may_block = fleet.is_driver  # a worker of Ray's that waits in Ray is taken to be at rest
 
@@ -82,15 +78,26 @@ class Hand:
         self._count += 1
         return Errand(call, self._count)
 
-    def post(self, errand: Errand) -> None:
-        """Send a call.
+    def post(self, errands: list[Errand], *, is_handed: bool = False) -> None:
+        """Send calls, all in one letter.
+
+        Args:
+            errands: The calls.
+            is_handed: Past Ray's queue, to be gone on with; else they wait in it.
 
         Raises:
-            PicklingError: It can't be sent.
+            PicklingError: One of them can't be sent.
         """
-        letter = self._sender.letter(errand.call, errand.number, self.life)
-        errand.reference = self._sent(errand, lambda: self.present().call(letter, errand.call.args))
-        errand.sent = time.monotonic()
+        letter = pickle.dumps([self._sender.head(errand.call, errand.number, self.life) for errand in errands])
+        args = tuple(chain.from_iterable(errand.call.args for errand in errands))
+        actor = self.present()
+        send = actor.hand_in if is_handed else actor.call
+        reference = self._sent(errands[0], lambda: send(letter, args))
+        sent = time.monotonic()
+        for errand in errands:
+            errand.sent = sent
+            errand.is_handed = is_handed
+        errands[0].reference = reference
 
     def open_stream(self, errand: Errand) -> Any:
         """Send a call that makes a generator; what Ray gives for its values.
@@ -98,18 +105,19 @@ class Hand:
         Raises:
             PicklingError: It can't be sent.
         """
-        letter = self._sender.letter(errand.call, errand.number, self.life)
+        letter = pickle.dumps([self._sender.head(errand.call, errand.number, self.life)])
         return self._sent(errand, lambda: self.present().stream(letter, errand.call.args, _WINDOW))
 
-    def expect(self, number: int, reference: Any) -> None:
-        """Have what Ray answers posted to the inbox under a number."""
-        reference.future().add_done_callback(lambda future: self._inbox.put((number, future)))
+    def watch(self, errands: list[Errand]) -> None:
+        """Have what comes of a letter that was sent filed in the inbox."""
+        reference, errands[0].reference = errands[0].reference, None
+        self.inbox.expect(tuple(errand.number for errand in errands), reference)
 
     def present(self) -> Actor:
         """The actor, which listens and is listened to."""
         if self.actor is None:
             self.actor = self.claim.hire()
-            self._ear = Ear(self.actor, self._hear, self._fleet.aside)
+            self._ear = Ear(self.actor, self._hear, self.inbox.told, self._fleet.aside)
         assert self._ear is not None
         self._ear.listen()
         return self.actor
@@ -122,10 +130,6 @@ class Hand:
             raise unsendable(errand.call.words(), error) from error
 
     # ---- from the actor
-
-    def ring(self) -> None:
-        """Have `await_answer` return."""
-        self._inbox.put(_LOOK)
 
     def await_answer(self, errand: Errand, until: float, *, is_alone: bool) -> Answer | None:
         """The answer of a call; `None` at the moment `until`, or when something else has come.
@@ -142,48 +146,40 @@ class Hand:
         if errand.reference is not None:
             if is_alone and self._may_block and not errand.jobs[0]._options.timed:
                 return self._get(errand, until)
-            self.watch(errand)
-        future = self._early.pop(errand.number, None)
-        if future is None:
+            self.watch([errand])
+        found = self.inbox.take(errand.number)
+        if found is None:
             left = min(until, errand.ends_at) - time.monotonic()
-            try:
-                post = self._inbox.get(timeout=None if left == math.inf else max(0.0, left))
-            except queue.Empty:
-                post = _LOOK
+            self.inbox.wait(None if left == math.inf else max(0.0, left))
             self._end_if_due(errand)
-            if post is _LOOK:
+            found = self.inbox.take(errand.number)
+            if found is None:
                 if self.claim.is_cut:
                     raise ActorLost
                 return None
-            if post[0] != errand.number:
-                if post[0] > errand.number or post[0] < 0:  # those before it are over
-                    self._early[post[0]] = post[1]
-                return None
-            future = post[1]
         errand.read = time.monotonic()
-        return _opened(errand, future.result)
-
-    def watch(self, errand: Errand) -> None:
-        """Have the answer of a call that was sent posted to the inbox."""
-        reference, errand.reference = errand.reference, None
-        self.expect(errand.number, reference)
+        return opened(errand, found)
 
     def _get(self, errand: Errand, until: float) -> Answer | None:
         """The answer of a call, had in Ray's own wait: it can't be woken, and takes half of what a callback does."""
         import ray
-        from ray.exceptions import GetTimeoutError
+        from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
         left = min(until, errand.ends_at) - time.monotonic()
         try:
-            answer = _opened(errand, lambda: ray.get(errand.reference, timeout=min(_GLANCE, max(0.0, left))))
+            reply = ray.get(errand.reference, timeout=min(_GLANCE, max(0.0, left)))
         except GetTimeoutError:
             self._end_if_due(errand)
             if self.claim.is_cut:
                 raise ActorLost from None
             return None
+        except (RayActorError, RayError) as error:
+            if isinstance(error, RayActorError):
+                raise ActorLost(describe(error)) from None
+            reply = error
         errand.read = time.monotonic()
         errand.reference = None
-        return answer
+        return opened(errand, apart(reply)[0][1] if type(reply) is bytes else reply)
 
     def await_value(self, errand: Errand, values: Any) -> Answer | None:
         """The next value of a stream, or its end; `None` if there is none yet.
@@ -193,6 +189,7 @@ class Hand:
             PicklingError: A value could not be sent.
         """
         import ray
+        from ray.exceptions import RayActorError, RayError
 
         left = max(0.0, errand.ends_at - time.monotonic())
         ready, _ = ray.wait([values], timeout=min(_GLANCE, left))
@@ -201,16 +198,13 @@ class Hand:
             if self.claim.is_cut:
                 raise ActorLost
             return None
-        return _opened(errand, lambda: ray.get(next(values)))
-
-    def posted(self, number: int) -> Any:
-        """What has come under a number that is no call's, as a future; `None` if it has not."""
-        return self._early.pop(number, None)
-
-    def forget_before(self, number: int) -> None:
-        """The turn of the call `number` has come: nobody asks any more for those before it."""
-        for early in [early for early in self._early if 0 < early < number]:
-            del self._early[early]
+        try:
+            value = ray.get(next(values))
+        except (RayActorError, StopIteration) as error:
+            raise ActorLost(describe(error)) from None
+        except RayError as error:
+            value = error
+        return opened(errand, value)
 
     def _end_if_due(self, errand: Errand) -> None:
         """End the actor, and what it does, when its time has come; then it has a while to be gone."""
@@ -258,6 +252,7 @@ class Hand:
             Those of `numbers` that have begun; the others never will. `None` if no actor comes.
         """
         before, actor = self.life, self.actor
+        self.inbox.grow_older()
         self.replace()
         if actor is None or self.claim.is_cut:
             return None
@@ -290,19 +285,3 @@ class Hand:
                     self._hear(number, loads(content))
         actor.kill(for_good=True)
         self.replace()
-
-
-def _opened(errand: Errand, read: Callable[[], Any]) -> Answer:
-    """An answer, with Ray's errors as ours."""
-    from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-
-    try:
-        return unpacked(read())
-    except GetTimeoutError:
-        raise
-    except (RayActorError, StopIteration) as error:
-        raise ActorLost(describe(error)) from None
-    except RayTaskError as error:  # our own code there raises nothing: Ray could not (un)pickle something
-        raise unsendable(f"the arguments or the result of {errand.jobs[0].name}", error) from error
-    except RayError as error:
-        raise unsendable(f"the result of {errand.jobs[0].name}", error) from error

@@ -68,8 +68,8 @@ class Sender:
         self._known.clear()
         self._is_new = True
 
-    def letter(self, call: Call, number: int, life: str) -> bytes:
-        """What to send of a call.
+    def head(self, call: Call, number: int, life: str) -> tuple[Any, ...]:
+        """What to send of a call: the fields of a `Head`, plain, so that they are pickled and read in half the time.
 
         Args:
             call: The call.
@@ -89,8 +89,8 @@ class Sender:
                 b"" if function in self._met else _packed(spelled(call.fn), call.words),
                 b"" if model is None or recipe in self._known else _packed(_recipe(model), call.words),
             )
-        facts: Any = tuple(self._facts(job))  # plain, as what follows: pickled and read in half the time
-        return pickle.dumps((number, function, recipe, job.name, facts, int(call.how), introduction, life))
+        facts = tuple(self._facts(job))
+        return number, function, recipe, job.name, facts, int(call.how), introduction, life, len(call.args)
 
     def introduced(self, call: Call) -> None:
         """The actor has made the call: it knows what was introduced with it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from typing import Any
 
 from director._executors._process.board import Notice
@@ -27,6 +29,8 @@ class Notices:
             self._current = number
             for old in [other for other in self._said if other < number]:
                 del self._said[old]
+            if self._withdrawn:
+                self._withdrawn = {other for other in self._withdrawn if other >= number}
             if number in self._withdrawn:
                 self._withdrawn.discard(number)
                 return False
@@ -51,12 +55,14 @@ class Notices:
 
 
 class Notes:
-    """What is to be told to the driver, in order."""
+    """What is to be told to the driver, in order; and answers of calls, while the call thread goes on with others."""
 
     def __init__(self) -> None:
         self._some = threading.Condition()
         self._notes: list[tuple[int, bytes]] = []
         self._dropped = 0
+        self._answers: list[tuple[int, bytes]] = []
+        self._due = math.inf  # the moment at which they are told
 
     def add(self, number: int, content: Any) -> None:
         """Tell something about the call `number`, or with 0 a log record.
@@ -72,15 +78,31 @@ class Notes:
             self._notes.append((number, packed))
             self._some.notify()
 
-    def take(self) -> list[tuple[int, bytes]]:
-        """All there is, waiting a while for the first."""
+    def tell(self, number: int, answer: bytes, due: float) -> None:
+        """Tell the answer of the call `number`, at the moment `due` at the latest if it is the first."""
         with self._some:
-            if not self._notes:
-                self._some.wait(_TURN)
-            return self.drain()
+            self._answers.append((number, answer))
+            if len(self._answers) == 1:
+                self._due = due
+                self._some.notify()
+
+    def untold(self) -> list[tuple[int, bytes]]:
+        """The answers that are not on their way; they are the caller's now."""
+        with self._some:
+            answers, self._answers = self._answers, []
+            self._due = math.inf
+            return answers
+
+    def take(self) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+        """All notes and answers there are, waiting a while for the first."""
+        until = time.monotonic() + _TURN
+        with self._some:
+            while not self._notes and (left := min(until, self._due) - time.monotonic()) > 0:
+                self._some.wait(left)
+            return self.drain(), self.untold()
 
     def drain(self) -> list[tuple[int, bytes]]:
-        """All there is now."""
+        """All notes there are now."""
         with self._some:
             notes, self._notes = self._notes, []
             if self._dropped:

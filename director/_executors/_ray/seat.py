@@ -19,7 +19,8 @@ from director._executors._base import LoadFailed, NotBegun
 from director._executors._process import logs
 from director._executors._process.board import Notice
 from director._executors._process.raised import error_of
-from director._executors._ray.hand import ActorLost, Hand
+from director._executors._ray.hand import Hand
+from director._executors._ray.inbox import ActorLost
 from director._executors._ray.letter import Call
 from director._executors._ray.stock import Stock
 from director._executors._ray.wire import WITHDRAWN, How, Word
@@ -103,7 +104,7 @@ class RaySeat:
     def recall(self) -> None:
         """From any thread: give back what the actor has not begun."""
         self._is_recalled = True
-        self._hand.ring()
+        self._hand.inbox.ring()
 
     def leave(self, job: Job[Any]) -> None:
         """On the event loop: nobody waits any more for `job`, which runs here.
@@ -120,7 +121,7 @@ class RaySeat:
         if ends:
             left = max(ends) - self._chronicle.time()  # a deadline may have passed before
             errand.end(time.monotonic() + max(0.0, left) + self._grace)
-            self._hand.ring()
+            self._hand.inbox.ring()
 
     def abort(self) -> bool:
         """On the event loop: end the call that runs; False if there is none that could be ended."""
@@ -128,7 +129,7 @@ class RaySeat:
         if errand is None:
             return False
         errand.end(time.monotonic())
-        self._hand.ring()
+        self._hand.inbox.ring()
         return True
 
     # ---- one call
@@ -168,22 +169,22 @@ class RaySeat:
 
     def _run_call(self, errand: Errand, is_sent: bool) -> Answer:
         """Send a call, if it was not sent ahead, and wait for its end; meanwhile keep the actor in work."""
-        self._hand.forget_before(errand.number)
+        self._hand.inbox.forget_before(errand.number)
         if not is_sent:
             if all(job._stage is not JobState.RUNNING for job in errand.jobs):  # before we could be told
                 raise asyncio.CancelledError
-            self._hand.post(errand)
+            self._hand.post([errand])
         errand.began = time.monotonic()
-        while True:
-            self._mind_stock(errand)
+        while not self._stock.look(errand):
+            if not self._hand.inbox.has(errand.number) or not self._stock:  # else what is next is on its way as well
+                self._mind_stock(errand)
             is_waiting = self._stock and not self._stock.is_asking
             until = errand.began + self._stock.pace.patience if is_waiting else math.inf
             until = min(until, self._stock.refill_at(errand.began))
             answer = self._hand.await_answer(errand, until, is_alone=not self._stock and not self._stock.is_asking)
             if answer is not None:
                 return answer
-            if self._stock.look(errand):
-                return WITHDRAWN
+        return WITHDRAWN
 
     def _mind_stock(self, errand: Errand) -> None:
         """Before a wait: have the actor have enough ahead, or ask for what others are free for."""
@@ -247,7 +248,7 @@ class RaySeat:
             logger.warning("%s had more to log than could be sent: %d records are lost", self._device.label, content)
         elif (errand := self._errand) is not None and errand.number == number:
             self._note_progress(errand, content)
-            self._hand.ring()  # meanwhile there may be more to send ahead
+            self._hand.inbox.ring()  # meanwhile there may be more to send ahead
 
     def _note_progress(self, errand: Errand, told: tuple[int, Any] | None) -> None:
         """Told twice, as it comes and with the answer, for either may be first."""

@@ -6,9 +6,9 @@ therefore an object of its own.
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any
 
-from director._executors._ray.wire import packed
 from director._executors._ray.worker import Worker
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class DirectorWorker:
     # On the call thread:
 
     def call(self, letter: bytes, *args: Any) -> bytes | tuple[Any, ...]:
-        """Make a call; gives an answer as `packed` makes it, for a class of ours would take Ray longer."""
-        return packed(self._worker.call(letter, args))
+        """Make the calls of a letter, and those that are handed in meanwhile; gives the answers that were not told."""
+        return self._worker.serve(letter, args)
 
     def stream(self, letter: bytes, *args: Any) -> Iterator[Answer]:
         """Make a generator, and give its values."""
@@ -51,6 +51,10 @@ class DirectorWorker:
         """Take back calls that have not begun."""
         return self._worker.notices.withdraw(numbers)
 
-    def listen(self) -> list[tuple[int, bytes]]:
+    def hand_in(self, letter: bytes, *args: Any) -> bool:
+        """Calls for the call thread to go on with; False if it has left."""
+        return self._worker.hand_in(letter, args)
+
+    def listen(self) -> bytes:
         """What there is to tell."""
-        return self._worker.notes.take()
+        return pickle.dumps(self._worker.notes.take())

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
 from director._executors._process.pace import Pace
+from director._executors._ray.inbox import TAKEN_BACK
 from director._executors._ray.letter import Call
 from director._executors._ray.offset import Offset
+from director._executors._ray.reply import LIGHT, weight
 
 if TYPE_CHECKING:
     from director._core.job import Job
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 _RUNNING = JobState.RUNNING
 _HEAVY = 1 << 20  # bytes of arguments that are not sent ahead: they would lie in the object store for nothing
-_TAKEN_BACK = -1  # under which the actor's reply is posted
+_QUICK = 0.003  # seconds: shorter calls have ended before others can be handed in
 
 
 class Stock:
@@ -43,6 +45,7 @@ class Stock:
         self._unsent: Job[Any] | None = None  # taken from the supply, and not fit to be sent ahead
         self._lost: set[Job[Any]] = set()  # begun, or perhaps begun, in an actor that is gone
         self.is_asking = False  # for what is taken back
+        self.is_light = True  # what the calls return: several answers may travel together
 
     def __bool__(self) -> bool:
         return bool(self._sent) or self._unsent is not None
@@ -75,25 +78,32 @@ class Stock:
             answer: Of it.
             is_typical: It says how long a call takes, and how late one hears of its end.
         """
+        self.is_light = weight(answer.value) <= LIGHT
         began, ended, way = self._offset.here(answer.began, answer.ended, errand.sent, errand.read)
         if is_typical:
             self.pace.note(began, ended, errand.read + way)  # what is sent in answer is under way as long
         return ended
 
     def fill(self) -> None:
-        """Send more ahead, as the pace demands."""
-        depth = self.pace.depth
+        """Send more ahead, as the pace demands: not one by one, for a letter of many costs hardly more than of one."""
+        depth = self._depth
         if self.supply is None or not self._hand.life or self.is_asking or self._is_blocked():
             return
+        if len(self._sent) > depth // 2:
+            return
+        errands: list[Errand] = []
         while len(self._sent) < depth and (job := self.supply.take()) is not None:
-            if not self._send(job):
+            if sum(map(weight, job._cargo)) > _HEAVY:
                 self._unsent = job
-                return
+                break
+            errands.append(self._errand(job))
+        if errands:
+            self._send(errands)
 
     def refill_at(self, began: float) -> float:
         """The moment at which to look for more, towards the end of a call that began so; infinite for never."""
         moment = began + self.pace.mean - 2 * self.pace.horizon
-        is_short = len(self._sent) < self.pace.depth and not self.is_asking and self._unsent is None
+        is_short = len(self._sent) <= self._depth // 2 and not self.is_asking and self._unsent is None
         return moment if is_short and moment > time.monotonic() else math.inf
 
     def empty(self) -> None:
@@ -103,10 +113,10 @@ class Stock:
         elif not self.is_asking:
             self.is_asking = True
             numbers = [errand.number for errand in self._sent.values()]
-            self._hand.expect(_TAKEN_BACK, self._hand.present().withdraw(numbers))
+            self._hand.inbox.expect((TAKEN_BACK,), self._hand.present().withdraw(numbers))
 
     def look(self, current: Errand) -> bool:
-        """Give to others what the actor has answered that it has not begun.
+        """Give to others what the actor has said that it does not begin.
 
         Args:
             current: The call whose turn it is, which may be among them if it was sent ahead.
@@ -114,13 +124,13 @@ class Stock:
         Returns:
             Whether it is: it has to be sent anew, and before anything else is.
         """
-        future = self._hand.posted(_TAKEN_BACK) if self.is_asking else None
-        if future is None:
+        inbox = self._hand.inbox
+        taken, inbox.refused = inbox.refused, set()
+        if self.is_asking and (reply := inbox.take(TAKEN_BACK)) is not None:
+            self.is_asking = False
+            taken.update(reply if isinstance(reply, list) else ())  # else it is gone, and `lose` comes next
+        if not taken:
             return False
-        self.is_asking = False
-        if future.exception() is not None:  # it is gone, and `lose` comes next
-            return False
-        taken = set(future.result())
         self._give_back([job for job, errand in self._sent.items() if errand.number in taken])
         return current.number in taken
 
@@ -135,7 +145,6 @@ class Stock:
             begun: Which had begun there; `None` if nobody can tell.
         """
         self.is_asking = False
-        self._hand.posted(_TAKEN_BACK)
         lost = [job for job, errand in self._sent.items() if begun is None or errand.number in begun]
         for job in lost:
             del self._sent[job]
@@ -148,21 +157,44 @@ class Stock:
             self._unsent = None
         return self._unsent is not None
 
-    def _send(self, job: Job[Any]) -> bool:
-        """Send a call ahead; False if that can't be done."""
-        if sum(map(_weight, job._cargo)) > _HEAVY:
-            return False
-        errand = self._hand.errand(Call([job], job._fn, job._cargo))
-        self._sent[job] = errand  # before it is sent: from then on its end may be told
-        try:
-            self._hand.post(errand)
-            self._hand.watch(errand)
-        except Exception:  # noqa: BLE001 - it will be raised again when it is the job's turn
+    @property
+    def _depth(self) -> int:
+        """Calls to have ahead; one more than the pace says, so that two can be sent at once."""
+        depth = self.pace.depth
+        return depth and depth + 1
+
+    def _errand(self, job: Job[Any]) -> Errand:
+        errand = self._sent[job] = self._hand.errand(Call([job], job._fn, job._cargo))
+        return errand  # found by `find` before it is sent: from then on its end may be told
+
+    def _send(self, errands: list[Errand]) -> None:
+        """Send calls ahead; what can't be sent waits for its turn."""
+        for letter in [errands] if self.is_light else [[errand] for errand in errands]:
+            try:
+                self._hand.post(letter, is_handed=self._may_hand(letter[0]))
+            except Exception:  # noqa: BLE001 - it will be raised again when it is the turn of its job
+                self._keep_unsent(errands[errands.index(letter[0]) :])
+                return
+            self._hand.watch(letter)
+        for errand in errands:
+            if errand.jobs[0]._stage is not _RUNNING:  # it was over before `find` could find it
+                self._hand.present().notice(errand.number, 1)
+
+    def _may_hand(self, first: Errand) -> bool:
+        """Whether calls may go past Ray's queue: they are the last that were sent, and not there too late."""
+        before = [errand for errand in self._sent.values() if errand.number < first.number]
+        return self.is_light and self.pace.mean > _QUICK and all(errand.is_handed for errand in before)
+
+    def _keep_unsent(self, errands: list[Errand]) -> None:
+        """The first waits for its turn, for it may be the one that can't be sent; the others go back."""
+        jobs = [errand.jobs[0] for errand in errands]
+        self._unsent = jobs[0]
+        del self._sent[jobs[0]]
+        others = jobs[1:]
+        for job in others:
             del self._sent[job]
-            return False
-        if job._stage is not _RUNNING:  # it was over before `find` could find it
-            self._hand.present().notice(errand.number, 1)
-        return True
+        if others and self.supply is not None:
+            self.supply.give_back(others)
 
     def _give_back(self, jobs: list[Job[Any]]) -> None:
         for job in jobs:
@@ -172,11 +204,3 @@ class Stock:
             self._unsent = None
         if jobs and self.supply is not None:
             self.supply.give_back(jobs)
-
-
-def _weight(argument: Any) -> int:
-    """Bytes of an argument, as far as it tells."""
-    size = getattr(argument, "nbytes", None)
-    if isinstance(size, int):
-        return size
-    return len(argument) if isinstance(argument, (bytes, bytearray, memoryview, str)) else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +10,7 @@ from director._executors._process.wire import NOBODY, UNNUMBERED, Facts
 if TYPE_CHECKING:
     from director._device import Device
 
-__all__ = ["NOBODY", "UNNUMBERED", "WITHDRAWN", "About", "Answer", "Facts", "Head", "How", "Introduction", "Word", "packed", "unpacked"]
+__all__ = ["NOBODY", "UNNUMBERED", "WITHDRAWN", "About", "Answer", "Facts", "Head", "How", "Introduction", "Word"]
 
 
 class How(IntEnum):
@@ -32,6 +31,7 @@ class Word(IntEnum):
     YIELDED = 4
     STRANGER = 5  # it has not begun: the function, or the model, was introduced to an actor before this one
     WITHDRAWN = 6  # it has not begun, and was taken back
+    UNSENDABLE = 7  # it has returned something that can't be sent; why not, is the value
 
 
 class Introduction(NamedTuple):
@@ -59,6 +59,7 @@ class Head(NamedTuple):
         how: In which way; a `How`.
         introduction: If the actor may need one.
         life: Of the actor that it is for; empty for any.
+        arguments: How many it has.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Head(NamedTuple):
     how: int
     introduction: Introduction | None
     life: str
+    arguments: int
 
 
 class Answer(NamedTuple):
@@ -93,21 +95,6 @@ class Answer(NamedTuple):
 
 
 WITHDRAWN = Answer(Word.WITHDRAWN, "")
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-_LITTLE = 1 << 16  # characters; longer ones are not copied twice
-
-
-def packed(answer: Answer) -> bytes | tuple[Any, ...]:
-    """What an actor returns: bytes, which Ray carries at half the cost of anything else, where all of it is plain."""
-    kind = type(answer.value)
-    if kind not in _PLAIN or answer.progress is not None or (kind in (str, bytes) and len(answer.value) > _LITTLE):
-        return tuple(answer)
-    return pickle.dumps(tuple(answer))
-
-
-def unpacked(content: bytes | tuple[Any, ...]) -> Answer:
-    """The answer again."""
-    return Answer(*(pickle.loads(content) if type(content) is bytes else content))  # noqa: S301 - of our own actor
 
 
 class About(NamedTuple):

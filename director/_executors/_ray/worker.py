@@ -22,7 +22,9 @@ from director._executors._process.standin import StandIn
 from director._executors._ray.mark import Mark
 from director._executors._ray.notes import Notes, Notices
 from director._executors._ray.pickling import loads
+from director._executors._ray.reply import alone, sealed, together
 from director._executors._ray.told import told
+from director._executors._ray.tray import Tray
 from director._executors._ray.wire import UNNUMBERED, WITHDRAWN, About, Answer, Head, How, Introduction, Word
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from director._device import Device
 
 _ENDING = 30.0  # seconds
+_HELD = 0.001  # seconds for which the answers of a letter wait for one another
 
 
 class Worker:
@@ -48,6 +51,7 @@ class Worker:
         self._is_broken = False  # CUDA's context here: nothing works on the device any more
         self.notices = Notices()
         self.notes = Notes()
+        self._tray = Tray()
         self._met: dict[int, Any] = {}  # functions by number
         self._recipes: dict[int, Any] = {}  # of models, by number
         self._device: Device | None = None
@@ -62,9 +66,23 @@ class Worker:
 
     # ---- on the call thread
 
-    def call(self, letter: bytes, args: tuple[Any, ...]) -> Answer:
+    def serve(self, letter: bytes, args: tuple[Any, ...]) -> bytes | tuple[Any, ...]:
+        """Make the calls of a letter, and those that are handed in meanwhile; gives the answers that were not told."""
+        since = time.monotonic()
+        self._tray.serve(_parts(letter, args))
+        number, answer = 0, None
+        while (part := self._tray.next()) is not None:
+            if answer is not None:
+                self.notes.tell(number, sealed(answer), since + _HELD)
+            head, args = part
+            del part
+            number, answer = head.number, self.call(head, args)
+        assert answer is not None, "a letter has a call"
+        told_last = self.notes.untold()
+        return together([*told_last, (number, sealed(answer))]) if told_last else alone(number, answer)
+
+    def call(self, head: Head, args: tuple[Any, ...]) -> Answer:
         """Make one call; whatever it raises is in the answer."""
-        head = Head(*loads(letter))
         began = time.monotonic()
         if (refusal := self._begin(head)) is not None:
             return refusal
@@ -80,7 +98,7 @@ class Worker:
 
     def stream(self, letter: bytes, args: tuple[Any, ...]) -> Iterator[Answer]:
         """Make a generator and give its values as they come; the last answer says how it ended."""
-        head = Head(*loads(letter))
+        ((head, args),) = _parts(letter, args)
         began = time.monotonic()
         if (refusal := self._begin(head)) is not None:
             yield refusal
@@ -230,6 +248,10 @@ class Worker:
 
     # ---- aside, on other threads
 
+    def hand_in(self, letter: bytes, args: tuple[Any, ...]) -> bool:
+        """Calls for the call thread to go on with; False if it has left."""
+        return self._tray.add(_parts(letter, args))
+
     def about(self, accelerator: str) -> About:
         """Who and where it is.
 
@@ -243,3 +265,14 @@ class Worker:
         ids = ray.get_runtime_context().get_accelerator_ids().get(accelerator, [])
         devices = tuple(discover_devices()) if accelerator == "GPU" and ids else ()
         return About(self._life, self._begun, os.getpid(), tuple(ids), devices)
+
+
+def _parts(letter: bytes, args: tuple[Any, ...]) -> list[tuple[Head, tuple[Any, ...]]]:
+    """The calls of a letter, each with those of the arguments that are its own."""
+    parts, begin = [], 0
+    for fields in loads(letter):
+        head = Head(*fields)
+        end = begin + head.arguments
+        parts.append((head, args[begin:end]))
+        begin = end
+    return parts
