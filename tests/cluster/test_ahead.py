@@ -15,6 +15,7 @@ from cluster import work
 from cluster.test_death import runs
 from director import Director, WorkerDied
 from director._executors._process import pace
+from director._executors._ray import stock
 from director._executors._ray.offset import Offset
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ async def test_calls_that_are_taken_back_all_the_time_run_once(
     """Each is overdue as soon as it begins, so that taking back meets every moment of a call."""
     monkeypatch.setattr(pace, "_SHORTEST", 0.05)
     monkeypatch.setattr(pace, "_PATIENCE", 0.02)
+    monkeypatch.setattr(stock, "_PATIENCE", 0.0)
     jobs = [two.submit(work.sign, str(tmp_path), number, 0.003) for number in range(400)]
     assert await asyncio.wait_for(asyncio.gather(*jobs), 30) == list(range(400))
     assert runs(tmp_path) == dict.fromkeys(range(400), 1)

@@ -137,13 +137,13 @@ def test_notices_of_calls_that_are_over_are_forgotten() -> None:
 def test_notes_come_in_order_and_wake_who_waits() -> None:
     notes = Notes()
     heard: list[Any] = []
-    thread = threading.Thread(target=lambda: heard.extend(notes.take()))
+    thread = threading.Thread(target=lambda: heard.extend(notes.take()[0]))
     thread.start()
     notes.add(1, "a")
     thread.join(5)
     notes.add(1, "b")
     notes.add(0, "c")
-    assert [(number, loads(packed)) for number, packed in heard + notes.take()] == [(1, "a"), (1, "b"), (0, "c")]
+    assert [(number, loads(packed)) for number, packed in heard + notes.take()[0]] == [(1, "a"), (1, "b"), (0, "c")]
 
 
 def test_too_many_notes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,4 +151,4 @@ def test_too_many_notes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     notes = Notes()
     for number in range(5):
         notes.add(1, number)
-    assert [loads(packed) for _, packed in notes.take()] == [0, 1, 3]
+    assert [loads(packed) for _, packed in notes.take()[0]] == [0, 1, 3]

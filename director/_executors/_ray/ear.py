@@ -21,7 +21,7 @@ class Ear:
     Args:
         actor: Whom to ask.
         take: Called with what it tells.
-        told: Called with answers, on any thread.
+        told: Called with answers as they travel, on any thread.
         aside: Has a function called on a thread for that, for Ray's own must not wait for anybody.
     """
 
@@ -29,7 +29,7 @@ class Ear:
         self,
         actor: Actor,
         take: Callable[[int, Any], None],
-        told: Callable[[list[tuple[int, bytes]]], None],
+        told: Callable[[bytes], None],
         aside: Callable[[Callable[[], object]], object],
     ) -> None:
         self._actor = actor
@@ -53,8 +53,7 @@ class Ear:
             self._is_open = False
             return
         notes, answers = loads(future.result())
-        if answers:
-            self._told(answers)
+        self._told(answers)
         self._aside(lambda: self._hear(notes))
 
     def _hear(self, notes: list[tuple[int, bytes]]) -> None:

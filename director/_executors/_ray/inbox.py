@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import queue
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._executors._process.references import describe
@@ -41,9 +40,9 @@ class Inbox:
         """Have `wait` return."""
         self._posts.put(_nothing)
 
-    def told(self, answers: list[tuple[int, bytes]]) -> None:
+    def told(self, answers: bytes) -> None:
         """The actor has told some answers while it goes on."""
-        self._posts.put(partial(self._early.update, answers))
+        self._posts.put(lambda: self._early.update(apart(answers)))
 
     def expect(self, numbers: tuple[int, ...], reference: Any) -> None:
         """Have what Ray answers filed under these numbers."""

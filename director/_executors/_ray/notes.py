@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from director._executors._process.board import Notice
 from director._executors._ray.pickling import dumps
+
+if TYPE_CHECKING:
+    from director._executors._ray.wire import Answer
 
 _MOST = 10_000  # notes that wait for the driver; more are dropped, and counted
 _TURN = 30.0  # seconds after which the driver asks again
@@ -61,7 +64,7 @@ class Notes:
         self._some = threading.Condition()
         self._notes: list[tuple[int, bytes]] = []
         self._dropped = 0
-        self._answers: list[tuple[int, bytes]] = []
+        self._answers: list[tuple[int, Answer | bytes]] = []
         self._due = math.inf  # the moment at which they are told
 
     def add(self, number: int, content: Any) -> None:
@@ -78,7 +81,7 @@ class Notes:
             self._notes.append((number, packed))
             self._some.notify()
 
-    def tell(self, number: int, answer: bytes, due: float) -> None:
+    def tell(self, number: int, answer: Answer | bytes, due: float) -> None:
         """Tell the answer of the call `number`, at the moment `due` at the latest if it is the first."""
         with self._some:
             self._answers.append((number, answer))
@@ -86,14 +89,14 @@ class Notes:
                 self._due = due
                 self._some.notify()
 
-    def untold(self) -> list[tuple[int, bytes]]:
+    def untold(self) -> list[tuple[int, Answer | bytes]]:
         """The answers that are not on their way; they are the caller's now."""
         with self._some:
             answers, self._answers = self._answers, []
             self._due = math.inf
             return answers
 
-    def take(self) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    def take(self) -> tuple[list[tuple[int, bytes]], list[tuple[int, Answer | bytes]]]:
         """All notes and answers there are, waiting a while for the first."""
         until = time.monotonic() + _TURN
         with self._some:

@@ -24,24 +24,27 @@ def weight(value: Any) -> int:
     return len(value) if isinstance(value, (bytes, bytearray, memoryview, str)) else 0
 
 
+def is_plain(answer: Answer) -> bool:
+    """Whether the quickest pickler there is can do it, and at any time: it does not change."""
+    return type(answer.value) in _PLAIN and answer.progress is None and weight(answer.value) <= LIGHT
+
+
 def alone(number: int, answer: Answer) -> bytes | tuple[Any, ...]:
     """What an actor returns that has nothing else to say."""
-    if type(answer.value) in _PLAIN and answer.progress is None and weight(answer.value) <= LIGHT:
-        return together([(number, pickle.dumps(tuple(answer)))])
-    return tuple(answer)
+    return together([(number, answer)]) if is_plain(answer) else tuple(answer)
 
 
-def sealed(answer: Answer) -> bytes:
+def sealed(answer: Any) -> bytes:
     """An answer that is to travel with others; one that can't be sent says so, and does not keep the others."""
     try:
-        return dumps(tuple(answer))
+        return pickle.dumps(tuple(answer)) if is_plain(answer) else dumps(tuple(answer))
     except Exception as error:  # noqa: BLE001 - whatever the class of the value raises
         return pickle.dumps(tuple(answer._replace(word=Word.UNSENDABLE, progress=None, value=describe(error))))
 
 
-def together(answers: Iterable[tuple[int, bytes]]) -> bytes:
+def together(answers: Iterable[tuple[int, Answer | bytes]]) -> bytes:
     """Several, each under the number of its call."""
-    return pickle.dumps(list(answers))
+    return pickle.dumps([(number, each if type(each) is bytes else sealed(each)) for number, each in answers])
 
 
 def apart(content: bytes) -> list[tuple[int, bytes]]:

@@ -179,7 +179,7 @@ class RaySeat:
             if not self._hand.inbox.has(errand.number) or not self._stock:  # else what is next is on its way as well
                 self._mind_stock(errand)
             is_waiting = self._stock and not self._stock.is_asking
-            until = errand.began + self._stock.pace.patience if is_waiting else math.inf
+            until = errand.began + self._stock.patience if is_waiting else math.inf
             until = min(until, self._stock.refill_at(errand.began))
             answer = self._hand.await_answer(errand, until, is_alone=not self._stock and not self._stock.is_asking)
             if answer is not None:
@@ -188,13 +188,13 @@ class RaySeat:
 
     def _mind_stock(self, errand: Errand) -> None:
         """Before a wait: have the actor have enough ahead, or ask for what others are free for."""
-        is_overdue = time.monotonic() >= errand.began + self._stock.pace.patience
+        is_overdue = time.monotonic() >= errand.began + self._stock.patience
         if self._is_recalled or is_overdue:
             self._is_recalled = False
             if self._stock:
                 self._stock.empty()
         else:
-            self._stock.fill()
+            self._stock.fill(errand.began)
 
     def _run_stream(self, errand: Errand) -> Answer:
         """Have a generator run, and hand its values over as they come."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any
 
+from director._executors._ray.reply import together
 from director._executors._ray.worker import Worker
 
 if TYPE_CHECKING:
@@ -57,4 +58,5 @@ class DirectorWorker:
 
     def listen(self) -> bytes:
         """What there is to tell."""
-        return pickle.dumps(self._worker.notes.take())
+        notes, answers = self._worker.notes.take()
+        return pickle.dumps((notes, together(answers)))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import time
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
-from director._executors._process.pace import Pace
+from director._executors._process.pace import MOST, Pace
 from director._executors._ray.inbox import TAKEN_BACK
 from director._executors._ray.letter import Call
 from director._executors._ray.offset import Offset
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 _RUNNING = JobState.RUNNING
 _HEAVY = 1 << 20  # bytes of arguments that are not sent ahead: they would lie in the object store for nothing
-_QUICK = 0.003  # seconds: shorter calls have ended before others can be handed in
+_WAY = 0.02  # seconds of work ahead beside what the pace demands: calls are sent by twos and more, and to and fro
+_PATIENCE = 0.1  # seconds that a call may take in any case: taking back costs a pause, and machines falter
+_QUICK = 0.003  # seconds in which calls can be handed in
 
 
 class Stock:
@@ -49,6 +52,11 @@ class Stock:
 
     def __bool__(self) -> bool:
         return bool(self._sent) or self._unsent is not None
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a call may take, before those behind it are better off elsewhere."""
+        return max(self.pace.patience, _PATIENCE)
 
     def find(self, job: Job[Any]) -> Errand | None:
         """From any thread: the errand of a job that was sent ahead."""
@@ -84,8 +92,12 @@ class Stock:
             self.pace.note(began, ended, errand.read + way)  # what is sent in answer is under way as long
         return ended
 
-    def fill(self) -> None:
-        """Send more ahead, as the pace demands: not one by one, for a letter of many costs hardly more than of one."""
+    def fill(self, began: float) -> None:
+        """Send more ahead, as the pace demands: not one by one, for a letter of many costs hardly more than of one.
+
+        Args:
+            began: When the turn of the call that runs had come.
+        """
         depth = self._depth
         if self.supply is None or not self._hand.life or self.is_asking or self._is_blocked():
             return
@@ -98,7 +110,7 @@ class Stock:
                 break
             errands.append(self._errand(job))
         if errands:
-            self._send(errands)
+            self._send(errands, began)
 
     def refill_at(self, began: float) -> float:
         """The moment at which to look for more, towards the end of a call that began so; infinite for never."""
@@ -159,19 +171,19 @@ class Stock:
 
     @property
     def _depth(self) -> int:
-        """Calls to have ahead; one more than the pace says, so that two can be sent at once."""
-        depth = self.pace.depth
-        return depth and depth + 1
+        """Calls to have ahead."""
+        pace = self.pace
+        return pace.depth and min(MOST, ceil((pace.horizon + _WAY) / pace.mean))
 
     def _errand(self, job: Job[Any]) -> Errand:
         errand = self._sent[job] = self._hand.errand(Call([job], job._fn, job._cargo))
         return errand  # found by `find` before it is sent: from then on its end may be told
 
-    def _send(self, errands: list[Errand]) -> None:
+    def _send(self, errands: list[Errand], began: float) -> None:
         """Send calls ahead; what can't be sent waits for its turn."""
         for letter in [errands] if self.is_light else [[errand] for errand in errands]:
             try:
-                self._hand.post(letter, is_handed=self._may_hand(letter[0]))
+                self._hand.post(letter, is_handed=self._may_hand(letter[0], began))
             except Exception:  # noqa: BLE001 - it will be raised again when it is the turn of its job
                 self._keep_unsent(errands[errands.index(letter[0]) :])
                 return
@@ -180,10 +192,11 @@ class Stock:
             if errand.jobs[0]._stage is not _RUNNING:  # it was over before `find` could find it
                 self._hand.present().notice(errand.number, 1)
 
-    def _may_hand(self, first: Errand) -> bool:
-        """Whether calls may go past Ray's queue: they are the last that were sent, and not there too late."""
+    def _may_hand(self, first: Errand, began: float) -> bool:
+        """Whether calls may go past Ray's queue: it is empty, and they are there before the actor rests."""
         before = [errand for errand in self._sent.values() if errand.number < first.number]
-        return self.is_light and self.pace.mean > _QUICK and all(errand.is_handed for errand in before)
+        rests_at = began + self.pace.mean * (1 + len(before))
+        return self.is_light and rests_at > time.monotonic() + _QUICK and all(errand.is_handed for errand in before)
 
     def _keep_unsent(self, errands: list[Errand]) -> None:
         """The first waits for its turn, for it may be the one that can't be sent; the others go back."""

@@ -22,7 +22,7 @@ from director._executors._process.standin import StandIn
 from director._executors._ray.mark import Mark
 from director._executors._ray.notes import Notes, Notices
 from director._executors._ray.pickling import loads
-from director._executors._ray.reply import alone, sealed, together
+from director._executors._ray.reply import alone, is_plain, sealed, together
 from director._executors._ray.told import told
 from director._executors._ray.tray import Tray
 from director._executors._ray.wire import UNNUMBERED, WITHDRAWN, About, Answer, Head, How, Introduction, Word
@@ -73,7 +73,7 @@ class Worker:
         number, answer = 0, None
         while (part := self._tray.next()) is not None:
             if answer is not None:
-                self.notes.tell(number, sealed(answer), since + _HELD)
+                self.notes.tell(number, answer if is_plain(answer) else sealed(answer), since + _HELD)
             head, args = part
             del part
             number, answer = head.number, self.call(head, args)
@@ -213,7 +213,7 @@ class Worker:
     def _answer(self, word: Word, began: float, value: Any) -> Answer:
         loaded, self._loaded = tuple(self._loaded), []
         progress, self._progress = self._progress, None
-        return Answer(word, self._life, began, time.monotonic(), loaded, progress, value)
+        return Answer(int(word), self._life, began, time.monotonic(), loaded, progress, value)
 
     # ---- what a running job may ask
 
