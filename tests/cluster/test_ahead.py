@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from dataclasses import replace
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -102,6 +104,43 @@ async def test_what_is_ahead_of_a_killed_actor_runs_once(far_ahead: None, two: D
     assert len(lost) <= 2  # the one that ran, and one that had begun when its answer was lost
     assert set(runs(tmp_path).values()) == {1}
     assert set(range(200)) - set(runs(tmp_path)) <= set(lost)
+
+
+async def test_what_calls_return_that_travel_together(far_ahead: None, two: Director, tmp_path: Path) -> None:
+    """Among them what is heavy, what fails, and what can't be sent: it does not keep the others."""
+    calls: list[tuple[Any, ...]] = [
+        (work.echo, {"a": [1]}),
+        (work.sign, str(tmp_path), 1, 0.01),
+        (work.unsendable,),
+        (work.zeros, 200_000),
+        (work.fail, KeyError("mine")),
+        (work.echo, "x" * 100_000),
+    ]
+    jobs = [two.submit(*call) for _ in range(20) for call in calls]
+    outcomes = await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 30)
+    assert outcomes[0::6] == [{"a": [1]}] * 20
+    assert outcomes[1::6] == [1] * 20
+    assert {type(each) for each in outcomes[2::6]} == {PicklingError}
+    assert [each.nbytes for each in outcomes[3::6]] == [200_000] * 20  # type: ignore[union-attr]
+    assert {type(each) for each in outcomes[4::6]} == {KeyError}
+    assert outcomes[5::6] == ["x" * 100_000] * 20
+    assert runs(tmp_path) == {1: 20}
+
+
+async def test_an_argument_that_cannot_be_sent_keeps_no_other(far_ahead: None, two: Director) -> None:
+    jobs = [two.submit(work.echo, threading.Lock() if number % 7 == 3 else number) for number in range(70)]
+    outcomes = await asyncio.wait_for(asyncio.gather(*jobs, return_exceptions=True), 30)
+    for number, each in enumerate(outcomes):
+        assert isinstance(each, PicklingError) if number % 7 == 3 else each == number
+
+
+async def test_an_answer_does_not_wait_for_a_long_call_of_its_letter(single: Director, tmp_path: Path) -> None:
+    await asyncio.gather(*[single.submit(work.echo, number) for number in range(100)])
+    jobs = [single.submit(work.echo, number) for number in range(20)]
+    long = single.submit(work.cooperative, str(tmp_path / "long"))
+    assert await asyncio.wait_for(asyncio.gather(*jobs), 5) == list(range(20))
+    assert not long.done()
+    long.cancel()
 
 
 def test_the_offset_of_another_clock() -> None:

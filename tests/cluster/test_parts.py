@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -11,10 +12,14 @@ import pytest
 from director import Device, Director, NoDevices, WorkerDied, share
 from director._executors._process.board import Notice
 from director._executors._ray.connection import _why
+from director._executors._ray.inbox import ActorLost, Inbox
 from director._executors._ray.mark import NONE, Mark
 from director._executors._ray.nodes import Names, Node
 from director._executors._ray.notes import Notes, Notices
 from director._executors._ray.pickling import loads
+from director._executors._ray.reply import apart, opened, together
+from director._executors._ray.tray import Tray
+from director._executors._ray.wire import Answer, Word
 from director._executors._ray.wishes import amounts_of
 from director.ray import RayExecutor
 
@@ -152,3 +157,68 @@ def test_too_many_notes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         notes.add(1, number)
     assert [loads(packed) for _, packed in notes.take()[0]] == [0, 1, 3]
+
+
+def test_answers_are_told_when_they_are_due_or_taken_by_who_returns_first() -> None:
+    notes = Notes()
+    notes.tell(1, Answer(Word.RETURNED, "life", value="held"), time.monotonic() + 1000.0)
+    assert [number for number, _ in notes.untold()] == [1]
+    notes.tell(2, Answer(Word.RETURNED, "life", value="due"), time.monotonic())
+    told, answers = notes.take()
+    assert (told, [number for number, _ in answers]) == ([], [2])
+    ((number, sealed),) = apart(together(answers))
+    assert (number, opened(sealed).value) == (2, "due")
+
+
+def test_an_answer_that_cannot_be_sent_leaves_the_others_whole() -> None:
+    answers = [Answer(Word.RETURNED, "life", value=value) for value in (1, threading.Lock(), {"a": [2]})]
+    first, second, third = (opened(each) for _, each in apart(together(enumerate(answers))))
+    assert (first.value, third.value) == (1, {"a": [2]})
+    assert second.word == Word.UNSENDABLE
+    assert "pickle" in second.value
+
+
+def test_a_tray_takes_calls_only_while_somebody_serves_it() -> None:
+    tray: Any = Tray()
+    assert not tray.add(["early"])
+    tray.serve(["a"])
+    assert tray.add(["b", "c"])
+    assert [tray.next() for _ in range(4)] == ["a", "b", "c", None]
+    assert not tray.add(["late"])
+    tray.serve(["d"])
+    assert [tray.next(), tray.next()] == ["d", None]
+
+
+def test_calls_that_were_refused_and_lost_are_told_apart() -> None:
+    from concurrent.futures import Future
+
+    from ray.exceptions import ActorDiedError
+
+    class Reference:
+        def __init__(self, outcome: Any) -> None:
+            self.outcome = outcome
+
+        def future(self) -> Any:
+            future: Future[Any] = Future()
+            if isinstance(self.outcome, BaseException):
+                future.set_exception(self.outcome)
+            else:
+                future.set_result(self.outcome)
+            return future
+
+    inbox = Inbox()
+    inbox.expect((1, 2), Reference(True))
+    inbox.expect((3, 4), Reference(False))
+    inbox.expect((5, 6), Reference(RuntimeError("an argument of one can't be unpickled")))
+    inbox.expect((7,), Reference(together([(7, Answer(Word.RETURNED, "life", value=7))])))
+    inbox.expect((8,), Reference((*Answer(Word.RETURNED, "life", value="large"),)))
+    inbox.wait(0.0)
+    assert inbox.refused == {3, 4, 5, 6}
+    assert [inbox.has(number) for number in range(1, 9)] == [False] * 6 + [True, True]
+    assert [opened(inbox.take(number)).value for number in (7, 8)] == [7, "large"]
+    inbox.expect((9,), Reference(ActorDiedError()))
+    inbox.grow_older()  # its loss is known
+    inbox.wait(0.0)
+    inbox.expect((10,), Reference(ActorDiedError()))
+    with pytest.raises(ActorLost):
+        inbox.wait(0.0)

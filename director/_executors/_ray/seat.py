@@ -170,10 +170,13 @@ class RaySeat:
     def _run_call(self, errand: Errand, is_sent: bool) -> Answer:
         """Send a call, if it was not sent ahead, and wait for its end; meanwhile keep the actor in work."""
         self._hand.inbox.forget_before(errand.number)
+        is_over = all(job._stage is not JobState.RUNNING for job in errand.jobs)  # before we could be told
         if not is_sent:
-            if all(job._stage is not JobState.RUNNING for job in errand.jobs):  # before we could be told
+            if is_over:
                 raise asyncio.CancelledError
             self._hand.post([errand])
+        elif is_over:
+            self._hand.present().notice(errand.number, Notice.CANCELLED)
         errand.began = time.monotonic()
         while not self._stock.look(errand):
             if not self._hand.inbox.has(errand.number) or not self._stock:  # else what is next is on its way as well

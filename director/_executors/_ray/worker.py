@@ -69,7 +69,10 @@ class Worker:
     def serve(self, letter: bytes, args: tuple[Any, ...]) -> bytes | tuple[Any, ...]:
         """Make the calls of a letter, and those that are handed in meanwhile; gives the answers that were not told."""
         since = time.monotonic()
-        self._tray.serve(_parts(letter, args))
+        parts = _parts(letter, args)
+        only = parts[0][0].number if len(parts) == 1 else 0
+        self._tray.serve(parts)
+        del parts
         number, answer = 0, None
         while (part := self._tray.next()) is not None:
             if answer is not None:
@@ -79,7 +82,9 @@ class Worker:
             number, answer = head.number, self.call(head, args)
         assert answer is not None, "a letter has a call"
         told_last = self.notes.untold()
-        return together([*told_last, (number, sealed(answer))]) if told_last else alone(number, answer)
+        if number == only and not told_last:
+            return alone(number, answer)
+        return together([*told_last, (number, sealed(answer))])
 
     def call(self, head: Head, args: tuple[Any, ...]) -> Answer:
         """Make one call; whatever it raises is in the answer."""
