@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MANY = 1_000
+THERE = 2 * 15  # on two slots, of 5 ms: one runs, and 70 ms of work are ahead at most
 
 
 async def later(condition: Any, seconds: float = 30.0) -> None:
@@ -159,14 +160,14 @@ async def test_a_node_is_killed_while_1000_jobs_run(
         cluster.remove_node(third_node)
         outcomes = await asyncio.gather(*jobs, return_exceptions=True)
         lost = [number for number, each in enumerate(outcomes) if isinstance(each, WorkerDied)]
-        assert len(lost) <= 8  # what ran on its two slots, or was ready there to run next
+        assert len(lost) <= THERE  # what ran on its two slots, or was ready there to run next
         assert all(number % 2 == 0 for number in lost)  # with retries none is lost
         assert [each for each in outcomes if not isinstance(each, WorkerDied)] == [
             number for number in range(MANY) if number not in lost
         ]
         counts = runs(tmp_path)
         assert set(range(MANY)) - set(counts) <= set(lost)  # what was ready to run may not have begun
-        assert sum(count > 1 for count in counts.values()) <= 8
+        assert sum(count > 1 for count in counts.values()) <= THERE
         assert all(number % 2 == 1 for number, count in counts.items() if count > 1)  # only with retries
         health = {stats.device.node: stats.health for stats in director.stats().devices}
         assert sorted(each.value for each in health.values()) == ["healthy", "healthy", "quarantined"]

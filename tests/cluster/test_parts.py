@@ -12,7 +12,7 @@ import pytest
 from director import Device, Director, NoDevices, WorkerDied, share
 from director._executors._process.board import Notice
 from director._executors._ray.connection import _why
-from director._executors._ray.inbox import ActorLost, Inbox
+from director._executors._ray.inbox import ActorLost, Inbox, is_loss
 from director._executors._ray.mark import NONE, Mark
 from director._executors._ray.nodes import Names, Node
 from director._executors._ray.notes import Notes, Notices
@@ -222,3 +222,18 @@ def test_calls_that_were_refused_and_lost_are_told_apart() -> None:
     inbox.expect((10,), Reference(ActorDiedError()))
     with pytest.raises(ActorLost):
         inbox.wait(0.0)
+
+
+def test_what_is_a_loss_and_what_belongs_to_a_call() -> None:
+    """A node's death comes in many shapes: a job must not fail for what it has no part in."""
+    from ray import exceptions
+
+    losses = ["ActorDiedError", "ActorPlacementGroupRemoved", "ActorUnschedulableError", "NodeDiedError"]
+    losses += ["ActorUnavailableError", "OwnerDiedError", "WorkerCrashedError", "LocalRayletDiedError"]
+    owns = ["RayTaskError", "RaySystemError", "ObjectStoreFullError", "OutOfDiskError"]
+    for names, expected in ((losses, True), (owns, False)):
+        for name in names:
+            kind = getattr(exceptions, name)
+            assert is_loss(kind.__new__(kind)) is expected, name
+    assert not is_loss(None)
+    assert not is_loss(ModuleNotFoundError("of what is in a result"))

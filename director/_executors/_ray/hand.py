@@ -17,7 +17,7 @@ from director._executors._process.call import Models
 from director._executors._process.references import describe
 from director._executors._ray.ear import Ear
 from director._executors._ray.errand import Errand
-from director._executors._ray.inbox import ActorLost, Inbox, opened
+from director._executors._ray.inbox import ActorLost, Inbox, is_loss, opened
 from director._executors._ray.letter import Sender, unsendable
 from director._executors._ray.pickling import loads
 from director._executors._ray.reply import apart
@@ -163,7 +163,7 @@ class Hand:
     def _get(self, errand: Errand, until: float) -> Answer | None:
         """The answer of a call, had in Ray's own wait: it can't be woken, and takes half of what a callback does."""
         import ray
-        from ray.exceptions import GetTimeoutError, RayActorError, RayError
+        from ray.exceptions import GetTimeoutError
 
         left = min(until, errand.ends_at) - time.monotonic()
         try:
@@ -173,8 +173,8 @@ class Hand:
             if self.claim.is_cut:
                 raise ActorLost from None
             return None
-        except (RayActorError, RayError) as error:
-            if isinstance(error, RayActorError):
+        except Exception as error:  # noqa: BLE001 - of Ray, or what unpickling raises
+            if is_loss(error):
                 raise ActorLost(describe(error)) from None
             reply = error
         errand.read = time.monotonic()
@@ -189,7 +189,6 @@ class Hand:
             PicklingError: A value could not be sent.
         """
         import ray
-        from ray.exceptions import RayActorError, RayError
 
         left = max(0.0, errand.ends_at - time.monotonic())
         ready, _ = ray.wait([values], timeout=min(_GLANCE, left))
@@ -200,9 +199,9 @@ class Hand:
             return None
         try:
             value = ray.get(next(values))
-        except (RayActorError, StopIteration) as error:
-            raise ActorLost(describe(error)) from None
-        except RayError as error:
+        except Exception as error:  # noqa: BLE001 - the same
+            if is_loss(error) or isinstance(error, StopIteration):
+                raise ActorLost(describe(error)) from None
             value = error
         return opened(errand, value)
 

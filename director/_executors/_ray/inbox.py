@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import queue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from director._executors._process.references import describe
 from director._executors._ray import reply
@@ -83,10 +83,8 @@ class Inbox:
         self._early.pop(TAKEN_BACK, None)
 
     def _sort(self, age: int, numbers: tuple[int, ...], future: Any) -> None:
-        from ray.exceptions import RayActorError
-
         error = future.exception()
-        if isinstance(error, RayActorError):
+        if is_loss(error):
             if age == self._age:
                 raise ActorLost(describe(error)) from None
         elif len(numbers) > 1 and error is not None:  # one of them can't be unpickled, so none has begun
@@ -105,6 +103,25 @@ class Inbox:
             self._early[numbers[0]] = reply
 
 
+def is_loss(error: BaseException | None) -> TypeGuard[BaseException]:
+    """Whether Ray says that the actor, its node or the way to it is lost; else it could not carry this one call.
+
+    A node that dies shows itself in many ways: as an actor's death, as a placement group that was removed, as an owner
+    that is gone. So all is a loss that is not known to belong to the call.
+    """
+    from ray import exceptions
+
+    own = (
+        exceptions.RayTaskError,  # our own code there raises nothing: Ray could not (un)pickle something
+        exceptions.RaySystemError,  # nor this process the answer
+        exceptions.ObjectStoreFullError,
+        exceptions.OutOfDiskError,
+        exceptions.UnserializableException,
+        exceptions.OufOfBandObjectRefSerializationException,
+    )
+    return isinstance(error, exceptions.RayError) and not isinstance(error, own)
+
+
 def opened(errand: Errand, found: Any) -> Answer:
     """An answer, with Ray's errors as ours.
 
@@ -114,9 +131,7 @@ def opened(errand: Errand, found: Any) -> Answer:
     from ray.exceptions import RayTaskError
 
     if isinstance(found, BaseException):
-        raised = isinstance(
-            found, RayTaskError
-        )  # our own code there raises nothing: Ray could not (un)pickle something
+        raised = isinstance(found, RayTaskError)
         what = "the arguments or the result of" if raised else "the result of"
         raise unsendable(f"{what} {errand.jobs[0].name}", found) from found
     try:

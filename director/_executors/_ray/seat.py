@@ -139,7 +139,8 @@ class RaySeat:
             raise WorkerDied(None, self._device)
         errand = self._stock.turn_of(call.jobs[0])
         is_sent = errand is not None
-        for tries_left in reversed(range(_TRIES)):
+        tries_left = _TRIES
+        while tries_left:
             if self._hand.claim.is_lost and not is_sent:
                 raise NotBegun(self._device)
             errand = self._errand = errand or self._hand.errand(call)
@@ -147,9 +148,11 @@ class RaySeat:
                 answer = self._run_stream(errand) if call.how == How.AS_STREAM else self._run_call(errand, is_sent)
                 if answer.word == Word.STRANGER:
                     self._hand.replace(answer.life)
-                elif answer.word != Word.WITHDRAWN:
+                    tries_left -= 1
+                elif answer.word != Word.WITHDRAWN:  # else nobody has failed
                     return self._result(errand, answer)
             except ActorLost:
+                tries_left -= 1
                 self._recover_from_loss(errand, tries_left)
             finally:
                 self._errand = None
