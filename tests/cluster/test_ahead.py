@@ -102,7 +102,7 @@ async def test_what_is_ahead_of_a_killed_actor_runs_once(far_ahead: None, two: D
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     lost = [number for number, each in enumerate(outcomes) if isinstance(each, WorkerDied)]
     assert len(lost) <= 2  # the one that ran, and one that had begun when its answer was lost
-    assert set(runs(tmp_path).values()) == {1}
+    assert set(runs(tmp_path).values()) <= {0, 1}  # 0: killed when it had opened its file
     assert set(range(200)) - set(runs(tmp_path)) <= set(lost)
 
 

@@ -237,3 +237,20 @@ def test_what_is_a_loss_and_what_belongs_to_a_call() -> None:
             assert is_loss(kind.__new__(kind)) is expected, name
     assert not is_loss(None)
     assert not is_loss(ModuleNotFoundError("of what is in a result"))
+
+
+def test_a_call_that_was_overtaken_is_not_taken_back() -> None:
+    """Its number is behind that of one that has begun, so nobody may believe that either has not."""
+    notices = Notices()
+    assert notices.begin(4)
+    assert notices.begin(2)
+    assert notices.withdraw([3, 4, 5, 6]) == [5, 6]
+    assert [notices.begin(number) for number in (7, 3, 5, 6)] == [True, True, False, False]
+
+
+def test_a_mark_does_not_go_back(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mark = Mark("one")
+    for number in (1, 4, 2):
+        mark.write(number)
+    assert Mark("one").read() == 4

@@ -111,7 +111,7 @@ class Actor:
         gpus = parts.pop("GPU", 0)
         self._accelerator = "GPU" if gpus else next(iter(parts), "")
         remote: Any = ray.remote
-        made = remote(concurrency_groups={"aside": 3})(DirectorWorker)
+        made = remote(concurrency_groups={"aside": 3, "letters": 1})(DirectorWorker)
         self._handle = made.options(
             num_cpus=0,
             num_gpus=gpus,
@@ -122,9 +122,10 @@ class Actor:
             runtime_env=terms.actor_env,
         ).remote(f"director-{uuid4().hex}.begun", logs.levels())
         self._call = self._handle.call
+        self._hand_in = self._handle.hand_in.options(concurrency_group="letters")  # one thread: in their order
         self._aside = {
             name: getattr(self._handle, name).options(concurrency_group="aside")
-            for name in ("about", "notice", "withdraw", "hand_in", "listen")
+            for name in ("about", "notice", "withdraw", "listen")
         }
 
     def call(self, letter: bytes, args: tuple[Any, ...]) -> Any:
@@ -133,7 +134,7 @@ class Actor:
 
     def hand_in(self, letter: bytes, args: tuple[Any, ...]) -> Any:
         """Have it go on with these calls, if it makes one; the reference of whether it does."""
-        return self._aside["hand_in"].remote(letter, *args)
+        return self._hand_in.remote(letter, *args)
 
     def stream(self, letter: bytes, args: tuple[Any, ...], window: int) -> Any:
         """Have it make a generator and give its values, `window` of them at most ahead of who takes them."""

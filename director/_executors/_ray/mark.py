@@ -27,12 +27,16 @@ class Mark:
     def __init__(self, name: str) -> None:
         self._path = Path(tempfile.gettempdir()) / name
         self._page: mmap.mmap | None = None  # made with the first number
+        self._highest = NONE
 
     def write(self, number: int) -> None:
         """The call with that number begins."""
         if self._page is None:
             self._page = self._open()
-        pack_into("<q", self._page, 0, number)
+            self._highest = number
+        if number >= self._highest:  # calls may overtake one another; those before the number count as begun
+            self._highest = number
+            pack_into("<q", self._page, 0, number)
 
     def read(self) -> int:
         """The last that has begun; `NONE` if none has."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from director._executors._ray.wire import Answer
 
 _MOST = 10_000  # notes that wait for the driver; more are dropped, and counted
+_MOST_WITHDRAWN = 1_000  # calls that were taken back, some of which never come
 _TURN = 30.0  # seconds after which the driver asks again
 
 
@@ -22,7 +23,7 @@ class Notices:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._current = 0
+        self._current = self._highest = 0
         self._said: dict[int, int] = {}  # of calls from the current one on
         self._withdrawn: set[int] = set()
 
@@ -30,19 +31,20 @@ class Notices:
         """The turn of a call has come; False if it was taken back."""
         with self._lock:
             self._current = number
+            self._highest = max(self._highest, number)
             for old in [other for other in self._said if other < number]:
                 del self._said[old]
-            if self._withdrawn:
-                self._withdrawn = {other for other in self._withdrawn if other >= number}
+            if len(self._withdrawn) > _MOST_WITHDRAWN:
+                self._withdrawn = {other for other in self._withdrawn if other > number - _MOST_WITHDRAWN}
             if number in self._withdrawn:
                 self._withdrawn.discard(number)
                 return False
             return True
 
     def withdraw(self, numbers: list[int]) -> list[int]:
-        """Take back those that have not begun."""
+        """Take back those that have not begun: none that one with a higher number has overtaken, for it may have."""
         with self._lock:
-            taken = [number for number in numbers if number > self._current]
+            taken = [number for number in numbers if number > self._highest]
             self._withdrawn.update(taken)
             return taken
 
