@@ -250,7 +250,7 @@ class Hand:
         Returns:
             Those of `numbers` that have begun; the others never will. `None` if no actor comes.
         """
-        before, actor = self.life, self.actor
+        actor = self.actor
         self.inbox.grow_older()
         self.replace()
         if actor is None or self.claim.is_cut:
@@ -259,9 +259,9 @@ class Hand:
         while not self.claim.is_lost and time.monotonic() < min(until, errand.ends_at + _ENDING):
             with suppress(Exception):  # whatever Ray says of an actor that is not there yet
                 about = About(*actor.about().future().result(_GLANCE))
-                if about.life != before:
-                    return {number for number in numbers if number <= about.begun}
-                return set(numbers) - set(actor.withdraw(numbers).future().result(_ENDING))
+                # Whichever it is, it may have them still before it: what it has not begun by now it never will.
+                taken = set(actor.withdraw(numbers).future().result(_ENDING))
+                return {number for number in numbers if number <= about.begun or number not in taken}
             time.sleep(_GLANCE / 5)  # Ray answers at once while it knows of no other
         return None
 
