@@ -13,7 +13,7 @@ import socket
 from functools import cache
 from typing import Any
 
-_ROOM = 1 << 14  # bytes of one read: as much as some two hundred answers without a result
+_ROOM = 1 << 16  # bytes of one read: all that a pipe holds, for a part of it might end in the midst of an answer
 
 
 class Reader:
