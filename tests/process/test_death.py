@@ -179,6 +179,16 @@ async def test_a_cancelled_call_is_not_killed(tmp_path: Path) -> None:
         assert await next_one == before
 
 
+async def test_one_that_goes_on_is_killed_when_its_timeout_has_passed_whoever_has_left() -> None:
+    async with Director("cpu", executor=HASTY) as director:
+        before = await director.run(calls.process_id)
+        job = director.submit(calls.stuck, timeout=0.3)
+        await until(lambda: job.progress)
+        assert job.cancel()
+        assert await director.run(calls.process_id) != before
+        assert not is_alive(before)
+
+
 # ---- silence
 
 

@@ -116,7 +116,7 @@ class ProcessSeat:
     def leave(self, job: Job[Any]) -> None:
         """On the event loop: nobody waits any more for `job`, which runs here.
 
-        When that is so for all that share the call, it is told; if a timeout has passed, it is ended.
+        When that is so for all that share the call, it is told, and ended if a timeout has passed or once it will have.
         """
         errand = self._stock.find(job) or self._errand
         if errand is None or job not in errand.jobs or any(mate._stage is JobState.RUNNING for mate in errand.jobs):
@@ -342,6 +342,6 @@ class ProcessSeat:
 def _end_of(job: Job[Any]) -> float | None:
     """The moment at which the timeout of a job has passed; `None` if nothing says when its call must end."""
     timeout = job._options.timeout
-    if timeout is None or job._started is None or job._stage is JobState.CANCELLED:
+    if timeout is None or job._started is None:
         return None
     return job._started + timeout
