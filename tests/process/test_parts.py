@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import math
 import os
 import pickle
 import signal
 import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from director._executors._process import references, segments, wire
+from director._executors._process import references, segments, unyielding, wire
 from director._executors._process.board import PLACES, SIZE, Board, Notice
 from director._executors._process.ladder import Ladder, Lost
 from director._executors._process.outlet import Outlet
@@ -26,6 +28,34 @@ from process.leaks import open_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# ---- reading and writing that keep the GIL
+
+
+def test_one_read_has_all_that_a_pipe_holds() -> None:
+    ours, theirs = os.pipe()
+    try:
+        held = fcntl.fcntl(theirs, fcntl.F_GETPIPE_SZ)
+        for _ in range(held // wire.LONGEST_ANSWER):
+            os.write(theirs, bytes(wire.LONGEST_ANSWER))
+        assert len(unyielding.Reader(ours).read()) == held, "else an answer could be cut in two"
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_what_has_no_room_at_once_is_sent_all_the_same() -> None:
+    content = bytes(range(256)) * 16_384
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sender = threading.Thread(target=unyielding.send, args=(ours, content))
+        sender.start()
+        found = bytearray()
+        while len(found) < len(content):
+            found += theirs.recv(1 << 16)
+        sender.join()
+    assert found == content
+
 
 # ---- frames
 

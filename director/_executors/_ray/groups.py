@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from director._executors._ray import keeper
+from director._executors._ray.connection import is_driver
 
 if TYPE_CHECKING:
     from director._executors._ray.nodes import Node
@@ -30,7 +31,7 @@ class Groups:
         """
         from ray.util.placement_group import placement_group
 
-        if self._keeper is None and _may_end_before_its_job():
+        if self._keeper is None and not is_driver():  # then this process may end before its job
             self._hire_keeper()
         here = [{"ray.io/node-id": node.id}]
         group = placement_group([amounts], strategy="STRICT_PACK", bundle_label_selector=here)
@@ -71,11 +72,3 @@ class Groups:
         self._ours = self._keeper.never.remote()
         self._keeper.watch.remote([self._ours])
         ray.get(self._keeper.ready.remote(), timeout=_STARTING)  # what we claim before it is there could be lost
-
-
-def _may_end_before_its_job() -> bool:
-    """Whether this process is a worker of Ray's, in a task or an actor."""
-    import ray
-
-    context: Any = ray.get_runtime_context()
-    return bool(context.worker.mode == ray.WORKER_MODE)
