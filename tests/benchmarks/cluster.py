@@ -12,13 +12,14 @@ import json
 import logging
 import statistics
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from director import Director
 from director.ray import RayExecutor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection, Iterator
 
 ROUNDS = 5
 
@@ -114,40 +115,63 @@ async def fed(executor: RayExecutor, jobs: int) -> dict[str, Any]:
     return found
 
 
+PARTS = ("round trip", "10 ms on 4 actors")
+
+
 async def run(args: argparse.Namespace) -> dict[str, Any]:
     """All parts that are asked for."""
     executor = RayExecutor()
     parts: dict[str, Callable[[], Awaitable[Any]]] = {
-        "round trip": lambda: round_trips(executor, int(400 * args.scale)),
-        "10 ms on 4 actors": lambda: fed(executor, int(1000 * args.scale)),
+        PARTS[0]: lambda: round_trips(executor, int(400 * args.scale)),
+        PARTS[1]: lambda: fed(executor, int(1000 * args.scale)),
     }
     found = {}
     for name, part in parts.items():
-        if not args.part or args.part in name:
+        if args.part in name:
             found[name] = await part()
             print(json.dumps({name: found[name]}, indent=2), flush=True)
     return found
 
 
-def main() -> None:
-    """Start a cluster on this machine, measure, and end it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", default="", help="only those with this in their names")
-    parser.add_argument("--scale", type=float, default=1.0, help="so many times as much work")
-    args = parser.parse_args()
+def arguments(description: str | None, parts: Collection[str]) -> argparse.ArgumentParser:
+    """What a benchmark of a cluster is asked for; a part that none is called is an error."""
+
+    def part(words: str) -> str:
+        if not any(words in name for name in parts):
+            raise argparse.ArgumentTypeError(f"{words!r} is in none of these names: {'; '.join(parts)}")
+        return words
+
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--part", type=part, default="", help="only those with this in their names")
+    return parser
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """One of its own on this machine, whatever others there are."""
     import ray
 
     ray.init(
+        address="local",
         num_cpus=6,
         object_store_memory=150 * 2**20,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
     )
     try:
-        asyncio.run(run(args))
+        yield
     finally:
         ray.shutdown()
+
+
+def main() -> None:
+    """Start a cluster on this machine, measure, and end it."""
+    parser = arguments(__doc__, PARTS)
+    parser.add_argument("--scale", type=float, default=1.0, help="so many times as much work")
+    args = parser.parse_args()
+    with cluster():
+        asyncio.run(run(args))
 
 
 def _median(values: Any) -> float:

@@ -8,10 +8,8 @@ without, Serve is left out, which is said.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import logging
 import random
 import statistics
 import sys
@@ -20,12 +18,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from benchmarks.cluster import sleep
+from benchmarks.cluster import arguments, cluster, sleep
 
 from director import Director
 from director.ray import RayExecutor
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Awaitable, Callable
 
 ROUNDS = 3
@@ -193,19 +192,8 @@ async def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Start a cluster on this machine, measure, and end it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", default="", help="only those with this in their names")
-    args = parser.parse_args()
-    import ray
-
-    ray.init(
-        num_cpus=6,
-        object_store_memory=150 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
+    args = arguments(__doc__, (*WORKLOADS, ISSUE)).parse_args()
+    with cluster():
         if not _has_serve():
             print("Ray Serve is left out, for it is not installed: pip install 'ray[serve]'", file=sys.stderr)
             asyncio.run(run(args))
@@ -214,8 +202,6 @@ def main() -> None:
 
         with serving():
             asyncio.run(run(args))
-    finally:
-        ray.shutdown()
 
 
 def _has_serve() -> bool:
