@@ -8,11 +8,8 @@ import os
 import random
 import signal
 import time
-from collections import deque
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,19 +17,15 @@ import pytest
 from public.gates import outcome, until
 
 from director import Director, JobState, Model, ProcessExecutor, WorkerDied
-from director._core.ahead import Ahead
-from director._core.policy import Policy
-from director._core.queue import ReadyQueue
 from director._executors._process import pace
 from director._executors._process.call import GOODBYE, Call, Sender
 from director._executors._process.child import Child
 from director._executors._process.errand import Errand
-from director._executors._process.pace import Pace
 from process import calls
 from process.leaks import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from director import Job
 
@@ -343,22 +336,6 @@ async def test_one_that_is_cancelled_just_while_it_is_sent_never_runs(
     assert go.read_text().split() == [str(n) for n, job in enumerate(jobs) if job is not victim[0]]
 
 
-def test_what_comes_back_finds_its_place() -> None:
-    queue = ReadyQueue(Policy())
-    slot: Any = SimpleNamespace(ahead=deque())
-    jobs: list[Any] = [SimpleNamespace(id=n, _stage=JobState.RUNNING, _where=slot) for n in range(6)]
-    for job in jobs:
-        job._move = partial(setattr, job, "_stage")
-    slot.ahead.extend(jobs)
-    held = Ahead([slot], None, queue, None, None, None)  # type: ignore[arg-type]
-    held.count = len(jobs)
-    for n in (3, 1, 5, 0, 4, 2):
-        held.give_back(slot, [jobs[n]])
-    assert [queue.pop_plain() for _ in jobs] == jobs
-    assert not slot.ahead
-    assert held.count == 0
-
-
 # ---- nobody looks at a child that has work
 
 
@@ -412,50 +389,3 @@ async def test_a_slot_that_is_free_ends_a_rest(
     for n in range(2):
         (tmp_path / f"go{n}").touch()
     await asyncio.gather(*short)
-
-
-def test_an_answer_waits_for_a_part_of_what_is_ahead() -> None:
-    paced_ = paced(lambda n: (n, n + 0.001, n + 0.001))
-    assert paced_.rest(8) == pytest.approx(0.002)
-    assert paced_.rest(1000) == 0.005
-    assert paced_.rest(0) == 0
-
-
-# ---- the pace
-
-
-async def test_a_call_that_imports_its_function_says_nothing_of_the_next_one() -> None:
-    async with Director("cpu", executor="process") as director:
-        await director.run(calls.nap, 0.001)  # imports NumPy among others
-        pace_ = director._crew.dispatch.slots[0].seat._stock.pace  # type: ignore[union-attr, attr-defined]
-        assert pace_.mean == 0
-        await director.run(calls.nap, 0.001)
-        assert 0.001 <= pace_.mean < 0.1
-
-
-def test_nothing_is_ahead_while_nothing_is_known() -> None:
-    assert Pace().depth == 0
-
-
-@pytest.mark.parametrize(("seconds", "depth"), [(0.0004, 50), (0.0009, 23), (0.03, 1), (0.6, 0)])
-def test_the_depth_follows_the_run_time(seconds: float, depth: int) -> None:
-    assert paced(lambda n: (n, n + seconds, n + seconds)).depth == pytest.approx(depth, abs=0.06 * depth)
-
-
-def test_a_late_thread_has_more_ahead_and_forgets_it_soon() -> None:
-    late = paced(lambda n: (n * 0.01, n * 0.01 + 0.001, n * 0.01 + 0.025))
-    assert late.depth == pytest.approx(36, abs=1)
-    for n in range(100):
-        late.note(1 + n * 0.01, 1 + n * 0.01 + 0.001, 1 + n * 0.01 + 0.001)
-    assert late.depth <= 21
-
-
-def test_there_is_a_limit() -> None:
-    assert paced(lambda n: (n, n + 1e-6, n + 1)).depth == pace.MOST
-
-
-def paced(times: Callable[[int], tuple[float, float, float]]) -> Pace:
-    found = Pace()
-    for n in range(1, 30):
-        found.note(*times(n))
-    return found
