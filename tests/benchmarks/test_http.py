@@ -10,8 +10,10 @@ import sys
 import pytest
 from benchmarks.http import arrivals, model
 from benchmarks.http.client import ANSWER, REQUEST, closed_loop, serve_order
-from benchmarks.http.contender import CONTENDERS, environment
+from benchmarks.http.contender import CONTENDERS, Contender, environment, running
 from benchmarks.http.sheet import Load, Row, goals, table
+
+OURS = [each for each in CONTENDERS if each.needs == "fastapi"]
 
 
 def test_the_peak_is_that_of_full_batches() -> None:
@@ -45,6 +47,10 @@ def test_quantiles() -> None:
     assert arrivals.quantile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert arrivals.quantile([float(n) for n in range(100)], 0.99) == 99.0
     assert arrivals.quantile([], 0.99) == math.inf
+
+
+def test_threads_alone_stay_below_the_peak() -> None:
+    assert 0 < model.alone(2, 0.2) / model.peak(2) <= 1.1, "a call takes its time, and both threads are at it"
 
 
 def row(name: str, closed: float, p99: float, answered: float = 1.0) -> Row:
@@ -100,6 +106,13 @@ async def test_a_wrong_answer_is_none() -> None:
     await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("contender", OURS, ids=lambda each: each.name)
+def test_every_set_up_of_ours_answers(contender: Contender) -> None:
+    pytest.importorskip("fastapi")
+    with running(contender, workers=2) as site:
+        assert site.order(clients=4, seconds=0.2)["answers"] > 10
+
+
 def test_a_run_with_ourselves_alone() -> None:
     pytest.importorskip("fastapi")
     options = ["--seconds", "0.3", "--rounds", "1", "--against", "nobody"]
@@ -113,3 +126,4 @@ def test_a_run_with_ourselves_alone() -> None:
     assert done.returncode == 0, done.stderr
     assert f"| {CONTENDERS[0].name} | " in done.stdout
     assert "(goal >= 0.97)" in done.stdout
+    assert "threads that only call the model reach 0." in done.stdout

@@ -16,7 +16,7 @@ from os import cpu_count
 
 from benchmarks.http import arrivals, model
 from benchmarks.http.contender import CONTENDERS, Contender, Site, running
-from benchmarks.http.sheet import Load, Row, goals, table
+from benchmarks.http.sheet import Load, Row, goals, spread, table
 
 LOADS = (0.5, 0.8, 0.95)  # of the model's peak
 CLIENTS = 64  # of the closed loop
@@ -75,7 +75,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`: no server stays behind
     contenders = chosen(options.against)
     rows = {each: Row(each.name) for each in contenders}
+    alone = []
     for number in range(options.rounds):
+        alone.append(model.alone(options.workers, options.seconds))
         turn = number % len(contenders)
         for each in contenders[turn:] + contenders[:turn]:
             say(f"round {number + 1} of {options.rounds}: {each.name}")
@@ -84,7 +86,8 @@ def main() -> None:
     peak = model.peak(options.workers)
     packages = ", ".join(f"{name} {version(name)}" for name in dict.fromkeys(each.needs for each in contenders))
     print(f"{cpu_count()} cores, Python {platform.python_version()}, {packages}")
-    print(f"{options.workers} workers, peak {peak:,.0f}/s; {options.rounds} rounds of {options.seconds:g} s a cell")
+    print(f"{options.workers} workers, {options.rounds} rounds of {options.seconds:g} s a cell")
+    print(f"peak {peak:,.0f}/s, of which threads that only call the model reach {spread(alone, 1 / peak, 3)}")
     print("median (least-most); p99 also as a multiple of the ideal's on the same arrivals\n")
     print(table(list(rows.values()), peak))
     print("\n" + "\n".join(goals(list(rows.values()), peak)))

@@ -37,7 +37,8 @@ class Contender:
 
 
 CONTENDERS = (
-    Contender("director behind FastAPI", "fastapi", ("serve_director", "{port}", "{workers}", "route")),
+    Contender("director before FastAPI's router", "fastapi", ("serve_director", "{port}", "{workers}", "early")),
+    Contender("director, add_route", "fastapi", ("serve_director", "{port}", "{workers}", "route")),
     Contender("director, validating", "fastapi", ("serve_director", "{port}", "{workers}", "endpoint")),
     Contender("mosec, wait 5 ms", "mosec", ("serve_mosec", "--port", "{port}", "--timeout", "60000")),
     Contender("LitServe, timeout 5 ms", "litserve", ("serve_litserve", "{port}", "{workers}", "0.005", "slow")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 CALL, ITEM = 0.005, 0.0002  # seconds
@@ -22,3 +23,21 @@ def seconds(size: int) -> float:
 def peak(workers: int) -> float:
     """Items a second that so many copies of it can do, in full batches without a pause."""
     return workers * LARGEST / seconds(LARGEST)
+
+
+def alone(workers: int, seconds: float) -> float:
+    """Items a second of threads that do nothing but call it, in full batches: what this machine's sleep makes of it."""
+    end = time.perf_counter() + seconds
+    done = [0] * workers
+
+    def work(number: int) -> None:
+        while time.perf_counter() < end:
+            predict([0.0] * LARGEST)
+            done[number] += LARGEST
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(done) / (time.perf_counter() - end + seconds)

@@ -52,8 +52,8 @@ def table(rows: list[Row], peak: float) -> str:
     for row in rows:
         cells = [
             row.name,
-            f"{_spread(row.closed, 1, 0)} ({median(row.closed) / peak:.2f})",
-            f"{_spread(row.server, 1e6, 0)}, {median(row.client):.0%}",
+            f"{spread(row.closed, 1, 0)} ({median(row.closed) / peak:.2f})",
+            f"{spread(row.server, 1e6, 0)}, {median(row.client):.0%}",
             f"{median(row.at_rest):.1%}",
             *(_load(row.loads[share]) for share in shares),
         ]
@@ -62,13 +62,14 @@ def table(rows: list[Row], peak: float) -> str:
 
 
 def _load(rounds: list[Load]) -> str:
-    p50, p99 = (_spread([getattr(load, name) for load in rounds], 1000, 1) for name in ("p50", "p99"))
+    p50, p99 = (spread([getattr(load, name) for load in rounds], 1000, 1) for name in ("p50", "p99"))
     if sum(load.is_overload for load in rounds) * 2 > len(rounds):
         return f"**overload** {p50} / {p99}"
     return f"{p50} / {p99} ({median(load.p99 / load.ideal_p99 for load in rounds):.2f})"
 
 
-def _spread(values: list[float], unit: float, digits: int) -> str:
+def spread(values: list[float], unit: float, digits: int) -> str:
+    """The median in some unit, and the extremes if there are more than one."""
     low, middle, high = (f"{unit * value:,.{digits}f}" for value in (min(values), median(values), max(values)))
     return middle if len(values) == 1 else f"{middle} ({low}-{high})"
 
