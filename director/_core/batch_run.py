@@ -31,7 +31,7 @@ class BatchRun:
         rule: The function's.
     """
 
-    __slots__ = ("_rule", "_seat", "fits", "is_typical", "shortage", "sizes")
+    __slots__ = ("_rule", "_seat", "fits", "is_typical", "shortage", "sizes", "values")
 
     def __init__(self, seat: Seat, rule: BatchRule) -> None:
         self._seat = seat
@@ -40,12 +40,13 @@ class BatchRun:
         self.shortage: Fault | None = None  # the last lack of memory
         self.sizes: list[int] = []  # of the calls that lacked it
         self.fits = 0  # the largest call that returned after that
+        self.values: Sequence[Any] | None = None  # of one call for all, and no error among them: nobody has them yet
 
     def run(self, jobs: list[Job[Any]]) -> dict[Job[Any], BaseException]:
         """Run jobs of one function as one batch, or if that fails perhaps in parts.
 
         Returns:
-            The errors of those that have failed; the others have their values as cargo.
+            The errors of those that have failed; the others have their values as cargo, or there are `values`.
         """
         try:
             values = _checked(self._seat.run_batch(jobs), len(jobs), self._rule.name)
@@ -57,7 +58,13 @@ class BatchRun:
         else:
             if self.shortage is not None:
                 self.fits = max(self.fits, len(jobs))
-            return _hand_out(jobs, values)
+            if not self.is_typical:
+                return _sorted(jobs, values)
+            for value in values:
+                if isinstance(value, Exception):
+                    return _sorted(jobs, values)
+            self.values = [*values]  # the next call may write into the same list
+            return {}
         errors = {}
         for part in parts:
             if wanted := [job for job in part if job._stage is JobState.RUNNING]:
@@ -101,7 +108,13 @@ def _checked(values: Any, size: int, name: str) -> Sequence[Any]:
     return results
 
 
-def _hand_out(jobs: list[Job[Any]], values: Sequence[Any]) -> dict[Job[Any], BaseException]:
+def hand_out(jobs: list[Job[Any]], values: Sequence[Any]) -> None:
+    """Give each job its value, as cargo."""
+    for job, value in zip(jobs, values, strict=True):
+        job._cargo = value
+
+
+def _sorted(jobs: list[Job[Any]], values: Sequence[Any]) -> dict[Job[Any], BaseException]:
     errors: dict[Job[Any], BaseException] = {}
     for job, value in zip(jobs, values, strict=True):
         if isinstance(value, Exception):

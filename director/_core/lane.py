@@ -127,8 +127,11 @@ class Lane:
 
     def pop(self, now: float) -> Job[Any] | None:
         """The job that is served next. A single one is removed; the others leave their group with their batch."""
-        if self._aged is None and not self._fronts:
-            return self._line.pop()
+        if self._aged is None:
+            if not self._fronts:
+                return self._line.pop()
+            if not self._singles and len(self._groups) == 1:
+                return next(iter(self._groups.values())).line.first()  # its rank, against nobody, is not worth its cost
         found = self.front(now)
         return None if found is None else found[1]
 

@@ -14,6 +14,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._core.alarms import Alarms
+from director._core.batch_run import hand_out
 from director._core.job import Job
 from director._core.retries import Retries
 from director._core.states import JobState
@@ -21,7 +22,7 @@ from director._executors._base import NotBegun
 from director.errors import AdmissionError, DeviceLost, JobTimeout, WorkerDied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from director._core.chronicle import Chronicle
     from director._core.clock import Clock
@@ -223,6 +224,13 @@ class Ledger:
             self._end_cancelled(job, None)
         else:
             self.end_failed(job, _bearable(error))
+
+    def returned_together(self, jobs: list[Job[Any]], values: Sequence[Any], ended: float) -> None:
+        """A call for all of these has returned; part of a delivery, which goes on with them."""
+        hand_out(jobs, values)
+        for job in jobs:
+            job._finished = ended
+        self._outbox.unpack(jobs)
 
     def start_timer(self, job: Job[Any]) -> None:
         """Watch over the deadline of a job, or over the timeout of one that has just started."""

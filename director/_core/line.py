@@ -211,6 +211,11 @@ class Line:
         backlog, (due, number, job) = found
         return (-job._options.priority, *self._tenants.rank(backlog.tenant), due, number), job
 
+    def first(self) -> Job[Any] | None:
+        """The job that is served next."""
+        found = self._front()
+        return None if found is None else found[1][2]
+
     def pop(self) -> Job[Any] | None:
         """Remove and return the job that is served next."""
         if (found := self._front()) is None:

@@ -1,7 +1,8 @@
 """The way from the slots' threads to the event loop: many posts, one wake-up.
 
 Each finished job is appended; the loop is rung only if no ring is on its way, and then delivers everything that is
-there. (A ring for each job writes to the loop's self-pipe each time, which gives up the GIL between two jobs.)
+there. (A ring for each job writes to the loop's self-pipe each time, which gives up the GIL between two jobs.) Those of
+a batch come as one post, which the loop unpacks.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.posts: deque[Post] = deque()
         self.ringing = False
+        self._unpacked = 0  # jobs that a delivery has found in one post
         self._loop = loop
         self._doorbell = Doorbell(loop, lambda: self.deliver())
 
@@ -66,13 +68,27 @@ class Outbox:
         """Take out what is there now; what arrives meanwhile comes with the next ring."""
         self.ringing = False  # before looking: a post that comes too late for this delivery must ring again
         posts = self.posts
-        for _ in range(len(posts)):
-            yield posts.popleft()
+        count, self._unpacked = len(posts), 0
+        while count:
+            for _ in range(count):
+                yield posts.popleft()
+            count, self._unpacked = self._unpacked, 0
+
+    def unpack(self, jobs: list[Job[Any]]) -> None:
+        """On the loop, while it delivers: these came in one post, and are next."""
+        self.posts.extendleft(reversed(jobs))
+        self._unpacked += len(jobs)
 
     def __bool__(self) -> bool:
         return bool(self.posts)
 
     def jobs(self) -> list[Job[Any]]:
         """Jobs whose outcome is on its way."""
-        firsts = (post[1][0] if isinstance(post, tuple) and post[1] else post for post in self.posts.copy())
-        return [first for first in firsts if isinstance(first, asyncio.Future)]  # type: ignore[misc]  # only jobs are
+        jobs: list[Job[Any]] = []
+        for post in self.posts.copy():
+            first = post[1][0] if isinstance(post, tuple) and post[1] else post
+            if isinstance(first, asyncio.Future):
+                jobs.append(first)  # type: ignore[arg-type]  # only jobs are
+            elif isinstance(first, list):  # those of a batch
+                jobs += first
+        return jobs

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from director._core.batch_run import BatchRun
+from director._core.batch_run import BatchRun, hand_out
 from director._core.frames import strip
 from director._core.states import JobState
 from director._current import here
@@ -38,7 +38,7 @@ class Shift:
         dispatch: Asked for jobs.
         outbox: Takes outcomes.
         chronicle: Takes events and tells the time.
-        ledger: Told of jobs that have started with a timeout, and of those that have raised.
+        ledger: Told of jobs that have started with a timeout, and of those that have raised or were called together.
         lose: Called on the loop with a slot whose device this process can't use any more, and the reason.
     """
 
@@ -56,8 +56,9 @@ class Shift:
         self._dispatch = dispatch
         self._outbox = outbox
         self._chronicle = chronicle
-        self._start_timer = ledger.start_timer  # these two on the loop
+        self._start_timer = ledger.start_timer  # these three on the loop
         self._raised = ledger.raised
+        self._returned = ledger.returned_together
         self._lose = lose
         self._time = chronicle.time
         self._now = 0.0  # the end of the last job
@@ -137,32 +138,41 @@ class Shift:
         now = self._time()
         posts: list[Post] = []
         ready: list[Job[Any]] = []
+        are_timed = False
         for job in jobs:
-            if (job._stage is _RUNNING and not job._options.timed) or self._is_ready(job, now, posts):
+            is_timed = job._options.timed
+            if (job._stage is _RUNNING and not is_timed) or self._is_ready(job, now, posts):
                 job._started = now
                 ready.append(job)
+                are_timed |= is_timed
         if not ready:
             return posts
-        for job in ready:
-            if self._is_watched or job._options.timed:
+        if self._is_watched or are_timed:
+            for job in ready:
                 self._tell_start(job, now, len(ready))
         rule = ready[0]._options.batch
         assert rule is not None
         batch = BatchRun(self._slot.seat, rule)
         errors = batch.run(ready)
-        self._note_batch_end(ready, batch, now)
+        self._note_batch_end(len(ready), batch, now)
+        if batch.values is not None and not are_timed:
+            # As one post, and the loop hands out: to touch each job takes time, and the device has nothing to do now.
+            posts.append((self._returned, (ready, batch.values, self._now)))
+            return posts
+        for job in ready:
+            job._finished = self._now
+        if batch.values is not None:
+            hand_out(ready, batch.values)
         posts += self._failures(ready, errors) if errors else ready
         return posts
 
-    def _note_batch_end(self, jobs: list[Job[Any]], batch: BatchRun, began: float) -> None:
+    def _note_batch_end(self, count: int, batch: BatchRun, began: float) -> None:
         self._now = ended = self._time()
-        for job in jobs:
-            job._finished = ended
         slot = self._slot
         if (charge := slot.charge) is not None:
-            charge.size, charge.is_typical = len(jobs), batch.is_typical and charge.is_typical
+            charge.size, charge.is_typical = count, batch.is_typical and charge.is_typical
             charge.fits = None if batch.shortage is None else batch.fits
-        slot.jobs += len(jobs)
+        slot.jobs += count
         slot.busy_seconds += ended - began
         if slot.jobs >= slot.mark_at:
             slot.mark()

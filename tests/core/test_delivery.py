@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from core.stage import PATIENCE
 
-from director import Director, Job
+from director import Device, Director, Job
 
 tag: ContextVar[str] = ContextVar("tag", default="")
 
@@ -97,3 +99,77 @@ def test_exit_in_a_callback_leaves_the_loop() -> None:
 
     with pytest.raises(SystemExit, match="7"):
         asyncio.run(main())
+
+
+async def test_a_call_may_return_the_same_list_again() -> None:
+    """The loop looks at the values of a batch when it comes to it, and the next call may have begun by then."""
+    results: list[int] = []
+    calls = threading.Semaphore(0)
+    director = Director("simulated:1")
+
+    @director.function(max_batch_size=2)
+    def double(_device: Device, items: list[int]) -> list[int]:
+        results[:] = [2 * item for item in items]
+        calls.release()
+        return results
+
+    async with director:
+        jobs = [double.submit(number) for number in range(6)]
+        await asyncio.sleep(0)
+        for _ in range(3):
+            assert calls.acquire(timeout=PATIENCE)  # the loop stands still meanwhile
+        assert await asyncio.gather(*jobs) == [0, 2, 4, 6, 8, 10]
+
+
+async def test_what_was_called_together_counts_as_started_until_the_loop_has_heard_of_it() -> None:
+    director = Director("simulated:1")
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def other(_device: Device) -> None:
+        has_begun.set()
+        assert may_end.wait(PATIENCE)
+
+    @director.function(max_batch_size=4)
+    def same(_device: Device, items: list[int]) -> list[int]:
+        return items
+
+    async with director:
+        jobs = [same.submit(number) for number in range(4)]
+        director.submit(other)
+        await asyncio.sleep(0)
+        assert has_begun.wait(PATIENCE)
+        stats = director.stats()
+        assert (stats.queued, stats.running, stats.succeeded) == (0, 5, 0)
+        assert [job.ran for job in jobs] == [None] * 4
+        may_end.set()
+        assert await asyncio.gather(*jobs) == [0, 1, 2, 3]
+        assert len({job.ran for job in jobs}) == 1
+        assert jobs[0].ran is not None
+
+
+def test_exit_in_a_callback_loses_nothing_of_its_batch() -> None:
+    def leave(_: object) -> None:
+        raise SystemExit(7)
+
+    director = Director("simulated:1")
+
+    @director.function(max_batch_size=4)
+    def same(_device: Device, items: list[int]) -> list[int]:
+        return items
+
+    async def begin() -> list[Job[int]]:
+        await director.start()
+        jobs = [same.submit(number) for number in range(4)]
+        jobs[1].add_done_callback(leave)
+        return jobs
+
+    async def end(jobs: list[Job[int]]) -> list[int]:
+        results = await asyncio.gather(*jobs)
+        await director.close()
+        return results
+
+    with asyncio.Runner() as runner:
+        jobs = runner.run(begin())
+        with pytest.raises(SystemExit, match="7"):
+            runner.get_loop().run_until_complete(jobs[3])
+        assert runner.run(end(jobs)) == [0, 1, 2, 3]
