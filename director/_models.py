@@ -88,7 +88,6 @@ class Residency:
         self.is_apart = False  # each slot has replicas of its own; whoever makes the seats says so
         self._warm: dict[Model[Any], frozenset[int]] = {}
         self._homes: dict[Model[Any], frozenset[int]] = {}
-        self._gone: set[int] = set()  # slots of devices that come no more
 
     def warm(self, model: Model[Any]) -> frozenset[int]:
         """Numbers of the slots that can serve `model` without loading."""
@@ -114,7 +113,6 @@ class Residency:
         """A device is gone: models that were to be loaded there find homes anew when they are next asked for."""
         numbers = {slot.number for slot in place.slots}
         with self._lock:
-            self._gone |= numbers
             self._homes = {model: home for model, home in self._homes.items() if not home & numbers}
 
     def homes(
@@ -146,7 +144,7 @@ class Residency:
     def _choose(
         self, model: Model[Any], replicas: int, allowed: frozenset[int] | None, wanted: frozenset[int] | None
     ) -> frozenset[int]:
-        there = [p for p in self._places if p.slots[0].number not in self._gone]
+        there = (p for p in self._places if not p.is_gone)
         places = [p for p in there if allowed is None or p.slots[0].number in allowed]
         if len(places) < replicas:
             raise PlacementError(f"{model!r} wants {replicas} replicas and may use {len(places)} devices")

@@ -117,14 +117,24 @@ def _slots_of(
     """Numbers of the slots of the devices that are meant; `None` for all."""
     if wanted is None:
         return None
-    devices = tuple(place.device for place in places)
     keys = [wanted] if isinstance(wanted, (Device, int, str)) or not isinstance(wanted, Iterable) else list(wanted)
     for key in keys:
         if isinstance(key, bool) or not isinstance(key, (Device, int, str)):
             raise TypeError(f"devices must be Device, index, UUID or name, or several of them, not {wanted!r}")
-    found = {find_device(devices, key) for key in keys}
+    found = {_find(places, key) for key in keys}
     if not found:
         raise PlacementError("an empty list of devices leaves nothing to run on; None means all")
     if len(found) == len(places):
         return None
-    return frozenset(slot.number for place in places if place.device in found for slot in place.slots)
+    return frozenset(slot.number for place in found for slot in place.slots)
+
+
+def _find(places: list[Place], key: Device | int | str) -> Place:
+    """The place of a device; of one that has left, to be refused by its name, only if none that is there is meant."""
+    there = [place for place in places if not place.is_gone]
+    try:
+        device = find_device(tuple(place.device for place in there), key)
+    except PlacementError:
+        there = places
+        device = find_device(tuple(dict.fromkeys(place.device for place in places)), key)
+    return next(place for place in there if place.device == device)

@@ -90,6 +90,7 @@ class Stats:
 def snapshot(crew: Crew) -> Stats:
     """The state of a crew now, recounted from its slots and queue."""
     ledger = crew.ledger
+    latest = {place.device: place for place in crew.places}  # one that has left and come back stands there once
     devices = tuple(
         DeviceStats(
             place.device,
@@ -102,10 +103,12 @@ def snapshot(crew: Crew) -> Stats:
             *crew.care.warden.health(place),
         )
         for place in crew.places
+        if latest[place.device] is place
     )
     functions = tuple(
         FunctionStats(rule.name, place.device, line.calls, line.items, *line.fit())
         for rule, place, line in crew.dispatch.costs()
+        if latest[place.device] is place
     )
     return Stats(
         *crew.counts(),

@@ -105,7 +105,7 @@ class Slot:
 class Place:
     """A device with its slots and its semaphore: one permit for each slot that has no worker."""
 
-    __slots__ = ("device", "free", "idle", "parked", "permits", "position", "slots")
+    __slots__ = ("device", "free", "idle", "is_gone", "parked", "permits", "position", "slots")
 
     def __init__(self, position: int, device: Device, count: int, first_number: int) -> None:
         self.position = position
@@ -115,6 +115,7 @@ class Place:
         self.idle: list[Slot] = list(reversed(self.slots))
         self.parked: list[Slot] = []
         self.free = count  # idle and parked ones; `placement` writes the three
+        self.is_gone = False  # its device has left for good, and has another place should it return; set by the crew
 
     def __repr__(self) -> str:
         return f"<Place {self.device.label} {self.free}/{len(self.slots)} free>"
