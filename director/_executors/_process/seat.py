@@ -14,8 +14,6 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from director._core.beside import Beside
-from director._core.states import JobState
 from director._core.stream_call import StreamCall
 from director._executors._base import LoadFailed
 from director._executors._process import logs
@@ -28,6 +26,7 @@ from director._executors._process.raised import error_of
 from director._executors._process.references import describe
 from director._executors._process.stock import Stock
 from director._executors._process.wire import Answer, How, Tell
+from director._executors._remote import RemoteSeat
 from director._executors._replicas import bearable
 from director.errors import WorkerDied
 
@@ -35,9 +34,7 @@ if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
     from director._core.job import Job
     from director._core.slot import Slot
-    from director._core.supply import Supply
     from director._executors._process.executor import ProcessExecutor
-    from director._faults import Fault
     from director._models import Residency
 
 logger = logging.getLogger("director")
@@ -47,7 +44,7 @@ _RETURNED = Tell.RETURNED  # an enum's member takes a search each time
 _FINAL = frozenset({Tell.RETURNED, Tell.RAISED, Tell.NOT_LOADED})
 
 
-class ProcessSeat:
+class ProcessSeat(RemoteSeat[Errand]):
     """Makes the calls of a slot in a child, which is started when there is one to make.
 
     Args:
@@ -57,34 +54,20 @@ class ProcessSeat:
         terms: Of all children.
     """
 
+    _Call, _BARELY, _AS_STREAM = Call, How.BARELY, How.AS_STREAM
+    _stock: Stock
+
     def __init__(self, slot: Slot, residency: Residency, chronicle: Chronicle, terms: ProcessExecutor) -> None:
+        super().__init__(slot.device, chronicle, terms.grace)
         self._slot = slot
-        self._device = slot.device
         self._residency = residency
-        self._chronicle = chronicle
         self._terms = terms
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._child: Child | None = None
-        self._errand: Errand | None = None
         self._models = Models()
         self._sender = Sender(self._models, chronicle.time)
         self._stock = Stock(self._sender, terms.max_jobs_per_worker)
         self._is_recalled = False
-        self._is_timely = chronicle.time is time.monotonic  # the children's clock, which is one for all processes
-        self._ended: float | None = None  # when the last call has ended, if a child has said so
-
-    def run(self, job: Job[Any]) -> Any:
-        """Have the child make the call; see `Seat.run`.
-
-        Raises:
-            PicklingError: The call, or what came of it, can't be sent.
-            WorkerDied: The child ended in the midst of the call.
-        """
-        self._ended = None
-        try:
-            return self._run(job)
-        finally:
-            job._finished = self._ended  # the answer may have waited for the GIL
 
     def run_batch(self, jobs: list[Job[Any]]) -> Any:
         """Have the child make one call for all of them; see `Seat.run_batch`.
@@ -95,49 +78,15 @@ class ProcessSeat:
         """
         return self._make(Call(jobs, jobs[0]._fn, ([job._cargo[0] for job in jobs],)))
 
-    def recover(self, _error: BaseException, _fault: Fault) -> bool:
-        """It is done by now: a child has freed its memory itself, one that can't use its device any more is gone."""
-        return True
-
     def close(self) -> None:
         """Let the child unload its models and end."""
         if self._child is not None:
             self._dismiss(self._child)
 
-    def supply(self, supply: Supply) -> None:
-        """Where to get calls to have ready in the child."""
-        self._stock.supply = supply
-
     def recall(self) -> None:
         """From any thread: give back what the child has not begun."""
         self._is_recalled = True
         os.eventfd_write(self._bell, 1)
-
-    def leave(self, job: Job[Any]) -> None:
-        """On the event loop: nobody waits any more for `job`, which runs here.
-
-        When that is so for all that share the call, it is told, and ended if a timeout has passed or once it will have.
-        """
-        errand = self._stock.find(job) or self._errand
-        if errand is None or job not in errand.jobs or any(mate._stage is JobState.RUNNING for mate in errand.jobs):
-            return
-        is_cancelled = any(mate._stage is JobState.CANCELLED for mate in errand.jobs)
-        errand.notify(Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
-        ends = [end for mate in errand.jobs if (end := _end_of(mate)) is not None]
-        if ends:
-            left = max(ends) - self._chronicle.time()  # a deadline may have passed before
-            grace = self._terms.grace
-            errand.end(time.monotonic() + max(0.0, left) + grace, grace)
-            os.eventfd_write(self._bell, 1)
-
-    def abort(self) -> bool:
-        """On the event loop: end the call that runs; False if there is none that could be ended."""
-        errand = self._errand
-        if errand is None:
-            return False
-        errand.end(time.monotonic(), self._terms.grace)
-        os.eventfd_write(self._bell, 1)
-        return True
 
     def __del__(self) -> None:
         # Not in `close`: the event loop may be about to ring.
@@ -146,13 +95,12 @@ class ProcessSeat:
 
     # ---- one call
 
-    def _run(self, job: Job[Any]) -> Any:
-        fn: Any = job._fn
-        if isinstance(fn, Beside):
-            return fn.run_beside(self._device, lambda call: self._make(Call([job], call, (), How.BARELY)))
-        if isinstance(fn, StreamCall):
-            return self._make(Call([job], fn.func, job._cargo, How.AS_STREAM))
-        return self._make(Call([job], fn, job._cargo))
+    def _tell(self, errand: Errand, *, is_cancelled: bool) -> None:
+        errand.notify(Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
+
+    def _end(self, errand: Errand, moment: float) -> None:
+        errand.end(moment, self._grace)
+        os.eventfd_write(self._bell, 1)
 
     def _make(self, call: Call) -> Any:
         for tries_left in reversed(range(_TRIES)):
@@ -199,7 +147,7 @@ class ProcessSeat:
                 errand.hurry()
             elif answer.kind in _FINAL:
                 if answer.number == errand.number:
-                    return self._end(errand, answer)
+                    return self._finish(errand, answer)
             elif answer.kind == Tell.YIELDED:
                 self._hand_over(errand, answer)
             else:
@@ -227,7 +175,7 @@ class ProcessSeat:
             moment = min(moment, errand.began + self._stock.pace.patience)
         return None if moment == math.inf else max(0.0, moment - now)
 
-    def _end(self, errand: Errand, answer: Answer) -> Any:
+    def _finish(self, errand: Errand, answer: Answer) -> Any:
         """The call has ended."""
         child = errand.child
         if errand.is_typical:
@@ -289,12 +237,6 @@ class ProcessSeat:
         self._slot.note_load(seconds)
         self._chronicle.loaded(model, self._device, seconds)
 
-    def _note_progress(self, jobs: list[Job[Any]], progress: Any) -> None:
-        for job in jobs:
-            job._progress = progress
-            if self._chronicle.listening:
-                self._chronicle.progressed(job, progress)
-
     # ---- the child
 
     def _present_child(self) -> Child:
@@ -337,11 +279,3 @@ class ProcessSeat:
         if code is None:
             logger.warning("process %d of %s does not end: it is left behind", child.process, self._device.label)
         return code
-
-
-def _end_of(job: Job[Any]) -> float | None:
-    """The moment at which the timeout of a job has passed; `None` if nothing says when its call must end."""
-    timeout = job._options.timeout
-    if timeout is None or job._started is None:
-        return None
-    return job._started + timeout

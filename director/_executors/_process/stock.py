@@ -14,17 +14,17 @@ from director._executors._process.board import Notice
 from director._executors._process.call import Call
 from director._executors._process.errand import Errand
 from director._executors._process.pace import Pace
+from director._executors._remote import RemoteStock
 
 if TYPE_CHECKING:
     from director._core.job import Job
-    from director._core.supply import Supply
     from director._executors._process.call import Sender
     from director._executors._process.child import Child
 
 _RUNNING = JobState.RUNNING
 
 
-class Stock:
+class Stock(RemoteStock[Errand]):
     """What one child has ahead.
 
     Args:
@@ -33,19 +33,10 @@ class Stock:
     """
 
     def __init__(self, sender: Sender, most: int | None) -> None:
-        self.supply: Supply | None = None
+        super().__init__()
         self.pace = Pace()
         self._sender = sender
         self._most = math.inf if most is None else most
-        self._sent: dict[Job[Any], Errand] = {}  # in their order
-        self._unsent: Job[Any] | None = None  # taken from the supply, and not fit to be sent ahead
-
-    def __bool__(self) -> bool:
-        return bool(self._sent) or self._unsent is not None
-
-    def find(self, job: Job[Any]) -> Errand | None:
-        """From any thread: the errand of a job that was sent ahead."""
-        return self._sent.get(job)
 
     @property
     def rest(self) -> float:
@@ -90,12 +81,6 @@ class Stock:
         """The child is gone, and has begun none of them."""
         self._give_back(list(self._sent))
 
-    def _is_blocked(self) -> bool:
-        """Whether one that could not be sent ahead still waits for its turn."""
-        if self._unsent is not None and self._unsent._stage is not _RUNNING:
-            self._unsent = None
-        return self._unsent is not None
-
     def _frame(self, child: Child, job: Job[Any]) -> bytes | None:
         """The request for a job, which is noted as sent; `None` if it can't be sent ahead."""
         call = Call([job], job._fn, job._cargo)
@@ -110,12 +95,3 @@ class Stock:
         if job._stage is not _RUNNING:  # it was over before `find` could find it
             errand.notify(Notice.CANCELLED)
         return child.frame(letter, errand.number)
-
-    def _give_back(self, jobs: list[Job[Any]]) -> None:
-        for job in jobs:
-            del self._sent[job]
-        if self._is_blocked() and self._unsent is not None:
-            jobs.append(self._unsent)
-            self._unsent = None
-        if jobs and self.supply is not None:
-            self.supply.give_back(jobs)

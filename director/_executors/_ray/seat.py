@@ -12,18 +12,19 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from director._core.beside import Beside
 from director._core.states import JobState
 from director._core.stream_call import StreamCall
 from director._executors._base import LoadFailed, NotBegun
 from director._executors._process import logs
 from director._executors._process.board import Notice
 from director._executors._process.raised import error_of
+from director._executors._ray.errand import Errand
 from director._executors._ray.hand import Hand
 from director._executors._ray.inbox import ActorLost
 from director._executors._ray.letter import Call
 from director._executors._ray.stock import Stock
 from director._executors._ray.wire import WITHDRAWN, How, Word
+from director._executors._remote import RemoteSeat
 from director._executors._replicas import bearable
 from director.errors import WorkerDied
 
@@ -31,18 +32,15 @@ if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
     from director._core.job import Job
     from director._core.slot import Slot
-    from director._core.supply import Supply
-    from director._executors._ray.errand import Errand
     from director._executors._ray.fleet import Fleet
     from director._executors._ray.wire import Answer
-    from director._faults import Fault
     from director._models import Residency
 
 logger = logging.getLogger("director")
 _TRIES = 3  # actors that may end before they have begun a call: it is safe to send again then
 
 
-class RaySeat:
+class RaySeat(RemoteSeat[Errand]):
     """Makes the calls of a slot in an actor.
 
     Args:
@@ -52,87 +50,37 @@ class RaySeat:
         fleet: Knows the device's claim, and whether its node is there.
     """
 
+    _Call, _BARELY, _AS_STREAM = Call, How.BARELY, How.AS_STREAM
+    _stock: Stock
+
     def __init__(self, slot: Slot, residency: Residency, chronicle: Chronicle, fleet: Fleet) -> None:
-        self._device = slot.device
-        self._chronicle = chronicle
-        self._grace = fleet.terms.grace
+        super().__init__(slot.device, chronicle, fleet.terms.grace)
         self._hand = Hand(slot, residency, chronicle, fleet, self.hear)
         self._stock = Stock(self._hand)
-        self._errand: Errand | None = None
         self._is_recalled = False
-        self._is_timely = chronicle.time is time.monotonic
-        self._ended: float | None = None  # when the last call has ended, if its actor has said so
-
-    def run(self, job: Job[Any]) -> Any:
-        """Have the actor make the call; see `Seat.run`.
-
-        Raises:
-            PicklingError: The call, or what came of it, can't be sent.
-            WorkerDied: The actor, or its node, was lost in the midst of the call.
-            DeviceLost: The node was lost before the call had begun.
-        """
-        self._ended = None
-        try:
-            return self._run(job)
-        finally:
-            job._finished = self._ended  # the answer was under way since, and may have waited for the GIL
-
-    def _run(self, job: Job[Any]) -> Any:
-        fn: Any = job._fn
-        if isinstance(fn, Beside):
-            return fn.run_beside(self._device, lambda call: self._make(Call([job], call, (), How.BARELY)))
-        if isinstance(fn, StreamCall):
-            return self._make(Call([job], fn.func, job._cargo, How.AS_STREAM))
-        return self._make(Call([job], fn, job._cargo))
 
     def run_batch(self, jobs: list[Job[Any]]) -> Any:
         """Have the actor make one call for all of them; see `run`."""
         return self._make(Call(jobs, jobs[0]._fn, tuple(job._cargo[0] for job in jobs), How.AS_BATCH))
 
-    def recover(self, _error: BaseException, _fault: Fault) -> bool:
-        """It is done by now: an actor has freed its memory itself, one that can't use its device any more is gone."""
-        return True
-
     def close(self) -> None:
         """Let the actor unload its models, and end it."""
         self._hand.dismiss()
-
-    def supply(self, supply: Supply) -> None:
-        """Where to get calls to have ready in the actor."""
-        self._stock.supply = supply
 
     def recall(self) -> None:
         """From any thread: give back what the actor has not begun."""
         self._is_recalled = True
         self._hand.inbox.ring()
 
-    def leave(self, job: Job[Any]) -> None:
-        """On the event loop: nobody waits any more for `job`, which runs here.
-
-        When that is so for all that share the call, it is told, and its actor ended when a timeout has passed.
-        """
-        errand, actor = self._stock.find(job) or self._errand, self._hand.actor
-        if errand is None or job not in errand.jobs or any(mate._stage is JobState.RUNNING for mate in errand.jobs):
-            return
-        is_cancelled = any(mate._stage is JobState.CANCELLED for mate in errand.jobs)
-        if actor is not None:
-            actor.notice(errand.number, Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
-        ends = [end for mate in errand.jobs if (end := _end_of(mate)) is not None]
-        if ends:
-            left = max(ends) - self._chronicle.time()  # a deadline may have passed before
-            errand.end(time.monotonic() + max(0.0, left) + self._grace)
-            self._hand.inbox.ring()
-
-    def abort(self) -> bool:
-        """On the event loop: end the call that runs; False if there is none that could be ended."""
-        errand = self._errand
-        if errand is None:
-            return False
-        errand.end(time.monotonic())
-        self._hand.inbox.ring()
-        return True
-
     # ---- one call
+
+    def _tell(self, errand: Errand, *, is_cancelled: bool) -> None:
+        if (actor := self._hand.actor) is not None:
+            actor.notice(errand.number, Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
+
+    def _end(self, errand: Errand, moment: float) -> None:
+        errand.end(moment)
+        self._hand.inbox.ring()
 
     def _make(self, call: Call) -> Any:
         if self._stock.was_lost(call.jobs[0]):
@@ -230,7 +178,7 @@ class RaySeat:
             ended = self._stock.note(errand, answer, is_typical=is_typical)
             if self._is_timely:
                 self._ended = max(errand.jobs[0]._started or 0.0, min(ended, errand.read))
-        self._note_progress(errand, answer.progress)
+        self._note_news(errand, answer.progress)
         if errand.refusal is not None:
             raise errand.refusal
         if answer.word == Word.RETURNED:
@@ -253,22 +201,10 @@ class RaySeat:
         elif number < 0:
             logger.warning("%s had more to log than could be sent: %d records are lost", self._device.label, content)
         elif (errand := self._errand) is not None and errand.number == number:
-            self._note_progress(errand, content)
+            self._note_news(errand, content)
             self._hand.inbox.ring()  # meanwhile there may be more to send ahead
 
-    def _note_progress(self, errand: Errand, told: tuple[int, Any] | None) -> None:
+    def _note_news(self, errand: Errand, told: tuple[int, Any] | None) -> None:
         """Told twice, as it comes and with the answer, for either may be first."""
-        if told is None or not errand.is_news(told[0]):
-            return
-        for job in errand.jobs:
-            job._progress = told[1]
-            if self._chronicle.listening:
-                self._chronicle.progressed(job, told[1])
-
-
-def _end_of(job: Job[Any]) -> float | None:
-    """The moment at which the timeout of a job has passed; `None` if nothing says when its call must end."""
-    timeout = job._options.timeout
-    if timeout is None or job._started is None:
-        return None
-    return job._started + timeout
+        if told is not None and errand.is_news(told[0]):
+            self._note_progress(errand.jobs, told[1])

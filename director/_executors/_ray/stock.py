@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
 from director._executors._process.pace import MOST, Pace
+from director._executors._ray.errand import Errand
 from director._executors._ray.inbox import TAKEN_BACK
 from director._executors._ray.letter import Call
 from director._executors._ray.offset import Offset
 from director._executors._ray.reply import LIGHT, weight
+from director._executors._remote import RemoteStock
 
 if TYPE_CHECKING:
     from director._core.job import Job
-    from director._core.supply import Supply
-    from director._executors._ray.errand import Errand
     from director._executors._ray.hand import Hand
     from director._executors._ray.wire import Answer
 
@@ -32,7 +32,7 @@ _PATIENCE = 0.1  # seconds that a call may take in any case: taking back costs a
 _QUICK = 0.003  # seconds in which calls can be handed in
 
 
-class Stock:
+class Stock(RemoteStock[Errand]):
     """What one actor has ahead.
 
     Args:
@@ -40,27 +40,18 @@ class Stock:
     """
 
     def __init__(self, hand: Hand) -> None:
-        self.supply: Supply | None = None
+        super().__init__()
         self.pace = Pace()
         self._hand = hand
         self._offset = Offset()
-        self._sent: dict[Job[Any], Errand] = {}  # in their order
-        self._unsent: Job[Any] | None = None  # taken from the supply, and not fit to be sent ahead
         self._lost: set[Job[Any]] = set()  # begun, or perhaps begun, in an actor that is gone
         self.is_asking = False  # for what is taken back
         self.is_light = True  # what the calls return: several answers may travel together
-
-    def __bool__(self) -> bool:
-        return bool(self._sent) or self._unsent is not None
 
     @property
     def patience(self) -> float:
         """Seconds that a call may take, before those behind it are better off elsewhere."""
         return max(self.pace.patience, _PATIENCE)
-
-    def find(self, job: Job[Any]) -> Errand | None:
-        """From any thread: the errand of a job that was sent ahead."""
-        return self._sent.get(job)
 
     def turn_of(self, job: Job[Any]) -> Errand | None:
         """The turn of a job has come: its errand if it was sent ahead. Those before it are over."""
@@ -163,12 +154,6 @@ class Stock:
         self._lost.update(lost)
         self._give_back(list(self._sent))
 
-    def _is_blocked(self) -> bool:
-        """Whether one that could not be sent ahead still waits for its turn."""
-        if self._unsent is not None and self._unsent._stage is not _RUNNING:
-            self._unsent = None
-        return self._unsent is not None
-
     @property
     def _depth(self) -> int:
         """Calls to have ahead."""
@@ -208,12 +193,3 @@ class Stock:
             del self._sent[job]
         if others and self.supply is not None:
             self.supply.give_back(others)
-
-    def _give_back(self, jobs: list[Job[Any]]) -> None:
-        for job in jobs:
-            del self._sent[job]
-        if self._is_blocked() and self._unsent is not None:
-            jobs.append(self._unsent)
-            self._unsent = None
-        if jobs and self.supply is not None:
-            self.supply.give_back(jobs)

@@ -1,0 +1,168 @@
+"""What a slot has in common with others whose calls are made in another process, be it a child or an actor.
+
+The slot's thread hands each call over, waits for the answer, and may have more calls ready there ahead of their turn.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from director._core.beside import Beside
+from director._core.states import JobState
+from director._core.stream_call import StreamCall
+
+if TYPE_CHECKING:
+    from enum import IntEnum
+
+    from director._core.chronicle import Chronicle
+    from director._core.job import Job
+    from director._core.supply import Supply
+    from director._device import Device
+    from director._faults import Fault
+
+_RUNNING = JobState.RUNNING
+
+
+class RemoteErrand(Protocol):
+    """One call that is under way."""
+
+    jobs: list[Job[Any]]
+    number: int
+
+
+E = TypeVar("E", bound=RemoteErrand)
+
+
+class RemoteStock(Generic[E]):
+    """Calls that are there before their turn. The slot's thread's; only `find` may be called from others."""
+
+    def __init__(self) -> None:
+        self.supply: Supply | None = None
+        self._sent: dict[Job[Any], E] = {}  # in their order
+        self._unsent: Job[Any] | None = None  # taken from the supply, and not fit to be sent ahead
+
+    def __bool__(self) -> bool:
+        return bool(self._sent) or self._unsent is not None
+
+    def find(self, job: Job[Any]) -> E | None:
+        """From any thread: the errand of a job that was sent ahead."""
+        return self._sent.get(job)
+
+    def _is_blocked(self) -> bool:
+        """Whether one that could not be sent ahead still waits for its turn."""
+        if self._unsent is not None and self._unsent._stage is not _RUNNING:
+            self._unsent = None
+        return self._unsent is not None
+
+    def _give_back(self, jobs: list[Job[Any]]) -> None:
+        """These of what was sent may go elsewhere, and so may what was not."""
+        for job in jobs:
+            del self._sent[job]
+        if self._is_blocked() and self._unsent is not None:
+            jobs.append(self._unsent)
+            self._unsent = None
+        if jobs and self.supply is not None:
+            self.supply.give_back(jobs)
+
+
+class RemoteSeat(ABC, Generic[E]):
+    """Makes the calls of a slot there. The slot's thread's, but for `leave` and `abort`, which the event loop calls.
+
+    Args:
+        device: The slot's.
+        chronicle: Takes events and tells the time.
+        grace: Seconds that a call gets when its time is up.
+    """
+
+    _Call: ClassVar[type[Any]]  # of jobs, their function, its arguments, and the way in which it is called
+    _BARELY: ClassVar[IntEnum]
+    _AS_STREAM: ClassVar[IntEnum]
+    _stock: RemoteStock[E]
+
+    def __init__(self, device: Device, chronicle: Chronicle, grace: float) -> None:
+        self._device = device
+        self._chronicle = chronicle
+        self._grace = grace
+        self._errand: E | None = None
+        self._is_timely = chronicle.time is time.monotonic  # the clock there; of another machine it is set right
+        self._ended: float | None = None  # when the last call has ended, if that was told
+
+    def run(self, job: Job[Any]) -> Any:
+        """Have the call made; see `Seat.run`.
+
+        Raises:
+            PicklingError: The call, or what came of it, can't be sent.
+            WorkerDied: Who made it was lost in the midst of it.
+            DeviceLost: The device was lost before the call had begun.
+        """
+        self._ended = None
+        try:
+            return self._run(job)
+        finally:
+            job._finished = self._ended  # the answer may have been under way since, or have waited for the GIL
+
+    def recover(self, _error: BaseException, _fault: Fault) -> bool:
+        """It is done by now: memory was freed there, and who can't use its device any more is gone."""
+        return True
+
+    def supply(self, supply: Supply) -> None:
+        """Where to get calls to have ready there."""
+        self._stock.supply = supply
+
+    def leave(self, job: Job[Any]) -> None:
+        """On the event loop: nobody waits any more for `job`, which runs here.
+
+        When that is so for all that share the call, it is told, and ended if a timeout has passed or once it will have.
+        """
+        errand = self._stock.find(job) or self._errand
+        if errand is None or job not in errand.jobs or any(mate._stage is _RUNNING for mate in errand.jobs):
+            return
+        self._tell(errand, is_cancelled=any(mate._stage is JobState.CANCELLED for mate in errand.jobs))
+        ends = [end for mate in errand.jobs if (end := _end_of(mate)) is not None]
+        if ends:
+            left = max(ends) - self._chronicle.time()  # a deadline may have passed before
+            self._end(errand, time.monotonic() + max(0.0, left) + self._grace)
+
+    def abort(self) -> bool:
+        """On the event loop: end the call that runs; False if there is none that could be ended."""
+        errand = self._errand
+        if errand is None:
+            return False
+        self._end(errand, time.monotonic())
+        return True
+
+    def _run(self, job: Job[Any]) -> Any:
+        fn: Any = job._fn
+        if isinstance(fn, Beside):
+            return fn.run_beside(self._device, lambda call: self._make(self._Call([job], call, (), self._BARELY)))
+        if isinstance(fn, StreamCall):
+            return self._make(self._Call([job], fn.func, job._cargo, self._AS_STREAM))
+        return self._make(self._Call([job], fn, job._cargo))
+
+    def _note_progress(self, jobs: list[Job[Any]], progress: Any) -> None:
+        for job in jobs:
+            job._progress = progress
+            if self._chronicle.listening:
+                self._chronicle.progressed(job, progress)
+
+    @abstractmethod
+    def _make(self, call: Any) -> Any:
+        """Have it made, and return what it returns."""
+
+    @abstractmethod
+    def _tell(self, errand: E, *, is_cancelled: bool) -> None:
+        """On the event loop: the call may learn that nobody waits for it; `is_cancelled`, or its time is up."""
+
+    @abstractmethod
+    def _end(self, errand: E, moment: float) -> None:
+        """On the event loop: bring the call to its end at `moment`."""
+
+
+def _end_of(job: Job[Any]) -> float | None:
+    """The moment at which the timeout of a job has passed; `None` if nothing says when its call must end."""
+    timeout = job._options.timeout
+    if timeout is None or job._started is None:
+        return None
+    return job._started + timeout
