@@ -210,7 +210,9 @@ class Crew:
 
     def leave(self, device: Device, reason: str) -> None:
         """A device of a fleet is there no more."""
-        place = next(place for place in self.places if place.device == device and not place.is_gone)
+        place = next((place for place in self.places if place.device == device and not place.is_gone), None)
+        if place is None:  # it had come while we were closing, and was not taken in
+            return
         place.is_gone = True
         self.residency.forget_homes(place)
         self.care.warden.lose(place, reason, for_good=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,3 +75,13 @@ async def test_a_model_that_may_be_only_there_is_loaded_anew() -> None:
         await back(director, fleet)
         await director.run(lambda _: None, model=model)
     assert loads == [AWAY, AWAY]
+
+
+async def test_of_one_that_was_not_taken_in_nobody_hears_when_it_leaves() -> None:
+    fleet, reports = Fleet(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+    async with Director(executor=fleet) as director:
+        fleet.left(simulated_devices(3)[2], "it came while we were closing")
+        assert await director.run(str, devices=AWAY) == str(AWAY)
+        assert healths(director) == [(HERE, Health.HEALTHY), (AWAY, Health.HEALTHY)]
+    assert not reports
