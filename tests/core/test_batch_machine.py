@@ -369,9 +369,14 @@ class Machine(RuleBasedStateMachine):
             assert len(self.ended) <= 400 + 4 * self.accepted - 4 * self.over
 
     def teardown(self) -> None:
-        gc.enable()
-        if not hasattr(self, "desk") or sys.exc_info()[0] is not None:
-            return  # the story has failed already, and its traceback holds what it holds
+        try:
+            if hasattr(self, "desk") and sys.exc_info()[0] is None:  # else its traceback holds what it holds
+                self.finish()
+        finally:
+            gc.enable()
+
+    def finish(self) -> None:
+        """Serve what is left; then nothing must be kept alive."""
         for job in self.desk.dispatch.withdraw_all(CANCELLED):
             self.note_end(job)
         for slot in self.slots:
