@@ -14,7 +14,6 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._core.alarms import Alarms
-from director._core.batch_run import hand_out
 from director._core.job import Job
 from director._core.retries import Retries
 from director._core.states import JobState
@@ -227,9 +226,8 @@ class Ledger:
 
     def returned_together(self, jobs: list[Job[Any]], values: Sequence[Any], ended: float) -> None:
         """A call for all of these has returned; part of a delivery, which goes on with them."""
-        hand_out(jobs, values)
-        for job in jobs:
-            job._finished = ended
+        for job, value in zip(jobs, values, strict=True):
+            job._cargo, job._finished = value, ended
         self._outbox.unpack(jobs)
 
     def start_timer(self, job: Job[Any]) -> None:

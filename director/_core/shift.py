@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from director._core.batch_run import BatchRun, hand_out
+from director._core.batch_run import BatchRun
 from director._core.frames import strip
 from director._core.states import JobState
 from director._current import here
@@ -155,15 +155,14 @@ class Shift:
         batch = BatchRun(self._slot.seat, rule)
         errors = batch.run(ready)
         self._note_batch_end(len(ready), batch, now)
-        if batch.values is not None and not are_timed:
+        if are_timed or batch.values is None:  # whether a deadline was kept is ours to say
+            for job in ready:
+                job._finished = self._now
+        if batch.values is not None:
             # As one post, and the loop hands out: to touch each job takes time, and the device has nothing to do now.
             posts.append((self._returned, (ready, batch.values, self._now)))
-            return posts
-        for job in ready:
-            job._finished = self._now
-        if batch.values is not None:
-            hand_out(ready, batch.values)
-        posts += self._failures(ready, errors) if errors else ready
+        else:
+            posts += self._failures(ready, errors) if errors else ready
         return posts
 
     def _note_batch_end(self, count: int, batch: BatchRun, began: float) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable  # noqa: TC003 - FastAPI reads the annotations
+from collections.abc import AsyncIterator  # noqa: TC003 - FastAPI reads the annotations
 from concurrent.futures import Executor  # noqa: TC003 - as above
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, File, Request, UploadFile, WebSocket
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from public.gates import Gate, rested, turns, until
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.testclient import TestClient
@@ -21,9 +21,6 @@ from wire import PATIENCE, Served, served
 from director import Director, DirectorState, Model, QueueFull
 from director.asgi import MEDIA_TYPE, owned, time_left
 from director.fastapi import PROBLEMS, DirectorDep, install, lifespan
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 @pytest.fixture
@@ -80,44 +77,6 @@ async def test_an_endpoint_runs_a_job(app: FastAPI, director: Director, gate: Ga
         assert (reply.status, reply.json()) == (200, "run")
         assert director.state is DirectorState.OPEN
     assert director.state is DirectorState.CLOSED
-
-
-class Early:
-    """Middleware that answers one path by itself, as docs/how-to/deploy.md advises for the one that is asked most."""
-
-    def __init__(self, app: ASGIApp, route: Callable[[Request], Awaitable[Response]]) -> None:
-        self._app = app
-        self._route = route
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == "/route":
-            response = await self._route(Request(scope, receive))
-            await response(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-
-@pytest.mark.parametrize("is_early", [False, True], ids=["add_route", "before the router"])
-async def test_a_plain_route_has_all_of_it_too(app: FastAPI, director: Director, gate: Gate, is_early: bool) -> None:
-    async def route(request: Request) -> JSONResponse:
-        return JSONResponse(await owned(request.state.director.submit(gate, (await request.json())["x"])))
-
-    if is_early:
-        app.add_middleware(Early, route=route)
-    else:
-        app.add_route("/route", route, methods=["POST"])
-    install(app, director)
-    async with served(app) as site:
-        await get_busy(director, gate)
-        clients = [await site.ask("POST", "/route", b'{"x": 3}') for _ in range(2)]
-        await until(lambda: director.stats().queued == 2)
-        refused = await site.post("/route", b'{"x": 4}')
-        assert (refused.status, refused.json()["kind"]) == (503, "queue-full")
-        await clients[0].leave()
-        await until(lambda: director.stats().queued == 1)
-        gate.open()
-        assert (await clients[1].reply()).json() == 3
-    assert gate.items == ["busy", 3]
 
 
 async def test_a_full_queue_is_answered_with_503(app: FastAPI, director: Director, gate: Gate) -> None:

@@ -334,47 +334,6 @@ async def test_one_that_is_never_stepped_does_nothing() -> None:
     assert source.made == 0
 
 
-# ---- many at once
-
-
-async def test_generators_do_not_wait_for_the_loop_while_there_is_room() -> None:
-    """Four generators take turns with each other, value by value, while the loop is blocked altogether."""
-
-    def generate(_device: Device, number: int) -> Iterator[tuple[int, int]]:
-        go.wait(PATIENCE)
-        for turn in range(16):
-            together.wait(PATIENCE)
-            yield number, turn
-        if together.wait(PATIENCE) == 0:
-            done.set()
-
-    together, go, done = threading.Barrier(4), threading.Event(), threading.Event()
-    async with Director("simulated:2", slots=2) as director:
-        readers = [asyncio.create_task(collected(director.stream(generate, n))) for n in range(4)]
-        await until(lambda: director.stats().running == 4)
-        go.set()
-        assert done.wait(PATIENCE)  # blocks the loop
-        assert not any(reader.done() for reader in readers)
-        for number, (seen, error) in enumerate(await asyncio.gather(*readers)):
-            assert seen == [(number, turn) for turn in range(16)]
-            assert error is None
-
-
-async def test_more_streams_than_slots_take_their_turns() -> None:
-    async with Director("simulated:2") as director:
-        results = await asyncio.gather(*[collected(director.stream(count, 50, buffer=3)) for _ in range(20)])
-        assert results == [(list(range(50)), None)] * 20
-        assert director.stats().succeeded == 20
-
-
-async def test_streams_and_jobs_share_the_slots() -> None:
-    async with Director("simulated:1") as director:
-        job = director.submit(lambda device: "job")
-        stream = asyncio.create_task(collected(director.stream(count, 3)))
-        assert await job == "job"
-        assert await stream == ([0, 1, 2], None)
-
-
 # ---- of a function
 
 

@@ -1,11 +1,10 @@
-"""Readers of a stream who leave, who are slow, and generators that do not end when they are told to."""
+"""Readers of a stream who leave, and generators that do not end when they are told to."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import itertools
-import logging
 import threading
 import weakref
 from contextlib import aclosing, suppress
@@ -18,12 +17,10 @@ from director import (
     Director,
     JobState,
     JobTimeout,
-    SlowReader,
     check_cancelled,
 )
-from director.events import JobFailed
-from public.gates import PATIENCE, Gate, Recorder, collected, rested, turns, until
-from public.streams import Boom, Source, stalled
+from public.gates import PATIENCE, Gate, collected, rested, turns, until
+from public.streams import Boom, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -303,100 +300,3 @@ async def test_one_that_asks_in_finally_whether_it_is_cancelled_is_closed_silent
         await until(asked.is_set)
         await rested(director)
     assert caplog.records == []
-
-
-# ---- slow readers
-
-
-async def test_the_generator_is_never_further_ahead_than_the_buffer() -> None:
-    source = Source()
-    async with Director("simulated:1") as director, aclosing(director.stream(source, buffer=3)) as values:
-        for number in range(10):
-            assert await anext(values) == number
-            await until(lambda number=number: source.made == number + 1 + 3 + 1)  # one more is made, and waits
-            await turns()
-            assert source.made == number + 5
-    assert source.ended.is_set()
-
-
-async def test_by_default_it_waits_for_its_reader_however_long(clock: TestClock) -> None:
-    source = Source(range(10))
-    async with Director("simulated:1", clock=clock) as director:
-        values = director.stream(source, buffer=2)
-        assert await anext(values) == 0
-        await stalled(director, source)
-        clock.advance(1_000_000)
-        assert await collected(values) == (list(range(1, 10)), None)
-
-
-async def test_a_reader_that_is_too_slow_is_cut_after_the_values_that_wait(
-    clock: TestClock, recorder: Recorder
-) -> None:
-    source = Source()
-    async with Director("simulated:1", clock=clock, hooks=[recorder]) as director:
-        values = director.stream(source, buffer=2, on_slow_reader="cancel", slow_reader_timeout=5)
-        assert await anext(values) == 0
-        await stalled(director, source)
-        clock.advance(4.9)
-        await turns()
-        assert not source.ended.is_set()
-        clock.advance(0.1)
-        await source.is_over()  # though nobody reads
-        assert isinstance(source.ending, GeneratorExit)
-        assert source.thread == "director:simulated:0/0"
-        assert await director.run(lambda device: device.index) == 0
-        seen, error = await collected(values)
-        assert seen == [1, 2]
-        assert isinstance(error, SlowReader)
-        assert (error.seconds, error.buffer) == (5, 2)
-        assert "slow_reader_timeout" in str(error)
-        assert (director.stats().failed, director.stats().cancelled) == (1, 0)
-    (failed,) = recorder.of(JobFailed)
-    assert failed.error is error
-
-
-async def test_a_reader_that_takes_one_value_in_time_is_not_cut(clock: TestClock) -> None:
-    source = Source(range(20))
-    async with Director("simulated:1", clock=clock) as director:
-        values = director.stream(source, buffer=1, on_slow_reader="cancel", slow_reader_timeout=5)
-        for number in range(18):
-            assert await anext(values) == number
-            await stalled(director, source)
-            clock.advance(4.9)
-        assert await collected(values) == ([18, 19], None)
-
-
-async def test_a_generator_that_is_slow_itself_cuts_nobody(clock: TestClock, gate: Gate) -> None:
-    def generate(device: Device) -> Iterator[int]:
-        yield 1
-        gate(device)
-        yield 2
-
-    async with Director("simulated:1", clock=clock) as director:
-        values = director.stream(generate, buffer=1, on_slow_reader="cancel", slow_reader_timeout=5)
-        assert await anext(values) == 1
-        await gate.begun()
-        clock.advance(1000)
-        gate.open()
-        assert await collected(values) == ([2], None)
-
-
-async def test_a_stream_is_cut_also_if_its_generator_fails_to_clean_up(
-    clock: TestClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    def generate(_device: Device) -> Iterator[int]:
-        try:
-            yield from source(_device)
-        finally:
-            raise Boom
-
-    source = Source()
-    async with Director("simulated:1", clock=clock) as director:
-        values = director.stream(generate, buffer=1, on_slow_reader="cancel", slow_reader_timeout=5)
-        assert await anext(values) == 0
-        await stalled(director, source)
-        clock.advance(5)
-        seen, error = await collected(values)
-        assert seen == [1]
-        assert isinstance(error, SlowReader)
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]

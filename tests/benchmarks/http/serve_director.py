@@ -25,8 +25,9 @@ from director.fastapi import install, lifespan
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
     from director import Device
-    from director.asgi._types import App, Receive, Scope, Send
 
 PORT, WORKERS = map(int, sys.argv[1:3])
 
@@ -67,7 +68,7 @@ async def route(request: Request) -> JSONResponse:
 class Early:
     """Answers the one path that is asked most."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
