@@ -11,6 +11,7 @@ import pytest
 from core.stage import PATIENCE
 
 from director import Device, Director, Job
+from director.testing import TestClock
 
 tag: ContextVar[str] = ContextVar("tag", default="")
 
@@ -145,6 +146,30 @@ async def test_what_was_called_together_counts_as_started_until_the_loop_has_hea
         assert await asyncio.gather(*jobs) == [0, 1, 2, 3]
         assert len({job.ran for job in jobs}) == 1
         assert jobs[0].ran is not None
+
+
+@pytest.mark.parametrize("limit", ["deadline", "timeout"])
+async def test_what_was_called_together_and_in_time_is_in_time_whenever_the_loop_looks(limit: str) -> None:
+    clock = TestClock()
+    director = Director("simulated:1", clock=clock)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def other(_device: Device) -> None:
+        has_begun.set()
+        assert may_end.wait(PATIENCE)
+
+    @director.function(max_batch_size=4, **{limit: 5.0})
+    def same(_device: Device, items: list[int]) -> list[int]:
+        return items
+
+    async with director:
+        jobs = [same.submit(number) for number in range(4)]
+        after = director.submit(other)
+        await asyncio.sleep(0)
+        assert has_begun.wait(PATIENCE)  # the loop stands still, and the call has ended
+        clock.advance(10.0)
+        may_end.set()
+        assert await asyncio.gather(*jobs, after) == [0, 1, 2, 3, None]
 
 
 def test_exit_in_a_callback_loses_nothing_of_its_batch() -> None:
