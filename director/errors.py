@@ -213,14 +213,17 @@ class DeviceLost(DeviceError):
 
     Args:
         device: The device that was lost.
+        reason: What is wrong and what helps, if that is known.
     """
 
-    def __init__(self, device: Device) -> None:
-        super().__init__(device)
+    def __init__(self, device: Device, reason: str | None = None) -> None:
+        super().__init__(device, reason)
         self.device = device
+        self.reason = reason
 
     def __str__(self) -> str:
-        return f"Device {self.device.name} ({self.device.uuid}) was lost."
+        lost = f"Device {self.device.name} ({self.device.uuid}) was lost"
+        return f"{lost}." if self.reason is None else f"{lost}: {self.reason}"
 
 
 def _end_of_process(code: int | None) -> str:

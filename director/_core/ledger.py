@@ -17,7 +17,7 @@ from director._core.alarms import Alarms
 from director._core.job import Job
 from director._core.retries import Retries
 from director._core.states import JobState
-from director._executors._base import NotBegun
+from director._executors._base import NeverStarted
 from director.errors import AdmissionError, DeviceLost, JobTimeout, WorkerDied
 
 if TYPE_CHECKING:
@@ -206,14 +206,14 @@ class Ledger:
 
     def raised(self, job: Job[Any], error: BaseException) -> None:
         """The call of a job has raised, or its model could not be loaded."""
-        if isinstance(error, (WorkerDied, DeviceLost)) and not isinstance(error, NotBegun):
+        if isinstance(error, (WorkerDied, DeviceLost)) and not isinstance(error, NeverStarted):
             self.worker_lost(job)
         options = job._options
-        may_go = options.retries or options.batch is not None or isinstance(error, NotBegun)
+        may_go = options.retries or options.batch is not None or isinstance(error, NeverStarted)
         if may_go and self._retries.take(job, error):
             return
-        if isinstance(error, NotBegun):
-            error = DeviceLost(error.device)  # the other name is ours
+        if isinstance(error, NeverStarted):
+            error = DeviceLost(error.device, error.reason)  # the other name is ours
         job._let_go()
         if job.done():  # its caller has left, or its time was up
             if self._tells_ends:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from director._core.job import Extra
 from director._core.slot import Slot
 from director._core.stream_call import StreamCall
-from director._executors._base import NotBegun
+from director._executors._base import NeverStarted
 from director._faults import fault_of
 from director.errors import DeviceLost, WorkerDied
 
@@ -88,7 +88,7 @@ class Retries:
         open_slots = self._dispatch.open_slots()
         allowed = open_slots if asked.allowed is None else open_slots & asked.allowed
         others = allowed - {other.number for other in slot.place.slots}
-        if isinstance(error, NotBegun):
+        if isinstance(error, NeverStarted):
             return others or None
         fault, again = fault_of(error), tries < asked.retries
         if fault is not None and fault.kind == "memory" and (again or asked.batch is not None):

@@ -28,8 +28,12 @@ class LoadFailed(Exception):
         self.error = error
 
 
-class NotBegun(DeviceLost):
-    """The device was lost before the call had begun: it may go elsewhere, whatever its `retries`."""
+class NeverStarted(DeviceLost):
+    """Nothing of a call ran: it may go elsewhere, whatever its `retries`. Carried to the shift, never further.
+
+    Raised by `Seat.run` and `run_batch` when the thread, process or actor that would make the call can't be started, or
+    was lost before the call had begun. The slot then rests for a while.
+    """
 
 
 class Seat(Protocol):
@@ -40,6 +44,7 @@ class Seat(Protocol):
 
         Raises:
             LoadFailed: Its model could not be loaded.
+            NeverStarted: Nothing of it ran.
             BaseException: What the call raised.
         """
 
@@ -48,6 +53,7 @@ class Seat(Protocol):
 
         Raises:
             LoadFailed: Their model could not be loaded.
+            NeverStarted: Nothing of it ran.
             BaseException: What the call raised.
         """
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
 from director._core.stream_call import StreamCall
-from director._executors._base import LoadFailed, NotBegun
+from director._executors._base import LoadFailed, NeverStarted
 from director._executors._process import logs
 from director._executors._process.board import Notice
 from director._executors._process.raised import error_of
@@ -90,7 +90,7 @@ class RaySeat(RemoteSeat[Errand]):
         tries_left = _TRIES
         while tries_left:
             if self._hand.claim.is_lost and not is_sent:
-                raise NotBegun(self._device)
+                raise NeverStarted(self._device)
             errand = self._errand = errand or self._hand.errand(call)
             try:
                 answer = self._run_stream(errand) if call.how == How.AS_STREAM else self._run_call(errand, is_sent)
