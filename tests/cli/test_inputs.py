@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from director.cli._run import inputs
-from director.cli._run.inputs import open_source
+from director.cli._run.outputs import Outputs
 from director.cli._status import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def open_source(words: list[str], kind: inputs.InputKind, *, null: bool = False) -> inputs.Source:
+    return inputs.open_source(words, kind, Outputs(None, None), null=null)
 
 
 def values(words: list[str], kind: inputs.InputKind, *, null: bool = False) -> list[object]:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
+from director.cli._run.outputs import STDIN, Outputs
 from director.cli._run.records import to_json
 from director.cli._status import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-STDIN = "-"
 InputKind: TypeAlias = Literal["files", "lines", "jsonl"]
 
 
@@ -43,6 +43,9 @@ class Item:
 class Source(Protocol):
     """Items, read as they are wanted."""
 
+    paths: Sequence[str]
+    """Where they are read from; ``-`` is the standard input."""
+
     def __iter__(self) -> Iterator[Item]:
         """Read from the start; blocks as long as the input does."""
 
@@ -50,12 +53,13 @@ class Source(Protocol):
         """How many items there are, `None` where only reading would tell; reads regular files once."""
 
 
-def open_source(words: Sequence[str], kind: InputKind, *, null: bool = False) -> Source:
+def open_source(words: Sequence[str], kind: InputKind, outputs: Outputs, *, null: bool = False) -> Source:
     """The items that the INPUT words mean.
 
     Args:
         words: Files, glob patterns, ``-`` for the standard input.
         kind: What one item is: a file's path, a line, or a JSON record of a line.
+        outputs: Of the run: paths that the standard input lists may not be among them.
         null: Names or lines end in a zero byte instead of a line break.
 
     Raises:
@@ -64,7 +68,7 @@ def open_source(words: Sequence[str], kind: InputKind, *, null: bool = False) ->
     paths = [path for word in words for path in _expand(word)]
     end = b"\0" if null else b"\n"
     if kind == "files":
-        return Files(paths, end)
+        return Files(paths, end, outputs)
     for path in paths:
         _check_readable(path)
     return Lines(paths, end) if kind == "lines" else Records(paths, end)
@@ -73,39 +77,46 @@ def open_source(words: Sequence[str], kind: InputKind, *, null: bool = False) ->
 class Files:
     """The paths themselves; ``-`` stands for the paths that the standard input lists."""
 
-    def __init__(self, paths: Sequence[str], end: bytes) -> None:
-        self._paths = paths
+    def __init__(self, paths: Sequence[str], end: bytes, outputs: Outputs) -> None:
+        self.paths = paths
         self._end = end
+        self._outputs = outputs
 
     def __iter__(self) -> Iterator[Item]:
-        for index, path in enumerate(self._all()):
-            yield Item(index, path, to_json(path))
+        for index, (path, error) in enumerate(self._all()):
+            yield Item(index, path, to_json(path), error)
 
     def count(self) -> int | None:
-        return None if STDIN in self._paths else len(self._paths)
+        return None if STDIN in self.paths else len(self.paths)
 
-    def _all(self) -> Iterator[str]:
-        for path in self._paths:
+    def _all(self) -> Iterator[tuple[str, Exception | None]]:
+        """Each path, and why it may not be used."""
+        for path in self.paths:
             if path == STDIN:
-                yield from (os.fsdecode(line) for line in _lines_of(STDIN, self._end) if line)
+                listed = (os.fsdecode(line) for line in _lines_of(STDIN, self._end) if line)
+                yield from ((each, self._refusal(each)) for each in listed)
             else:
-                yield path
+                yield path, None
+
+    def _refusal(self, path: str) -> Exception | None:
+        name = self._outputs.find(path)
+        return None if name is None else ValueError(f"this run writes it ({name}), so it can't be an input")
 
 
 class Lines:
     """Each line as a `str` without its line break; blank lines are lines."""
 
     def __init__(self, paths: Sequence[str], end: bytes) -> None:
-        self._paths = paths
+        self.paths = paths
         self._end = end
 
     def __iter__(self) -> Iterator[Item]:
-        lines = (line for path in self._paths for line in _lines_of(path, self._end))
+        lines = (line for path in self.paths for line in _lines_of(path, self._end))
         for index, line in enumerate(lines):
             yield self._item(index, line)
 
     def count(self) -> int | None:
-        return None if not all(map(_is_regular, self._paths)) else sum(_count(path, self._end) for path in self._paths)
+        return None if not all(map(_is_regular, self.paths)) else sum(_count(path, self._end) for path in self.paths)
 
     def _item(self, index: int, line: bytes) -> Item:
         text = line.decode("utf-8", "surrogateescape")  # bytes that are no UTF-8 survive, as in paths
@@ -116,7 +127,7 @@ class Records(Lines):
     """Each line as the JSON value it holds; blank lines are skipped, a broken line is an item that fails."""
 
     def __iter__(self) -> Iterator[Item]:
-        lines = (line for path in self._paths for line in _lines_of(path, self._end) if not line.isspace() and line)
+        lines = (line for path in self.paths for line in _lines_of(path, self._end) if not line.isspace() and line)
         for index, line in enumerate(lines):
             yield self._item(index, line)
 

@@ -20,6 +20,7 @@ from director.cli._run.feed import Feed
 from director.cli._run.flow import Flow, Outcome, Rules
 from director.cli._run.inputs import Source, open_source
 from director.cli._run.meter import SAMPLE, Meter
+from director.cli._run.outputs import Outputs
 from director.cli._run.progress import make_view
 from director.cli._run.records import message, type_name
 from director.cli._run.summary import Summary, tell
@@ -48,10 +49,13 @@ def run_all(options: argparse.Namespace) -> int:
     Raises:
         UsageError: The arguments can't be obeyed; nothing ran.
     """
-    source = open_source(options.inputs, options.kind, null=options.null)
-    with _results(options.output) as output:
+    outputs = Outputs(options.output, options.report)
+    source = open_source(options.inputs, options.kind, outputs, null=options.null)
+    with _standard_output(options.output) as number:
         function = target.find_function(options.function, resource="replica" if options.model else "device")
         model = None if options.model is None else _model(options.model)
+        outputs.check(source.paths)  # before any of them is opened
+        output = Descriptor(_create(options.output) if number is None else number)
         report = None if options.report is None else _report(options)
         director = _director(options, [] if report is None else [report.timeline], function, model)
 
@@ -272,20 +276,20 @@ def _model(spec: str) -> Model[Any]:
 
 
 @contextlib.contextmanager
-def _results(path: str | None) -> Iterator[Descriptor]:
-    """Where the results go: the file, or the standard output.
+def _standard_output(path: str | None) -> Iterator[int | None]:
+    """A descriptor for the results where they go to the standard output; `None` if they go to a file.
 
     Then the standard output is theirs alone: what the user's code and its libraries print goes to the standard error.
     """
     if path is not None:
-        yield Descriptor(_create(path))
+        yield None
         return
     sys.stdout.flush()
     stdout = os.dup(1)
     os.dup2(2, 1)
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            yield Descriptor(os.dup(stdout))
+            yield os.dup(stdout)
     finally:
         os.dup2(stdout, 1)
         os.close(stdout)
