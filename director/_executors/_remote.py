@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from director._core.beside import Beside
@@ -14,7 +15,7 @@ from director._core.states import JobState
 from director._core.stream_call import StreamCall
 
 if TYPE_CHECKING:
-    from enum import IntEnum
+    from collections.abc import Mapping
 
     from director._core.chronicle import Chronicle
     from director._core.job import Job
@@ -23,6 +24,70 @@ if TYPE_CHECKING:
     from director._faults import Fault
 
 _RUNNING = JobState.RUNNING
+
+
+class Notice(IntEnum):
+    """What the parent has to say about a call."""
+
+    NONE = 0
+    CANCELLED = 1
+    TIME_IS_UP = 2
+
+
+class CallState(IntEnum):
+    """How far a call has come on its way to another process."""
+
+    QUEUED = 0
+    """No message about it is anywhere: it may be made by any process."""
+    SENT = 1
+    """Its message is on the way and has not been received, as far as is known."""
+    BEGUN = 2
+    """Its message has been received: user code may have run."""
+    ENDED = 3
+    """Its last answer has arrived, or it was never sent and never will be."""
+    LOST = 4
+    """It had begun, and its last answer will never arrive."""
+
+
+LEGAL_MOVES: Mapping[CallState, frozenset[CallState]] = {
+    CallState.QUEUED: frozenset({CallState.SENT, CallState.ENDED}),
+    CallState.SENT: frozenset({CallState.QUEUED, CallState.BEGUN, CallState.ENDED}),
+    CallState.BEGUN: frozenset({CallState.ENDED, CallState.LOST}),
+    CallState.ENDED: frozenset(),
+    CallState.LOST: frozenset(),
+}
+
+
+class PendingCall:
+    """One call on its way to another process and back; docs/explanation/wire.md says when it moves.
+
+    The slot's thread owns it. Other threads may read.
+
+    Args:
+        jobs: Whose call it is; with several of them it is a batch.
+    """
+
+    __slots__ = ("jobs", "number", "state")
+
+    def __init__(self, jobs: list[Job[Any]]) -> None:
+        self.jobs = jobs
+        self.number = -1  # of the message; given when it is sent, and never used for another call
+        self.state = CallState.QUEUED
+
+    def move(self, state: CallState) -> None:
+        """Go on to `state`.
+
+        Raises:
+            RuntimeError: That is no legal move: a fault of this package.
+        """
+        if state not in LEGAL_MOVES[self.state]:
+            raise RuntimeError(f"a call can't go from {self.state.name} to {state.name}")
+        self.state = state
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether all callers have left, or their time is up."""
+        return all(job._stage is not _RUNNING for job in self.jobs)
 
 
 class RemoteErrand(Protocol):

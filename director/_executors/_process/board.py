@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import mmap
-from enum import IntEnum
+
+from director._executors._remote import Notice
+
+__all__ = ["PLACES", "SIZE", "Board", "Notice"]
 
 PLACES = 1024  # more than there are requests under way
 _ENDING = PLACES  # the byte behind the places
 SIZE = 4096
-
-
-class Notice(IntEnum):
-    """What the parent has to say about a request."""
-
-    NONE = 0
-    CANCELLED = 1
-    TIME_IS_UP = 2
 
 
 class Board:
