@@ -20,6 +20,7 @@ HOUSE = Path(director.__file__).parent
 
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
+    "users' objects": "_user_objects",
     "words": """
         errors _faults _forks events hooks _devices _devices.gpu _devices.cuda_probe _devices.cuda_trial _devices.apart
         _devices.xids _devices.findings _executors _core _core.beside
