@@ -19,6 +19,8 @@ from director._shared.files import HAS_LOCKS, LockFile, folder
 if TYPE_CHECKING:
     from director._device import Device
 
+_PATIENCE = 1.0  # seconds
+
 logger = logging.getLogger("director")
 
 
@@ -36,7 +38,7 @@ class Presence:
             return
         try:
             home = folder("devices")
-            self._files = [LockFile(home / gpu.uuid.replace("/", "-")) for gpu in gpus]
+            self._files = [LockFile(home, gpu.uuid.replace("/", "-")) for gpu in gpus]
             others = {gpu: _announce(file, shared) for gpu, file in zip(gpus, self._files, strict=True)}
         except (OSError, RuntimeError) as error:  # nobody's jobs may fail for a warning that can't be given
             logger.info("can't tell whether other processes use the same GPUs: %s", error)
@@ -65,14 +67,19 @@ def _announce(file: LockFile, shared: str | None) -> str | None:
         mine = json.dumps(here).encode()
         os.ftruncate(file.fd, 0)
         os.pwrite(file.fd, mine, 0)
-    file.share()  # which gives up what it has for a moment: another may come then, and believe that it is the first
+    # This gives up what it has for a moment: another may come then, and believe that it is the first.
+    until = time.monotonic() + _PATIENCE
+    while not file.share():  # a process writes that it is the first
+        if time.monotonic() > until:  # or was stopped as it did
+            return "another process"
+        time.sleep(0.001)
     found = os.pread(file.fd, 4096, 0)
     if found == mine:
         return None
     try:
         first = json.loads(found)
-        pid, program, theirs = first["pid"], first["program"], first["shared"]
-    except (ValueError, KeyError, TypeError):  # it died while it wrote
+        pid, program, theirs = int(first["pid"]), ascii(str(first["program"]))[1:-1], first["shared"]
+    except (ValueError, KeyError, TypeError, RecursionError):  # it died while it wrote
         return "another process"
     if shared is not None and theirs == shared:
         return None

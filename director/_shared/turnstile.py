@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from director._shared.files import HAS_LOCKS, LockFile, folder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from director._core.slot import Slot
+    from director._shared.files import Folder
 
 
 class Turnstile:
@@ -20,12 +19,13 @@ class Turnstile:
     does. The system wakes the next one, whether the slot was given back or its process has died.
 
     Args:
-        path: Of the two files, without their endings.
+        folder: Where its two files are.
+        name: Of both, without their endings.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._slot = LockFile(path.with_name(path.name + ".slot"))
-        self._line = LockFile(path.with_name(path.name + ".line"))
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._slot = LockFile(folder, f"{name}.slot")
+        self._line = LockFile(folder, f"{name}.line")
         self._is_next = False
         self.is_mine = False
 
@@ -72,15 +72,16 @@ class SharedSlots:
         name: What they have agreed on.
 
     Raises:
-        RuntimeError: This system has no `flock`, or the folder for it belongs to somebody else.
+        RuntimeError: This system has no `flock`, or the folder for it can't be used or is open to strangers.
     """
 
     def __init__(self, name: str) -> None:
         if not HAS_LOCKS:
             raise RuntimeError("Director(shared=...) needs flock, which this system does not have: use one process")
         self._folder = folder("shared", name)
+        self._folder.check()
 
     def turnstile(self, slot: Slot) -> Turnstile:
         """That of one slot, by the UUID of its device, which is the same in every process, and its place there."""
         position = slot.number - slot.place.slots[0].number
-        return Turnstile(self._folder / f"{slot.device.uuid.replace('/', '-')}.{position}")
+        return Turnstile(self._folder, f"{slot.device.uuid.replace('/', '-')}.{position}")

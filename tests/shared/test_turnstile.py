@@ -13,7 +13,7 @@ import pytest
 
 from director import Director
 from director._core.slot import make_places
-from director._shared.files import LockFile, folder
+from director._shared.files import Folder, LockFile
 from director._shared.turnstile import SharedSlots, Turnstile
 from director.testing import simulated_devices
 
@@ -178,34 +178,16 @@ def test_files_that_were_tidied_away_are_made_anew(turnstile: Callable[[], Turns
 
 
 def test_a_file_that_was_tidied_away_is_noticed_after_the_wait(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    first, second, third = LockFile(path), LockFile(path), LockFile(path)
+    first, second, third = (LockFile(Folder(tmp_path), "file") for _ in range(3))
     first.lock()
     assert not second.try_lock()
     thread = threading.Thread(target=second.lock, daemon=True)
     thread.start()
-    path.unlink()
+    (tmp_path / "file").unlink()
     first.unlock()
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert not third.try_lock(), "the second holds what is there now"
-
-
-def test_the_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("DIRECTOR_RUNTIME_DIR")
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    found = folder("shared", "x")
-    assert found == tmp_path / f"director-{os.getuid()}" / "shared" / "x"
-    assert found.parent.parent.stat().st_mode & 0o777 == 0o700
-
-
-def test_a_folder_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("DIRECTOR_RUNTIME_DIR")
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / f"director-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RuntimeError, match="set DIRECTOR_RUNTIME_DIR"):
-        folder("shared", "x")
 
 
 @pytest.mark.parametrize(("name", "error"), [("", ValueError), ("a/b", ValueError), ("..", ValueError), (3, TypeError)])
