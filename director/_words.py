@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 
-# Terminals obey control characters, and text directions can make a line seem to say something else; half a character
-# (a surrogate, of a file name that is no UTF-8) can't be printed at all.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Controls of terminals; invisible format characters, such as those that turn the direction of a text; halves of
+# characters, of a file name that is no UTF-8; separators of lines and paragraphs.
+_NOT_SHOWN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def plain(text: str) -> str:
-    r"""A line that anybody may have written, for a terminal: ``"\x1b[2J"`` is shown as those characters, not obeyed."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    r"""One line of any origin, for a terminal: ``"\x1b[2J"`` is shown as those characters, not obeyed."""
+    if text.isprintable():
+        return text
+    return "".join(_visible(each) if unicodedata.category(each) in _NOT_SHOWN else each for each in text)
+
+
+def _visible(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def count(number: int) -> str:

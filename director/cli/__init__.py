@@ -7,15 +7,17 @@ was named is imported, and what it needs beyond the core is imported when it run
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
+from argparse import RawDescriptionHelpFormatter
 from typing import TYPE_CHECKING
 
 from director import __version__
 from director.cli._status import FAILED, INTERRUPTED, READER_GONE, USAGE, UsageError
+from director.cli._terminal import Parser, complain, plainly, trace_of
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 COMMANDS = ("devices", "demo", "run", "bench", "top", "doctor")
@@ -48,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="director",
         description="Run blocking GPU work on every GPU of this machine, each item on whichever GPU is free.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"director {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
@@ -66,18 +68,22 @@ def _obey(options: argparse.Namespace) -> int:
     from director.errors import DirectorError
 
     try:
-        return int(options.run(options))
+        with plainly():
+            return int(options.run(options))
     except UsageError as error:
-        print(f"{error.detail}director {options.command}: {error}", file=sys.stderr)
+        complain(f"{error.detail}director {options.command}: {error}")
         return USAGE
     except DirectorError as error:
-        print(f"director {options.command}: {error}", file=sys.stderr)
+        complain(f"director {options.command}: {error}")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         _forget_stdout()
         return READER_GONE
+    except Exception as error:  # noqa: BLE001 -- as Python would tell it, but that its text is shown plainly
+        complain(trace_of(error))
+        return FAILED
 
 
 def _forget_stdout() -> None:

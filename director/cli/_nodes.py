@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING
 
 from director.cli._status import UsageError
 from director.cli._table import table
+from director.cli._terminal import complain, say, say_json
 
 if TYPE_CHECKING:
     from director.ray import Node
@@ -38,11 +37,11 @@ def list_nodes(address: str, *, as_json: bool) -> int:
         raise UsageError(str(error)) from None
     if as_json:
         listed = [{**node._asdict(), "resources": dict(node.resources)} for node in nodes]
-        print(json.dumps({"nodes": listed}, indent=2))
+        say_json({"nodes": listed}, indent=2)
         return 0
-    print("\n".join(table(_HEAD, [_row(node) for node in nodes], left=len(_HEAD))))
+    say(table(_HEAD, [_row(node) for node in nodes], left=len(_HEAD)))
     if not any(node.resources.get("GPU") for node in nodes):
-        print("No node has a GPU: a Director takes one core of each, or with devices='cpu:4' four.", file=sys.stderr)
+        complain("No node has a GPU: a Director takes one core of each, or with devices='cpu:4' four.")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from director._devices.nvml import within
 from director._devices.readings import Reading, read
 from director.cli import _words
 from director.cli._table import table
-from director.cli._terminal import hint_at_rich, on_terminal
+from director.cli._terminal import hint_at_rich, on_terminal, say, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +36,7 @@ def watch(devices: Sequence[Device], every: float, *, as_json: bool) -> NoReturn
             readings = within(_PATIENCE, partial(read, [device.uuid for device in devices]))
             pairs = list(zip(devices, readings, strict=True))
             if as_json:
-                show(json.dumps(_document(pairs)))
+                say_json(_document(pairs))
             else:
                 show("\n".join([*_lines(pairs, is_live), *([_footer(every)] if is_live else [])]))
             time.sleep(every)
@@ -47,17 +46,18 @@ def watch(devices: Sequence[Device], every: float, *, as_json: bool) -> NoReturn
 def _place(as_json: bool) -> Iterator[tuple[Callable[[str], None], bool]]:
     """Where readings go: over each other on a terminal (then it is live), below each other elsewhere."""
     if as_json or not on_terminal(sys.stdout):
-        yield partial(print, flush=True), False
+        yield say, False
         return
     try:
-        from rich.live import Live
         from rich.text import Text
+
+        from director.cli._console import Plainly, live
     except ImportError:
         hint_at_rich()
-        yield partial(print, flush=True), False
+        yield say, False
         return
-    with Live(auto_refresh=False) as live:
-        yield lambda text: live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True), True
+    with live(Plainly(), auto_refresh=False) as picture:
+        yield lambda text: picture.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True), True
 
 
 def _lines(pairs: Sequence[tuple[Device, Reading]], is_live: bool) -> list[str]:
@@ -65,7 +65,7 @@ def _lines(pairs: Sequence[tuple[Device, Reading]], is_live: bool) -> list[str]:
     if not is_live:
         return table(_HEAD, rows, left=2)
     head = (*_HEAD[:4], "heat", *_HEAD[5:-1])  # with what they note below, 80 columns hold the rest
-    notes = [f"{row[0]}: {row[-1]}" for row in rows if row[-1]]
+    notes = [_words.plain(f"{row[0]}: {row[-1]}") for row in rows if row[-1]]
     return [*table(head, [row[:-1] for row in rows], left=2), *notes]
 
 

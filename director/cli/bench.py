@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from director.cli._status import DONE, FAILED, UsageError
+from director.cli._terminal import complain, say, say_json
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
@@ -68,7 +68,7 @@ def run(args: Namespace) -> int:
     try:
         return _measure_and_print(args, experiments)
     except ExperimentDied as error:
-        print(f"director bench: {error}", file=sys.stderr)
+        complain(f"director bench: {error}")
         return FAILED
 
 
@@ -81,14 +81,14 @@ def _let_it_storm(args: Namespace) -> int:
 
     seed = random.SystemRandom().randrange(1_000_000) if args.seed is None else args.seed
     outcome = storm.run(storm.Plan(seconds=args.seconds, jobs=args.jobs, seed=seed))
-    print(report.text(outcome))
+    say(report.text(outcome))
     return FAILED if outcome.faults else DONE
 
 
 def _print_names(experiments: list[Experiment]) -> None:
     width = max(len(experiment.name) for experiment in experiments)
     for experiment in experiments:
-        print(f"{experiment.name.ljust(width)}  {experiment.question}")
+        say(f"{experiment.name.ljust(width)}  {experiment.question}")
 
 
 def _measure_and_print(args: Namespace, experiments: list[Experiment]) -> int:
@@ -97,5 +97,8 @@ def _measure_and_print(args: Namespace, experiments: list[Experiment]) -> int:
     from director._bench.suite import run_suite
 
     outcome = run_suite(experiments, Effort.QUICK if args.quick else Effort.FULL)
-    print(json.dumps(document(outcome), indent=2, ensure_ascii=False) if args.json else text(outcome))
+    if args.json:
+        say_json(document(outcome), indent=2)
+    else:
+        say(text(outcome))
     return FAILED if args.guard and any(verdict.gross for verdict in outcome.verdicts) else DONE

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from director._devices.gpu import Gpu
+from director.cli import _words
 from director.cli._numbers import parse_seconds
 from director.cli._table import table
+from director.cli._terminal import complain, say, say_json
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
@@ -58,9 +58,12 @@ def run(args: Namespace) -> int:
         from director.cli._watch import watch
 
         watch(found.devices, args.every, as_json=args.json)
-    print(json.dumps(_document(found), indent=2, ensure_ascii=False) if args.json else "\n".join(_report(found)))
+    if args.json:
+        say_json(_document(found), indent=2)
+    else:
+        say(_report(found))
     if not found.devices:
-        print(_NO_GPU, file=sys.stderr)
+        complain(_NO_GPU)
     return 0
 
 
@@ -71,7 +74,7 @@ def _report(found: Survey) -> Iterator[str]:
         yield from table(_HEAD, rows, left=len(_HEAD))
     for variable, value in (("CUDA_VISIBLE_DEVICES", found.mask), ("CUDA_DEVICE_ORDER", found.order)):
         if value is not None:
-            yield f"{variable}={value}"
+            yield f"{variable}={_words.plain(value)}"
 
 
 def _used(found: Survey) -> Iterator[tuple[str, ...]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from director.cli import _words
 from director.cli._status import DONE, FAILED
+from director.cli._terminal import say, say_json
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
@@ -39,9 +39,9 @@ def run(options: Namespace) -> int:
 
     found = examine()
     if options.json:
-        print(json.dumps(found.document(), indent=2, ensure_ascii=False))
+        say_json(found.document(), indent=2)
     else:
-        print("\n".join(_tell(found.findings)))
+        say(_tell(found.findings))
     return FAILED if any(each.level == "wrong" for each in found.findings) else DONE
 
 

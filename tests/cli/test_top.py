@@ -29,6 +29,7 @@ import pytest
 from director import Director
 from director.cli import main
 from director.cli._status import UsageError
+from director.cli._terminal import shown_document
 from director.cli._top.detail import tell
 from director.cli._top.find import find_app
 from director.cli._top.known import Known, Track
@@ -288,17 +289,16 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(app: App) -> None:
 async def known_of(director: Director, dashboard: Dashboard) -> Known:
     known = Known()
     frames = dashboard._feed.frames()
-    known.take(json.loads((await anext(frames))[1]))
+    known.take(shown_document(json.loads((await anext(frames))[1])))
     await frames.aclose()
     return known
 
 
 def drawn(known: Known, width: int, height: int, *keys: str) -> list[str]:
-    from rich.console import Console
-
+    from director.cli._console import Plainly
     from director.cli._top.screen import Screen
 
-    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    console = Plainly(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     screen = Screen(console)
     for key in keys:
         screen.press(key, known)
@@ -371,10 +371,14 @@ async def test_what_an_app_says_does_not_command_the_terminal() -> None:
         jobs = [director.submit(wait, name=evil) for _ in range(2)]
         await asyncio.to_thread(began.wait)
         known = await known_of(director, dashboard)
-        looks = [*report(await dashboard.snapshot()), *drawn(known, 300, 24), *drawn(known, 300, 24, "next")]
+        looks = [
+            *report(shown_document(await dashboard.snapshot())),
+            *drawn(known, 300, 24),
+            *drawn(known, 300, 24, "next"),
+        ]
         looks += [*drawn(known, 300, 24, "next", "next"), *drawn(known, 300, 24, "previous")]
-        looks += tell("failure", await dashboard._feed.failure(1) or {})
-        looks += tell("job", await dashboard._feed.job(1) or {})
+        looks += tell("failure", shown_document(await dashboard._feed.failure(1)))
+        looks += tell("job", shown_document(await dashboard._feed.job(1)))
         freed.set()
         await asyncio.gather(*jobs)
     assert [line for line in looks if not line.isprintable()] == []

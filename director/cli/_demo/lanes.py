@@ -10,11 +10,14 @@ import itertools
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.text import Text
 
+from director.cli._console import Plainly, live
+
 if TYPE_CHECKING:
+    from rich.live import Live
+
     from director.cli._demo.course import Recording
     from director.cli._demo.trace import Call
 
@@ -35,7 +38,7 @@ class Lanes:
     """
 
     def __init__(self, trace: list[Call], devices: int, loop: str) -> None:
-        self._console = Console(stderr=True)
+        self._console = Plainly(stderr=True)
         self._columns = min(_MOST_COLUMNS, self._console.width - _LABEL - 2)
         self._arrivals = [call.arrival for call in trace]
         self._scale = self._arrivals[-1] * _ROOM / self._columns
@@ -56,8 +59,8 @@ class Lanes:
     def play(self, name: str, recording: Recording) -> None:
         """The contender `name` begins now; `recording` grows while it runs."""
         self._stop()
-        self._live = Live(
-            console=self._console,
+        self._live = live(
+            self._console,
             refresh_per_second=_FRAMES,
             get_renderable=lambda: self._block(name, recording),
         )

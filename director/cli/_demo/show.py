@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import platform
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from director.cli._demo.course import Recording, measure
 from director.cli._demo.stage import Stage, open_stage
 from director.cli._demo.trace import Call, Figures, at_best, figures, make_trace
 from director.cli._status import DONE
+from director.cli._terminal import say, say_json
 from director.testing import SimulatedDevice, simulated_devices
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def show(options: argparse.Namespace) -> int:
     if options.only != "digits":
         told["lanes"] = _lanes(options)
     if options.json:
-        print(json.dumps(told, indent=2))
+        say_json(told, indent=2)
     return DONE
 
 
@@ -83,4 +83,4 @@ def _measured(name: str, devices: list[SimulatedDevice], trace: list[Call], busy
 
 def _say(options: argparse.Namespace, lines: list[str]) -> None:
     if not options.json:
-        print("\n".join(lines), flush=True)
+        say(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from director.cli._terminal import hint_at_rich, on_terminal
+from director.cli._terminal import complain, hint_at_rich, on_terminal
 
 if TYPE_CHECKING:
     from director.cli._demo.course import Recording
@@ -55,4 +55,4 @@ class Announcements:
 
     def play(self, name: str, recording: Recording) -> None:
         """Say it."""
-        print(f"   measuring: {name}, event loop {self._loop}", file=sys.stderr, flush=True)
+        complain(f"   measuring: {name}, event loop {self._loop}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from director.cli import _words
+from director.cli._console import Plainly, live
 from director.cli._run.progress import how_far
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ class Bars:
     pause = 0.2
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._console = Plainly(stderr=True)
+        self._live = live(self._console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Bars:
         self._live.start()
@@ -50,11 +50,11 @@ class Bars:
 class _Above:
     """Lines of results, above the bars."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Plainly) -> None:
         self._console = console
 
     def write(self, lines: bytes) -> None:
-        self._console.print(Text(lines.decode("utf-8", "replace").removesuffix("\n")), soft_wrap=True)
+        self._console.print(Text(lines.decode().removesuffix("\n")), soft_wrap=True)
 
     def close(self) -> None:
         return None
@@ -89,4 +89,4 @@ def _lane(lane: LaneReading) -> tuple[Text | ProgressBar, ...]:
     bar = ProgressBar(total=1.0, completed=lane.busy, width=16, complete_style="green", finished_style="green")
     mean = f"{_words.duration(lane.mean)} each" if lane.items else ""
     words = (f"{lane.busy * 100:.0f} % busy", _words.counted(lane.items, "item"), mean)
-    return (Text(lane.device), bar, *map(Text, words))
+    return (Text(_words.plain(lane.device)), bar, *map(Text, words))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol
 
 from director.cli import _words
-from director.cli._terminal import hint_at_rich, on_terminal
+from director.cli._terminal import complain, hint_at_rich, on_terminal
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,12 +44,12 @@ def make_view(*, quiet: bool) -> View:
     if quiet:
         return Silence()
     if not on_terminal(sys.stderr):
-        return Lines(sys.stderr)
+        return Lines()
     try:
         from director.cli._run.bars import Bars
     except ImportError:
         hint_at_rich()
-        return Lines(sys.stderr)
+        return Lines()
     return Bars()
 
 
@@ -76,14 +76,9 @@ class Silence:
 
 
 class Lines:
-    """Plain lines, for logs and pipes; rarer the longer it takes.
+    """Plain lines on the standard error, for logs and pipes; rarer the longer it takes."""
 
-    Args:
-        stream: Text, such as `sys.stderr`.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
         self.pause = _FIRST_LINE
 
     def __enter__(self) -> Lines:
@@ -99,8 +94,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Write it."""
-        self._stream.write(f"{line}\n")  # at once: print() writes the line's end apart, and results may come between
-        self._stream.flush()
+        complain(line)
 
     def results_above(self) -> Stream | None:
         """Lines of both kinds may stand between each other."""

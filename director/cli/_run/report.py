@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from director.cli._status import UsageError
+from director.cli._terminal import complain
 from director.timeline import Timeline
 
 
@@ -39,6 +39,6 @@ class Report:
         try:
             self._save(self._path)
         except OSError as error:
-            print(f"director run: {self._path} can't be written: {error.strerror}", file=sys.stderr)
+            complain(f"director run: {self._path} can't be written: {error.strerror}")
             return False
         return True

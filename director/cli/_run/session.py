@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -25,8 +24,9 @@ from director.cli._run.progress import make_view
 from director.cli._run.records import message, type_name
 from director.cli._run.summary import Summary, tell
 from director.cli._run.tally import Tally
-from director.cli._run.writer import Descriptor, Stream
+from director.cli._run.writer import Descriptor, OnTerminal, Stream
 from director.cli._status import UsageError
+from director.cli._terminal import complain, trace_of
 from director.errors import DiscoveryError, NoDevices, PlacementError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Session:
         self._source = source
         self._view = make_view(quiet=options.quiet or options.json)
         self._output = output
-        self._stream: Stream = (self._view.results_above() if output.on_terminal else None) or output
+        self._stream: Stream = OnTerminal(self._view.results_above() or output) if output.on_terminal else output
         self._scope = anyio.CancelScope()  # cancelled when there is nothing to wait for any more
         self._tally: Tally | None = None  # made, with the two below, when items can begin
         self._meter: Meter | None = None
@@ -131,8 +131,8 @@ class Session:
         try:
             await director.load(self._model)
         except Exception as error:  # noqa: BLE001 -- a loader may raise anything
-            traceback.print_exception(error)
-            print(f"director run: {self._model.name} could not be loaded (see above); nothing was run", file=sys.stderr)
+            why = f"director run: {self._model.name} could not be loaded (see above); nothing was run"
+            complain(f"{trace_of(error)}\n{why}")
             return False
         return True
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from director.cli import _words
 from director.cli._table import table
+from director.cli._terminal import complain
 
 if TYPE_CHECKING:
     from director.cli._run.tally import Lane, Tally
@@ -33,8 +33,7 @@ class Summary:
 
 def tell(summary: Summary, *, as_json: bool) -> None:
     """Print it."""
-    lines = [json.dumps(_object(summary))] if as_json else _lines(summary)
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    complain(json.dumps(_object(summary)) if as_json else _lines(summary))
 
 
 def _object(summary: Summary) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import stat
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+from director.cli._terminal import shown_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -62,6 +64,25 @@ class Descriptor:
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self._number)
+
+
+class OnTerminal:
+    """Lines of JSON on a terminal, which obeys nothing of them.
+
+    Args:
+        stream: Leads to the terminal.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def write(self, lines: bytes, /) -> None:
+        """Write all of it, so that others see it; may block."""
+        self._stream.write(shown_json(lines))
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+        self._stream.close()
 
 
 class Writer:

@@ -34,7 +34,7 @@ def _job(job: dict[str, Any]) -> Iterator[str]:
     if why is None:
         return
     yield ""
-    yield _words.plain(f"{why['error']} in {why['name']}, {_words.counted(why['count'], 'time')}")
+    yield f"{why['error']} in {why['name']}, {_words.counted(why['count'], 'time')}"
     own = next((each for each in why["examples"] if each["job"] == job["job"]), None)
     if own is not None:
         yield from _traceback(own)
@@ -59,8 +59,7 @@ def _failure(failure: dict[str, Any]) -> Iterator[str]:
 
 
 def _traceback(example: dict[str, Any]) -> Iterator[str]:
-    for line in example["traceback"].splitlines():
-        yield _words.plain(line.expandtabs())
+    yield from example["traceback"].splitlines()
 
 
 def _facts(**facts: Any) -> list[str]:

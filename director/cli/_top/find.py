@@ -9,6 +9,7 @@ from typing import Any
 from director.cli import _words
 from director.cli._status import UsageError
 from director.cli._table import table
+from director.cli._terminal import shown_document
 from director.dashboard._places import is_open, known_paths
 from director.dashboard._remote import Remote
 
@@ -57,7 +58,7 @@ async def _list(paths: list[Path]) -> list[str]:
 async def _row(path: Path) -> tuple[str, ...]:
     try:
         async with asyncio.timeout(_PATIENCE):
-            found: dict[str, Any] = await Remote(path).snapshot()
+            found: dict[str, Any] = shown_document(await Remote(path).snapshot())
     except (TimeoutError, ConnectionError):
         return (path.stem.partition("-")[0], "?", "does not answer", "?", "?", "?", str(path))
     counts = found["counts"]

@@ -1,4 +1,7 @@
-"""A look at a Director as plain text: for pipes, logs, and terminals without rich. No state."""
+"""A look at a Director as plain text: for pipes, logs, and terminals without rich. No state.
+
+What is looked at has been made printable before, by `shown_document`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def report(seen: dict[str, Any]) -> Iterator[str]:
     yield title(seen)
     yield figures(seen)
     if seen["why_waiting"]:
-        yield _words.plain(f"waiting: {seen['why_waiting']}")
+        yield f"waiting: {seen['why_waiting']}"
     yield from map(out_of_service, (device for device in seen["devices"] if device["health"] != "healthy"))
     yield ""
     head = ("device", "health", "models", "busy", "slots", "jobs", "memory")
@@ -36,7 +39,7 @@ def report(seen: dict[str, Any]) -> Iterator[str]:
 
 def title(seen: dict[str, Any]) -> str:
     """Who it is."""
-    return _words.plain(
+    return (
         f"{seen['name'] or 'director'}: {seen['state']} for {_words.about(seen['open_for'])}, "
         f"process {seen['pid']} on {seen['host']}"
     )
@@ -76,7 +79,7 @@ def memory(device: dict[str, Any]) -> str:
 
 def out_of_service(device: dict[str, Any]) -> str:
     """Which one, and why: too long for a table."""
-    return _words.plain(f"{device['device']} is {device['health']}: {device['reason']}")
+    return f"{device['device']} is {device['health']}: {device['reason']}"
 
 
 def waiting(each: dict[str, Any]) -> tuple[str, ...]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from director.cli import _words
+from director.cli._console import Plainly, live
 from director.cli._top import report
 from director.cli._top.detail import tell
 
@@ -33,15 +33,15 @@ _KEYS_INSIDE = "↑↓ scroll   esc back   q quit"
 class Screen:
     """Draws what is known, and keeps what its user has chosen."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
+    def __init__(self, console: Plainly | None = None) -> None:
+        self.console = console or Plainly()
         self.opened: tuple[str, int] | None = None  # what is asked for: ("job", 7) or ("failure", 3)
         self.is_paused = False
         self.note = "live"
         self._list = 0
         self._row = 0
         self._scrolled = 0
-        self._live = Live(console=self.console, screen=True, auto_refresh=False)
+        self._live = live(self.console, screen=True, auto_refresh=False)
 
     def __enter__(self) -> Screen:
         self._live.start()
@@ -88,7 +88,7 @@ class Screen:
         note = "paused" if self.is_paused else self.note
         text = Text.assemble((report.title(seen), "bold"), "   ", (note, "dim" if note == "live" else "yellow"))
         text.append(f"\n{report.figures(seen)}\n")
-        why = _words.plain(f"waiting: {seen['why_waiting']}") if seen["why_waiting"] else ""
+        why = f"waiting: {seen['why_waiting']}" if seen["why_waiting"] else ""
         text.append(why[: self.console.width] + "\n", style="yellow")
         for device in [device for device in seen["devices"] if device["health"] != "healthy"][:_MOST_OUT]:
             text.append(report.out_of_service(device)[: self.console.width] + "\n", style="red")
@@ -152,7 +152,7 @@ class Screen:
         for number, cells in enumerate(rows[first : first + room], start=first):
             grid.add_row(
                 ">" if number == self._row else " ",
-                *(Text(_words.plain(cell), no_wrap=True, overflow="ellipsis") for cell in cells),
+                *(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells),
                 style="bold" if number == self._row else "",
             )
         for _ in range(room - min(room, len(rows))):

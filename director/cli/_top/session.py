@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from director.cli._status import DONE, FAILED, UsageError
-from director.cli._terminal import hint_at_rich, on_terminal
+from director.cli._terminal import complain, hint_at_rich, on_terminal, say, say_json, shown_document
 from director.cli._top.find import find_app
 from director.cli._top.keys import Keys
 from director.cli._top.known import Known
@@ -51,7 +51,7 @@ async def _watch(options: argparse.Namespace) -> int:
     except BrokenPipeError:  # who reads what we print has gone; an app that has gone is told otherwise
         raise
     except OSError as error:
-        print(f"director top: {error}", file=sys.stderr)
+        complain(f"director top: {error}")
         return FAILED
     return DONE
 
@@ -79,7 +79,10 @@ async def _serve(path: Path, options: argparse.Namespace) -> None:
 async def _print(source: Remote, options: argparse.Namespace) -> None:
     while True:
         seen = await source.snapshot()
-        print(json.dumps(seen) if options.json else "\n".join([*report(seen), ""]), flush=True)
+        if options.json:
+            say_json(seen)
+        else:
+            say([*report(shown_document(seen)), ""])
         if options.once:
             return
         await anyio.sleep(options.every)
@@ -126,7 +129,7 @@ class Watch:
                 async for _, frame in frames:
                     self._heard = asyncio.get_running_loop().time()
                     self._screen.note = "live"
-                    self._known.take(json.loads(frame))
+                    self._known.take(shown_document(json.loads(frame)))
                     self._draw()
                     await self._moving.wait()  # the app keeps what is not taken, or tells the whole again
         except ConnectionError as gone:
@@ -153,7 +156,7 @@ class Watch:
         with contextlib.suppress(ConnectionError):
             found = await (self._source.job(number) if kind == "job" else self._source.failure(number))
             if self._screen.opened == wanted:
-                self._detail = found
+                self._detail = shown_document(found)
                 self._draw()
 
     def _pressed(self, key: str) -> None:

@@ -6,11 +6,11 @@ import contextlib
 import os
 import secrets
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from director.cli._terminal import complain
 from director.dashboard._remote import Remote
 from director.dashboard._site import Site
 
@@ -35,7 +35,7 @@ async def serve_page(path: Path, host: str, port: int) -> None:
     listeners = _listen(host, port)
     shown = host if ":" not in host else f"[{host}]"
     address = f"http://{shown}:{_port(listeners)}/"
-    print(address if token is None else f"{address}?token={token}", file=sys.stderr, flush=True)
+    complain(address if token is None else f"{address}?token={token}")
     config = uvicorn.Config(
         Site(Remote(path), token), log_level="warning", lifespan="off", timeout_graceful_shutdown=1, server_header=False
     )
