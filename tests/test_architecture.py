@@ -32,7 +32,7 @@ FLOORS = {
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _devices.probe _devices.judge
         _executors._base _core.job
         _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
-        _core.accounts _core.admission _core.quarantine _core.warden _shared.files _core.bridge
+        _core.accounts _core.admission _core.quarantine _core.warden _core.starts _shared.files _core.bridge
         _core.stream_call
     """,
     "groups": """

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
-from director._executors._base import LoadFailed
+from director._executors._base import LoadFailed, NeverStarted
 from director._faults import fault_of
 from director.errors import BatchMismatch
 
@@ -70,7 +70,7 @@ class BatchRun:
 
     def _parts(self, jobs: list[Job[Any]], error: BaseException) -> list[list[Job[Any]]]:
         """What to run instead of a batch that has raised; nothing if that would help nobody."""
-        if not isinstance(error, Exception) or isinstance(error, LoadFailed):
+        if not isinstance(error, Exception) or isinstance(error, (LoadFailed, NeverStarted)):
             return []
         fault = fault_of(error)
         if fault is not None and fault.kind == "memory":

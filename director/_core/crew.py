@@ -19,11 +19,13 @@ from director._core.outbox import Outbox
 from director._core.shift import Shift
 from director._core.slot import Place, Slot, make_places
 from director._core.slot_thread import SlotThread
+from director._core.starts import Starts
 from director._core.states import JobState, SlotState
 from director._core.stream_call import StreamCall
 from director._core.supply import Supply
 from director._core.turns import TurnTaker
 from director._executors._attended import attended
+from director._executors._base import NeverStarted
 from director._models import Residency
 from director.errors import JobError
 
@@ -86,6 +88,7 @@ class Crew:
         self.ledger = Ledger(loop, clock, self.dispatch, self.outbox, self.chronicle)
         self.outbox.deliver = self.ledger.deliver
         self.care = Care(loop, rules, self.dispatch, self.ledger, self.outbox, self.chronicle, clock)
+        self.starts = Starts(self.dispatch, self.ledger, self.outbox, self.care.warden, clock)
         self._clock = clock
         self._arrived = asyncio.Event()
         self._resting: list[asyncio.Future[bool]] = []
@@ -155,6 +158,7 @@ class Crew:
         is_calm = await self.rest(_GRACE, MonotonicClock())  # a call ends in real time, whatever a test's clock says
         if not is_calm and self._abandon_running():
             await self.rest(_ABORTING, MonotonicClock())
+        self.starts.stop()
         self.retire()
         await self._join()
         self.outbox.stop(nobody_rings=all(slot.state is SlotState.IDLE for slot in self.dispatch.slots))
@@ -214,6 +218,7 @@ class Crew:
         if place is None:  # it had come while we were closing, and was not taken in
             return
         place.is_gone = True
+        self.starts.leave(place)
         self.residency.forget_homes(place)
         self.care.warden.lose(place, reason, for_good=True)
 
@@ -266,6 +271,7 @@ class Crew:
     def _stop_timers(self) -> None:
         self.ledger.stop()
         self.care.stop()
+        self.starts.stop()
         if self._ripening is not None:
             self._ripening.cancel()
 
@@ -280,20 +286,29 @@ class Crew:
 
     async def _hire(self, slot: Slot) -> None:
         await slot.place.permits.acquire()  # never waits: an idle slot and a free permit are the same thing
-        shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger, self.care.lose)
-        if self._shared is not None:
-            shift.take = TurnTaker(self._shared.turnstile(slot), self.dispatch, shift.note_wait, self._in_line).take
         try:
-            thread = self.loop.run_in_executor(slot.thread, shift.work)
-        except BaseException:  # no thread could be started
+            thread = self.loop.run_in_executor(slot.thread, self._shift(slot).work)
+        except Exception as error:  # noqa: BLE001 - no thread or file is left in the system, as a rule
+            slot.place.permits.release()
+            self.starts.failed(slot, error)
+            return
+        except BaseException:
             slot.place.permits.release()
             self.dispatch.reaped(slot)
             raise
+        self.starts.hired(slot)
         self._threads.add(thread)
         worker = self.loop.create_task(self._work(thread), name=f"director:{slot.device.label}")
         self._workers.add(worker)
         worker.add_done_callback(partial(self._reap, slot, thread))
         self.chronicle.hired(slot)
+
+    def _shift(self, slot: Slot) -> Shift:
+        shift = Shift(slot, self.dispatch, self.outbox, self.chronicle, self.ledger, self.care.lose)
+        if self._shared is not None:
+            shift.take = TurnTaker(self._shared.turnstile(slot), self.dispatch, shift.note_wait, self._in_line).take
+        shift.take = self.starts.on_trial(slot, shift.take)
+        return shift
 
     def _in_line(self) -> None:
         """On a slot's thread, which waits for another process: the loop hears of what was posted, and may find rest."""
@@ -318,6 +333,12 @@ class Crew:
         if thread.cancelled():
             return  # abandoned with its loop
         error = thread.exception()
+        if isinstance(error, NeverStarted):
+            slot.place.permits.release()
+            self.starts.failed(slot, error)
+            self.chronicle.reaped(slot)
+            self._look_at_rest()
+            return
         if error is not None:  # a bug of ours, not of a job: say so to everybody who waits
             logger.critical("a worker on %s failed", slot.device.label, exc_info=error)
             self.fail(error)

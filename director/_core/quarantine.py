@@ -40,7 +40,12 @@ class Quarantine:
         """Give a device no more work; returns the jobs that only closed devices could run, now FAILED."""
         self._free.close(place)
         self.closed |= {slot.number for slot in place.slots}
-        stranded = [job for job in self._queue if not self.can_run(job)]
+        return self.strand(frozenset(), float("inf"))
+
+    def strand(self, unable: frozenset[int], before: float) -> list[Job[Any]]:
+        """The jobs that only closed slots or `unable` ones could run, submitted by then, now FAILED."""
+        out = self.closed | unable
+        stranded = [job for job in self._queue if job._submitted <= before and not self.can_run(job, out)]
         for job in stranded:
             job._move(JobState.FAILED)
             self._queue.left(job)
@@ -61,10 +66,10 @@ class Quarantine:
         Raises:
             DeviceLost: One of these devices.
         """
-        if not self.can_run(job):
+        if not self.can_run(job, self.closed):
             raise DeviceLost(self._slots[min(job._options.allowed or self._all)].device)
 
-    def can_run(self, job: Job[Any]) -> bool:
-        """Whether a slot that may run it gets work."""
+    def can_run(self, job: Job[Any], out: frozenset[int]) -> bool:
+        """Whether a slot may run it that is not among those which are out."""
         allowed = job._options.allowed
-        return not (self._all if allowed is None else allowed) <= self.closed
+        return not (self._all if allowed is None else allowed) <= out

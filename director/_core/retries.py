@@ -53,7 +53,9 @@ class Retries:
             return False
         if not self._dispatch.set_aside(job):
             return False
-        self._reset(job, replace(asked, allowed=allowed), slot, error)
+        if not isinstance(error, NeverStarted):
+            asked = replace(asked, allowed=allowed)
+        self._reset(job, asked, slot, error)
         if delay:
             self._timers[job] = self._clock.call_later(delay, partial(self._go, job))
         else:
@@ -75,7 +77,7 @@ class Retries:
         """Make it like one that has never run, but for its count and the device it avoids."""
         extra = job._extra = job._extra or Extra()
         extra.asked = extra.asked or job._options
-        extra.tries += 1
+        extra.tries += not isinstance(error, NeverStarted)  # it was not even begun
         if self._chronicle.recording:
             self._chronicle.tried(job, slot, error)
         job._started = job._finished = None
@@ -87,9 +89,9 @@ class Retries:
         """The slots on which another try is worth it; nothing if it is not."""
         open_slots = self._dispatch.open_slots()
         allowed = open_slots if asked.allowed is None else open_slots & asked.allowed
-        others = allowed - {other.number for other in slot.place.slots}
         if isinstance(error, NeverStarted):
-            return others or None
+            return allowed or None
+        others = allowed - {other.number for other in slot.place.slots}
         fault, again = fault_of(error), tries < asked.retries
         if fault is not None and fault.kind == "memory" and (again or asked.batch is not None):
             roomier = frozenset(number for number in others if self._is_roomier(number, slot))

@@ -12,7 +12,7 @@ from director._core.batch_run import BatchRun
 from director._core.frames import strip
 from director._core.states import JobState
 from director._current import here
-from director._executors._base import LoadFailed
+from director._executors._base import LoadFailed, NeverStarted
 from director._faults import fault_of
 from director.errors import JobTimeout
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from director._core.job import Job
     from director._core.ledger import Ledger
     from director._core.outbox import Outbox, Post
+    from director._core.service import Ring
     from director._core.slot import Slot
     from director._device import Device
 
@@ -51,7 +52,7 @@ class Shift:
         ledger: Ledger,
         lose: Callable[[Slot, str], None],
     ) -> None:
-        self.take = dispatch.take  # or what stands before it
+        self.take: Callable[[Slot], tuple[Job[Any] | None, Ring]] = dispatch.take  # or what stands before it
         self._slot = slot
         self._dispatch = dispatch
         self._outbox = outbox
@@ -66,7 +67,11 @@ class Shift:
         self._is_watched = chronicle.listening
 
     def work(self) -> None:
-        """Run jobs until there has been none for the time a worker lingers."""
+        """Run jobs until there has been none for the time a worker lingers.
+
+        Raises:
+            NeverStarted: The last job has not begun, for nothing can begin here now; it is on its way back.
+        """
         here.running = self
         slot, take, run, outbox = self._slot, self.take, self._run, self._outbox
         self._now = self._time()
@@ -113,6 +118,8 @@ class Shift:
             self._tell_start(job, now)
         try:
             job._cargo = self._call(job)
+        except NeverStarted as error:
+            return self._return([(self._raised, (job, error))], error)[0]
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
             try:
                 return self._raised, (job, self._owned(error))
@@ -154,7 +161,8 @@ class Shift:
         assert rule is not None
         batch = BatchRun(self._slot.seat, rule)
         errors = batch.run(ready)
-        self._note_batch_end(len(ready), batch, now)
+        unable = [error for error in errors.values() if isinstance(error, NeverStarted)]
+        self._note_batch_end(len(ready) - len(unable), batch, now)
         if are_timed or batch.values is None:  # whether a deadline was kept is ours to say
             for job in ready:
                 job._finished = self._now
@@ -163,7 +171,17 @@ class Shift:
             posts.append((self._returned, (ready, batch.values, self._now)))
         else:
             posts += self._failures(ready, errors) if errors else ready
-        return posts
+        return self._return(posts, unable[0]) if unable else posts
+
+    def _return(self, posts: list[Post], error: NeverStarted) -> list[Post]:
+        """Nothing can begin here now: post, take no other job, and leave; but for those that were taken ahead."""
+        strip(error)
+        self._now = self._time()
+        if self._slot.ahead:
+            return posts
+        self._outbox.posts.extend(posts)
+        self._outbox.ring()
+        raise error
 
     def _note_batch_end(self, count: int, batch: BatchRun, began: float) -> None:
         self._now = ended = self._time()
@@ -212,6 +230,8 @@ class Shift:
     def _owned(self, error: BaseException) -> BaseException:
         """The caller's own error, without the frames of this package."""
         strip(error)
+        if isinstance(error, NeverStarted):
+            return error
         if isinstance(error, LoadFailed):
             strip(error.error)
             self._fail_waiting(error)

@@ -27,23 +27,39 @@ class SlotThread(Executor):
     """
 
     def __init__(self, name: str) -> None:
-        self._bell = threading.Semaphore(0)
-        self._calls: Calls = deque()
-        self._thread = threading.Thread(target=_run, args=(self._bell, self._calls), name=name, daemon=True)
+        self._name = name
+        self._thread: threading.Thread | None = None
+        self._bell: threading.Semaphore
+        self._calls: Calls
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call `fn` on the thread, after the calls submitted before."""
+        """Call `fn` on the thread, after the calls submitted before.
+
+        Raises:
+            RuntimeError: The system can't start another thread, and nothing was submitted: a later call tries again.
+        """
+        if self._thread is None:
+            self._start()
         future: Future[T] = Future()
         self._calls.append((future, lambda: fn(*args, **kwargs)))
         self._bell.release()
-        if not self.started:
-            self._thread.start()
         return future
+
+    def _start(self) -> None:
+        bell, calls = threading.Semaphore(0), deque[Any]()
+        thread = threading.Thread(target=_run, args=(bell, calls), name=self._name, daemon=True)
+        try:
+            thread.start()
+        except BaseException:  # a signal may also come when the thread is there already: it has nothing else to do
+            calls.append(None)
+            bell.release()
+            raise
+        self._bell, self._calls, self._thread = bell, calls, thread
 
     @property
     def started(self) -> bool:
         """Whether there is a thread yet."""
-        return self._thread.ident is not None
+        return self._thread is not None
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the thread end after the calls it has; `wait` joins it."""
@@ -56,7 +72,8 @@ class SlotThread(Executor):
 
     def join(self) -> None:
         """Wait for the end of the thread, once it was told to end."""
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def __del__(self) -> None:
         self.shutdown(wait=False)

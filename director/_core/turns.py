@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from director._executors._base import NeverStarted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -44,7 +46,22 @@ class TurnTaker:
         self._since = 0.0
 
     def take(self, slot: Slot) -> tuple[Any, Ring]:
-        """As `Dispatch.take`; blocks while another process has the slot."""
+        """As `Dispatch.take`; blocks while another process has the slot.
+
+        Raises:
+            NeverStarted: The slot's files can't be locked, and no job was taken.
+        """
+        try:
+            self._enter(slot)
+        except OSError as error:
+            self._in_line()  # tells the loop of what was posted
+            raise NeverStarted(slot.device, f"the lock of a shared slot failed: {error}") from error
+        taken, ring = self._dispatch.take(slot)
+        if taken is None:
+            self._turnstile.leave()  # who parks holds nothing
+        return taken, ring
+
+    def _enter(self, slot: Slot) -> None:
         if self._turnstile.is_mine:
             if self._is_over():
                 self._turnstile.leave()
@@ -53,10 +70,6 @@ class TurnTaker:
             self._since = time.monotonic()
         else:
             self._wait(slot)
-        taken, ring = self._dispatch.take(slot)
-        if taken is None:
-            self._turnstile.leave()  # who parks holds nothing
-        return taken, ring
 
     def _is_over(self) -> bool:
         """Whether to let others in before the next job: our time is up, they wait, and so do jobs of ours."""

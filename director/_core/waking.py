@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
 _PARKED, _CALLED, _LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
-_ELSEWHERE = SlotState.ELSEWHERE
+_ELSEWHERE, _BACKING_OFF = SlotState.ELSEWHERE, SlotState.BACKING_OFF
 _NOWHERE: frozenset[int] = frozenset()
 
 
@@ -125,7 +125,7 @@ class Waking:
         if not warm or slot.number in warm:
             return True
         better = warm if lane.allowed is None else warm & lane.allowed
-        busy = (_WORKING, _LEAVING, _ELSEWHERE)
+        busy = (_WORKING, _LEAVING, _ELSEWHERE, _BACKING_OFF)
         return not any(self._slots[n].is_open and self._slots[n].state not in busy for n in better)
 
     def _send(self, slot: Slot) -> Ring:

@@ -11,7 +11,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from director._core.states import HEALTH_MOVES, Health
+from director._core.states import HEALTH_MOVES, Health, SlotState
 from director.errors import DeviceLost
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ logger = logging.getLogger("director")
 class Patient:
     """What is known of one device."""
 
-    __slots__ = ("calls", "health", "jobs", "reason", "rounds", "timer")
+    __slots__ = ("calls", "health", "jobs", "reason", "rounds", "suspended", "timer")
 
     def __init__(self) -> None:
         self.health = Health.HEALTHY
@@ -41,6 +41,7 @@ class Patient:
         self.calls = 0  # that had ended on the device at the last of these
         self.rounds = 0  # probes that have failed, in a row
         self.timer: Timer | None = None
+        self.suspended: str | None = None  # why no worker can be started on it
 
 
 class Warden:
@@ -82,12 +83,31 @@ class Warden:
     def health(self, place: Place) -> tuple[Health, str | None]:
         """How a device is, and why it gets no work if so."""
         patient = self._patients[place]
-        return patient.health, patient.reason
+        if patient.health is not Health.HEALTHY or patient.suspended is None:
+            return patient.health, patient.reason
+        return Health.QUARANTINED if _rests(place) else Health.PROBATION, patient.suspended
 
     @property
     def any_healthy(self) -> bool:
         """Whether a device gets work."""
-        return any(patient.health is Health.HEALTHY for patient in self._patients.values())
+        return any(patient.health is Health.HEALTHY and not _rests(place) for place, patient in self._patients.items())
+
+    def suspend(self, place: Place, reason: str) -> None:
+        """No worker can be started on a device: it gets work only to find out whether that has changed."""
+        patient = self._patients[place]
+        is_news, patient.suspended = patient.suspended is None, reason
+        if is_news and patient.health is Health.HEALTHY:
+            logger.error("%s gets no work while no worker can be started there: %s", place.device.label, reason)
+            self._chronicle.quarantined(place.device, reason)
+
+    def resume(self, place: Place) -> None:
+        """A worker has been started on a device."""
+        patient = self._patients[place]
+        if patient.suspended is None:
+            return
+        patient.suspended = None
+        if patient.health is Health.HEALTHY:
+            self._say_restored(place)
 
     def worker_lost(self, place: Place, job: Job[Any]) -> None:
         """A job has lost its worker. Several jobs in a row make a quarantine; one, however often tried, does not."""
@@ -106,6 +126,7 @@ class Warden:
         if patient.health is not Health.HEALTHY:
             return
         self._move(patient, Health.QUARANTINED, reason)
+        patient.suspended = None
         logger.error("%s gets no more work: %s", place.device.label, reason)
         for job in self._dispatch.close(place):
             self._ledger.end_failed(job, DeviceLost(place.device))
@@ -149,14 +170,22 @@ class Warden:
         self._move(patient, Health.HEALTHY, None)
         patient.rounds = 0
         patient.jobs.clear()
-        logger.warning("%s gets work again", place.device.label)
-        self._chronicle.restored(place.device)
+        self._say_restored(place)
         ring = self._dispatch.reopen(place)
         if ring is not None:
             ring()
+
+    def _say_restored(self, place: Place) -> None:
+        logger.warning("%s gets work again", place.device.label)
+        self._chronicle.restored(place.device)
 
     @staticmethod
     def _move(patient: Patient, to: Health, reason: str | None) -> None:
         if to not in HEALTH_MOVES[patient.health]:
             raise AssertionError(f"a device can't become {to.value} when it is {patient.health.value}")
         patient.health, patient.reason = to, reason
+
+
+def _rests(place: Place) -> bool:
+    """Whether no slot of it is offered, for none could begin."""
+    return all(slot.state is SlotState.BACKING_OFF for slot in place.slots)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pytest
 
 PATIENCE = 20.0  # real seconds until a stage that is not quiet is called a hang
+_STILL = (SlotState.IDLE, SlotState.PARKED, SlotState.WORKING, SlotState.BACKING_OFF)
 FOREVER = 3600.0  # a worker that lingers so long never leaves by itself
 _MOVES = {JobState: JOB_MOVES, SlotState: SLOT_MOVES}
 
@@ -278,7 +279,7 @@ class Stage:
         return (
             states[SlotState.PARKED] == parked
             and states[SlotState.WORKING] == sum(gate.is_blocking for gate in self.gates)
-            and states[SlotState.IDLE] + states[SlotState.PARKED] + states[SlotState.WORKING] == len(self.slots)
+            and sum(states[state] for state in _STILL) == len(self.slots)
         )
 
     def _is_loop_busy(self) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from core.stage import PATIENCE, Stage, Watch
+from core.stage import Stage, Watch
 
 from director._core.dispatch import Dispatch
-from director._core.slot_thread import SlotThread
 from director._core.states import DirectorState
 from director.errors import DirectorClosed, JobError
 from director.testing import TestClock
@@ -49,23 +47,6 @@ async def test_a_failing_director_fails_all_open_jobs(make_stage: Make, monkeypa
     monkeypatch.undo()
     async with stage.director:
         assert await stage.director.run(lambda device: "again") == "again"
-
-
-async def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system is out of threads."""
-    stage = await Stage(Watch().install(monkeypatch), "cpu:2").open()
-    with monkeypatch.context() as patch:
-        patch.setattr(SlotThread, "submit", lambda *args: throw(RuntimeError("can't start new thread")))
-        job = stage.director.submit(lambda device: 1)
-        await asyncio.wait_for(asyncio.wait([job]), PATIENCE)
-    assert isinstance(job.exception(), JobError)
-    closing = asyncio.create_task(stage.director.close())
-    await asyncio.wait([closing], timeout=0.5)
-    closed = closing.done()
-    if not closed:
-        closing.cancel()
-        await asyncio.wait([closing])
-    assert closed
 
 
 class BrokenClock(TestClock):

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from director._core.stream_call import StreamCall
-from director._executors._base import LoadFailed
+from director._executors._base import LoadFailed, NeverStarted
 from director._executors._process import logs
 from director._executors._process.board import Notice
 from director._executors._process.call import GOODBYE, Call, Models, Sender
@@ -245,7 +245,10 @@ class ProcessSeat(RemoteSeat[Errand]):
         if child is not None and most is not None and child.calls >= most:
             self._dismiss(child)
         if self._child is None:
-            self._child = Child(self._device, self._bell)
+            try:
+                self._child = Child(self._device, self._bell)
+            except OSError as error:
+                raise NeverStarted(self._device, f"its process can't be started: {error}") from error
         return self._child
 
     def _dismiss(self, child: Child) -> None:
