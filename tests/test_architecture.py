@@ -32,12 +32,12 @@ FLOORS = {
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _devices.probe _devices.judge
         _executors._base _core.job
         _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
-        _core.accounts _core.admission _core.quarantine _core.warden _core.starts _shared.files _core.bridge
+        _core.accounts _core.admission _core.quarantine _core.warden _shared.files _core.bridge
         _core.stream_call
     """,
     "groups": """
         _checks _devices.survey _executors._cuda_thread _executors._replicas _executors._attended _executors._remote
-        _core.group _core.batch_run _core.retries _shared.turnstile _shared.presence _devices.readings
+        _core.group _core.starts _core.batch_run _core.retries _shared.turnstile _shared.presence _devices.readings
         _devices.gauge _devices.listener
     """,
     "lanes": "_devices.watch _resolve _core.lane _core.batching _core.ledger",

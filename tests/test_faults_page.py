@@ -77,6 +77,10 @@ EVERYWHERE = {
         BOTH: "test_a_full_queue_refuses",
     },
     "your program's stdin": {PROGRAMS: "test_closed_standard_streams"},
+    "a slot's thread can't be started": {
+        "core/test_starts.py": "test_one_thread_that_cannot_be_started_stops_nobody "
+        "test_no_thread_for_long_fails_what_waits_with_the_cause_and_what_helps"
+    },
     "your program forks": {PROGRAMS: "test_a_fork_of_a_process_with_an_open_director"},
     "your program is killed": {
         "shared/test_processes.py": "test_four_processes_share_and_one_is_killed",
@@ -122,7 +126,8 @@ IN_PROCESSES = {
         PROGRAMS: "test_a_main_module_without_a_guard_is_said_clearly_and_once "
         "test_a_main_module_that_starts_something_else"
     },
-    "children can't be started": {DEATH: "test_children_that_can_not_start_fail_their_jobs"},
+    "children can't be started": {DEATH: "test_jobs_wait_while_no_child_can_be_started"},
+    "children end before": {DEATH: "test_children_that_can_not_start_fail_their_jobs"},
     "CUDA's context is broken": {"process/test_streams.py": "test_a_child_with_a_broken_context_is_replaced"},
     "your program is killed": {PROGRAMS: "test_children_die_with_a_parent_that_is_killed"},
     "`close` finds calls": {

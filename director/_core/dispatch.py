@@ -38,8 +38,8 @@ _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
 _IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
 _PARKED, _CALLED, _LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
 _ELSEWHERE, _BACKING_OFF = SlotState.ELSEWHERE, SlotState.BACKING_OFF
+_RESTING = (_IDLE, _ELSEWHERE, _BACKING_OFF)
 _LINGER = 0.1  # seconds a worker stays parked before it leaves: long against a wake-up, short against a rest
-_NOWHERE: frozenset[int] = frozenset()
 
 
 class Dispatch:
@@ -191,6 +191,14 @@ class Dispatch:
         del spent
         return stranded
 
+    def strand(self, unable: frozenset[int], before: float) -> list[Job[Any]]:
+        """Move the jobs to FAILED that only closed slots or these could run, and that were submitted by then."""
+        with self._lock:
+            stranded = self._quarantine.strand(unable, before)
+            spent, self._queue.spent[:] = self._queue.spent[:], []
+        del spent
+        return stranded
+
     def reopen(self, place: Place) -> Ring:
         """Give a closed device work again."""
         with self._lock:
@@ -228,18 +236,10 @@ class Dispatch:
             return self._waking.rouse()
 
     def back_off(self, slot: Slot) -> Ring:
-        """The slot's worker could not begin: what waits goes to others until the slot is `reaped`."""
+        """Its worker could not begin: what waits goes to others until it is `reaped`."""
         with self._lock:
             self._vacate(slot, _BACKING_OFF)
             return self._waking.rouse()
-
-    def strand(self, unable: frozenset[int], before: float) -> list[Job[Any]]:
-        """Move the jobs to FAILED that only closed slots or these could run, and that were submitted by then."""
-        with self._lock:
-            stranded = self._quarantine.strand(unable, before)
-            spent, self._queue.spent[:] = self._queue.spent[:], []
-        del spent
-        return stranded
 
     def dismiss(self) -> list[Slot]:
         """Let workers leave as soon as they find nothing, and batches go as they are.
@@ -359,9 +359,8 @@ class Dispatch:
 
     def at_rest(self) -> bool:
         """Nothing waits and no slot has a worker, but for those that wait for another process and hold nothing."""
-        resting = (_IDLE, _ELSEWHERE, _BACKING_OFF)
         with self._lock:
-            return not self._queue.live() and all(slot.state in resting for slot in self.slots)
+            return not self._queue.live() and all(slot.state in _RESTING for slot in self.slots)
 
     def costs(self) -> list[tuple[BatchRule, Place, CostLine]]:
         """What calls cost, by function and device; read them only."""
@@ -372,8 +371,7 @@ class Dispatch:
 
     def _vacate(self, slot: Slot, state: SlotState) -> None:
         """The slot has no worker any more."""
-        if slot in self._waking.coming:  # it failed before it could look for work
-            self._waking.arrive(slot)
+        self._waking.arrive(slot)  # if it failed before it could look for work
         if slot.charge is not None:  # it failed in the middle of a call
             self._accounts.settle(slot)
         slot.state, slot.job, slot.mates = state, None, None

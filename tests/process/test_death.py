@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from public.gates import Recorder, outcome, until
 
-from director import Device, Director, JobState, JobTimeout, Model, ProcessExecutor, WorkerDied
+from director import Device, DeviceLost, Director, JobState, JobTimeout, Model, ProcessExecutor, WorkerDied
 from director._executors._process import errand
 from director.events import JobRetried, ModelFailed, ModelLoaded, ModelUnloaded
+from director.testing import TestClock
 from process import calls
 from process.leaks import is_alive, wait_until
 
@@ -228,10 +229,27 @@ async def test_children_that_can_not_start_fail_their_jobs(monkeypatch: pytest.M
         error = await outcome(director.submit(calls.echo))
         assert isinstance(error, WorkerDied)
         assert error.exitcode == 1
-        monkeypatch.setattr("sys.executable", "/no/such/interpreter")
-        assert isinstance(await outcome(director.submit(calls.echo)), FileNotFoundError)
         monkeypatch.undo()
         assert await director.run(calls.echo, 1) == 1
+
+
+async def test_jobs_wait_while_no_child_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = TestClock()
+    monkeypatch.setattr("sys.executable", "/no/such/interpreter")
+    async with Director("cpu:2", executor="process", clock=clock) as director:
+        first, second = director.submit(calls.echo, 1), director.submit(calls.echo, 2, devices=1)
+        await until(lambda: not director.healthy)
+        assert "/no/such/interpreter" in str(director.stats().devices[0].reason)
+        assert (first.attempts, second.attempts, director.stats().queued) == (0, 0, 2)
+        clock.advance(31.0)
+        for job in (first, second):
+            error = await outcome(job)
+            assert isinstance(error, DeviceLost)
+            assert "/no/such/interpreter" in str(error)
+        monkeypatch.undo()
+        third = director.submit(calls.echo, 3)
+        clock.advance(10.0)
+        assert await third == 3
 
 
 # ---- models
