@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from director._models import Model
 
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
-_IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
-_PARKED, _CALLED, _LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
+_IDLE, _WORKING = SlotState.IDLE, SlotState.WORKING
+_PARKED, _LEAVING = SlotState.PARKED, SlotState.LEAVING
 _ELSEWHERE, _BACKING_OFF = SlotState.ELSEWHERE, SlotState.BACKING_OFF
 _RESTING = (_IDLE, _ELSEWHERE, _BACKING_OFF)
 _LINGER = 0.1  # seconds a worker stays parked before it leaves: long against a wake-up, short against a rest
@@ -242,11 +242,7 @@ class Dispatch:
             return self._waking.rouse()
 
     def dismiss(self) -> list[Slot]:
-        """Let workers leave as soon as they find nothing, and batches go as they are.
-
-        Returns:
-            The parked ones, to be rung.
-        """
+        """Let workers leave as soon as they find nothing, and batches go; returns the parked ones, to be rung."""
         with self._lock:
             self.linger = 0.0
             self._service.let_go()

@@ -38,7 +38,7 @@ class SlotState(Enum):
     | `LEAVING` | `IDLE` | the done-callback reaps: the permit goes back |
     | `HIRED`, `CALLED`, `WORKING` | `ELSEWHERE` | the worker finds that another process has the slot |
     | `ELSEWHERE` | `WORKING`, `PARKED` | the worker has got it |
-    | `HIRED`, `WORKING`, `ELSEWHERE` | `BACKING_OFF` | its thread or process can't be started |
+    | `HIRED`, `CALLED`, `WORKING`, `ELSEWHERE` | `BACKING_OFF` | its thread or process can't be started |
     | `BACKING_OFF` | `IDLE` | it has rested, and may be tried again |
     """
 
@@ -97,7 +97,7 @@ SLOT_MOVES: dict[SlotState, frozenset[SlotState]] = {
     SlotState.HIRED: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE, SlotState.BACKING_OFF}),
     SlotState.WORKING: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE, SlotState.BACKING_OFF}),
     SlotState.PARKED: frozenset({SlotState.CALLED, SlotState.LEAVING}),
-    SlotState.CALLED: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE}),
+    SlotState.CALLED: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE, SlotState.BACKING_OFF}),
     SlotState.LEAVING: frozenset({SlotState.IDLE}),
     SlotState.ELSEWHERE: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.BACKING_OFF}),
     SlotState.BACKING_OFF: frozenset({SlotState.IDLE}),
