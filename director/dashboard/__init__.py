@@ -39,8 +39,9 @@ class Dashboard:
 
     Args:
         director: Which; it must not have been started.
-        token: What a browser has to show, in ``?token=`` or an ``Authorization: Bearer`` header. Without one, only
-            requests from this machine that come through no proxy are answered. The socket needs none: it is open to
+        token: What a browser has to show: once behind ``#token=`` at the end of the address, which the page takes out
+            and keeps as a cookie, or in an ``Authorization: Bearer`` header. Without one, only requests from this
+            machine that come through no proxy are answered. The socket needs none: it is open to
             this user alone.
 
     Raises:

@@ -1,33 +1,40 @@
 """Who may look: anybody on this machine, or whoever shows the token. No state.
 
-Without a token only requests are answered that come straight from this machine: from a loopback address, to a loopback
-name (or any page that a browser on this machine has open could read ours by pointing its own name here), and through no
-proxy that says so. With a token, everybody needs it.
+Without a token only requests are answered that come straight from this machine: from a loopback address, in HTTP/1.1 or
+later (proxies speak 1.0 by default), without any header that a proxy adds, to a loopback name (or any page that a
+browser on this machine has open could read ours by pointing its own name here), and from no page of another origin.
+With a token, everybody needs it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableMapping
+    from collections.abc import MutableMapping
 
     Scope: TypeAlias = MutableMapping[str, Any]
 
-_PROXIED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+# Names of headers, or how they begin, that a proxy adds to what it passes on.
+_PROXIED = (
+    *(b"forwarded", b"x-forwarded", b"via", b"x-real-ip", b"x-client-ip", b"client-ip", b"x-original-", b"x-proxy"),
+    *(b"proxy-", b"x-cluster-client-ip", b"true-client-ip", b"cf-", b"fastly-", b"x-envoy-", b"x-amz", b"x-azure-"),
+    *(b"x-appengine-", b"x-arr-", b"x-scheme", b"x-varnish", b"x-cache", b"cdn-loop", b"wl-proxy-"),
+)
+_MOST_FIELDS = 20  # of a query
+_LONGEST = 16_384  # bytes of a query or of cookies that are looked through
 
 WHY_NOT = """\
-This dashboard answers only requests from its own machine, as it was given no token.
-Give it one, Dashboard(director, token=...), and open it once with ?token=... at the end of the address;
+This dashboard answers only requests that come straight from its own machine, as it was given no token.
+Give it one, Dashboard(director, token=...), and open it once with #token=... at the end of the address;
 or make it local: ssh -L 8265:localhost:8265 MACHINE, and there `director top --web`.
 """
 SHOW_IT = """\
-This dashboard wants its token: open it once with ?token=... at the end of the address,
+This dashboard wants its token: open it once with #token=... at the end of the address,
 or send the header `Authorization: Bearer ...`.
 """
 
@@ -53,33 +60,56 @@ class Door:
             return None if _is_local(scope) else (403, WHY_NOT)
         return None if _is_shown(scope, self._token) else (401, SHOW_IT)
 
+    def is_in_address(self, scope: Scope) -> bool:
+        """Whether the token was shown in the address, where it should not stay."""
+        return self._token is not None and _in_query(scope, self._token)
+
     def cookie(self, scope: Scope) -> str | None:
-        """The `Set-Cookie` for who has shown the token in the address, where it should not stay; else `None`."""
-        if self._token is None or not _same(_in_query(scope), self._token):
+        """The `Set-Cookie` that lets in who has shown the token; `None` if there is none."""
+        if self._token is None:
             return None
         secure = "; Secure" if scope.get("scheme") == "https" else ""
-        path = scope.get("root_path") or "/"
+        path = quote(scope.get("root_path") or "/")
         return f"{cookie_name(self._token)}={_sealed(self._token)}; Path={path}; HttpOnly; SameSite=Strict{secure}"
 
 
+def hide_token(scope: Scope) -> Scope:
+    """A copy to work with; the token in the address, if any, leaves the scope from which servers write their logs."""
+    query: bytes = scope.get("query_string", b"")
+    if b"token" in query or b"%" in query:
+        kept = [(name, value) for name, value in _fields(query) if name != "token"]
+        own = {**scope}
+        scope["query_string"] = urlencode(kept, encoding="latin-1", errors="replace").encode()
+        return own
+    return scope
+
+
 def _is_shown(scope: Scope, token: str) -> bool:
-    kind, _, bearer = _header(scope, b"authorization").partition(" ")
-    if kind.lower() == "bearer" and _same(bearer.strip(), token):
-        return True
-    return _same(_in_query(scope), token) or _same(_in_cookie(scope, cookie_name(token)), _sealed(token))
+    named, sealed = cookie_name(token), _sealed(token)
+    shown = [_same(value, sealed) for name, value in _cookies(scope) if name == named]
+    return _in_header(scope, token) or _in_query(scope, token) or any(shown)
 
 
 def _is_local(scope: Scope) -> bool:
     client = scope.get("client")
-    if client is not None and not _is_loopback(client[0]):  # None: a Unix socket, or a server that does not say
+    if client is None or not _is_loopback(client[0]):  # a Unix socket has none, and behind it is a proxy
         return False
-    if any(name.lower() in _PROXIED for name, _ in scope.get("headers", ())):
+    if scope.get("http_version", "1.1") in ("0.9", "1.0"):
         return False
+    if any(name.lower().startswith(_PROXIED) for name, _ in scope.get("headers", ())):
+        return False
+    hosts = _headers(scope, b"host")
+    if len(hosts) > 1 or not all(_is_loopback_name(host) for host in hosts):
+        return False
+    return all(origin.partition("://")[2] in hosts for origin in _headers(scope, b"origin"))
+
+
+def _is_loopback_name(host: str) -> bool:
     try:
-        host = urlsplit(f"//{_header(scope, b'host')}").hostname or "localhost"
+        name = urlsplit(f"//{host}").hostname or "localhost"
     except ValueError:  # it makes no sense
         return False
-    return host == "localhost" or host.endswith(".localhost") or _is_loopback(host)
+    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
 
 
 def _is_loopback(host: str) -> bool:
@@ -91,22 +121,32 @@ def _is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def _header(scope: Scope, name: bytes) -> str:
-    headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
-    return next((value.decode("latin-1") for key, value in headers if key.lower() == name), "")
+def _headers(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope.get("headers", ()) if key.lower() == name]
 
 
-def _in_query(scope: Scope) -> str:
-    query: bytes = scope.get("query_string", b"")
-    return parse_qs(query.decode("latin-1")).get("token", [""])[0]
+def _in_header(scope: Scope, token: str) -> bool:
+    parts = [header.partition(" ") for header in _headers(scope, b"authorization")]
+    wanted = token.encode()
+    shown = [value.strip().encode("latin-1") for kind, _, value in parts if kind.lower() == "bearer"]
+    return any(hmac.compare_digest(each, wanted) for each in shown)
 
 
-def _in_cookie(scope: Scope, name: str) -> str:
+def _in_query(scope: Scope, token: str) -> bool:
+    shown = [value for name, value in _fields(scope.get("query_string", b"")) if name == "token"]
+    return any(_same(value, token) for value in shown)
+
+
+def _fields(query: bytes) -> list[tuple[str, str]]:
     try:
-        found = SimpleCookie(_header(scope, b"cookie"))
-    except CookieError:
-        return ""
-    return found[name].value if name in found else ""
+        return parse_qsl(query[:_LONGEST].decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        return []
+
+
+def _cookies(scope: Scope) -> list[tuple[str, str]]:
+    parts = [part.partition("=") for header in _headers(scope, b"cookie") for part in header[:_LONGEST].split(";")]
+    return [(name.strip(), value.strip()) for name, _, value in parts]
 
 
 def cookie_name(token: str) -> str:

@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 import stat
+import struct
 import tempfile
 import time
 from pathlib import Path
@@ -55,8 +56,11 @@ def new_path() -> Path:
 
 
 def known_paths() -> list[Path]:
-    """Sockets of this user, for root of everybody, the latest first. Some may be left over from dead processes."""
-    paths = {path for folder in _folders() for path in _sockets_in(folder)}
+    """Sockets of this user and of root, the latest first. Some may be left over from dead processes.
+
+    What another user could have planted is not looked at: the folder has to be out of other users' reach, too.
+    """
+    paths = {path for folder in _folders() if _is_safe(folder) for path in _sockets_in(folder)}
     return sorted(paths, key=_made, reverse=True)
 
 
@@ -70,8 +74,8 @@ def check_length(path: Path) -> None:
         raise OSError(f"{path} is too long for a socket, which may have {_LONGEST} bytes: name a shorter path")
 
 
-def is_open(path: Path) -> bool:
-    """Whether somebody listens at a socket."""
+def is_open(path: Path, *, named: bool = False) -> bool:
+    """Whether a process listens at a socket; of this user or of root, unless the path was `named` by the user."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
@@ -80,19 +84,39 @@ def is_open(path: Path) -> bool:
             return True
         except OSError:
             return False
-    return True
+        return named or _peer(probe) in (None, *_trusted())
+
+
+def _trusted() -> tuple[int, int]:
+    return os.geteuid(), 0
+
+
+def _peer(connected: socket.socket) -> int | None:
+    """The user whose process listens at the other end; `None` where the system doesn't tell."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    found = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", found)[1])
+
+
+def _is_safe(folder: Path) -> bool:
+    """Whether no other user but root can put anything there, or another folder in its place."""
+    try:
+        found = folder.lstat()
+        above = [each.stat() for each in folder.resolve().parents]
+    except OSError:
+        return False
+    is_private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o022
+    is_fixed = all(not each.st_mode & 0o022 or each.st_mode & stat.S_ISVTX for each in above)
+    return is_private and is_fixed and all(each.st_uid in _trusted() for each in (found, *above))
 
 
 def _folders() -> list[Path]:
     """Where sockets may be: an app without a login session, such as a service, has no XDG_RUNTIME_DIR."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     own = [Path(runtime)] if runtime else []
-    if os.getuid() == 0:
-        everybody = [*Path("/run/user").glob("*"), *Path("/run").glob("director*")]
-        shared = list(Path(tempfile.gettempdir()).glob(f"{_NAME}-*"))
-    else:
-        everybody, shared = [Path(f"/run/user/{os.getuid()}")], [_shared_folder(os.getuid())]
-    return [*(folder / _NAME for folder in [*own, *everybody]), *shared]
+    usual = Path(f"/run/user/{os.getuid()}")
+    return [*(folder / _NAME for folder in [*own, usual, Path("/run")]), _shared_folder(os.getuid()), _shared_folder(0)]
 
 
 def _tidy(folder: Path) -> None:
@@ -113,9 +137,14 @@ def _shared_folder(user: int) -> Path:
 
 def _sockets_in(folder: Path) -> list[Path]:
     try:
-        return [path for path in folder.glob("*.sock") if path.is_socket()]
+        return [path for path in folder.glob("*.sock") if _is_own_socket(path)]
     except OSError:
         return []
+
+
+def _is_own_socket(path: Path) -> bool:
+    found = path.lstat()
+    return stat.S_ISSOCK(found.st_mode) and found.st_uid in _trusted()
 
 
 def _made(path: Path) -> float:

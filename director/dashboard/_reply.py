@@ -26,6 +26,7 @@ _ALWAYS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", _POLICY.encode()),
 ]
+BEARER = (b"www-authenticate", b"Bearer")
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -53,10 +54,13 @@ class Reply:
         """To an address relative to this one."""
         await self.text(307, "", [(b"location", target.encode()), *(headers or [])])
 
-    async def file(self, file: File | None) -> None:
+    async def file(self, file: File | None, status: int = 200) -> None:
         """A file of the page, or 404 for none; 304 if the browser has it."""
         if file is None:
             await self.text(404, "There is no such page.\n")
+            return
+        if status != 200:
+            await self._whole(status, file.kind, file.content, [(b"cache-control", b"no-store"), BEARER])
             return
         headers = [(b"cache-control", b"no-cache"), (b"etag", file.etag.encode())]
         known = next((value for key, value in self._scope["headers"] if key.lower() == b"if-none-match"), b"")

@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, quote
 
 import anyio
 
-from director.dashboard._door import Door
+from director.dashboard._door import Door, hide_token
 from director.dashboard._files import find_file
-from director.dashboard._reply import Reply
+from director.dashboard._reply import BEARER, Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LONGEST_STREAM = 10.0  # seconds
 """A stream ends after so long, and the page asks for the next. A server that shuts down waits for its open answers, and
 an endless one would keep it from ever leaving."""
+
+
+_TO_ENTER = ("enter.js", "page.css", "icon.svg")  # what the page that asks for the token is made of
 
 
 class Site:
@@ -48,21 +51,34 @@ class Site:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003, "reason": "there are no websockets here"})
         else:
-            await self._answer(scope, receive, Reply(scope, send))
+            await self._answer(hide_token(scope), receive, Reply(scope, send))
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         if scope["method"] not in ("GET", "HEAD"):
             await reply.text(405, "The dashboard only reads.\n", [(b"allow", b"GET, HEAD")])
         elif refusal := self._door.refusal(scope):
-            await reply.text(*refusal, [(b"www-authenticate", b"Bearer")] if refusal[0] == 401 else [])
+            await self._refuse(refusal, scope, reply)
         else:
             await self._route(scope, receive, reply)
+
+    async def _refuse(self, refusal: tuple[int, str], scope: Scope, reply: Reply) -> None:
+        status, why = refusal
+        path = _path(scope)
+        if status == 401 and path in _TO_ENTER:
+            await reply.file(find_file(path))
+        elif status == 401 and path in ("", "index.html"):  # the page that shows the token, which is in its fragment
+            if not await self._add_slash(scope, reply):
+                await reply.file(find_file("enter.html"), 401)
+        else:
+            await reply.text(status, why, [BEARER] if status == 401 else [])
 
     async def _route(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         try:
             match _path(scope).split("/"):
                 case ["" | "index.html"]:
                     await self._show_page(scope, reply)
+                case ["session"] if cookie := self._door.cookie(scope):
+                    await reply.text(200, "", [(b"set-cookie", cookie.encode())])
                 case ["events"]:
                     await self._stream(scope, receive, reply)
                 case ["snapshot"]:
@@ -77,15 +93,21 @@ class Site:
             await reply.text(502, f"{gone}\n")
 
     async def _show_page(self, scope: Scope, reply: Reply) -> None:
-        raw = scope.get("raw_path")  # some servers don't tell it
-        place = (quote(scope["path"]) if raw is None else raw.decode("latin-1")).rpartition("/")[2]
         cookie = self._door.cookie(scope)
-        if cookie is not None:  # the token leaves the address, and with it the history of the browser
-            await reply.redirect(f"./{place}", [(b"set-cookie", cookie.encode())])
-        elif place and not _path(scope):  # the mount's own path, from which relative addresses lead beside it
-            await reply.redirect(f"./{place}/")
-        else:
+        if cookie is not None and self._door.is_in_address(
+            scope
+        ):  # the token leaves the address, and with it the history of the browser
+            await reply.redirect(f"./{_last_part(scope)}", [(b"set-cookie", cookie.encode())])
+        elif not await self._add_slash(scope, reply):
             await reply.file(find_file("index.html"))
+
+    async def _add_slash(self, scope: Scope, reply: Reply) -> bool:
+        """Send a browser on from the mount's own path, from which relative addresses lead beside it."""
+        place = _last_part(scope)
+        is_needed = place != "" and not _path(scope)
+        if is_needed:
+            await reply.redirect(f"./{place}/")
+        return is_needed
 
     async def _stream(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         async with contextlib.aclosing(self._source.frames(*_wishes(scope))) as frames:
@@ -128,6 +150,13 @@ def _path(scope: Scope) -> str:
     root: str = scope.get("root_path", "")
     path: str = scope["path"]
     return path.removeprefix(root).strip("/")
+
+
+def _last_part(scope: Scope) -> str:
+    """What follows the last slash of the path, as it was asked for."""
+    raw = scope.get("raw_path")  # some servers don't tell it
+    path: str = quote(scope["path"]) if raw is None else raw.decode("latin-1")
+    return path.rpartition("/")[2]
 
 
 def _wishes(scope: Scope) -> tuple[int | None, float]:

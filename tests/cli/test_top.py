@@ -474,7 +474,7 @@ def test_when_the_app_has_gone_the_page_is_told(start_web: Callable[..., Web], a
 
 def test_elsewhere_it_wants_a_token(start_web: Callable[..., Web]) -> None:
     web = start_web("--host", "0.0.0.0")
-    found = re.fullmatch(r"http://0\.0\.0\.0:(\d+)/\?token=(\S{32})", web.address)
+    found = re.fullmatch(r"http://0\.0\.0\.0:(\d+)/#token=(\S{32})", web.address)
     assert found
     local = f"http://127.0.0.1:{found[1]}/snapshot"
     with pytest.raises(urllib.error.HTTPError, match="401"):

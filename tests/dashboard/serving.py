@@ -26,12 +26,12 @@ CHROMIUM = next(
 
 
 @contextlib.asynccontextmanager
-async def served(app: Any) -> AsyncIterator[tuple[str, Any]]:
+async def served(app: Any, **settings: Any) -> AsyncIterator[tuple[str, Any]]:
     """Serve an ASGI app by uvicorn until the end of the block; its address, and the server."""
     uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, lifespan="off", ws="none", log_level="error")
+        config = uvicorn.Config(app, lifespan="off", ws="none", log_level="error", **settings)
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:

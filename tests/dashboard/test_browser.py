@@ -209,6 +209,25 @@ async def test_without_the_token_the_page_is_not_there() -> None:
         page = await browser.new_page()
         answer = await page.goto(address)
         assert answer.status == 401
-        await page.goto(f"{address}/?token=s3cret")
+        await page.get_by_label("Token").fill("wrong")
+        await page.get_by_role("button", name="Enter").click()
+        await page.get_by_text("That is not the token.").wait_for()
+        await page.get_by_label("Token").fill("s3cret")
+        await page.get_by_role("button", name="Enter").click()
+        await page.wait_for_selector("[data-link=live]")
+
+
+async def test_a_token_in_the_address_is_never_sent_in_it() -> None:
+    dashboard = Dashboard(Director("simulated:1"), token="s\xe9cret /+%")
+    async with served(dashboard) as (address, _), chromium() as browser:
+        page = await browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        await page.goto(f"{address}/#token=s%C3%A9cret%20%2F%2B%25")
         await page.wait_for_selector("[data-link=live]")
         assert page.url == f"{address}/", "the token has left the address"
+        assert not any("cret" in url.partition("#")[0] for url in asked)
+        await page.goto("about:blank")
+        await page.goto(f"{address}/#token=s%C3%A9cret%20%2F%2B%25")
+        await page.wait_for_selector("[data-link=live]")
+        assert page.url == f"{address}/", "also when the cookie is there already"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -76,6 +77,39 @@ async def test_a_proxy_that_says_so_is_not_this_machine() -> None:
     async with served(Dashboard(Director("simulated:1"))) as (address, _):
         assert b"This dashboard answers only" in await body(address, "/snapshot", **{"X-Forwarded-For": "10.0.0.7"})
         assert b"This dashboard answers only" in await body(address, "/snapshot", Via="1.1 proxy")
+
+
+async def test_a_proxy_that_hides_itself_is_not_this_machine() -> None:
+    async with served(Dashboard(Director("simulated:1"))) as (address, _):
+        place = urlsplit(address)
+        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        writer.write(b"GET /snapshot HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 403"), "nginx passes requests on in HTTP/1.0 by default"
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_token_stands_in_no_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    dashboard = Dashboard(Director("simulated:1"), token="s3cret")
+    settings = {"log_config": None, "access_log": True}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await dashboard(scope, receive, send)
+
+    async with served(app, **settings) as (address, server):
+        server.config.access_log = True
+        logging.getLogger("uvicorn.access").setLevel("INFO")
+        await body(address, "/", Authorization="Bearer s3cret")
+        await body(address, "/session", Authorization="Bearer s3cret")
+        await body(address, "/?token=s3cret")
+        await body(address, "/snapshot?every=1&%74oken=s3cret")
+        await body(address, "/events?token=wrong-s3cret")
+    logged = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
+    assert len(logged) == 5
+    assert "/snapshot?every=1 " in "".join(logged)
+    assert "s3cret" not in caplog.text
 
 
 async def test_an_open_stream_does_not_keep_the_server_from_leaving(clock: TestClock) -> None:

@@ -38,7 +38,7 @@ async def test_the_page_and_everything_that_it_needs(dashboard: Dashboard) -> No
     assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     needed = re.findall(r'(?:href|src)="([^"#]+)"', page.text)
     assert {"page.css", "app.js", "vendor/uPlot.iife.min.js"} <= set(needed)
-    modules = ["app.js"]
+    modules = ["app.js", "enter.js"]
     for module in modules:
         answer = await browser.get(f"/{module}")
         assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
@@ -194,7 +194,31 @@ async def test_a_token_in_the_address_becomes_a_cookie(clock: TestClock) -> None
     assert (shown.status, shown.headers["location"]) == (307, "./")
     cookie = shown.headers["set-cookie"].partition(";")[0]
     assert (await browser.get("/", cookie=cookie)).status == 200
+    entered = await browser.get("/session", authorization="Bearer s3cret")
+    assert entered.headers["set-cookie"] == shown.headers["set-cookie"]
+    assert "Path=/gpu; HttpOnly; SameSite=Strict" in entered.headers["set-cookie"]
+    assert (await browser.get("/", authorization="Bearer s3cret")).status == 200
     assert (await browser.get("/snapshot?token=s3cret")).status == 200
+
+
+async def test_the_page_that_takes_the_token_out_of_the_address(clock: TestClock) -> None:
+    """What stands behind the # is never sent to a server: the page shows it in a header."""
+    dashboard = Dashboard(Director("simulated:1", clock=clock), token="s3cret")
+    browser = Browser(dashboard, client=("10.0.0.7", 5000))
+    asks = await browser.get("/")
+    assert (asks.status, asks.headers["content-type"]) == (401, "text/html; charset=utf-8")
+    assert asks.headers["cache-control"] == "no-store"
+    needed = re.findall(r'(?:href|src)="([^"#]+)"', asks.text)
+    assert [(await browser.get(f"/{path}")).status for path in needed] == [200] * 3
+    for path in ("/session", "/events", "/snapshot", "/jobs/1", "/app.js", "/enter.html"):
+        assert (await browser.get(path)).status == 401, path
+    assert (await browser.get("/session", authorization="Bearer wrong")).status == 401
+    mounted = Browser(dashboard, root_path="/gpu")
+    assert (await mounted.get("")).headers["location"] == "./gpu/"
+
+
+async def test_without_a_token_there_is_no_session(dashboard: Dashboard) -> None:
+    assert (await Browser(dashboard).get("/session")).status == 404
 
 
 async def test_a_source_that_is_gone_is_a_bad_gateway() -> None:

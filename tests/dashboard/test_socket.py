@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import os
+import signal
 import socket
 import stat
 import tempfile
@@ -265,3 +266,96 @@ async def test_the_end_of_the_director_can_be_seen(clock: TestClock, tmp_path: P
         async with director:
             assert (await Remote(path).snapshot())["state"] == "open"
         assert (await Remote(path).snapshot())["state"] == "closed"
+
+
+# ---- what other users have planted
+
+MALLORY = 4203
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can be several users")
+
+
+def listening(path: Path, user: int = 0) -> int:
+    """A process of a user that listens at a socket; to be killed."""
+    ready, told = os.pipe()
+    child = os.fork()
+    if child:
+        os.read(ready, 1)
+        os.close(ready)
+        os.close(told)
+        return child
+    try:
+        os.setgid(user)
+        os.setuid(user)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+        os.write(told, b"x")
+        signal.pause()
+    finally:
+        os._exit(1)
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("planted", "owner", "mode", "is_seen"),
+    [
+        ("a folder of root", 0, 0o700, True),
+        ("a folder that others can read", 0, 0o755, True),
+        ("a folder of another user", MALLORY, 0o700, False),
+        ("a folder that others can write to", 0, 0o777, False),
+        ("a folder like /tmp", 0, 0o1777, False),
+        ("a folder that a group can write to", 0, 0o770, False),
+        ("a folder below one of another user", 0, 0o700, False),
+        ("a folder below one that others can write to", 0, 0o700, False),
+        ("a link", 0, 0o700, False),
+        ("a socket of another user", 0, 0o700, False),
+        ("a socket at which another user listens", 0, 0o700, False),
+        ("a link to a socket", 0, 0o700, False),
+    ],
+)
+def test_root_sees_only_what_no_other_user_can_have_planted(
+    planted: str, owner: int, mode: int, is_seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above = tmp_path / "above"
+    folder = above / "director"
+    folder.mkdir(parents=True)
+    tmp_path.chmod(0o755)
+    path = folder / "1.sock"
+    other = tmp_path / "elsewhere"
+    other.mkdir(mode=0o777)
+    other.chmod(0o777)
+    is_theirs = planted == "a socket at which another user listens"
+    child = listening(
+        other / "s" if is_theirs or planted == "a link to a socket" else path, MALLORY if is_theirs else 0
+    )
+    try:
+        if is_theirs:
+            (other / "s").rename(path)
+            os.chown(path, 0, 0)
+        elif planted == "a link to a socket":
+            path.symlink_to(other / "s")
+        elif planted == "a socket of another user":
+            os.chown(path, MALLORY, MALLORY)
+        elif planted == "a link":
+            folder.rename(tmp_path / "real")
+            folder.symlink_to(tmp_path / "real")
+        elif "below" in planted:
+            os.chown(above, MALLORY if "another" in planted else 0, 0)
+            above.chmod(0o700 if "another" in planted else 0o777)
+        if planted != "a link":
+            os.chown(folder, owner, owner)
+            folder.chmod(mode)
+        monkeypatch.setattr(_places, "_folders", lambda: [folder])
+        assert [each for each in _places.known_paths() if _places.is_open(each)] == ([path] if is_seen else [])
+        assert _places.is_open(path, named=True), "who names it sees it"
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_root_looks_into_no_folder_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setattr("os.getuid", lambda: 0)
+    looked = {str(folder) for folder in _places._folders()}
+    own = f"{tempfile.gettempdir()}/director-0"
+    assert looked == {"/run/user/7/director", "/run/user/0/director", "/run/director", own}

@@ -34,14 +34,16 @@ async def find_app(wanted: str | None) -> Path:
         ConnectionError: Nobody listens there.
     """
     if wanted is not None and not wanted.isdecimal():
-        if not is_open(Path(wanted)):
+        if not is_open(Path(wanted), named=True):
             raise ConnectionError(f"no app listens at {wanted}")
         return Path(wanted)
     paths = [path for path in known_paths() if is_open(path)]
     if wanted is not None:
         paths = [path for path in paths if path.stem.partition("-")[0] == wanted]
         if not paths:
-            raise ConnectionError(f"process {wanted} has no socket of a Dashboard open, or it belongs to another user")
+            raise ConnectionError(
+                f"process {wanted} has no socket of a Dashboard open in a folder of this user or of root; name its path"
+            )
     if not paths:
         raise ConnectionError(_NONE)
     if len(paths) > 1:

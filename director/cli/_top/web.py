@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import uvicorn
 
@@ -35,9 +36,16 @@ async def serve_page(path: Path, host: str, port: int) -> None:
     listeners = _listen(host, port)
     shown = host if ":" not in host else f"[{host}]"
     address = f"http://{shown}:{_port(listeners)}/"
-    complain(address if token is None else f"{address}?token={token}")
+    complain(address if token is None else f"{address}#token={quote(token)}")
     config = uvicorn.Config(
-        Site(Remote(path), token), log_level="warning", lifespan="off", timeout_graceful_shutdown=1, server_header=False
+        Site(Remote(path), token),
+        log_config=None,  # what it logs is written as all else is
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+        server_header=False,
     )
     await uvicorn.Server(config).serve(sockets=listeners)
 

@@ -132,4 +132,5 @@ mindTheme(at("theme"), () => {
   }
 });
 feed.addEventListener("frame", showFromAddress, { once: true });
+if (location.hash.startsWith("#token=")) history.replaceState(null, "", location.pathname);
 feed.open();
