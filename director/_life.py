@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
+from concurrent.futures import Future
 from threading import get_ident
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
@@ -27,8 +28,7 @@ from director._stats import Stats, snapshot
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
-    from concurrent.futures import Future
+    from collections.abc import Callable, Hashable, Iterable, Mapping
     from types import TracebackType
     from typing import Self, TypeAlias, TypeVarTuple
 
@@ -116,29 +116,42 @@ class Life:
             raise RuntimeError(f"this Director is {self._state.value}; it can be started when it is new or closed")
         before, self._state = self._state, DirectorState.STARTING
         try:
-            devices, self._presence, self._fleet = await self._find_devices()
-            counts = slot_counts(self._slots, devices)
-            shared = None if self._shared is None else shared_slots(self._shared)
-            executor = self._fleet or self._executor
-            assert isinstance(executor, Executor)
-            crew = Crew(devices, counts, executor, self._policy, self._hooks, self._clock, self._rules, shared)
+            await self._open()
         except BaseException:
-            self._disappear()
-            await self._disband()
-            self._state = before
+            try:
+                if self._crew is None:
+                    self._disappear()
+                    await self._disband()
+                else:
+                    await self._close_crew()
+            finally:
+                self._state, self._devices = before, ()
             raise
+
+    async def _open(self) -> None:
+        devices, self._presence, self._fleet = await self._find_devices()
+        counts = slot_counts(self._slots, devices)
+        shared = None if self._shared is None else shared_slots(self._shared)
+        executor = self._fleet or self._executor
+        assert isinstance(executor, Executor)
+        crew = Crew(devices, counts, executor, self._policy, self._hooks, self._clock, self._rules, shared)
         self._devices, self._crew, self._closing, self._origin = devices, crew, None, None
         self._resolver = Resolver(crew.places, crew.residency)
         self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
-        self._state = DirectorState.OPEN
         watch(self._be_forked)
-        self._task = crew.loop.create_task(crew.direct(), name=f"director:{self.name or 'director'}")
+        task = crew.direct()
+        try:
+            self._task = crew.loop.create_task(task, name=f"director:{self.name or 'director'}")
+        except BaseException:
+            task.close()
+            raise
         self._task.add_done_callback(self._directed)
-        crew.chronicle.opened(devices)
         crew.care.start()
         if self._fleet is not None:
             on_loop = crew.outbox.call
             self._fleet.watch(lambda device: on_loop(self._join, device), lambda *left: on_loop(self._miss, *left))
+        self._state = DirectorState.OPEN
+        crew.chronicle.opened(devices)
 
     def add_hook(self, hook: Hook) -> None:
         """Have `hook` told, too, of everything from the next start on.
@@ -291,12 +304,8 @@ class Life:
         fleet, self._fleet = self._fleet, None
         if fleet is None:
             return
-        thread = SlotThread("director:disband")
-        try:
-            leaving = asyncio.wrap_future(thread.submit(fleet.disband))
-            await asyncio.wait({leaving}, timeout=_DISBANDING)
-        finally:
-            thread.shutdown(wait=False)
+        leaving = asyncio.wrap_future(_offload(fleet.disband))
+        await asyncio.wait({leaving}, timeout=_DISBANDING)
         if not leaving.done():
             logger.warning("giving the devices back takes more than %g s: it is left to itself", _DISBANDING)
 
@@ -355,9 +364,8 @@ class Life:
         self._last_stats = snapshot(crew)
         self._disappear()
         if self._fleet is not None:  # there is no loop any more on which to wait for it
-            thread, fleet, self._fleet = SlotThread("director:disband"), self._fleet, None
-            thread.submit(fleet.disband)
-            thread.shutdown(wait=False)
+            fleet, self._fleet = self._fleet, None
+            _offload(fleet.disband)
         self._state, self._crew = DirectorState.CLOSED, None
         del self._resolver, self._ledger  # they remember models, jobs, and what seats have opened
         crew.chronicle.end()
@@ -382,6 +390,20 @@ class Life:
 
 
 _left_behind: list[Crew] = []  # in forked copies; kept, for letting go of one would ring for threads that are not here
+
+
+def _offload(disband: Callable[[], None]) -> Future[None]:
+    """Give devices back on a thread of its own; here if there is none to be had, for they are others' to use."""
+    thread = SlotThread("director:disband")
+    try:
+        return thread.submit(disband)
+    except RuntimeError:
+        disband()
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+    finally:
+        thread.shutdown(wait=False)
 
 
 def _send_home(survey: Future[Found]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._core.slot import Slot
@@ -85,7 +86,8 @@ class Care:
     async def join(self) -> None:
         """Wait a moment for the threads that watch."""
         if self._watch.is_running:
-            await self._off_loop("director:watch ends", self._watch.join, 0.25)
+            with suppress(RuntimeError):  # no thread is left to wait on
+                await self._off_loop("director:watch ends", self._watch.join, 0.25)
 
     def _hear(self, verdict: Verdict) -> None:
         place = self._places[verdict.uuid]

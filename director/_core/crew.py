@@ -100,8 +100,12 @@ class Crew:
         self._executor = executor
         self._hooks = hooks
         self._shared = shared
-        for slot in self.dispatch.slots:
-            self._equip(slot)
+        try:
+            for slot in self.dispatch.slots:
+                self._equip(slot)
+        except BaseException:
+            self.outbox.stop(nobody_rings=True)
+            raise
         self.chronicle.begin(self.dispatch)
 
     def _equip(self, slot: Slot) -> None:

@@ -29,7 +29,7 @@ class Doorbell:
         if self._fd >= 0:
             try:
                 loop.add_reader(self._fd, self._read)
-            except NotImplementedError:  # a proactor loop watches no descriptors
+            except (NotImplementedError, OSError):  # a proactor loop watches no descriptors, or the system no more
                 self._drop()
 
     def ring(self) -> None:

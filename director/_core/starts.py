@@ -41,12 +41,12 @@ _REMEDIES = {errno.EAGAIN: _THREADS, errno.EMFILE: _FILES, errno.ENFILE: _FILES,
 class _Trouble:
     """A slot that could not begin, from its first failed start to the next that succeeds."""
 
-    __slots__ = ("error", "reason", "since", "timer", "tries")
+    __slots__ = ("had_thread", "reason", "since", "timer", "tries")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.tries = 0
-        self.error: Exception | None = None  # of the last one
+        self.had_thread = False  # at the last one, and nothing to make its calls in
         self.reason = ""
         self.timer: Timer | None = None  # while it rests
 
@@ -79,7 +79,7 @@ class Starts:
         now = self._clock.time()
         trouble = self._troubles.setdefault(slot, _Trouble(now))
         trouble.tries += 1
-        trouble.error, trouble.reason = error, _reason(error)
+        trouble.had_thread, trouble.reason = isinstance(error, NeverStarted), _reason(error)
         delay = min(_LONGEST_REST, _REST * 2.0 ** min(trouble.tries - 1, 60))
         ring = self._dispatch.back_off(slot)
         trouble.timer = self._clock.call_later(delay, partial(self._go, slot, trouble))
@@ -98,7 +98,7 @@ class Starts:
 
     def hired(self, slot: Slot) -> None:
         """The thread of a slot has been started."""
-        if slot in self._troubles and not isinstance(self._troubles[slot].error, NeverStarted):
+        if slot in self._troubles and not self._troubles[slot].had_thread:
             self.begun(slot)
 
     def on_trial(self, slot: Slot, take: Take) -> Take:

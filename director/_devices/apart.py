@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,6 +22,10 @@ class Overdue(Exception):
     """A call did not come back in time."""
 
 
+class NoThread(Exception):
+    """The system can't start another thread."""
+
+
 def on_thread(seconds: float, call: Callable[[], T], name: str) -> T:
     """Make a call on a daemon thread of its own and wait for its result.
 
@@ -30,11 +35,15 @@ def on_thread(seconds: float, call: Callable[[], T], name: str) -> T:
         name: The thread's name.
 
     Raises:
+        NoThread: `call` was not called.
         Overdue: `call` did not come back in time.
         BaseException: Whatever `call` raises.
     """
     outcome: Future[T] = Future()
-    threading.Thread(target=_settle, args=(outcome, call), name=name, daemon=True).start()
+    try:
+        threading.Thread(target=_settle, args=(outcome, call), name=name, daemon=True).start()
+    except (RuntimeError, MemoryError) as error:
+        raise NoThread(str(error)) from error
     try:
         return outcome.result(seconds)
     except TimeoutError:
@@ -114,7 +123,8 @@ def _abandon(child: subprocess.Popen[str]) -> None:
             pipe.close()
     if child.returncode is None:
         child.kill()
-        threading.Thread(target=child.wait, name="director-reaper", daemon=True).start()
+        with suppress(RuntimeError, MemoryError):  # else `subprocess` asks for it when it starts the next one
+            threading.Thread(target=child.wait, name="director-reaper", daemon=True).start()
 
 
 def _text(got: str | bytes | None) -> str:

@@ -81,7 +81,8 @@ class Listener:
 
     def join(self, timeout: float) -> bool:
         """Wait for so many seconds until the thread has ended; False if it has not."""
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -14,7 +14,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from director._devices.apart import Overdue, on_thread
+from director._devices.apart import NoThread, Overdue, on_thread
 from director._devices.gpu import Gpu, Inventory, LostGpu, MigSlice
 from director.errors import DiscoveryError
 
@@ -49,7 +49,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         call: What to run.
 
     Raises:
-        DiscoveryError: `call` did not come back in time.
+        DiscoveryError: `call` did not come back in time, or there is no thread for it.
         BaseException: Whatever `call` raises.
     """
     try:
@@ -58,6 +58,10 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         raise DiscoveryError(
             f"NVML has not answered for {seconds:g} s: the NVIDIA driver hangs, which it does when a GPU dies. "
             "`nvidia-smi` will hang too; look for `Xid` in `dmesg`, then reset the GPU or reboot."
+        ) from None
+    except NoThread as error:
+        raise DiscoveryError(
+            f"NVML can't be asked: {error}. Raise the limit of processes and threads (ulimit -u, pids.max)."
         ) from None
 
 

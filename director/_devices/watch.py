@@ -94,10 +94,15 @@ class Watch:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Watch from now on. Starts nothing where there is nothing to watch."""
-        if self._gauges and self._interval is not None:
+        """Watch from now on. Starts nothing where there is nothing to watch; warns if no thread can be started."""
+        if not self._gauges or self._interval is None:
+            return
+        try:
             self._thread.start()
             self._listener.start()
+        except (RuntimeError, MemoryError) as error:
+            what = "XIDs of the GPUs are not heard" if self._thread.ident else "the health of the GPUs is not watched"
+            _log.warning("%s: %s", what, error)
 
     def stop(self) -> None:
         """Tell nothing any more, and let the threads end; returns at once."""
@@ -195,7 +200,7 @@ class Watch:
 
         try:
             threading.Thread(target=read, name="director-checkup", daemon=True).start()
-        except RuntimeError:  # no more threads: another time
+        except (RuntimeError, MemoryError):  # no more threads: another time
             del self._asked[uuid]
 
     def _say(self, verdict: Verdict) -> None:

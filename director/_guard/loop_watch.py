@@ -6,6 +6,7 @@ that, which costs about 20 microseconds each time.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._guard.cuda import Driver
+
+
+logger = logging.getLogger("director")
 
 
 class LoopWatch:
@@ -46,7 +50,10 @@ class LoopWatch:
         self._answered = threading.Event()
         self._stopped = threading.Event()
         self._has_context = False  # a CUDA context is current on the loop's thread; written on the loop
-        threading.Thread(target=self._watch, name="director:guard", daemon=True).start()
+        try:
+            threading.Thread(target=self._watch, name="director:guard", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            logger.warning("The event loop is not watched: %s", error)
 
     def stop(self) -> None:
         """Watch no more."""

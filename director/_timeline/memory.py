@@ -40,7 +40,10 @@ class Meter:
         self._labels = {device.uuid: device.label for device in devices if device.kind == "cuda" and not device.node}
         self._samples: list[MemorySample] = []
         self._stopped = threading.Event()
-        threading.Thread(target=self._work, name="director:memory", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name="director:memory", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            logger.warning("The timeline goes on without memory: %s", error)
 
     def stop(self) -> None:
         """Take no more."""

@@ -39,7 +39,10 @@ class Meter:
             return
         self._taken = monotonic()
         self._thread = threading.Thread(target=self._take, args=(uuids,), name="director-meter", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self.readings, self.error = {}, str(error)
 
     def _take(self, uuids: list[str]) -> None:
         try:
