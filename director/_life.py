@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from concurrent.futures import Future
 from threading import get_ident
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
@@ -14,7 +13,7 @@ import anyio
 from director._checks import check_health, check_slots, check_words, policy
 from director._core.clock import MonotonicClock
 from director._core.crew import Crew
-from director._core.slot_thread import SlotThread
+from director._core.slot_thread import call_once
 from director._core.states import DirectorState
 from director._devices.discovery import resolve_devices
 from director._executors._base import Executor, FleetExecutor
@@ -28,7 +27,8 @@ from director._stats import Stats, snapshot
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Self, TypeAlias, TypeVarTuple
 
@@ -280,15 +280,12 @@ class Life:
 
     async def _find_devices(self) -> Found:
         """Off the loop, on a thread that nobody joins: NVML may hang when a GPU dies."""
-        thread = SlotThread("director:discovery")
-        survey = thread.submit(self._survey)
+        survey = call_once("director:discovery", self._survey)
         try:
             return await asyncio.wrap_future(survey)
         except asyncio.CancelledError:
             survey.add_done_callback(_send_home)
             raise
-        finally:
-            thread.shutdown(wait=False)
 
     def _survey(self) -> Found:
         import ctypes  # noqa: F401 - the doorbell's, made on the loop, which should not wait for the import
@@ -304,9 +301,10 @@ class Life:
         fleet, self._fleet = self._fleet, None
         if fleet is None:
             return
-        leaving = asyncio.wrap_future(_offload(fleet.disband))
-        await asyncio.wait({leaving}, timeout=_DISBANDING)
-        if not leaving.done():
+        if (leaving := _disband(fleet)) is None:
+            return
+        _, late = await asyncio.wait({asyncio.wrap_future(leaving)}, timeout=_DISBANDING)
+        if late:
             logger.warning("giving the devices back takes more than %g s: it is left to itself", _DISBANDING)
 
     def _join(self, device: Device) -> None:
@@ -365,7 +363,7 @@ class Life:
         self._disappear()
         if self._fleet is not None:  # there is no loop any more on which to wait for it
             fleet, self._fleet = self._fleet, None
-            _offload(fleet.disband)
+            _disband(fleet)
         self._state, self._crew = DirectorState.CLOSED, None
         del self._resolver, self._ledger  # they remember models, jobs, and what seats have opened
         crew.chronicle.end()
@@ -392,18 +390,13 @@ class Life:
 _left_behind: list[Crew] = []  # in forked copies; kept, for letting go of one would ring for threads that are not here
 
 
-def _offload(disband: Callable[[], None]) -> Future[None]:
-    """Give devices back on a thread of its own; here if there is none to be had, for they are others' to use."""
-    thread = SlotThread("director:disband")
+def _disband(fleet: Fleet) -> Future[None] | None:
+    """Give devices back on a thread of its own; right here if there is none, for others wait for the devices."""
     try:
-        return thread.submit(disband)
+        return call_once("director:disband", fleet.disband)
     except RuntimeError:
-        disband()
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
-    finally:
-        thread.shutdown(wait=False)
+        fleet.disband()
+        return None
 
 
 def _send_home(survey: Future[Found]) -> None:

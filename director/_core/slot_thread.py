@@ -79,6 +79,18 @@ class SlotThread(Executor):
         self.shutdown(wait=False)
 
 
+def call_once(name: str, fn: Callable[[], T]) -> Future[T]:
+    """Call `fn` on a thread of its own, which ends then and which nobody waits for at exit.
+
+    Raises:
+        RuntimeError: The system can't start another thread.
+    """
+    thread = SlotThread(name)
+    future = thread.submit(fn)
+    thread.shutdown(wait=False)
+    return future
+
+
 def _run(bell: threading.Semaphore, calls: Calls) -> None:
     """The thread. It does not hold its executor, so that one which nobody holds any more can let it end."""
     while True:
