@@ -11,43 +11,37 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 import anyio
 
 from director._checks import check_health, check_slots, check_words, policy
+from director._claim import Claim
 from director._core.clock import MonotonicClock
 from director._core.crew import Crew
-from director._core.slot_thread import call_once
 from director._core.states import DirectorState
-from director._devices.discovery import resolve_devices
 from director._executors._base import Executor, FleetExecutor
 from director._executors._choice import executor_of
 from director._forks import watch
 from director._health_rules import HealthRules
 from director._options import Options
 from director._resolve import Resolver, newcomer_slots, slot_counts
-from director._shared import announce, check_shared, shared_slots
+from director._shared import check_shared, shared_slots
 from director._stats import Stats, snapshot
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
-    from concurrent.futures import Future
     from types import TracebackType
-    from typing import Self, TypeAlias, TypeVarTuple
+    from typing import Self, TypeVarTuple
 
     from director._core.clock import Clock
     from director._core.ledger import Ledger
     from director._device import Device
     from director._devices.discovery import DeviceSpec
-    from director._executors._base import Fleet
-    from director._shared.presence import Presence
     from director.events import Hook
 
     Ts = TypeVarTuple("Ts")
-    Found: TypeAlias = tuple[tuple[Device, ...], Presence | None, Fleet | None]
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 logger = logging.getLogger("director")
 _OPEN = DirectorState.OPEN
-_DISBANDING = 10.0  # seconds in which a fleet's devices are given back
 _PLAIN = Options()
 
 
@@ -80,11 +74,10 @@ class Life:
         self._executor = executor_of(executor)
         if shared is not None and isinstance(self._executor, FleetExecutor):
             raise ValueError("shared= is for the processes of one machine, and this executor's devices are elsewhere")
-        self._fleet: Fleet | None = None
+        self._claim: Claim | None = None  # from its start to its end
         self._hooks = hooks
         self._rules = HealthRules() if health is None else check_health(health)
         self._shared = shared
-        self._presence: Presence | None = None
         self._clock = clock or MonotonicClock()
         self._devices: tuple[Device, ...] = ()
         self._task: asyncio.Task[None] | None = None
@@ -119,20 +112,20 @@ class Life:
             await self._open()
         except BaseException:
             try:
-                if self._crew is None:
-                    self._disappear()
-                    await self._disband()
-                else:
+                if self._crew is not None:
                     await self._close_crew()
+                elif self._claim is not None:
+                    await self._claim.give_back()
             finally:
-                self._state, self._devices = before, ()
+                self._state, self._devices, self._claim = before, (), None
             raise
 
     async def _open(self) -> None:
-        devices, self._presence, self._fleet = await self._find_devices()
+        claim = self._claim = await Claim.make(self._spec, self._executor, self._shared)
+        devices, fleet = claim.devices, claim.fleet
         counts = slot_counts(self._slots, devices)
         shared = None if self._shared is None else shared_slots(self._shared)
-        executor = self._fleet or self._executor
+        executor = fleet or self._executor
         assert isinstance(executor, Executor)
         crew = Crew(devices, counts, executor, self._policy, self._hooks, self._clock, self._rules, shared)
         self._devices, self._crew, self._closing, self._origin = devices, crew, None, None
@@ -147,9 +140,9 @@ class Life:
             raise
         self._task.add_done_callback(self._directed)
         crew.care.start()
-        if self._fleet is not None:
+        if fleet is not None:
             on_loop = crew.outbox.call
-            self._fleet.watch(lambda device: on_loop(self._join, device), lambda *left: on_loop(self._miss, *left))
+            fleet.watch(lambda device: on_loop(self._join, device), lambda *left: on_loop(self._miss, *left))
         self._state = DirectorState.OPEN
         crew.chronicle.opened(devices)
 
@@ -278,35 +271,6 @@ class Life:
             "from a thread use director.as_executor() or asyncio.run_coroutine_threadsafe()"
         )
 
-    async def _find_devices(self) -> Found:
-        """Off the loop, on a thread that nobody joins: NVML may hang when a GPU dies."""
-        survey = call_once("director:discovery", self._survey)
-        try:
-            return await asyncio.wrap_future(survey)
-        except asyncio.CancelledError:
-            survey.add_done_callback(_send_home)
-            raise
-
-    def _survey(self) -> Found:
-        import ctypes  # noqa: F401 - the doorbell's, made on the loop, which should not wait for the import
-
-        if isinstance(self._executor, FleetExecutor):
-            fleet = self._executor.fleet()
-            return fleet.gather(self._spec), None, fleet
-        devices = resolve_devices(self._spec)
-        return devices, announce(devices, self._shared), None
-
-    async def _disband(self) -> None:
-        """Give the devices of a fleet back, off the loop."""
-        fleet, self._fleet = self._fleet, None
-        if fleet is None:
-            return
-        if (leaving := _disband(fleet)) is None:
-            return
-        _, late = await asyncio.wait({asyncio.wrap_future(leaving)}, timeout=_DISBANDING)
-        if late:
-            logger.warning("giving the devices back takes more than %g s: it is left to itself", _DISBANDING)
-
     def _join(self, device: Device) -> None:
         """A device of our fleet has come."""
         if self._crew is not None and self._state in (_OPEN, DirectorState.DRAINING):
@@ -320,12 +284,6 @@ class Life:
             self._crew.leave(device, reason)
             self._devices = tuple(other for other in self._devices if other != device)
             self._resolver.forget()
-
-    def _disappear(self) -> None:
-        """Other processes may have our devices to themselves."""
-        if self._presence is not None:
-            self._presence.close()
-            self._presence = None
 
     async def _wind_up(self) -> None:
         """Close for good, however often the caller is cancelled: half a close would leave threads behind."""
@@ -346,7 +304,8 @@ class Life:
         assert crew is not None
         try:
             await crew.stop()
-            await self._disband()
+            if self._claim is not None:
+                await self._claim.give_back()
         except asyncio.CancelledError:  # everything on this loop is being cancelled
             crew.abandon()
         finally:
@@ -360,10 +319,9 @@ class Life:
 
     def _lay_down(self, crew: Crew) -> None:
         self._last_stats = snapshot(crew)
-        self._disappear()
-        if self._fleet is not None:  # there is no loop any more on which to wait for it
-            fleet, self._fleet = self._fleet, None
-            _disband(fleet)
+        if self._claim is not None:
+            self._claim.give_back_soon()  # unless that is done
+            self._claim = None
         self._state, self._crew = DirectorState.CLOSED, None
         del self._resolver, self._ledger  # they remember models, jobs, and what seats have opened
         crew.chronicle.end()
@@ -388,18 +346,3 @@ class Life:
 
 
 _left_behind: list[Crew] = []  # in forked copies; kept, for letting go of one would ring for threads that are not here
-
-
-def _disband(fleet: Fleet) -> Future[None] | None:
-    """Give devices back on a thread of its own; right here if there is none, for others wait for the devices."""
-    try:
-        return call_once("director:disband", fleet.disband)
-    except RuntimeError:
-        fleet.disband()
-        return None
-
-
-def _send_home(survey: Future[Found]) -> None:
-    """Nobody waits for what it found."""
-    if not survey.cancelled() and survey.exception() is None and (fleet := survey.result()[2]) is not None:
-        fleet.disband()

@@ -44,7 +44,7 @@ FLOORS = {
     "queue": "_core.queue _core.service _core.waking _core.ahead",
     "decision": "_core.dispatch",
     "work": "_devices.discovery _executors._thread _executors._process.* _core.shift _core.turns _core.supply _shared",
-    "care": "_core.care _executors._ray.* _executors._choice",
+    "care": "_core.care _executors._ray.* _executors._choice _claim",
     "crew": "_core.crew",
     "faces": "_faces.*",
     "life": "_life",

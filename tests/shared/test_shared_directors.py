@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from public.gates import PATIENCE, Gate, rested, until
 
-from director import Director, DirectorState, Model, current_device
+from director import DeviceLost, Director, DirectorState, Model, current_device
 from director._core.states import SlotState
 from director._shared.turnstile import SharedSlots
 from director.events import JobStarted
+from director.testing import TestClock
 
 if TYPE_CHECKING:
     from director._core.slot import Slot
@@ -317,6 +318,11 @@ async def test_what_goes_wrong_with_the_files_fails_the_jobs(monkeypatch: pytest
         raise OSError("no locks available")
 
     monkeypatch.setattr("director._shared.turnstile.Turnstile.try_enter", broken)
-    async with Director("simulated:1", shared="x") as director:
-        with pytest.raises(Exception, match="no locks available"):
-            await director.run(lambda _: current_device())
+    clock = TestClock()
+    async with Director("simulated:1", shared="x", clock=clock) as director:
+        job = director.submit(lambda _: current_device())
+        await until(lambda: not director.healthy)
+        assert director.stats().queued == 1  # nothing of it ran: the slot is tried again
+        clock.advance(31.0)
+        with pytest.raises(DeviceLost, match="no locks available"):
+            await job
