@@ -81,6 +81,7 @@ EVERYWHERE = {
         "core/test_starts.py": "test_one_thread_that_cannot_be_started_stops_nobody "
         "test_no_thread_for_long_fails_what_waits_with_the_cause_and_what_helps"
     },
+    "a job forks": {"process/test_forks.py": "test_a_copy_ends_where_its_call_comes_back"},
     "your program forks": {PROGRAMS: "test_a_fork_of_a_process_with_an_open_director"},
     "your program is killed": {
         "shared/test_processes.py": "test_four_processes_share_and_one_is_killed",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from director._core.states import JobState
 from director._executors._base import LoadFailed, NeverStarted
 from director._faults import fault_of
+from director._forks import leave_copy
 from director.errors import BatchMismatch
 
 if TYPE_CHECKING:
@@ -49,8 +50,11 @@ class BatchRun:
             The errors of those that have failed; the others have their values as cargo, or there are `values`.
         """
         try:
-            values = _checked(self._seat.run_batch(jobs), len(jobs), self._rule.name)
+            values = self._seat.run_batch(jobs)
+            leave_copy()
+            values = _checked(values, len(jobs), self._rule.name)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the callers
+            leave_copy(error)
             self.is_typical = False
             parts = self._parts(jobs, error)
             if not parts:

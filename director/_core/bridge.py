@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from director._forks import copied, leave_copy
 from director.errors import SlowReader
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Bridge(Generic[T]):
             asyncio.CancelledError: The reader has left, or the job is over.
             SlowReader: The bridge has been full for longer than it may be.
         """
+        if copied:
+            leave_copy()
         while not self._put(value):
             self._bell.acquire()
 

@@ -14,6 +14,7 @@ from director._core.states import JobState
 from director._current import here
 from director._executors._base import LoadFailed, NeverStarted
 from director._faults import fault_of
+from director._forks import copied, leave_copy
 from director.errors import JobTimeout
 
 if TYPE_CHECKING:
@@ -121,11 +122,15 @@ class Shift:
         except NeverStarted as error:
             return self._return([(self._raised, (job, error))], error)[0]
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+            if copied:
+                leave_copy(error)
             try:
                 return self._raised, (job, self._owned(error))
             finally:
                 self._note_end(job, now)
                 del job  # the frames of the error's traceback lead back to this one
+        if copied:
+            leave_copy()
         self._note_end(job, now)
         return job
 

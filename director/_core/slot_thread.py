@@ -7,14 +7,17 @@ keeps its own. A daemon, never joined at exit: a stuck call must not keep the in
 from __future__ import annotations
 
 import threading
-from collections import deque
 from concurrent.futures import Executor, Future
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+from director._forks import leave_copy, workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Calls: TypeAlias = "deque[tuple[Future[Any], Callable[[], Any]] | None]"
+# Its lock is never held while a thread is anywhere else, so a fork can't leave it locked; nor can a `__del__` meet it.
+Calls: TypeAlias = "SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]"
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -29,7 +32,6 @@ class SlotThread(Executor):
     def __init__(self, name: str) -> None:
         self._name = name
         self._thread: threading.Thread | None = None
-        self._bell: threading.Semaphore
         self._calls: Calls
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -41,20 +43,18 @@ class SlotThread(Executor):
         if self._thread is None:
             self._start()
         future: Future[T] = Future()
-        self._calls.append((future, lambda: fn(*args, **kwargs)))
-        self._bell.release()
+        self._calls.put((future, lambda: fn(*args, **kwargs)))
         return future
 
     def _start(self) -> None:
-        bell, calls = threading.Semaphore(0), deque[Any]()
-        thread = threading.Thread(target=_run, args=(bell, calls), name=self._name, daemon=True)
+        calls: Calls = SimpleQueue()
+        thread = threading.Thread(target=_run, args=(calls,), name=self._name, daemon=True)
         try:
             thread.start()
         except BaseException:  # a signal may also come when the thread is there already: it has nothing else to do
-            calls.append(None)
-            bell.release()
+            calls.put(None)
             raise
-        self._bell, self._calls, self._thread = bell, calls, thread
+        self._calls, self._thread = calls, thread
 
     @property
     def started(self) -> bool:
@@ -65,8 +65,7 @@ class SlotThread(Executor):
         """Let the thread end after the calls it has; `wait` joins it."""
         if not self.started:
             return
-        self._calls.append(None)
-        self._bell.release()
+        self._calls.put(None)
         if wait:
             self.join()
 
@@ -91,17 +90,20 @@ def call_once(name: str, fn: Callable[[], T]) -> Future[T]:
     return future
 
 
-def _run(bell: threading.Semaphore, calls: Calls) -> None:
+def _run(calls: Calls) -> None:
     """The thread. It does not hold its executor, so that one which nobody holds any more can let it end."""
-    while True:
-        bell.acquire()
-        call = calls.popleft()
-        if call is None:
-            return
+    workers.add(threading.get_ident())
+    while (call := calls.get()) is not None:
         future, fn = call
         if future.set_running_or_notify_cancel():
             try:
-                future.set_result(fn())
+                value = fn()
             except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who waits
+                leave_copy(error)
                 future.set_exception(error)
+            else:
+                leave_copy()
+                future.set_result(value)
+                del value
         del call, future, fn
+    workers.discard(threading.get_ident())

@@ -8,6 +8,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from director._executors._base import LoadFailed
+from director._forks import leave_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,6 +83,7 @@ def _enter(attendant: Attendant, jobs: Sequence[Job[Any]]) -> AbstractContextMan
     try:
         manager = attendant.attend(jobs)
         manager.__enter__()
+        leave_copy()
     except Exception:
         logger.exception("the attendant %r raised before %r", attendant, jobs)
         return None

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from director._executors._base import LoadFailed
+from director._forks import leave_copy
 
 if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
@@ -83,13 +84,16 @@ class Replicas:
         began = self._chronicle.time()
         try:
             replica.value = model.load(slot.device)
+            leave_copy()
             try:
                 if model.warmup is not None:
                     model.warmup(replica.value)
+                    leave_copy()
             except BaseException:
                 self._unload(model, slot, replica)
                 raise
         except BaseException as error:  # noqa: BLE001 - it belongs to the jobs that wait for the replica
+            leave_copy(error)
             replica.error = bearable(model, error)
             self._chronicle.not_loaded(model, slot.device, error)
             return

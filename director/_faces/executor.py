@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from director._core.beside import Beside
 from director._core.frames import strip
+from director._forks import leave_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,7 +171,9 @@ class _Call(Beside):
             raise asyncio.CancelledError
         try:
             result = call()
+            leave_copy()
         except BaseException as error:
+            leave_copy(error)
             if self._retries:
                 raise
             strip(error)
