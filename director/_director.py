@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from director._checks import BATCH, batch_rule, check
 from director._core.bridge import Bridge
-from director._core.job import Job, Owned, name_of
+from director._core.job import Job, Owned
 from director._core.states import DirectorState
 from director._device import Device
 from director._faces.executor import DirectorExecutor
@@ -20,6 +20,7 @@ from director._faces.map import map_jobs
 from director._faces.stream import check_stream, stream_values
 from director._life import Life
 from director._options import BatchOptions, JobOptions, Options
+from director._user_objects import name_of, repr_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
@@ -226,7 +227,7 @@ class Director(Life):
 
         def bind(fn: Any) -> Any:
             if not callable(fn):
-                raise TypeError(f"director.function() binds options to a callable, not to {fn!r}")
+                raise TypeError(f"director.function() binds options to a callable, not to {repr_of(fn)}")
             return Function(self, fn, bound, batch_rule(bound.get("name") or name_of(fn), rule_of))
 
         if fn is not None:

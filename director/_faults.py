@@ -15,14 +15,23 @@ from __future__ import annotations
 import gc
 import re
 import sys
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from traceback import clear_frames
+from typing import Any, Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from director._user_objects import (
+    ancestors,
+    attribute_of,
+    class_name,
+    family_of,
+    is_a,
+    module_name,
+    text_of,
+    traceback_of,
+    type_name,
+)
 
 FaultKind: TypeAlias = Literal["memory", "sticky"]
 
@@ -113,7 +122,7 @@ def fault_of(error: BaseException) -> Fault | None:
     Args:
         error: What a user's call has raised. Nothing of it is kept.
     """
-    faults = [fault for each in _family(error) if (fault := _read(each)) is not None]
+    faults = [fault for each in family_of(error) if (fault := _read(each)) is not None]
     return next((fault for fault in faults if fault.kind == "sticky"), faults[0] if faults else None)
 
 
@@ -127,8 +136,8 @@ def free_caches(error: BaseException | None = None) -> None:
             traceback keeps its lines.
     """
     if error is not None:
-        for each in _family(error):
-            traceback.clear_frames(each.__traceback__)
+        for each in family_of(error):
+            clear_frames(traceback_of(each))
     gc.collect()
     with suppress(Exception):
         torch: Any = sys.modules.get("torch")
@@ -140,30 +149,13 @@ def free_caches(error: BaseException | None = None) -> None:
             cupy.get_default_memory_pool().free_all_blocks()
 
 
-def _family(error: BaseException) -> Iterator[BaseException]:
-    """The exception, what it was raised from or during, and the members of groups; each once."""
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        if isinstance(each, BaseExceptionGroup):
-            waiting += each.exceptions
-        before = each.__cause__ if each.__cause__ is not None or each.__suppress_context__ else each.__context__
-        if before is not None:
-            waiting.append(before)
-
-
 def _read(error: BaseException) -> Fault | None:
     """What this exception says by itself."""
-    classes = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+    classes = {(module_name(kind).partition(".")[0], class_name(kind)) for kind in ancestors(type(error))}
     packages = {package for package, _ in classes}
-    if FRAMEWORKS.isdisjoint(packages) and type(error) not in _PLAIN:
+    if FRAMEWORKS.isdisjoint(packages) and not any(type(error) is kind for kind in _PLAIN):
         return None
-    text, code = _text(error), _code(error, classes)
+    text, code = text_of(error), _code(error, classes)
     sticky = code if code in STICKY_CODES else _sticky_code(text)
     if sticky is not None:
         return Fault("sticky", _first_line(error, text), sticky)
@@ -173,24 +165,17 @@ def _read(error: BaseException) -> Fault | None:
     return None
 
 
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 (a class may fail at it, and then says nothing)
-        return ""
-
-
 def _first_line(error: BaseException, text: str) -> str:
     first, _, _ = text.strip().partition("\n")
-    return f"{type(error).__name__}: {first}"
+    return f"{type_name(error)}: {first}"
 
 
 def _code(error: BaseException, classes: set[tuple[str, str]]) -> int | None:
     """CUDA's number, of classes that carry it: elsewhere `code` may be anything."""
     if _WITH_CODES.isdisjoint(name for _, name in classes):
         return None
-    codes = (getattr(error, name, None) for name in _CODES)
-    return next((int(code) for code in codes if isinstance(code, int) and not isinstance(code, bool)), None)
+    codes = (attribute_of(error, name) for name in _CODES)
+    return next((int.__index__(code) for code in codes if is_a(code, int) and not is_a(code, bool)), None)
 
 
 def _sticky_code(text: str) -> int | None:

@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from director._device import Device
+from director._user_objects import name_of, repr_of
 from director.errors import PlacementError
 
 if TYPE_CHECKING:
@@ -53,14 +54,14 @@ class Model(Generic[R]):
         name: str | None = None,
     ) -> None:
         if not callable(load):
-            raise TypeError(f"Model(load) needs a callable that takes a Device, not {load!r}")
+            raise TypeError(f"Model(load) needs a callable that takes a Device, not {repr_of(load)}")
         if replicas is not None and (isinstance(replicas, bool) or not isinstance(replicas, int)):
             raise TypeError(f"replicas must be an int or None, not {replicas!r}")
         if replicas is not None and replicas < 1:
             raise ValueError(f"replicas must be at least 1, not {replicas}")
-        for name_of, value in (("unload", unload), ("warmup", warmup)):
+        for option, value in (("unload", unload), ("warmup", warmup)):
             if value is not None and not callable(value):
-                raise TypeError(f"{name_of} must be a callable that takes a replica, not {value!r}")
+                raise TypeError(f"{option} must be a callable that takes a replica, not {repr_of(value)}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, not {name!r}")
         self.load = load
@@ -69,7 +70,7 @@ class Model(Generic[R]):
         self.devices = devices if devices is None or isinstance(devices, (Device, int, str)) else tuple(devices)
         self.replicas = replicas
         self.per_slot = per_slot
-        self.name: str = name or getattr(load, "__name__", None) or type(load).__name__
+        self.name: str = name or name_of(load)
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}>"

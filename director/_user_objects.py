@@ -13,13 +13,14 @@ from __future__ import annotations
 import traceback
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+T = TypeVar("T")
 LONGEST_TEXT = 10_000  # characters of what an exception says
 _LONGEST_NAME = 200
 _LONGEST_STORY = 100_000  # characters of a formatted traceback
@@ -71,7 +72,7 @@ def ancestors(kind: type) -> tuple[type, ...]:
     return _MRO(kind)  # type: ignore[no-any-return]
 
 
-def is_a(value: object, kinds: type | tuple[type, ...]) -> bool:
+def is_a(value: object, kinds: type[T] | tuple[type[T], ...]) -> TypeGuard[T]:
     """Whether the class of a value is one of `kinds` or derived from it; never asks the value or its class.
 
     `kinds` are classes of ours or of the standard library. Unlike with `isinstance`, an object that pretends to be
@@ -99,18 +100,30 @@ def attribute_of(value: object, name: str) -> Any:
 
 def repr_of(value: object, limit: int = LONGEST_TEXT) -> str:
     """What `repr` gives, or the class of a value whose `repr` raises."""
-    return _shown(repr, value, limit) or f"<{type_name(value)} whose repr() raises>"
+    text, raised = _shown(repr, value, limit)
+    return f"<{type_name(value)} whose repr() raised {raised}>" if raised else text
 
 
-def _shown(show: Callable[[object], Any], value: object, limit: int) -> str | None:
-    """A text that a value makes of itself; `None` if that raises."""
+def _shown(show: Callable[[object], str], value: object, limit: int) -> tuple[str, str]:
+    """A text that a value makes of itself, and the name of what that raises, if so."""
     try:
-        text = plain(show(value))
+        text = plain(show(value)) or ""
+    except BaseException as error:  # noqa: BLE001
+        return "", type_name(error)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…", ""
+
+
+def provides(value: object, *names: str) -> bool:
+    """Whether a value has these attributes by itself or by its class.
+
+    One that makes up attributes as they are asked for, as a `unittest.mock.Mock` does, has none of them.
+    """
+    from inspect import getattr_static  # not at the top: a child process has no other use for it
+
+    try:
+        return all(getattr_static(value, name, names) is not names for name in names)
     except BaseException:  # noqa: BLE001
-        return None
-    if text is None or len(text) <= limit:
-        return text
-    return f"{text[: limit - 1]}…"
+        return False
 
 
 # ---- callables
@@ -125,20 +138,36 @@ def name_of(fn: Any) -> str:
     return (plain(attribute_of(fn, "__name__")) or type_name(fn))[:_LONGEST_NAME]
 
 
+def wrap(wrapper: Any, fn: Any) -> None:
+    """What `functools.update_wrapper` does, with as much as a callable tells of itself."""
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        text = plain(attribute_of(fn, name))
+        if text is not None:
+            setattr(wrapper, name, text)
+    for name in ("__annotations__", "__type_params__"):
+        if type(facts := attribute_of(fn, name)) in (dict, tuple):
+            setattr(wrapper, name, facts)
+    attributes = attribute_of(fn, "__dict__")
+    if type(attributes) is dict:
+        known = dir(wrapper)
+        wrapper.__dict__.update((name, attributes[name]) for name in attributes if name not in known)
+    wrapper.__wrapped__ = fn
+
+
 # ---- exceptions
 
 
 def text_of(error: BaseException, limit: int = LONGEST_TEXT) -> str:
     """What an exception says; ``""`` if it raises instead."""
-    return _shown(str, error, limit) or ""
+    return _shown(str, error, limit)[0]
 
 
 def describe(error: BaseException, limit: int = LONGEST_TEXT) -> str:
-    """The name of its class and what it says; that it says nothing if its `__str__` raises."""
-    text = _shown(str, error, limit)
-    if text is None:
-        return f"{type_name(error)} (its __str__ raises)"
-    return f"{type_name(error)}: {text}" if text else type_name(error)
+    """The name of its class and what it says."""
+    text, raised = _shown(str, error, limit)
+    if raised:
+        text = f"its str() raised {raised}"
+    return f"{type_name(error)}: {text}"
 
 
 def traceback_of(error: BaseException) -> TracebackType | None:

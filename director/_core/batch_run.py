@@ -13,6 +13,7 @@ from director._core.states import JobState
 from director._executors._base import LoadFailed, NeverStarted
 from director._faults import fault_of
 from director._forks import leave_copy
+from director._user_objects import add_note, is_a, type_name
 from director.errors import BatchMismatch
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class BatchRun:
 
     def _parts(self, jobs: list[Job[Any]], error: BaseException) -> list[list[Job[Any]]]:
         """What to run instead of a batch that has raised; nothing if that would help nobody."""
-        if not isinstance(error, Exception) or isinstance(error, (LoadFailed, NeverStarted)):
+        if not is_a(error, Exception) or is_a(error, (LoadFailed, NeverStarted)):
             return []
         fault = fault_of(error)
         if fault is not None and fault.kind == "memory":
@@ -92,7 +93,7 @@ class BatchRun:
             return [jobs[:half], jobs[half:]]
         if self.sizes.count(1) == 1:
             return [jobs]  # once more, now that what frameworks had kept is free
-        error.add_note(f"director: the device's memory was full in calls with {_numbers(self.sizes)} items")
+        add_note(error, f"director: the device's memory was full in calls with {_numbers(self.sizes)} items")
         return []
 
 
@@ -102,7 +103,7 @@ def _checked(values: Any, size: int, name: str) -> Sequence[Any]:
         return values
     is_sequence = hasattr(values, "__len__") and hasattr(values, "__iter__")
     if not is_sequence or isinstance(values, (str, bytes, bytearray, Set, Mapping)):
-        raise BatchMismatch(name, size, f"a {type(values).__name__}")
+        raise BatchMismatch(name, size, f"a {type_name(values)}")
     results = values if type(values) is list else list(values)
     if len(values) != size or len(results) != size:  # those of a data frame differ: rows and columns
         raise BatchMismatch(name, size, f"{len(results)} results")
@@ -110,16 +111,20 @@ def _checked(values: Any, size: int, name: str) -> Sequence[Any]:
 
 
 def _has_error(values: Sequence[Any]) -> bool:
-    for value in values:  # noqa: SIM110 - a generator for `any` takes twice as long, between two calls
-        if isinstance(value, Exception):
-            return True
+    """Whether a look at each of them is needed: they are asked in the fastest way, which a value may answer wrongly."""
+    try:
+        for value in values:
+            if isinstance(value, Exception):
+                return True
+    except BaseException:  # noqa: BLE001 - of a `__class__` that raises
+        return True
     return False
 
 
 def _told_apart(jobs: list[Job[Any]], values: Sequence[Any]) -> dict[Job[Any], BaseException]:
     errors: dict[Job[Any], BaseException] = {}
     for job, value in zip(jobs, values, strict=True):
-        if isinstance(value, Exception):
+        if is_a(value, Exception):
             errors[job] = value
         else:
             job._cargo = value

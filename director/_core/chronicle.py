@@ -9,7 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from director._user_objects import describe, is_a, log_error, provides
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +25,12 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._models import Model
     from director.events import Event, Hook, JobProgressed
-    from director.hooks import Follower, RawRecord, Recorder
+    from director.hooks import Choosy, Follower, RawRecord, Recorder, Wide
 
 logger = logging.getLogger("director")
 Span: TypeAlias = "tuple[int | None, float | None, float | None]"  # number of the slot, start and end of the call
-_RECORDER_RAISED = "one of the recorders %r raised at the end of %r"
+_RECORDER_RAISED = "the recorder %s raised at the end of %s"
+_TOLD_AT_ONCE = 32  # events, then the loop turns
 _LONGEST = 200  # characters of an error in a record: who wants more takes the event
 
 
@@ -52,6 +57,8 @@ class Chronicle:
         self._record: Callable[[RawRecord], object] | None = None
         self._submitted: dict[int, Event] = {}  # by job: submissions that have yet to be told
         self._started: dict[int, Event] = {}  # by job: starts on their way to the loop
+        self._untold: deque[Event] = deque()
+        self._is_telling = False  # or will, when the loop has turned
         self._is_drained = False
         if hooks:
             self._meet(hooks)
@@ -59,19 +66,18 @@ class Chronicle:
     def _meet(self, hooks: tuple[Hook, ...]) -> None:
         """Ask the hooks what they want."""
         from director import events
-        from director.hooks import Choosy, Follower, Recorder, Wide
 
-        self._Wide = Wide
         self._events = events
-        wants = [(hook, tuple(hook.wants) if isinstance(hook, Choosy) else (events.Event,)) for hook in hooks]
+        choices = (cast("Choosy", hook).wants if provides(hook, "wants") else (events.Event,) for hook in hooks)
+        wants = [(hook, tuple(kinds)) for hook, kinds in zip(hooks, choices, strict=True)]
         for name, kind in vars(events).items():
             if isinstance(kind, type) and issubclass(kind, events.Event):
                 takers = tuple(hook for hook, wanted in wants if issubclass(kind, wanted))
                 if takers:
                     self._wanted[name] = takers
                     self.listening = self.listening or issubclass(kind, events.JobEvent)
-        self._followers = tuple(hook for hook in hooks if isinstance(hook, Follower))
-        self._recorders = tuple(hook for hook in hooks if isinstance(hook, Recorder))
+        self._followers = tuple(cast("Follower", hook) for hook in hooks if provides(hook, "begin", "end"))
+        self._recorders = tuple(cast("Recorder", hook) for hook in self._followers if provides(hook, "record"))
         if self._recorders:
             self._record = self._recorders[0].record if len(self._recorders) == 1 else _to_all(self._recorders)
             self.recording = True
@@ -92,6 +98,7 @@ class Chronicle:
 
     def end(self) -> None:
         """The Director has closed."""
+        self._tell_next(len(self._untold))
         for follower in self._followers:
             _safely(follower, follower.end, self.time())
 
@@ -102,8 +109,8 @@ class Chronicle:
     def joined(self, device: Device, dispatch: Dispatch) -> None:
         """A device has come."""
         for follower in self._followers:
-            if isinstance(follower, self._Wide):
-                _safely(follower, follower.widen, tuple(slot.device for slot in dispatch.slots))
+            if provides(follower, "widen"):
+                _safely(follower, cast("Wide", follower).widen, tuple(slot.device for slot in dispatch.slots))
         self._say("DeviceJoined", self.time(), device)
 
     def drained(self) -> None:
@@ -179,8 +186,8 @@ class Chronicle:
             self._record(  # type: ignore[misc]  # there is one, or nobody would call this
                 (job.id, name, "succeeded", slot.number, job._submitted, job._started, job._finished, now, None)
             )
-        except Exception:
-            logger.exception(_RECORDER_RAISED, self._recorders, job)
+        except BaseException as error:  # noqa: BLE001
+            _take_note(error, _RECORDER_RAISED, self._recorders[0], job)
 
     def succeeded(self, job: Job[Any]) -> None:
         """The job has its result."""
@@ -248,11 +255,11 @@ class Chronicle:
         if self._record is None:
             return
         now = self.time()
-        said = None if error is None else _in_one_line(error)
+        said = None if error is None else describe(error, _LONGEST).partition("\n")[0]
         try:
             self._record((job.id, job.name, state or job._stage.value, span[0], job._submitted, *span[1:], now, said))
-        except Exception:
-            logger.exception(_RECORDER_RAISED, self._recorders, job)
+        except BaseException as raised:  # noqa: BLE001
+            _take_note(raised, _RECORDER_RAISED, self._recorders[0], job)
 
     def _say(self, kind: str, *facts: Any) -> None:
         """Make an event and tell it, if somebody wants one of this kind."""
@@ -260,19 +267,32 @@ class Chronicle:
             self._tell(getattr(self._events, kind)(*facts))
 
     def _tell(self, event: Event) -> None:
-        for hook in self._wanted[type(event).__name__]:
-            try:
-                hook(event)
-            except (Exception, asyncio.CancelledError):
-                logger.exception("the hook %r raised at %r", hook, event)
+        """Tell the hooks.
 
+        What they cause themselves, as by a `submit`, is told after that: to all in one order, and a hook that causes
+        more at every event does not hold the loop.
+        """
+        self._untold.append(event)
+        if not self._is_telling:
+            self._tell_next(_TOLD_AT_ONCE)
 
-def _in_one_line(error: BaseException) -> str:
-    kind = type(error).__name__
-    try:
-        return f"{kind}: {error}"[:_LONGEST].partition("\n")[0]
-    except Exception as wrong:  # noqa: BLE001 -- a `__str__` of the user's; jobs that end with this one wait for us
-        return f"{kind}: its str() raised {type(wrong).__name__}"
+    def _tell_next(self, count: int) -> None:
+        self._is_telling = True
+        try:
+            while self._untold and count:
+                count -= 1
+                event = self._untold.popleft()
+                for hook in self._wanted[type(event).__name__]:
+                    try:
+                        hook(event)
+                    except BaseException as error:  # noqa: BLE001
+                        _take_note(error, "the hook %s raised at %s", hook, event)
+        finally:
+            if self._untold:
+                with suppress(RuntimeError):  # the loop has stopped: `end` tells the rest
+                    asyncio.get_running_loop().call_soon(self._tell_next, _TOLD_AT_ONCE)
+            else:
+                self._is_telling = False
 
 
 def _span(job: Job[Any]) -> Span:
@@ -290,8 +310,11 @@ def _to_all(recorders: tuple[Recorder, ...]) -> Callable[[RawRecord], None]:
     records = [recorder.record for recorder in recorders]
 
     def record(raw: RawRecord) -> None:
-        for each in records:
-            each(raw)
+        for recorder, take in zip(recorders, records, strict=True):
+            try:
+                take(raw)
+            except BaseException as error:  # noqa: BLE001 - the others count this job all the same
+                _take_note(error, _RECORDER_RAISED, recorder, raw)
 
     return record
 
@@ -300,5 +323,28 @@ def _safely(hook: object, call: Callable[..., object], *args: object) -> None:
     """Make a call of a follower; what it raises is logged and changes nothing."""
     try:
         call(*args)
-    except Exception:
-        logger.exception("the hook %r raised", hook)
+    except BaseException as error:  # noqa: BLE001
+        _take_note(error, "the hook %s raised", hook)
+
+
+def _take_note(error: BaseException, message: str, *facts: object) -> None:
+    """What a hook raises is logged and changes nothing; what is meant to stop the program does so a little later."""
+    if is_a(error, (SystemExit, KeyboardInterrupt)):
+        leave_loop(error)
+    else:
+        log_error(logger, error, message, *facts)
+
+
+def leave_loop(error: BaseException) -> None:
+    """Have the loop raise `SystemExit` or `KeyboardInterrupt` from a callback of its own.
+
+    A user's callback that raises them is called in the midst of our own work, which must come to its end.
+    """
+    try:
+        asyncio.get_running_loop().call_soon(_raise, error)
+    except RuntimeError:  # the loop has stopped already
+        log_error(logger, error, "a callback raised while the Director was abandoned")
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -27,6 +27,7 @@ from director._core.turns import TurnTaker
 from director._executors._attended import attended
 from director._executors._base import NeverStarted
 from director._models import Residency
+from director._user_objects import is_a, log_error, repr_of, set_cause
 from director.errors import JobError
 
 if TYPE_CHECKING:
@@ -194,11 +195,9 @@ class Crew:
 
     def fail(self, cause: BaseException) -> None:
         """The Director itself failed: every open job fails with the cause, so that nobody waits for ever."""
-        for job in self.dispatch.withdraw_all(JobState.FAILED):
-            self.ledger.end_failed(job, _failure(cause))
-        for job in self.dispatch.running():
+        for job in (*self.dispatch.withdraw_all(JobState.FAILED), *self.dispatch.running()):
             if not job.done():
-                self.ledger.end_failed(job, _failure(cause))
+                self.ledger.end_failed(job, _failure("the Director failed", cause))
 
     def join(self, device: Device, count: int) -> None:
         """A device of a fleet has come: give it work.
@@ -337,21 +336,37 @@ class Crew:
         if thread.cancelled():
             return  # abandoned with its loop
         error = thread.exception()
-        if isinstance(error, NeverStarted):
+        if error is not None and is_a(error, NeverStarted):
             slot.place.permits.release()
             self.starts.failed(slot, error)
             self.chronicle.reaped(slot)
             self._look_at_rest()
             return
-        if error is not None:  # a bug of ours, not of a job: say so to everybody who waits
-            logger.critical("a worker on %s failed", slot.device.label, exc_info=error)
-            self.fail(error)
-        slot.place.permits.release()
-        ring = self.dispatch.reaped(slot)
-        if ring is not None:
-            ring()
+        try:
+            if error is not None:
+                self._fail_worker(slot, error)
+        finally:
+            slot.place.permits.release()
+            ring = self.dispatch.reaped(slot)
+            if ring is not None:
+                ring()
         self.chronicle.reaped(slot)
         self._look_at_rest()
+
+    def _fail_worker(self, slot: Slot, error: BaseException) -> None:
+        """A worker has raised outside of any call, by a bug of ours or a lack of memory: what it held fails with it.
+
+        Nothing else does. The slot goes on with another worker; several in a row put its device into quarantine.
+        """
+        log_error(logger, error, "a worker on %s failed", slot.device.label)
+        late, slot.late = slot.late, []
+        held = [*slot.inside(), *slot.ahead]
+        self.outbox.deliver()  # what it has posted is delivered as ever, and may be without a ring
+        held = [job for job in held if job._stage is JobState.RUNNING and job._where is slot]
+        for job in (*held, *late):
+            if not job.done():
+                self.ledger.end_failed(job, _failure(f"the worker on {slot.device.label} failed", error))
+        self.care.warden.worker_failed(slot.place)
 
     def _look_at_rest(self) -> None:
         if self._resting and self.dispatch.at_rest() and not self.outbox:
@@ -375,7 +390,7 @@ def _answer(waiter: asyncio.Future[bool], answer: bool) -> None:
         waiter.set_result(answer)
 
 
-def _failure(cause: BaseException) -> JobError:
-    error = JobError(f"the Director failed: {cause!r}")
-    error.__cause__ = cause
+def _failure(what: str, cause: BaseException) -> JobError:
+    error = JobError(f"{what}: {repr_of(cause)}")
+    set_cause(error, cause)
     return error

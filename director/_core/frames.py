@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from director._user_objects import plain, set_traceback, traceback_of
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 def strip(error: BaseException) -> None:
     """Take our own frames off the head of a traceback, and empty them: they hold the job, which will hold the error."""
-    traceback = error.__traceback__
-    while traceback is not None and str(traceback.tb_frame.f_globals.get("__name__")).startswith("director._"):
+    traceback = traceback_of(error)
+    while traceback is not None and _is_ours(traceback.tb_frame):
         with suppress(RuntimeError):  # the frame that is still running can't be emptied
             traceback.tb_frame.clear()
         traceback = traceback.tb_next
-    error.__traceback__ = traceback
+    set_traceback(error, traceback)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return (plain(dict.get(frame.f_globals, "__name__")) or "").startswith("director._")

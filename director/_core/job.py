@@ -7,9 +7,11 @@ Written by: `ledger`, which makes it; `dispatch` under its lock (`_stage` out of
 from __future__ import annotations
 
 import asyncio
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from director._core.states import JOB_MOVES, JobState
+from director._user_objects import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable
@@ -100,7 +102,8 @@ class Job(asyncio.Future[T]):
     @property
     def name(self) -> str:
         """The option `name`, else the name of the function."""
-        return self._options.name or (self._fn if isinstance(self._fn, str) else name_of(self._fn))
+        fn = self._fn
+        return self._options.name or (fn if type(fn) is str else name_of(fn))
 
     @property
     def priority(self) -> int:
@@ -198,10 +201,9 @@ class Job(asyncio.Future[T]):
     def _let_go(self) -> None:
         """Drop what only the call needs: a kept handle must not keep inputs alive (closures and partials hold some)."""
         self._cargo = self._context = None
-        try:
-            self._fn = self._fn.__name__  # type: ignore[union-attr]  # the usual case: a function
-        except AttributeError:
-            self._fn = self.name
+        fn = self._fn
+        name = fn.__name__ if type(fn) is FunctionType else fn  # the usual case, without a call
+        self._fn = name if type(name) is str else name_of(fn)
 
     def _deadline_at(self) -> float:
         """The moment of its deadline; infinite without one."""
@@ -221,14 +223,6 @@ class Job(asyncio.Future[T]):
         device = self.device
         where = f" on {device.label}" if device is not None else ""
         return f"<Job {self.id} {self.name!r} {self._stage.value}{where}>"
-
-
-def name_of(fn: Any) -> str:
-    """What people call a callable; of a partial the function it wraps."""
-    try:
-        return fn.__name__  # type: ignore[no-any-return]
-    except AttributeError:
-        return name_of(fn.func) if hasattr(fn, "func") else type(fn).__name__
 
 
 class Owned(Generic[T]):

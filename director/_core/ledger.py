@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from asyncio import _get_running_loop, current_task
 from contextvars import copy_context
 from threading import get_ident
@@ -18,7 +19,8 @@ from director._core.job import Job
 from director._core.retries import Retries
 from director._core.states import JobState
 from director._executors._base import NeverStarted
-from director.errors import AdmissionError, DeviceLost, JobTimeout, WorkerDied
+from director._user_objects import describe, is_a, log_error, repr_of, set_cause
+from director.errors import AdmissionError, DeviceLost, JobError, JobTimeout, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,31 +29,14 @@ if TYPE_CHECKING:
     from director._core.clock import Clock
     from director._core.dispatch import Dispatch
     from director._core.job import Extra
-    from director._core.outbox import Outbox
+    from director._core.outbox import Outbox, Post
     from director._options import Options
 
 T = TypeVar("T")
+logger = logging.getLogger("director")
 _QUEUED, _RUNNING, _SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
 _set_result = asyncio.Future.set_result  # a Job refuses its own
 _set_exception = asyncio.Future.set_exception
-
-
-def _settle(job: Job[Any], outcome: Any, set_outcome: Callable[[Any, Any], None] = _set_result) -> None:
-    """Set the result or the exception, and call the one callback that there usually is, as the loop would."""
-    callbacks = job._callbacks
-    if callbacks is None or len(callbacks) != 1:
-        set_outcome(job, outcome)
-        return
-    [(callback, context)] = callbacks
-    job.remove_done_callback(callback)
-    set_outcome(job, outcome)
-    try:
-        context.run(callback, job)
-    except (SystemExit, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the others must be told of theirs
-        report = {"message": f"a callback of {job!r} raised", "exception": error, "future": job}
-        job.get_loop().call_exception_handler(report)
 
 
 def _nobody(job: Job[Any]) -> None:
@@ -92,6 +77,7 @@ class Ledger:
         self._alarms = Alarms(clock, self._expire)
         self._retries = Retries(clock, dispatch, chronicle)
         self._wakes = False  # a delivery is going on that wakes who awaits the jobs by itself
+        self._exit: BaseException | None = None  # what a callback has raised to stop the loop
         self._numbers = itertools.count(1)
 
     def open_job(
@@ -105,7 +91,7 @@ class Ledger:
             TypeError: `fn` can't be called.
         """
         if not callable(fn):
-            raise TypeError(f"a job needs a function to call, not {fn!r}")
+            raise TypeError(f"a job needs a function to call, not {repr_of(fn)}")
         job: Job[T] = Job(loop=self._loop)
         job.id = next(self._numbers)
         job._crew = self
@@ -143,32 +129,84 @@ class Ledger:
             self._wakes = False
         if self.watch is not None:
             self.watch()
+        if self._exit is not None:
+            error, self._exit = self._exit, None
+            raise error
 
     def _deliver(self) -> None:
         # Who awaits a job is woken right here, not by one more call of the loop for each: a seventh of a burst. Inside
         # of a task (our own close) that is not possible: one task can't be stepped within another. Hooks come first.
         self._wakes = not self._is_watched and current_task() is None
-        settle = _settle if self._wakes else _set_result
-        for post in self._outbox.empty():
-            if isinstance(post, tuple):
-                fn, args = post
-                fn(*args)
-                continue
-            value = post._cargo
-            post._let_go()
-            if post._stage is not _RUNNING:  # its caller has left, or its time was up
-                if self._tells_ends:
-                    self._chronicle.returned(post)
-                continue
-            if post._options.timed and not self._was_in_time(post):
-                continue
-            post._stage = _SUCCEEDED
-            self.succeeded += 1
-            if self._is_recorded:  # before anybody is woken who may look for it
-                self._chronicle.record_success(post)
-            settle(post, value)
-            if self._is_watched:
-                self._chronicle.succeeded(post)
+        settle = self._settle if self._wakes else _set_result
+        outbox = self._outbox
+        posts = outbox.posts
+        value = None
+        outbox.begin()
+        while outbox.left:
+            outbox.left -= 1
+            # Each post by itself: what one raises must not keep the others. No call between the two lines that take it:
+            # a signal's handler, which may raise, runs after calls.
+            try:
+                post = posts[0]
+                del posts[0]
+                if isinstance(post, tuple):
+                    fn, args = post
+                    fn(*args)
+                    continue
+                value = post._cargo
+                post._let_go()
+                if post._stage is not _RUNNING:  # its caller has left, or its time was up
+                    if self._tells_ends:
+                        self._chronicle.returned(post)
+                    continue
+                if post._options.timed and not self._was_in_time(post):
+                    continue
+                post._stage = _SUCCEEDED
+                self.succeeded += 1
+                if self._is_recorded:  # before anybody is woken who may look for it
+                    self._chronicle.record_success(post)
+                settle(post, value)
+                if self._is_watched:
+                    self._chronicle.succeeded(post)
+            except BaseException as error:  # noqa: BLE001
+                self._complete(post, value, error)
+
+    def _complete(self, post: Post, value: Any, error: BaseException) -> None:
+        """A delivery was interrupted by `error`: the job of the post ends all the same.
+
+        Raises:
+            SystemExit: It was that, which is for the loop.
+            KeyboardInterrupt: The same.
+        """
+        if not isinstance(post, tuple) and not post.done():
+            if post._stage is _SUCCEEDED:
+                _set_result(post, value)
+                if self._is_watched:
+                    self._chronicle.succeeded(post)
+            else:
+                self._end_broken(post, error)
+        if is_a(error, (SystemExit, KeyboardInterrupt)):
+            raise error
+        log_error(logger, error, "delivering %s raised", post[0] if isinstance(post, tuple) else post)
+
+    def _settle(
+        self, job: Job[Any], outcome: Any, set_outcome: Callable[[Any, Any], None] = asyncio.Future.set_result
+    ) -> None:
+        """Set the result or the exception, and call the one callback that there usually is, as the loop would."""
+        callbacks = job._callbacks
+        if callbacks is None or len(callbacks) != 1:
+            set_outcome(job, outcome)
+            return
+        [(callback, context)] = callbacks
+        job.remove_done_callback(callback)
+        set_outcome(job, outcome)
+        try:
+            context.run(callback, job)
+        except (SystemExit, KeyboardInterrupt) as error:
+            self._exit = error  # for the loop, when all is delivered
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the others must be told of theirs
+            report = {"message": f"a callback of {job!r} raised", "exception": error, "future": job}
+            job.get_loop().call_exception_handler(report)
 
     def cancel(self, job: Job[Any], msg: Any) -> bool:
         """Cancel a job that is not over; see `Job.cancel`."""
@@ -195,40 +233,52 @@ class Ledger:
 
     def end_failed(self, job: Job[Any], error: BaseException) -> None:
         """End a job that runs, or that was withdrawn as FAILED, with `error`."""
-        self._close(job, JobState.FAILED)
+        is_left = self._move(job, JobState.FAILED)
         self.failed += 1
         if self._wakes:  # in their order with those that succeed
-            _settle(job, error, _set_exception)
+            self._settle(job, error, _set_exception)
         else:
             _set_exception(job, error)
+        self._clear(job, is_left)
         if self._tells_ends:
             self._chronicle.failed(job, error)
 
     def raised(self, job: Job[Any], error: BaseException) -> None:
         """The call of a job has raised, or its model could not be loaded."""
-        if isinstance(error, (WorkerDied, DeviceLost)) and not isinstance(error, NeverStarted):
+        try:
+            self._raised(job, error)
+        except BaseException as problem:
+            self._end_broken(job, problem)
+            raise
+
+    def _raised(self, job: Job[Any], error: BaseException) -> None:
+        options, never_started = job._options, is_a(error, NeverStarted)
+        if is_a(error, (WorkerDied, DeviceLost)) and not never_started:
             self.worker_lost(job)
-        options = job._options
-        may_go = options.retries or options.batch is not None or isinstance(error, NeverStarted)
-        if may_go and self._retries.take(job, error):
+        if (options.retries or options.batch is not None or never_started) and self._retries.take(job, error):
             return
-        if isinstance(error, NeverStarted):
+        if is_a(error, NeverStarted):
             error = DeviceLost(error.device, error.reason)  # the other name is ours
         job._let_go()
         if job.done():  # its caller has left, or its time was up
             if self._tells_ends:
                 self._chronicle.returned(job)
             return
-        if isinstance(error, asyncio.CancelledError):
+        if is_a(error, asyncio.CancelledError):
             self._end_cancelled(job, None)
         else:
             self.end_failed(job, _bearable(error))
 
     def returned_together(self, jobs: list[Job[Any]], values: Sequence[Any], ended: float) -> None:
         """A call for all of these has returned; part of a delivery, which goes on with them."""
-        for job, value in zip(jobs, values, strict=True):
-            job._cargo, job._finished = value, ended
-        self._outbox.unpack(jobs)
+        try:
+            for job, value in zip(jobs, values, strict=True):
+                job._cargo, job._finished = value, ended
+            self._outbox.unpack(jobs)
+        except BaseException as problem:
+            for job in jobs:
+                self._end_broken(job, problem)
+            raise
 
     def start_timer(self, job: Job[Any]) -> None:
         """Watch over the deadline of a job, or over the timeout of one that has just started."""
@@ -268,20 +318,39 @@ class Ledger:
             self.end_failed(job, JobTimeout("running"))
 
     def _end_cancelled(self, job: Job[Any], msg: Any) -> None:
-        self._close(job, JobState.CANCELLED)
+        is_left = self._move(job, JobState.CANCELLED)
         self.cancelled += 1
         asyncio.Future.cancel(job, msg)
+        self._clear(job, is_left)
         if self._tells_ends:
             self._chronicle.cancelled(job)
 
-    def _close(self, job: Job[Any], state: JobState) -> None:
-        if job._stage is not state:  # the dispatch has moved it already if it was waiting
+    def _end_broken(self, job: Job[Any], problem: BaseException) -> None:
+        """End a job whose outcome could not be delivered, for a fault of ours; does nothing if it is over."""
+        if job.done():
+            return
+        self._dispatch.withdraw(job, JobState.FAILED)  # it may have been set aside for another try
+        job._stage = JobState.FAILED
+        error = JobError(f"the Director could not deliver the outcome of {job!r}: {describe(problem)}")
+        set_cause(error, problem)
+        self.end_failed(job, error)
+
+    def _move(self, job: Job[Any], state: JobState) -> bool:
+        """Move a job to its last state; True if the slot that has it is to be told."""
+        is_inside = job._stage is not state  # the dispatch has moved it already if it was waiting
+        if is_inside:
             job._move(state)
-            if job._finished is None:
-                job._where.seat.leave(job)  # type: ignore[union-attr]  # what ran is in a slot
+        is_left = is_inside and job._finished is None
         if job._started is None:  # it never ran, and never will
             job._finished = self._now()
+        return is_left
+
+    def _clear(self, job: Job[Any], is_left: bool) -> None:
+        """Let go of what a job needed that has just ended. It is settled by now, whatever this may raise."""
+        if job._started is None:
             job._let_go()
+        if is_left:
+            job._where.seat.leave(job)  # type: ignore[union-attr]  # what ran is in a slot
         if job._options.timed:
             self._alarms.drop(job)
         if job._options.retries:
@@ -292,8 +361,8 @@ class Ledger:
 
 def _bearable(error: BaseException) -> BaseException:
     """The error, or what a future takes for it: it would take a `StopIteration` for a generator's own end."""
-    if not isinstance(error, StopIteration):
+    if not is_a(error, StopIteration):
         return error
     stopped = RuntimeError("the job raised StopIteration")
-    stopped.__cause__ = error
+    set_cause(stopped, error)
     return stopped

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from director._core.doorbell import Doorbell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from director._core.job import Job
 
@@ -32,12 +32,12 @@ class Outbox:
     """
 
     deliver: Callable[[], None]
-    """Called on the loop when there are posts; takes them with `empty`. Set once, before the first post."""
+    """Called on the loop when there are posts, to take them. Set once, before the first post."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.posts: deque[Post] = deque()
         self.ringing = False
-        self._unpacked = 0  # jobs that a delivery has found in one post
+        self.left = 0  # of the posts, how many the delivery that goes on is still to take; the loop's
         self._loop = loop
         self._doorbell = Doorbell(loop, lambda: self.deliver())
 
@@ -57,27 +57,26 @@ class Outbox:
     def ring(self) -> None:
         """Have the loop deliver; for whoever has appended a post and found that nobody is `ringing`."""
         self.ringing = True  # two threads may both ring: harmless, the second delivery finds nothing
-        self._doorbell.ring()
+        try:
+            self._doorbell.ring()
+        except BaseException:  # a signal's handler has raised: the next post must ring
+            self.ringing = False
+            raise
 
     def stop(self, nobody_rings: bool) -> None:
         """Deliver what is there, and then no more; `nobody_rings`: no thread is left that could post."""
         self.deliver()
         self._doorbell.stop(nobody_rings)
 
-    def empty(self) -> Iterator[Post]:
-        """Take out what is there now; what arrives meanwhile comes with the next ring."""
+    def begin(self) -> None:
+        """On the loop: what is there now is to be delivered; what arrives meanwhile comes with the next ring."""
         self.ringing = False  # before looking: a post that comes too late for this delivery must ring again
-        posts = self.posts
-        count, self._unpacked = len(posts), 0
-        while count:
-            for _ in range(count):
-                yield posts.popleft()
-            count, self._unpacked = self._unpacked, 0
+        self.left = len(self.posts)
 
     def unpack(self, jobs: list[Job[Any]]) -> None:
         """On the loop, while it delivers: these came in one post, and are next."""
         self.posts.extendleft(reversed(jobs))
-        self._unpacked += len(jobs)
+        self.left += len(jobs)
 
     def __bool__(self) -> bool:
         return bool(self.posts)

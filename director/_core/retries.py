@@ -11,6 +11,7 @@ from director._core.slot import Slot
 from director._core.stream_call import StreamCall
 from director._executors._base import NeverStarted
 from director._faults import fault_of
+from director._user_objects import is_a, is_one_of
 from director.errors import DeviceLost, WorkerDied
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Retries:
             return False
         if not self._dispatch.set_aside(job):
             return False
-        if not isinstance(error, NeverStarted):
+        if not is_a(error, NeverStarted):
             asked = replace(asked, allowed=allowed)
         self._reset(job, asked, slot, error)
         if delay:
@@ -77,7 +78,7 @@ class Retries:
         """Make it like one that has never run, but for its count and the device it avoids."""
         extra = job._extra = job._extra or Extra()
         extra.asked = extra.asked or job._options
-        extra.tries += not isinstance(error, NeverStarted)  # it was not even begun
+        extra.tries += not is_a(error, NeverStarted)  # it was not even begun
         if self._chronicle.recording:
             self._chronicle.tried(job, slot, error)
         job._started = job._finished = None
@@ -89,7 +90,7 @@ class Retries:
         """The slots on which another try is worth it; nothing if it is not."""
         open_slots = self._dispatch.open_slots()
         allowed = open_slots if asked.allowed is None else open_slots & asked.allowed
-        if isinstance(error, NeverStarted):
+        if is_a(error, NeverStarted):
             return allowed or None
         others = allowed - {other.number for other in slot.place.slots}
         fault, again = fault_of(error), tries < asked.retries
@@ -97,7 +98,7 @@ class Retries:
             roomier = frozenset(number for number in others if self._is_roomier(number, slot))
             if roomier:
                 return roomier
-        if again and (fault is not None or isinstance(error, (*_LOST, *asked.retry_on))):
+        if again and (fault is not None or is_a(error, _LOST) or is_one_of(error, asked.retry_on)):
             return others or allowed
         return None
 

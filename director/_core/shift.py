@@ -15,6 +15,7 @@ from director._current import here
 from director._executors._base import LoadFailed, NeverStarted
 from director._faults import fault_of
 from director._forks import copied, leave_copy
+from director._user_objects import is_a
 from director.errors import JobTimeout
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Shift:
         assert rule is not None
         batch = BatchRun(self._slot.seat, rule)
         errors = batch.run(ready)
-        unable = [error for error in errors.values() if isinstance(error, NeverStarted)]
+        unable = [error for error in errors.values() if is_a(error, NeverStarted)]
         self._note_batch_end(len(ready) - len(unable), batch, now)
         if are_timed or batch.values is None:  # whether a deadline was kept is ours to say
             for job in ready:
@@ -235,9 +236,9 @@ class Shift:
     def _owned(self, error: BaseException) -> BaseException:
         """The caller's own error, without the frames of this package."""
         strip(error)
-        if isinstance(error, NeverStarted):
+        if is_a(error, NeverStarted):
             return error
-        if isinstance(error, LoadFailed):
+        if is_a(error, LoadFailed):
             strip(error.error)
             self._fail_waiting(error)
             return error.error

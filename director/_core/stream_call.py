@@ -9,6 +9,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from director._user_objects import log_error, name_of
 from director.errors import JobTimeout
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ class StreamCall(Generic[T]):
     """What the job of one stream calls.
 
     Args:
-        func: A generator function of a resource and arguments; of this name, as in `functools.partial`, so that the job
-            is called what it is called.
+        func: A generator function of a resource and arguments.
         bridge: Takes the values.
     """
 
@@ -39,6 +39,10 @@ class StreamCall(Generic[T]):
         self.bridge = bridge
         self.settle: Callable[[], None] | None = None
         """Called before a value is handed over; a seat may set it to wait until the device has made the value."""
+
+    @property
+    def __name__(self) -> str:
+        return name_of(self.func)
 
     def __call__(self, resource: Any, *args: Any) -> None:
         """Put every value on the bridge; close the generator, here on its own thread, if it takes no more."""
@@ -64,9 +68,9 @@ def close(generator: GeneratorType[Any, Any, Any]) -> None:
             generator.close()
         except (asyncio.CancelledError, JobTimeout):
             pass  # its `finally` has asked `check_cancelled`
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - its outcome is known
             if generator.gi_frame is None:  # it has ended, by raising
-                logger.exception("the stream %s raised while it was closed", generator.__qualname__)
+                log_error(logger, error, "the stream %s raised while it was closed", generator.__qualname__)
             elif not attempt:
                 logger.warning(
                     "the stream %s yields while it is closed, and nobody reads that: "

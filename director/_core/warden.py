@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import HEALTH_MOVES, Health, SlotState
@@ -75,6 +76,7 @@ class Warden:
         self._clock = clock
         self._probe = probe
         self._probes: set[asyncio.Task[None]] = set()
+        self._failures = count(-1, -1)  # numbers that no job has
 
     def join(self, place: Place) -> None:
         """A device has come."""
@@ -111,12 +113,19 @@ class Warden:
 
     def worker_lost(self, place: Place, job: Job[Any]) -> None:
         """A job has lost its worker. Several jobs in a row make a quarantine; one, however often tried, does not."""
+        self._count_loss(place, job.id)
+
+    def worker_failed(self, place: Place) -> None:
+        """A worker has failed outside of any call; each counts as another job that has lost its worker."""
+        self._count_loss(place, next(self._failures))
+
+    def _count_loss(self, place: Place, loss: int) -> None:
         patient = self._patients[place]
         calls = sum(slot.jobs for slot in place.slots)
         if calls - patient.calls > 1:  # another call has ended well in between
             patient.jobs.clear()
         patient.calls = calls
-        patient.jobs.add(job.id)
+        patient.jobs.add(loss)
         if len(patient.jobs) >= self._rules.failures:
             self.lose(place, f"{len(patient.jobs)} jobs in a row have lost their workers on it")
 

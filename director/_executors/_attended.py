@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from director._executors._base import LoadFailed
 from director._forks import leave_copy
+from director._user_objects import is_a, log_error, provides, traceback_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,9 +28,7 @@ def attended(seat: Seat, hooks: tuple[Hook, ...]) -> Seat:
     """`seat` itself, or if some of the hooks attend calls, one that lets them."""
     if not hooks:
         return seat
-    from director.hooks import Attendant
-
-    attendants = tuple(hook for hook in hooks if isinstance(hook, Attendant))
+    attendants = tuple(cast("Attendant", hook) for hook in hooks if provides(hook, "attend"))
     return AttendedSeat(seat, attendants) if attendants else seat
 
 
@@ -71,8 +70,9 @@ class AttendedSeat:
         try:
             value = call(what)
         except BaseException:
+            error = sys.exc_info()[1]
             for manager in reversed(entered):
-                context.run(_leave, manager, sys.exc_info()[1])
+                context.run(_leave, manager, error)
             raise
         for manager in reversed(entered):
             context.run(_leave, manager, None)
@@ -84,17 +84,20 @@ def _enter(attendant: Attendant, jobs: Sequence[Job[Any]]) -> AbstractContextMan
         manager = attendant.attend(jobs)
         manager.__enter__()
         leave_copy()
-    except Exception:
-        logger.exception("the attendant %r raised before %r", attendant, jobs)
+    except BaseException as error:  # noqa: BLE001 - the call is not the attendant's, and knows nothing of it
+        log_error(logger, error, "the attendant %s raised before %s", attendant, jobs)
         return None
     return manager
 
 
 def _leave(manager: AbstractContextManager[object], error: BaseException | None) -> None:
-    if isinstance(error, LoadFailed):
+    if error is not None and is_a(error, LoadFailed):
         error = error.error
     try:
-        manager.__exit__(type(error), error, error.__traceback__) if error else manager.__exit__(None, None, None)
-    except Exception as raised:
+        if error is None:
+            manager.__exit__(None, None, None)
+        else:
+            manager.__exit__(type(error), error, traceback_of(error))
+    except BaseException as raised:  # noqa: BLE001 - as in `_enter`
         if raised is not error:  # a generator with `@contextmanager` raises again what it was told of
-            logger.exception("the attendant's %r raised after a call", manager)
+            log_error(logger, raised, "the attendant's %s raised after a call", manager)

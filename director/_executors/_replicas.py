@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._executors._base import LoadFailed
 from director._forks import leave_copy
+from director._user_objects import is_a, log_error, set_cause, type_name
 
 if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
@@ -59,11 +60,13 @@ class Replicas:
         if not replica.ready.is_set():
             began = self._chronicle.time()
             if mine:
-                self._load(model, slot, replica)
-                if replica.error is not None:
-                    with self._lock:
-                        del self._replicas[key]
-                replica.ready.set()
+                try:
+                    self._load(model, slot, replica)
+                finally:  # whatever has happened, other slots of the device wait for it
+                    if replica.error is not None:
+                        with self._lock:
+                            del self._replicas[key]
+                    replica.ready.set()
             else:
                 replica.ready.wait()
             slot.note_load(self._chronicle.time() - began)
@@ -92,28 +95,27 @@ class Replicas:
             except BaseException:
                 self._unload(model, slot, replica)
                 raise
+            self._residency.add(model, slot)
+            self._chronicle.loaded(model, slot.device, self._chronicle.time() - began)
         except BaseException as error:  # noqa: BLE001 - it belongs to the jobs that wait for the replica
             leave_copy(error)
             replica.error = bearable(model, error)
             self._chronicle.not_loaded(model, slot.device, error)
-            return
-        self._residency.add(model, slot)
-        self._chronicle.loaded(model, slot.device, self._chronicle.time() - began)
 
     def _unload(self, model: Model[Any], slot: Slot, replica: _Replica) -> None:
         value, replica.value = replica.value, None
         if model.unload is not None:
             try:
                 model.unload(value)
-            except BaseException:  # whatever it is, the other replicas must go too
-                logger.exception("unloading %s from %s failed", model.name, slot.device.label)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the other replicas must go too
+                log_error(logger, error, "unloading %s from %s failed", model.name, slot.device.label)
         self._chronicle.unloaded(model, slot.device)
 
 
 def bearable(model: Model[Any], error: BaseException) -> BaseException:
     """The loader's own error, but for two that would mean something else to who awaits a job."""
-    if isinstance(error, (StopIteration, asyncio.CancelledError)):
-        instead = RuntimeError(f"loading {model.name} raised {type(error).__name__}")
-        instead.__cause__ = error
+    if is_a(error, (StopIteration, asyncio.CancelledError)):
+        instead = RuntimeError(f"loading {model.name} raised {type_name(error)}")
+        set_cause(instead, error)
         return instead
     return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from asyncio import _get_running_loop
 from concurrent.futures import CancelledError, Executor, Future, InvalidStateError, wait
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from director._core.beside import Beside
 from director._core.frames import strip
 from director._forks import leave_copy
+from director._user_objects import log_error, name_of, set_traceback, traceback_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from director._core.job import Job
     from director._device import Device
 
+logger = logging.getLogger("director")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -64,7 +67,7 @@ class DirectorExecutor(Executor):
         future.add_done_callback(self._forget)
         try:
             call = partial(fn, *args, **kwargs) if callable(fn) else lambda: fn(*args, **kwargs)  # which then says so
-            job = self._open_job(_Call(future, call, getattr(fn, "__name__", repr(fn)), self._retries))
+            job = self._open_job(_Call(future, call, name_of(fn), self._retries))
         except BaseException:
             future.cancel()
             raise
@@ -177,14 +180,22 @@ class _Call(Beside):
             if self._retries:
                 raise
             strip(error)
-            own = error.__traceback__
-            with suppress(InvalidStateError):  # its time was up before
-                future.set_exception(error)
-            error.__traceback__ = own  # callbacks that looked at it have left their frames
+            own = traceback_of(error)
+            _answer(future.set_exception, error)
+            set_traceback(error, own)  # callbacks that looked at it have left their frames
             del self, future, call, own  # the error's frames lead back to this one, and the future holds the error
             raise
-        with suppress(InvalidStateError):
-            future.set_result(result)
+        _answer(future.set_result, result)
+
+
+def _answer(settle: Callable[[Any], None], outcome: Any) -> None:
+    """Settle a future with its callbacks, which the standard library only guards against an `Exception`."""
+    try:
+        settle(outcome)
+    except InvalidStateError:
+        pass  # its time was up before
+    except BaseException as error:  # noqa: BLE001 - it is no outcome of the call, nor of the slot's thread
+        log_error(logger, error, "a callback of a future raised")
 
 
 def _refuse_to_block(loop: asyncio.AbstractEventLoop, what: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, cast
 
 from director._checks import check, is_hashable
 from director._core.job import Extra, Owned
 from director._device import Device
+from director._user_objects import name_of, wrap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
@@ -43,7 +43,7 @@ class Function(Generic[*Ts, T]):
         options: JobOptions,
         rule: BatchRule | None = None,
     ) -> None:
-        functools.update_wrapper(self, fn)
+        wrap(self, fn)
         self._director = director
         self._fn = fn
         self._options = options
@@ -113,7 +113,7 @@ class Function(Generic[*Ts, T]):
         return self._director._open_call(self._fn, args, self._options, patient, self._rule, extra)
 
     def __repr__(self) -> str:
-        return f"<Function {getattr(self._fn, '__name__', self._fn)!r} of {self._director!r}>"
+        return f"<Function {name_of(self._fn)!r} of {self._director!r}>"
 
 
 def _extra(rule: BatchRule, args: tuple[Any, ...]) -> Extra:

@@ -3,93 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import enum
 import functools
 import logging
-import operator
 import traceback
 from typing import TYPE_CHECKING, Any
-from unittest.mock import MagicMock, Mock
+from unittest.mock import Mock
 
 import pytest
+from harness.odd import CALLABLES, EXCEPTIONS, Closed, Frozen, Refusal, Silent, refuse
 
 from director import _user_objects as users
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-class Refusal(BaseException):
-    """Not an `Exception`: what guards with `except Exception` lets through."""
-
-
-def refuse(*_: object, **__: object) -> Any:
-    raise Refusal
-
-
-@dataclasses.dataclass(frozen=True)
-class Frozen(Exception):
-    code: str = "x"
-
-
-class Closed(Exception):
-    """Refuses every question and every attribute, but for what the interpreter takes by itself."""
-
-    def __getattribute__(self, name: str) -> Any:
-        raise Refusal(name)
-
-    __setattr__ = __delattr__ = __str__ = __repr__ = __hash__ = __eq__ = __bool__ = __len__ = refuse  # type: ignore[assignment]
-    __reduce__ = __reduce_ex__ = __iter__ = refuse  # type: ignore[assignment]
-    __class__ = property(refuse)  # type: ignore[assignment]
-    __traceback__ = __cause__ = __context__ = __suppress_context__ = property(refuse)  # type: ignore[assignment]
-
-
-class Meta(type):
-    __name__ = property(refuse)  # type: ignore[assignment]
-    __module__ = __mro__ = property(refuse)  # type: ignore[assignment]
-    __hash__ = __eq__ = __instancecheck__ = __subclasscheck__ = refuse  # type: ignore[assignment]
-
-
-class OfMeta(Exception, metaclass=Meta):
-    pass
-
-
-class ShoutingStr(str):
-    __slots__ = ()
-    __str__ = __repr__ = __format__ = __len__ = __eq__ = __hash__ = refuse  # type: ignore[assignment]
-
-
-class OddText(Exception):
-    def __str__(self) -> str:
-        return ShoutingStr("odd")
-
-
-class NoText(Exception):
-    def __str__(self) -> str:
-        return 7  # type: ignore[return-value]
-
-
-class Slotted(Exception):
-    __slots__ = ("code",)
-
-
-NoModule = type("NoModule", (Exception,), {"__module__": None})
-EXCEPTIONS: dict[str, Callable[[], BaseException]] = {
-    "frozen": Frozen,
-    "closed": Closed,
-    "of a metaclass": OfMeta,
-    "text of a subclass of str": OddText,
-    "text that is no str": NoText,
-    "slots": Slotted,
-    "no module": NoModule,
-    "huge": lambda: ValueError("x" * 1_000_000),
-    "group": lambda: BaseExceptionGroup("g", [Closed(), ExceptionGroup("h", [OfMeta(), Frozen()])]),
-    "stop": StopIteration,
-    "cancelled": asyncio.CancelledError,
-    "leaving": GeneratorExit,
-    "exit": SystemExit,
-}
 
 
 @pytest.mark.parametrize("make", EXCEPTIONS.values(), ids=EXCEPTIONS)
@@ -147,52 +73,6 @@ def test_one_instance_raised_again_and_again_keeps_a_bounded_traceback() -> None
     assert len(traceback.extract_tb(error.__traceback__)) <= 2_001
 
 
-class Self:
-    """Leads to itself by every attribute."""
-
-    def __call__(self) -> int:
-        return 5
-
-    def __getattr__(self, _: str) -> Any:
-        return self
-
-
-class Odd:
-    def __init__(self, name: Any) -> None:
-        self.__name__ = name
-
-    def __call__(self) -> int:
-        return 5
-
-
-class Silent:
-    __getattribute__ = __repr__ = __call__ = refuse  # type: ignore[assignment]
-
-
-class Colour(enum.Enum):
-    RED = 1
-
-
-CALLABLES = {
-    "function": (refuse, "refuse"),
-    "builtin": (len, "len"),
-    "method": ([].append, "append"),
-    "class": (dict, "dict"),
-    "partial": (functools.partial(functools.partial(refuse, 1), 2), "refuse"),
-    "getter": (operator.itemgetter(1), "itemgetter"),
-    "mock": (Mock(), "Mock"),
-    "magic mock": (MagicMock(), "MagicMock"),
-    "leads to itself": (Self(), "Self"),
-    "a number as name": (Odd(7), "Odd"),
-    "a name of a subclass of str": (Odd(ShoutingStr("odd")), "odd"),
-    "no name": (Odd(""), "Odd"),
-    "a name too long": (Odd("n" * 1_000), "n" * 200),
-    "refuses every attribute": (Silent(), "Silent"),
-    "class of a metaclass": (OfMeta, "Meta"),
-    "member": (Colour.RED, "Colour"),
-}
-
-
 @pytest.mark.parametrize(("fn", "name"), CALLABLES.values(), ids=CALLABLES)
 def test_a_callable_has_a_plain_name(fn: Any, name: str) -> None:
     found = users.name_of(fn)
@@ -232,4 +112,4 @@ def test_an_error_is_logged_as_text_if_the_handlers_cannot_show_it() -> None:
         users.log_error(log, Closed(), "%s raised in %s", Silent(), 3)
     finally:
         log.removeHandler(handler)
-    assert handler.lines == ["<Silent whose repr() raises> raised in 3\nClosed (its __str__ raises)\n"]
+    assert handler.lines == ["<Silent whose repr() raised Refusal> raised in 3\nClosed: its str() raised Refusal\n"]

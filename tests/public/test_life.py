@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from director import Director, DirectorClosed, DirectorState, JobError, JobState, Model, PlacementError
-from director.events import Event, WorkerHired
+from director._core.dispatch import Dispatch
 from public.gates import Gate, outcome, turns, until
 
 if TYPE_CHECKING:
@@ -470,15 +470,17 @@ def test_leaving_the_interpreter_while_jobs_come_and_go_is_quiet(python: Callabl
 
 
 class Poison(BaseException):
-    """What no hook may raise and nobody catches."""
+    """What nobody catches."""
 
 
-async def test_if_the_director_itself_fails_every_open_job_does(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
-    def poison(event: Event) -> None:
-        if isinstance(event, WorkerHired):
-            raise Poison("from a hook")
+async def test_if_the_director_itself_fails_every_open_job_does(
+    gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise Poison("a bug of ours")
 
-    director = Director("simulated:1", hooks=[poison])
+    monkeypatch.setattr(Dispatch, "hire", fail)
+    director = Director("simulated:1")
     await director.start()
     jobs = [director.submit(gate) for _ in range(3)]
     results = [await outcome(job) for job in jobs]
