@@ -110,7 +110,7 @@ OUTSIDE = {
     "threadpoolctl": "cli._demo",
     "torch": "cli._demo",
     "fastapi": "fastapi",
-    "cloudpickle": "_executors._process.parcels",
+    "cloudpickle": "_executors._process.payload",
     "ray": "_executors._ray",
     "aiojobs": "_bench",
     "uvloop": "_bench",

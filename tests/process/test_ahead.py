@@ -18,9 +18,11 @@ from public.gates import outcome, until
 
 from director import Director, JobState, Model, ProcessExecutor, WorkerDied
 from director._executors._process import pace
-from director._executors._process.call import GOODBYE, Call, Sender
-from director._executors._process.child import Child
-from director._executors._process.errand import Errand
+from director._executors._process.call import CallEncoder, CallMessage, ProcessCall
+from director._executors._process.child_process import ChildProcess
+from director._executors._process.references import known_number
+from director._executors._process.wire import NO_FACTS, UNNUMBERED, RequestKind
+from director._executors._remote import CallState
 from process import calls
 from process.leaks import wait_until
 
@@ -37,14 +39,17 @@ def far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "_PATIENCE", 1000.0)
 
 
+def _knows(seat: Any, fn: Any) -> bool:
+    return bool(seat._stock.pace.mean and seat._child and known_number(fn) in seat._child.known)
+
+
 @asynccontextmanager
 async def opened(director: Director) -> AsyncIterator[Director]:
-    """With children that know how long a call takes."""
+    """With children that know how long a call takes, and what is called: others are not sent ahead."""
     async with director:
-        assert director._crew is not None
-        slots: list[Any] = director._crew.dispatch.slots
-        while not all(slot.seat._stock.pace.mean for slot in slots):  # one child may start later than another
-            await asyncio.gather(*(director.submit(calls.nap, 0.005) for _ in range(8 * len(slots))))
+        for fn, args in ((calls.note, (os.devnull, "")), (calls.nap, (0.005,))):
+            while not all(_knows(slot.seat, fn) for slot in director._crew.dispatch.slots):  # type: ignore[union-attr]
+                await asyncio.gather(*(director.submit(fn, *args) for _ in range(8 * len(director.devices))))
         yield director
 
 
@@ -80,7 +85,7 @@ async def hold_all(director: Director, go: Path, behind: int = 20) -> tuple[list
 
 
 async def test_many_short_calls_run_once_and_in_order(one: Director, tmp_path: Path) -> None:
-    path = tmp_path / "order"
+    path, before = tmp_path / "order", one.stats().succeeded
     jobs = [one.submit(calls.note, str(path), str(n)) for n in range(300)]
     most = 0
     while not jobs[-1].done():
@@ -88,7 +93,7 @@ async def test_many_short_calls_run_once_and_in_order(one: Director, tmp_path: P
         await asyncio.sleep(0)
     assert path.read_text().split() == [str(n) for n in range(300)]
     assert most > 1
-    assert one.stats().succeeded == 308
+    assert one.stats().succeeded == before + 300
 
 
 async def test_what_is_ahead_waits_as_far_as_anybody_can_see(one: Director, tmp_path: Path) -> None:
@@ -190,21 +195,25 @@ async def test_one_that_is_cancelled_ahead_can_not_come_back(one: Director, tmp_
     (tmp_path / "go0").touch()
 
 
-async def test_only_what_comes_after_a_call_is_taken_back(one: Director) -> None:
-    """A child that is slow has not even taken what was cancelled before."""
+async def test_all_but_the_current_call_is_taken_back(one: Director) -> None:
+    """A child that is stopped has received none of them; the current one stays with it."""
     await one.run(calls.nap, 0.001)
     child = one._crew.dispatch.slots[0].seat._child  # type: ignore[union-attr, attr-defined]
     os.kill(child.process, signal.SIGSTOP)
     wait_until(lambda: Path(f"/proc/{child.process}/stat").read_text().rpartition(")")[2].split()[0] == "T")
-    errands = []
-    for _ in range(5):
-        errands.append(Errand(Call([], None, ()), child))
-        child.post(child.frame(GOODBYE, errands[-1].number))
-    assert child.take_back(errands[2].number) == {errand.number for errand in errands[3:]}
-    assert not any(child.has_taken(errand.place) for errand in errands[:3])
-    later = Errand(Call([], None, ()), child)
-    assert later.place == errands[3].place
-    assert later.number not in {errand.number for errand in errands}
+    message = CallMessage(RequestKind.CALL, UNNUMBERED, UNNUMBERED, NO_FACTS, None)
+    sent = [ProcessCall([], None, ()) for _ in range(5)]
+    for call in sent:
+        child.send(call, message)
+    assert all(child.is_waiting(call) for call in sent)
+    assert child.take_back(sent[2]) == [*sent[:2], *sent[3:]]
+    assert [call.state for call in sent] == [CallState.QUEUED] * 2 + [CallState.SENT] + [CallState.QUEUED] * 2
+    assert child.is_waiting(sent[2])
+    assert sent[2].number == 1 + sent[4].number, "it was sent again"
+    later = ProcessCall([], None, ())
+    child.send(later, message)
+    assert later.number > sent[2].number
+    assert child.take_back() == [sent[2], later]
     os.kill(child.process, signal.SIGKILL)
 
 
@@ -245,7 +254,9 @@ async def test_a_child_makes_no_more_calls_than_it_may(far_ahead: None) -> None:
     director = Director("cpu", executor=ProcessExecutor(max_jobs_per_worker=10), max_queue=None)
     async with opened(director):
         ids = await asyncio.gather(*(director.submit(calls.process_id) for _ in range(52)))
-    assert [ids.count(process) for process in dict.fromkeys(ids)] == [2, 10, 10, 10, 10, 10]
+    counts = [ids.count(process) for process in dict.fromkeys(ids)]
+    assert counts[1:-1] == [10] * (len(counts) - 2), "the first one has made calls before"
+    assert counts[-1] <= 10
 
 
 async def test_calls_with_a_model_are_ahead_only_where_it_is_loaded(two: Director, tmp_path: Path) -> None:
@@ -313,21 +324,21 @@ async def test_one_that_is_cancelled_just_while_it_is_sent_never_runs(
     one: Director, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look at its arguments and the moment from which its errand can be found."""
-    letter = Sender.letter
+    encode = CallEncoder.encode_ahead
     go = tmp_path / "go"
     holding = one.submit(calls.held_talking, f"{go}0")
     await until(lambda: holding.progress)
     victim = []
 
-    def cancel_first(self: Sender, call: Any, child: Any) -> Any:
-        found = letter(self, call, child)
+    def cancel_first(self: CallEncoder, call: Any, child: Any) -> Any:
+        found = encode(self, call, child)
         if call.fn is calls.note and not victim:
             victim.append(call.jobs[0])
             one._crew.loop.call_soon_threadsafe(victim[0].cancel)  # type: ignore[union-attr]
             wait_until(victim[0].done)
         return found
 
-    monkeypatch.setattr(Sender, "letter", cancel_first)
+    monkeypatch.setattr(CallEncoder, "encode_ahead", cancel_first)
     jobs = [one.submit(calls.note, str(go), str(n)) for n in range(6)]
     await until(lambda: victim and ahead(one)[0][1:])
     (tmp_path / "go0").touch()
@@ -348,13 +359,13 @@ def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_answers_wait_while_there_is_work_for_everybody(one: Director, monkeypatch: pytest.MonkeyPatch) -> None:
     rests = []
-    let_be = Child.let_be
+    sleep = ChildProcess.sleep_until_exit
 
-    def noted(self: Child, seconds: float) -> None:
+    def noted(self: ChildProcess, seconds: float) -> None:
         rests.append((seconds, len(ahead(one)[0])))
-        let_be(self, seconds)
+        sleep(self, seconds)
 
-    monkeypatch.setattr(Child, "let_be", noted)
+    monkeypatch.setattr(ChildProcess, "sleep_until_exit", noted)
     await asyncio.gather(*(one.submit(calls.nap, 0.002, n) for n in range(100)))
     assert max(rests)[0] > 0.001
     assert all(seconds <= pace._LONGEST_REST for seconds, _ in rests)

@@ -12,7 +12,7 @@ import pytest
 from public.gates import Recorder, outcome, until
 
 from director import Device, Director, JobState, JobTimeout, Model, ProcessExecutor
-from director._executors._process.wire import ROOM_IN_REQUEST
+from director._executors._process.wire import INLINE
 from director.events import JobProgressed, JobStarted, JobSucceeded
 from process import calls
 from process.leaks import open_files, wait_until
@@ -50,7 +50,7 @@ async def test_arguments_and_results(director: Director) -> None:
 
 
 async def test_every_length_gets_through(director: Director) -> None:
-    around_a_frame = range(ROOM_IN_REQUEST - 20, ROOM_IN_REQUEST + 20, 3)
+    around_a_frame = range(INLINE - 20, INLINE + 20, 3)
     for size in (0, 300, *around_a_frame, 4000, 4096, 5000, 70_000, 3_000_000):
         for value in (b"v" * size, "w" * size, bytearray(size)):
             assert await director.run(calls.echo, value) == value

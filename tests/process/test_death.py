@@ -14,7 +14,7 @@ import pytest
 from public.gates import Recorder, outcome, until
 
 from director import Device, DeviceLost, Director, JobState, JobTimeout, Model, ProcessExecutor, WorkerDied
-from director._executors._process import errand
+from director._executors._process import call
 from director.events import JobRetried, ModelFailed, ModelLoaded, ModelUnloaded
 from director.testing import TestClock
 from process import calls
@@ -106,7 +106,7 @@ async def test_death_is_noticed_though_a_copy_of_the_child_lives_on(director: Di
 
 
 async def test_a_child_that_closes_its_files_is_ended(director: Director, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("director._executors._process.child._REAPING", 0.1)
+    monkeypatch.setattr("director._executors._process.child_process._REAPING", 0.1)
     error = await died(director, calls.close_everything)
     assert error.exitcode == -signal.SIGKILL
 
@@ -196,7 +196,7 @@ async def test_one_that_goes_on_is_killed_when_its_timeout_has_passed_whoever_ha
 async def test_a_child_that_has_stopped_takes_no_call_and_is_replaced(
     director: Director, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(errand, "_SILENCE", 0.2)
+    monkeypatch.setattr(call, "_SILENCE", 0.2)
     before = await director.run(calls.process_id)
     os.kill(before, signal.SIGSTOP)
     assert await director.run(calls.process_id) != before
@@ -205,7 +205,7 @@ async def test_a_child_that_has_stopped_takes_no_call_and_is_replaced(
 
 
 async def test_a_long_call_is_not_silence(director: Director, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errand, "_SILENCE", 0.05)
+    monkeypatch.setattr(call, "_SILENCE", 0.05)
     go = tmp_path / "go"
     before = await director.run(calls.process_id)
     job = director.submit(calls.held, str(go), 5)

@@ -27,8 +27,8 @@ from director import (
     QueueFull,
     WorkerDied,
 )
-from director._executors._process import child, ladder
-from director._executors._process.child import Child
+from director._executors._process import child_process, termination
+from director._executors._process.child_process import ChildProcess
 from director.events import WorkerHired
 from process import calls
 from process.leaks import is_alive, wait_until
@@ -184,9 +184,9 @@ async def test_a_child_that_not_even_sigkill_ends_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As one is that waits for a driver."""
-    monkeypatch.setattr(Child, "signal", lambda self, number: None)
-    monkeypatch.setattr(ladder, "_LOST", 0.1)
-    monkeypatch.setattr(child, "_REAPING", 0.1)
+    monkeypatch.setattr(ChildProcess, "signal", lambda self, number: None)
+    monkeypatch.setattr(termination, "_LOST", 0.1)
+    monkeypatch.setattr(child_process, "_REAPING", 0.1)
     async with Director("cpu", executor=ProcessExecutor(grace=0.1)) as director:
         process = await director.run(calls.process_id)
         began = time.monotonic()
@@ -205,13 +205,13 @@ async def test_a_child_that_not_even_sigkill_ends_is_left_behind(
 async def test_the_third_child_that_dies_before_it_begins_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
 
-    class Stillborn(Child):
+    class Stillborn(ChildProcess):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             started.append(self.process)
             os.kill(self.process, signal.SIGKILL)
 
-    monkeypatch.setattr("director._executors._process.seat.Child", Stillborn)
+    monkeypatch.setattr("director._executors._process.seat.ChildProcess", Stillborn)
     async with Director("cpu", executor="process") as director:
         error = await outcome(director.submit(calls.echo, 1))
     assert isinstance(error, WorkerDied)

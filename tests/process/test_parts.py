@@ -1,146 +1,209 @@
-"""The parts that need no child: frames, the ladder, the board, names of functions, segments between two ends."""
+"""The parts that need no child: messages, sockets, the end of a call, the page, names of functions, segments."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import functools
+import itertools
 import math
 import os
 import pickle
+import resource
 import signal
 import socket
 import threading
+from signal import Signals
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from director._executors._process import references, segments, unyielding, wire
-from director._executors._process.board import PLACES, SIZE, Board, Notice
-from director._executors._process.ladder import Ladder, Lost
-from director._executors._process.outlet import Outlet
-from director._executors._process.parcels import Parcel, unwrap, wrap
-from director._executors._process.wire import Ask, Load, Tell
+from director._executors._process import call, references, segments, wire
+from director._executors._process.answer_writer import AnswerWriter
+from director._executors._process.channel import Receiver, send
+from director._executors._process.child_process import ChildProcess
+from director._executors._process.payload import Payload, unwrap, wrap
+from director._executors._process.shared_page import PLACES, SIZE, WINDOW, Notice, SharedPage
+from director._executors._process.termination import Termination, Unkillable
+from director._executors._process.wire import AnswerKind, RequestKind, WireBroken
 from process import calls
 from process.leaks import open_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-# ---- reading and writing that keep the GIL
-
-
-def test_one_read_has_all_that_a_pipe_holds() -> None:
-    ours, theirs = os.pipe()
-    try:
-        held = fcntl.fcntl(theirs, fcntl.F_GETPIPE_SZ)
-        for _ in range(held // wire.LONGEST_ANSWER):
-            os.write(theirs, bytes(wire.LONGEST_ANSWER))
-        assert len(unyielding.Reader(ours).read()) == held, "else an answer could be cut in two"
-    finally:
-        os.close(ours)
-        os.close(theirs)
-
-
-def test_what_has_no_room_at_once_is_sent_all_the_same() -> None:
-    content = bytes(range(256)) * 16_384
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        sender = threading.Thread(target=unyielding.send, args=(ours, content))
-        sender.start()
-        found = bytearray()
-        while len(found) < len(content):
-            found += theirs.recv(1 << 16)
-        sender.join()
-    assert found == content
-
-
-# ---- frames
+# ---- messages
 
 
 @given(
-    st.sampled_from(Ask),
-    st.integers(0, 255),
-    st.integers(0, 2**63),
+    st.sampled_from(RequestKind),
+    st.integers(0, 2**62),
     st.integers(-1, 2**31 - 1),
-    st.integers(-1, 2**31 - 1),
-    st.tuples(st.integers(0, 2**63), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**40), st.floats(0)),
-    st.binary(max_size=wire.ROOM_IN_REQUEST),
+    st.tuples(st.integers(0, 2**63), st.integers(), st.integers(0, 2**40), st.floats(0)),
+    st.binary(max_size=100),
     st.integers(0, 2**60),
 )
 def test_a_request_comes_back(
-    kind: Ask, freed: int, number: int, function: int, model: int, facts: Any, inline: bytes, length: int
+    kind: RequestKind, number: int, function: int, facts: Any, content: bytes, length: int
 ) -> None:
-    load = Load(inline, 3, length)
-    frame = wire.request(kind, freed, number, function, model, wire.Facts(*facts), load)
-    assert len(frame) == wire.FRAME
-    assert wire.head_of(frame) == (kind, freed, 3, len(inline), function, model, length, number)
-    assert wire.facts_of(frame) == facts
-    assert frame[wire.INLINE :][: len(inline)] == inline
+    whole = wire.renumbered(number, wire.request(0, kind, function, 3, wire.Facts(*facts), length, content))
+    head = wire.Request(*wire.request_head(whole))
+    assert head[:6] == (number, kind, bool(length), function, 3, length)
+    assert (head.id, head.attempts, head.waited) == (facts[0], *facts[2:])
+    assert head.priority == min(max(facts[1], -(2**63)), 2**63 - 1), "no priority breaks a message"
+    assert whole[wire.CONTENT :] == content
 
 
-@given(st.lists(st.tuples(st.sampled_from(Tell), st.integers(0, 2**63), st.binary(max_size=wire.ROOM_IN_ANSWER))))
-def test_answers_come_back_however_many_there_are(answers: list[tuple[Tell, int, bytes]]) -> None:
-    stream = b"".join(wire.answer(kind, 1, number, Load(inline), 0.5, 1.5) for kind, number, inline in answers)
-    found = [(answer.kind, answer.number, answer.load.inline) for answer in wire.read_answers(stream)]
-    assert found == answers
+@given(st.sampled_from(AnswerKind), st.integers(0, 2**63), st.binary(max_size=100), st.integers(0, 2**60))
+def test_an_answer_comes_back(kind: AnswerKind, number: int, content: bytes, length: int) -> None:
+    found = wire.read_answer(wire.answer(5, number, kind, length, content, 0.5, 1.5), [])
+    assert found == (5, number, kind, bool(length), length, 0.5, 1.5, content, -1)
 
 
-def test_an_answer_is_written_in_one_piece() -> None:
-    longest = wire.answer(Tell.LOGGED, 0, 0, Load(bytes(wire.ROOM_IN_ANSWER)), 0.0, 0.0)
-    assert len(longest) == wire.LONGEST_ANSWER <= os.pathconf("/", "PC_PIPE_BUF")
+def test_what_is_no_answer_breaks_the_wire() -> None:
+    with pytest.raises(WireBroken, match="7 bytes"):
+        wire.read_answer(b"garbage", [])
+    with pytest.raises(WireBroken, match="2 descriptors in a message that says 1"):
+        wire.read_answer(wire.answer(0, 1, AnswerKind.RETURNED, 5, b""), [3, 4])
 
 
-# ---- the ladder
-
-
-def test_the_ladder_is_climbed_step_by_step() -> None:
-    sent: list[signal.Signals] = []
-    ladder = Ladder(grace=2.0)
-    ladder.climb(100.0, sent.append)
-    assert ladder.patience(100.0) is None
-    ladder.begin(10.0)
-    ladder.begin(20.0)
-    assert ladder.patience(7.0) == 3.0
-    ladder.climb(9.9, sent.append)
-    assert sent == []
-    ladder.climb(10.0, sent.append)
-    assert sent == [signal.SIGTERM]
-    assert ladder.patience(10.5) == 1.5
-    ladder.climb(12.0, sent.append)
-    assert sent == [signal.SIGTERM, signal.SIGKILL]
-    assert ladder.patience(30.0) == 0.0
-    with pytest.raises(Lost):
-        ladder.climb(30.0, sent.append)
-    assert sent == [signal.SIGTERM, signal.SIGKILL]
-
-
-# ---- the board
+# ---- sockets
 
 
 @pytest.fixture
-def boards() -> tuple[Board, Board]:
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    before = open_files()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        yield ours, theirs
+    assert open_files() == before
+
+
+def test_messages_keep_their_borders_and_their_descriptors(ends: tuple[socket.socket, socket.socket]) -> None:
+    receiver = Receiver(ends[1].fileno())
+    assert receiver.receive() is None
+    contents = [bytes([n]) * size for n, size in enumerate((0 + 1, 100, wire.LONGEST))]
+    for content in contents:
+        send(ends[0], content)
+        with segments.filled(wrap(content)) as (descriptor, length):
+            send(ends[0], b"with %d" % length, descriptor)
+    for content in contents:
+        assert receiver.receive() == (content, [])
+        received = receiver.receive()
+        assert received is not None
+        message, (descriptor,) = received
+        assert not os.get_inheritable(descriptor)
+        assert segments.read(descriptor, int(message.split()[1])) == content
+    ends[0].close()
+    assert receiver.receive() == (b"", [])
+
+
+def test_a_message_that_is_too_long_is_refused_with_its_descriptors(ends: tuple[socket.socket, socket.socket]) -> None:
+    with segments.filled(wrap(1)) as (descriptor, _):
+        send(ends[0], bytes(wire.LONGEST + 1), descriptor)
+    with pytest.raises(WireBroken, match="too long"):
+        Receiver(ends[1].fileno()).receive()
+
+
+def test_a_full_socket_says_so(ends: tuple[socket.socket, socket.socket]) -> None:
+    def fill() -> None:
+        while True:
+            send(ends[0], bytes(wire.LONGEST))
+
+    with pytest.raises(BlockingIOError):
+        fill()
+
+
+def test_a_descriptor_for_which_there_is_no_number_is_missed_by_its_message_alone(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    receiver = Receiver(ends[1].fileno())
+    for n in range(3):
+        with segments.filled(wrap(n)) as (descriptor, length):
+            send(ends[0], b"%d %d" % (n, length), descriptor)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    values: list[Any] = []
+    for n in range(3):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0 if n == 1 else limits[0], limits[1]))
+        try:
+            received = receiver.receive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert received is not None
+        message, descriptors = received
+        assert message.startswith(b"%d " % n)
+        try:
+            values.append(segments.read(descriptors[0] if descriptors else -1, int(message.split()[1])))
+        except OSError as error:
+            values.append(error.errno)
+    assert values == [0, errno.EMFILE, 2]
+
+
+# ---- the end of a call
+
+
+def test_a_call_is_ended_step_by_step() -> None:
+    sent: list[signal.Signals] = []
+    termination = Termination(grace=2.0)
+    termination.escalate(100.0, sent.append)
+    assert termination.patience(100.0) is None
+    termination.begin(10.0)
+    termination.begin(20.0)
+    assert termination.patience(7.0) == 3.0
+    termination.escalate(9.9, sent.append)
+    assert sent == []
+    termination.escalate(10.0, sent.append)
+    assert sent == [signal.SIGTERM]
+    assert termination.patience(10.5) == 1.5
+    termination.escalate(12.0, sent.append)
+    assert sent == [signal.SIGTERM, signal.SIGKILL]
+    assert termination.patience(30.0) == 0.0
+    with pytest.raises(Unkillable):
+        termination.escalate(30.0, sent.append)
+    assert sent == [signal.SIGTERM, signal.SIGKILL]
+
+
+# ---- the page
+
+
+@pytest.fixture
+def pages() -> tuple[SharedPage, SharedPage]:
     """The same page twice."""
     descriptor = os.memfd_create("test")
     os.ftruncate(descriptor, SIZE)
-    both = Board(descriptor), Board(descriptor)
+    both = SharedPage(descriptor), SharedPage(descriptor)
     os.close(descriptor)
     return both
 
 
-def test_what_one_side_posts_the_other_sees(boards: tuple[Board, Board]) -> None:
-    here, there = boards
+def test_a_notice_is_for_one_call(pages: tuple[SharedPage, SharedPage]) -> None:
+    here, there = pages
     here.post(5, Notice.CANCELLED)
     assert [there.look(n) for n in (4, 5, 6)] == [Notice.NONE, Notice.CANCELLED, Notice.NONE]
-    here.post(5 + PLACES, Notice.NONE)  # a new request has taken the place
-    assert there.look(5 + PLACES) == Notice.NONE
+    assert there.look(5 + PLACES) == Notice.NONE, "it has the same entry"
+    here.post(5 + PLACES, Notice.TIME_IS_UP)
+    assert (there.look(5), there.look(5 + PLACES)) == (Notice.NONE, Notice.TIME_IS_UP)
     assert not there.is_ending
-    here.post(PLACES - 1, Notice.TIME_IS_UP)
+    for n in range(3 * PLACES):
+        here.post(n, 3)
     assert not there.is_ending
     here.end()
     assert there.is_ending
+    here.post(2**40, Notice.CANCELLED)
+    assert there.look(2**40) == Notice.CANCELLED
+
+
+def test_what_was_taken_of_one_stream_is_no_room_for_another(pages: tuple[SharedPage, SharedPage]) -> None:
+    here, there = pages
+    assert [there.is_full(7, n) for n in (0, WINDOW - 1, WINDOW)] == [False, False, True]
+    here.take(7, 1000)
+    assert not there.is_full(7, 1000 + WINDOW - 1)
+    assert there.is_full(7, 1000 + WINDOW)
+    assert there.is_full(8, WINDOW), "the next stream"
+    here.take(7, 2**32 - 1)
+    assert not there.is_full(7, 2**32 + WINDOW - 2)
+    assert there.is_full(7, 2**32 + WINDOW - 1)
 
 
 # ---- names
@@ -173,118 +236,136 @@ def test_what_no_name_leads_to() -> None:
 # ---- segments
 
 
-class Ends:
-    """A sender and a receiver in one process."""
-
-    def __init__(self) -> None:
-        self.sockets = socket.socketpair()
-        self.sender = segments.Shipments(self.sockets[0])
-        self.receiver = segments.Arrivals(self.sockets[1])
-
-    def pass_on(self, value: Any) -> tuple[Load, Any]:
-        load = self.sender.send(wrap(value), 100)
-        received = self.receiver.receive(load)
-        self.sender.freed(self.receiver.take_freed())
-        return load, received
-
-    def close(self) -> None:
-        self.sender.close()
-        self.receiver.close()
-        for end in self.sockets:
-            end.close()
-
-
-@pytest.fixture
-def ends() -> Iterator[Ends]:
-    before = open_files()
-    ends = Ends()
-    yield ends
-    ends.close()
-    assert open_files() == before
-
-
-def test_what_is_small_stays_in_the_frame(ends: Ends) -> None:
-    load, value = ends.pass_on("small")
-    assert (load.segment, value) == (wire.NOWHERE, "small")
-    assert ends.receiver.receive(Load()) is None
-
-
-def test_one_segment_is_enough_while_nobody_keeps_it(ends: Ends) -> None:
-    loads = [ends.pass_on("x" * 1000)[0] for _ in range(10)]
-    assert {load.segment & 0x1F for load in loads} == {0}
-    assert [bool(load.segment & 0x40) for load in loads] == [True] + 9 * [False]
-
-
-def test_kept_segments_are_not_filled_again(ends: Ends) -> None:
-    array = np.ones(2 << 20, np.uint8)
-    kept = []
-    for n in range(2 * segments.KEPT):
-        array[:] = n
-        kept.append(ends.pass_on(array)[1])
-    assert [int(one[0]) for one in kept] == list(range(2 * segments.KEPT))
-    kept.clear()
-    ends.sender.freed(ends.receiver.take_freed())
-    load, _ = ends.pass_on(array)
-    assert not load.segment & 0x40, "its descriptor is there already"
-
-
-def test_what_is_very_large_travels_once(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "KEPT_SIZE", 1 << 20)
-    before = open_files()
-    load, value = ends.pass_on(b"x" * (2 << 20))
-    assert load.segment & 0x20
-    assert len(value) == 2 << 20
-    assert open_files() == before
-
-
-def test_a_receiver_without_descriptors_says_so(ends: Ends) -> None:
-    load = ends.sender.send(wrap("x" * 1000), 100)
-    ends.sockets[1].recv(1)  # the descriptor has got lost, as when there is no number left for it
-    ends.sockets[0].send(b".")
-    with pytest.raises(OSError, match="Too many open files"):
-        ends.receiver.receive(load)
-
-
 @given(st.lists(st.integers(0, 300), max_size=5), st.booleans())
 def test_pieces_are_found_again(sizes: list[int], frozen: bool) -> None:
     parts = [memoryview(bytes(size) if frozen else bytearray(size)) for size in sizes]
     views: list[Any] = [pickle.PickleBuffer(part) for part in parts]
     buffers: list[memoryview] = []
     stream = pickle.dumps(views, 5, buffer_callback=lambda b: buffers.append(b.raw()))
-    parcel = Parcel(stream, buffers)
+    payload = Payload(stream, buffers)
     memory = bytearray(sum(sizes) + len(stream) + 1000)
-    for offset, piece in parcel.pieces():
+    for offset, piece in payload.pieces():
         memory[offset : offset + len(piece)] = piece
-    value, is_used = unwrap(memoryview(memory))
-    assert is_used == bool(sizes)
+    value = unwrap(memoryview(memory))
     assert [len(view) for view in value] == sizes
     assert all(view.readonly == frozen for view in value)
     assert math.inf > len(memory)
 
 
+@given(st.lists(st.integers(0, 300), max_size=4))
+def test_a_segment_is_its_receiver_s_alone(sizes: list[int]) -> None:
+    views: list[Any] = [pickle.PickleBuffer(bytearray(size)) for size in sizes]
+    buffers: list[memoryview] = []
+    stream = pickle.dumps(views, 5, buffer_callback=lambda b: buffers.append(b.raw()))
+    with segments.filled(Payload(stream, buffers)) as (descriptor, length):
+        one, two = (segments.read(os.dup(descriptor), length) for _ in range(2))
+    for view in one:
+        view[:] = b"x" * len(view)
+    assert [bytes(view) for view in two] == [bytes(size) for size in sizes]
+
+
+def test_a_segment_that_is_too_short_is_no_bus_error() -> None:
+    with segments.filled(wrap(1)) as (descriptor, length), pytest.raises(OSError, match="shorter"):
+        segments.read(os.dup(descriptor), length + 1)
+
+
 # ---- the child's way out
 
 
-def test_what_a_finalizer_says_in_the_midst_of_an_answer_comes_after_it() -> None:
-    """The collector may run between any two steps, and finalizers log; what is small needs nobody to wait."""
+@pytest.fixture
+def written() -> Iterator[tuple[AnswerWriter, Callable[[], list[Any]]]]:
+    """A writer, and what has come of it: kind, number and content of each answer, in sequence."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    receiver, count = Receiver(theirs.fileno()), itertools.count()
 
-    class Interrupted(segments.Shipments):
-        def send(self, parcel: Parcel, room: int) -> Load:
-            if parcel.stream == wrap(first).stream:
-                outlet.tell(Tell.LOGGED, 0, "small")
-                outlet.tell(Tell.LOGGED, 0, between)
-            return super().send(parcel, room)
+    def read() -> list[Any]:
+        answers = []
+        while (received := receiver.receive()) is not None:
+            answer = wire.read_answer(*received)
+            assert answer.sequence == next(count)
+            answers.append((answer.kind, answer.number, ChildProcess.content(answer)))
+        return answers
 
-    reading, writing = os.pipe()
-    ours, theirs = socket.socketpair()
-    outlet = Outlet(writing, Interrupted(ours), segments.Arrivals(ours))
-    first, between = "first" * 1000, "between" * 1000
-    outlet.tell(Tell.RETURNED, 1, first)
-    outlet.tell(Tell.RETURNED, 2, "second")
-    arrivals = segments.Arrivals(theirs)
-    answers = [arrivals.receive(answer.load) for answer in wire.read_answers(os.read(reading, 1 << 16))]
-    assert answers == ["small", first, between, "second"]
-    for descriptor in (reading, writing):
-        os.close(descriptor)
-    for end in (ours, theirs):
-        end.close()
+    with ours, theirs:
+        yield AnswerWriter(ours), read
+
+
+@pytest.mark.parametrize("size", [10, 8_000, 100_000])
+def test_what_a_finalizer_says_in_the_midst_of_an_answer_comes_after_it(
+    written: tuple[AnswerWriter, Callable[[], list[Any]]], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector may run between any two steps, and finalizers log."""
+    writer, read = written
+    post = AnswerWriter._post
+
+    def interrupted(self: AnswerWriter, kind: int, *rest: Any) -> None:
+        if kind == AnswerKind.RETURNED:
+            writer.tell_plainly(AnswerKind.LOGGED, 0, "small")
+            writer.tell_plainly(AnswerKind.LOGGED, 0, "x" * size)
+        post(self, kind, *rest)
+
+    monkeypatch.setattr(AnswerWriter, "_post", interrupted)
+    writer.tell(AnswerKind.RETURNED, 1, "first" * size)
+    assert read() == [
+        (AnswerKind.RETURNED, 1, "first" * size),
+        (AnswerKind.LOGGED, 0, "small"),
+        (AnswerKind.LOGGED, 0, "x" * size),
+    ]
+
+
+def test_what_can_not_be_sent_takes_no_place(
+    written: tuple[AnswerWriter, Callable[[], list[Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, read = written
+    writer.tell(AnswerKind.YIELDED, 1, "first")
+    with pytest.raises(pickle.PicklingError):
+        writer.tell(AnswerKind.YIELDED, 1, threading.Lock())
+    with monkeypatch.context() as patch:
+        patch.setattr(segments.os, "pwrite", refuse)
+        with pytest.raises(OSError, match="No space"):
+            writer.tell(AnswerKind.YIELDED, 1, "x" * 100_000)
+    writer.tell(AnswerKind.RETURNED, 1, None)
+    assert read() == [(AnswerKind.YIELDED, 1, "first"), (AnswerKind.RETURNED, 1, None)]
+
+
+def refuse(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_threads_do_not_mix_their_answers(written: tuple[AnswerWriter, Callable[[], list[Any]]]) -> None:
+    writer, read = written
+
+    def say(who: int) -> None:
+        for n in range(20):
+            writer.tell(AnswerKind.REPORTED, who, (who, n, "x" * (40_000 * (n % 2))))
+
+    threads = [threading.Thread(target=say, args=(who,)) for who in range(3)]
+    for thread in threads:
+        thread.start()
+    answers = []
+    while len(answers) < 60:
+        answers += [content for _, _, content in read()]
+    for thread in threads:
+        thread.join()
+    assert all([n for who, n, _ in answers if who == one] == list(range(20)) for one in range(3))
+
+
+# ---- what is sent ahead
+
+
+class Rude:
+    """It would be a fault if this were looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit(f"{name} was asked for")
+
+
+@pytest.mark.parametrize("value", [1, True, "x", b"x", None, 1.5, (1, ["x", {"a": (None,)}])])
+def test_plain_values_may_be_sent_ahead(value: Any) -> None:
+    assert call._are_plain((value,))
+
+
+def test_other_values_may_not() -> None:
+    deep: Any = ((((((1,),),),),),)
+    for value in (Rude(), [Rude()], {"a": Rude()}, Signals.SIGINT, "x" * 5000, deep, print, bytearray(1)):
+        assert not call._are_plain((value,))

@@ -12,7 +12,7 @@ import pytest
 from public.gates import until
 
 from director import Director, JobError, Model, ProcessExecutor, SlowReader, WorkerDied
-from director._executors._process.flow import WINDOW
+from director._executors._process.shared_page import WINDOW
 from process import calls
 from process.leaks import shared_memory
 

@@ -15,7 +15,7 @@ def _boot() -> None:
         facts = marshal.loads(letter.read())  # noqa: S302 - from our parent
     sys.path[:] = facts["path"]
     sys.argv[:] = facts["argv"]
-    from director._executors._process.inside import main
+    from director._executors._process.child_main import main
 
     main(facts)
 

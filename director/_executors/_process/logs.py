@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 _formatter = logging.Formatter()
 
 
@@ -57,4 +57,9 @@ class Bridge(logging.Handler):
 def _plain(record: logging.LogRecord) -> dict[str, Any]:
     text = record.exc_text or (_formatter.formatException(record.exc_info) if record.exc_info else None)
     facts = {**vars(record), "msg": record.getMessage(), "args": None, "exc_info": None, "exc_text": text}
-    return {key: value if isinstance(value, _PLAIN) else str(value) for key, value in facts.items()}
+    return {str.__str__(key): value if type(value) in _PLAIN else _text(value) for key, value in facts.items()}
+
+
+def _text(value: Any) -> str:
+    """Of the exact class: one of a class that is derived from `str` may do anything when it is read."""
+    return str.__str__(str(value))

@@ -1,49 +1,48 @@
-"""What runs the generator of a stream in a child."""
+"""What runs the generator of a stream in a child: never more values are on their way than the parent has room for.
+
+Without that bound a quick generator of large values would fill memory behind a slow reader, however small a message is.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any
 
 from director._core.stream_call import close
-from director._executors._process.flow import WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import GeneratorType
 
-    from director._executors._process.flow import Credits
+    from director._executors._process.shared_page import SharedPage
 
 
-def pump(
-    generator: GeneratorType[Any, Any, Any],
-    credits: Credits,
-    tell: Callable[[Any], None],
-    is_unwanted: Callable[[], bool],
+def run_generator(
+    generator: GeneratorType[Any, Any, Any], page: SharedPage, number: int, wake: int, tell: Callable[[Any], None]
 ) -> None:
-    """In the child: run a generator to its end.
+    """Run a generator to its end.
 
     Args:
         generator: A new one.
-        credits: For its values.
+        page: Says how many values were taken, and whether the reader has left.
+        number: Of the call.
+        wake: An eventfd that the parent writes to when a value was taken.
         tell: Sends a value.
-        is_unwanted: Whether nobody reads any more.
 
     Raises:
-        CancelledError: Nobody does.
+        CancelledError: The reader has left.
         BaseException: What the generator raised.
     """
-    credits.clear()
-    under_way = 0
+    count = 0
     try:
         for value in generator:
-            if under_way == WINDOW:
-                credits.take()
-            else:
-                under_way += 1
-            if is_unwanted():
+            while page.is_full(number, count) and not page.look(number):
+                os.eventfd_read(wake)
+            if page.look(number):
                 raise asyncio.CancelledError
             tell(value)
+            count += 1
             del value
     except BaseException:
         close(generator)

@@ -50,8 +50,8 @@ def raised(error: BaseException) -> Raised:
     strip(error)
     stream, buffers, reason = b"", [], ""
     try:
-        parcel = pack(error, lambda: "the exception")
-        stream, buffers = parcel.stream, [bytes(buffer) for buffer in parcel.buffers]
+        payload = pack(error, lambda: "the exception")
+        stream, buffers = payload.stream, [bytes(buffer) for buffer in payload.buffers]
         _load(stream, buffers)
     except Exception as refusal:  # noqa: BLE001 - whatever its class raises
         stream, buffers, reason = b"", [], describe(refusal)

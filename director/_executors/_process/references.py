@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from director._executors._process import program
-from director._executors._process.parcels import Parcel, can_send_by_value, wrap
+from director._executors._process.payload import Payload, can_send_by_value, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +51,12 @@ def name_of(fn: Any) -> Name | None:
     return name
 
 
+def known_number(fn: Any) -> int | None:
+    """The number of a function whose name was asked for before; looks at nothing of the function."""
+    name = _named.get(fn) if type(fn) is FunctionType else None
+    return None if name is None else name.number
+
+
 class Name(NamedTuple):
     """A function that is reached by its name.
 
@@ -76,8 +82,8 @@ class Wrapped:
         """Never called: `functools.partial` asks for something that could be."""
 
 
-def pack(value: Any, what: Callable[[], str], is_stranger: bool = False) -> Parcel:
-    """`value` as a parcel, by value where its names say nothing to the other side.
+def pack(value: Any, what: Callable[[], str], is_stranger: bool = False) -> Payload:
+    """`value` as a payload, by value where its names say nothing to the other side.
 
     Args:
         value: Anything.
@@ -88,9 +94,9 @@ def pack(value: Any, what: Callable[[], str], is_stranger: bool = False) -> Parc
         PicklingError: It can't be sent.
     """
     try:
-        parcel = wrap(value)
-        if not (is_stranger and b"__main__" in parcel.stream):
-            return parcel
+        payload = wrap(value)
+        if not (is_stranger and b"__main__" in payload.stream):
+            return payload
         reason: Exception = pickle.PicklingError("it was defined at the prompt")
     except Exception as error:  # noqa: BLE001 - whatever a class of the user's raises
         reason = error

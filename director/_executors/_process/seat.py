@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any
 from director._core.stream_call import StreamCall
 from director._executors._base import LoadFailed, NeverStarted
 from director._executors._process import logs
-from director._executors._process.board import Notice
-from director._executors._process.call import GOODBYE, Call, Models, Sender
-from director._executors._process.child import Child, ChildGone
-from director._executors._process.errand import Errand
-from director._executors._process.ladder import Ladder, Lost
+from director._executors._process.call import CallEncoder, ModelNumbers, ProcessCall
+from director._executors._process.child_process import ChildGone, ChildProcess
+from director._executors._process.prefetched import PrefetchedCalls
 from director._executors._process.raised import error_of
 from director._executors._process.references import describe
-from director._executors._process.stock import Stock
-from director._executors._process.wire import Answer, How, Tell
-from director._executors._remote import RemoteSeat
+from director._executors._process.shared_page import Notice
+from director._executors._process.termination import Termination, Unkillable
+from director._executors._process.wire import Answer, AnswerKind, CallStyle, WireBroken
+from director._executors._remote import CallState, RemoteSeat
 from director._executors._replicas import bearable
 from director.errors import WorkerDied
 
@@ -38,13 +37,14 @@ if TYPE_CHECKING:
     from director._models import Residency
 
 logger = logging.getLogger("director")
-_TRIES = 3  # children that may end before they have taken a call; it has not begun then, and is safe to send again
+_TRIES = 3  # children that may end before they have received a call; it has not begun then, and is safe to send again
 _UNLOADING = 8.0  # seconds that a dismissed child gets before it is told to end; the crew waits two longer
-_RETURNED = Tell.RETURNED  # an enum's member takes a search each time
-_FINAL = frozenset({Tell.RETURNED, Tell.RAISED, Tell.NOT_LOADED})
+_RETURNED, _STREAM = AnswerKind.RETURNED, CallStyle.STREAM  # an enum's member takes a search each time
+_ENDED, _LOST = CallState.ENDED, CallState.LOST
+_ABOUT_THE_CHILD = frozenset({AnswerKind.LOGGED, AnswerKind.LOADED})
 
 
-class ProcessSeat(RemoteSeat[Errand]):
+class ProcessSeat(RemoteSeat[ProcessCall]):
     """Makes the calls of a slot in a child, which is started when there is one to make.
 
     Args:
@@ -54,8 +54,8 @@ class ProcessSeat(RemoteSeat[Errand]):
         terms: Of all children.
     """
 
-    _Call, _BARELY, _AS_STREAM = Call, How.BARELY, How.AS_STREAM
-    _stock: Stock
+    _Call, _BARELY, _AS_STREAM = ProcessCall, CallStyle.PLAIN, CallStyle.STREAM
+    _stock: PrefetchedCalls
 
     def __init__(self, slot: Slot, residency: Residency, chronicle: Chronicle, terms: ProcessExecutor) -> None:
         super().__init__(slot.device, chronicle, terms.grace)
@@ -63,20 +63,21 @@ class ProcessSeat(RemoteSeat[Errand]):
         self._residency = residency
         self._terms = terms
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._child: Child | None = None
-        self._models = Models()
-        self._sender = Sender(self._models, chronicle.time)
-        self._stock = Stock(self._sender, terms.max_jobs_per_worker)
+        self._child: ChildProcess | None = None
+        self._models = ModelNumbers()
+        self._encoder = CallEncoder(self._models, chronicle.time)
+        self._stock = PrefetchedCalls(self._encoder, terms.max_jobs_per_worker)
         self._is_recalled = False
 
     def run_batch(self, jobs: list[Job[Any]]) -> Any:
         """Have the child make one call for all of them; see `Seat.run_batch`.
 
         Raises:
-            PicklingError: The call, or what came of it, can't be sent.
+            PicklingError: The call, or its result or exception, can't be sent.
+            NeverStarted: The system can't start a child now.
             WorkerDied: The child ended in the midst of the call.
         """
-        return self._make(Call(jobs, jobs[0]._fn, ([job._cargo[0] for job in jobs],)))
+        return self._make(ProcessCall(jobs, jobs[0]._fn, ([job._cargo[0] for job in jobs],)))
 
     def close(self) -> None:
         """Let the child unload its models and end."""
@@ -89,148 +90,186 @@ class ProcessSeat(RemoteSeat[Errand]):
         os.eventfd_write(self._bell, 1)
 
     def __del__(self) -> None:
-        # Not in `close`: the event loop may be about to ring.
+        # Not in `close`: the event loop may be about to write to it.
         if hasattr(self, "_bell"):
             os.close(self._bell)
 
     # ---- one call
 
-    def _tell(self, errand: Errand, *, is_cancelled: bool) -> None:
+    def _tell(self, errand: ProcessCall, *, is_cancelled: bool) -> None:
         errand.notify(Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
 
-    def _end(self, errand: Errand, moment: float) -> None:
+    def _end(self, errand: ProcessCall, moment: float) -> None:
         errand.end(moment, self._grace)
         os.eventfd_write(self._bell, 1)
 
-    def _make(self, call: Call) -> Any:
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                errand = self._errand = self._stock.find(call.jobs[0]) or Errand(call, self._present_child())
-                return self._run_errand(errand)
-            except (ChildGone, Lost):
-                child = errand.child
-                has_begun = child.has_taken(errand.place)
-                self._stock.lose()
-                code = self._bury(child)
-                if has_begun or not tries_left:
-                    raise WorkerDied(code, self._device) from None
-            finally:
-                self._errand = None
-        raise AssertionError("unreachable")
+    def _make(self, call: ProcessCall) -> Any:
+        call = self._errand = self._stock.find(call.jobs[0]) or call
+        self._stock.start(call)
+        try:
+            for _ in range(_TRIES):
+                if call.state is _LOST:  # maybe since before its turn
+                    break
+                try:
+                    return self._run_call(call)
+                except (ChildGone, Unkillable, WireBroken) as error:
+                    self._bury(error)
+            raise WorkerDied(None if call.child is None else call.child.exitcode, self._device)
+        finally:
+            self._errand = None
 
-    def _run_errand(self, errand: Errand) -> Any:
+    def _run_call(self, call: ProcessCall) -> Any:
         """Send a call, if it was not sent ahead, and wait for its end."""
-        child, call = errand.child, errand.call
-        is_sent = self._stock.find(call.jobs[0]) is errand
-        self._stock.start(errand)
-        if not is_sent:
-            if errand.is_unwanted:  # since before we could be told
+        if call.answer is not None and call.child is not None:  # it came before its turn
+            return self._finish(call, call.child, call.answer)
+        child = None if call.state is CallState.QUEUED else call.child
+        was_ahead = child is not None
+        if child is None:
+            child = self._present_child()
+            if call.is_unwanted:  # since before we could be told
+                call.move(_ENDED)
                 raise asyncio.CancelledError
-            letter = self._sender.letter(call, child)
-            errand.is_typical = not letter.introduces
-            child.post(child.frame(letter, errand.number))
-        errand.begin(time.monotonic())
-        value = self._outcome(errand)
-        call.introduced(child)
+            self._send(call, child)
+        call.begin(time.monotonic(), child.is_ready)
+        value = self._outcome(call, child, was_ahead)
+        if call.function is not None:
+            child.known.add(call.function)
         return value
 
-    def _outcome(self, errand: Errand) -> Any:
-        """Wait for the end of the call, and take note of what comes before it; meanwhile keep the child in work."""
-        child, now = errand.child, errand.began
-        while True:
-            if not child.has_answers:
-                self._mind_stock(errand, now)
-                if errand.is_brief:
-                    child.let_be(self._stock.rest)
-            answer = child.answer(self._patience(errand, now))
-            if answer is None:
-                errand.hurry()
-            elif answer.kind in _FINAL:
-                if answer.number == errand.number:
-                    return self._finish(errand, answer)
-            elif answer.kind == Tell.YIELDED:
-                self._hand_over(errand, answer)
-            else:
-                self._note(errand, answer)
-            now = time.monotonic()
+    def _send(self, call: ProcessCall, child: ChildProcess) -> None:
+        try:
+            message = self._encoder.encode(call, child)
+            call.is_typical = not message.introduces
+            try:
+                child.send(call, message)
+            except BlockingIOError:  # the socket is full of calls that are over: the child need not see them
+                self._stock.give_back(child.take_back())
+                child.send(call, message)
+        except WireBroken:
+            raise
+        except BaseException:
+            call.move(_ENDED)
+            raise
 
-    def _mind_stock(self, errand: Errand, now: float) -> None:
+    def _outcome(self, call: ProcessCall, child: ChildProcess, look: bool) -> Any:
+        """Wait for the end of the call, and take note of what comes before it; meanwhile keep the child in work.
+
+        Args:
+            call: Whose turn it is.
+            child: Makes it.
+            look: Whether there may be an answer already.
+        """
+        now = call.began
+        while True:
+            received = child.receive() if look else None
+            look = True
+            if received is None:
+                self._mind_stock(call, child, now)
+                if not call.style:
+                    child.sleep_until_exit(self._stock.rest)
+                child.wait(self._patience(call, now))
+                now = time.monotonic()
+                if now >= call.next_look():
+                    call.hurry(child)
+                continue
+            answer, whose = received
+            if whose is not call:
+                if whose is not None and whose.state is _ENDED and self._stock.find(whose.jobs[0]) is whose:
+                    whose.answer = answer  # the child has received it before this one was sent again
+                else:
+                    self._note(call, child, answer, is_its_own=False)
+            elif call.state is _ENDED:
+                return self._finish(call, child, answer)
+            elif answer.kind == AnswerKind.YIELDED:
+                self._hand_over(call, child, answer)
+            else:
+                self._note(call, child, answer, is_its_own=True)
+
+    def _mind_stock(self, call: ProcessCall, child: ChildProcess, now: float) -> None:
         """Before a wait: have the child have enough ahead, or give back what others are free for."""
         stock, supply = self._stock, self._stock.supply
         if not stock and (supply is None or supply.is_scarce):
             self._is_recalled = False
             return
         # One that lasts longer than those before it: what is behind it is better off elsewhere.
-        if self._is_recalled or now >= errand.began + stock.pace.patience:
+        if self._is_recalled or now >= call.began + stock.pace.patience:
             self._is_recalled = False
             if stock:
-                stock.empty(errand.child, errand)
+                stock.give_back(child.take_back(call))
         else:
-            stock.fill(errand.child)
+            stock.fill(child)
 
-    def _patience(self, errand: Errand, now: float) -> float | None:
+    def _patience(self, call: ProcessCall, now: float) -> float | None:
         """Seconds to wait for an answer; `None` for ever."""
-        moment = errand.next_look()
+        moment = call.next_look()
         if self._stock:
-            moment = min(moment, errand.began + self._stock.pace.patience)
+            moment = min(moment, call.began + self._stock.pace.patience)
         return None if moment == math.inf else max(0.0, moment - now)
 
-    def _finish(self, errand: Errand, answer: Answer) -> Any:
+    def _finish(self, call: ProcessCall, child: ChildProcess, answer: Answer) -> Any:
         """The call has ended."""
-        child = errand.child
-        if errand.is_typical:
+        if call.is_typical:
             self._stock.pace.note(answer.began, answer.ended, child.read_at)
         if self._is_timely:
-            self._ended = max(answer.ended, errand.jobs[0]._started or 0.0)
-        if errand.refusal is not None:
-            raise errand.refusal
-        return self._result(child, errand.jobs[0], answer)
+            self._ended = max(answer.ended, call.jobs[0]._started or 0.0)
+        if call.refusal is not None:
+            child.drop(answer)
+            raise call.refusal
+        return self._result(child, call.jobs[0], answer)
 
-    def _result(self, child: Child, job: Job[Any], answer: Answer) -> Any:
+    def _result(self, child: ChildProcess, job: Job[Any], answer: Answer) -> Any:
         try:
             content = child.content(answer)
-        except Exception as refusal:
-            what = "result" if answer.kind == Tell.RETURNED else "exception"
+        except BaseException as refusal:
+            what = "result" if answer.kind == _RETURNED else "exception"
             raise pickle.PicklingError(f"the {what} of {job.name} can't be unpickled: {describe(refusal)}") from refusal
         if answer.kind == _RETURNED:
             return content
         (error, fault), model = error_of(content, self._device.label), job._options.model
         if fault is not None and fault.kind == "sticky":
-            self._give_up(child)
-        if answer.kind == Tell.NOT_LOADED and model is not None:
+            # It can't use its device any more, and may hang when it is asked to unload something.
+            child.signal(signal.SIGKILL)
+            self._bury(None)
+        if answer.kind == AnswerKind.NOT_LOADED and model is not None:
             self._chronicle.not_loaded(model, self._device, error)
             raise LoadFailed(model, bearable(model, error))
         raise error
 
-    def _hand_over(self, errand: Errand, answer: Answer) -> None:
+    def _hand_over(self, call: ProcessCall, child: ChildProcess, answer: Answer) -> None:
         """Give a value of a stream to its reader, who may have left or be too slow: the child then ends the stream."""
-        stream: Any = errand.jobs[0]._fn
-        if errand.refusal is None and isinstance(stream, StreamCall):
+        stream: Any = call.jobs[0]._fn
+        if call.refusal is None and isinstance(stream, StreamCall):
             try:
-                stream.bridge.put(*errand.child.content(answer))
+                stream.bridge.put(child.content(answer))
             except BaseException as refusal:  # noqa: BLE001 - raised when the stream has ended
-                errand.refusal = refusal
-                errand.notify(Notice.CANCELLED)
-        errand.child.credits.give()
+                call.refusal = refusal
+                call.notify(Notice.CANCELLED)
+        else:
+            child.drop(answer)
+        call.taken += 1
+        child.grant(call)
 
-    def _note(self, errand: Errand, answer: Answer) -> None:
+    def _note(self, call: ProcessCall, child: ChildProcess, answer: Answer, *, is_its_own: bool) -> None:
         """Take in what a child says beside its outcomes; it must not harm the call that runs."""
-        child = errand.child
-        try:
-            content = child.content(answer)
-            if answer.kind == Tell.READY:
-                child.is_ready = True
-            elif answer.kind == Tell.LOGGED:
-                logs.relay(content, self._device.label)
-            elif answer.kind == Tell.LOADED:
-                errand.is_typical = False
-                self._note_loaded(child, *content)
-            elif answer.number == errand.number:
-                self._note_progress(errand.jobs, content)
-        except Exception:
-            logger.exception("what the process of %s says can't be understood", self._device.label)
+        kind = answer.kind
+        if kind == AnswerKind.READY:
+            child.is_ready = True
+        elif kind not in _ABOUT_THE_CHILD and not is_its_own:
+            child.drop(answer)
+        else:
+            try:
+                content = child.content(answer)
+                if kind == AnswerKind.LOGGED:
+                    logs.relay(content, self._device.label)
+                elif kind == AnswerKind.LOADED:
+                    call.is_typical = False
+                    self._note_loaded(child, *content)
+                elif kind == AnswerKind.REPORTED:
+                    self._note_progress(call.jobs, content)
+            except BaseException:  # whatever its class raises
+                logger.exception("what the process of %s says can't be understood", self._device.label)
 
-    def _note_loaded(self, child: Child, number: int, seconds: float) -> None:
+    def _note_loaded(self, child: ChildProcess, number: int, seconds: float) -> None:
         child.loaded.add(number)
         model = self._models.by_number(number)
         self._residency.add(model, self._slot)
@@ -239,46 +278,49 @@ class ProcessSeat(RemoteSeat[Errand]):
 
     # ---- the child
 
-    def _present_child(self) -> Child:
-        child = self._child
-        most = self._terms.max_jobs_per_worker
-        if child is not None and most is not None and child.calls >= most:
+    def _present_child(self) -> ChildProcess:
+        """The child, started if need be.
+
+        Raises:
+            NeverStarted: The system can't start one now.
+        """
+        child, most = self._child, self._terms.max_jobs_per_worker
+        if child is not None and most is not None and child.count >= most:
             self._dismiss(child)
         if self._child is None:
             try:
-                self._child = Child(self._device, self._bell)
+                self._child = ChildProcess(self._device, self._bell)
             except OSError as error:
                 raise NeverStarted(self._device, f"its process can't be started: {error}") from error
         return self._child
 
-    def _dismiss(self, child: Child) -> None:
-        ladder = Ladder(self._terms.grace)
-        ladder.begin(time.monotonic() + _UNLOADING)
-        errand = Errand(Call([], None, ()), child)
+    def _dismiss(self, child: ChildProcess) -> None:
+        termination = Termination(self._terms.grace)
+        termination.begin(time.monotonic() + _UNLOADING)
+        nothing = ProcessCall([], None, ())
         try:
-            child.post(child.frame(GOODBYE, errand.number))
+            self._stock.give_back(child.take_back())
+            child.dismiss()
             while True:
-                answer = child.answer(ladder.patience(time.monotonic()))
-                if answer is not None:
-                    self._note(errand, answer)
-                ladder.climb(time.monotonic(), child.signal)
-        except (ChildGone, Lost):
-            self._bury(child)
+                if (received := child.receive()) is not None:
+                    self._note(nothing, child, received[0], is_its_own=False)
+                    continue
+                child.wait(termination.patience(time.monotonic()))
+                termination.escalate(time.monotonic(), child.signal)
+        except (OSError, ChildGone, Unkillable, WireBroken) as error:
+            self._bury(error)
 
-    def _give_up(self, child: Child) -> None:
-        """The child can't use its device any more, and may hang when it is asked to unload something."""
-        self._stock.lose()
-        child.signal(signal.SIGKILL)
-        self._bury(child)
-
-    def _bury(self, child: Child) -> int | None:
-        """The child is gone, and everything that it had loaded."""
-        self._child = None
+    def _bury(self, error: Exception | None) -> None:
+        """The child is gone, and everything that it had loaded; what it had not begun goes back."""
+        child, self._child = self._child, None
+        assert child is not None
+        if isinstance(error, (OSError, WireBroken)):
+            logger.error("the process of %s is ended, for it can't be trusted: %s", self._device.label, error)
+            child.signal(signal.SIGKILL)
+        self._stock.give_back(child.lose())
         for number in child.loaded:
             model = self._models.by_number(number)
             self._residency.remove(model, self._slot)
             self._chronicle.unloaded(model, self._device)
-        code = child.bury()
-        if code is None:
+        if child.reap() is None:
             logger.warning("process %d of %s does not end: it is left behind", child.process, self._device.label)
-        return code

@@ -1,205 +1,81 @@
-"""Shared memory without names: each side fills segments of its own and sends their descriptors over a socket.
+"""Shared memory without names: a segment is filled for one message, whose descriptor hands it to the receiver.
 
 A segment is an anonymous file (memfd). It has no name, so nothing is left when either side is killed: the system frees
 it with the last descriptor and mapping. It lies outside of /dev/shm, whose size containers bound. It is filled by
-`pwrite`, which gives up the GIL, and raises where a mapping would die of SIGBUS when memory runs out.
-
-A few segments are kept and filled again once the other side has let go of them: their pages are there already. The
-other side maps them and hands out views; it says so when nobody looks any more (the `freed` bits of each frame).
-Everything beyond that travels once. `Shipments` belong to one sender and `Arrivals` to one receiver; neither locks.
+`pwrite`, which gives up the GIL, and raises where a mapping would die of SIGBUS when memory runs out. The sender keeps
+nothing of it, and the receiver's mapping is private: no one else ever reads or writes what is in it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
-import pickle
-import socket
-from mmap import mmap
+from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from director._executors._process.parcels import Parcel, unwrap
-from director._executors._process.wire import NOWHERE, Load
+from director._executors._process.payload import unwrap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
-KEPT = 4  # segments for each direction
-KEPT_SIZE = 64 << 20  # bytes of the largest one that is kept
-VIEWED = 16  # mappings that the receiver's objects may live in; each holds a descriptor. Beyond that they get a copy
-_ONCE, _FRESH = 0x20, 0x40  # beside the number of a segment: it is not kept; its descriptor comes over the socket
-_NUMBER = 0x1F
+    from director._executors._process.payload import Payload
+
+_FAILED = ctypes.c_void_p(-1).value
 
 
-class Shipments:
-    """Segments that this side fills.
+@contextmanager
+def filled(payload: Payload) -> Iterator[tuple[int, int]]:
+    """The descriptor of a new segment with `payload` in it, to be sent within the block, and its length.
 
-    Args:
-        control: Takes their descriptors to the other side.
+    Raises:
+        OSError: There is no memory, or no descriptor, for it.
     """
-
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._kept: list[int] = []  # descriptors, by number
-        self._idle = 0  # a bit for each kept segment that nobody looks at
-
-    def freed(self, bits: int) -> None:
-        """The other side has let go of these."""
-        self._idle |= bits
-
-    def send(self, parcel: Parcel, room: int) -> Load:
-        """Put `parcel` where the other side finds it: into the frame if it takes no more than `room`.
-
-        Raises:
-            OSError: There is no memory, or no descriptor, for it.
-        """
-        if not parcel.buffers and len(parcel.stream) <= room:
-            return Load(parcel.stream)
-        pieces = list(parcel.pieces())
-        offset, last = pieces[-1]
-        length = offset + len(last)
-        segment, descriptor = self._choose(length)
-        try:
-            _fill(descriptor, pieces)
-            if segment & _FRESH:
-                socket.send_fds(self._control, [b"."], [descriptor])
-        except BaseException:
-            self._forget(segment)
-            raise
-        finally:
-            if segment & _ONCE:
-                os.close(descriptor)
-        return Load(b"", segment, length)
-
-    def close(self) -> None:
-        """Let go of everything."""
-        while self._kept:
-            os.close(self._kept.pop())
-
-    def _choose(self, length: int) -> tuple[int, int]:
-        if length > KEPT_SIZE or not (self._idle or len(self._kept) < KEPT):
-            return _ONCE | _FRESH, _new()
-        if not self._idle:
-            self._kept.append(_new())
-            return (len(self._kept) - 1) | _FRESH, self._kept[-1]
-        number = (self._idle & -self._idle).bit_length() - 1
-        self._idle &= ~(1 << number)
-        return number, self._kept[number]
-
-    def _forget(self, segment: int) -> None:
-        """A kept one could not be filled, or its descriptor not be sent."""
-        if segment & _ONCE:
-            return
-        if segment & _FRESH:
-            os.close(self._kept.pop())
-        else:
-            self._idle |= 1 << segment
+    descriptor, length = os.memfd_create("director", os.MFD_CLOEXEC), 0
+    try:
+        for offset, piece in payload.pieces():
+            length = offset
+            rest = memoryview(piece)
+            while rest:
+                written = os.pwrite(descriptor, rest, length)
+                rest, length = rest[written:], length + written
+        os.ftruncate(descriptor, length)  # an empty last piece
+        yield descriptor, length
+    finally:
+        os.close(descriptor)
 
 
-class Arrivals:
-    """Segments that the other side has filled.
+def read(descriptor: int, length: int) -> Any:
+    """The object in a segment that has arrived; closes the descriptor.
 
-    Args:
-        control: Brings their descriptors.
+    Raises:
+        OSError: The descriptor has not arrived, or there is no room for another mapping.
+        BaseException: The object can't be unpickled here.
     """
-
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._kept: dict[int, int] = {}  # descriptors, by number
-        # Changed by whichever thread lets go of the last view, in single steps that need no lock:
-        self._live: set[object] = set()  # a token for each mapping in use
-        self.freed: list[int] = []  # numbers of kept segments that nobody looks at any more
-
-    def take_freed(self) -> int:
-        """The segments that were let go of since the last call, as bits."""
-        bits = 0
-        while self.freed:
-            try:
-                bits |= 1 << self.freed.pop()
-            except IndexError:  # another thread was quicker
-                break
-        return bits
-
-    def put_back(self, bits: int) -> None:
-        """What was let go of has not been told after all."""
-        self.freed.extend(number for number in range(KEPT) if bits >> number & 1)
-
-    def receive(self, load: Load) -> Any:
-        """The object that a frame carries; `None` for an empty one.
-
-        Raises:
-            BaseException: It can't be unpickled here.
-        """
-        if load.segment == NOWHERE:
-            return pickle.loads(load.inline) if load.inline else None  # noqa: S301 - our own child's, or parent's
-        descriptor = self._descriptor(load.segment)
-        number = None if load.segment & _ONCE else load.segment & _NUMBER
-        try:
-            if len(self._live) >= VIEWED:
-                return self._copy(descriptor, load.length, number)
-            return self._map(descriptor, load.length, number)
-        finally:
-            if number is None:
-                os.close(descriptor)
-
-    def close(self) -> None:
-        """Let go of the descriptors; objects that live in a segment go on doing so."""
-        while self._kept:
-            os.close(self._kept.popitem()[1])
-
-    def _descriptor(self, segment: int) -> int:
-        if not segment & _FRESH:
-            return self._kept[segment]
-        _, descriptors, _, _ = socket.recv_fds(self._control, 1, 1)
-        if not descriptors:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        descriptor = descriptors[0]
-        if not segment & _ONCE:
-            self._kept[segment & _NUMBER] = descriptor
-        return descriptor
-
-    def _map(self, descriptor: int, length: int, number: int | None) -> Any:
-        mapping, token = mmap(descriptor, length), object()
-        self._live.add(token)
-        finalize(mapping, _let_go, self._live, token, self.freed, number).atexit = False
-        with memoryview(mapping) as memory:
-            value, is_used = unwrap(memory)
-        if not is_used:
-            mapping.close()
-        return value
-
-    def _copy(self, descriptor: int, length: int, number: int | None) -> Any:
-        memory = bytearray(length)
-        _read_into(descriptor, memoryview(memory))
-        if number is not None:
-            self.freed.append(number)
-        return unwrap(memoryview(memory))[0]
+    if descriptor < 0:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    try:
+        if os.fstat(descriptor).st_size < length:
+            raise OSError(errno.EINVAL, "a segment of shared memory is shorter than its message says")
+        address = _libc().mmap(None, length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
+    finally:
+        os.close(descriptor)
+    if address == _FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    # Not an `mmap.mmap`, which holds a descriptor for as long as it lives. Views of the memory hold `memory`.
+    memory = (ctypes.c_ubyte * length).from_address(address)
+    finalize(memory, _libc().munmap, address, length).atexit = False
+    return unwrap(memoryview(memory).cast("B"))
 
 
-def _let_go(live: set[object], token: object, freed: list[int], number: int | None) -> None:
-    """Nobody looks at a mapping any more."""
-    live.discard(token)
-    if number is not None:
-        freed.append(number)
-
-
-def _new() -> int:
-    return os.memfd_create("director", os.MFD_CLOEXEC)
-
-
-def _fill(descriptor: int, pieces: Iterable[tuple[int, bytes | memoryview]]) -> None:
-    for offset, piece in pieces:
-        rest = memoryview(piece)
-        while rest:
-            written = os.pwrite(descriptor, rest, offset)
-            rest, offset = rest[written:], offset + written
-
-
-def _read_into(descriptor: int, memory: memoryview) -> None:
-    offset = 0
-    while offset < len(memory):
-        read = os.preadv(descriptor, [memory[offset:]], offset)
-        if not read:  # the holes after the last piece
-            return
-        offset += read
+@cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(3 * [ctypes.c_int]), ctypes.c_long)
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    libc.mmap.restype = ctypes.c_void_p
+    return libc

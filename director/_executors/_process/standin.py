@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
-from director._executors._process.board import Notice
+from director._executors._process.shared_page import Notice
 
 if TYPE_CHECKING:
     from director._device import Device
-    from director._executors._process.board import Board
+    from director._executors._process.shared_page import SharedPage
     from director._executors._process.wire import Facts
 
 _STATES = {Notice.NONE: JobState.RUNNING, Notice.CANCELLED: JobState.CANCELLED, Notice.TIME_IS_UP: JobState.FAILED}
@@ -19,15 +19,15 @@ class StandIn:
     """The facts of a running job; its result and callbacks belong to the parent's event loop.
 
     Args:
-        board: Where the parent says that nobody waits for the job any more.
+        page: Where the parent says that nobody waits for the job any more.
         number: Of its request.
         device: Where it runs.
         name: As the job's.
         facts: The job's others.
     """
 
-    def __init__(self, board: Board, number: int, device: Device, name: str, facts: Facts) -> None:
-        self._board = board
+    def __init__(self, page: SharedPage, number: int, device: Device, name: str, facts: Facts) -> None:
+        self._page = page
         self._number = number
         self.device = device
         self.name = name
@@ -38,7 +38,7 @@ class StandIn:
     @property
     def state(self) -> JobState:
         """Whether it still runs for its caller."""
-        return _STATES[Notice(self._board.look(self._number))]
+        return _STATES[Notice(self._page.look(self._number))]
 
     def done(self) -> bool:
         """Whether it is over for its caller."""
@@ -55,7 +55,7 @@ class StandIn:
         return self.state
 
     def _due(self) -> None:
-        """The parent watches the time, and says so on the board."""
+        """The parent watches the time, and says so on the page."""
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.name!r} {self.state.value} on {self.device.label}>"

@@ -1,9 +1,4 @@
-"""The frames that go between a slot's thread and its child. Pure: no descriptors, no state.
-
-Requests are frames of one fixed size, so that one read takes exactly one of them, whoever reads: the child, or the
-parent that takes back what the child has not begun. Answers are no longer than what a pipe takes in one piece, so that
-a child that is killed while it writes leaves a whole answer or none.
-"""
+"""The messages between a slot's thread and its child, as bytes. Pure; docs/explanation/wire.md describes them."""
 
 from __future__ import annotations
 
@@ -11,28 +6,31 @@ from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
 
-FRAME = 512  # bytes of a request; a page of a socket's memory holds a whole number of them
-LONGEST_ANSWER = 4096  # PIPE_BUF of Linux
-
-_HEAD = Struct("<BBBxHxxiiQQ")
-_FACTS = Struct("<QqQd")
-_ANSWER = Struct("<BBBxHxxQQdd")
-INLINE = _HEAD.size + _FACTS.size  # where the content of a request begins
-ROOM_IN_REQUEST = FRAME - INLINE
-ROOM_IN_ANSWER = LONGEST_ANSWER - _ANSWER.size
-NOWHERE = 255  # instead of a segment: everything is in the frame
+INLINE = 1 << 15  # bytes of content in a message; what is longer goes into a segment
 UNNUMBERED = -1  # instead of the number of a function or model
 
+_REQUEST = Struct("<QBBxxiiQQqQd")
+_ANSWER = Struct("<QQBBxxQdd")
+_NUMBER = Struct("<Q")
+LONGEST = INLINE + _REQUEST.size
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
-class Ask(IntEnum):
+assert _REQUEST.size >= _ANSWER.size
+
+
+class WireBroken(Exception):
+    """A message breaks a rule of the wire: whatever the other side says from now on can't be trusted."""
+
+
+class RequestKind(IntEnum):
     """What the parent wants of its child."""
 
-    MEET = 1  # make a call: everything about it is in the content
-    CALL = 2  # make a call of a function that the child has met; the content is its arguments
-    GO = 3  # unload everything and end
+    FIRST_CALL = 1  # make a call: everything about it is in the content
+    CALL = 2  # make a call of a function that the child knows; the content is its arguments
+    EXIT = 3  # unload everything and end
 
 
-class Tell(IntEnum):
+class AnswerKind(IntEnum):
     """What a child says."""
 
     READY = 1
@@ -45,23 +43,12 @@ class Tell(IntEnum):
     YIELDED = 8
 
 
-class How(IntEnum):
+class CallStyle(IntEnum):
     """How a function is called."""
 
-    USUALLY = 0  # with its resource first
-    BARELY = 1  # without
-    AS_STREAM = 2  # it makes a generator
-
-
-class Load(NamedTuple):
-    """What a frame carries: in itself, or `length` bytes in a `segment` of shared memory, as `segments` numbers it."""
-
-    inline: bytes = b""
-    segment: int = NOWHERE
-    length: int = 0
-
-
-EMPTY = Load()
+    WITH_RESOURCE = 0  # its resource is the first argument
+    PLAIN = 1  # without a resource
+    STREAM = 2  # it makes a generator
 
 
 class Facts(NamedTuple):
@@ -73,65 +60,90 @@ class Facts(NamedTuple):
     waited: float
 
 
-NOBODY = Facts(0, 0, 0, 0.0)
+NO_FACTS = Facts(0, 0, 0, 0.0)
+
+
+class Request(NamedTuple):
+    """A message to a child, about the call `number`."""
+
+    number: int
+    kind: int
+    segments: int
+    function: int
+    model: int
+    length: int
+    id: int
+    priority: int
+    attempts: int
+    waited: float
 
 
 class Answer(NamedTuple):
-    """One frame to the parent, about the request `number`; `began` and `ended` are seconds of the monotonic clock."""
+    """A message from a child, about the call `number`; the times are seconds of the monotonic clock.
 
-    kind: int
-    freed: int
+    `descriptor` is of the segment: -1 if there is none, or if it has not arrived.
+    """
+
+    sequence: int
     number: int
-    load: Load
+    kind: int
+    segments: int
+    length: int
     began: float
     ended: float
+    content: bytes
+    descriptor: int
 
 
-def request(kind: Ask, freed: int, number: int, function: int, model: int, facts: Facts, load: Load) -> bytes:
+CONTENT = _REQUEST.size  # where the content of a request begins
+
+
+def request(number: int, kind: int, function: int, model: int, facts: Facts, length: int, content: bytes) -> bytes:
     """A request as bytes.
 
     Args:
+        number: Of the call.
         kind: What is wanted.
-        freed: Which segments the parent has let go of, as bits.
-        number: Counts the requests.
-        function: Its number.
+        function: Its number, or `UNNUMBERED`.
         model: The same.
-        facts: Of the job.
-        load: The content.
+        facts: Of the job. A priority beyond 64 bits is told as the nearest that has so many.
+        length: Bytes in the segment; 0 if there is none.
+        content: What is not in a segment.
     """
-    inline, segment, length = load
-    head = _HEAD.pack(kind, freed, segment, len(inline), function, model, length, number)
-    return (head + _FACTS.pack(*facts) + inline).ljust(FRAME, b"\0")
+    number_of_job, priority, attempts, waited = facts
+    priority = min(max(priority, _LEAST), _MOST)
+    segments = 1 if length else 0
+    head = (number, kind, segments, function, model, length, number_of_job, priority, attempts, waited)
+    return _REQUEST.pack(*head) + content
 
 
-head_of = _HEAD.unpack_from
-"""Of the bytes of a request: kind, freed, segment, bytes at `INLINE`, function, model, length in the segment, number.
-
-A plain tuple: the child reads one between any two calls.
-"""
+def renumbered(number: int, message: bytes) -> bytes:
+    """The same request with another number."""
+    return _NUMBER.pack(number) + message[_NUMBER.size :]
 
 
-def facts_of(frame: bytes) -> Facts:
-    """Of the bytes of a request: what its job may know."""
-    return Facts(*_FACTS.unpack_from(frame, _HEAD.size))
+request_head = _REQUEST.unpack_from
+"""The fields of a `Request`, as a plain tuple: the child reads one between any two calls."""
 
 
-def answer(kind: int, freed: int, number: int, load: Load, began: float, ended: float) -> bytes:
-    """An answer as bytes."""
-    inline, segment, length = load
-    return _ANSWER.pack(kind, freed, segment, len(inline), length, number, began, ended) + inline
+def answer(
+    sequence: int, number: int, kind: int, length: int, content: bytes, began: float = 0.0, ended: float = 0.0
+) -> bytes:
+    """An answer as bytes; see `Answer`."""
+    return _ANSWER.pack(sequence, number, kind, 1 if length else 0, length, began, ended) + content
 
 
-answer_head = _ANSWER.pack
-"""Of an answer, before its content: kind, freed, segment, bytes after it, length in the segment, number, times."""
+def read_answer(message: bytes, descriptors: list[int]) -> Answer:
+    """An answer that has arrived.
 
-
-def read_answers(stream: bytes) -> list[Answer]:
-    """The answers in what one read has brought: always whole ones, for each was written in one piece."""
-    answers, end, head = [], 0, _ANSWER.size
-    while end < len(stream):
-        kind, freed, segment, size, length, number, began, ended = _ANSWER.unpack_from(stream, end)
-        start, end = end + head, end + head + size
-        load = EMPTY if segment == NOWHERE and not size else Load(stream[start:end], segment, length)
-        answers.append(Answer(kind, freed, number, load, began, ended))
-    return answers
+    Raises:
+        WireBroken: It is none.
+    """
+    if len(message) < _ANSWER.size:
+        raise WireBroken(f"an answer of {len(message)} bytes")
+    head = _ANSWER.unpack_from(message)
+    if len(descriptors) > head[3]:
+        raise WireBroken(f"{len(descriptors)} descriptors in a message that says {head[3]}")
+    content, descriptor = message[_ANSWER.size :], descriptors[0] if descriptors else -1
+    sequence, number, kind, segments, length, began, ended = head
+    return Answer(sequence, number, kind, segments, length, began, ended, content, descriptor)

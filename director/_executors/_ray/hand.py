@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from director._executors._process.call import Models
+from director._executors._process.call import ModelNumbers
 from director._executors._process.references import describe
 from director._executors._ray.ear import Ear
 from director._executors._ray.errand import Errand
@@ -64,7 +64,7 @@ class Hand:
         self.actor: Actor | None = None
         self.life = ""  # of the actor that has answered last; empty if that is gone
         self._ear: Ear | None = None
-        self._models = Models()
+        self._models = ModelNumbers()
         self._loaded: set[int] = set()
         self._sender = Sender(slot.device, self._models, chronicle.time)
         self.inbox = Inbox()

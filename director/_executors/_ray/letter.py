@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from director._core.job import Job
     from director._device import Device
-    from director._executors._process.call import Models
+    from director._executors._process.call import ModelNumbers
     from director._models import Model
 
 
@@ -54,7 +54,7 @@ class Sender:
         time: The Director's clock.
     """
 
-    def __init__(self, device: Device, models: Models, time: Callable[[], float]) -> None:
+    def __init__(self, device: Device, models: ModelNumbers, time: Callable[[], float]) -> None:
         self._device = replace(device, index=0) if device.kind == "cuda" else device  # the only one that it sees
         self._models = models
         self._time = time

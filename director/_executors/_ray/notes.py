@@ -7,8 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from director._executors._process.board import Notice
 from director._executors._ray.pickling import dumps
+from director._executors._remote import Notice
 
 if TYPE_CHECKING:
     from director._executors._ray.wire import Answer

@@ -16,7 +16,6 @@ from director._core.states import JobState
 from director._core.stream_call import StreamCall
 from director._executors._base import LoadFailed, NeverStarted
 from director._executors._process import logs
-from director._executors._process.board import Notice
 from director._executors._process.raised import error_of
 from director._executors._ray.errand import Errand
 from director._executors._ray.hand import Hand
@@ -24,7 +23,7 @@ from director._executors._ray.inbox import ActorLost
 from director._executors._ray.letter import Call
 from director._executors._ray.stock import Stock
 from director._executors._ray.wire import WITHDRAWN, How, Word
-from director._executors._remote import RemoteSeat
+from director._executors._remote import Notice, RemoteSeat
 from director._executors._replicas import bearable
 from director.errors import WorkerDied
 

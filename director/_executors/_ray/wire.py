@@ -5,12 +5,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from director._executors._process.wire import NOBODY, UNNUMBERED, Facts
+from director._executors._process.wire import NO_FACTS, UNNUMBERED, Facts
 
 if TYPE_CHECKING:
     from director._device import Device
 
-__all__ = ["NOBODY", "UNNUMBERED", "WITHDRAWN", "About", "Answer", "Facts", "Head", "How", "Introduction", "Word"]
+__all__ = ["NO_FACTS", "UNNUMBERED", "WITHDRAWN", "About", "Answer", "Facts", "Head", "How", "Introduction", "Word"]
 
 
 class How(IntEnum):

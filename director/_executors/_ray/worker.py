@@ -15,7 +15,6 @@ from uuid import uuid4
 from director._core.stream_call import close
 from director._current import here
 from director._executors._cuda_thread import CudaThread
-from director._executors._process.board import Notice
 from director._executors._process.logs import redirect
 from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
@@ -26,6 +25,7 @@ from director._executors._ray.reply import alone, is_plain, sealed, together
 from director._executors._ray.told import told
 from director._executors._ray.tray import Tray
 from director._executors._ray.wire import UNNUMBERED, WITHDRAWN, About, Answer, Head, How, Introduction, Word
+from director._executors._remote import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,7 +24,7 @@ PROTOCOL = 5
 _ALIGNED = 64  # bytes: what vector instructions like
 
 
-class Parcel(NamedTuple):
+class Payload(NamedTuple):
     """One pickled object: the pickle, and the large buffers that were left out of it, which are its own memory."""
 
     stream: bytes
@@ -43,8 +43,8 @@ class Parcel(NamedTuple):
             offset += len(part)
 
 
-def wrap(value: Any, by_value: bool = False) -> Parcel:
-    """`value` as a parcel.
+def wrap(value: Any, by_value: bool = False) -> Payload:
+    """`value` as a payload.
 
     Args:
         value: Anything.
@@ -61,11 +61,11 @@ def wrap(value: Any, by_value: bool = False) -> Parcel:
         stream = tensors.dumps(pickle.Pickler, value, PROTOCOL, is_small)
     else:
         stream = dumps(value, PROTOCOL, buffer_callback=is_small)
-    return Parcel(stream, buffers)
+    return Payload(stream, buffers)
 
 
-def unwrap(memory: memoryview) -> tuple[Any, bool]:
-    """The object in a segment, and whether it goes on using that memory."""
+def unwrap(memory: memoryview) -> Any:
+    """The object in a segment, which may go on using that memory."""
     (count,) = unpack_from("<Q", memory)
     sizes = unpack_from(f"<{count}Q", memory, 8)
     offset = 8 * (count + 1)
@@ -76,8 +76,7 @@ def unwrap(memory: memoryview) -> tuple[Any, bool]:
         parts.append(part.toreadonly() if size & 1 else part)
         offset += size >> 1
     with parts[0] as stream:
-        value = pickle.loads(stream, buffers=parts[1:])  # noqa: S301 - written by our own child, or parent
-    return value, count > 1
+        return pickle.loads(stream, buffers=parts[1:])  # noqa: S301 - written by our own child, or parent
 
 
 def can_send_by_value() -> bool:

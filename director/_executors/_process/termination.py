@@ -1,6 +1,6 @@
 """How a call that has no right to go on is brought to its end: asked, then told, then killed. Pure.
 
-The child was asked by a notice on its board, which `director.check_cancelled` reads. SIGTERM comes after a grace, and
+The child was asked by a notice on its page, which `director.check_cancelled` reads. SIGTERM comes after a grace, and
 leaves Python code through its `finally` blocks. SIGKILL after another grace ends whatever is left.
 """
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 _LOST = 5.0  # seconds after SIGKILL: a process that is still there waits for a driver, and no signal reaches it
 
 
-class Lost(Exception):
+class Unkillable(Exception):
     """The process does not end at all."""
 
 
-class Ladder:
+class Termination:
     """The steps for one request. `begin` is for any thread, everything else for the one that waits.
 
     Args:
@@ -40,16 +40,16 @@ class Ladder:
         """Seconds until the next step; `None` if there is none to take."""
         return None if self.next == math.inf else max(0.0, self.next - now)
 
-    def climb(self, now: float, send: Callable[[signal.Signals], object]) -> None:
+    def escalate(self, now: float, send: Callable[[signal.Signals], object]) -> None:
         """Take the step that is due, if one is.
 
         Raises:
-            Lost: There was none left.
+            Unkillable: There was none left.
         """
         if now < self.next:
             return
         step = self._steps.pop(0)
         if step is None:
-            raise Lost
+            raise Unkillable
         self.next = now + (self._grace if step is signal.SIGTERM else _LOST)
         send(step)

@@ -1,0 +1,112 @@
+"""The child's way to its parent. Any thread of the child may tell something."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from director._executors._process import segments
+from director._executors._process.payload import Payload, wrap
+from director._executors._process.references import pack
+from director._executors._process.wire import INLINE, AnswerKind, answer
+
+_NOTHING = Payload(b"", [])
+_WORDS: dict[int, str] = {
+    AnswerKind.RETURNED: "the result",
+    AnswerKind.REPORTED: "what report() was given",
+    AnswerKind.YIELDED: "a value of the stream",
+}
+_ASIDE = frozenset({AnswerKind.REPORTED, AnswerKind.LOGGED})
+
+
+class AnswerWriter:
+    """Sends answers.
+
+    Args:
+        target: Where to.
+    """
+
+    def __init__(self, target: socket.socket) -> None:
+        self.answered = 0  # the last call that has had its last answer
+        self._target = target
+        self._process = os.getpid()
+        self._sequence = 0
+        # A finalizer may tell something in the midst of an answer, on the thread that sends it: it waits its turn.
+        self._lock = threading.RLock()
+        self._is_sending = False
+        self._waiting: deque[tuple[int, int, Payload, float, float]] = deque()
+
+    def tell(self, kind: int, number: int, value: Any = None, began: float = 0.0, ended: float = 0.0) -> None:
+        """Tell the parent a value of the user's that belongs to the call `number`.
+
+        Raises:
+            PicklingError: It can't be sent.
+            OSError: There is no memory, or no descriptor, for it.
+        """
+        try:
+            payload = _NOTHING if value is None else wrap(value)
+        except Exception:  # noqa: BLE001 - there may be another way; else this says what to do
+            payload = pack(value, lambda: _WORDS[kind])
+        self._send(kind, number, payload, began, ended)
+
+    def tell_plainly(self, kind: int, number: int, values: Any = None, began: float = 0.0, ended: float = 0.0) -> None:
+        """Tell the parent something of the package's own, of plain values: to read it runs no code of the user's.
+
+        Raises:
+            ValueError: It is not plain.
+            OSError: There is no memory, or no descriptor, for it.
+        """
+        content = b"" if values is None else marshal.dumps(values)
+        self._send(kind, number, Payload(content, []) if len(content) <= INLINE else wrap(content), began, ended)
+
+    def _send(self, kind: int, number: int, payload: Payload, began: float, ended: float) -> None:
+        if os.getpid() != self._process:
+            _leave(kind)
+            return
+        with self._lock:
+            if self._is_sending:
+                self._waiting.append((kind, number, payload, began, ended))
+                return
+            self._is_sending = True
+            try:
+                self._post(kind, number, payload, began, ended)
+                while self._waiting:
+                    with suppress(OSError):  # not the fault of this answer
+                        self._post(*self._waiting.popleft())
+            finally:
+                self._is_sending = False
+
+    def _post(self, kind: int, number: int, payload: Payload, began: float, ended: float) -> None:
+        stream, buffers = payload
+        if not buffers and len(stream) <= INLINE:
+            self._target.send(answer(self._sequence, number, kind, 0, stream, began, ended))
+        else:
+            with segments.filled(payload) as (descriptor, length):
+                whole = answer(self._sequence, number, kind, length, b"", began, ended)
+                socket.send_fds(self._target, [whole], [descriptor])
+        self._sequence += 1
+        if ended:
+            self.answered = number
+
+
+def _leave(kind: int) -> None:
+    """In a copy of the child that was forked, which has no parent here: it ends where its call would come back."""
+    if kind in _ASIDE:
+        return
+    error = sys.exc_info()[1]
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(error)
+    with suppress(BaseException):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code & 0xFF)

@@ -1,0 +1,254 @@
+"""The life of a child: take a request, make the call, tell how it ended. On its main thread, which is the jobs' own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from functools import partial
+from pickle import loads
+from time import monotonic
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from director._current import here
+from director._executors._cuda_thread import CudaThread
+from director._executors._process import segments
+from director._executors._process.answer_writer import AnswerWriter
+from director._executors._process.logs import redirect
+from director._executors._process.program import LateMain
+from director._executors._process.shared_page import Notice, SharedPage
+from director._executors._process.shelf import NotLoaded, Shelf
+from director._executors._process.standin import StandIn
+from director._executors._process.wire import (
+    CONTENT,
+    LONGEST,
+    UNNUMBERED,
+    AnswerKind,
+    CallStyle,
+    Facts,
+    RequestKind,
+    request_head,
+)
+
+if TYPE_CHECKING:
+    from director._device import Device
+    from director._executors._process.shelf import Recipe
+
+_PR_SET_PDEATHSIG = 1
+_BROKEN = 70  # exit status: EX_SOFTWARE
+_CONTROL = socket.CMSG_SPACE(4 * 4)  # room for more descriptors than a message may have
+_CUT = socket.MSG_TRUNC
+_CALL, _EXIT, _RETURNED = RequestKind.CALL, RequestKind.EXIT, AnswerKind.RETURNED  # a member takes a search each time
+
+
+def main(facts: dict[str, Any]) -> None:
+    """Serve the parent until it says go, or is gone.
+
+    Args:
+        facts: What the parent's `spawn` wrote.
+    """
+    for name in ("inbox", "answers", "page", "wake"):
+        os.set_inheritable(facts[name], False)  # what a job starts has no part in them
+    _die_with(facts["parent"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's whole group; the parent decides what ends
+    LateMain(facts["main"]).install()
+    ChildMain(facts).serve()
+
+
+class ChildMain:
+    """One child. Also what a job in it may ask about itself (`director._current.Running`)."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self._device: Device = loads(facts["device"])  # noqa: S301 - from our parent
+        self._inbox = socket.socket(fileno=facts["inbox"])
+        self._answers = socket.socket(fileno=facts["answers"])
+        self._page = SharedPage(facts["page"])
+        os.close(facts["page"])
+        self._wake: int = facts["wake"]
+        self._writer = AnswerWriter(self._answers)
+        self._shelf = Shelf(self._device, self._loaded)
+        self._cuda = CudaThread(0, own_stream=False) if self._device.kind == "cuda" else None
+        self._known: dict[int, tuple[Any, str]] = {}  # functions and their names, by number
+        self._number = 0  # of the last call
+        self._facts: tuple[Any, ...] | None = None  # of the job that runs
+        self._name = ""
+        self._job: StandIn | None = None  # made when it is asked for
+        here.running = self  # type: ignore[assignment]  # of this thread, the main one, for good; jobs see a stand-in
+        signal.signal(signal.SIGTERM, self._terminate)
+        os.register_at_fork(after_in_child=self._leave_family)
+        redirect(facts["levels"], lambda record: self._writer.tell_plainly(AnswerKind.LOGGED, 0, record))
+
+    def serve(self) -> None:
+        """Serve requests until there are no more."""
+        self._writer.tell(AnswerKind.READY, 0)
+        buffer = bytearray(LONGEST)
+        view, pieces = memoryview(buffer), [buffer]
+        receive, serve, flags = self._inbox.recvmsg_into, self._serve, socket.MSG_CMSG_CLOEXEC
+        while True:
+            size, control, cut, _ = receive(pieces, _CONTROL, flags)
+            if not size:
+                break
+            number, kind, count, *facts = request_head(buffer)
+            descriptors = _descriptors(control) if control else []
+            if size < CONTENT or cut & _CUT or number <= self._number or len(descriptors) > count:
+                _break(f"a request of {size} bytes for call {number} came after call {self._number}")
+            self._number = number
+            if kind == _EXIT:
+                break
+            serve(kind, count, facts, view[CONTENT:size], descriptors)
+        self._shelf.clear()
+
+    # ---- what a running job may ask
+
+    def job(self) -> StandIn | None:
+        """Stands for the job that runs."""
+        if self._job is None and self._facts is not None:
+            self._job = StandIn(self._page, self._number, self._device, self._name, Facts(*self._facts))
+        return self._job
+
+    def jobs(self) -> list[StandIn]:
+        """The same; one stands for all that share the call, for the page speaks of all of them."""
+        job = self.job()
+        return [] if job is None else [job]
+
+    def device(self) -> Device:
+        """Where it runs."""
+        return self._device
+
+    def time(self) -> float:
+        """Seconds of the machine's clock."""
+        return monotonic()
+
+    def report(self, progress: Any) -> None:
+        """Send it to the parent, which keeps and tells it."""
+        if self._facts is not None:
+            self._writer.tell(AnswerKind.REPORTED, self._number, progress)
+
+    # ---- one request
+
+    def _serve(self, kind: int, count: int, facts: list[Any], inline: memoryview, descriptors: list[int]) -> None:
+        """Make the call of a request. With the next one ready it is all that a child does between two calls.
+
+        What it does it finds in cold caches, for the call has had the core: few steps count more than quick ones.
+        """
+        function, model, length, *job = facts
+        self._facts, number = tuple(job), self._number
+        began = monotonic()
+        try:
+            if count:
+                content = segments.read(descriptors[0] if descriptors else -1, length)
+            else:
+                content = loads(inline) if inline else ()  # noqa: S301 - from our parent
+            if kind == _CALL:
+                fn, self._name = self._known[function]
+                if model == UNNUMBERED and self._cuda is None and not self._page.look(number):
+                    value = fn(self._device, *content)
+                else:
+                    value = self._call(fn, content, model)
+            else:
+                value = self._first_call(function, model, *content)
+            content = None  # the arguments are not kept alive while the result is sent
+            if type(value) is CoroutineType:
+                self._refuse(value)
+            self._writer.tell(_RETURNED, number, value, began, monotonic())
+        except NotLoaded as failure:
+            self._fail(AnswerKind.NOT_LOADED, number, failure.error, began)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+            self._fail(AnswerKind.RAISED, number, error, began)
+        finally:
+            self._facts = self._job = None
+
+    def _first_call(
+        self, function: int, model: int, fn: Any, name: str, args: Any, style: int, recipe: Recipe | None
+    ) -> Any:
+        """A call with everything about it."""
+        self._name = name
+        if function != UNNUMBERED:
+            self._known[function] = fn, name
+        if style == CallStyle.STREAM:
+            fn = partial(self._stream, self._number, fn)
+        return self._call(fn, args, model, recipe, is_plain=style == CallStyle.PLAIN)
+
+    def _call(self, fn: Any, args: Any, model: int, recipe: Recipe | None = None, is_plain: bool = False) -> Any:
+        if self._page.look(self._number) != Notice.NONE:
+            from asyncio import CancelledError
+
+            raise CancelledError  # all its callers have left
+        resource = self._device if model == UNNUMBERED else self._shelf.get(model, recipe)
+        if not is_plain:
+            args = (resource, *args)
+        return fn(*args) if self._cuda is None else self._cuda.run(lambda _: fn(*args), None)
+
+    def _refuse(self, coroutine: CoroutineType[Any, Any, Any]) -> None:
+        coroutine.close()
+        raise TypeError(f"{self._name} is a coroutine function: await it yourself, or give the Director a blocking one")
+
+    def _stream(self, number: int, fn: Any, *args: Any) -> None:
+        from director._executors._process.pump import run_generator  # few children need it
+
+        def tell(value: Any) -> None:
+            if self._cuda is not None:
+                self._cuda.wait()  # each value is finished when it is handed over, as each result is
+            self._writer.tell(AnswerKind.YIELDED, number, value)
+
+        run_generator(fn(*args), self._page, number, self._wake, tell)
+
+    def _fail(self, kind: AnswerKind, number: int, error: BaseException, began: float) -> None:
+        if self._page.is_ending and isinstance(error, SystemExit):
+            raise error  # by `_terminate`
+        if self._writer.answered == number:
+            return  # it came after the last answer
+        from director._executors._process.raised import free_caches, raised  # most children never need it
+
+        ended, story = monotonic(), raised(error)
+        if story.fault is not None and story.fault[0] == "memory":
+            free_caches(error)
+        self._writer.tell_plainly(kind, number, tuple(story), began, ended)
+
+    def _loaded(self, model: int, seconds: float) -> None:
+        self._writer.tell_plainly(AnswerKind.LOADED, self._number, (model, seconds))
+
+    # ---- the process
+
+    def _terminate(self, number: int, _frame: object) -> None:
+        """SIGTERM: leave through every `finally`, if the parent means it; else it was meant for the whole program."""
+        if self._page.is_ending:
+            raise SystemExit(128 + number)
+
+    def _leave_family(self) -> None:
+        """In a process that was forked from this one: it must not keep the parent waiting for an end."""
+        self._answers.close()
+        self._inbox.close()
+        os.close(self._wake)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
+    from array import array
+
+    found = array("i")
+    for level, kind, content in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(content[: len(content) - len(content) % found.itemsize])
+    return found.tolist()
+
+
+def _break(reason: str) -> NoReturn:
+    """A rule of the wire is broken: nothing that comes from there can be trusted."""
+    with suppress(Exception):
+        sys.stderr.write(f"director: this process ends, for {reason}\n")
+        sys.stderr.flush()
+    os._exit(_BROKEN)
+
+
+def _die_with(parent: int) -> None:
+    """Have the system kill this process when the thread that started it ends, which its process does not survive."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was quicker
+        sys.exit(1)
