@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-import traceback
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from director._core.frames import strip
 from director._executors._process.program import Unguarded
 from director._executors._process.references import describe, pack
 from director._faults import FRAMEWORKS, Fault, fault_of, free_caches
+from director._user_objects import add_note, is_a, module_name, story_of, type_name
 from director.errors import JobError
 
 __all__ = ["Raised", "error_of", "free_caches", "raised"]
@@ -47,19 +47,19 @@ def raised(error: BaseException) -> Raised:
     process = os.getpid()
     if isinstance(error, Unguarded):
         return Raised(pickle.dumps(RuntimeError(str(error))), [], "", "", "", "", process, None)
-    strip(error)
+    with suppress(BaseException):
+        strip(error)
     stream, buffers, reason = b"", [], ""
     try:
         payload = pack(error, lambda: "the exception")
         stream, buffers = payload.stream, [bytes(buffer) for buffer in payload.buffers]
         _load(stream, buffers)
-    except Exception as refusal:  # noqa: BLE001 - whatever its class raises
+    except BaseException as refusal:  # noqa: BLE001 - whatever its class raises
         stream, buffers, reason = b"", [], describe(refusal)
-    package = type(error).__module__.partition(".")[0]
-    story = "".join(traceback.format_exception(error))
+    package = module_name(type(error)).partition(".")[0]
     fault = fault_of(error)
     facts = None if fault is None else (fault.kind, fault.reason, fault.code)
-    return Raised(stream, buffers, package, describe(error), reason, story, process, facts)
+    return Raised(stream, buffers, package, describe(error), reason, story_of(error), process, facts)
 
 
 def error_of(content: Any, label: str) -> tuple[BaseException, Fault | None]:
@@ -71,8 +71,7 @@ def error_of(content: Any, label: str) -> tuple[BaseException, Fault | None]:
     fault = None if told.fault is None else Fault(*told.fault)
     error = _rebuild(told, fault)
     if told.traceback:
-        with suppress(Exception):  # a class may refuse attributes; the error itself matters more
-            error.add_note(f"\nIn the process of {label} (pid {told.process}):\n\n{told.traceback.rstrip()}")
+        add_note(error, f"\nIn the process of {label} (pid {told.process}):\n\n{told.traceback.rstrip()}")
     return error, fault
 
 
@@ -84,7 +83,7 @@ def _rebuild(told: Raised, fault: Fault | None) -> BaseException:
         else:
             try:
                 return _load(told.stream, told.buffers)
-            except Exception as refusal:  # noqa: BLE001 - the same; here other modules can be imported than there
+            except BaseException as refusal:  # noqa: BLE001 - the same; here other modules can be imported than there
                 reason = describe(refusal)
     error = JobError(f"{told.text} (the exception itself could not be sent from its process: {reason})")
     if fault is not None and fault.kind == "memory":  # for who halves batches: recognised by its words
@@ -94,6 +93,6 @@ def _rebuild(told: Raised, fault: Fault | None) -> BaseException:
 
 def _load(stream: bytes, buffers: list[bytes]) -> BaseException:
     error = pickle.loads(stream, buffers=buffers)  # noqa: S301 - written by ourselves
-    if not isinstance(error, BaseException):
-        raise TypeError(f"it comes back as {type(error).__qualname__}")
-    return error
+    if not is_a(error, BaseException):
+        raise TypeError(f"it comes back as {type_name(error)}")
+    return error  # type: ignore[no-any-return]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import pickle
 import sys
-import traceback
 from functools import partial
 from importlib import import_module
 from itertools import count
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from director import _user_objects
 from director._executors._process import program
 from director._executors._process.payload import Payload, can_send_by_value, wrap
 
@@ -111,7 +111,7 @@ def pack(value: Any, what: Callable[[], str], is_stranger: bool = False) -> Payl
 
 def describe(error: BaseException) -> str:
     """The type and text of an exception in one line, even if it can't be turned into text."""
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+    return (_user_objects.describe(error).strip().splitlines() or ["?"])[0]
 
 
 def _search(fn: FunctionType) -> Any:

@@ -27,6 +27,7 @@ from director._executors._process.termination import Termination, Unkillable
 from director._executors._process.wire import Answer, AnswerKind, CallStyle, WireBroken
 from director._executors._remote import CallState, RemoteSeat
 from director._executors._replicas import bearable
+from director._user_objects import log_error
 from director.errors import WorkerDied
 
 if TYPE_CHECKING:
@@ -266,8 +267,8 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
                     self._note_loaded(child, *content)
                 elif kind == AnswerKind.REPORTED:
                     self._note_progress(call.jobs, content)
-            except BaseException:  # whatever its class raises
-                logger.exception("what the process of %s says can't be understood", self._device.label)
+            except BaseException as error:  # noqa: BLE001 - whatever its class raises
+                log_error(logger, error, "what the process of %s says can't be understood", self._device.label)
 
     def _note_loaded(self, child: ChildProcess, number: int, seconds: float) -> None:
         child.loaded.add(number)
