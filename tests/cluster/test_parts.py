@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from director import Device, Director, NoDevices, WorkerDied, share
-from director._executors._process.board import Notice
 from director._executors._ray.connection import _why
 from director._executors._ray.inbox import ActorLost, Inbox, is_loss
 from director._executors._ray.mark import NONE, Mark
@@ -21,6 +20,7 @@ from director._executors._ray.reply import apart, opened, together
 from director._executors._ray.tray import Tray
 from director._executors._ray.wire import Answer, Word
 from director._executors._ray.wishes import amounts_of
+from director._executors._remote import Notice
 from director.ray import RayExecutor
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [

@@ -95,4 +95,4 @@ def _load(stream: bytes, buffers: list[bytes]) -> BaseException:
     error = pickle.loads(stream, buffers=buffers)  # noqa: S301 - written by ourselves
     if not is_a(error, BaseException):
         raise TypeError(f"it comes back as {type_name(error)}")
-    return error  # type: ignore[no-any-return]
+    return error
