@@ -97,7 +97,7 @@ BACKSTAGE = {  # who above the contract knows more than public names, and what
     "cli._doctor.gpus": {"_devices.cuda", "_devices.survey", "_devices.readings"},  # each side's own answer
 }
 
-# Who may import what from outside the standard library; "" is everybody.
+# Who may import what from outside the standard library; "" is everybody, and some are more than one.
 OUTSIDE = {
     "anyio": "",
     "pynvml": "_devices.nvml",
@@ -111,7 +111,7 @@ OUTSIDE = {
     "torch": "cli._demo",
     "fastapi": "fastapi",
     "cloudpickle": "_executors._process.payload",
-    "ray": "_executors._ray",
+    "ray": "_executors._ray _bench.chaos.cluster",
     "aiojobs": "_bench",
     "uvloop": "_bench",
     "async_batcher": "_bench",
@@ -230,7 +230,7 @@ def test_the_outside_is_known_in_few_places() -> None:
         if name == "director" or name in sys.stdlib_module_names:
             continue
         allowed = OUTSIDE.get(name)
-        if allowed is None or not f"{module}.".startswith(allowed and f"{allowed}."):
+        if allowed is None or not f"{module}.".startswith(tuple(f"{room}." for room in allowed.split()) or ""):
             wrong.append(f"{module}:{each.line} imports {each.target}")
     assert not wrong, "\n".join(wrong)
 

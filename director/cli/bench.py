@@ -31,14 +31,18 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("--list", action="store_true", help="name the experiments and run none")
     chaos = parser.add_argument_group(
         "instead of measuring",
-        "children are killed, callers leave and the event loop is held up at random; in the end every job and every "
-        "permit must be accounted for",
+        "children are killed, callers leave and the event loop is held up at random; in the end every job, "
+        "every value and every permit must be accounted for",
     )
     chaos.add_argument(
         "--chaos", action="store_true", help="see whether everything ends well when everything goes wrong"
     )
     chaos.add_argument("--seconds", type=float, default=60.0, help="for how long at least (default: 60)")
     chaos.add_argument("--jobs", type=int, default=20_000, help="and for how many jobs at least (default: 20000)")
+    chaos.add_argument(
+        "--values", type=int, default=100_000, help="and for how many results and streamed values (default: 100000)"
+    )
+    chaos.add_argument("--ray", metavar="ADDRESS", help='over the devices of a Ray cluster, or "auto"')
     chaos.add_argument("--seed", type=int, help="what chance draws (default: another one each time)")
     parser.set_defaults(run=run)
 
@@ -80,7 +84,8 @@ def _let_it_storm(args: Namespace) -> int:
     from director._bench.chaos import report, storm
 
     seed = random.SystemRandom().randrange(1_000_000) if args.seed is None else args.seed
-    outcome = storm.run(storm.Plan(seconds=args.seconds, jobs=args.jobs, seed=seed))
+    where = {} if args.ray is None else {"executor": "ray", "address": args.ray}
+    outcome = storm.run(storm.Plan(seconds=args.seconds, jobs=args.jobs, values=args.values, seed=seed, **where))
     say(report.text(outcome))
     return FAILED if outcome.faults else DONE
 

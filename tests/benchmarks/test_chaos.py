@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from director._bench.apart import run_apart
+from director._bench.calls import Array
 from director._bench.chaos import callers, report, storm
 from director._bench.chaos.books import MOST_NAMED, Books
 from director._bench.chaos.calls import note
 from director._bench.chaos.remains import Remains
+from director._bench.chaos.values import Value, WrongArgument, check_argument, make
+from director._core.stream_call import StreamCall
+from director._executors._thread import ThreadExecutor
 from director.cli import main
-from director.events import JobSubmitted, JobSucceeded
+from director.events import JobProgressed, JobSubmitted, JobSucceeded
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from director._bench.chaos.received import Received
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes need Linux")
 NOTHING = Remains(0, 20_000, 20_000_000, 10, 0, 0)
@@ -25,19 +32,21 @@ NOTHING = Remains(0, 20_000, 20_000_000, 10, 0, 0)
 
 def test_all_is_well_after_a_short_storm() -> None:
     command = [sys.executable, "-W", "error", "-m", "director", "bench"]
-    options = ["--chaos", "--seconds", "4", "--jobs", "400", "--seed", "5"]
+    options = ["--chaos", "--seconds", "4", "--jobs", "400", "--values", "4000", "--seed", "5"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     first, *_, last = done.stdout.splitlines()
     assert first.startswith("chaos, seed 5: ")
     assert last.startswith("All is well")
     assert " children killed" in done.stdout
+    assert " right, 0 foreign, 0 lost, 0 doubled\n" in done.stdout
     assert "Traceback" not in done.stderr
 
 
 def test_all_is_well_with_threads() -> None:
-    outcome = run_apart(storm.run, storm.Plan(seconds=2, jobs=400, seed=6, executor="thread"))
+    outcome = run_apart(storm.run, storm.Plan(seconds=2, jobs=400, values=4000, seed=6, executor="thread"))
     assert outcome.faults == []
+    assert outcome.values["right"] >= 4000
     assert outcome.jobs >= 400
     assert outcome.troubles["callers left"] > 0
 
@@ -102,7 +111,6 @@ def test_many_such_jobs_are_counted(books: Books) -> None:
         (NOTHING._replace(memory=90_000_000), "memory: 20,000,000 after a third of the storm, 90,000,000 in the end"),
         (NOTHING._replace(objects=50_000), "objects: 20,000 after a third of the storm, 50,000 in the end"),
         (NOTHING._replace(descriptors=90), "descriptors: 10 after a third of the storm, 90 in the end"),
-        (NOTHING._replace(jobs=3), "3 jobs are kept alive by somebody"),
     ],
 )
 def test_what_grows_is_found(tmp_path: Path, after: Remains, fault: str) -> None:
@@ -122,11 +130,175 @@ def test_what_is_left_behind_is_found(tmp_path: Path) -> None:
     ]
 
 
-async def test_a_wrong_answer_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callers, "_is_right", lambda *_: False)
-    it = storm.Storm(storm.Plan(seconds=0.1, jobs=20, executor="thread"), tmp_path)
+# ---- values that go astray
+
+
+class Wire:
+    """An executor in this process that misplaces values: of every hundred answers, or streamed values, one or two.
+
+    Args:
+        fault: ``"swaps"``, ``"drops"`` or ``"doubles"``, or ``"withholds"``: one answer comes when the gate is open.
+        streams: Whether streams are meant, or jobs.
+    """
+
+    def __init__(self, fault: str, streams: bool) -> None:
+        self._threads = ThreadExecutor()
+        self.fault = fault
+        self.streams = streams
+        self.values = 0
+        self.kept: Any = None
+        self.gate = threading.Event()
+
+    def seat(self, *arguments: Any) -> Any:
+        return Misplacing(self._threads.seat(*arguments), self)
+
+    def carry(self, value: Any) -> list[Any]:
+        """What arrives instead of `value`."""
+        self.values += 1
+        if self.fault == "withholds":
+            if self.values == 40:
+                self.gate.wait()
+            return [value]
+        if self.values % 100 == 40:
+            self.kept = value
+            return [] if self.fault == "drops" else [value]
+        if self.values % 100 == 41 and self.fault != "drops" and self.kept is not None:
+            return [self.kept, value] if self.fault == "doubles" else [value, self.kept]
+        return [value]
+
+
+class Misplacing:
+    """A seat of such a wire."""
+
+    def __init__(self, seat: Any, wire: Wire) -> None:
+        self._seat = seat
+        self._wire = wire
+        self._late: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._seat, name)
+
+    def run(self, job: Any) -> Any:
+        if isinstance(job._fn, StreamCall):
+            if self._wire.streams:
+                job._fn.bridge = MisplacingBridge(job._fn.bridge, self._wire)
+            return self._seat.run(job)
+        answer = self._seat.run(job)
+        if self._wire.streams or not isinstance(answer, Value):
+            return answer
+        self._late += self._wire.carry(answer)  # the first answer there is counts, as on a wire without numbers
+        return self._late.pop(0) if self._late else None
+
+
+class MisplacingBridge:
+    """The bridge of a stream over such a wire."""
+
+    def __init__(self, bridge: Any, wire: Wire) -> None:
+        self._bridge = bridge
+        self._wire = wire
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bridge, name)
+
+    def put(self, value: Any) -> None:
+        for each in self._wire.carry(value):
+            self._bridge.put(each)
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["jobs", "streams"])
+@pytest.mark.parametrize("fault", ["swaps", "drops", "doubles"])
+async def test_a_value_that_goes_astray_is_found(tmp_path: Path, fault: str, streams: bool) -> None:
+    wire = Wire(fault, streams)
+    it = storm.Storm(storm.Plan(seconds=0.1, jobs=200, values=500, executor=wire, patience=5.0), tmp_path)
     outcome = await it.rage()
-    assert any("has a wrong answer" in fault for fault in outcome.faults)
+    assert wire.values > 100
+    values = outcome.values
+    assert values["foreign"] + values["lost"] + values["doubled"] > 0
+    if not streams:
+        assert values["lost" if fault == "drops" else "foreign"] > 0
+    assert outcome.faults
+    assert report.text(outcome).splitlines()[-1].startswith("WRONG: ")
+
+
+async def test_an_answer_that_never_comes_is_found(tmp_path: Path) -> None:
+    wire = Wire("withholds", streams=False)
+    it = storm.Storm(storm.Plan(seconds=0.1, jobs=200, executor=wire, patience=1.0), tmp_path)
+    try:
+        outcome = await it.rage()
+    finally:
+        wire.gate.set()
+    assert outcome.values["lost"] == 1
+    assert any("a caller waits for ever" in fault for fault in outcome.faults)
+
+
+@pytest.fixture
+def received(books: Books) -> Received:
+    return books.received
+
+
+def take_all(received: Received, *arrived: Any) -> dict[str, int]:
+    """Of a stream of the job 7."""
+    due = 0
+    for value in arrived:
+        due = received.take(value, 7, due)
+    return received.counts()
+
+
+def counts(right: int = 0, foreign: int = 0, lost: int = 0, doubled: int = 0) -> dict[str, int]:
+    return {"right": right, "foreign": foreign, "lost": lost, "doubled": doubled}
+
+
+def test_values_in_order_are_right(received: Received, books: Books) -> None:
+    assert take_all(received, *[make(7, n) for n in range(300)]) == counts(right=300)
+    assert books.faults == []
+
+
+def test_a_value_of_another_job_is_foreign(received: Received, books: Books) -> None:
+    assert take_all(received, make(7, 0), make(8, 1), make(7, 1)) == counts(right=2, foreign=1)
+    assert books.faults == ["job 7 received value 1 of job 8 in the place of value 1"]
+
+
+def test_a_value_with_the_body_of_another_is_foreign(received: Received, books: Books) -> None:
+    assert take_all(received, make(7, 0)._replace(body=make(8, 0).body)) == counts(foreign=1)
+    assert books.faults == ["job 7 received value 0 of job 7, whose body belongs to another in the place of value 0"]
+
+
+def test_a_value_that_is_left_out_is_lost(received: Received) -> None:
+    assert take_all(received, make(7, 0), make(7, 3), make(7, 4)) == counts(right=2, lost=2)
+
+
+def test_a_value_that_comes_again_is_doubled(received: Received) -> None:
+    assert take_all(received, make(7, 0), make(7, 0), make(7, 1)) == counts(right=2, doubled=1)
+
+
+def test_something_else_instead_of_a_value_is_a_value_lost(received: Received) -> None:
+    assert take_all(received, None) == counts(lost=1)
+
+
+def test_only_the_first_wrong_values_are_told(received: Received, books: Books) -> None:
+    take_all(received, *[make(8, n) for n in range(20)])
+    assert len(books.faults) == MOST_NAMED
+
+
+def test_a_call_knows_its_own_argument() -> None:
+    check_argument(make(7, 0), 7)
+    for argument in (make(8, 0), make(7, 0)._replace(body=b""), None):
+        with pytest.raises(WrongArgument):
+            check_argument(argument, 7)
+
+
+def test_a_report_of_another_job_is_foreign(books: Books) -> None:
+    books(JobProgressed(0.0, 1, "7", make(7, 3)))
+    books(JobProgressed(0.0, 1, "7", make(8, 3)))
+    assert books.received.counts() == counts(right=1, foreign=1)
+
+
+def test_nine_values_of_ten_are_small_and_one_of_a_hundred_is_large() -> None:
+    sizes = [len(body.memory if isinstance(body, Array) else body) for body in (make(7, n).body for n in range(3000))]
+    small, large = sum(size <= 64 for size in sizes), sum(size == 2 << 20 for size in sizes)
+    assert 0.87 < small / 3000 < 0.93
+    assert 0.005 < large / 3000 < 0.015
+    assert all(size <= 64 or 4096 <= size <= 65536 or size == 2 << 20 for size in sizes)
 
 
 # ---- the command
@@ -140,12 +312,12 @@ def test_the_exit_status_tells(
 
     def run(plan: storm.Plan) -> storm.Outcome:
         plans.append(plan)
-        return storm.Outcome(plan, 61.0, 20_001, {"returned": 20_001}, {"children killed": 9}, NOTHING, NOTHING, faults)
+        return storm.Outcome(plan, 4, 61.0, 20_001, counts(7), {"returned": 20_001}, {}, NOTHING, NOTHING, faults)
 
     monkeypatch.setattr(storm, "run", run)
     assert main(["bench", "--chaos"]) == status
     assert plans[0].seconds == 60
-    assert plans[0].jobs == 20_000
+    assert (plans[0].jobs, plans[0].values, plans[0].executor) == (20_000, 100_000, "process")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"chaos, seed {plans[0].seed}: 20,001 jobs on 4 slots in 61.0 s"
     assert lines[-1] == ("WRONG: a permit is missing" if faults else report.ALL_WELL)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from director import events
 from director._bench.chaos.calls import NUMBER
+from director._bench.chaos.received import Received
+from director._bench.chaos.values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,23 +25,31 @@ class Books:
     """Accounts of all jobs, and everything that was found to be wrong.
 
     Args:
-        notes: The file in which calls note that they have begun.
+        notes: The file in which calls note that they have begun; `None` if they can't.
     """
 
-    wants = (events.JobSubmitted, events.JobEnded)
+    wants = (events.JobSubmitted, events.JobProgressed, events.JobEnded)
 
-    def __init__(self, notes: Path) -> None:
+    def __init__(self, notes: Path | None) -> None:
         self.outcomes: Counter[str] = Counter()
         self.faults: list[str] = []
+        self.received = Received(self.wrong)
+        self.reports = 0
         self._notes = notes
         self._ends = bytearray()  # by the Director's number of the job: how often an event has told its end
         self._starts = bytearray()  # by our number of it: how often a call may have begun for it
         self._must_run = bytearray()  # whether it has an answer, so that a call has begun
-        notes.touch()
+        if notes is not None:
+            notes.touch()
 
     def __call__(self, event: events.Event) -> None:
-        """A hook: take note of a submission or an end."""
+        """A hook: take note of a submission, a report or an end."""
         assert isinstance(event, events.JobEvent)
+        if isinstance(event, events.JobProgressed):
+            if isinstance(event.progress, Value):  # where a job can report, our number of it is its name
+                self.reports += 1
+                self.received.take(event.progress, int(event.name), event.progress.number)
+            return
         _bump(self._ends, event.job, isinstance(event, events.JobEnded))
 
     def ended(self, number: int, outcome: str, starts: int, has_run: bool) -> None:
@@ -67,6 +77,8 @@ class Books:
     def close(self) -> None:
         """Compare everything, once all is over."""
         self._tell("ended {} times, by the events", self._ends, lambda ends, _: ends != 1, first=1)
+        if self._notes is None:
+            return
         begun = bytearray(len(self._starts))
         for (number,) in NUMBER.iter_unpack(self._notes.read_bytes()):
             _bump(begun, number, 1)

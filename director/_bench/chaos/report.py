@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
     from director._bench.chaos.storm import Outcome
 
-ALL_WELL = "All is well: each job ended exactly once, every permit is back, nothing is left behind."
+ALL_WELL = (
+    "All is well: each job ended exactly once, each value is its caller's own, every permit is back, "
+    "nothing is left behind."
+)
 
 
 def text(outcome: Outcome) -> str:
@@ -19,8 +22,9 @@ def text(outcome: Outcome) -> str:
 
 def _lines(outcome: Outcome) -> Iterator[str]:
     plan, before, after = outcome.plan, outcome.before, outcome.after
-    yield f"chaos, seed {plan.seed}: {outcome.jobs:,} jobs on {2 * plan.devices} slots in {outcome.seconds:.1f} s"
+    yield f"chaos, seed {plan.seed}: {outcome.jobs:,} jobs on {outcome.slots} slots in {outcome.seconds:.1f} s"
     yield f"ended:       {_counts(outcome.outcomes)}"
+    yield f"values:      {', '.join(f'{count:,} {what}' for what, count in outcome.values.items())}"
     yield f"troubles:    {_counts(outcome.troubles)}"
     yield f"memory:      {before.memory / 1e6:,.0f} MB after a third of it, {after.memory / 1e6:,.0f} MB in the end"
     yield f"objects:     {before.objects:,}, then {after.objects:,}; jobs still alive: {after.jobs}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from director import Director, Health, HealthRules, ProcessExecutor
 from director._bench.chaos import calls
@@ -20,11 +21,10 @@ from director._bench.chaos.troubles import Troubles
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from director import Stats
+    from director import Executor, Stats
 
 CALLERS = 48
 WARM_UP = 0.3  # part of a storm after which memory is looked at for the first time
-PATIENCE = 60.0  # seconds after a storm in which everything must have ended
 UNTOLD = 10.0  # seconds in which calls whose callers have left must have ended
 GRACE = 0.05
 _LOOK = 0.02
@@ -40,16 +40,27 @@ class Plan:
     Args:
         seconds: How long it lasts at least.
         jobs: How many end at least.
+        values: How many are received at least.
         seed: What chance draws.
-        executor: ``"process"``; with ``"thread"`` nobody can be killed.
-        devices: Of two slots each.
+        executor: ``"process"``, ``"thread"`` (whose calls can't be killed), ``"ray"``, or an executor in this process.
+        devices: Of two slots each; over Ray those that there are.
+        address: Of the Ray cluster.
+        patience: Seconds after the last job was asked for in which everything must have ended.
     """
 
     seconds: float = 60.0
     jobs: int = 20_000
+    values: int = 0
     seed: int = 0
-    executor: str = "process"
+    executor: str | Executor = "process"
     devices: int = 2
+    address: str = "auto"
+    patience: float = 60.0
+
+    @property
+    def where(self) -> str:
+        """Where calls are made: in threads, processes or a Ray cluster."""
+        return self.executor if isinstance(self.executor, str) else "thread"
 
 
 @dataclass(frozen=True)
@@ -58,8 +69,10 @@ class Outcome:
 
     Args:
         plan: What was to happen.
+        slots: Of its Director.
         seconds: How long it lasted.
         jobs: How many have ended.
+        values: How many of the values that they received were right, and how many were not.
         outcomes: In what.
         troubles: What went wrong on purpose.
         before, after: What was there when memory was looked at.
@@ -67,8 +80,10 @@ class Outcome:
     """
 
     plan: Plan
+    slots: int
     seconds: float
     jobs: int
+    values: Mapping[str, int]
     outcomes: Mapping[str, int]
     troubles: Mapping[str, int]
     before: Remains
@@ -77,7 +92,11 @@ class Outcome:
 
 
 def run(plan: Plan) -> Outcome:
-    """Let it storm."""
+    """Let it storm. What the package logs meanwhile is not shown: much goes wrong on purpose."""
+    for name in ("director", calls.LOGGER):
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        logger.handlers[:] = [logging.NullHandler()]
     with tempfile.TemporaryDirectory(prefix="director-chaos-") as folder:
         return asyncio.run(Storm(plan, Path(folder)).rage())
 
@@ -93,7 +112,7 @@ class Storm:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self._plan = plan
         self._folder = folder
-        self._notes = folder / "begun"
+        self._notes = None if plan.where == "ray" else folder / "begun"  # nodes need not share a file system
         self._books = Books(self._notes)
         self._troubles = Troubles(plan.seed)
         self._left = 0
@@ -103,44 +122,72 @@ class Storm:
         plan, books = self._plan, self._books
         at_first, began = remains(), time.monotonic()
         async with self._director() as director:
-            await self._blow(director, plan.seconds * WARM_UP, int(plan.jobs * WARM_UP))
+            await self._blow(director, WARM_UP)
             before = remains()
-            await self._blow(director, plan.seconds, plan.jobs)
+            await self._blow(director, 1.0)
             after = remains()
             seconds = time.monotonic() - began
-            self._compare(before, after)
+            if plan.where != "ray":
+                self._compare(before, after)
+            if after.jobs:
+                books.wrong(f"{after.jobs} jobs are kept alive by somebody")
             self._audit(director.stats())
-            await self._meet(director)
+            if self._notes is not None and not director.stats().running:
+                await self._meet(director)
+            slots = sum(device.slots for device in director.stats().devices)
+            await director.close(plan.patience)  # of what hangs, too
         await asyncio.sleep(0)
         self._look_for_leftovers(at_first, remains())
         books.close()
-        troubles = {**self._troubles.made, "callers left": self._left}
-        return Outcome(plan, seconds, books.jobs, books.outcomes, troubles, before, after, books.faults)
+        made = {**self._troubles.made, "callers left": self._left, "reports": books.reports}
+        values = books.received.counts()
+        return Outcome(plan, slots, seconds, books.jobs, values, books.outcomes, made, before, after, books.faults)
 
     def _director(self) -> Director:
-        in_processes = ProcessExecutor(grace=GRACE, max_jobs_per_worker=500)
+        plan = self._plan
+        executor: Any = plan.executor
+        if plan.where == "ray":
+            from director._bench.chaos import cluster
+
+            executor = cluster.executor(plan.address)
+        elif plan.where == "process":
+            executor = ProcessExecutor(grace=GRACE, max_jobs_per_worker=500)
         return Director(
-            f"cpu:{self._plan.devices}",
-            slots=2,
-            executor=in_processes if self._plan.executor == "process" else "thread",
+            None if plan.where == "ray" else f"cpu:{plan.devices}",
+            slots=1 if plan.where == "ray" else 2,
+            executor=executor,
             max_queue=None,
             health=HealthRules(failures=4, probation=0.1),
             hooks=[self._books],
         )
 
-    async def _blow(self, director: Director, seconds: float, jobs: int) -> None:
-        """Go on until there were so many jobs, and for so long; then wait for the last of them."""
-        plan, troubles = self._plan, self._troubles
-        callers = Callers(director, plan.seed, self._notes, self._books, plan.executor == "process")
+    def _callers(self, director: Director) -> Callers:
+        plan = self._plan
+        if plan.where != "ray":
+            return Callers(director, plan.seed, self._notes, self._books, plan.where)
+        from director._bench.chaos import cluster
+
+        return Callers(director, plan.seed, None, self._books, plan.where, cluster.later)
+
+    async def _blow(self, director: Director, share: float) -> None:
+        """Go on until there were so many jobs and values, and for so long; then wait for the last of them."""
+        plan, troubles, books = self._plan, self._troubles, self._books
+        callers = self._callers(director)
         killer = threading.Thread(target=troubles.kill, name="chaos", daemon=True)
         troubles.is_over = False
         blocking = asyncio.create_task(troubles.block())
-        if plan.executor == "process":
+        if plan.where == "process":
             killer.start()
         asking = [asyncio.create_task(callers.ask()) for _ in range(CALLERS)]
-        until = time.monotonic() + seconds
-        while time.monotonic() < until or self._books.jobs < jobs:  # noqa: ASYNC110 - nobody tells
+        until = time.monotonic() + plan.seconds * share
+        jobs, values, progress = plan.jobs * share, plan.values * share, (-1, -1, 0.0)
+        while time.monotonic() < until or books.jobs < jobs or books.received.right < values:
             await asyncio.sleep(_LOOK)
+            if (books.jobs, books.received.right) != progress[:2]:
+                progress = (books.jobs, books.received.right, time.monotonic())
+            elif time.monotonic() > progress[2] + plan.patience or all(task.done() for task in asking):
+                books.wrong(f"nothing has ended for {plan.patience:g} seconds: {director!r}")
+                break
         callers.is_over = troubles.is_over = True
         await self._end(director, asking)
         await blocking
@@ -150,14 +197,15 @@ class Storm:
 
     async def _end(self, director: Director, asking: list[asyncio.Task[None]]) -> None:
         """Nobody asks for more: what is under way must end by itself."""
-        _, hanging = await asyncio.wait(asking, timeout=PATIENCE)
+        _, hanging = await asyncio.wait(asking, timeout=self._plan.patience)
         for task in hanging:
+            self._books.received.lost += 1
             self._books.wrong(f"a caller waits for ever: {task!r}, {director!r}")
             task.cancel()
         for task in asking:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 self._books.wrong(f"a caller has failed: {error!r}")
-        until = time.monotonic() + UNTOLD
+        until = time.monotonic() + min(UNTOLD, self._plan.patience)
         while any(device.busy for device in director.stats().devices):
             if time.monotonic() > until:
                 self._books.wrong(f"calls go on that nobody waits for: {director!r}")
@@ -180,12 +228,12 @@ class Storm:
 
     async def _meet(self, director: Director) -> None:
         """Every permit is back if all slots can be in a call at the same time."""
-        while any(device.health is not Health.HEALTHY for device in director.stats().devices):  # noqa: ASYNC110 - nobody tells
+        while any(device.health is not Health.HEALTHY for device in director.stats().devices):  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(_LOOK)
         slots = sum(device.slots for device in director.stats().devices)
         path = self._folder / "guests"
         path.touch()
-        jobs = [director.submit(calls.meet, str(path), n, slots) for n in range(slots)]
+        jobs = [director.submit(calls.meet, str(path), n, slots, name=str(n)) for n in range(slots)]
         for job, error in zip(jobs, await asyncio.gather(*jobs, return_exceptions=True), strict=True):
             if isinstance(error, BaseException):
                 self._books.wrong(f"a permit is missing, job {job.id} says {error!r}")
@@ -196,12 +244,10 @@ class Storm:
             was, now = getattr(before, name), getattr(after, name)
             if now > was + more:
                 self._books.wrong(f"{name}: {was:,} after a third of the storm, {now:,} in the end")
-        if after.jobs:
-            self._books.wrong(f"{after.jobs} jobs are kept alive by somebody")
 
     def _look_for_leftovers(self, at_first: Remains, now: Remains) -> None:
         """A Director that is closed leaves nothing behind."""
-        for name in ("descriptors", "threads", "children"):
+        for name in ("threads",) if self._plan.where == "ray" else ("descriptors", "threads", "children"):
             was, left = getattr(at_first, name), getattr(now, name)
             if left > was:
                 self._books.wrong(f"{name}: {was} before the Director, {left} after it")

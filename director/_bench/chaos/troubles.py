@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from director._bench.chaos.remains import children
 
-KILLS = (0.05, 0.2)  # seconds between two of them: least and most
+KILLS = (0.1, 1.5)  # seconds between two of them: least and most
 BLOCKS = (0.0, 0.3)  # between two times at which the loop is held up
 LONGEST_BLOCK = 0.04
 STOPPED = 0.1  # seconds for which a child is stopped, when it isn't killed
