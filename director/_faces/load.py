@@ -29,10 +29,12 @@ async def load_model(
     `is_apart`: slots don't share replicas.
     """
     jobs = [open_job(_nothing, _only_on(numbers, model)) for numbers in _targets(places, model, allowed, is_apart)]
-    results = await asyncio.gather(*map(_finish, jobs), return_exceptions=True)
-    for result in results:
-        if result is not None:
-            raise result
+    if jobs:
+        await asyncio.wait(jobs)  # not a task for each: a loader's SystemExit in one would end the event loop
+    errors = [asyncio.CancelledError() if job.cancelled() else job.exception() for job in jobs]
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def _targets(
@@ -51,7 +53,3 @@ def _only_on(numbers: frozenset[int], model: Model[Any]) -> Options:
 
 def _nothing(_replica: Any) -> None:
     """The work is the loading."""
-
-
-async def _finish(job: Job[None]) -> None:
-    await job

@@ -145,6 +145,16 @@ async def test_it_is_unloaded_at_the_close_on_the_thread_that_loaded_it() -> Non
     assert sorted(unloaded) == [(0, True), (1, True)]
 
 
+async def test_a_loader_that_exits_can_be_caught_where_it_was_asked_for() -> None:
+    def leave(_device: Device) -> None:
+        raise SystemExit(3)
+
+    async with Director("simulated:2") as director:
+        with pytest.raises(SystemExit):
+            await director.load(Model(leave))
+        assert await director.run(lambda _: 5) == 5
+
+
 async def test_per_slot_replicas_are_unloaded_each_on_its_own_thread() -> None:
     unloaded: list[bool] = []
     model = Model(
