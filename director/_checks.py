@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from director._core.batch_rule import BatchRule
+from director._core.clock import MonotonicClock
 from director._core.policy import Policy
 from director._health_rules import HealthRules
 from director._models import Model
 from director._options import BatchOptions, JobOptions
+from director._user_objects import type_name
+
+if TYPE_CHECKING:
+    from director._core.clock import Clock
 
 _JOB = tuple(JobOptions.__annotations__)
 BATCH = ("max_batch_size", *(name for name in BatchOptions.__annotations__ if name not in _JOB))
@@ -137,6 +142,24 @@ def policy(max_queue: Any, per_tenant: Any, tenants: Any, admission: Any, ageing
     _check_seconds("ageing", ageing)
     per_tenant = dict(per_tenant) if isinstance(per_tenant, Mapping) else per_tenant
     return Policy(max_queue, per_tenant, dict(tenants), admission == "predict", ageing)
+
+
+def check_clock(clock: Any) -> Clock:
+    """Return `clock` if it tells the time, and the machine's for `None`.
+
+    Raises:
+        TypeError: It doesn't.
+    """
+    if clock is None:
+        return MonotonicClock()
+    if not (callable(getattr(clock, "time", None)) and callable(getattr(clock, "call_later", None))):
+        raise TypeError(
+            f"clock must have the methods `time` and `call_later`, as TestClock has, not {type_name(clock)}"
+        )
+    now = clock.time()
+    if type(now) not in (int, float):
+        raise TypeError(f"the clock's time() must return seconds as a number, not {type_name(now)}")
+    return clock  # type: ignore[no-any-return]
 
 
 def check_health(rules: Any) -> HealthRules:

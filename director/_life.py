@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 import anyio
 
-from director._checks import check_health, check_slots, check_words, policy
+from director._checks import check_clock, check_health, check_slots, check_words, policy
 from director._claim import Claim
-from director._core.clock import MonotonicClock
 from director._core.crew import Crew
 from director._core.states import DirectorState
 from director._executors._base import Executor, FleetExecutor
@@ -78,7 +77,7 @@ class Life:
         self._hooks = hooks
         self._rules = HealthRules() if health is None else check_health(health)
         self._shared = shared
-        self._clock = clock or MonotonicClock()
+        self._clock = check_clock(clock)
         self._devices: tuple[Device, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None

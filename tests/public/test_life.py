@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
@@ -354,6 +355,8 @@ async def test_a_start_that_fails_can_be_tried_again() -> None:
         ({"executor": "processes"}, ValueError),
         ({"executor": 5}, ValueError),
         ({"hooks": 5}, TypeError),
+        ({"clock": 5}, TypeError),
+        ({"clock": Mock()}, TypeError),
         ({"gpus": 2}, TypeError),
     ],
     ids=str,
