@@ -166,6 +166,14 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", env=measured)
 
 
+@nox.session(default=False)
+def full(session: nox.Session) -> None:
+    """Every hostile object through every door, and a storm of 100,000 values; at most six minutes on two cores."""
+    set_up(session, "-e", ".[all]", "cloudpickle", group="test")
+    session.run("pytest", "tests/zoo", *session.posargs, env={"DIRECTOR_ZOO": "all"})
+    session.run("director", "bench", "--chaos", "--seconds", "30", "--jobs", "4000", "--values", "100000")
+
+
 @nox.session
 def ray(session: nox.Session) -> None:
     """The tests with a Ray cluster on this machine, where Ray can be installed; arguments after -- go to pytest."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BLOCKED = 0.05  # seconds for which a method blocks
+MOST_CALLS = 5  # of the Director in one cell: a hook that submits a job for each event would never end
 DEEP = 100_000  # levels of something nested
 HUGE = 4_000_000  # characters of a text
 
@@ -45,13 +46,15 @@ class Inside:
     director: director.Director | None = None
     job: director.Job[Any] | None = None
     closing: asyncio.Task[None] | None = None
+    calls = 0
 
 
 def call_back() -> None:
-    """Ask the Director for everything that it may be asked for, on whichever thread this is."""
+    """Ask the Director for everything that it may be asked for, on whichever thread this is; a few times in a cell."""
     it = Inside.director
-    if it is None:
+    if it is None or Inside.calls == MOST_CALLS:
         return
+    Inside.calls += 1
     with contextlib.suppress(Exception):
         it.stats()
     with contextlib.suppress(Exception):

@@ -307,8 +307,11 @@ async def through_context(d: Director, thing: str) -> Any:
 
 
 async def through_callback(d: Director, thing: str) -> Any:
+    callback = make(thing)
+    if not callable(callback):
+        return None  # asyncio says so, when it is called
     job = d.submit(ignore)
-    job.add_done_callback(make(thing))
+    job.add_done_callback(callback)
     return await outcome(job, d.submit(ignore))
 
 

@@ -1,0 +1,1 @@
+"""Hostile objects through every door of a Director."""
