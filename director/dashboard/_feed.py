@@ -1,7 +1,9 @@
 """Numbered frames for any number of viewers, cut only while somebody looks. Owner: the Feed, on the Director's loop.
 
-A viewer first gets the whole, then frames with what has changed. A frame is made once for all who look, and the last
-ones are kept, so that a viewer that was cut off goes on where it was. With no viewers nothing runs.
+A viewer first gets the whole, then frames with what has changed. Both are made once for all who look. The last frames
+are kept, so that a viewer that was cut off goes on where it was; so is the last whole, which the next viewers get with
+the frames after it. A whole is made a track at a time, and the loop does other things in between. With no viewers
+nothing runs.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from director.dashboard._glance import Glance
 from director.dashboard._jobs import document, open_document
 from director.dashboard._meter import Meter
 from director.dashboard._recorder import Recorder
+from director.dashboard._source import Crowded
 from director.dashboard._tally import SECONDS
 from director.dashboard._tracks import WINDOW
-from director.dashboard._view import SERIES, Moment, identity, points, track_changes, tracks_since, view
+from director.dashboard._view import SERIES, Moment, identity, points, track_changes, view
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -30,8 +33,10 @@ if TYPE_CHECKING:
 
 INTERVAL = 0.25  # seconds between frames
 _KEPT = 40  # frames
-_FORGOTTEN = 5.0  # seconds without a viewer, after which the next one begins anew
+_FORGOTTEN = 2.0  # seconds without a viewer, after which the next one begins anew
 _SET = 0.5  # seconds by which the time of day may be off the event loop's clock, before history is told anew
+MOST_VIEWERS = 64  # at once; each costs the loop some time
+_AGE = 4  # intervals, after which a whole is made anew for the next viewer
 _EARLY = 0.9  # of an interval, after which a frame may be cut, so that viewers who look in turn get the same one
 
 
@@ -58,19 +63,30 @@ class Feed:
         self._told = -1  # the last second whose point was told
         self._late = 0.0  # seconds by which the event loop was late, at worst, since the last frame
         self._view: dict[str, Any] = {}  # of the last frame
+        self._viewers = 0
+        self._whole: Frame | None = None  # the last that was made
+        self._whole_at = -math.inf  # when its frame was cut, by the event loop's time
+        self._making = asyncio.Lock()  # held by the viewer that makes a whole, for all who wait for it
         director.add_hook(self._recorder)
 
     async def frames(self, after: int | None = None, interval: float = 0.0) -> AsyncGenerator[Frame, None]:
         """Frames, for ever; see `Source.frames`."""
-        number = after
-        pause = max(INTERVAL, interval)
-        while True:
-            self._check_home()
-            self._cut_if_due()
-            for frame in self._after(number):
-                yield frame
-                number = frame[0]
-            await self._sleep(pause)
+        if self._viewers >= MOST_VIEWERS:
+            raise Crowded(f"{MOST_VIEWERS} viewers look at this Director already, which is the most")
+        self._viewers += 1
+        try:
+            number = after
+            pause = max(INTERVAL, interval)
+            while True:
+                self._check_home()
+                self._cut_if_due()
+                lacking = self._after(number)
+                for frame in await self._whole_and_after() if lacking is None else lacking:
+                    yield frame
+                    number = frame[0]
+                await self._sleep(pause)
+        finally:
+            self._viewers -= 1
 
     async def snapshot(self) -> dict[str, Any]:
         """This moment, without history."""
@@ -118,10 +134,12 @@ class Feed:
     def _began(self) -> None:
         """The Director is about to open, maybe again: viewers begin anew."""
         self._home = asyncio.get_running_loop()
+        self._making = asyncio.Lock()
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._frames.clear()
+        self._frames = deque(maxlen=_KEPT)  # another one: what is being made of the old ones is of no use
+        self._whole = None
         self._number += 1
         self._cut_at = -math.inf
 
@@ -139,7 +157,8 @@ class Feed:
         was_set = self._clock_was_set(moment)
         if was_set or moment - self._cut_at > _FORGOTTEN:
             self._begin_anew()
-            track_changes(self._recorder)  # they are part of the whole that everybody gets now
+            for track in self._recorder.tracks:
+                track.forget_changes()  # they are part of the whole that everybody gets now
         self._cut_at = moment
         self._number += 1
         self._frames.append((self._number, self._frame()))
@@ -160,19 +179,45 @@ class Feed:
         new = {"points": points(seconds, time.time() - moment.now), "tracks": track_changes(self._recorder)}
         return _encode({"number": self._number, **changed, **new})
 
-    def _whole(self) -> bytes:
-        now = self._recorder.clock()
-        known = identity(self._director, self._director.stats())
-        seconds = self._recorder.tally.last(SECONDS, now)
-        history = {"points": points(seconds, time.time() - now), "tracks": tracks_since(self._recorder, now - WINDOW)}
-        return _encode({"number": self._number, "identity": known, "series": SERIES, **self._view, **history})
+    def _after(self, number: int | None) -> list[Frame] | None:
+        """The frames that a viewer lacks who has the one with this number; `None` if it needs the whole."""
+        if number is None or not 0 <= self._number - number <= len(self._frames):
+            return None
+        return [frame for frame in self._frames if frame[0] > number]
 
-    def _after(self, number: int | None) -> list[Frame]:
-        """The frames that a viewer lacks who has the one with this number."""
-        later = [frame for frame in self._frames if number is not None and frame[0] > number]
-        if number == self._number or (later and later[0][0] == (number or 0) + 1):
-            return later
-        return [(self._number, self._whole())]
+    async def _whole_and_after(self) -> list[Frame]:
+        """The whole, the frames after it, and nothing that is missing between."""
+        while True:
+            async with self._making:
+                self._cut_if_due()
+                is_old = asyncio.get_running_loop().time() - self._whole_at > _AGE * INTERVAL
+                if self._whole is None or is_old or self._after(self._whole[0]) is None:
+                    self._whole_at, self._whole = self._cut_at, await self._make_whole()
+            if self._whole is not None and (later := self._after(self._whole[0])) is not None:
+                return [self._whole, *later]
+
+    async def _make_whole(self) -> Frame | None:
+        """The last frame's moment with its history; `None` if all began anew meanwhile.
+
+        What changes on a track while this goes on may be told here already: the next frame tells it again.
+        """
+        number, frames, tracks, told = self._number, self._frames, self._recorder.tracks, self._told
+        now = self._recorder.clock()
+        seconds = [second for second in self._recorder.tally.last(SECONDS, now) if second.at <= told]
+        head = {
+            "number": number,
+            "identity": identity(self._director, self._director.stats()),
+            "series": SERIES,
+            **self._view,
+            "points": points(seconds, time.time() - now),
+        }
+        parts = []
+        for slot, track in enumerate(tracks):
+            await asyncio.sleep(0)
+            if frames is not self._frames:
+                return None
+            parts.append(f'"{slot}":{track.encoded(now - WINDOW)}')
+        return number, b'%b,"tracks":{%b}}' % (_encode(head)[:-1], ",".join(parts).encode())
 
     async def _sleep(self, pause: float) -> None:
         loop = asyncio.get_running_loop()

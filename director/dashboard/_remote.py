@@ -7,6 +7,8 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from director.dashboard._source import Crowded
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
@@ -31,7 +33,10 @@ class Remote:
         async with self._ask({"ask": "frames", "after": after, "every": interval}) as answers:
             while True:
                 frame = (await _line(answers)).rstrip(b"\n")
-                yield json.loads(frame)["number"], frame
+                told = json.loads(frame)
+                if "number" not in told:
+                    raise Crowded(str(told.get("error")))
+                yield told["number"], frame
 
     async def snapshot(self) -> dict[str, Any]:
         """This moment, without history."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from director.dashboard._source import pieces
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -76,7 +79,9 @@ class Reply:
 
     async def event(self, number: int, content: bytes) -> None:
         """One event of a stream."""
-        await self._part(b"id: %d\ndata: %b\n\n" % (number, content), more=True)
+        for piece in pieces(b"id: %d\ndata: %b\n\n" % (number, content)):
+            await self._part(piece, more=True)
+            await asyncio.sleep(0)  # many viewers may be told at the same time
 
     async def end_stream(self) -> None:
         """No more events."""

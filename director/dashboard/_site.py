@@ -5,16 +5,16 @@ It may be mounted anywhere: the page's addresses are relative, and what follows 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
-import anyio
-
 from director.dashboard._door import Door, hide_token
 from director.dashboard._files import find_file
 from director.dashboard._reply import BEARER, Reply
+from director.dashboard._source import RETRY_AFTER, Crowded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -27,6 +27,7 @@ LONGEST_STREAM = 10.0  # seconds
 an endless one would keep it from ever leaving."""
 
 
+_PATIENCE = 1.0  # seconds that the end of a stream may take
 _TO_ENTER = ("enter.js", "page.css", "icon.svg")  # what the page that asks for the token is made of
 
 
@@ -89,6 +90,8 @@ class Site:
                     await reply.document(await self._source.failure(number))
                 case parts:
                     await reply.file(find_file("/".join(parts)))
+        except Crowded as crowded:
+            await reply.text(503, f"{crowded}.\n", [(b"retry-after", b"%d" % RETRY_AFTER)])
         except ConnectionError as gone:
             await reply.text(502, f"{gone}\n")
 
@@ -112,16 +115,32 @@ class Site:
     async def _stream(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         async with contextlib.aclosing(self._source.frames(*_wishes(scope))) as frames:
             first = await anext(frames)  # before anything is promised: the source may be gone
-            await reply.begin_stream()
-            if scope["method"] == "HEAD":
-                return
-            await reply.event(*first)
-            async with anyio.create_task_group() as group:
-                group.start_soon(_await_leaving, receive, group.cancel_scope)
-                with anyio.move_on_after(self._longest):
+            async with _while_there(receive, self._longest):
+                await reply.begin_stream()
+                if scope["method"] != "HEAD":
+                    await reply.event(*first)
                     await _forward(frames, reply)
-                group.cancel_scope.cancel()
-            await reply.end_stream()
+        if scope["method"] != "HEAD":
+            with contextlib.suppress(TimeoutError):  # a viewer that doesn't read would be waited for for ever
+                async with asyncio.timeout(_PATIENCE):
+                    await reply.end_stream()
+
+
+@contextlib.asynccontextmanager
+async def _while_there(receive: Receive, seconds: float) -> AsyncGenerator[None, None]:
+    """Leave the block when the client has left, or after so many seconds."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            leaving = asyncio.create_task(_await_leaving(receive, limit), name="director:leaving")
+            try:
+                yield
+            finally:
+                leaving.cancel()
+                await asyncio.gather(leaving, return_exceptions=True)
+    except TimeoutError:
+        if not limit.expired():
+            raise
 
 
 async def _forward(frames: AsyncGenerator[Frame, None], reply: Reply) -> None:
@@ -130,10 +149,10 @@ async def _forward(frames: AsyncGenerator[Frame, None], reply: Reply) -> None:
             await reply.event(*frame)
 
 
-async def _await_leaving(receive: Receive, scope: anyio.CancelScope) -> None:
+async def _await_leaving(receive: Receive, limit: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    scope.cancel()
+    limit.reschedule(asyncio.get_running_loop().time())
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from director.dashboard._places import check_length
+from director.dashboard._source import Crowded, pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +96,10 @@ class SocketServer:
             return
         match question.ask:
             case "frames":
-                await self._send_frames(question, reader, writer)
+                try:
+                    await self._send_frames(question, reader, writer)
+                except Crowded as crowded:
+                    await _write(writer, {"error": str(crowded)})
             case "snapshot":
                 await _write(writer, await self._source.snapshot())
             case "job":
@@ -168,5 +172,7 @@ async def _write(writer: asyncio.StreamWriter, document: dict[str, Any] | None) 
 async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
     if writer.is_closing():  # uvloop takes a write then for a mistake of ours
         raise ConnectionResetError("the viewer has gone")
-    writer.write(line + b"\n")
-    await writer.drain()
+    for piece in pieces(line + b"\n"):
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0)  # many viewers may be told at the same time

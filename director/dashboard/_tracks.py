@@ -7,6 +7,7 @@ at any rate of jobs. Calls that run now are not here, but for those that their c
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from typing import TypeAlias
 
@@ -39,6 +40,17 @@ class Stretch:
         """As it travels; `docs/reference/dashboard.md` names the columns."""
         end = None if self.end is None else round(self.end, 4)
         return [round(self.begin, 4), end, self.items, round(self.busy, 4), self.failed, self.left, self.job, self.name]
+
+    def encoded(self, names: dict[str | None, str]) -> str:
+        """The same as JSON; `names` keeps those of names. Texts alone, for lists would wake the garbage collector."""
+        if self.name not in names:
+            names[self.name] = json.dumps(self.name)
+        end = "null" if self.end is None else round(self.end, 4)
+        left = "true" if self.left else "false"
+        return (
+            f"[{round(self.begin, 4)},{end},{self.items},{round(self.busy, 4)},{self.failed},{left},{self.job},"
+            f"{names[self.name]}]"
+        )
 
 
 class Track:
@@ -118,6 +130,13 @@ class Track:
         kept = [stretch for stretch in self.stretches if stretch.end is None or stretch.end > since]
         return self.first + len(self.stretches) - len(kept), [stretch.row() for stretch in kept]
 
+    def encoded(self, since: float) -> str:
+        """`rows` as JSON."""
+        names: dict[str | None, str] = {}
+        kept = [stretch for stretch in self.stretches if stretch.end is None or stretch.end > since]
+        rows = ",".join([stretch.encoded(names) for stretch in kept])
+        return f"[{self.first + len(self.stretches) - len(kept)},[{rows}]]"
+
     def changes(self) -> tuple[int, list[Row]] | None:
         """What has changed since this was asked last, as `rows`."""
         following = self.first + len(self.stretches)
@@ -126,6 +145,10 @@ class Track:
         start = max(self.changed, self.first)
         self.changed = following
         return start, [self.stretches[number - self.first].row() for number in range(start, following)]
+
+    def forget_changes(self) -> None:
+        """All that is here is told as a whole."""
+        self.changed = self.first + len(self.stretches)
 
     def _append(self, stretch: Stretch) -> None:
         if len(self.stretches) >= self._length:

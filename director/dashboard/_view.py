@@ -115,11 +115,6 @@ def points(seconds: Iterable[Second], offset: float) -> list[Point]:
     return [_point(second, offset) for second in seconds]
 
 
-def tracks_since(recorder: Recorder, since: float) -> dict[str, tuple[int, list[Row]]]:
-    """The tracks of all slots from a moment on."""
-    return {str(slot): track.rows(since) for slot, track in enumerate(recorder.tracks)}
-
-
 def track_changes(recorder: Recorder) -> dict[str, tuple[int, list[Row]]]:
     """What has changed on the tracks since this was called last."""
     changes = ((slot, track.changes()) for slot, track in enumerate(recorder.tracks))

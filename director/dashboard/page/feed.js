@@ -52,10 +52,10 @@ export class Feed extends EventTarget {
     let reason = "The server does not answer.";
     try {
       const answer = await fetch("snapshot", { cache: "no-store" });
-      reason = answer.ok ? "" : await answer.text();
+      reason = answer.ok ? "As many viewers as there may be look at it already. Trying again." : await answer.text();
     } catch { /* as it stands */ }
     this.#say("gone", reason);
-    setTimeout(() => this.#attend(), 2000);
+    setTimeout(() => this.#attend(), 5000);
   }
 
   #watch() {
