@@ -265,9 +265,11 @@ class Director(Life):
         """
         crew = self._here(DirectorState.OPEN)
         resolved = self._resolve(options)
-        return DirectorExecutor(
+        executor = DirectorExecutor(
             crew.loop, crew.outbox.call, lambda fn: self._open_job(fn, (), resolved, True), resolved.retries > 0
         )
+        self._executors.add(executor)
+        return executor
 
     async def load(self, model: Model[Any]) -> None:
         """Load `model` on every device (or slot) that it may use, and wait until it is resident there.

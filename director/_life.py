@@ -7,6 +7,7 @@ import logging
 import warnings
 from threading import get_ident
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
+from weakref import WeakSet
 
 import anyio
 
@@ -14,6 +15,7 @@ from director._checks import check_clock, check_health, check_slots, check_words
 from director._claim import Claim
 from director._core.crew import Crew
 from director._core.states import DirectorState
+from director._core.tasks import create_task
 from director._executors._base import Executor, FleetExecutor
 from director._executors._choice import executor_of
 from director._forks import watch
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from director._core.ledger import Ledger
     from director._device import Device
     from director._devices.discovery import DeviceSpec
+    from director._faces.executor import DirectorExecutor
     from director.events import Hook
 
     Ts = TypeVarTuple("Ts")
@@ -74,6 +77,7 @@ class Life:
         if shared is not None and isinstance(self._executor, FleetExecutor):
             raise ValueError("shared= is for the processes of one machine, and this executor's devices are elsewhere")
         self._claim: Claim | None = None  # from its start to its end
+        self._executors: WeakSet[DirectorExecutor] = WeakSet()
         self._hooks = hooks
         self._rules = HealthRules() if health is None else check_health(health)
         self._shared = shared
@@ -131,12 +135,8 @@ class Life:
         self._resolver = Resolver(crew.places, crew.residency)
         self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
         watch(self._be_forked)
-        task = crew.direct()
-        try:
-            self._task = crew.loop.create_task(task, name=f"director:{self.name or 'director'}")
-        except BaseException:
-            task.close()
-            raise
+        crew.outbox.doorbell.lost = self._lose_loop
+        self._task = create_task(crew.loop, crew.direct(), f"director:{self.name or 'director'}")
         self._task.add_done_callback(self._directed)
         crew.care.start()
         if fleet is not None:
@@ -188,7 +188,7 @@ class Life:
         if self._crew is None:
             return
         if self._loop.is_closed():
-            self._lay_down(self._crew)
+            self._lose_loop()
             return
         if not self._is_at_home():
             self._refuse_stranger()
@@ -315,6 +315,17 @@ class Life:
         if self._crew is not None:
             _left_behind.append(self._crew)
             self._state, self._crew, self._origin = DirectorState.CLOSED, None, origin
+
+    def _lose_loop(self) -> None:
+        """Our event loop was closed, and we are open; called by who closes it, or later by `close`."""
+        if (crew := self._crew) is None:
+            return
+        said = f"{self!r} was never closed, though its event loop was: its jobs are dropped"
+        crew.lose_loop()
+        for executor in list(self._executors):
+            executor.lose_loop()
+        self._lay_down(crew)
+        warnings.warn(said, ResourceWarning, source=self, stacklevel=1)
 
     def _lay_down(self, crew: Crew) -> None:
         self._last_stats = snapshot(crew)

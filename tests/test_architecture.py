@@ -25,7 +25,7 @@ FLOORS = {
         errors _faults _forks events hooks _devices _devices.gpu _devices.cuda_probe _devices.cuda_trial _devices.apart
         _devices.xids _devices.findings _executors _core _core.beside
         _core.states _core.clock _core.doorbell _core.frames _core.batch_rule _core.policy _core.tenants _core.pause
-        _core.costs _core.limits _core.soonest _core.holds _core.census
+        _core.tasks _core.ripening _core.costs _core.limits _core.soonest _core.holds _core.census
     """,
     "identity": "_device _health_rules",
     "things": """

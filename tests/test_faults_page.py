@@ -66,7 +66,7 @@ EVERYWHERE = {
         "core/test_failures.py": "test_a_failing_director_fails_all_open_jobs",
         BOTH: "test_a_director_that_fails_fails_its_jobs_and_leaves_nothing",
     },
-    "the event loop ends": {
+    "the event loop is closed": {
         "core/test_surroundings.py": "test_the_loop_is_closed_under_the_director",
         BOTH: "test_a_loop_that_ends_under_a_director_leaves_nothing",
         DEATH: "test_a_loop_that_ends_takes_its_children_along",

@@ -22,3 +22,6 @@ class Beside:
             device: The slot's.
             make: Makes a call there, without the resource, and returns what it returns.
         """
+
+    def release(self) -> None:
+        """From any thread: the event loop is gone, and nothing on the slot's thread may wait for it any more."""

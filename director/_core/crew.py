@@ -10,12 +10,14 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from director._core.beside import Beside
 from director._core.care import Care
 from director._core.chronicle import Chronicle
 from director._core.clock import MonotonicClock
 from director._core.dispatch import Dispatch
 from director._core.ledger import Ledger
 from director._core.outbox import Outbox
+from director._core.ripening import Ripening
 from director._core.shift import Shift
 from director._core.slot import Place, Slot, make_places
 from director._core.slot_thread import SlotThread
@@ -23,6 +25,7 @@ from director._core.starts import Starts
 from director._core.states import JobState, SlotState
 from director._core.stream_call import StreamCall
 from director._core.supply import Supply
+from director._core.tasks import create_task
 from director._core.turns import TurnTaker
 from director._executors._attended import attended
 from director._executors._base import NeverStarted
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Any
 
-    from director._core.clock import Clock, Timer
+    from director._core.clock import Clock
     from director._core.job import Job
     from director._core.policy import Policy
     from director._device import Device
@@ -93,8 +96,7 @@ class Crew:
         self._clock = clock
         self._arrived = asyncio.Event()
         self._resting: list[asyncio.Future[bool]] = []
-        self._ripening: Timer | None = None
-        self._ripens_at = 0.0  # while there is such a timer
+        self._ripening = Ripening(clock, self._ripen)
         self._closing: dict[Slot, Future[None]] = {}  # threads that were told to end, and their last call
         self._workers: set[asyncio.Task[None]] = set()
         self._threads: set[asyncio.Future[None]] = set()  # of workers; these end when the thread has left its shift
@@ -193,6 +195,25 @@ class Crew:
         for thread in self._threads:
             thread.cancel()
 
+    def lose_loop(self) -> None:
+        """The loop was closed under us, so that nothing can be delivered: every job is dropped, and the threads end."""
+        jobs = [*self.dispatch.running(and_waiting=True), *self.outbox.jobs()]
+        self.outbox.posts.clear()
+        for future in (*jobs, *self._threads):
+            for callback, _ in future._callbacks or ():  # the loop would be asked to call it
+                future.remove_done_callback(callback)
+        for _, call in self._streams():
+            call.bridge.leave()
+        for job in jobs:
+            if isinstance(job._fn, Beside):
+                job._fn.release()
+            self.ledger.end_cancelled(job, "its event loop was closed")
+        self.retire()
+        self._stop_timers()
+        self.outbox.doorbell.stop(nobody_rings=False)
+        for thread in self._threads:
+            thread.cancel()
+
     def fail(self, cause: BaseException) -> None:
         """The Director itself failed: every open job fails with the cause, so that nobody waits for ever."""
         for job in (*self.dispatch.withdraw_all(JobState.FAILED), *self.dispatch.running()):
@@ -255,18 +276,9 @@ class Crew:
 
     def _ripen_at(self, moment: float) -> None:
         """From any thread: have the dispatch look at `moment` whether batches are ripe."""
-        self.outbox.on_loop(self._set_ripening, moment)
-
-    def _set_ripening(self, moment: float) -> None:
-        if self._ripening is not None:
-            if self._ripens_at <= moment:
-                return  # two threads have asked, and the one with the earlier moment was here first
-            self._ripening.cancel()
-        self._ripens_at = moment
-        self._ripening = self._clock.call_later(max(0.0, moment - self._clock.time()), self._ripen)
+        self.outbox.on_loop(self._ripening.set, moment)
 
     def _ripen(self) -> None:
-        self._ripening = None
         ring = self.dispatch.ripen()
         if ring is not None:
             ring()
@@ -275,8 +287,7 @@ class Crew:
         self.ledger.stop()
         self.care.stop()
         self.starts.stop()
-        if self._ripening is not None:
-            self._ripening.cancel()
+        self._ripening.stop()
 
     async def _hire_all(self, slots: Iterator[Slot]) -> None:
         try:
@@ -301,7 +312,11 @@ class Crew:
             raise
         self.starts.hired(slot)
         self._threads.add(thread)
-        worker = self.loop.create_task(self._work(thread), name=f"director:{slot.device.label}")
+        try:
+            worker = create_task(self.loop, self._work(thread), f"director:{slot.device.label}")
+        except BaseException:
+            thread.add_done_callback(partial(self._vacate, slot))
+            raise
         self._workers.add(worker)
         worker.add_done_callback(partial(self._reap, slot, thread))
         self.chronicle.hired(slot)

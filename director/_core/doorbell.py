@@ -21,14 +21,19 @@ class Doorbell:
         answer: Called on it, once for any number of rings before.
     """
 
+    lost: Callable[[], None]
+    """Called by who closes the loop before `stop`, where there is an eventfd."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop, answer: Callable[[], None]) -> None:
+        self.lost = _nothing
         self._loop = loop
         self._answer = answer
+        self._is_over = False
         self._fd = _eventfd()
         self._write = _writer()
         if self._fd >= 0:
             try:
-                loop.add_reader(self._fd, self._read)
+                loop.add_reader(self._fd, _Reader(self).read)
             except (NotImplementedError, OSError):  # a proactor loop watches no descriptors, or the system no more
                 self._drop()
 
@@ -50,16 +55,13 @@ class Doorbell:
         Args:
             nobody_rings: No such thread is left, so that the descriptor can be closed at once.
         """
+        self._is_over = True
         if self._fd < 0:
             return
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
         if nobody_rings:
             self._drop()
-
-    def _read(self) -> None:
-        os.eventfd_read(self._fd)
-        self._answer()
 
     def _drop(self) -> None:
         os.close(self._fd)
@@ -69,6 +71,29 @@ class Doorbell:
         # Not always in `stop`: a thread that is left behind would write to a number that is another file's by then.
         if self._fd >= 0:
             self._drop()
+
+
+class _Reader:
+    """What the loop calls when it was rung. Only the loop holds it, so that its end tells of a loop that was closed."""
+
+    __slots__ = ("_answer", "_doorbell", "_fd")
+
+    def __init__(self, doorbell: Doorbell) -> None:
+        self._doorbell = doorbell
+        self._fd = doorbell._fd
+        self._answer = doorbell._answer
+
+    def read(self) -> None:
+        os.eventfd_read(self._fd)
+        self._answer()
+
+    def __del__(self) -> None:
+        if not self._doorbell._is_over and self._doorbell._loop.is_closed():
+            self._doorbell.lost()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _writer() -> Callable[[int, int], object]:

@@ -216,6 +216,10 @@ class Ledger:
                 "Job.cancel() belongs to the event loop of its Director; "
                 "from another thread use loop.call_soon_threadsafe(job.cancel)"
             )
+        return self.end_cancelled(job, msg)
+
+    def end_cancelled(self, job: Job[Any], msg: Any) -> bool:
+        """The same, for who need not be asked where he is."""
         if job.done():
             return False
         if not self._dispatch.withdraw(job, JobState.CANCELLED):

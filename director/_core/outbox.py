@@ -39,7 +39,7 @@ class Outbox:
         self.ringing = False
         self.left = 0  # of the posts, how many the delivery that goes on is still to take; the loop's
         self._loop = loop
-        self._doorbell = Doorbell(loop, lambda: self.deliver())
+        self.doorbell = Doorbell(loop, lambda: self.deliver())
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Have the loop call `fn`, after what was posted before."""
@@ -58,7 +58,7 @@ class Outbox:
         """Have the loop deliver; for whoever has appended a post and found that nobody is `ringing`."""
         self.ringing = True  # two threads may both ring: harmless, the second delivery finds nothing
         try:
-            self._doorbell.ring()
+            self.doorbell.ring()
         except BaseException:  # a signal's handler has raised: the next post must ring
             self.ringing = False
             raise
@@ -66,7 +66,7 @@ class Outbox:
     def stop(self, nobody_rings: bool) -> None:
         """Deliver what is there, and then no more; `nobody_rings`: no thread is left that could post."""
         self.deliver()
-        self._doorbell.stop(nobody_rings)
+        self.doorbell.stop(nobody_rings)
 
     def begin(self) -> None:
         """On the loop: what is there now is to be delivered; what arrives meanwhile comes with the next ring."""

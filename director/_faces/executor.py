@@ -49,7 +49,7 @@ class DirectorExecutor(Executor):
         self._open_job = open_job
         self._retries = retries
         self._lock = threading.Lock()  # guards the two below
-        self._open: set[Future[Any]] = set()
+        self._open: set[_Future] = set()
         self._is_shut = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -91,7 +91,16 @@ class DirectorExecutor(Executor):
             _refuse_to_block(self._loop, "shutdown(wait=True)")
             _wait(pending)
 
-    def _forget(self, future: Future[Any]) -> None:
+    def lose_loop(self) -> None:
+        """The event loop was closed: calls that have begun go on, the others are not made."""
+        with self._lock:
+            pending = list(self._open)
+        for future in pending:
+            if future.claim() or self._retries:
+                with suppress(InvalidStateError):
+                    future.set_exception(RuntimeError("the event loop of the Director was closed, and it was not"))
+
+    def _forget(self, future: Any) -> None:
         with self._lock:
             self._open.discard(future)
 

@@ -40,7 +40,7 @@ class Lease:
         if self._granted.done() or self._is_used:
             raise RuntimeError("a lease is used once; director.lease() makes another")
         self._is_used = True
-        job = self._open_job(_Holding(self._hold))
+        job = self._open_job(_Holding(self._hold, self._returned.set))
         job.add_done_callback(self._ended)
         try:
             return await self._granted
@@ -76,8 +76,9 @@ class _Holding(Beside):
 
     __name__ = "lease"
 
-    def __init__(self, hold: Callable[[Any], None]) -> None:
+    def __init__(self, hold: Callable[[Any], None], release: Callable[[], None]) -> None:
         self._hold = hold
+        self._release = release
 
     def __call__(self, resource: Any) -> None:
         self._hold(resource)
@@ -85,3 +86,7 @@ class _Holding(Beside):
     def run_beside(self, device: Device, _make: Callable[[Callable[[], Any]], Any]) -> None:
         """On the thread of a slot that makes its calls in another process."""
         self._hold(device)
+
+    def release(self) -> None:
+        """The holder can't come back."""
+        self._release()

@@ -284,7 +284,8 @@ def test_asyncio_run_ends_with_callers_left(is_running: bool) -> None:
         assert director._crew is not None
         return task, director._crew.dispatch.slots[0].thread
 
-    task, thread = asyncio.run(main())
+    with pytest.warns(ResourceWarning, match="was never closed"):
+        task, thread = asyncio.run(main())
     assert task.cancelled()
     assert director.stats().cancelled == 1
     go.set()
