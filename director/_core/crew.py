@@ -10,12 +10,12 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from director._core.beside import Beside
 from director._core.care import Care
 from director._core.chronicle import Chronicle
 from director._core.clock import MonotonicClock
 from director._core.dispatch import Dispatch
 from director._core.ledger import Ledger
+from director._core.loop_loss import drop_jobs, forget_callbacks
 from director._core.outbox import Outbox
 from director._core.ripening import Ripening
 from director._core.shift import Shift
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from director._core.clock import Clock
     from director._core.job import Job
     from director._core.policy import Policy
+    from director._core.service import Ring
     from director._device import Device
     from director._executors._base import Executor
     from director._health_rules import HealthRules
@@ -126,9 +127,7 @@ class Crew:
                 await self._hire_all(iter(hired))
                 if len(hired) == _HIRED_AT_ONCE:
                     await asyncio.sleep(0)
-            ring = self.dispatch.call_parked()
-            if ring is not None:
-                ring()
+            _ring(self.dispatch.call_parked())
 
     async def rest(self, timeout: float | None = None, clock: Clock | None = None) -> bool:
         """Wait until every job is over and every worker reaped; False if that takes longer than `timeout` seconds.
@@ -197,21 +196,12 @@ class Crew:
 
     def lose_loop(self) -> None:
         """The loop was closed under us, so that nothing can be delivered: every job is dropped, and the threads end."""
-        jobs = [*self.dispatch.running(and_waiting=True), *self.outbox.jobs()]
-        self.outbox.posts.clear()
-        for future in (*jobs, *self._threads):
-            for callback, _ in future._callbacks or ():  # the loop would be asked to call it
-                future.remove_done_callback(callback)
-        for _, call in self._streams():
-            call.bridge.leave()
-        for job in jobs:
-            if isinstance(job._fn, Beside):
-                job._fn.release()
-            self.ledger.end_cancelled(job, "its event loop was closed")
+        drop_jobs(self.dispatch, self.outbox, self.ledger)
         self.retire()
         self._stop_timers()
         self.outbox.doorbell.stop(nobody_rings=False)
         for thread in self._threads:
+            forget_callbacks(thread)
             thread.cancel()
 
     def fail(self, cause: BaseException) -> None:
@@ -233,8 +223,7 @@ class Crew:
         self.care.adopt(place)
         ring = self.dispatch.join(place)
         self.chronicle.joined(device, self.dispatch)
-        if ring is not None:
-            ring()
+        _ring(ring)
 
     def leave(self, device: Device, reason: str) -> None:
         """A device of a fleet is there no more."""
@@ -279,9 +268,7 @@ class Crew:
         self.outbox.on_loop(self._ripening.set, moment)
 
     def _ripen(self) -> None:
-        ring = self.dispatch.ripen()
-        if ring is not None:
-            ring()
+        _ring(self.dispatch.ripen())
 
     def _stop_timers(self) -> None:
         self.ledger.stop()
@@ -351,20 +338,15 @@ class Crew:
         if thread.cancelled():
             return  # abandoned with its loop
         error = thread.exception()
-        if error is not None and is_a(error, NeverStarted):
-            slot.place.permits.release()
-            self.starts.failed(slot, error)
-            self.chronicle.reaped(slot)
-            self._look_at_rest()
-            return
         try:
-            if error is not None:
+            if error is not None and not is_a(error, NeverStarted):
                 self._fail_worker(slot, error)
         finally:
             slot.place.permits.release()
-            ring = self.dispatch.reaped(slot)
-            if ring is not None:
-                ring()
+            if is_a(error, NeverStarted):
+                self.starts.failed(slot, error)
+            else:
+                _ring(self.dispatch.reaped(slot))
         self.chronicle.reaped(slot)
         self._look_at_rest()
 
@@ -398,6 +380,11 @@ class Crew:
         for job in self.dispatch.running():
             self.ledger.cancel(job, "the Director closed")
         return bool(aborted)
+
+
+def _ring(ring: Ring) -> None:
+    if ring is not None:
+        ring()
 
 
 def _answer(waiter: asyncio.Future[bool], answer: bool) -> None:
