@@ -19,7 +19,8 @@ class HealthRules:
     """What `Director(health=...)` takes.
 
     Args:
-        failures: Jobs that lose their workers on a device, one after the other, before it goes into quarantine.
+        failures: Workers of a device that are lost in the midst of jobs, one after the other, before it goes into
+            quarantine. A worker counts once, however many jobs it takes along.
         probation: Seconds of quarantine before the first probe; doubled after each probe that fails.
         longest: Most seconds between two probes.
         probe: ``probe(device)`` returns what is wrong with a device, `None` if nothing is; called on a thread of its

@@ -181,6 +181,7 @@ class WorkerDied(JobError):
         super().__init__(exitcode, device)
         self.exitcode = exitcode
         self.device = device
+        self._life = object()  # which worker it was: several errors may tell of one
 
     def __str__(self) -> str:
         if self.exitcode is None and self.device.node is not None:

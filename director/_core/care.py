@@ -11,6 +11,7 @@ from director._core.slot_thread import SlotThread
 from director._core.warden import Warden
 from director._devices.probe import probe
 from director._devices.watch import Watch
+from director.errors import WorkerDied
 
 if TYPE_CHECKING:
     import asyncio
@@ -96,9 +97,10 @@ class Care:
         elif verdict.kind == "degraded":
             logger.warning("%s is degraded: %s", place.device.label, verdict.reason)
 
-    def _note_loss(self, job: Job[Any]) -> None:
+    def _note_loss(self, job: Job[Any], error: BaseException) -> None:
         if isinstance(job._where, Slot):
-            self.warden.worker_lost(job._where.place, job)
+            life = error._life if type(error) is WorkerDied else object()
+            self.warden.worker_lost(job._where.place, job, life)
 
     async def _probe(self, device: Device) -> str | None:
         if device.node is not None and self._rules.probe is None:

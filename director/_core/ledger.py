@@ -39,7 +39,7 @@ _set_result = asyncio.Future.set_result  # a Job refuses its own
 _set_exception = asyncio.Future.set_exception
 
 
-def _nobody(job: Job[Any]) -> None:
+def _nobody(job: Job[Any], error: BaseException) -> None:
     """Nobody wants to know."""
 
 
@@ -63,7 +63,7 @@ class Ledger:
         chronicle: Chronicle,
     ) -> None:
         self.succeeded = self.failed = self.cancelled = self.rejected = 0
-        self.worker_lost: Callable[[Job[Any]], None] = _nobody  # told of a job whose worker or device was lost
+        self.worker_lost: Callable[[Job[Any], BaseException], None] = _nobody  # told of lost workers and devices
         self.watch: Callable[[], None] | None = None  # called after each end while somebody waits for rest
         self._loop = loop
         self._thread = get_ident()
@@ -258,7 +258,7 @@ class Ledger:
     def _raised(self, job: Job[Any], error: BaseException) -> None:
         options, never_started = job._options, is_a(error, NeverStarted)
         if is_a(error, (WorkerDied, DeviceLost)) and not never_started:
-            self.worker_lost(job)
+            self.worker_lost(job, error)
         if (options.retries or options.batch is not None or never_started) and self._retries.take(job, error):
             return
         if is_a(error, NeverStarted):

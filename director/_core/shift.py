@@ -16,7 +16,7 @@ from director._executors._base import LoadFailed, NeverStarted
 from director._faults import fault_of
 from director._forks import copied, leave_copy
 from director._user_objects import is_a
-from director.errors import JobTimeout
+from director.errors import DeviceLost, JobTimeout, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from director._device import Device
 
 _RUNNING = JobState.RUNNING
+_LOST = (WorkerDied, DeviceLost)
 
 
 class Shift:
@@ -125,6 +126,7 @@ class Shift:
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
             if copied:
                 leave_copy(error)
+            self._slot.lost += is_a(error, _LOST)
             try:
                 return self._raised, (job, self._owned(error))
             finally:
@@ -207,6 +209,7 @@ class Shift:
             if (error := errors.get(job)) is None:
                 yield job
                 continue
+            self._slot.lost += is_a(error, _LOST) and not is_a(error, NeverStarted)
             if id(error) not in owned:
                 owned[id(error)] = self._owned(error)
             yield self._raised, (job, owned[id(error)])

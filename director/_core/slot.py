@@ -38,6 +38,7 @@ class Slot:
         "late",
         "loading_seconds",
         "loads",
+        "lost",
         "mark_at",
         "marks",
         "mates",
@@ -67,6 +68,7 @@ class Slot:
         self.bell.acquire()
         self.ring = self.bell.release
         self.jobs = 0
+        self.lost = 0  # of these: went down with their workers
         self.busy_seconds = 0.0
         self.loads = 0  # calls before which a model was loaded, or tried to
         self.loading_seconds = 0.0  # of the busy ones

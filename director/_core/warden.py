@@ -33,13 +33,14 @@ logger = logging.getLogger("director")
 class Patient:
     """What is known of one device."""
 
-    __slots__ = ("calls", "health", "jobs", "reason", "rounds", "suspended", "timer")
+    __slots__ = ("health", "jobs", "lives", "reason", "returned", "rounds", "suspended", "timer")
 
     def __init__(self) -> None:
         self.health = Health.HEALTHY
         self.reason: str | None = None
-        self.jobs: set[int] = set()  # that lost their workers, in a row
-        self.calls = 0  # that had ended on the device at the last of these
+        self.lives: set[object] = set()  # workers that were lost in a row
+        self.jobs: set[int] = set()  # that these took along
+        self.returned = 0  # jobs that had come back on the device at the last of these losses
         self.rounds = 0  # probes that have failed, in a row
         self.timer: Timer | None = None
         self.suspended: str | None = None  # why no worker can be started on it
@@ -111,23 +112,34 @@ class Warden:
         if patient.health is Health.HEALTHY:
             self._say_restored(place)
 
-    def worker_lost(self, place: Place, job: Job[Any]) -> None:
-        """A job has lost its worker. Several jobs in a row make a quarantine; one, however often tried, does not."""
-        self._count_loss(place, job.id)
+    def worker_lost(self, place: Place, job: Job[Any], life: object) -> None:
+        """A job has lost its worker. Several workers lost in a row make a quarantine.
+
+        A worker counts once, however many jobs it takes along, and a job counts once, however often it is tried.
+
+        Args:
+            place: Where.
+            job: Which.
+            life: The worker: the same for all jobs that were lost with it.
+        """
+        self._count_loss(place, job.id, life)
 
     def worker_failed(self, place: Place) -> None:
         """A worker has failed outside of any call; each counts as another job that has lost its worker."""
-        self._count_loss(place, next(self._failures))
+        self._count_loss(place, next(self._failures), object())
 
-    def _count_loss(self, place: Place, loss: int) -> None:
+    def _count_loss(self, place: Place, loss: int, life: object) -> None:
         patient = self._patients[place]
-        calls = sum(slot.jobs for slot in place.slots)
-        if calls - patient.calls > 1:  # another call has ended well in between
+        returned = sum(slot.jobs - slot.lost for slot in place.slots)
+        if returned > patient.returned:
+            patient.lives.clear()
             patient.jobs.clear()
-        patient.calls = calls
+        patient.returned = returned
+        if life not in patient.lives and loss not in patient.jobs:
+            patient.lives.add(life)
         patient.jobs.add(loss)
-        if len(patient.jobs) >= self._rules.failures:
-            self.lose(place, f"{len(patient.jobs)} jobs in a row have lost their workers on it")
+        if len(patient.lives) >= self._rules.failures:
+            self.lose(place, f"{len(patient.lives)} jobs in a row have lost their workers on it")
 
     def lose(self, place: Place, reason: str, for_good: bool = False) -> None:
         """Give a device no more work; `for_good`: this process can't use it any more, whatever a probe says."""
@@ -178,6 +190,7 @@ class Warden:
     def _restore(self, place: Place, patient: Patient) -> None:
         self._move(patient, Health.HEALTHY, None)
         patient.rounds = 0
+        patient.lives.clear()
         patient.jobs.clear()
         self._say_restored(place)
         ring = self._dispatch.reopen(place)

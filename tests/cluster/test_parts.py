@@ -1,27 +1,40 @@
-"""The parts that need no cluster: what a user says, what nodes are called, marks and notes."""
+"""The parts that need no cluster: what a user says, what nodes are called, and how calls and notes travel."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from director import Device, Director, NoDevices, WorkerDied, share
+from director._executors._ray.actor_client import is_loss
+from director._executors._ray.call_queue import CallQueue, ReceivedCall
 from director._executors._ray.connection import _why
-from director._executors._ray.inbox import ActorLost, Inbox, is_loss
-from director._executors._ray.mark import NONE, Mark
+from director._executors._ray.last_begun import KEPT, LastBegun
 from director._executors._ray.nodes import Names, Node
-from director._executors._ray.notes import Notes, Notices
-from director._executors._ray.pickling import loads
-from director._executors._ray.reply import apart, opened, together
-from director._executors._ray.tray import Tray
-from director._executors._ray.wire import Answer, Word
+from director._executors._ray.payload import pack, runs_no_code, unpack
+from director._executors._ray.side_channel import WINDOW, SideChannel
+from director._executors._ray.wire import (
+    WITHDRAW,
+    Answer,
+    AnswerKind,
+    Note,
+    NoteKind,
+    decode_answer,
+    decode_notes,
+    encode_answer,
+    encode_notes,
+)
 from director._executors._ray.wishes import amounts_of
 from director._executors._remote import Notice
 from director.ray import RayExecutor
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"address": 5}, TypeError, "address must be a str"),
@@ -110,118 +123,204 @@ def test_the_label_names_the_node() -> None:
     assert str(WorkerDied(None, device)) == "The actor on cuda:1@gpu-a, or its node, was lost in the midst of a job."
 
 
-def test_a_mark_outlives_who_wrote_it(request: pytest.FixtureRequest) -> None:
-    mark = Mark(f"director-test-{id(request)}.begun")
-    request.addfinalizer(mark.remove)
-    assert mark.read() == NONE
-    mark.write(7)
-    assert Mark(f"director-test-{id(request)}.begun").read() == 7
+class Begun:
+    """Stands for the file of an actor."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def write(self, number: int) -> None:
+        self.numbers.append(number)
 
 
-def test_only_what_has_not_begun_is_taken_back() -> None:
-    notices = Notices()
-    assert notices.begin(1)
-    assert notices.withdraw([1, 2, 4]) == [2, 4]
-    assert not notices.begin(2)
-    assert notices.begin(3)
-    assert not notices.begin(4)
+def received(number: int) -> ReceivedCall:
+    return ReceivedCall(number, None)
 
 
-def test_notices_of_calls_that_are_over_are_forgotten() -> None:
-    notices = Notices()
-    notices.begin(1)
-    notices.post(1, Notice.CANCELLED)
-    notices.post(2, Notice.TIME_IS_UP)
-    assert notices.look(1) == Notice.CANCELLED
-    notices.begin(2)
-    assert (notices.look(1), notices.look(2)) == (Notice.NONE, Notice.TIME_IS_UP)
-    notices.post(1, Notice.CANCELLED)
-    assert notices.look(1) == Notice.NONE
+def made(queue: CallQueue) -> int:
+    call = queue.next()
+    assert call is not None
+    return call.number
+
+
+def another_actor(folder: Path, program: str) -> subprocess.Popen[str]:
+    """A process that has said that it is there."""
+    program = "import time; from director._executors._ray.last_begun import LastBegun;" + program
+    program += "; print('here', flush=True); time.sleep(60)"
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "here"
+    return process
+
+
+def test_an_actor_learns_what_had_begun_when_the_one_before_it_has_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = another_actor(tmp_path, "b = LastBegun('slot', is_first=True); [b.write(n + 1) for n in range(10)]")
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.extend(LastBegun("slot", is_first=False).read()))
+    thread.start()
+    thread.join(0.3)
+    assert thread.is_alive()  # it waits for the end of that process
+    before.kill()
+    before.communicate()
+    thread.join(10)
+    assert sorted(found) == list(range(3, 11))
+    assert len(found) == KEPT
+
+
+def test_an_actor_begins_nothing_once_another_has_come(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    first = LastBegun("slot", is_first=True)
+    assert first.read() == ()
+    assert not list(tmp_path.iterdir())
+    later = another_actor(tmp_path, "b = LastBegun('slot', is_first=False)")
+    try:
+        with pytest.raises(BlockingIOError):
+            first.write(1)
+    finally:
+        later.kill()
+        later.communicate()
+    assert first.read() == ()
+
+
+def test_a_call_is_withdrawn_or_begun_and_both_once() -> None:
+    begun = Begun()
+    queue = CallQueue(begun, lambda: None)  # type: ignore[arg-type]
+    first, second, third = received(1), received(2), received(3)
+    for call in (first, second, third):
+        queue.put(call)
+    assert made(queue) == 1
+    queue.request(1, WITHDRAW)  # too late
+    queue.request(2, WITHDRAW)
+    assert second.wait() == Answer(2, AnswerKind.WITHDRAWN)
+    queue.request(2, WITHDRAW)
+    queue.request(4, WITHDRAW)  # before it has come
+    early, again = received(4), received(1)
+    queue.put(early)
+    queue.put(again)  # Ray has sent it twice
+    assert [call.wait().kind for call in (early, again)] == [AnswerKind.WITHDRAWN] * 2
+    assert made(queue) == 3
+    assert begun.numbers == [1, 3]
+    queue.close()
+    assert queue.next() is None
+
+
+def test_a_notice_is_for_the_call_that_it_names() -> None:
+    said: list[int] = []
+    queue = CallQueue(Begun(), lambda: said.append(1))  # type: ignore[arg-type]
+    queue.put(received(1))
+    assert made(queue) == 1
+    queue.request(1, Notice.CANCELLED)
+    assert (queue.look(1), queue.look(2), said) == (Notice.CANCELLED, Notice.NONE, [1])
+    waiting = received(2)
+    queue.put(waiting)
+    queue.request(2, Notice.CANCELLED)  # has not begun, and never will
+    assert waiting.wait().kind == AnswerKind.WITHDRAWN
+    queue.put(received(3))
+    assert made(queue) == 3
+    queue.request(1, Notice.TIME_IS_UP)  # late
+    assert (queue.look(1), queue.look(3)) == (Notice.NONE, Notice.NONE)
+
+
+def note(number: int, kind: NoteKind = NoteKind.REPORTED) -> Note:
+    return Note(number, kind, number, pack(number))
 
 
 def test_notes_come_in_order_and_wake_who_waits() -> None:
-    notes = Notes()
-    heard: list[Any] = []
-    thread = threading.Thread(target=lambda: heard.extend(notes.take()[0]))
+    channel = SideChannel()
+    heard: list[Note] = []
+    thread = threading.Thread(target=lambda: heard.extend(channel.take()))
     thread.start()
-    notes.add(1, "a")
+    channel.add(note(1))
     thread.join(5)
-    notes.add(1, "b")
-    notes.add(0, "c")
-    assert [(number, loads(packed)) for number, packed in heard + notes.take()[0]] == [(1, "a"), (1, "b"), (0, "c")]
+    channel.add(note(2))
+    channel.add(note(3))
+    assert [each.number for each in heard + channel.take()] == [1, 2, 3]
+    channel.close()
+    assert channel.take() == []
 
 
 def test_too_many_notes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("director._executors._ray.notes._MOST", 2)
-    notes = Notes()
-    for number in range(5):
-        notes.add(1, number)
-    assert [loads(packed) for _, packed in notes.take()[0]] == [0, 1, 3]
+    monkeypatch.setattr("director._executors._ray.side_channel._MOST", 2)
+    channel = SideChannel()
+    for number in range(1, 6):
+        channel.add(note(number))
+    first, second, dropped = channel.take()
+    assert (first.number, second.number) == (1, 2)
+    assert (dropped.kind, unpack(dropped.payload)) == (NoteKind.DROPPED, 3)
 
 
-def test_answers_are_told_when_they_are_due_or_taken_by_who_returns_first() -> None:
-    notes = Notes()
-    notes.tell(1, Answer(Word.RETURNED, "life", value="held"), time.monotonic() + 1000.0)
-    assert [number for number, _ in notes.untold()] == [1]
-    notes.tell(2, Answer(Word.RETURNED, "life", value="due"), time.monotonic())
-    told, answers = notes.take()
-    assert (told, [number for number, _ in answers]) == ([], [2])
-    ((number, sealed),) = apart(together(answers))
-    assert (number, opened(sealed).value) == (2, "due")
+def test_a_stream_waits_for_its_reader_and_is_ended_by_a_notice() -> None:
+    channel, over = SideChannel(), threading.Event()
+    took: list[bool] = []
+
+    def give() -> None:
+        while channel.add_value(note(1, NoteKind.YIELDED), over.is_set):
+            took.append(True)
+
+    thread = threading.Thread(target=give)
+    thread.start()
+    seen = [*channel.take()]
+    while len(seen) < 2 * WINDOW:
+        seen += channel.take()
+    over.set()
+    channel.wake()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(took) <= len(seen) + WINDOW
 
 
-def test_an_answer_that_cannot_be_sent_leaves_the_others_whole() -> None:
-    answers = [Answer(Word.RETURNED, "life", value=value) for value in (1, threading.Lock(), {"a": [2]})]
-    first, second, third = (opened(each) for _, each in apart(together(enumerate(answers))))
-    assert (first.value, third.value) == (1, {"a": [2]})
-    assert second.word == Word.UNSENDABLE
-    assert "pickle" in second.value
+def test_answers_and_notes_travel_whole() -> None:
+    import numpy as np
+
+    small = Answer(7, AnswerKind.RETURNED, 1.0, 2.0, ((0, 0.5),), 0, 3, pack({"a": [1]}), (note(7),))
+    assert type(encode_answer(small)) is bytes
+    back = decode_answer(encode_answer(small))
+    assert back.number == 7
+    assert back.payload is not None
+    assert unpack(back.payload) == {"a": [1]}
+    assert back.notes == (note(7),)
+    array = pack(np.zeros(100_000))
+    assert len(array[0]) < 1_000  # the rest is beside it
+    answer = small._replace(payload=array)
+    assert type(encode_answer(answer)) is tuple
+    payload = decode_answer(encode_answer(answer)).payload
+    assert payload is not None
+    assert unpack(payload).nbytes == 800_000
+    assert decode_notes(encode_notes([note(1), note(2)])) == [note(1), note(2)]
 
 
-def test_a_tray_takes_calls_only_while_somebody_serves_it() -> None:
-    tray: Any = Tray()
-    assert not tray.add(["early"])
-    tray.serve(["a"])
-    assert tray.add(["b", "c"])
-    assert [tray.next() for _ in range(4)] == ["a", "b", "c", None]
-    assert not tray.add(["late"])
-    tray.serve(["d"])
-    assert [tray.next(), tray.next()] == ["d", None]
+class Hostile:
+    """Does something whenever it is touched."""
+
+    def __reduce__(self) -> Any:
+        raise AssertionError("touched")
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError("touched")
+
+    def __len__(self) -> int:
+        raise AssertionError("touched")
 
 
-def test_calls_that_were_refused_and_lost_are_told_apart() -> None:
-    from concurrent.futures import Future
+def test_what_may_be_sent_within_the_call_of_another() -> None:
+    import numpy as np
 
-    from ray.exceptions import ActorDiedError
+    class Text(str):
+        __slots__ = ()
 
-    class Reference:
-        def __init__(self, outcome: Any) -> None:
-            self.outcome = outcome
-
-        def future(self) -> Any:
-            future: Future[Any] = Future()
-            if isinstance(self.outcome, BaseException):
-                future.set_exception(self.outcome)
-            else:
-                future.set_result(self.outcome)
-            return future
-
-    inbox = Inbox()
-    inbox.expect((1, 2), Reference(True))
-    inbox.expect((3, 4), Reference(False))
-    inbox.expect((5, 6), Reference(RuntimeError("an argument of one can't be unpickled")))
-    inbox.expect((7,), Reference(together([(7, Answer(Word.RETURNED, "life", value=7))])))
-    inbox.expect((8,), Reference((*Answer(Word.RETURNED, "life", value="large"),)))
-    inbox.wait(0.0)
-    assert inbox.refused == {3, 4, 5, 6}
-    assert [inbox.has(number) for number in range(1, 9)] == [False] * 6 + [True, True]
-    assert [opened(inbox.take(number)).value for number in (7, 8)] == [7, "large"]
-    inbox.expect((9,), Reference(ActorDiedError()))
-    inbox.grow_older()  # its loss is known
-    inbox.wait(0.0)
-    inbox.expect((10,), Reference(ActorDiedError()))
-    with pytest.raises(ActorLost):
-        inbox.wait(0.0)
+    plain: tuple[Any, ...] = (1, "a", b"b", None, [1.5, (2, {"k": [True]})], np.zeros(3))
+    assert runs_no_code(plain)
+    for value in (Hostile(), [Hostile()], {"k": Hostile()}, Text("x"), np.array([None], dtype=object)):
+        assert not runs_no_code((value,))
+    assert not runs_no_code((bytes(2 << 20),))
+    assert not runs_no_code(([0] * 1_000_000,))
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+    assert not runs_no_code((cyclic,))
 
 
 def test_what_is_a_loss_and_what_belongs_to_a_call() -> None:
@@ -237,20 +336,3 @@ def test_what_is_a_loss_and_what_belongs_to_a_call() -> None:
             assert is_loss(kind.__new__(kind)) is expected, name
     assert not is_loss(None)
     assert not is_loss(ModuleNotFoundError("of what is in a result"))
-
-
-def test_a_call_that_was_overtaken_is_not_taken_back() -> None:
-    """Its number is behind that of one that has begun, so nobody may believe that either has not."""
-    notices = Notices()
-    assert notices.begin(4)
-    assert notices.begin(2)
-    assert notices.withdraw([3, 4, 5, 6]) == [5, 6]
-    assert [notices.begin(number) for number in (7, 3, 5, 6)] == [True, True, False, False]
-
-
-def test_a_mark_does_not_go_back(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    mark = Mark("one")
-    for number in (1, 4, 2):
-        mark.write(number)
-    assert Mark("one").read() == 4

@@ -29,6 +29,11 @@ def echo(_device: Any, value: Any) -> Any:
     return value
 
 
+def echo_late(_device: Any, value: Any, seconds: float) -> Any:
+    time.sleep(seconds)
+    return value
+
+
 def size(_device: Any, value: Any) -> int:
     return len(value)
 

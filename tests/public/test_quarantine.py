@@ -30,7 +30,8 @@ class Fragile:
             assert callable(job._fn)
             return Context().run(job._fn, self.device, *job._cargo)
 
-        def run_batch(self, jobs: list[Job[Any]]) -> Any: ...
+        def run_batch(self, jobs: list[Job[Any]]) -> Any:
+            raise WorkerDied(-9, self.device)
 
         def recover(self, error: BaseException, fault: Any) -> bool:
             return True
@@ -276,3 +277,29 @@ def test_wrong_rules_are_refused(rules: dict[str, Any], error: type[Exception]) 
 def test_health_must_be_rules() -> None:
     with pytest.raises(TypeError, match="HealthRules"):
         Director("simulated:1", health={"failures": 3})  # type: ignore[arg-type]
+
+
+async def test_a_worker_that_takes_many_jobs_along_counts_once() -> None:
+    """However many share its last call, and whatever their number is."""
+    room = Room()
+    async with room.director as director:
+        function = director.function(die_together, max_batch_size=8)
+        function = function.with_options(devices=0)
+        for left in (True, True, False):
+            jobs = [function.submit(0) for _ in range(8)]
+            outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+            assert {type(each) for each in outcomes} == {WorkerDied}
+            assert all(health is GOOD for health in room.health()) is left, room.health()
+
+
+async def test_jobs_that_come_back_tell_the_workers_apart() -> None:
+    room = Room()
+    async with room.director as director:
+        for _ in range(5):
+            await room.lose(0, 2)
+            assert await director.run(index, devices=0) == 0
+        assert room.health() == [GOOD, GOOD]
+
+
+def die_together(device: Any, items: list[int]) -> list[int]:
+    return items

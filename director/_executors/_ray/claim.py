@@ -6,15 +6,17 @@ device share it. Made and released by the fleet; the slots' threads hire in it.
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from director._device import Device
 from director._executors._process import logs
-from director._executors._ray.shell import DirectorWorker
+from director._executors._ray.shell import GROUPS, DirectorWorker
 
 if TYPE_CHECKING:
+    from director._executors._ray.call_encoder import CallMessage
     from director._executors._ray.groups import Groups
     from director._executors._ray.nodes import Node
     from director._executors._ray.terms import Terms
@@ -44,19 +46,21 @@ class Claim:
         self._terms = terms
         self._groups = groups
         self._group = groups.make(amounts, node)
+        self._lock = threading.Lock()  # guards the two: slots hire on their own threads
         self._hired: list[Actor] = []
         self._spare: Actor | None = None
         self._spare = self.hire()
         self.about = self._spare.about()
 
-    def hire(self) -> Actor:
-        """An actor for a slot: the first that was made if nobody has it yet."""
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            return spare
-        actor = Actor(self._group, self._parts(), self._terms)
-        self._hired.append(actor)
-        return actor
+    def hire(self, before: Actor | None = None) -> Actor:
+        """An actor for a slot: the first that was made if it is free, or a successor of the one `before`."""
+        with self._lock:
+            if before is None and self._spare is not None:
+                spare, self._spare = self._spare, None
+                return spare
+            actor = Actor(self._group, self._parts(), self._terms, before)
+            self._hired = [other for other in self._hired if other is not before] + [actor]
+            return actor
 
     def recognise(self, about: About, taken: set[str]) -> Device:
         """The device, by what its first actor has said.
@@ -83,7 +87,7 @@ class Claim:
         if self.is_cut:
             return
         for actor in self._hired:
-            actor.kill(for_good=True)
+            actor.kill()
         self._groups.remove(self._group)
 
     def _parts(self) -> dict[str, float]:
@@ -96,74 +100,75 @@ class Claim:
 
 
 class Actor:
-    """One actor of Ray's, and those that Ray starts in its place.
+    """One actor of Ray's, which Ray does not start again: its references tell of one process and no other.
 
     Args:
         group: The placement group.
         parts: What it takes of it.
         terms: Of all.
+        before: The one in whose place it comes, if there was one.
     """
 
-    def __init__(self, group: Any, parts: dict[str, float], terms: Terms) -> None:
+    def __init__(self, group: Any, parts: dict[str, float], terms: Terms, before: Actor | None) -> None:
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         gpus = parts.pop("GPU", 0)
         self._accelerator = "GPU" if gpus else next(iter(parts), "")
+        self._name: str = before._name if before is not None else f"director-{uuid4().hex}.begun"
+        self.is_dead = False  # set once, by the fleet's thread: Ray's head says so
         remote: Any = ray.remote
-        made = remote(concurrency_groups={"aside": 3, "letters": 1})(DirectorWorker)
-        self._handle = made.options(
-            num_cpus=0,
-            num_gpus=gpus,
-            resources=parts,
-            max_restarts=-1,
-            max_task_retries=0,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0),
-            runtime_env=terms.actor_env,
-        ).remote(f"director-{uuid4().hex}.begun", logs.levels())
-        self._call = self._handle.call
-        self._hand_in = self._handle.hand_in.options(concurrency_group="letters")  # one thread: in their order
-        self._aside = {
-            name: getattr(self._handle, name).options(concurrency_group="aside")
-            for name in ("about", "notice", "withdraw", "listen")
+        self._handle = (
+            remote(concurrency_groups=GROUPS)(DirectorWorker)
+            .options(
+                num_cpus=0,
+                num_gpus=gpus,
+                resources=parts,
+                max_restarts=0,
+                max_task_retries=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0),
+                runtime_env=terms.actor_env,
+            )
+            .remote(self._name, before is None, logs.levels())
+        )
+        self._call = self._handle.call.options(concurrency_group="calls")
+        self._listen = self._handle.listen.options(concurrency_group="notes")
+        self._control = {
+            name: getattr(self._handle, name).options(concurrency_group="control")
+            for name in ("about", "request", "farewell")
         }
 
-    def call(self, letter: bytes, args: tuple[Any, ...]) -> Any:
-        """Have it make the calls of a letter; returns the reference of the answers."""
-        return self._call.remote(letter, *args)
+    def call(self, message: CallMessage) -> Any:
+        """Have it make a call; the reference of the answer."""
+        return self._call.remote(message.content, *message.extras)
 
-    def hand_in(self, letter: bytes, args: tuple[Any, ...]) -> Any:
-        """Have it go on with these calls, if it makes one; the reference of whether it does."""
-        return self._hand_in.remote(letter, *args)
-
-    def stream(self, letter: bytes, args: tuple[Any, ...], window: int) -> Any:
-        """Have it make a generator and give its values, `window` of them at most ahead of who takes them."""
-        options = {"num_returns": "streaming", "_generator_backpressure_num_objects": window}
-        return self._handle.stream.options(**options).remote(letter, *args)
+    def listen(self) -> Any:
+        """What it tells beside its answers, when there is something."""
+        return self._listen.remote()
 
     def about(self) -> Any:
         """Ask who it is; answered as soon as there is one."""
-        return self._aside["about"].remote(self._accelerator)
+        return self._control["about"].remote(self._accelerator)
 
-    def notice(self, number: int, notice: int) -> None:
-        """Tell it that nobody waits for a call."""
-        self._aside["notice"].remote(number, int(notice))
-
-    def withdraw(self, numbers: list[int]) -> Any:
-        """Take back calls that have not begun."""
-        return self._aside["withdraw"].remote(numbers)
-
-    def listen(self) -> Any:
-        """What it has to tell."""
-        return self._aside["listen"].remote()
+    def request(self, number: int, what: int) -> None:
+        """Say something about a call; see `CallQueue.request`."""
+        with suppress(Exception):  # the same as in `kill`
+            self._control["request"].remote(number, int(what))
 
     def farewell(self) -> Any:
         """Have it unload everything."""
-        return self._handle.farewell.remote()
+        return self._control["farewell"].remote()
 
-    def kill(self, *, for_good: bool) -> None:
-        """End it, whatever it does; unless `for_good`, Ray starts another one."""
+    def ask_if_dead(self) -> bool:
+        """Whether Ray's head knows that it has ended. Blocks."""
+        from ray._private.state import actors
+
+        known: dict[str, Any] = actors(self._handle._actor_id.hex())
+        return known.get("State") == "DEAD"
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
         import ray
 
         with suppress(Exception):  # it, or the cluster, may be gone
-            ray.kill(self._handle, no_restart=for_good)
+            ray.kill(self._handle, no_restart=True)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from director._core.slot_thread import SlotThread
-from director._executors._ray.connection import connect, disconnect, is_driver
+from director._executors._ray.connection import connect, disconnect
 from director._executors._ray.muster import Muster
 from director._executors._ray.nodes import Names
 from director._executors._ray.seat import RaySeat
@@ -46,10 +47,8 @@ class Fleet:
 
     def __init__(self, executor: RayExecutor) -> None:
         self.terms = Terms(executor.patience, executor.grace, executor.runtime_env)
-        self._aside = SlotThread("director:ray notes")
         self._executor = executor
         self._is_ours = False  # the connection
-        self.is_driver = False  # this process is none of Ray's workers
         self._names = Names()
         self._lock = threading.Lock()
         self._muster: Muster | None = None
@@ -72,7 +71,6 @@ class Fleet:
             ValueError: `spec` means nothing in a cluster.
         """
         self._is_ours = connect(self._executor.address, self._executor.runtime_env)
-        self.is_driver = is_driver()
         if self._is_ours:  # then it is that of the whole job, which may bring a folder of this machine
             self.terms = replace(self.terms, actor_env=None)
         try:
@@ -120,18 +118,11 @@ class Fleet:
         if self._muster is not None:
             self._muster.release()
         self._asking.shutdown(wait=self._is_answered)
-        self._aside.shutdown(wait=True)
         if self._is_ours:
             self._is_ours = False
             disconnect()
 
     # ---- for the seats, on their threads
-
-    def aside(self, call: Callable[[], object]) -> None:
-        """From any thread: make a call on the thread for notes, in its turn; at the end not any more."""
-        with self._lock:
-            if not self._is_over.is_set():
-                self._aside.submit(call)
 
     def claim_of(self, device: Device) -> Claim:
         """What is held for a device."""
@@ -169,6 +160,7 @@ class Fleet:
         """Until the end, look which nodes there are."""
         assert self._muster is not None
         while not self._is_over.wait(_EVERY):
+            self._find_dead()
             try:
                 nodes = self._nodes()
                 arrived, gone = self._muster.look(nodes, 0.0)
@@ -185,15 +177,23 @@ class Fleet:
                     logger.info("%s has joined", claim.device.label)
                     joined(claim.device)
 
+    def _find_dead(self) -> None:
+        """Ask Ray's head for the actors of calls that take long, should the slots' threads wait in vain."""
+        with self._lock:
+            seats = list(self._seats)
+        for seat in seats:
+            actor = seat.client.silent_actor(_SILENCE)
+            if actor is not None:
+                with suppress(Exception):  # the head does not answer: `_watch` sees that
+                    actor.is_dead = self._asking.submit(actor.ask_if_dead).result(_SILENCE)
+
     def _lose_all(self, reason: str) -> None:
         """Without its head a cluster ends, and Ray ends each program that stays connected to it for a minute."""
         with self._lock:
-            claims, seats = list(self._claims.values()), list(self._seats)
+            claims = list(self._claims.values())
         for claim in claims:
             claim.is_cut = True
             self.lose(claim, reason)
-        for seat in seats:
-            seat.recall()  # wakes its thread, which finds that it waits for nothing
         if self._is_ours:
             self._is_ours = False
             disconnect()

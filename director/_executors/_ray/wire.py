@@ -1,37 +1,53 @@
-"""What goes between a slot's thread and its actor, beside the arguments and results that Ray carries. Pure."""
+"""What goes between a slot's thread and its actor; docs/explanation/wire.md describes it. Pure.
+
+Ray sees tuples of plain values, buffers and its own references. What is the user's travels packed (`payload`), so that
+it is pickled and unpickled by `director`, within the call that it belongs to.
+"""
 
 from __future__ import annotations
 
+import pickle
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from director._executors._process.wire import NO_FACTS, UNNUMBERED, Facts
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from director._device import Device
 
-__all__ = ["NO_FACTS", "UNNUMBERED", "WITHDRAWN", "About", "Answer", "Facts", "Head", "How", "Introduction", "Word"]
+UNNUMBERED = -1  # instead of the number of a function or model
+Payload: TypeAlias = "tuple[bytes, list[Any], list[Any]]"
+"""A packed value: its pickle, the buffers beside it, and Ray's references in it."""
 
 
-class How(IntEnum):
+class CallStyle(IntEnum):
     """How a function is called."""
 
-    USUALLY = 0  # with its resource first
-    BARELY = 1  # without
-    AS_STREAM = 2  # it makes a generator
-    AS_BATCH = 3  # with its resource and a list of the arguments
+    WITH_RESOURCE = 0  # its resource comes first
+    PLAIN = 1  # exactly as given
+    STREAM = 2  # its resource comes first, and it makes a generator
+    BATCH = 3  # with its resource and a list of the arguments
 
 
-class Word(IntEnum):
-    """What an actor says of a call."""
+class AnswerKind(IntEnum):
+    """What became of a call."""
 
     RETURNED = 1
     RAISED = 2
     NOT_LOADED = 3
-    YIELDED = 4
-    STRANGER = 5  # it has not begun: the function, or the model, was introduced to an actor before this one
-    WITHDRAWN = 6  # it has not begun, and was taken back
-    UNSENDABLE = 7  # it has returned something that can't be sent; why not, is the value
+    WITHDRAWN = 4  # it has not begun and never will
+    UNSENDABLE = 5  # what it returned can't be sent; the payload says why
+
+
+class NoteKind(IntEnum):
+    """What an actor tells beside its answers."""
+
+    LOGGED = 1
+    REPORTED = 2
+    YIELDED = 3
+    DROPPED = 4  # the payload is how many notes were
+
+
+WITHDRAW = 3
+"""A request beside the values of `Notice`: forget a call unless it has begun."""
 
 
 class Introduction(NamedTuple):
@@ -48,68 +64,110 @@ class Introduction(NamedTuple):
     recipe: bytes
 
 
-class Head(NamedTuple):
+class CallHeader(NamedTuple):
     """One call, but for its arguments.
 
     Args:
         number: Counts the calls of a slot.
         function, model: Their numbers.
         name: The job's.
-        facts: Of the job.
-        how: In which way; a `How`.
+        facts: What the job may ask about itself: id, priority, attempts, seconds waited.
+        style: A `CallStyle`.
         introduction: If the actor may need one.
-        life: Of the actor that it is for; empty for any.
-        arguments: How many it has.
+        awaited: Positions of the arguments that are references of Ray's: the function gets their values.
     """
 
     number: int
     function: int
     model: int
     name: str
-    facts: Facts
-    how: int
+    facts: tuple[int, int, int, float]
+    style: int
     introduction: Introduction | None
-    life: str
-    arguments: int
+    awaited: tuple[int, ...]
+
+
+class Note(NamedTuple):
+    """One thing that an actor tells beside its answers.
+
+    Args:
+        number: Of its call; 0 for a log record.
+        kind: A `NoteKind`.
+        place: Of the values of a stream, or of the reports of an actor: counted from 0.
+        payload: The content.
+    """
+
+    number: int
+    kind: int
+    place: int
+    payload: Payload
 
 
 class Answer(NamedTuple):
-    """What came of a call.
+    """What became of a call.
 
     Args:
-        word: A `Word`.
-        life: Of the actor; Ray gives one that it starts again another.
+        number: Of the call.
+        kind: An `AnswerKind`.
         began, ended: Seconds of the actor's clock.
-        loaded: The models that it has loaded for the call: their numbers, and the seconds that each took.
-        progress: The last that was reported, with its number in the order of reports.
-        value: Result, value of a stream, or a `Raised`.
+        loaded: The models that were loaded for the call: their numbers, and the seconds that each took.
+        values: How many values the stream has given.
+        told: How many notes the actor has told before it, other than those in it.
+        payload: The result or a `Raised`; `None` for neither.
+        notes: What was not told yet.
     """
 
-    word: int
-    life: str
+    number: int
+    kind: int
     began: float = 0.0
     ended: float = 0.0
     loaded: tuple[tuple[int, float], ...] = ()
-    progress: tuple[int, Any] | None = None
-    value: Any = None
-
-
-WITHDRAWN = Answer(Word.WITHDRAWN, "")
+    values: int = 0
+    told: int = 0
+    payload: Payload | None = None
+    notes: tuple[Note, ...] = ()
 
 
 class About(NamedTuple):
     """What an actor says of itself.
 
     Args:
-        life: See `Answer`.
-        begun: The number of the last call that was begun in its slot, in this life or one before.
+        begun: The numbers of the last calls that have begun in its slot, in this actor or one before.
         process: Its id.
         accelerators: The numbers of those that Ray has given it, on its node.
         devices: The GPUs that it sees.
     """
 
-    life: str
-    begun: int
+    begun: tuple[int, ...]
     process: int
     accelerators: tuple[str, ...]
     devices: tuple[Device, ...]
+
+
+def encode_answer(answer: Answer) -> bytes | tuple[Any, ...]:
+    """What an actor returns for a call: bytes, which Ray carries at half the cost, unless there are buffers in it."""
+    notes = tuple(map(tuple, answer.notes))
+    fields = (*answer[:-1], notes)
+    payloads = [answer.payload, *(note.payload for note in answer.notes)]
+    return fields if any(each is not None and (each[1] or each[2]) for each in payloads) else pickle.dumps(fields)
+
+
+def decode_answer(content: bytes | tuple[Any, ...]) -> Answer:
+    """The answer again."""
+    answer = Answer(*_fields(content))
+    return answer._replace(notes=tuple(Note(*note) for note in answer.notes))
+
+
+def encode_notes(notes: list[Note]) -> bytes | tuple[Any, ...]:
+    """What an actor returns when it is asked for notes."""
+    fields = tuple(map(tuple, notes))
+    return fields if any(note.payload[1] or note.payload[2] for note in notes) else pickle.dumps(fields)
+
+
+def decode_notes(content: bytes | tuple[Any, ...]) -> list[Note]:
+    """The notes again."""
+    return [Note(*note) for note in _fields(content)]
+
+
+def _fields(content: bytes | tuple[Any, ...]) -> tuple[Any, ...]:
+    return pickle.loads(content) if type(content) is bytes else content  # type: ignore[return-value]  # noqa: S301

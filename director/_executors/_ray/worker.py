@@ -1,16 +1,19 @@
-"""The inside of an actor: makes the calls of one slot, one at a time, on one thread; what is said meanwhile on others.
+"""The inside of an actor: makes the calls of one slot, one at a time, on one thread of its own.
 
-`call` and `stream` are the call thread's, and everything else here that has no lock. The others are Ray's threads for
-the concurrency group "aside".
+Ray's threads bring the calls and wait for their answers, so that the call thread goes from one call to the next without
+a pause: between two calls in Ray's own queue an actor rests for a millisecond. What belongs to the user (arguments,
+results, replicas) is touched on the call thread alone, within the call that it belongs to.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
+import threading
 import time
+from asyncio import CancelledError
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from director._core.stream_call import close
 from director._current import here
@@ -18,187 +21,246 @@ from director._executors._cuda_thread import CudaThread
 from director._executors._process.logs import redirect
 from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
-from director._executors._ray.mark import Mark
-from director._executors._ray.notes import Notes, Notices
+from director._executors._ray.call_queue import CallQueue, ReceivedCall
+from director._executors._ray.last_begun import LastBegun
+from director._executors._ray.payload import pack, unpack
 from director._executors._ray.pickling import loads
-from director._executors._ray.reply import alone, is_plain, sealed, together
-from director._executors._ray.told import told
-from director._executors._ray.tray import Tray
-from director._executors._ray.wire import UNNUMBERED, WITHDRAWN, About, Answer, Head, How, Introduction, Word
+from director._executors._ray.raised import packed_error
+from director._executors._ray.side_channel import SideChannel
+from director._executors._ray.wire import (
+    UNNUMBERED,
+    About,
+    Answer,
+    AnswerKind,
+    CallHeader,
+    CallStyle,
+    Introduction,
+    Note,
+    NoteKind,
+    encode_answer,
+    encode_notes,
+)
 from director._executors._remote import Notice
+from director._forks import copied, leave_copy, workers
+from director._user_objects import describe, type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from director._device import Device
+    from director._executors._ray.wire import Payload
 
-_ENDING = 30.0  # seconds
-_HELD = 0.001  # seconds for which the answers of a letter wait for one another
+_ENDING = 30.0  # seconds in which the driver ends an actor whose device is broken
+_GLANCE = 0.25  # seconds: Ray's own waits can't be woken
 
 
 class Worker:
     """What is in one actor. Also what a job in it may ask about itself (`director._current.Running`).
 
     Args:
-        mark: Name of the file that outlives it.
+        name: Of the file that outlives it.
+        is_first: Whether no actor of the slot came before.
         levels: Of the driver's loggers.
     """
 
-    def __init__(self, mark: str, levels: dict[str, int]) -> None:
-        self._life = uuid4().hex
-        self._mark = Mark(mark)
-        self._begun = self._mark.read()
-        self._is_broken = False  # CUDA's context here: nothing works on the device any more
-        self.notices = Notices()
-        self.notes = Notes()
-        self._tray = Tray()
-        self._met: dict[int, Any] = {}  # functions by number
+    def __init__(self, name: str, is_first: bool, levels: dict[str, int]) -> None:
+        self._begun = LastBegun(name, is_first=is_first)
+        self.channel = SideChannel()
+        self.queue = CallQueue(self._begun, self.channel.wake)
+        self._functions: dict[int, Any] = {}  # by number
         self._recipes: dict[int, Any] = {}  # of models, by number
         self._device: Device | None = None
         self._shelf: Shelf | None = None
         self._loaded: list[tuple[int, float]] = []  # for the call that is made
-        self._progress: tuple[int, Any] | None = None  # the same
+        self._values = 0  # that it has given
         self._reports = 0
         self._cuda: CudaThread | None = None
-        self._head: Head | None = None  # of the call that is made
+        self._header: CallHeader | None = None  # of the call that is made
         self._job: StandIn | None = None  # made when it is asked for
-        redirect(levels, lambda record: self.notes.add(0, record))
+        self._is_broken = False  # CUDA's context here: nothing works on the device any more
+        redirect(levels, lambda record: self.channel.add(Note(0, NoteKind.LOGGED, 0, (pickle.dumps(record), [], []))))
+        self._thread = threading.Thread(target=self._serve, name="director:calls", daemon=True)
+        self._thread.start()
+
+    # ---- on Ray's threads
+
+    def call(self, content: bytes, extras: tuple[list[Any], ...]) -> bytes | tuple[Any, ...]:
+        """Have a call made in its turn; the answer."""
+        header, stream = pickle.loads(content)  # noqa: S301 - of our own driver, and nothing of the user's
+        call = ReceivedCall(header[0], (CallHeader(*header), (stream, *(extras or ([], [])))))
+        del content, stream, extras
+        self.queue.put(call)
+        answer = call.wait()
+        told, notes = self.channel.drain()
+        return encode_answer(answer._replace(told=told, notes=tuple(notes)))
+
+    def listen(self) -> bytes | tuple[Any, ...]:
+        """The notes that there are, when there are some."""
+        return encode_notes(self.channel.take())
+
+    def farewell(self) -> bytes | tuple[Any, ...]:
+        """Have everything unloaded, on the call thread: no call comes after. The notes that are left."""
+        self.queue.close()
+        self._thread.join()
+        self.channel.close()
+        return encode_notes(self.channel.drain()[1])
+
+    def about(self, accelerator: str) -> About:
+        """Who and where it is.
+
+        Args:
+            accelerator: Ray's word for what its numbers are wanted of.
+        """
+        import ray
+
+        from director._devices.discovery import discover_devices
+
+        ids = ray.get_runtime_context().get_accelerator_ids().get(accelerator, [])
+        devices = tuple(discover_devices()) if accelerator == "GPU" and ids else ()
+        return About(self._begun.read(), os.getpid(), tuple(ids), devices)
 
     # ---- on the call thread
 
-    def serve(self, letter: bytes, args: tuple[Any, ...]) -> bytes | tuple[Any, ...]:
-        """Make the calls of a letter, and those that are handed in meanwhile; gives the answers that were not told."""
-        since = time.monotonic()
-        parts = _parts(letter, args)
-        only = parts[0][0].number if len(parts) == 1 else 0
-        self._tray.serve(parts)
-        del parts
-        number, answer = 0, None
-        while (part := self._tray.next()) is not None:
-            if answer is not None:
-                self.notes.tell(number, answer if is_plain(answer) else sealed(answer), since + _HELD)
-            head, args = part
-            del part
-            number, answer = head.number, self.call(head, args)
-        assert answer is not None, "a letter has a call"
-        told_last = self.notes.untold()
-        if number == only and not told_last:
-            return alone(number, answer)
-        return together([*told_last, (number, sealed(answer))])
-
-    def call(self, head: Head, args: tuple[Any, ...]) -> Answer:
-        """Make one call; whatever it raises is in the answer."""
-        began = time.monotonic()
-        if (refusal := self._begin(head)) is not None:
-            return refusal
-        try:
-            value = self._make(head, args)
-            return self._answer(Word.RETURNED, began, value)
-        except NotLoaded as failure:
-            return self._answer(Word.NOT_LOADED, began, told(failure.error))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
-            return self._raised(began, error)
-        finally:
-            self._head = self._job = None
-
-    def stream(self, letter: bytes, args: tuple[Any, ...]) -> Iterator[Answer]:
-        """Make a generator and give its values as they come; the last answer says how it ended."""
-        ((head, args),) = _parts(letter, args)
-        began = time.monotonic()
-        if (refusal := self._begin(head)) is not None:
-            yield refusal
-            return
-        generator = None
-        try:
-            generator = self._make(head, args)
-            for value in generator:
-                if self._cuda is not None:
-                    self._cuda.wait()  # each value is finished when it is handed over, as each result is
-                yield Answer(Word.YIELDED, self._life, value=value)
-                del value
-                if self.notices.look(head.number) != Notice.NONE:
-                    close(generator)
-                    break
-            end = self._answer(Word.RETURNED, began, None)
-        except NotLoaded as failure:
-            end = self._answer(Word.NOT_LOADED, began, told(failure.error))
-        except GeneratorExit:
-            close(generator) if generator is not None else None
-            raise
-        except BaseException as error:  # noqa: BLE001 - the same
-            end = self._raised(began, error)
-        finally:
-            self._head = self._job = None
-        yield end
-
-    def farewell(self) -> list[tuple[int, bytes]]:
-        """Unload everything: no call comes after. Returns what there is left to tell."""
+    def _serve(self) -> None:
+        """Make calls until the driver says farewell."""
+        here.running = self  # type: ignore[assignment]  # of this thread; jobs see a stand-in
+        workers.add(threading.get_ident())
+        while not self._is_broken and (call := self._next()) is not None:
+            try:
+                answer = self._make(call.number, *call.content)
+            except BaseException as error:  # noqa: BLE001 - this thread has to go on
+                answer = Answer(call.number, AnswerKind.UNSENDABLE, payload=pack(describe(error)))
+            if copied:
+                leave_copy()
+            call.content = None
+            call.finish(answer)
+            del call, answer
+        if self._is_broken:
+            time.sleep(_ENDING)  # the driver ends this process; what has not begun is made by the next one
+            os._exit(1)
         if self._shelf is not None:
             self._shelf.clear()
-        self._mark.remove()
-        return self.notes.drain()
+        self._begun.remove()
 
-    def _begin(self, head: Head) -> Answer | None:
-        """Why the call is not made, if it is not."""
-        if self._is_broken:
-            time.sleep(_ENDING)  # the driver is ending this process, and sends the call to the next one
-        if self._is_broken or not self._is_met(head):
-            return Answer(Word.STRANGER, self._life)
-        if not self.notices.begin(head.number):
-            return WITHDRAWN
-        self._mark.write(head.number)
-        self._begun = head.number
-        self._head = head
-        here.running = self  # type: ignore[assignment]  # of this thread; jobs see a stand-in
-        return None
+    def _next(self) -> ReceivedCall | None:
+        try:
+            return self.queue.next()
+        except OSError:
+            os._exit(1)  # another actor makes the calls of this slot
 
-    def _is_met(self, head: Head) -> bool:
-        """Whether function and model are known, now that they may have been introduced."""
-        if head.life not in ("", self._life):
-            return False  # it was on its way to one that is gone, where it may have begun
-        if head.introduction is not None:
-            self._meet(head, Introduction(*head.introduction))
-        is_known = head.function == UNNUMBERED or head.function in self._met
-        return self._device is not None and is_known and (head.model == UNNUMBERED or head.model in self._recipes)
+    def _make(self, number: int, header: CallHeader, arguments: Any) -> Answer:
+        """Make one call; whatever it raises is in the answer."""
+        began = time.monotonic()
+        self._header, self._values, self._loaded = header, 0, []
+        try:
+            self._introduce(header)
+            fn, args = self._function(header.function), self._arguments(header, _opened(header, arguments))
+            del arguments
+            kind, value = AnswerKind.RETURNED, self._called(header, fn, args)
+        except NotLoaded as failure:
+            return self._answer(number, AnswerKind.NOT_LOADED, began, packed_error(failure.error)[0])
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+            if copied:
+                leave_copy(error)
+            payload, is_sticky = packed_error(error)
+            self._is_broken = is_sticky
+            return self._answer(number, AnswerKind.RAISED, began, payload)
+        finally:
+            self._header = self._job = None
+        ended = time.monotonic()
+        try:
+            payload = pack(value)
+        except BaseException as error:  # noqa: BLE001 - whatever the class of the value raises
+            kind, payload = AnswerKind.UNSENDABLE, pack(describe(error))
+        return self._answer(number, kind, began, payload, ended)
 
-    def _meet(self, head: Head, introduction: Introduction) -> None:
-        device, function, recipe = introduction
+    def _answer(self, number: int, kind: int, began: float, payload: Any, ended: float | None = None) -> Answer:
+        ended = time.monotonic() if ended is None else ended
+        return Answer(number, int(kind), began, ended, tuple(self._loaded), self._values, payload=payload)
+
+    def _introduce(self, header: CallHeader) -> None:
+        if header.introduction is None:
+            return
+        device, function, recipe = Introduction(*header.introduction)
         if self._shelf is None:
             self._device = device
-            self._shelf = Shelf(device, self._note_loaded)
+            self._shelf = Shelf(device, lambda number, seconds: self._loaded.append((number, seconds)))
             self._cuda = CudaThread(0, own_stream=False) if device.kind == "cuda" else None
         if function:
-            self._met[head.function] = function  # unpickled when it is called: that may raise
+            self._functions[header.function] = function  # unpickled when it is called: that may raise
         if recipe:
-            self._recipes[head.model] = recipe
+            self._recipes[header.model] = recipe
 
-    def _make(self, head: Head, args: tuple[Any, ...]) -> Any:
-        if self.notices.look(head.number) != Notice.NONE:
-            from asyncio import CancelledError
+    def _arguments(self, header: CallHeader, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments, with the values of those that are references of Ray's.
 
-            raise CancelledError  # nobody waits for it any more
-        fn = self._function(head.function)
+        Raises:
+            CancelledError: No caller waits any more for the call.
+            Exception: What the task has raised whose result one of them is, or Ray that it is lost.
+        """
+        if not header.awaited:
+            return args
+        import ray
+
+        references = [args[place] for place in header.awaited]
+        waiting = references
+        while waiting:
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_GLANCE)
+            self._check_wanted(header)
+        values = dict(zip(header.awaited, ray.get(references), strict=True))
+        return tuple(values.get(place, each) for place, each in enumerate(args))
+
+    def _check_wanted(self, header: CallHeader) -> None:
+        if self.queue.look(header.number) is not Notice.NONE:
+            raise CancelledError
+
+    def _called(self, header: CallHeader, fn: Any, args: tuple[Any, ...]) -> Any:
+        self._check_wanted(header)
         assert self._shelf is not None
-        resource = self._device if head.model == UNNUMBERED else self._shelf.get(head.model, self._recipe(head.model))
-        if head.how == How.AS_BATCH:
+        resource = self._device
+        if header.model != UNNUMBERED:
+            resource = self._shelf.get(header.model, self._recipe(header.model))
+        if header.style == CallStyle.BATCH:
             args = (list(args),)
-        if head.how != How.BARELY:
+        if header.style != CallStyle.PLAIN:
             args = (resource, *args)
         value = fn(*args) if self._cuda is None else self._cuda.run(lambda _: fn(*args), None)
         if type(value) is CoroutineType:
             value.close()
             raise TypeError(
-                f"{head.name} is a coroutine function: await it yourself, or give the Director a blocking one"
+                f"{header.name} is a coroutine function: await it yourself, or give the Director a blocking one"
             )
-        return value
+        return self._pump(header, value) if header.style == CallStyle.STREAM else value
+
+    def _pump(self, header: CallHeader, generator: Any) -> None:
+        """Tell the values of a generator as they come, each finished on the device, until no reader wants more."""
+
+        def is_over() -> bool:
+            return self.queue.look(header.number) is not Notice.NONE
+
+        try:
+            for value in generator:
+                if self._cuda is not None:
+                    self._cuda.wait()
+                try:
+                    payload = pack(value)
+                except BaseException as error:
+                    raise pickle.PicklingError(f"a value of {header.name} can't be sent: {describe(error)}") from error
+                del value
+                note = Note(header.number, NoteKind.YIELDED, self._values, payload)
+                if not self.channel.add_value(note, is_over):
+                    close(generator)
+                    return
+                self._values += 1
+        except BaseException:
+            close(generator) if hasattr(generator, "gi_frame") else None
+            raise
 
     def _function(self, number: int) -> Any:
-        fn = self._met[number]
+        fn = self._functions[number]
         if isinstance(fn, bytes):
             fn = loads(fn)
             if number == UNNUMBERED:
                 return fn  # there may be another one next time
-            self._met[number] = fn
+            self._functions[number] = fn
         return fn
 
     def _recipe(self, number: int) -> Any:
@@ -207,27 +269,15 @@ class Worker:
             recipe = self._recipes[number] = loads(recipe)
         return recipe
 
-    def _note_loaded(self, number: int, seconds: float) -> None:
-        self._loaded.append((number, seconds))
-
-    def _raised(self, began: float, error: BaseException) -> Answer:
-        story = told(error)
-        self._is_broken = story.fault is not None and story.fault[0] == "sticky"
-        return self._answer(Word.RAISED, began, story)
-
-    def _answer(self, word: Word, began: float, value: Any) -> Answer:
-        loaded, self._loaded = tuple(self._loaded), []
-        progress, self._progress = self._progress, None
-        return Answer(int(word), self._life, began, time.monotonic(), loaded, progress, value)
-
     # ---- what a running job may ask
 
     def job(self) -> StandIn | None:
         """Stands for the job that runs."""
-        head = self._head
-        if self._job is None and head is not None and self._device is not None:
-            board: Any = self.notices
-            self._job = StandIn(board, head.number, self._device, head.name, head.facts)
+        header = self._header
+        if self._job is None and header is not None and self._device is not None:
+            board: Any = self.queue
+            facts: Any = header.facts
+            self._job = StandIn(board, header.number, self._device, header.name, facts)
         return self._job
 
     def jobs(self) -> list[StandIn]:
@@ -245,39 +295,23 @@ class Worker:
         return time.monotonic()
 
     def report(self, progress: Any) -> None:
-        """Send it to the driver, which keeps and tells it."""
-        if self._head is not None:
-            self._reports += 1
-            self.notes.add(self._head.number, (self._reports, progress))
-            self._progress = self._reports, progress
+        """Send it to the driver, which keeps and tells it.
 
-    # ---- aside, on other threads
-
-    def hand_in(self, letter: bytes, args: tuple[Any, ...]) -> bool:
-        """Calls for the call thread to go on with; False if it has left."""
-        return self._tray.add(_parts(letter, args))
-
-    def about(self, accelerator: str) -> About:
-        """Who and where it is.
-
-        Args:
-            accelerator: Ray's word for what its numbers are wanted of.
+        Raises:
+            PicklingError: It can't be sent.
         """
-        import ray
+        if self._header is None:
+            return
+        try:
+            payload = pack(progress)
+        except BaseException as error:
+            raise pickle.PicklingError(f"the progress can't be sent ({type_name(error)})") from error
+        self._reports += 1
+        self.channel.add(Note(self._header.number, NoteKind.REPORTED, self._reports, payload))
 
-        from director._devices.discovery import discover_devices
 
-        ids = ray.get_runtime_context().get_accelerator_ids().get(accelerator, [])
-        devices = tuple(discover_devices()) if accelerator == "GPU" and ids else ()
-        return About(self._life, self._begun, os.getpid(), tuple(ids), devices)
-
-
-def _parts(letter: bytes, args: tuple[Any, ...]) -> list[tuple[Head, tuple[Any, ...]]]:
-    """The calls of a letter, each with those of the arguments that are its own."""
-    parts, begin = [], 0
-    for fields in loads(letter):
-        head = Head(*fields)
-        end = begin + head.arguments
-        parts.append((head, args[begin:end]))
-        begin = end
-    return parts
+def _opened(header: CallHeader, arguments: Payload) -> Any:
+    try:
+        return unpack(arguments)
+    except BaseException as error:
+        raise pickle.PicklingError(f"the arguments of {header.name} can't be unpickled: {describe(error)}") from error

@@ -1,0 +1,35 @@
+"""Exceptions from an actor to its driver: as in `_process.raised`, but with Ray's own cloudpickle.
+
+That sends a class of the driver's main module by value, and finds the driver's own class again when it comes back, so
+that ``except`` and ``retry_on`` know it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING
+
+from director._executors._process.raised import free_caches, raised
+from director._executors._ray.pickling import dumps, loads
+from director._user_objects import describe, is_a
+from director.errors import JobError
+
+if TYPE_CHECKING:
+    from director._executors._ray.wire import Payload
+
+
+def packed_error(error: BaseException) -> tuple[Payload, bool]:
+    """In the actor: what to send of an exception, and whether its device can't be used any more."""
+    try:
+        told = raised(error)
+    except BaseException:  # noqa: BLE001 - whatever its class raises
+        told = raised(JobError(f"{describe(error)} (the exception itself could not be sent from its process)"))
+    if told.fault is not None and told.fault[0] == "memory":
+        free_caches(error)
+    try:
+        stream = dumps(error)
+        if is_a(loads(stream), BaseException):  # see whether it can be done
+            told = told._replace(stream=stream, buffers=[], reason="")
+    except BaseException:  # noqa: BLE001, S110 - the same: it was told as text
+        pass
+    return (pickle.dumps(tuple(told)), [], []), told.fault is not None and told.fault[0] == "sticky"
