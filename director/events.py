@@ -91,7 +91,7 @@ class JobProgressed(JobEvent):
 class JobEnded(JobEvent):
     """The job is over for its caller after `waited` seconds of waiting and `ran` seconds of running.
 
-    `device` is None if it never ran; `ran` is None too if its call still runs.
+    `device` is None if it never ran; `ran` is None too if its call still runs, or its end has not come to the loop.
     """
 
     device: Device | None

@@ -32,7 +32,8 @@ class JobRecord(NamedTuple):
         slot: The slot that ran it, counted through all devices; `None` if it never ran.
         submitted: When it was submitted.
         started: When it started; `None` if it never ran.
-        ended: When its call ended, or the wait of a job that never ran; `None` if the call still runs.
+        ended: When its call ended, or the wait of a job that never ran; `None` if the call still runs, or its end has
+            not come to the event loop.
         settled: When the event loop heard of it; `None` for one that isn't over.
         error: What it raised, in one line; `None` if it raised nothing.
     """

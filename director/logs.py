@@ -6,6 +6,8 @@ import logging
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from director._user_objects import repr_of as shown
+from director._user_objects import text_of
 from director.events import (
     DeviceJoined,
     DeviceQuarantined,
@@ -40,12 +42,16 @@ _LINES: dict[type[Event], tuple[str, int, Callable[[Any], str]]] = {
     DirectorOpened: (_DIRECTOR, logging.INFO, lambda it: f"open on {', '.join(d.label for d in it.devices)}"),
     DirectorDrained: (_DIRECTOR, logging.INFO, lambda it: "drained"),
     JobSubmitted: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} submitted"),
-    JobRejected: (_JOBS, logging.WARNING, lambda it: f"{it.name} rejected: {it.error}"),
+    JobRejected: (_JOBS, logging.WARNING, lambda it: f"{it.name} rejected: {text_of(it.error)}"),
     JobStarted: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} started on {it.device.label} after {it.waited:.6f} s"),
-    JobProgressed: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)}: {it.progress!r}"),
-    JobRetried: (_JOBS, logging.INFO, lambda it: f"{_job(it)} is tried again after try {it.attempt}: {it.error!r}"),
+    JobProgressed: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)}: {shown(it.progress)}"),
+    JobRetried: (
+        _JOBS,
+        logging.INFO,
+        lambda it: f"{_job(it)} is tried again after try {it.attempt}: {shown(it.error)}",
+    ),
     JobSucceeded: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} succeeded in {it.ran or 0.0:.6f} s"),
-    JobFailed: (_JOBS, logging.INFO, lambda it: f"{_job(it)} failed: {it.error!r}"),
+    JobFailed: (_JOBS, logging.INFO, lambda it: f"{_job(it)} failed: {shown(it.error)}"),
     JobCancelled: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} cancelled"),
     WorkerHired: (_WORKERS, logging.DEBUG, lambda it: f"a worker begins on slot {it.slot} of {it.device.label}"),
     WorkerReaped: (_WORKERS, logging.DEBUG, lambda it: f"the worker on slot {it.slot} of {it.device.label} has left"),
@@ -53,7 +59,11 @@ _LINES: dict[type[Event], tuple[str, int, Callable[[Any], str]]] = {
     DeviceQuarantined: (_DIRECTOR, logging.INFO, lambda it: f"{it.device.label} in quarantine: {it.reason}"),
     DeviceRestored: (_DIRECTOR, logging.INFO, lambda it: f"{it.device.label} back from quarantine"),
     ModelLoaded: (_MODELS, logging.INFO, lambda it: f"{it.model} loaded on {it.device.label} in {it.seconds:.3f} s"),
-    ModelFailed: (_MODELS, logging.WARNING, lambda it: f"{it.model} failed to load on {it.device.label}: {it.error!r}"),
+    ModelFailed: (
+        _MODELS,
+        logging.WARNING,
+        lambda it: f"{it.model} failed to load on {it.device.label}: {shown(it.error)}",
+    ),
     ModelUnloaded: (_MODELS, logging.INFO, lambda it: f"{it.model} unloaded from {it.device.label}"),
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from director._timeline import chrome
 from director._timeline.memory import Meter
 from director._timeline.story import Incident, Load, Story, calls_of, in_order
+from director._user_objects import describe
 from director.events import DeviceQuarantined, DeviceRestored, Event, JobRejected, ModelFailed, ModelLoaded
 from director.hooks import JobRecord
 
@@ -72,7 +73,7 @@ class Timeline:
         elif isinstance(event, ModelLoaded):
             self._loads.append(Load(event.model, event.device, event.at - event.seconds, event.at, None))
         elif isinstance(event, ModelFailed):
-            error = f"{type(event.error).__name__}: {event.error}"[:_LONGEST]
+            error = describe(event.error, _LONGEST)
             self._loads.append(Load(event.model, event.device, event.at, event.at, error))
         elif isinstance(event, DeviceQuarantined):
             self._incidents.append(Incident(event.at, event.device, event.reason))

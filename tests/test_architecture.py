@@ -64,6 +64,7 @@ FLOORS = {
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS.values()) for room in rooms.split()}
 CONTRACT, BENCHMARKS = FLOOR_OF["__init__"], FLOOR_OF["_bench.*"]
 PUBLIC = {"__init__", "errors", "events", "hooks", "testing", "ray"}
+EVERYWHERE = {"_user_objects"}  # nothing else may ask what belongs to users
 BACKSTAGE = {  # who above the contract knows more than public names, and what
     "testing": {"_device"},
     "ray": {
@@ -200,7 +201,7 @@ def complaint(module: str, each: Import) -> str | None:
     if mine is None or theirs is None or mine == theirs:
         return None
     above, below = FLOOR_OF[mine], FLOOR_OF[theirs]
-    if above > CONTRACT > below and other not in PUBLIC | BACKSTAGE.get(module, set()):
+    if above > CONTRACT > below and other not in PUBLIC | EVERYWHERE | BACKSTAGE.get(module, set()):
         return f"{module}:{each.line} imports {other}; above the contract only public names are known"
     if above > below or (each.for_types_only and below < BENCHMARKS):
         return None

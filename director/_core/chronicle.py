@@ -192,25 +192,25 @@ class Chronicle:
     def succeeded(self, job: Job[Any]) -> None:
         """The job has its result."""
         self._tell_start(job.id)
-        self._say("JobSucceeded", *self._facts(job))
+        self._say("JobSucceeded", *self._facts(job, job._started))
 
-    def failed(self, job: Job[Any], error: BaseException) -> None:
-        """The job ended with an error."""
-        self._note(job, _span(job), error)
+    def failed(self, job: Job[Any], error: BaseException, started: float | None) -> None:
+        """The job ended with an error. `started`: when its call began; `None` if it never ran, and never will."""
+        self._note(job, _span(job, started), error)
         if self.listening:
             self._tell_start(job.id)
-            self._say("JobFailed", *self._facts(job), error)
+            self._say("JobFailed", *self._facts(job, started), error)
 
-    def cancelled(self, job: Job[Any]) -> None:
+    def cancelled(self, job: Job[Any], started: float | None) -> None:
         """The job was cancelled."""
-        self._note(job, _span(job))
+        self._note(job, _span(job, started))
         if self.listening:
             self._tell_start(job.id)
-            self._say("JobCancelled", *self._facts(job))
+            self._say("JobCancelled", *self._facts(job, started))
 
     def returned(self, job: Job[Any]) -> None:
         """The call has ended of a job that was over before, or was never made."""
-        self._note(job, _span(job))
+        self._note(job, _span(job, job._started))
 
     # ---- of models, from slots' threads
 
@@ -248,8 +248,12 @@ class Chronicle:
         self._tell_start(event.job)
         self._tell(event)
 
-    def _facts(self, job: Job[Any]) -> tuple[Any, ...]:
-        return self.time(), job.id, job.name, job.device, job.waited or 0.0, job.ran
+    def _facts(self, job: Job[Any], started: float | None) -> tuple[Any, ...]:
+        _, _, ended = _span(job, started)
+        device = None if started is None else job.device
+        until = ended if started is None else started
+        ran = None if started is None or ended is None else ended - started
+        return self.time(), job.id, job.name, device, 0.0 if until is None else until - job._submitted, ran
 
     def _note(self, job: Job[Any], span: Span, error: BaseException | None = None, state: str | None = None) -> None:
         if self._record is None:
@@ -295,14 +299,17 @@ class Chronicle:
                 self._is_telling = False
 
 
-def _span(job: Job[Any]) -> Span:
-    started = job._started
-    slot = None if started is None else getattr(job._where, "number", None)  # a slot: or it has just been set aside
-    return slot, started, job._finished
+def _span(job: Job[Any], started: float | None) -> Span:
+    """Slot, start and end of a call. While its outcome is on its way it has no end yet: that is told when it comes."""
+    if started is None:
+        return None, None, job._finished
+    slot = getattr(job._where, "number", None)  # a slot: or it has just been set aside
+    return slot, started, job._finished if job._is_let_go else None
 
 
 def _unfinished(job: Job[Any]) -> RawRecord:
-    slot, started, ended = _span(job)
+    started = job._started
+    slot, started, ended = _span(job, started)
     return job.id, job.name, job._stage.value, slot, job._submitted, started, ended, None, None
 
 

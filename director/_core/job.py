@@ -205,6 +205,11 @@ class Job(asyncio.Future[T]):
         name = fn.__name__ if type(fn) is FunctionType else fn  # the usual case, without a call
         self._fn = name if type(name) is str else name_of(fn)
 
+    @property
+    def _is_let_go(self) -> bool:
+        """Its call is over, and the event loop has heard of it; or it never ran, and never will."""
+        return type(self._fn) is str
+
     def _deadline_at(self) -> float:
         """The moment of its deadline; infinite without one."""
         deadline = self._options.deadline

@@ -237,15 +237,15 @@ class Ledger:
 
     def end_failed(self, job: Job[Any], error: BaseException) -> None:
         """End a job that runs, or that was withdrawn as FAILED, with `error`."""
-        is_left = self._move(job, JobState.FAILED)
+        is_left, started = self._move(job, JobState.FAILED)
         self.failed += 1
         if self._wakes:  # in their order with those that succeed
             self._settle(job, error, _set_exception)
         else:
             _set_exception(job, error)
-        self._clear(job, is_left)
+        self._clear(job, is_left, started)
         if self._tells_ends:
-            self._chronicle.failed(job, error)
+            self._chronicle.failed(job, error, started)
 
     def raised(self, job: Job[Any], error: BaseException) -> None:
         """The call of a job has raised, or its model could not be loaded."""
@@ -322,12 +322,12 @@ class Ledger:
             self.end_failed(job, JobTimeout("running"))
 
     def _end_cancelled(self, job: Job[Any], msg: Any) -> None:
-        is_left = self._move(job, JobState.CANCELLED)
+        is_left, started = self._move(job, JobState.CANCELLED)
         self.cancelled += 1
         asyncio.Future.cancel(job, msg)
-        self._clear(job, is_left)
+        self._clear(job, is_left, started)
         if self._tells_ends:
-            self._chronicle.cancelled(job)
+            self._chronicle.cancelled(job, started)
 
     def _end_broken(self, job: Job[Any], problem: BaseException) -> None:
         """End a job whose outcome could not be delivered, for a fault of ours; does nothing if it is over."""
@@ -339,19 +339,24 @@ class Ledger:
         set_cause(error, problem)
         self.end_failed(job, error)
 
-    def _move(self, job: Job[Any], state: JobState) -> bool:
-        """Move a job to its last state; True if the slot that has it is to be told."""
+    def _move(self, job: Job[Any], state: JobState) -> tuple[bool, float | None]:
+        """Move a job to its last state.
+
+        Returns:
+            Whether the slot that has it is to be told, and when it has started. Asked once, after the move: its worker
+            may be about to start it.
+        """
         is_inside = job._stage is not state  # the dispatch has moved it already if it was waiting
         if is_inside:
             job._move(state)
-        is_left = is_inside and job._finished is None
-        if job._started is None:  # it never ran, and never will
+        is_left, started = is_inside and job._finished is None, job._started
+        if started is None:  # it never ran, and never will
             job._finished = self._now()
-        return is_left
+        return is_left, started
 
-    def _clear(self, job: Job[Any], is_left: bool) -> None:
+    def _clear(self, job: Job[Any], is_left: bool, started: float | None) -> None:
         """Let go of what a job needed that has just ended. It is settled by now, whatever this may raise."""
-        if job._started is None:
+        if started is None:
             job._let_go()
         if is_left:
             job._where.seat.leave(job)  # type: ignore[union-attr]  # what ran is in a slot

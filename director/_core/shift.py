@@ -114,9 +114,9 @@ class Shift:
             now = self._time()
         if is_timed and now >= job._deadline_at():
             return self._raised, (job, JobTimeout("queued"))
-        if job._stage is not _RUNNING:
-            return job  # cancelled since it was taken
         job._started = now
+        if job._stage is not _RUNNING:
+            return _not_begun(job, now)
         if is_timed or self._is_watched:
             self._tell_start(job, now)
         try:
@@ -156,8 +156,8 @@ class Shift:
         are_timed = False
         for job in jobs:
             is_timed = job._options.timed
+            job._started = now
             if (job._stage is _RUNNING and not is_timed) or self._is_ready(job, now, posts):
-                job._started = now
                 ready.append(job)
                 are_timed |= is_timed
         if not ready:
@@ -216,11 +216,12 @@ class Shift:
 
     def _is_ready(self, job: Job[Any], now: float, posts: list[Post]) -> bool:
         """Whether a job that was taken still wants to run; says what became of it if not."""
-        if job._options.timed and now >= job._deadline_at():
-            posts.append((self._raised, (job, JobTimeout("queued"))))
-            return False
         if job._stage is not _RUNNING:
-            posts.append(job)  # cancelled since it was taken
+            posts.append(_not_begun(job, now))
+            return False
+        if job._options.timed and now >= job._deadline_at():
+            job._started = None
+            posts.append((self._raised, (job, JobTimeout("queued"))))
             return False
         return True
 
@@ -279,3 +280,15 @@ class Shift:
             job._progress = progress
             if self._chronicle.listening:
                 self._chronicle.progressed(job, progress)
+
+
+def _not_begun(job: Job[Any], now: float) -> Job[Any]:
+    """A job that was over for its caller before it could begin.
+
+    The event loop moves a job first and asks then whether it has started; the worker notes the start first and asks
+    then for the state. So a job that never ran for the loop, which has let go of its arguments, is never called.
+    """
+    job._started = None
+    if job._finished is None:
+        job._finished = now
+    return job

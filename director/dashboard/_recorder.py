@@ -86,7 +86,7 @@ class Recorder:
         if slot is not None and started is not None:
             failed = state != "succeeded" and state != "cancelled"
             if ended is None:
-                self.tracks[slot].leave(started, job, name, failed)
+                second.count_call(self.tracks[slot].leave(started, job, name, failed))
             else:
                 second.count_call(self.tracks[slot].add(started, ended, job, name, failed))
                 note(second.runs, ended - started)
@@ -103,12 +103,13 @@ class Recorder:
 
     def _is_known(self, raw: RawRecord) -> bool:
         """Of a job that was over for its caller before its call had ended, this is the end of the call."""
-        job, _, _, slot, _, started, ended, _, _ = raw
+        job, _, _, slot, _, started, ended, settled, _ = raw
         before = self.jobs.broken(job)
         if before is None:
             return False
-        if slot is not None and started is not None and ended is not None:
+        if slot is not None and started is not None and ended is not None and settled is not None:
             self.tracks[slot].end(started, ended)
+            note(self.tally.at(settled).runs, ended - started)
             self.jobs.keep(before._replace(slot=slot, started=started, ended=ended))
         return True
 

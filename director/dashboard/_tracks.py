@@ -91,8 +91,8 @@ class Track:
         self._touch()
         return 1
 
-    def leave(self, begin: float, job: int, name: str, failed: bool) -> None:
-        """A job is over for its caller, and its call goes on."""
+    def leave(self, begin: float, job: int, name: str, failed: bool) -> int:
+        """A job is over for its caller, and its call goes on; returns how many of this call have left it by now."""
         if begin == self._began:
             self._jobs += 1
             last = self.stretches[-1]
@@ -100,9 +100,10 @@ class Track:
             last.failed += failed
             last.left = True
             self._touch()
-            return
+            return self._jobs
         self._began, self._jobs = begin, 1
         self._append(Stretch(begin, None, job, name, failed, True))
+        return 1
 
     def end(self, begin: float, end: float) -> None:
         """A call has ended whose job was left before."""
