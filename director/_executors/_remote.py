@@ -87,7 +87,8 @@ class PendingCall:
     @property
     def is_unwanted(self) -> bool:
         """Whether all callers have left, or their time is up."""
-        return all(job._stage is not _RUNNING for job in self.jobs)
+        jobs = self.jobs
+        return not jobs or (jobs[0]._stage is not _RUNNING and all(job._stage is not _RUNNING for job in jobs))
 
 
 class RemoteErrand(Protocol):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from director._executors._process import call, references, segments, wire
 from director._executors._process.answer_writer import AnswerWriter
-from director._executors._process.channel import Receiver, send
+from director._executors._process.channel import Receiver, send, send_all
 from director._executors._process.child_process import ChildProcess
 from director._executors._process.payload import Payload, unwrap, wrap
 from director._executors._process.shared_page import PLACES, SIZE, WINDOW, Notice, SharedPage
@@ -57,15 +57,15 @@ def test_a_request_comes_back(
 
 @given(st.sampled_from(AnswerKind), st.integers(0, 2**63), st.binary(max_size=100), st.integers(0, 2**60))
 def test_an_answer_comes_back(kind: AnswerKind, number: int, content: bytes, length: int) -> None:
-    found = wire.read_answer(wire.answer(5, number, kind, length, content, 0.5, 1.5), [])
+    found = wire.read_answer(memoryview(wire.answer(5, number, kind, length, content, 0.5, 1.5)), [])
     assert found == (5, number, kind, bool(length), length, 0.5, 1.5, content, -1)
 
 
 def test_what_is_no_answer_breaks_the_wire() -> None:
     with pytest.raises(WireBroken, match="7 bytes"):
-        wire.read_answer(b"garbage", [])
+        wire.read_answer(memoryview(b"garbage"), [])
     with pytest.raises(WireBroken, match="2 descriptors in a message that says 1"):
-        wire.read_answer(wire.answer(0, 1, AnswerKind.RETURNED, 5, b""), [3, 4])
+        wire.read_answer(memoryview(wire.answer(0, 1, AnswerKind.RETURNED, 5, b"")), [3, 4])
 
 
 # ---- sockets
@@ -80,8 +80,11 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     assert open_files() == before
 
 
-def test_messages_keep_their_borders_and_their_descriptors(ends: tuple[socket.socket, socket.socket]) -> None:
-    receiver = Receiver(ends[1].fileno())
+@pytest.mark.parametrize("is_rested", [False, True])
+def test_messages_keep_their_borders_and_their_descriptors(
+    ends: tuple[socket.socket, socket.socket], is_rested: bool
+) -> None:
+    receiver = Receiver(ends[1])
     assert receiver.receive() is None
     contents = [bytes([n]) * size for n, size in enumerate((0 + 1, 100, wire.LONGEST))]
     for content in contents:
@@ -89,21 +92,38 @@ def test_messages_keep_their_borders_and_their_descriptors(ends: tuple[socket.so
         with segments.filled(wrap(content)) as (descriptor, length):
             send(ends[0], b"with %d" % length, descriptor)
     for content in contents:
-        assert receiver.receive() == (content, [])
-        received = receiver.receive()
-        assert received is not None
-        message, (descriptor,) = received
-        assert not os.get_inheritable(descriptor)
-        assert segments.read(descriptor, int(message.split()[1])) == content
+        for expected in (content, None):
+            received = receiver.receive_at_once() if is_rested else receiver.receive()
+            assert received is not None
+            message, descriptors = bytes(received[0]), received[1]
+            if expected is not None:
+                assert (message, descriptors) == (content, [])
+            else:
+                assert not os.get_inheritable(descriptors[0])
+                assert segments.read(descriptors[0], int(message.split()[1])) == content
     ends[0].close()
     assert receiver.receive() == (b"", [])
+    assert receiver.receive_at_once() == (b"", [])
+
+
+def test_many_messages_are_sent_at_once_as_far_as_there_is_room(ends: tuple[socket.socket, socket.socket]) -> None:
+    receiver = Receiver(ends[1])
+    assert send_all(ends[0], [b"%d" % n for n in range(10)]) == 10
+    assert [receiver.receive_at_once() == (b"%d" % n, []) for n in range(10)] == [True] * 10
+    sent = send_all(ends[0], [b"%d" % n + bytes(30_000) for n in range(20)])
+    assert 0 < sent < 20
+    assert send_all(ends[0], [bytes(30_000)]) == 0
+    for n in range(sent):
+        received = receiver.receive()
+        assert received is not None
+        assert bytes(received[0][:2]).rstrip(b"\0") == b"%d" % n
 
 
 def test_a_message_that_is_too_long_is_refused_with_its_descriptors(ends: tuple[socket.socket, socket.socket]) -> None:
     with segments.filled(wrap(1)) as (descriptor, _):
         send(ends[0], bytes(wire.LONGEST + 1), descriptor)
     with pytest.raises(WireBroken, match="too long"):
-        Receiver(ends[1].fileno()).receive()
+        Receiver(ends[1]).receive()
 
 
 def test_a_full_socket_says_so(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -118,7 +138,7 @@ def test_a_full_socket_says_so(ends: tuple[socket.socket, socket.socket]) -> Non
 def test_a_descriptor_for_which_there_is_no_number_is_missed_by_its_message_alone(
     ends: tuple[socket.socket, socket.socket],
 ) -> None:
-    receiver = Receiver(ends[1].fileno())
+    receiver = Receiver(ends[1])
     for n in range(3):
         with segments.filled(wrap(n)) as (descriptor, length):
             send(ends[0], b"%d %d" % (n, length), descriptor)
@@ -132,9 +152,9 @@ def test_a_descriptor_for_which_there_is_no_number_is_missed_by_its_message_alon
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert received is not None
         message, descriptors = received
-        assert message.startswith(b"%d " % n)
+        assert bytes(message).startswith(b"%d " % n)
         try:
-            values.append(segments.read(descriptors[0] if descriptors else -1, int(message.split()[1])))
+            values.append(segments.read(descriptors[0] if descriptors else -1, int(bytes(message).split()[1])))
         except OSError as error:
             values.append(error.errno)
     assert values == [0, errno.EMFILE, 2]
@@ -276,7 +296,7 @@ def test_a_segment_that_is_too_short_is_no_bus_error() -> None:
 def written() -> Iterator[tuple[AnswerWriter, Callable[[], list[Any]]]]:
     """A writer, and what has come of it: kind, number and content of each answer, in sequence."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    receiver, count = Receiver(theirs.fileno()), itertools.count()
+    receiver, count = Receiver(theirs), itertools.count()
 
     def read() -> list[Any]:
         answers = []

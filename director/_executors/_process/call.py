@@ -43,41 +43,24 @@ class ProcessCall(PendingCall):
         style: In which way it is called.
     """
 
-    __slots__ = (
-        "_silent_until",
-        "_termination",
-        "_was_silent",
-        "answer",
-        "args",
-        "began",
-        "child",
-        "fn",
-        "function",
-        "is_typical",
-        "refusal",
-        "style",
-        "taken",
-    )
+    child: ChildProcess | None = None  # to which it was sent last
+    function: int | None = None  # its number, once it is sent by it
+    is_typical = True  # it says something about the next one's time
+    began = 0.0
+    taken = 0  # values of a stream that were received
+    refusal: BaseException | None = None  # of the reader of a stream
+    answer: Answer | None = None  # its last one, if that came before its turn
+    _termination: Termination | None = None
+    _silent_until = math.inf
+    _was_silent = False
 
     def __init__(
         self, jobs: list[Job[Any]], fn: Any, args: tuple[Any, ...], style: CallStyle = CallStyle.WITH_RESOURCE
     ) -> None:
-        self.jobs = jobs
-        self.number = -1
-        self.state = CallState.QUEUED
+        super().__init__(jobs)
         self.fn = fn
         self.args = args
         self.style = style
-        self.child: ChildProcess | None = None  # to which it was sent last
-        self.refusal: BaseException | None = None  # of the reader of a stream
-        self.function: int | None = None  # its number, once it is sent by it
-        self.answer: Answer | None = None  # its last one, if that came before its turn
-        self.taken = 0  # values of a stream that were received
-        self.is_typical = True  # it says something about the next one's time
-        self.began = 0.0
-        self._termination: Termination | None = None
-        self._silent_until = math.inf
-        self._was_silent = False
 
     def words(self) -> str:
         """How errors name it."""
@@ -202,6 +185,12 @@ class CallEncoder:
 
         No code of the user's runs: it could raise, or block, in a call that has nothing to do with it.
         """
+        try:
+            return self._ahead(call, child)
+        except Exception:  # noqa: BLE001 - a list that another thread changes, say: it will be raised in its own turn
+            return None
+
+    def _ahead(self, call: ProcessCall, child: ChildProcess) -> CallMessage | None:
         job = call.jobs[0]
         options, function, model = job._options, known_number(call.fn), UNNUMBERED
         if function is None or options.name is not None or function not in child.known or not _are_plain(call.args):

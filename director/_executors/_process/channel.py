@@ -1,37 +1,39 @@
-"""One end of a socket that keeps the borders between messages; its calls don't block, and keep the GIL.
+"""One end of a socket that keeps the borders between messages.
 
-A thread that gives the GIL up beside a loop that computes gets it back 5 ms later. A slot's thread would do so three
-times for each call: to wait, to receive, to send. It has to for a wait; the others don't block.
+A thread that gives up the GIL beside a loop that computes gets it back 5 ms later. A slot's thread that has several
+messages to receive or to send would do so for each, so there are ways that keep it. For one they cost more than they
+save.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import socket
 import sys
 from array import array
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from director._executors._process.wire import LONGEST, WireBroken
 
 _DESCRIPTORS = 4  # that a message is read with; more than one may have
 _HEAD, _INT = 16, 4  # bytes of a `cmsghdr`, and of a descriptor
-_CUT = socket.MSG_TRUNC
-_FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_ROOM = socket.CMSG_SPACE(_DESCRIPTORS * _INT)
+_NOW = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_CUT, _AT_ONCE = socket.MSG_TRUNC, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+MOST = 64  # messages that are sent by one call of the system
 
 
 class _Piece(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+    _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
 
 
 class _Message(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_void_p),
         ("name_length", ctypes.c_uint32),
-        ("pieces", ctypes.POINTER(_Piece)),
+        ("pieces", ctypes.c_void_p),
         ("piece_count", ctypes.c_size_t),
         ("control", ctypes.c_void_p),
         ("control_length", ctypes.c_size_t),
@@ -39,47 +41,70 @@ class _Message(ctypes.Structure):
     )
 
 
+class _Sent(ctypes.Structure):
+    _fields_ = (("message", _Message), ("length", ctypes.c_uint))
+
+
 class Receiver:
     """Receives whole messages.
 
     Args:
-        descriptor: Of the socket.
+        source: The socket.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._content = ctypes.create_string_buffer(LONGEST)
-        self._control = ctypes.create_string_buffer(_HEAD + _DESCRIPTORS * _INT)
-        piece = _Piece(ctypes.addressof(self._content), LONGEST)
-        self._room = len(self._control)
-        self._message = _Message(None, 0, ctypes.pointer(piece), 1, ctypes.addressof(self._control), self._room, 0)
-        self._pointer = ctypes.byref(self._message)
+    def __init__(self, source: socket.socket) -> None:
+        self._content = bytearray(LONGEST)
+        self._view, self._pieces = memoryview(self._content), [self._content]
+        self._receive = source.recvmsg_into
+        # The same as the system wants it:
+        memory = (ctypes.c_char * LONGEST).from_buffer(self._content)
+        self._control = ctypes.create_string_buffer(_ROOM)
+        self._piece = _Piece(ctypes.addressof(memory), LONGEST)
+        self._message = _Message(None, 0, ctypes.addressof(self._piece), 1, ctypes.addressof(self._control), _ROOM, 0)
+        self._receive_at_once = partial(_libc().recvmsg, source.fileno(), ctypes.byref(self._message), _NOW)
 
-    def receive(self) -> tuple[bytes, list[int]] | None:
-        """The next message and its descriptors; `None` if there is none now, an empty one at the end.
+    def receive(self, flags: int = _NOW) -> tuple[memoryview, list[int]] | None:
+        """The next message, to be read before the next one is received, and its descriptors; an empty one at the end.
+
+        Args:
+            flags: By default it does not wait, and returns `None` if there is none now.
 
         Raises:
             WireBroken: It is longer than any message, or can't be received.
         """
+        try:
+            size, control, told, _ = self._receive(self._pieces, _ROOM, flags)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            return self._view[:0], []
+        except OSError as error:
+            raise WireBroken(f"a message can't be received: {error}") from error
+        return self._checked(size, _descriptors(control[0][2]) if control else [], told)
+
+    def receive_at_once(self) -> tuple[memoryview, list[int]] | None:
+        """The same, without waiting, and without giving up the GIL."""
         message = self._message
-        message.control_length = self._room
-        size = _libc().recvmsg(self._descriptor, self._pointer, _FLAGS)
-        if size < 0:
-            number = ctypes.get_errno()
-            if number in (errno.EAGAIN, errno.EINTR):
-                return None
-            if number == errno.ECONNRESET:
-                return b"", []
-            raise WireBroken(f"a message can't be received: {os.strerror(number)}")
+        message.control_length = _ROOM
+        size = self._receive_at_once()
+        if size < 0:  # there is none, or worse: the usual way says what it is
+            return self.receive()
         descriptors: list[int] = []
-        if message.control_length > _HEAD:
+        if message.control_length:
             control = self._control.raw
             end = int.from_bytes(control[:8], sys.byteorder)  # `cmsg_len`: what comes after it is padding
-            descriptors = array("i", control[_HEAD:end]).tolist()
-        if message.flags & _CUT:
+            descriptors = _descriptors(control[_HEAD:end])
+        return self._checked(size, descriptors, message.flags)
+
+    def _checked(self, size: int, descriptors: list[int], told: int) -> tuple[memoryview, list[int]]:
+        if told & _CUT:
             close_all(descriptors)
             raise WireBroken("a message that is too long")
-        return ctypes.string_at(self._content, size), descriptors
+        return self._view[:size], descriptors
+
+
+def _descriptors(control: bytes) -> list[int]:
+    return array("i", control[: len(control) - len(control) % _INT]).tolist()
 
 
 def send(target: socket.socket, message: bytes, descriptor: int = -1) -> None:
@@ -90,12 +115,20 @@ def send(target: socket.socket, message: bytes, descriptor: int = -1) -> None:
         OSError: It can't be sent.
     """
     if descriptor >= 0:
-        socket.send_fds(target, [message], [descriptor], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        return
-    while _libc().send(target.fileno(), message, len(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) < 0:
-        number = ctypes.get_errno()
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number))  # of the class that belongs to the number
+        socket.send_fds(target, [message], [descriptor], _AT_ONCE)
+    else:
+        target.send(message, _AT_ONCE)
+
+
+def send_all(target: socket.socket, messages: list[bytes]) -> int:
+    """Send messages without descriptors, as many as there is room for; returns how many were sent."""
+    count = min(MOST, len(messages))
+    pieces, headers = (_Piece * count)(), (_Sent * count)()
+    for piece, header, message in zip(pieces, headers, messages, strict=False):
+        piece.base, piece.length = message, len(message)
+        header.message.pieces, header.message.piece_count = ctypes.addressof(piece), 1
+    sent: int = _libc().sendmmsg(target.fileno(), headers, count, _AT_ONCE)
+    return max(0, sent)
 
 
 def close_all(descriptors: list[int]) -> None:
@@ -106,8 +139,8 @@ def close_all(descriptors: list[int]) -> None:
 
 @cache
 def _libc() -> Any:
-    libc = ctypes.PyDLL(None, use_errno=True)  # unlike `CDLL`, it keeps the GIL
+    libc = ctypes.PyDLL(None)  # unlike `CDLL`, it keeps the GIL
     libc.recvmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
-    libc.send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-    libc.recvmsg.restype = libc.send.restype = ctypes.c_ssize_t
+    libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+    libc.recvmsg.restype = ctypes.c_ssize_t
     return libc

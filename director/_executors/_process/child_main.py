@@ -18,14 +18,15 @@ from director._current import here
 from director._executors._cuda_thread import CudaThread
 from director._executors._process import segments
 from director._executors._process.answer_writer import AnswerWriter
+from director._executors._process.channel import Receiver
 from director._executors._process.logs import redirect
 from director._executors._process.program import LateMain
+from director._executors._process.references import describe
 from director._executors._process.shared_page import Notice, SharedPage
 from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
 from director._executors._process.wire import (
     CONTENT,
-    LONGEST,
     UNNUMBERED,
     AnswerKind,
     CallStyle,
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _BROKEN = 70  # exit status: EX_SOFTWARE
-_CONTROL = socket.CMSG_SPACE(4 * 4)  # room for more descriptors than a message may have
-_CUT = socket.MSG_TRUNC
 _CALL, _EXIT, _RETURNED = RequestKind.CALL, RequestKind.EXIT, AnswerKind.RETURNED  # a member takes a search each time
 
 
@@ -85,21 +84,22 @@ class ChildMain:
     def serve(self) -> None:
         """Serve requests until there are no more."""
         self._writer.tell(AnswerKind.READY, 0)
-        buffer = bytearray(LONGEST)
-        view, pieces = memoryview(buffer), [buffer]
-        receive, serve, flags = self._inbox.recvmsg_into, self._serve, socket.MSG_CMSG_CLOEXEC
+        receiver, serve = Receiver(self._inbox), self._serve
         while True:
-            size, control, cut, _ = receive(pieces, _CONTROL, flags)
-            if not size:
+            received = receiver.receive(socket.MSG_CMSG_CLOEXEC)
+            assert received is not None, "it waits"
+            message, descriptors = received
+            if not message:
                 break
-            number, kind, count, *facts = request_head(buffer)
-            descriptors = _descriptors(control) if control else []
-            if size < CONTENT or cut & _CUT or number <= self._number or len(descriptors) > count:
-                _break(f"a request of {size} bytes for call {number} came after call {self._number}")
+            if len(message) < CONTENT:
+                _break(f"a request of {len(message)} bytes")
+            number, kind, count, *facts = request_head(message)
+            if number <= self._number or len(descriptors) > count:
+                _break(f"a request for call {number} with {len(descriptors)} descriptors after call {self._number}")
             self._number = number
             if kind == _EXIT:
                 break
-            serve(kind, count, facts, view[CONTENT:size], descriptors)
+            serve(kind, count, facts, message[CONTENT:], descriptors)
         self._shelf.clear()
 
     # ---- what a running job may ask
@@ -202,12 +202,16 @@ class ChildMain:
             raise error  # by `_terminate`
         if self._writer.answered == number:
             return  # it came after the last answer
-        from director._executors._process.raised import free_caches, raised  # most children never need it
+        ended = monotonic()
+        try:
+            from director._executors._process.raised import free_caches, raised  # most children never need it
 
-        ended, story = monotonic(), raised(error)
-        if story.fault is not None and story.fault[0] == "memory":
-            free_caches(error)
-        self._writer.tell_plainly(kind, number, tuple(story), began, ended)
+            story: Any = tuple(raised(error))
+            if story[-1] is not None and story[-1][0] == "memory":
+                free_caches(error)
+        except BaseException as refusal:  # noqa: BLE001 - without descriptors nothing can be imported, for example
+            story = b"", [], "", describe(error), describe(refusal), "", os.getpid(), None
+        self._writer.tell_plainly(kind, number, story, began, ended)
 
     def _loaded(self, model: int, seconds: float) -> None:
         self._writer.tell_plainly(AnswerKind.LOADED, self._number, (model, seconds))
@@ -226,16 +230,6 @@ class ChildMain:
         os.close(self._wake)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
-    from array import array
-
-    found = array("i")
-    for level, kind, content in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            found.frombytes(content[: len(content) - len(content) % found.itemsize])
-    return found.tolist()
 
 
 def _break(reason: str) -> NoReturn:

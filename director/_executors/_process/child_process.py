@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._executors._process import segments, spawn
 from director._executors._process.call import fits
-from director._executors._process.channel import Receiver, close_all, send
+from director._executors._process.channel import Receiver, close_all, send, send_all
 from director._executors._process.shared_page import SIZE, Notice, SharedPage
 from director._executors._process.wire import (
     CONTENT,
@@ -75,7 +75,7 @@ class ChildProcess:
         self._number = 0  # of the last call
         self._received = 0  # answers
         self._under_way: dict[int, ProcessCall] = {}  # by number: sent and without a last answer, the oldest first
-        self._has_ended = False
+        self._has_ended = self._has_slept = False
         with ExitStack() as opened:  # closes everything if the start fails
             self._start(device, opened)
             self._opened = opened.pop_all()
@@ -92,7 +92,7 @@ class ChildProcess:
         with ExitStack() as passed:  # what only the child keeps
             self._requests, self._inbox = _pair(opened, opened)
             self._answers, their_answers = _pair(opened, passed)
-            self._receiver, self._inbox_receiver = (Receiver(end.fileno()) for end in (self._answers, self._inbox))
+            self._receiver, self._inbox_receiver = (Receiver(end) for end in (self._answers, self._inbox))
             page = _held(os.memfd_create("director", os.MFD_CLOEXEC), passed)
             os.ftruncate(page, SIZE)
             self._wake = _held(os.eventfd(0, os.EFD_CLOEXEC), opened)
@@ -140,13 +140,30 @@ class ChildProcess:
         kind, function, model, facts, _ = message
         self._post(call, request(0, kind, function, model, facts, length, content), descriptor)
 
+    def send_ahead(self, calls: list[tuple[ProcessCall, CallMessage]]) -> int:
+        """Send calls without segments; returns how many there was room for. The others have gone nowhere."""
+        wholes = []
+        for call, (kind, function, model, facts, payload) in calls:
+            content = b"" if payload is None else payload.stream
+            wholes.append(self._numbered(call, request(0, kind, function, model, facts, 0, content)))
+        sent = send_all(self._requests, wholes)
+        for call, _ in calls[:sent]:
+            self._note_sent(call)
+        return sent
+
     def _post(self, call: ProcessCall, whole: bytes, descriptor: int = -1) -> None:
         """Number a request that is complete, and send it."""
+        send(self._requests, self._numbered(call, whole), descriptor)
+        self._note_sent(call)
+
+    def _numbered(self, call: ProcessCall, whole: bytes) -> bytes:
         self._number = call.number = self._number + 1
         call.child = self  # from here on the event loop can tell it something; before, that was only noted in its jobs
         if call.is_unwanted:
             self.page.post(call.number, Notice.CANCELLED)
-        send(self._requests, renumbered(call.number, whole), descriptor)
+        return renumbered(call.number, whole)
+
+    def _note_sent(self, call: ProcessCall) -> None:
         self._under_way[call.number] = call
         self.count += 1
         call.move(_SENT)
@@ -189,7 +206,7 @@ class ChildProcess:
                 self.count -= 1
                 call.move(_QUEUED)
                 if call is current:
-                    again = received
+                    again = bytes(whole), descriptors
                 else:
                     close_all(descriptors)
                     returned.append(call)
@@ -224,8 +241,9 @@ class ChildProcess:
             ChildGone: There is none left, and will be none.
             WireBroken: It is not what can come next.
         """
-        received = self._receiver.receive()
+        received = self._receiver.receive_at_once() if self._has_slept else self._receiver.receive()
         if received is None:
+            self._has_slept = False
             if self._has_ended:
                 raise ChildGone
             return None
@@ -271,6 +289,7 @@ class ChildProcess:
         """
         if milliseconds := int(seconds * 1000):
             self._poll_for_end.poll(milliseconds)
+            self._has_slept = True  # there may be many answers
 
     @staticmethod
     def content(answer: Answer) -> Any:

@@ -7,9 +7,10 @@ sees. The slot's thread's; only `find` may be called from others.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from director._executors._process.call import ProcessCall
+from director._executors._process.channel import MOST
 from director._executors._process.child_process import ChildProcess
 from director._executors._process.pace import Pace
 from director._executors._remote import RemoteStock
@@ -17,8 +18,7 @@ from director._executors._remote import RemoteStock
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from director._core.job import Job
-    from director._executors._process.call import CallEncoder
+    from director._executors._process.call import CallEncoder, CallMessage
 
 
 class PrefetchedCalls(RemoteStock[ProcessCall]):
@@ -44,15 +44,15 @@ class PrefetchedCalls(RemoteStock[ProcessCall]):
 
     def start(self, call: ProcessCall) -> None:
         """The turn of a call has come, sent ahead or not: those before it are over, begun or not."""
-        job = call.jobs[0]
-        if self._sent:
-            is_ahead = self._sent.get(job) is call
-            for other in list(self._sent):
-                passed = self._sent.pop(other)
-                if is_ahead and other is job:
-                    break
-                if passed.answer is not None:
-                    ChildProcess.drop(passed.answer)
+        job, sent = call.jobs[0], self._sent
+        is_ahead = sent.get(job) is call
+        while sent:
+            first = next(iter(sent))
+            passed = sent.pop(first)
+            if is_ahead and first is job:
+                break
+            if passed.answer is not None:
+                ChildProcess.drop(passed.answer)
         if self._unsent is job:
             self._unsent = None
 
@@ -61,25 +61,20 @@ class PrefetchedCalls(RemoteStock[ProcessCall]):
         depth = self.pace.depth
         if self.supply is None or depth - len(self._sent) < max(1, depth // 4) or self._is_blocked():
             return
-        while len(self._sent) < depth and child.count < self._most and (job := self.supply.take()) is not None:
-            if not self._send(child, job):
+        ready: list[tuple[ProcessCall, CallMessage]] = []
+        most = min(MOST, depth - len(self._sent), self._most - child.count)
+        while len(ready) < most and (job := self.supply.take()) is not None:
+            call = ProcessCall([job], job._fn, job._cargo)
+            message = self._encoder.encode_ahead(call, child)
+            if message is None:
                 self._unsent = job
-                return
+                break
+            self._sent[job] = call  # first: who cancels it must find it
+            ready.append((call, message))
+        if ready:
+            sent = child.send_ahead(ready)
+            self._give_back([call.jobs[0] for call, _ in ready[sent:]])
 
     def give_back(self, calls: Iterable[ProcessCall]) -> None:
         """These were taken back from the child: they may go elsewhere, and so may one that could not be sent ahead."""
         self._give_back([job for call in calls if self._sent.get(job := call.jobs[0]) is call])
-
-    def _send(self, child: ChildProcess, job: Job[Any]) -> bool:
-        """Send the call of a job; False if it can't be sent ahead."""
-        call = ProcessCall([job], job._fn, job._cargo)
-        try:
-            message = self._encoder.encode_ahead(call, child)
-            if message is None:
-                return False
-            self._sent[job] = call  # first: one who cancels it must find it
-            child.send(call, message)
-        except Exception:  # noqa: BLE001 - no room, or whatever else: it will be raised again when it is the job's turn
-            self._sent.pop(job, None)
-            return False
-        return True

@@ -104,8 +104,12 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
         errand.end(moment, self._grace)
         os.eventfd_write(self._bell, 1)
 
+    def _run(self, job: Job[Any]) -> Any:
+        call = self._stock.find(job)
+        return super()._run(job) if call is None else self._make(call)
+
     def _make(self, call: ProcessCall) -> Any:
-        call = self._errand = self._stock.find(call.jobs[0]) or call
+        self._errand = call
         self._stock.start(call)
         try:
             for _ in range(_TRIES):

@@ -62,7 +62,11 @@ def start(device: Device, descriptors: Mapping[str, int]) -> subprocess.Popen[by
         os.pwrite(letter, marshal.dumps(facts), 0)
         command = [sys.executable, *_interpreter_options(), str(_BOOT), str(letter), device.label]
         return subprocess.Popen(  # noqa: S603 - our own interpreter
-            command, stdin=subprocess.DEVNULL, env=environment(device), pass_fds=[letter, *descriptors.values()]
+            command,
+            stdin=subprocess.DEVNULL,
+            env=environment(device),
+            pass_fds=[letter, *descriptors.values()],
+            start_new_session=True,  # what it starts is ended with it
         )
     finally:
         os.close(letter)

@@ -133,7 +133,7 @@ def answer(
     return _ANSWER.pack(sequence, number, kind, 1 if length else 0, length, began, ended) + content
 
 
-def read_answer(message: bytes, descriptors: list[int]) -> Answer:
+def read_answer(message: memoryview, descriptors: list[int]) -> Answer:
     """An answer that has arrived.
 
     Raises:
@@ -144,6 +144,6 @@ def read_answer(message: bytes, descriptors: list[int]) -> Answer:
     head = _ANSWER.unpack_from(message)
     if len(descriptors) > head[3]:
         raise WireBroken(f"{len(descriptors)} descriptors in a message that says {head[3]}")
-    content, descriptor = message[_ANSWER.size :], descriptors[0] if descriptors else -1
+    content, descriptor = bytes(message[_ANSWER.size :]), descriptors[0] if descriptors else -1
     sequence, number, kind, segments, length, began, ended = head
     return Answer(sequence, number, kind, segments, length, began, ended, content, descriptor)
