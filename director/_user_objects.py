@@ -29,6 +29,7 @@ _MOST_RELATED = 1_000  # exceptions of one family
 _PARTIALS = 16  # one within the other, at most
 
 _NAME = type.__dict__["__name__"].__get__
+_QUALNAME = type.__dict__["__qualname__"].__get__
 _MODULE = type.__dict__["__module__"].__get__
 _MRO = type.__dict__["__mro__"].__get__
 _TRACEBACK = BaseException.__dict__["__traceback__"]
@@ -57,6 +58,11 @@ def type_name(value: object) -> str:
 def class_name(kind: type) -> str:
     """The name of a class."""
     return (plain(_NAME(kind)) or "?")[:_LONGEST_NAME]
+
+
+def qualified_name(kind: type) -> str:
+    """The name of a class with those of the classes and functions that it stands in."""
+    return (plain(_QUALNAME(kind)) or "?")[:_LONGEST_NAME]
 
 
 def module_name(kind: type) -> str:
@@ -209,6 +215,14 @@ def members_of(error: BaseException) -> tuple[BaseException, ...]:
     return _MEMBERS(error) if is_a(error, BaseExceptionGroup) else ()
 
 
+def origin_of(error: BaseException) -> tuple[BaseException | None, bool]:
+    """The exception that one was raised from (then True) or during the handling of (False)."""
+    cause = _CAUSE.__get__(error)
+    if cause is not None or _SUPPRESS.__get__(error):
+        return cause, True
+    return _CONTEXT.__get__(error), False
+
+
 def family_of(error: BaseException) -> Iterator[BaseException]:
     """An exception, those that it was raised from or during, and the members of groups; each once."""
     seen: set[int] = set()
@@ -220,9 +234,7 @@ def family_of(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         waiting += members_of(each)
-        cause = _CAUSE.__get__(each)
-        before = cause if cause is not None or _SUPPRESS.__get__(each) else _CONTEXT.__get__(each)
-        if before is not None:
+        if (before := origin_of(each)[0]) is not None:
             waiting.append(before)
 
 

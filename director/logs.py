@@ -6,8 +6,8 @@ import logging
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from director._user_objects import repr_of as shown
-from director._user_objects import text_of
+from director._known_texts import known_repr, known_text
+from director._words import plain
 from director.events import (
     DeviceJoined,
     DeviceQuarantined,
@@ -36,22 +36,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Logs"]
 
+_LONGEST = 1_000  # characters of an error or a progress
+
+
+def _shown(value: object) -> str:
+    return known_repr(value, _LONGEST)
+
+
 # The logger, the level and the words of each kind of event.
 _DIRECTOR, _JOBS, _MODELS, _WORKERS = "director", "director.jobs", "director.models", "director.workers"
 _LINES: dict[type[Event], tuple[str, int, Callable[[Any], str]]] = {
     DirectorOpened: (_DIRECTOR, logging.INFO, lambda it: f"open on {', '.join(d.label for d in it.devices)}"),
     DirectorDrained: (_DIRECTOR, logging.INFO, lambda it: "drained"),
     JobSubmitted: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} submitted"),
-    JobRejected: (_JOBS, logging.WARNING, lambda it: f"{it.name} rejected: {text_of(it.error)}"),
+    JobRejected: (_JOBS, logging.WARNING, lambda it: f"{it.name} rejected: {known_text(it.error, _LONGEST)}"),
     JobStarted: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} started on {it.device.label} after {it.waited:.6f} s"),
-    JobProgressed: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)}: {shown(it.progress)}"),
+    JobProgressed: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)}: {_shown(it.progress)}"),
     JobRetried: (
         _JOBS,
         logging.INFO,
-        lambda it: f"{_job(it)} is tried again after try {it.attempt}: {shown(it.error)}",
+        lambda it: f"{_job(it)} is tried again after try {it.attempt}: {_shown(it.error)}",
     ),
     JobSucceeded: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} succeeded in {it.ran or 0.0:.6f} s"),
-    JobFailed: (_JOBS, logging.INFO, lambda it: f"{_job(it)} failed: {shown(it.error)}"),
+    JobFailed: (_JOBS, logging.INFO, lambda it: f"{_job(it)} failed: {_shown(it.error)}"),
     JobCancelled: (_JOBS, logging.DEBUG, lambda it: f"{_job(it)} cancelled"),
     WorkerHired: (_WORKERS, logging.DEBUG, lambda it: f"a worker begins on slot {it.slot} of {it.device.label}"),
     WorkerReaped: (_WORKERS, logging.DEBUG, lambda it: f"the worker on slot {it.slot} of {it.device.label} has left"),
@@ -62,7 +69,7 @@ _LINES: dict[type[Event], tuple[str, int, Callable[[Any], str]]] = {
     ModelFailed: (
         _MODELS,
         logging.WARNING,
-        lambda it: f"{it.model} failed to load on {it.device.label}: {shown(it.error)}",
+        lambda it: f"{it.model} failed to load on {it.device.label}: {_shown(it.error)}",
     ),
     ModelUnloaded: (_MODELS, logging.INFO, lambda it: f"{it.model} unloaded from {it.device.label}"),
 }
@@ -90,7 +97,7 @@ class Logs:
         logger = logging.getLogger(name)
         if logger.isEnabledFor(level):
             facts = {field.name: getattr(event, field.name) for field in fields(event)}
-            logger.log(level, "%s", words(event), extra={"director": {"event": type(event).__name__, **facts}})
+            logger.log(level, "%s", plain(words(event)), extra={"director": {"event": type(event).__name__, **facts}})
 
 
 def _job(event: JobEvent) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from director._known_texts import known_line
 from director._timeline import chrome
 from director._timeline.memory import Meter
 from director._timeline.story import Incident, Load, Story, calls_of, in_order
-from director._user_objects import describe
 from director.events import DeviceQuarantined, DeviceRestored, Event, JobRejected, ModelFailed, ModelLoaded
 from director.hooks import JobRecord
 
@@ -73,7 +73,7 @@ class Timeline:
         elif isinstance(event, ModelLoaded):
             self._loads.append(Load(event.model, event.device, event.at - event.seconds, event.at, None))
         elif isinstance(event, ModelFailed):
-            error = describe(event.error, _LONGEST)
+            error = known_line(event.error, _LONGEST)
             self._loads.append(Load(event.model, event.device, event.at, event.at, error))
         elif isinstance(event, DeviceQuarantined):
             self._incidents.append(Incident(event.at, event.device, event.reason))

@@ -13,7 +13,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from director._user_objects import describe, is_a, log_error, provides
+from director._known_texts import known_line
+from director._user_objects import is_a, log_error, provides
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -259,7 +260,7 @@ class Chronicle:
         if self._record is None:
             return
         now = self.time()
-        said = None if error is None else describe(error, _LONGEST).partition("\n")[0]
+        said = None if error is None else known_line(error, _LONGEST)
         try:
             self._record((job.id, job.name, state or job._stage.value, span[0], job._submitted, *span[1:], now, said))
         except BaseException as raised:  # noqa: BLE001

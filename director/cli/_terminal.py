@@ -14,11 +14,11 @@ import logging
 import os
 import sys
 import threading
-import traceback
 import warnings
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
+from director._user_objects import story_of
 from director.cli._words import plain
 
 if TYPE_CHECKING:
@@ -145,4 +145,4 @@ def _warn(
 
 def trace_of(error: BaseException) -> str:
     """The traceback as Python prints it, without the last line break."""
-    return "".join(traceback.format_exception(error)).removesuffix("\n")
+    return story_of(error).removesuffix("\n")

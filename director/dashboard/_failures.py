@@ -1,14 +1,31 @@
 """What failed, grouped by function and kind of error, with a few examples of each. Written by the recorder alone.
 
-Exceptions are never kept: their frames would keep the arguments of jobs alive, and with them memory of the device. What
-can be said of them is written down at once; tracebacks only now and then, for they cost a hundred times more.
+Exceptions are not kept: their frames would keep the arguments of jobs alive, and with them memory of the device. Only
+the asker's thread has one until it has said what it is, which few of them are asked: a traceback costs a hundred times
+more than the rest, and a `__str__` of the user's may take any time.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections import deque
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from director._known_texts import known_text
+from director._user_objects import (
+    attribute_of,
+    describe,
+    members_of,
+    module_name,
+    origin_of,
+    plain,
+    qualified_name,
+    traceback_of,
+    type_name,
+)
+from director.dashboard._asker import Asker
 
 if TYPE_CHECKING:
     from director import Device
@@ -21,13 +38,17 @@ _MOST_DEVICES = 64
 _PAUSE = 0.5  # seconds between two examples of a kind
 _MOST_CHARACTERS = 300  # of a message
 _MOST_TRACEBACK = 12_000  # characters, the last ones
-_MOST_FRAMES = 30
+_MOST_FRAMES = 30  # of a traceback, the last ones
+_MOST_ORIGINS = 5  # exceptions that one was raised from
+_MOST_MEMBERS = 5  # of a group
+_MOST_NOTES = 10
 
 
 class Failure:
     """One kind of failure."""
 
-    def __init__(self, number: int, kind: Kind, name: str, error: str, at: float) -> None:
+    def __init__(self, number: int, kind: Kind, name: str, error: str, at: float, asker: Asker) -> None:
+        self._asker = asker
         self.number = number
         self.kind = kind
         self.name = name
@@ -44,7 +65,11 @@ class Failure:
         if device is not None and (device.label in self.by_device or len(self.by_device) < _MOST_DEVICES):
             self.by_device[device.label] = self.by_device.get(device.label, 0) + 1
         if not self.examples or at - self.examples[-1]["at"] >= _PAUSE:
-            self.examples.append(_example(at, job, device, error))
+            label = None if device is None else device.label
+            example = {"at": at, "job": job, "device": label, "message": "", "traceback": ""}
+            example["message"] = known_text(error, _MOST_CHARACTERS) or ""
+            self.examples.append(example)
+            self._asker.ask(partial(_tell, example, error))
 
     def summary(self) -> dict[str, Any]:
         """As it travels in a list."""
@@ -71,6 +96,7 @@ class Failures:
     """All kinds of failure, of which the longest unseen are forgotten."""
 
     def __init__(self) -> None:
+        self.asker = Asker()
         self._kinds: dict[tuple[Kind, str, str], Failure] = {}  # the latest last
         self._next = 1
 
@@ -87,7 +113,7 @@ class Failures:
         key = kind, name, _type_name(error)
         failure = self._kinds.pop(key, None)
         if failure is None:
-            failure = Failure(self._next, *key, at)
+            failure = Failure(self._next, *key, at, self.asker)
             self._next += 1
             if len(self._kinds) >= _MOST_KINDS:
                 del self._kinds[next(iter(self._kinds))]
@@ -104,31 +130,53 @@ class Failures:
         return next((failure for failure in self._kinds.values() if failure.number == number), None)
 
 
-def _example(at: float, job: int | None, device: Device | None, error: BaseException) -> dict[str, Any]:
-    return {
-        "at": at,
-        "job": job,
-        "device": None if device is None else device.label,
-        "message": _message(error),
-        "traceback": _traceback(error),
-    }
-
-
 def _type_name(error: BaseException) -> str:
     kind = type(error)
-    return (
-        kind.__qualname__
-        if kind.__module__ in ("builtins", "director.errors")
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
+    module = module_name(kind)
+    return qualified_name(kind) if module in ("", "builtins", "director.errors") else f"{module}.{qualified_name(kind)}"
 
 
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)[:_MOST_CHARACTERS]
-    except Exception as wrong:  # noqa: BLE001 - a user's own __str__
-        return f"<str() raised {type(wrong).__name__}>"
+# ---- on the asker's thread
 
 
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error, limit=-_MOST_FRAMES))[-_MOST_TRACEBACK:]
+def _said(error: BaseException) -> str:
+    known = known_text(error, _MOST_CHARACTERS)
+    return describe(error, _MOST_CHARACTERS)[len(type_name(error)) + 2 :] if known is None else known
+
+
+def _tell(example: dict[str, Any], error: BaseException) -> None:
+    """Complete an example. The two items are there already, and the loop may read them at any time."""
+    text = _said(error)
+    example["message"] = text
+    example["traceback"] = "".join(_story(error, text))[-_MOST_TRACEBACK:]
+
+
+def _story(error: BaseException, text: str) -> list[str]:
+    """The traceback as Python prints it, in short; each exception says once what it is."""
+    parts = _own_part(error, text)
+    seen = {id(error)}
+    origin, is_cause = origin_of(error)
+    while origin is not None and id(origin) not in seen and len(seen) <= _MOST_ORIGINS:
+        seen.add(id(origin))
+        link = "The above exception was the direct cause of the following exception:"
+        if not is_cause:
+            link = "During handling of the above exception, another exception occurred:"
+        parts = [*_own_part(origin, _said(origin)), f"\n{link}\n\n", *parts]
+        origin, is_cause = origin_of(origin)
+    return parts
+
+
+def _own_part(error: BaseException, text: str) -> list[str]:
+    parts = []
+    with suppress(BaseException):  # the sources of the user's modules are read
+        if (entries := traceback_of(error)) is not None:
+            parts = ["Traceback (most recent call last):\n", *traceback.format_tb(entries, limit=-_MOST_FRAMES)]
+    parts.append(f"{_type_name(error)}: {text}\n" if text else f"{_type_name(error)}\n")
+    notes = attribute_of(error, "__notes__")
+    if type(notes) is list:
+        parts += [f"{note}\n" for each in notes[:_MOST_NOTES] if (note := plain(each)) is not None]
+    members = members_of(error)
+    parts += [f"  | {_type_name(each)}: {_said(each)}\n" for each in members[:_MOST_MEMBERS]]
+    if len(members) > _MOST_MEMBERS:
+        parts.append(f"  | and {len(members) - _MOST_MEMBERS:,} more\n")
+    return parts

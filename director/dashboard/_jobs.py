@@ -9,6 +9,7 @@ from collections import deque
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from director._known_texts import known_repr
 from director.dashboard._names import shown
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def open_document(raw: RawRecord, slots: tuple[Device, ...], attempts: int, prog
         "waited": None if started is None else started - submitted,
         "ran": None,
         "attempts": attempts + (started is not None),
-        "progress": as_text(progress),
+        "progress": progress,
         "call_goes_on": False,
         "failure": None,
     }
@@ -146,12 +147,13 @@ def _document(ended: Ended, slots: tuple[Device, ...]) -> dict[str, Any]:
 
 def as_text(progress: Any) -> float | str | None:
     """What a viewer shows of a reported progress: a number as it is, anything else as text."""
+    kind = type(progress)
     if progress is None:
         return None
-    if isinstance(progress, (int, float)) and not isinstance(progress, bool) and abs(progress) < 1e15:
-        return float(progress)
-    try:
-        text = progress if isinstance(progress, str) else repr(progress)
-    except Exception as error:  # noqa: BLE001 - a user's own __repr__
-        text = f"<repr() raised {type(error).__name__}>"
-    return text[:_MOST_CHARACTERS]
+    if kind is str:
+        return progress[:_MOST_CHARACTERS]  # type: ignore[no-any-return]
+    if issubclass(kind, float):  # of a subclass too, such as numpy's: what it is is asked of `float`
+        progress = float.__float__(progress)
+    if kind in (int, float) or issubclass(kind, float):
+        return float(progress) if abs(progress) < 1e15 else repr(progress)[:_MOST_CHARACTERS]
+    return known_repr(progress, _MOST_CHARACTERS)

@@ -97,7 +97,7 @@ class Recorder:
         tries = self.jobs.failed_tries(job, forget=True)
         if started is not None and not tries:  # after a failed try it has waited and run
             note(second.waits, started - submitted)
-        progress = as_text(self.jobs.progress(job, forget=True))  # the object itself may hold a lot
+        progress = self.jobs.progress(job, forget=True)
         attempts = tries + (started is not None)
         self.jobs.keep(Ended(job, name, state, slot, submitted, started, ended, settled, attempts, progress, None))
 
@@ -133,7 +133,7 @@ class Recorder:
         self.failures.add("retried", shown(event.name), event.error, event.at, event.job, event.device)
 
     def _progress(self, event: JobProgressed) -> None:
-        self.jobs.note_progress(event.job, event.progress)
+        self.jobs.note_progress(event.job, as_text(event.progress))  # the object itself may hold a lot
 
     def _load(self, event: ModelLoaded) -> None:
         if len(self.load_seconds) < _MOST_LOADS:

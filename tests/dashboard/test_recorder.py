@@ -176,11 +176,12 @@ def test_nothing_of_a_job_is_kept_alive() -> None:
     except ValueError as error:
         over(recorder, 1, 100.0, 100.5, state="failed")
         recorder(JobFailed(100.5, 1, "detect", DEVICES[0], 0.0, 0.5, error))
+    recorder.failures.asker.settle()
     gc.collect()
     assert alive[0]() is None
     ended = recorder.jobs.find(1)
     assert ended is not None
-    assert "Tensor object" in ended.progress
+    assert ended.progress == "<Tensor>"
 
 
 def fill(recorder: Recorder, count: int, state: str) -> None:
@@ -230,7 +231,7 @@ class Mute:
         (float("inf"), "inf"),
         ((1, 2), "(1, 2)"),
         ("x" * 1000, "x" * 200),
-        (Mute(), "<repr() raised RuntimeError>"),
+        (Mute(), "<Mute>"),
     ],
 )
 def test_any_progress_can_be_shown(progress: object, shown: object) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import traceback
 from typing import Any
+
+from director._user_objects import module_name, qualified_name, story_of
 
 _REMEDIES = {
     "bytes": "return base64.b64encode(x).decode()",
@@ -47,7 +48,7 @@ def failure(
     """The line of an item that has none; with `trace` the error holds its traceback too."""
     told = {"type": type_name(error), "message": message(error)}
     if trace:
-        told["traceback"] = "".join(traceback.format_exception(error))
+        told["traceback"] = story_of(error)
     return _line(index, text, b"error", to_json(told), device, seconds)
 
 
@@ -55,14 +56,15 @@ def message(error: BaseException) -> str:
     """What it says; a class may fail at that, and then the item has failed all the same."""
     try:
         return str(error)
-    except Exception as wrong:  # noqa: BLE001 -- whatever the user's `__str__` raises
+    except BaseException as wrong:  # noqa: BLE001 -- whatever the user's `__str__` raises
         return f"(its str() raised {type_name(wrong)})"
 
 
 def type_name(error: BaseException) -> str:
     """``ValueError``; with its module where it is not built in: ``json.decoder.JSONDecodeError``."""
     kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    module = module_name(kind)
+    return qualified_name(kind) if module in ("", "builtins") else f"{module}.{qualified_name(kind)}"
 
 
 def result_to_json(result: object) -> bytes:
