@@ -81,6 +81,10 @@ EVERYWHERE = {
         "core/test_starts.py": "test_one_thread_that_cannot_be_started_stops_nobody "
         "test_no_thread_for_long_fails_what_waits_with_the_cause_and_what_helps"
     },
+    "your program is stopped": {
+        "process/test_stopped.py": "test_a_program_that_is_stopped_and_goes_on",
+        WATCH: "test_a_process_that_was_stopped_blames_no_device",
+    },
     "a job forks": {"process/test_forks.py": "test_a_copy_ends_where_its_call_comes_back"},
     "your program forks": {PROGRAMS: "test_a_fork_of_a_process_with_an_open_director"},
     "your program is killed": {

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("director")
 _QUEUED, _RUNNING, _SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
-_set_result = asyncio.Future.set_result  # a Job refuses its own
-_set_exception = asyncio.Future.set_exception
+_Future: Any = Job.__mro__[1]  # asyncio's, as it was when Job was made: nest_asyncio puts another in its place
+_set_result = _Future.set_result  # a Job refuses its own
+_set_exception = _Future.set_exception
 
 
 def _nobody(job: Job[Any], error: BaseException) -> None:
@@ -136,7 +137,8 @@ class Ledger:
     def _deliver(self) -> None:
         # Who awaits a job is woken right here, not by one more call of the loop for each: a seventh of a burst. Inside
         # of a task (our own close) that is not possible: one task can't be stepped within another. Hooks come first.
-        self._wakes = not self._is_watched and current_task() is None
+        # Nor where loops may be entered again: a task would do so from within the loop's call of us.
+        self._wakes = not self._is_watched and current_task() is None and not hasattr(self._loop, "_nest_patched")
         settle = self._settle if self._wakes else _set_result
         outbox = self._outbox
         posts = outbox.posts
@@ -189,9 +191,7 @@ class Ledger:
             raise error
         log_error(logger, error, "delivering %s raised", post[0] if isinstance(post, tuple) else post)
 
-    def _settle(
-        self, job: Job[Any], outcome: Any, set_outcome: Callable[[Any, Any], None] = asyncio.Future.set_result
-    ) -> None:
+    def _settle(self, job: Job[Any], outcome: Any, set_outcome: Callable[[Any, Any], None] = _set_result) -> None:
         """Set the result or the exception, and call the one callback that there usually is, as the loop would."""
         callbacks = job._callbacks
         if callbacks is None or len(callbacks) != 1:
@@ -324,7 +324,7 @@ class Ledger:
     def _end_cancelled(self, job: Job[Any], msg: Any) -> None:
         is_left, started = self._move(job, JobState.CANCELLED)
         self.cancelled += 1
-        asyncio.Future.cancel(job, msg)
+        _Future.cancel(job, msg)
         self._clear(job, is_left, started)
         if self._tells_ends:
             self._chronicle.cancelled(job, started)

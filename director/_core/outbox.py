@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from director._core.job import Job
 
 
+_Future = asyncio.Future  # as it is now: nest_asyncio puts another in its place
 # A job that has returned (with its value as cargo), or a call.
 Post: TypeAlias = "Job[Any] | tuple[Callable[..., object], tuple[Any, ...]]"
 
@@ -86,7 +87,7 @@ class Outbox:
         jobs: list[Job[Any]] = []
         for post in self.posts.copy():
             first = post[1][0] if isinstance(post, tuple) and post[1] else post
-            if isinstance(first, asyncio.Future):
+            if isinstance(first, _Future):
                 jobs.append(first)  # type: ignore[arg-type]  # only jobs are
             elif isinstance(first, list):  # those of a batch
                 jobs += first

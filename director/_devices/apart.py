@@ -22,6 +22,15 @@ class Overdue(Exception):
     """A call did not come back in time."""
 
 
+def last_second(seconds: float) -> float:
+    """How long to wait on, once, for what did not come in so many seconds.
+
+    This process may have been stopped for most of them, as by SIGSTOP, with its machine or as a frozen container, while
+    the clock went on. Then what is waited for comes in a moment.
+    """
+    return min(seconds, 1.0)
+
+
 class NoThread(Exception):
     """The system can't start another thread."""
 
@@ -44,12 +53,13 @@ def on_thread(seconds: float, call: Callable[[], T], name: str) -> T:
         threading.Thread(target=_settle, args=(outcome, call), name=name, daemon=True).start()
     except (RuntimeError, MemoryError) as error:
         raise NoThread(str(error)) from error
-    try:
-        return outcome.result(seconds)
-    except TimeoutError:
-        if outcome.done():  # the call's own TimeoutError
-            raise
-        raise Overdue from None
+    for patience in (seconds, last_second(seconds)):
+        try:
+            return outcome.result(patience)
+        except TimeoutError:
+            if outcome.done():  # the call's own TimeoutError
+                raise
+    raise Overdue
 
 
 def _settle(outcome: Future[T], call: Callable[[], T]) -> None:
@@ -94,13 +104,18 @@ def run_script(name: str, *args: str, timeout: float, **env: str) -> Ended:
     if getattr(sys, "frozen", False) or not sys.executable:
         raise OSError("this program is no plain Python that could start another one")
     child = _start(name, args, env)
+    output: str | bytes | None = None
+    complaint: str | bytes | None = None
     try:
-        output, complaint = child.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired as late:
-        return Ended(_text(late.output), _text(late.stderr), None)
+        for patience in (timeout, last_second(timeout)):
+            try:
+                output, complaint = child.communicate(timeout=patience)
+                break
+            except subprocess.TimeoutExpired as late:
+                output, complaint = late.output, late.stderr
+        return Ended(_text(output), _text(complaint), child.returncode)
     finally:
         _abandon(child)
-    return Ended(output, complaint, child.returncode)
 
 
 def _start(name: str, args: tuple[str, ...], env: dict[str, str]) -> subprocess.Popen[str]:

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
+from director._devices.apart import last_second
 from director._devices.findings import Checkup, Verdict, Xid
 from director._devices.gauge import Gauge
 from director._devices.judge import Judge
@@ -75,6 +76,7 @@ class Watch:
         self._listener = Listener(self._gauges, self._inbox.put)
         self._thread = threading.Thread(target=self._run, name="director:watch", daemon=True)
         self._asked: dict[str, float] = {}  # checkups that have not come back, and when they began
+        self._late: set[str] = set()  # of these, those that have used up their patience once
         self._silent: set[str] = set()
         self._checkups: dict[str, Checkup] = {}
         self._next_round = self._last_round = 0.0
@@ -147,6 +149,7 @@ class Watch:
                 self._take(post)
             case _Nothing():
                 del self._gauges[post.uuid], self._asked[post.uuid]
+                self._late.discard(post.uuid)
                 self._silent.discard(post.uuid)
                 self._judge.drop(post.uuid)
             case Xid():
@@ -159,6 +162,7 @@ class Watch:
     def _take(self, checkup: Checkup) -> None:
         before = self._checkups.get(checkup.uuid)
         del self._asked[checkup.uuid]
+        self._late.discard(checkup.uuid)
         self._silent.discard(checkup.uuid)
         self._checkups[checkup.uuid] = checkup
         self._judge.hear(checkup)
@@ -169,7 +173,12 @@ class Watch:
 
     def _look_around(self, now: float) -> None:
         for uuid, begun in self._asked.items():
-            if uuid not in self._silent and now >= begun + self._patience:
+            if uuid in self._silent or now < begun + self._patience:
+                continue
+            if uuid not in self._late:
+                self._late.add(uuid)
+                self._asked[uuid] = now + last_second(self._patience) - self._patience
+            else:
                 self._silent.add(uuid)
                 self._judge.silence(uuid, now)
                 self._hurry()  # what the others answer tells which one is to blame

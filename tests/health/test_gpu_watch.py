@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pynvml
@@ -15,13 +16,14 @@ import pytest
 from director import Device, HealthRules
 from director._device import cpu_devices
 from director._devices.findings import Xid
+from director._devices.gauge import Gauge
 from director._devices.listener import Changed, Listener
 from director._devices.watch import Watch
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Driver, Wards
+    from conftest import Driver, Ward, Wards
 
     from director._devices.findings import Verdict
 
@@ -369,3 +371,37 @@ def test_the_interpreter_leaves_while_it_watches(built: dict[str, Path], fail: s
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
     assert time.monotonic() - began < 30
+
+
+def test_a_process_that_was_stopped_blames_no_device(
+    driver: Driver, wards: Wards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock goes on while it is stopped; what it has asked for comes when it goes on."""
+    gpus = driver.gpus(2)
+    stopped, asked, go = [0.0], threading.Event(), threading.Event()
+    monkeypatch.setattr(
+        "director._devices.watch.time", SimpleNamespace(monotonic=lambda: time.monotonic() + stopped[0])
+    )
+    read = Gauge.read
+
+    def read_in_a_moment(gauge: Gauge) -> object:
+        if gauge._uuid == gpus[1].uuid and not go.is_set():
+            asked.set()
+            assert go.wait(20)
+        return read(gauge)
+
+    monkeypatch.setattr(Gauge, "read", read_in_a_moment)
+    ward = wards.watch(gpus)
+    assert asked.wait(20)
+    stopped[0] = 3600.0
+    ward.watch._inbox.put(Changed())
+    until_late(ward)
+    go.set()
+    ward.wait_for_checkups(gpus[1])
+    assert ward.is_quiet
+
+
+def until_late(ward: Ward) -> None:
+    """Until the watch has seen that an answer is late."""
+    while not ward.watch._late:
+        time.sleep(0.002)
