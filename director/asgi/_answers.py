@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from director._known_texts import known_line
+from director._user_objects import log_error
 from director.asgi._exchange import Answer
 from director.asgi._problem import CANCELLED, problem_of
 from director.errors import DirectorError
@@ -13,6 +17,8 @@ from director.errors import DirectorError
 if TYPE_CHECKING:
     from director.asgi._problem import Problem
     from director.asgi._types import App, Receive, Scope, Send
+
+_LONGEST = 1_000  # characters of an error in the log
 
 logger = logging.getLogger("director")
 
@@ -63,11 +69,14 @@ def first_of(errors: ExceptionGroup[Exception]) -> DirectorError | None:
 
 
 def told(error: DirectorError, scope: Scope) -> Problem:
-    """The answer to `error`; if it is the service's own fault, the log has the rest."""
+    """The answer to `error`, of which the log has the rest; a fault of the service's own has the same `id` in both."""
     problem = problem_of(error)
-    if problem.status == 500:
-        logger.error("a job of %s failed", scope["path"], exc_info=error)
-    return problem
+    if problem.status != 500:
+        logger.info("%s for %r: %s", problem.status, scope["path"], known_line(error, _LONGEST))
+        return problem
+    number = secrets.token_hex(8)
+    log_error(logger, error, "a job of %s failed, id %s", repr(scope["path"]), number)
+    return replace(problem, facts={**problem.facts, "id": number})
 
 
 def is_being_cancelled() -> bool:

@@ -1,4 +1,7 @@
-"""Errors of jobs as HTTP answers: problem JSON, RFC 9457. The one place that knows which status an error has."""
+"""Errors of jobs as HTTP answers: problem JSON, RFC 9457. The one place that knows which status an error has.
+
+An answer has words of ours and finite numbers alone: what an error says may be the user's, and is for the log.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from director._user_objects import attribute_of, plain
 from director.errors import (
     AdmissionError,
     DeadlineUnreachable,
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/problem+json"
 
+_LONGEST = 3600.0  # seconds after which it makes sense to come back, at most
 _SOON = 1.0  # seconds to come back in when nothing better is known
 
 
@@ -62,7 +67,9 @@ class Problem:
     @property
     def headers(self) -> dict[str, str]:
         """``Retry-After`` in whole seconds, where there is one. The media type is `director.asgi.MEDIA_TYPE`."""
-        return {} if self.retry_after is None else {"retry-after": str(max(1, math.ceil(self.retry_after)))}
+        if self.retry_after is None:
+            return {}
+        return {"retry-after": str(max(1, math.ceil(min(self.retry_after, _LONGEST))))}
 
     async def send(self, send: Send) -> None:
         """Answer with it, as an ASGI application does."""
@@ -72,6 +79,8 @@ class Problem:
         await send({"type": "http.response.start", "status": self.status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
 
+
+_TIME_IS_UP = {"queued": "Time was up before it could begin.", "running": "Time was up before it was done."}
 
 CANCELLED = Problem(503, "The work for this request was cancelled.", "cancelled", _SOON)
 """For what is no error: somebody has cancelled a job of the request, the close of the Director for one."""
@@ -85,17 +94,21 @@ def problem_of(error: DirectorError) -> Problem:
     """
     match error:
         case QueueFull():
-            status, kind = (503, "queue-full") if error.tenant is None else (429, "tenant-quota")
-            return Problem(status, _sentence(error), kind, error.retry_after or _SOON, {"waiting": error.waiting})
+            tenant, waiting = attribute_of(error, "tenant"), attribute_of(error, "waiting")
+            status, kind, own = (503, "queue-full", "") if tenant is None else (429, "tenant-quota", " of yours")
+            many = "Too many" if _number(waiting) is None else waiting
+            detail = f"{many} requests{own} wait already."
+            return Problem(status, detail, kind, _retry_after(error), _facts(waiting=waiting))
         case DirectorClosed():
             return Problem(503, "The service is not taking requests now.", "closed", _SOON)
         case DeadlineUnreachable():
-            facts = {"deadline": error.deadline, "predicted": error.predicted}
-            return Problem(503, "It would be late.", "deadline-unreachable", error.retry_after, facts)
+            facts = _facts(deadline=attribute_of(error, "deadline"), predicted=attribute_of(error, "predicted"))
+            return Problem(503, "It would be late.", "deadline-unreachable", _retry_after(error), facts)
         case AdmissionError():
-            return Problem(503, str(error), "not-admitted", _SOON)
+            return Problem(503, "The service can't take it now.", "not-admitted", _SOON)
         case JobTimeout():
-            return Problem(504, str(error), "timeout", None, {"phase": error.phase})
+            phase = "running" if plain(attribute_of(error, "phase")) == "running" else "queued"
+            return Problem(504, _TIME_IS_UP[phase], "timeout", None, {"phase": phase})
         case DeviceError():
             return Problem(503, "A device that the request needs is not available.", "device", _SOON)
         case PlacementError():
@@ -104,7 +117,16 @@ def problem_of(error: DirectorError) -> Problem:
             return Problem(500, "The job failed.", "job-failed")
 
 
-def _sentence(full: QueueFull) -> str:
-    """For who is at the other end of the line: the error's own message speaks to the programmer."""
-    own = "" if full.tenant is None else " of yours"
-    return f"{full.waiting} requests{own} wait already."
+def _retry_after(error: DirectorError) -> float:
+    return _number(attribute_of(error, "retry_after")) or _SOON
+
+
+def _facts(**found: object) -> dict[str, int | float]:
+    return {name: number for name, each in found.items() if (number := _number(each)) is not None}
+
+
+def _number(found: object) -> int | float | None:
+    """A number that JSON can hold; `None` for anything else."""
+    if (type(found) is float and math.isfinite(found)) or (type(found) is int and abs(found) < 2**53):
+        return found
+    return None

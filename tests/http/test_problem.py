@@ -68,9 +68,63 @@ def test_the_answer_is_a_problem_document() -> None:
     }
 
 
-def test_a_fault_of_the_service_says_no_more_than_that() -> None:
-    assert "secret" not in json.dumps(problem_of(PlacementError("secret")).content)
-    assert "secret" not in json.dumps(problem_of(JobError("secret")).content)
+class SecretTimeout(JobTimeout):
+    def __str__(self) -> str:
+        return "secret"
+
+
+class SecretFull(QueueFull):
+    def __str__(self) -> str:
+        return "secret"
+
+
+def secrets_of(error: Any, **facts: Any) -> DirectorError:
+    for name, value in facts.items():
+        setattr(error, name, value)
+    found: DirectorError = error
+    return found
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PlacementError("secret"),
+        JobError("secret"),
+        AdmissionError("secret"),
+        DirectorError("secret"),
+        NoDevices("secret"),
+        SecretTimeout("running"),
+        SecretFull(1, 2, 3.0),
+        secrets_of(JobTimeout("running"), phase="secret"),
+        secrets_of(QueueFull(1, 2, 3.0), waiting="secret", retry_after="secret"),
+        secrets_of(DeadlineUnreachable(1.0, 2.0), deadline="secret", predicted=["secret"]),
+        type("secret", (JobError,), {"__module__": "secret"})("secret"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_no_text_of_an_error_reaches_the_client(error: DirectorError, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be the user's, in a subclass or as an argument: the answer has our words alone, and the log the rest."""
+    caplog.set_level("INFO")
+    error.__cause__ = ValueError("secret")
+    exchange = await Exchange().through(await raising(error))
+    assert b"secret" not in exchange.text
+    assert "secret" not in json.dumps(exchange.answered)
+    assert len([record for record in caplog.records if record.name == "director"]) == 1
+
+
+async def test_a_fault_of_the_service_has_one_id_for_the_client_and_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    exchange = await Exchange().through(await raising(JobError("secret")))
+    assert len(exchange.json()["id"]) == 16
+    assert exchange.json()["id"] in caplog.text
+    assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e300, -5.0, 10**400])
+def test_numbers_that_json_and_headers_can_not_hold(seconds: float) -> None:
+    for error in (DeadlineUnreachable(0.5, seconds), QueueFull(1, 2, seconds)):
+        problem = problem_of(error)
+        json.dumps(problem.content, allow_nan=False)
+        assert 1 <= int(problem.headers["retry-after"]) <= 3600
 
 
 async def raising(error: BaseException, before: bool = True) -> Any:
@@ -161,9 +215,12 @@ async def test_a_request_that_is_cancelled_is_not_answered() -> None:
 
 async def test_a_fault_of_the_service_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     error = PlacementError("secret")
-    await Exchange(path="/classify").through(await raising(error))
+    exchange = await Exchange(path="/classify").through(await raising(error))
     (record,) = caplog.records
-    assert (record.levelno, record.getMessage()) == (logging.ERROR, "a job of /classify failed")
+    assert (record.levelno, record.getMessage()) == (
+        logging.ERROR,
+        f"a job of '/classify' failed, id {exchange.json()['id']}",
+    )
     assert record.exc_info is not None
     assert record.exc_info[1] is error
 
