@@ -151,10 +151,11 @@ def free_caches(error: BaseException | None = None) -> None:
 
 def _read(error: BaseException) -> Fault | None:
     """What this exception says by itself."""
-    classes = {(module_name(kind).partition(".")[0], class_name(kind)) for kind in ancestors(type(error))}
-    packages = {package for package, _ in classes}
-    if FRAMEWORKS.isdisjoint(packages) and not any(type(error) is kind for kind in _PLAIN):
+    kinds = ancestors(type(error))
+    packages = [module_name(kind).partition(".")[0] for kind in kinds]
+    if FRAMEWORKS.isdisjoint(packages) and not any(kinds[0] is kind for kind in _PLAIN):
         return None
+    classes = set(zip(packages, map(class_name, kinds), strict=True))
     text, code = text_of(error), _code(error, classes)
     sticky = code if code in STICKY_CODES else _sticky_code(text)
     if sticky is not None:

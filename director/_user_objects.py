@@ -68,9 +68,10 @@ def qualified_name(kind: type) -> str:
 def module_name(kind: type) -> str:
     """The module of a class, or ``""`` if it names none."""
     try:
-        return plain(_MODULE(kind)) or ""
+        name = _MODULE(kind)
     except AttributeError:  # it was deleted
         return ""
+    return name if type(name) is str else plain(name) or ""
 
 
 def ancestors(kind: type) -> tuple[type, ...]:
@@ -186,14 +187,11 @@ def set_traceback(error: BaseException, entries: TracebackType | None) -> None:
 
     A single instance that is raised again and again collects the entries of each time; only the latest are kept.
     """
-    last = entries
-    for _ in range(_MOST_ENTRIES):
-        if last is None:
-            break
-        last = last.tb_next
-    else:
-        if last is not None:
-            last.tb_next = None
+    last, left = entries, _MOST_ENTRIES
+    while last is not None and left:
+        last, left = last.tb_next, left - 1
+    if last is not None:
+        last.tb_next = None
     _TRACEBACK.__set__(error, entries)
 
 
