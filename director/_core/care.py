@@ -11,6 +11,7 @@ from director._core.slot_thread import SlotThread
 from director._core.warden import Warden
 from director._devices.probe import probe
 from director._devices.watch import Watch
+from director._user_objects import attribute_of
 from director.errors import WorkerDied
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Care:
 
     def _note_loss(self, job: Job[Any], error: BaseException) -> None:
         if isinstance(job._where, Slot):
-            life = error._life if type(error) is WorkerDied else object()
+            life = attribute_of(error, "_life") if type(error) is WorkerDied else object()
             self.warden.worker_lost(job._where.place, job, life)
 
     async def _probe(self, device: Device) -> str | None:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from director._core.alarms import Alarms
 from director._core.job import Job
 from director._core.retries import Retries
+from director._core.slot import Slot
 from director._core.states import JobState
-from director._executors._base import NeverStarted
+from director._executors._base import NeverStarted, is_loss
 from director._user_objects import describe, is_a, log_error, repr_of, set_cause
-from director.errors import AdmissionError, DeviceLost, JobError, JobTimeout, WorkerDied
+from director.errors import AdmissionError, DeviceLost, JobError, JobTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -257,7 +258,7 @@ class Ledger:
 
     def _raised(self, job: Job[Any], error: BaseException) -> None:
         options, never_started = job._options, is_a(error, NeverStarted)
-        if is_a(error, (WorkerDied, DeviceLost)) and not never_started:
+        if not never_started and isinstance(job._where, Slot) and is_loss(error, job._where.device):
             self.worker_lost(job, error)
         if (options.retries or options.batch is not None or never_started) and self._retries.take(job, error):
             return

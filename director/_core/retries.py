@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from director._core.job import Extra
 from director._core.slot import Slot
 from director._core.stream_call import StreamCall
-from director._executors._base import NeverStarted
+from director._executors._base import NeverStarted, is_loss
 from director._faults import fault_of
 from director._user_objects import is_a, is_one_of
-from director.errors import DeviceLost, WorkerDied
 
 if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from director._core.job import Job
     from director._options import Options
 
-_LOST = (WorkerDied, DeviceLost)
 _DOUBLINGS = 64  # then a back-off of a nanosecond is five hundred years
 
 
@@ -98,7 +96,7 @@ class Retries:
             roomier = frozenset(number for number in others if self._is_roomier(number, slot))
             if roomier:
                 return roomier
-        if again and (fault is not None or is_a(error, _LOST) or is_one_of(error, asked.retry_on)):
+        if again and (fault is not None or is_loss(error, slot.device) or is_one_of(error, asked.retry_on)):
             return others or allowed
         return None
 

@@ -12,11 +12,11 @@ from director._core.batch_run import BatchRun
 from director._core.frames import strip
 from director._core.states import JobState
 from director._current import here
-from director._executors._base import LoadFailed, NeverStarted
+from director._executors._base import LoadFailed, NeverStarted, is_loss
 from director._faults import fault_of
 from director._forks import copied, leave_copy
 from director._user_objects import is_a
-from director.errors import DeviceLost, JobTimeout, WorkerDied
+from director.errors import JobTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from director._device import Device
 
 _RUNNING = JobState.RUNNING
-_LOST = (WorkerDied, DeviceLost)
 
 
 class Shift:
@@ -126,7 +125,7 @@ class Shift:
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
             if copied:
                 leave_copy(error)
-            self._slot.lost += is_a(error, _LOST)
+            self._slot.lost += is_loss(error, self._slot.device)
             try:
                 return self._raised, (job, self._owned(error))
             finally:
@@ -209,7 +208,7 @@ class Shift:
             if (error := errors.get(job)) is None:
                 yield job
                 continue
-            self._slot.lost += is_a(error, _LOST) and not is_a(error, NeverStarted)
+            self._slot.lost += is_loss(error, self._slot.device) and not is_a(error, NeverStarted)
             if id(error) not in owned:
                 owned[id(error)] = self._owned(error)
             yield self._raised, (job, owned[id(error)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from director.errors import DeviceLost
+from director._user_objects import attribute_of, is_a
+from director.errors import DeviceLost, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,14 @@ class NeverStarted(DeviceLost):
     Raised by `Seat.run` and `run_batch` when the thread, process or actor that would make the call can't be started, or
     was lost before the call had begun. The slot then rests for a while.
     """
+
+
+def is_loss(error: BaseException, device: Device) -> bool:
+    """Whether a call has lost its worker, or `device` itself.
+
+    A function may raise such an error of another Director, which it uses: that is an error like any other.
+    """
+    return is_a(error, (WorkerDied, DeviceLost)) and attribute_of(error, "device") is device
 
 
 class Seat(Protocol):

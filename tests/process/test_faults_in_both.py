@@ -27,17 +27,15 @@ from director import (
     QueueFull,
     WorkerDied,
 )
+from director._core.dispatch import Dispatch
 from director._executors._process import child_process, termination
 from director._executors._process.child_process import ChildProcess
-from director.events import WorkerHired
 from process import calls
 from process.leaks import is_alive, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from director.events import Event
 
 
 @pytest.fixture(params=["thread", "process"])
@@ -119,17 +117,17 @@ async def test_a_full_queue_refuses(make: Callable[..., Director], tmp_path: Pat
 
 
 class Poison(BaseException):
-    """What no hook may raise and nobody catches."""
+    """What nobody catches."""
 
 
 async def test_a_director_that_fails_fails_its_jobs_and_leaves_nothing(
-    make: Callable[..., Director], tmp_path: Path
+    make: Callable[..., Director], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poison(event: Event) -> None:
-        if isinstance(event, WorkerHired):
-            raise Poison
+    def fail(*_: object) -> None:
+        raise Poison
 
-    director = make(hooks=[poison])
+    monkeypatch.setattr(Dispatch, "hire", fail)
+    director = make()
     await director.start()
     jobs = [director.submit(calls.held, str(tmp_path / "go")) for _ in range(3)]
     errors = [await outcome(job) for job in jobs]

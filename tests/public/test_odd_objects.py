@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness.odd import CALLABLES, EXCEPTIONS
 
-from director import Device, Director, Job, Model
+from director import Device, DeviceLost, Director, Health, Job, Model, WorkerDied
 from director._user_objects import traceback_of
 from director.logs import Logs
+from director.testing import simulated_devices
 from director.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -253,3 +254,22 @@ async def test_a_value_may_call_back_and_raise_when_it_is_dropped(monkeypatch: p
         del jobs
         await asyncio.wait(others, timeout=PATIENCE)
     assert set(raised) == {ZeroDivisionError}
+
+
+@pytest.mark.parametrize("kind", [WorkerDied, DeviceLost])
+async def test_a_loss_of_another_director_is_an_error_like_any_other(kind: Callable[..., BaseException]) -> None:
+    """A function that uses a Director of its own lets its errors through; nothing was lost here."""
+    [elsewhere] = simulated_devices(1)
+    calls = []
+
+    def fail(_: Device) -> None:
+        calls.append(1)
+        raise kind(-9, elsewhere) if kind is WorkerDied else kind(elsewhere)
+
+    async with beside_innocents(True) as director:
+        jobs = [director.submit(fail, retries=2) for _ in range(6)]
+        for job in jobs:
+            assert await end_of(job) is kind
+        assert len(calls) == 6
+        assert len(director.stats().devices) == 3
+        assert all(device.health is Health.HEALTHY for device in director.stats().devices)
