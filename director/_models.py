@@ -2,6 +2,7 @@
 
 `Residency` is written by the slots' threads (loaded, unloaded) and by the Director (homes), under its own short lock;
 `warm` is read under `dispatch`'s lock and therefore takes none: it hands out a frozen set that is replaced as a whole.
+So are the two dicts, and the lock is reentrant: a finalizer or a signal handler may ask in the midst of a change.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Residency:
 
     def __init__(self, places: list[Place]) -> None:
         self._places = places
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.is_apart = False  # each slot has replicas of its own; whoever makes the seats says so
         self._warm: dict[Model[Any], frozenset[int]] = {}
         self._homes: dict[Model[Any], frozenset[int]] = {}
@@ -97,12 +98,12 @@ class Residency:
     def add(self, model: Model[Any], slot: Slot) -> None:
         """A replica was loaded by `slot`."""
         with self._lock:
-            self._warm[model] = self.warm(model) | self._sharing(model, slot)
+            self._warm = {**self._warm, model: self.warm(model) | self._sharing(model, slot)}
 
     def remove(self, model: Model[Any], slot: Slot) -> None:
         """The replica loaded by `slot` was let go."""
         with self._lock:
-            self._warm[model] = self.warm(model) - self._sharing(model, slot)
+            self._warm = {**self._warm, model: self.warm(model) - self._sharing(model, slot)}
 
     def on(self, place: Place) -> tuple[Model[Any], ...]:
         """Models with a replica on a place."""
@@ -133,7 +134,8 @@ class Residency:
             return allowed
         with self._lock:
             if model not in self._homes:
-                self._homes[model] = self._choose(model, model.replicas, allowed, wanted)
+                chosen = self._choose(model, model.replicas, allowed, wanted)
+                self._homes = {model: chosen, **self._homes}
             return self._homes[model]
 
     def _sharing(self, model: Model[Any], slot: Slot) -> frozenset[int]:

@@ -31,8 +31,8 @@ FLOORS = {
     "things": """
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _devices.probe _devices.judge
         _executors._base _core.job
-        _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle _core.placement
-        _core.accounts _core.admission _core.quarantine _core.warden _shared.files _core.bridge
+        _core.exclusive _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle
+        _core.placement _core.accounts _core.admission _core.quarantine _core.warden _shared.files _core.bridge
         _core.stream_call
     """,
     "groups": """
@@ -42,6 +42,7 @@ FLOORS = {
     """,
     "lanes": "_devices.watch _resolve _core.lane _core.batching _core.ledger",
     "queue": "_core.queue _core.service _core.waking _core.ahead",
+    "overview": "_core.overview",
     "decision": "_core.dispatch",
     "work": "_devices.discovery _executors._thread _executors._process.* _core.shift _core.turns _core.supply _shared",
     "care": "_core.care _executors._ray.* _executors._choice _claim",

@@ -58,6 +58,12 @@ class Accounts:
             served = [tenants.of(job._options.tenant) for job in jobs]
             charge.tenants = [(tenant, tenants.serve(tenant)) for tenant in served]
 
+    def mend(self, slots: list[Slot]) -> None:
+        """Count anew the calls that have not ended."""
+        charges = [slot.charge for slot in slots if slot.charge is not None]
+        self.unsettled = len(charges)
+        self._tenants.recount_running(tenant for charge in charges for tenant, _ in charge.tenants)
+
     def counts(self, job: Job[Any]) -> bool:
         """Whether anybody is charged with a call that begins with `job`."""
         return job._options.batch is not None or bool(self._tenants.known)

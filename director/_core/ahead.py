@@ -6,6 +6,7 @@ the queue, to its own place, when another slot is free first, so that binding st
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from director._core.beside import Beside
@@ -69,12 +70,17 @@ class Ahead:
             return None
         if not slot.is_open or slot.mates is not None or slot.charge is not None:
             return None
-        job = self._pop_rich(slot) if queue.is_rich else self._pop_plain()
+        job = self._front_of_rich(slot) if queue.is_rich else self._front_of_plain()
         if job is not None:
-            job._stage = _RUNNING
-            job._where = slot
             slot.ahead.append(job)
             self.count += 1
+            job._stage = _RUNNING
+            if queue.is_rich:
+                queue.left(job)
+            else:
+                queue.plain.live -= 1
+                queue.plain.jobs.popleft()
+            job._where = slot
         return job
 
     def next_for(self, slot: Slot) -> Job[Any]:
@@ -85,17 +91,25 @@ class Ahead:
     def give_back(self, slot: Slot, jobs: Iterable[Job[Any]]) -> None:
         """Put jobs that `slot` holds into the queue again, but for those that are over."""
         for job in jobs:
+            if job._stage is _RUNNING:
+                self._push(job)  # first, so that at any moment either the queue has it or the slot
+                job._move(_QUEUED)
             slot.ahead.remove(job)
             self.count -= 1
-            if job._stage is _RUNNING:
-                job._move(_QUEUED)
-                self._push(job)
 
     def end(self, job: Job[Any], state: JobState) -> None:
         """Move a job to `state` if a slot holds it: here, for `give_back` could meet whoever moves it elsewhere."""
         slot = job._where
         if job._stage is _RUNNING and isinstance(slot, Slot) and job in slot.ahead:
             job._move(state)
+
+    def mend(self) -> None:
+        """Count anew what slots hold: not what has gone back."""
+        for slot in self._slots:
+            slot.ahead = deque(job for job in slot.ahead if job._stage is not _QUEUED)
+            for job in slot.ahead:
+                job._where = slot
+        self.count = sum(len(slot.ahead) for slot in self._slots)
 
     def forget(self, slot: Slot) -> None:
         """A worker has failed; its jobs were told."""
@@ -111,20 +125,19 @@ class Ahead:
         holders = [other for other in self._slots if other.ahead and self._may_run(slot, other.ahead[-1])]
         return max(holders, key=lambda other: len(other.ahead), default=None)
 
-    def _pop_plain(self) -> Job[Any] | None:
+    def _front_of_plain(self) -> Job[Any] | None:
         jobs = self._queue.plain.jobs
         while jobs and jobs[0]._stage is not _QUEUED:
             self._queue.spent.append(jobs.popleft())
-        return self._queue.pop_plain() if jobs and _is_simple(jobs[0]) else None
+        return jobs[0] if jobs and _is_simple(jobs[0]) else None
 
-    def _pop_rich(self, slot: Slot) -> Job[Any] | None:
+    def _front_of_rich(self, slot: Slot) -> Job[Any] | None:
         queue, now = self._queue, self._time()
         job = queue.front(self._waking.suits, slot, now)
         if job is None or queue.tenants.known or not _is_simple(job) or not self._may_run(slot, job):
             return None
         popped = queue.pop(self._waking.suits, slot, now)
         assert popped is job
-        queue.left(job)
         return job
 
     def _push(self, job: Job[Any]) -> None:
@@ -132,12 +145,11 @@ class Ahead:
         if queue.is_rich:
             queue.push(job)
             return
-        plain, older = queue.plain, []
-        while plain.jobs and plain.jobs[0].id < job.id:
-            older.append(plain.jobs.popleft())
-        plain.jobs.extendleft([job, *reversed(older)])
-        plain.live += 1
+        plain = queue.plain
+        at = next((at for at, other in enumerate(plain.jobs) if other.id > job.id), len(plain.jobs))
         job._where = plain
+        plain.live += 1
+        plain.jobs.insert(at, job)
 
     def _may_run(self, slot: Slot, job: Job[Any]) -> bool:
         """Whether it may, and without loading a model first: that takes longer than waiting for one's turn."""

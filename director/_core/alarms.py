@@ -56,10 +56,13 @@ class Alarms:
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._clock.call_later(max(0.0, self._heap[0][0] - self._clock.time()), self._due)
+        self._timer = self._clock.call_later(max(0.0, self._heap[0][0] - self._clock.time()), self.look)
 
-    def _due(self) -> None:
-        self._timer = None
+    def look(self) -> None:
+        """Ring for the jobs whose moments have come, and set the timer for the next."""
+        if self._timer is not None:  # nearly always the one that has called this
+            self._timer.cancel()
+            self._timer = None
         now = self._clock.time()
         while self._heap and self._heap[0][0] <= now:
             job = heappop(self._heap)[2]

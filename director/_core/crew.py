@@ -261,7 +261,9 @@ class Crew:
             idle[future].thread.join()
 
     def _call_director(self) -> None:
-        self.outbox.on_loop(self._arrived.set)
+        # Never at once: the caller's code may be interrupted by a handler that raises, and must not leave an event of
+        # asyncio half set.
+        self.outbox.call(self._arrived.set)
 
     def _ripen_at(self, moment: float) -> None:
         """From any thread: have the dispatch look at `moment` whether batches are ripe."""

@@ -2,19 +2,23 @@
 
 Called by the Director on the event loop (a job arrived, a worker was reaped) and by each slot's thread at the end of a
 job, so between two jobs of a device there is no hop through the loop. User code, the loop and callbacks are never
-called under the lock: what has to happen outside comes back as a `Ring` for the caller to call.
+called under the lock: what has to happen outside comes back as a `Ring` for the caller to call. What finalizers and
+signal handlers do in the midst of a decision says `exclusive`.
 
 Whose turn it is says `service`, which slot is meant `placement`, who gets in `admission`, who is woken `waking`.
 """
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._core.accounts import Accounts
 from director._core.admission import Admission
 from director._core.ahead import Ahead
+from director._core.exclusive import REFUSALS, alone
+from director._core.overview import Overview
+from director._core.pause import Pause
 from director._core.placement import FreeSlots
 from director._core.quarantine import Quarantine
 from director._core.queue import ReadyQueue
@@ -26,8 +30,6 @@ from director.errors import DirectorClosed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from director._core.batch_rule import BatchRule
-    from director._core.costs import CostLine
     from director._core.job import Job
     from director._core.policy import Policy
     from director._core.service import Ring
@@ -35,14 +37,12 @@ if TYPE_CHECKING:
     from director._models import Model
 
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
-_IDLE, _WORKING = SlotState.IDLE, SlotState.WORKING
-_PARKED, _LEAVING = SlotState.PARKED, SlotState.LEAVING
-_ELSEWHERE, _BACKING_OFF = SlotState.ELSEWHERE, SlotState.BACKING_OFF
-_RESTING = (_IDLE, _ELSEWHERE, _BACKING_OFF)
+_IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
+_PARKED, _CALLED = SlotState.PARKED, SlotState.CALLED
 _LINGER = 0.1  # seconds a worker stays parked before it leaves: long against a wake-up, short against a rest
 
 
-class Dispatch:
+class Dispatch(Overview):
     """Ready queue and slots of one running Director.
 
     Args:
@@ -58,6 +58,9 @@ class Dispatch:
     worker on its way.
     """
 
+    put_off: Callable[[Job[Any], bool], None]
+    """Has the loop call `admit_late` with a job, from any thread. Set once, before the first job."""
+
     def __init__(
         self,
         places: list[Place],
@@ -67,12 +70,12 @@ class Dispatch:
         time: Callable[[], float],
         ripen_at: Callable[[float], None],
     ) -> None:
+        super().__init__()
         self.places = places
         self.slots = [slot for place in places for slot in place.slots]
         self.linger = _LINGER
-        self._lock = threading.Lock()
-        self._acquire, self._release = self._lock.acquire, self._lock.release  # half the cost of `with`, for each job
         self._warm = warm
+        self._call_director = call_director
         self._queue = ReadyQueue(policy)
         self._free = FreeSlots(places)
         self._waking = Waking(self.slots, self._free, self._queue, warm, call_director, time)
@@ -81,6 +84,7 @@ class Dispatch:
         self._service = Service(self._queue, self._accounts, warm, time, ripen_at)
         self._quarantine = Quarantine(self.slots, self._free, self._queue)
         self.ahead = Ahead(self.slots, self._free, self._queue, self._waking, warm, time)
+        self._late = Pause()  # jobs that were submitted in the midst of a decision
         self._is_shut = False
 
     # ---- the Director's side: event loop (and threads, for `admit`)
@@ -98,158 +102,166 @@ class Dispatch:
             DirectorClosed: It is shut.
             DeviceLost: Every device that could run it is closed.
         """
-        self._acquire()
-        try:
-            if self._is_shut:  # a submission from another thread can meet the close
-                raise DirectorClosed("closed")
-            if self._quarantine.closed:
-                self._quarantine.check(job)
-            queue = self._queue
-            plain = queue.plain
-            if queue.is_rich or not job._options.is_plain:
-                return self._admit_rich(job, patient)
-            if plain.live >= self._admission.bound and not patient:
-                self._admission.check_room(job)
-            job._where = plain
-            plain.jobs.append(job)
-            plain.live += 1
-            free, waking = self._free, self._waking
-            if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-                return waking.rouse()
-            return None  # all are busy or on their way: the usual case under load
-        finally:
-            self._release()
+        with self._lock:
+            if self._is_deciding:
+                self._late.push(job)
+                return partial(self.put_off, job, patient)
+            try:
+                self._is_deciding = True
+                if self._is_shut or self._quarantine.closed:
+                    self._check_open(job)
+                queue = self._queue
+                plain = queue.plain
+                if queue.is_rich or not job._options.is_plain:
+                    return self._admit_rich(job, patient)
+                if plain.live >= self._admission.bound and not patient:
+                    self._admission.check_room(job)
+                job._where = plain
+                plain.live += 1
+                plain.jobs.append(job)
+                free, waking = self._free, self._waking
+                if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
+                    return waking.rouse()
+                return None  # all are busy or on their way: the usual case under load
+            except REFUSALS:
+                raise
+            except BaseException:
+                self.undo()
+                raise
+            finally:
+                self._is_deciding = False
 
+    @alone
+    def admit_late(self, job: Job[Any], patient: bool) -> Ring:
+        """Queue a job that was submitted in the midst of a decision, unless it is over by now.
+
+        Raises:
+            As `admit`; the job is FAILED then.
+        """
+        if job not in self._late.jobs:
+            return None
+        self._late.left(job)
+        try:
+            self._check_open(job)
+            return self._admit_rich(job, patient)
+        except REFUSALS:
+            job._move(JobState.FAILED)
+            raise
+
+    @alone
     def withdraw(self, job: Job[Any], state: JobState) -> bool:
         """Move a job that waits to `state`, so that it never runs; False if it doesn't wait any more.
 
         One that a slot holds ahead of its turn is moved too, so that it can't come back, but may have begun: False.
         """
-        with self._lock:
-            if job._stage is not _QUEUED:
-                self.ahead.end(job, state)
-                return False
-            job._move(state)
-            self._queue.left(job)
-            spent, self._queue.spent[:] = self._queue.spent[:], []
-        del spent  # outside of the lock: this may run user code
+        if job._stage is not _QUEUED:
+            self.ahead.end(job, state)
+            return False
+        job._move(state)
+        self._left(job)
         return True
 
+    @alone
     def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[Job[Any]]:
         """Move every job that waits (for `model`, if given) to `state` and return them in order of arrival."""
-        with self._lock:
-            jobs = [job for job in self._queue if model is None or job._options.model is model]
-            for job in jobs:
-                job._move(state)
-                self._queue.left(job)
-            spent, self._queue.spent[:] = self._queue.spent[:], []
-        del spent
+        jobs = [job for job in (*self._queue, *self._late.jobs) if model is None or job._options.model is model]
+        for job in jobs:
+            job._move(state)
+            self._left(job)
         return sorted(jobs, key=lambda job: job.id)
 
+    @alone
     def set_aside(self, job: Job[Any]) -> bool:
-        """A job that runs has failed and will be tried again: it waits, and no slot sees it.
+        """Let a job that has failed wait for its next try, where no slot sees it; False if it is over, or we are shut."""
+        if self._is_shut or job._stage is not _RUNNING:
+            return False
+        if not self._queue.is_rich:
+            self._queue.enrich()
+        self._queue.set_aside(job)
+        job._move(_QUEUED)
+        return True
 
-        Returns:
-            False if it is over, or if nothing new is begun any more.
-        """
-        with self._lock:
-            if self._is_shut or job._stage is not _RUNNING:
-                return False
-            job._move(_QUEUED)
-            if not self._queue.is_rich:
-                self._queue.enrich()
-            self._queue.set_aside(job)
-            return True
-
+    @alone
     def try_again(self, job: Job[Any]) -> Ring:
         """The time of a job that was set aside has come; it goes before its equals. Does nothing if it is over."""
-        with self._lock:
-            if job._stage is not _QUEUED:
-                return None
-            self._queue.left(job)
-            return both(self._service.push(job), self._waking.rouse())
+        if job._stage is not _QUEUED:
+            return None
+        return both(self._service.push(job), self._waking.rouse())
 
+    @alone
     def ripen(self) -> Ring:
         """Let go of the groups that have waited long enough for fuller batches."""
-        with self._lock:
-            return both(self._service.ripen(), self._waking.rouse())
+        return both(self._service.ripen(), self._waking.rouse())
 
+    @alone
     def shut(self) -> None:
         """Admit nothing more."""
-        with self._lock:
-            self._is_shut = True
+        self._is_shut = True
 
+    @alone
     def close(self, place: Place) -> list[Job[Any]]:
-        """Give a device no more work; what it runs goes on.
+        """Give a device no more work; what it runs goes on. Returns the jobs that no other could run, now FAILED."""
+        return self._quarantine.close(place)
 
-        Returns:
-            The jobs that only closed devices could run, now FAILED.
-        """
-        with self._lock:
-            stranded = self._quarantine.close(place)
-            spent, self._queue.spent[:] = self._queue.spent[:], []
-        del spent
-        return stranded
-
+    @alone
     def strand(self, unable: frozenset[int], before: float) -> list[Job[Any]]:
         """Move the jobs to FAILED that only closed slots or these could run, and that were submitted by then."""
-        with self._lock:
-            stranded = self._quarantine.strand(unable, before)
-            spent, self._queue.spent[:] = self._queue.spent[:], []
-        del spent
-        return stranded
+        return self._quarantine.strand(unable, before)
 
+    @alone
     def reopen(self, place: Place) -> Ring:
         """Give a closed device work again."""
-        with self._lock:
-            self._quarantine.reopen(place)
-            return self._waking.rouse()
+        self._quarantine.reopen(place)
+        return self._waking.rouse()
 
+    @alone
     def join(self, place: Place) -> Ring:
         """Give a new device work; its slots have their threads and seats."""
-        with self._lock:
-            self.places.append(place)  # these two lists are known to all parts
-            self.slots.extend(place.slots)
-            self._free.add(place)
-            self._quarantine.add(place)
-            return self._waking.rouse()
+        self.places.append(place)  # these two lists are known to all parts
+        self.slots.extend(place.slots)
+        self._free.add(place)
+        self._quarantine.add(place)
+        return self._waking.rouse()
 
-    def open_slots(self) -> frozenset[int]:
-        """Numbers of the slots whose devices get work."""
-        return self._quarantine.open_slots()
-
+    @alone
     def hire(self, most: int) -> list[Slot]:
         """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
-        with self._lock:
+        before = set(self._waking.coming)
+        try:
             return self._waking.hire(most)
+        except BaseException:
+            for slot in self.slots:
+                if slot.state is _HIRED and slot not in before:
+                    slot.state = _IDLE  # its worker will not be made
+            raise
 
+    @alone
     def call_parked(self) -> Ring:
         """Call a parked worker for what still waits when nobody more could be hired."""
-        with self._lock:
-            return self._waking.rouse_parked()
+        return self._waking.rouse_parked()
 
+    @alone
     def reaped(self, slot: Slot) -> Ring:
         """The worker's task is done and its thread has left, or the slot has rested: it is idle again."""
-        with self._lock:
-            self._vacate(slot, _IDLE)
-            self._free.rest(slot)
-            return self._waking.rouse()
+        self._vacate(slot, _IDLE)
+        self._free.rest(slot)
+        return self._waking.rouse()
 
+    @alone
     def back_off(self, slot: Slot) -> Ring:
         """Its worker could not begin: what waits goes to others until it is `reaped`."""
-        with self._lock:
-            self._vacate(slot, _BACKING_OFF)
-            return self._waking.rouse()
+        self._vacate(slot, SlotState.BACKING_OFF)
+        return self._waking.rouse()
 
+    @alone
     def dismiss(self) -> list[Slot]:
         """Let workers leave as soon as they find nothing, and batches go; returns the parked ones, to be rung."""
-        with self._lock:
-            self.linger = 0.0
-            self._service.let_go()
-            parked = [slot for place in self.places for slot in place.parked]
-            for slot in parked:
-                self._waking.call(slot)
-            return parked
+        self.linger = 0.0
+        self._service.let_go()
+        parked = [slot for place in self.places for slot in place.parked]
+        for slot in parked:
+            self._waking.call(slot)
+        return parked
 
     # ---- the worker's side: the slot's thread
 
@@ -258,120 +270,117 @@ class Dispatch:
 
         Jobs that can't make their deadlines any more are left in `slot.late`, as FAILED.
         """
-        spent, alarm = None, None
-        self._acquire()
-        try:
-            if slot.state is not _WORKING:
-                self._waking.arrive(slot)
-            queue = self._queue
-            if slot.ahead:
-                job = self.ahead.next_for(slot)
-            elif not slot.is_open:
-                self._service.settle(slot)
-                job = None
-            elif queue.is_rich:
-                job, alarm = self._service.next_for(slot, self._waking.suits)
-            elif (job := queue.pop_plain()) is not None:
-                job._stage = _RUNNING  # from QUEUED: the queue hands out no other
-                job._where = slot
-            if queue.spent:
-                spent, queue.spent[:] = queue.spent[:], []
-            if job is None:
-                slot.job = None
-                slot.state = _PARKED
-                self._free.park(slot)
-                if self.ahead.count and (holder := self.ahead.holder(slot)) is not None:
-                    alarm = both(alarm, holder.seat.recall)
-            else:
-                slot.job = job
-                slot.state = _WORKING
-            free, waking = self._free, self._waking
-            if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-                ring = waking.rouse()
-                return job, ring if alarm is None else both(alarm, ring)
-            return job, alarm
-        finally:
-            self._release()
-            del spent  # not under the lock: letting go of a job may run user code
+        _job, _mates = slot.job, slot.mates  # let go of without the lock, like `_spent`
+        alarm = None
+        with self._lock:  # of its own code alone, so it is not in the midst of another decision
+            try:
+                self._is_deciding = True
+                if slot.state is not _WORKING:
+                    self._waking.arrive(slot)
+                queue = self._queue
+                if slot.ahead:
+                    job = self.ahead.next_for(slot)
+                elif not slot.is_open:
+                    self._service.settle(slot)
+                    job = None
+                elif queue.is_rich:
+                    job, alarm = self._service.next_for(slot, self._waking.suits)
+                else:
+                    job = queue.pop_plain(slot)
+                if queue.spent:
+                    _spent = self.take_spent()
+                if job is None:
+                    slot.job = None
+                    slot.state = _PARKED
+                    self._free.park(slot)
+                    if self.ahead.count and (holder := self.ahead.holder(slot)) is not None:
+                        alarm = both(alarm, holder.recall)
+                else:
+                    slot.job = job
+                    slot.state = _WORKING
+                free, waking = self._free, self._waking
+                if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
+                    ring = waking.rouse()
+                    return job, ring if alarm is None else both(alarm, ring)
+                return job, alarm
+            except BaseException:
+                self.undo()
+                raise
+            finally:
+                self._is_deciding = False
 
+    @alone
     def take_ahead(self, slot: Slot) -> Job[Any] | None:
         """One more job for a slot that works, which `take` will return in its turn."""
-        with self._lock:
-            job = self.ahead.take(slot)
-            spent, self._queue.spent[:] = self._queue.spent[:], []
-        del spent
-        return job
+        return self.ahead.take(slot)
 
+    @alone
     def give_back(self, slot: Slot, jobs: Iterable[Job[Any]]) -> Ring:
         """Jobs that `slot` holds ahead, and has not begun, may go elsewhere."""
-        with self._lock:
-            self.ahead.give_back(slot, jobs)
-            return self._waking.rouse()
+        self.ahead.give_back(slot, jobs)
+        return self._waking.rouse()
 
+    @alone
     def stand_in_line(self, slot: Slot) -> Ring:
         """Another process has the slot: until its worker comes back to `take`, what waits goes to others."""
-        with self._lock:
-            self._waking.arrive(slot)
-            self._service.settle(slot)
-            slot.state, slot.job = _ELSEWHERE, None
-            return self._waking.rouse()
+        self._waking.arrive(slot)
+        self._service.settle(slot)
+        slot.state, slot.job = SlotState.ELSEWHERE, None
+        return self._waking.rouse()
 
+    @alone
     def leave(self, slot: Slot) -> bool:
         """A parked worker wants to go; False if it has been called in the meantime and must look again."""
-        with self._lock:
-            if slot.state is not _PARKED:
-                return False
-            self._free.claim(slot)
-            slot.state = _LEAVING
-            return True
+        if slot.state is not _PARKED:
+            return False
+        self._free.claim(slot)
+        slot.state = SlotState.LEAVING
+        return True
 
-    # ---- what the outside may know
+    # ---- exceptions of signal handlers
 
-    def waiting(self) -> int:
-        """Jobs that wait, in the queue or ahead in a slot."""
-        with self._lock:
-            return self._queue.live() + self.ahead.live()
+    def mend(self) -> None:
+        """Make all that is counted anew from what jobs and slots say; see `exclusive`."""
+        self.slots[:] = [slot for place in self.places for slot in place.slots]
+        self._quarantine.mend()
+        self.ahead.mend()
+        self._queue.mend(self.slots)
+        self._accounts.mend(self.slots)
+        self._free.recount(self.places)
+        self._waking.mend()
+        self._service.mend()
 
-    def running(self, *, and_waiting: bool = False) -> list[Job[Any]]:
-        """Jobs in slots, over for their callers or not; and if asked those that wait."""
-        with self._lock:
-            running = [job for slot in self.slots for job in (*slot.inside(), *slot.ahead)]
-            return [*running, *(self._queue if and_waiting else ())]
+    def call_again(self) -> None:
+        """Call the Director and every worker that was called: to be called twice does no harm."""
+        self._service.call_again()
+        self._call_director()
+        for slot in self.slots:
+            if slot.state is _CALLED:
+                slot.ring()
 
-    def census(self, on_their_way: Callable[[], list[Job[Any]]]) -> tuple[int, set[Job[Any]]]:
-        """How many jobs wait, and those that were started: in slots, and `on_their_way` to the loop.
-
-        At one moment: a worker posts an outcome before it takes the next job, which needs the lock.
-        """
-        with self._lock:
-            in_slots = (job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job])
-            started = {*in_slots, *on_their_way()}
-            begun = {job for job in started if job._stage is not _QUEUED}  # the others are to be tried again
-            return self._queue.live() + self.ahead.live(), begun
-
-    def is_warm(self, model: Model[Any]) -> bool:
-        """Whether any slot has `model` loaded."""
-        return bool(self._warm(model))
-
-    def at_rest(self) -> bool:
-        """Nothing waits and no slot has a worker, but for those that wait for another process and hold nothing."""
-        with self._lock:
-            return not self._queue.live() and all(slot.state in _RESTING for slot in self.slots)
-
-    def costs(self) -> list[tuple[BatchRule, Place, CostLine]]:
-        """What calls cost, by function and device; read them only."""
-        with self._lock:
-            return list(self._accounts.costs)
+    def take_spent(self) -> list[Any]:
+        """What was passed over, to be let go of without the lock."""
+        spent, self._queue.spent[:] = self._queue.spent[:], []
+        return spent
 
     # ---- under the lock
+
+    def _check_open(self, job: Job[Any]) -> None:
+        if self._is_shut:  # a submission from another thread can meet the close
+            raise DirectorClosed("closed")
+        if self._quarantine.closed:
+            self._quarantine.check(job)
 
     def _vacate(self, slot: Slot, state: SlotState) -> None:
         """The slot has no worker any more."""
         self._waking.arrive(slot)  # if it failed before it could look for work
+        slot.state, slot.job, slot.mates = state, None, None
         if slot.charge is not None:  # it failed in the middle of a call
             self._accounts.settle(slot)
-        slot.state, slot.job, slot.mates = state, None, None
         self.ahead.forget(slot)
+
+    def _left(self, job: Job[Any]) -> None:
+        (self._late if job._where is self._late else self._queue).left(job)
 
     def _admit_rich(self, job: Job[Any], patient: bool) -> Ring:
         queue, admission, free, waking = self._queue, self._admission, self._free, self._waking
@@ -383,15 +392,13 @@ class Dispatch:
             queue.enrich()
         alarm = self._service.push(job)
         if self.ahead.count and job._options.priority > 0:
-            alarm = both(alarm, self._recall_all())
+            alarm = both(alarm, self._recall_all)
         if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
             return both(alarm, waking.rouse())
         return alarm
 
-    def _recall_all(self) -> Ring:
-        """Somebody is to be served before those that are ahead."""
-        ring = None
+    def _recall_all(self) -> None:
+        """Without the lock: a job is to be served before those that are ahead."""
         for slot in self.slots:
             if slot.ahead:
-                ring = both(ring, slot.seat.recall)
-        return ring
+                slot.recall()

@@ -11,6 +11,7 @@ import itertools
 import logging
 from asyncio import _get_running_loop, current_task
 from contextvars import copy_context
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -81,6 +82,7 @@ class Ledger:
         self._wakes = False  # a delivery is going on that wakes who awaits the jobs by itself
         self._exit: BaseException | None = None  # what a callback has raised to stop the loop
         self._numbers = itertools.count(1)
+        dispatch.put_off = partial(outbox.call, self._admit_late)
 
     def open_job(
         self, fn: Callable[..., T], args: tuple[Any, ...], options: Options, patient: bool, extra: Extra | None = None
@@ -109,13 +111,18 @@ class Ledger:
             self._chronicle.submitting(job)
         try:
             ring = self._dispatch.admit(job, patient)
+            if ring is not None:
+                ring()
+            if options.timed:
+                self._outbox.on_loop(self.start_timer, job)
         except (AdmissionError, DeviceLost) as error:
             self._reject(job, error)
             raise
-        if ring is not None:
-            ring()
-        if options.timed:
-            self._outbox.on_loop(self.start_timer, job)
+        except BaseException:  # a signal handler has raised: what was to be called, is called again
+            self._dispatch.call_again()
+            self._outbox.call(self._alarms.look)
+            self._outbox.ring()
+            raise
         if self._is_watched:
             self._chronicle.submitted(job)
         return job
@@ -223,6 +230,9 @@ class Ledger:
         """The same, for who need not be asked where he is."""
         if job.done():
             return False
+        if self._dispatch.is_deciding:
+            self._outbox.call(self.cancel, job, msg)
+            return True
         if not self._dispatch.withdraw(job, JobState.CANCELLED):
             if job._stage is JobState.CANCELLED:  # a slot holds it ahead of its turn
                 job._where.seat.leave(job)  # type: ignore[union-attr]
@@ -296,6 +306,19 @@ class Ledger:
         self._alarms.stop()
         self._retries.stop()
 
+    def _admit_late(self, job: Job[Any], patient: bool) -> None:
+        """On the loop: queue a job that a finalizer or a signal handler has submitted in the midst of a decision."""
+        if self._dispatch.is_deciding:
+            self._outbox.call(self._admit_late, job, patient)
+            return
+        try:
+            ring = self._dispatch.admit_late(job, patient)
+        except (AdmissionError, DeviceLost) as error:
+            self.end_failed(job, error)
+            return
+        if ring is not None:
+            ring()
+
     def _reject(self, job: Job[Any], error: AdmissionError | DeviceLost) -> None:
         self.rejected += 1
         self._chronicle.rejected(job, error)
@@ -312,6 +335,9 @@ class Ledger:
         return True
 
     def _expire(self, job: Job[Any]) -> None:
+        if self._dispatch.is_deciding:
+            self._outbox.call(self._expire, job)
+            return
         due = job._due()
         if due is None or self._now() < due:  # it was the timeout of an earlier try
             self.start_timer(job)

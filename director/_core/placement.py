@@ -33,12 +33,21 @@ class FreeSlots:
     __slots__ = ("_buckets", "_top", "idle", "parked")
 
     def __init__(self, places: list[Place]) -> None:
+        self.recount(places)
+
+    def recount(self, places: list[Place]) -> None:
+        """Find the free slots by their states."""
         self._buckets: list[dict[Place, None]] = [{} for _ in range(1 + max(len(p.slots) for p in places))]
-        for place in places:
-            self._buckets[place.free][place] = None
         self._top = len(self._buckets) - 1
-        self.idle = sum(place.free for place in places)
-        self.parked = 0
+        self.idle = self.parked = 0
+        for place in places:
+            place.idle = [slot for slot in reversed(place.slots) if slot.state is _IDLE]
+            place.parked = [slot for slot in place.slots if slot.state is _PARKED]
+            place.free = len(place.idle) + len(place.parked)
+            if place.slots[0].is_open:
+                self._buckets[place.free][place] = None
+                self.idle += len(place.idle)
+                self.parked += len(place.parked)
 
     def add(self, place: Place) -> None:
         """A device has joined, every slot idle."""

@@ -56,6 +56,12 @@ class Quarantine:
         self._free.reopen(place)
         self.closed -= {slot.number for slot in place.slots}
 
+    def mend(self) -> None:
+        """Have the slots say what was decided of their devices."""
+        self._all = frozenset(slot.number for slot in self._slots)
+        for slot in self._slots:
+            slot.is_open = slot.number not in self.closed
+
     def open_slots(self) -> frozenset[int]:
         """Numbers of the slots that get work."""
         return self._all - self.closed

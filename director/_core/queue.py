@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from director._core.slot import Slot
     from director._options import LaneKey
 
-_QUEUED = JobState.QUEUED
+_QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
 _SWEEP_AT = 64
 
 
@@ -62,7 +62,19 @@ class ReadyQueue:
         policy: Weights of the tenants, and ageing.
     """
 
-    __slots__ = ("_aged", "_census", "_lanes", "_live", "holds", "is_rich", "pause", "plain", "spent", "tenants")
+    __slots__ = (
+        "_aged",
+        "_census",
+        "_lanes",
+        "_policy",
+        "holds",
+        "is_rich",
+        "pause",
+        "plain",
+        "spent",
+        "tenants",
+        "waiting",
+    )
 
     def __init__(self, policy: Policy) -> None:
         self.is_rich = policy.ageing is not None
@@ -71,28 +83,33 @@ class ReadyQueue:
         self.pause = Pause()
         self.spent: list[Any] = []  # passed over; whoever holds the lock lets go of it when that is free
         self._aged = policy.ageing
-        self._live = 0  # while it is rich
+        self.waiting: dict[Job[Any], None] = {}  # while it is rich: all jobs in order of arrival, the lanes' truth
+        self._policy = policy
         self._lanes: dict[LaneKey, Lane] = {}
         self.holds = Holds(self.spent)
         self._census = Census(policy.weights) if policy.predict else None
 
     # ---- without options
 
-    def pop_plain(self) -> Job[Any] | None:
-        """Remove and return the oldest job; only while the queue is not rich."""
+    def pop_plain(self, slot: Slot) -> Job[Any] | None:
+        """Remove the oldest job and give it to `slot`, RUNNING; only while the queue is not rich."""
         plain = self.plain
         if not plain.live:
             if plain.jobs:
                 self.spent.append(plain.jobs)
                 plain.jobs = deque()
             return None
-        plain.live -= 1
         jobs = plain.jobs
         while True:
-            job = jobs.popleft()
+            job = jobs[0]
             if job._stage is _QUEUED:
+                slot.job = job  # first, so that at any moment either the queue has it or the slot
+                job._stage = _RUNNING  # from QUEUED: the queue hands out no other
+                job._where = slot
+                plain.live -= 1
+                jobs.popleft()
                 return job
-            self.spent.append(job)
+            self.spent.append(jobs.popleft())
 
     def tidy_plain(self) -> None:
         """Sweep those that were withdrawn when they are many more than those who wait."""
@@ -103,9 +120,9 @@ class ReadyQueue:
 
     def enrich(self) -> None:
         """Put every job in a lane."""
-        self.is_rich = True
-        plain, self.plain = self.plain, Plain()
-        self._live = plain.live
+        plain, empty = self.plain, Plain()
+        waiting = dict.fromkeys(job for job in plain.jobs if job._stage is _QUEUED)
+        self.plain, self.waiting, self.is_rich = empty, waiting, True
         if plain.live:
             plain.upper = lane = self._lane(None)
             lane.adopt(plain.jobs, plain.live)
@@ -117,26 +134,53 @@ class ReadyQueue:
 
     def rest(self) -> None:
         """Be plain again if nothing waits; for whoever knows that no call is charged to anybody."""
-        if not self._live and self._aged is None and not self.tenants.known:
-            self.is_rich = False
-            for lane in self._lanes.values():
+        if not self.waiting and self._aged is None and not self.tenants.known:
+            lanes, self._lanes, self.is_rich = self._lanes, {}, False
+            self.spent.append(lanes)
+            for lane in lanes.values():
                 lane.close()
-            self.spent.append(self._lanes)
-            self._lanes = {}
             self.holds.clear()
+
+    def mend(self, slots: list[Slot]) -> None:
+        """Build the queue anew: what no slot has, and is not over, waits."""
+        taken = {job for slot in slots for job in (*slot.inside(), *slot.ahead, *slot.late)}
+        if not self.is_rich:
+            plain = self.plain
+            plain.jobs = deque(job for job in plain.jobs if job._stage is _QUEUED)
+            plain.live = len(plain.jobs)
+            return
+        jobs = [job for job in self.waiting if job._stage is _QUEUED or (job not in taken and not job.done())]
+        self.spent.append(self._lanes)
+        self.holds.clear()
+        self._lanes = {}
+        self._census = Census(self._policy.weights) if self._policy.predict else None
+        self.waiting = dict.fromkeys(jobs)  # whole before the first is pushed, for this may be cut off too
+        self.pause.jobs = {job: None for job in self.pause.jobs if job in self.waiting}
+        for job in jobs:
+            job._stage = _QUEUED
+            if job not in self.pause.jobs:
+                self._push(job)
+        if self.tenants.known:
+            self.tenants.recount_waiting(job._options.tenant for job in jobs)
 
     # ---- with options
 
     def push(self, job: Job[Any]) -> Group | None:
-        """Add a job; returns its group if that is held and may be ripe by now."""
-        self._arrive(job)
+        """Add a job, or one that was set aside; returns its group if that is held and may be ripe by now."""
+        if job in self.waiting:
+            self.pause.left(job)
+        else:
+            self._arrive(job)
+        return self._push(job)
+
+    def _push(self, job: Job[Any]) -> Group | None:
         if self._census is not None:
             self._census.add(job)
         group = self._lane(job._options.lane).push(job)
         return group if group is not None and group.upper is None else None
 
     def set_aside(self, job: Job[Any]) -> None:
-        """Let a job wait where no slot sees it; `left` and `push` bring it back."""
+        """Let a job wait where no slot sees it; `push` brings it back."""
         self._arrive(job)
         self.pause.push(job)
 
@@ -165,7 +209,7 @@ class ReadyQueue:
         if not self.is_rich:
             self.tidy_plain()
             return
-        self._live -= 1
+        del self.waiting[job]
         if self.tenants.known:
             self.tenants.of(job._options.tenant).waiting -= 1
 
@@ -175,7 +219,8 @@ class ReadyQueue:
             for job in jobs:
                 self._census.drop(job)
         group.left_together(len(jobs), sum(map(cost_of, jobs)) if group.rule.max_cost is not None else 0.0)
-        self._live -= len(jobs)
+        for job in jobs:
+            del self.waiting[job]
         if self.tenants.known:
             for job in jobs:
                 self.tenants.of(job._options.tenant).waiting -= 1
@@ -206,19 +251,14 @@ class ReadyQueue:
 
     def live(self) -> int:
         """Jobs that wait."""
-        return self._live if self.is_rich else self.plain.live
+        return len(self.waiting) if self.is_rich else self.plain.live
 
     def ahead_of(self, job: Job[Any], slots: frozenset[int]) -> float:
         """About how many jobs a new one with a deadline would find ahead of it, on `slots`; only with `predict`."""
         return 0.0 if self._census is None else self._census.ahead_of(job, slots)
 
     def __iter__(self) -> Iterator[Job[Any]]:
-        if not self.is_rich:
-            yield from (job for job in self.plain.jobs if job._stage is _QUEUED)
-            return
-        for lane in self._lanes.values():
-            yield from dict.fromkeys(lane)  # a job that was held and released may stand in a line twice
-        yield from self.pause.jobs
+        yield from self.waiting if self.is_rich else (job for job in self.plain.jobs if job._stage is _QUEUED)
 
     def _lane(self, key: LaneKey) -> Lane:
         lane = self._lanes.get(key)
@@ -230,8 +270,8 @@ class ReadyQueue:
         name = job._options.tenant
         tenants = self.tenants
         if name is not None and not tenants.known:
-            tenants.begin(self._live)
-        self._live += 1
+            tenants.begin(len(self.waiting))
+        self.waiting[job] = None
         if tenants.known:
             tenants.arrive(tenants.of(name))
 

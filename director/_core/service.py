@@ -100,11 +100,24 @@ class Service:
         for group in self._queue.held():
             group.release()
 
+    def mend(self) -> None:
+        """Look at all held groups anew."""
+        self._alarm_at = _NEVER
+        now = self._time()
+        for group in self._queue.held():
+            self._look_at(group, now)
+
+    def call_again(self) -> None:
+        """Ask for the next look once more."""
+        if (moment := self._queue.holds.next_look()) < _NEVER:
+            self._ripen_at(moment)
+
     def _begin(self, job: Job[Any], slot: Slot, now: float) -> list[Job[Any]] | None:
         """Start `job` with its mates, or fail it if it would be too late."""
         group = job._where
         if isinstance(group, Group):
             return self._begin_batch(job, group, slot, now)
+        slot.job = job  # first, so that at any moment either the queue has it or the slot
         job._stage = _RUNNING  # from QUEUED: the queue hands out no other
         self._queue.left(job)
         job._where = slot
@@ -114,13 +127,14 @@ class Service:
         rule, accounts = group.rule, self._accounts
         most = accounts.limits.most(rule, group.key[1], slot.place)
         jobs, late = form(first, group, partial(accounts.costs.line, rule, slot.place, now), now, most)
-        self._queue.left_together(group, jobs + late if late else jobs)
         slot.late += late
+        if jobs:
+            slot.job, slot.mates = jobs[0], jobs
+        self._queue.left_together(group, jobs + late if late else jobs)
         if not jobs:
             return None
         for job in jobs:
             job._where = slot
-        slot.mates = jobs
         if rule.max_wait and 0 < group.live < rule.max_size and self._holds:
             self._hold_rest(group, now)
         return jobs

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import SlotState
@@ -64,9 +65,9 @@ class Slot:
         self.is_open = True  # False while its device is in quarantine
         self.late: list[Job[Any]] = []  # found too late for their deadlines; the worker fails them
         self.charge: Charge | None = None
-        self.bell = threading.Lock()  # a parked worker waits to acquire it; each call releases it exactly once
+        self.bell = threading.Lock()  # a parked worker waits to acquire it; `ring` releases it
         self.bell.acquire()
-        self.ring = self.bell.release
+        self.ring = partial(_ring, self.bell)  # wakes the worker; once more does no harm
         self.jobs = 0
         self.lost = 0  # of these: went down with their workers
         self.busy_seconds = 0.0
@@ -96,12 +97,23 @@ class Slot:
         """Jobs and busy seconds without loads."""
         return self.jobs - self.loads, self.busy_seconds - self.loading_seconds
 
+    def recall(self) -> None:
+        """Have its seat give back what it holds ahead."""
+        self.seat.recall()
+
     def inside(self) -> list[Job[Any]]:
         """The jobs of the call that it is in."""
         return [] if self.job is None else self.mates or [self.job]
 
     def __repr__(self) -> str:
         return f"<Slot {self.number} of {self.device.label} {self.state.value}>"
+
+
+def _ring(bell: threading.Lock) -> None:
+    try:
+        bell.release()
+    except RuntimeError:  # it was rung already
+        return
 
 
 class Place:

@@ -13,7 +13,7 @@ from heapq import heapify, heappop, heappush, heapreplace, nlargest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
 
 _REMEMBERED = 512  # tenants without work that are remembered, those who have used most
 _BEFORE = 2**62
@@ -147,6 +147,25 @@ class Tenants:
             else:
                 return max(used, self._served)
         return self._highest
+
+    def recount_waiting(self, names: Iterable[Hashable]) -> None:
+        """So many jobs of each wait, and no others; only when there are any tenants."""
+        for tenant in self.known.values():
+            tenant.waiting = 0
+        for name in names:
+            self.of(name).waiting += 1
+
+    def recount_running(self, tenants: Iterable[Tenant]) -> None:
+        """These are being served, each as often as it is named; after the waiting have been counted."""
+        for tenant in self.known.values():
+            tenant.running = 0
+            tenant.is_listed = False
+        for tenant in tenants:
+            tenant.running += 1
+        self._active = []
+        for tenant in self.known.values():
+            if tenant.is_active:
+                self._list(tenant)
 
     def _forget(self) -> None:
         """Drop resting tenants that would start at the floor anyway, and of the others those who owe least.

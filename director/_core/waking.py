@@ -109,9 +109,18 @@ class Waking:
 
     def arrive(self, slot: Slot) -> None:
         """A worker that was on its way looks for work."""
+        if slot.state is _PARKED:  # it was rung twice
+            self._free.claim(slot)
         self.coming.pop(slot, None)  # not if it comes from elsewhere
         if slot.state is _CALLED:
             self.calling = False
+
+    def mend(self) -> None:
+        """Count anew who is on the way, from the states of the slots."""
+        self.coming.clear()
+        self.coming.update(dict.fromkeys(slot for slot in self._slots if slot.state in (_HIRED, _CALLED)))
+        self.calling = any(slot.state is _CALLED for slot in self._slots)
+        self.hiring = False
 
     def suits(self, lane: Lane | Plain, slot: Slot) -> bool:
         """Whether `slot` should serve `lane`: it may, and no free slot has the model loaded when this one has not."""

@@ -51,6 +51,8 @@ class Desk:
             self.ripens_at.append,
         )
         self.slots = self.dispatch.slots
+        self.put_off: list[tuple[Job[Any], bool]] = []  # for `admit_late`
+        self.dispatch.put_off = lambda job, patient: self.put_off.append((job, patient))
         self._numbers = iter(range(1, 10**9))
 
     def _call(self) -> None:

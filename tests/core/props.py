@@ -54,7 +54,7 @@ class Noise:
         self.is_under_lock = False
 
     def note(self) -> None:
-        self.is_under_lock = self.is_under_lock or self._desk.dispatch._lock.locked()
+        self.is_under_lock = self.is_under_lock or self._desk.dispatch._is_deciding
 
     def function(self) -> Any:
         key = Key(self)

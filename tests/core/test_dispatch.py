@@ -322,7 +322,7 @@ def test_user_code_never_runs_under_the_lock(how: str) -> None:
 
     class Resource:
         def __del__(self) -> None:
-            locked.append(desk.dispatch._lock.locked())
+            locked.append(desk.dispatch._is_deciding)
 
         def use(self, device: Any) -> None: ...
 

@@ -53,7 +53,7 @@ def test_what_was_withdrawn_before_the_queue_became_rich_is_let_go_outside_of_th
 
     class Resource:
         def __del__(self) -> None:
-            locked.append(desk.dispatch._lock.locked())
+            locked.append(desk.dispatch._is_deciding)
 
         def use(self, device: Any) -> None: ...
 

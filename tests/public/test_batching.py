@@ -399,7 +399,7 @@ class BetweenSteps(ThreadClock):
 
     def time(self) -> float:
         crew = self.director._crew if hasattr(self, "director") else None
-        return TestClock.time(self) if crew is None or crew.dispatch._lock.locked() else super().time()
+        return TestClock.time(self) if crew is None or crew.dispatch._is_deciding else super().time()
 
 
 async def test_an_item_that_is_cancelled_when_its_batch_has_been_taken_is_not_in_the_call(gate: Gate) -> None:

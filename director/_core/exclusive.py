@@ -1,0 +1,102 @@
+"""The lock of the scheduler, which a thread may come to while it holds it.
+
+The collector and signals run user code between any two steps of a thread: a finalizer, the `finally` of a forgotten
+coroutine, a handler. So a thread in the midst of a decision may call the Director. It must not wait for itself, and it
+must not see or change what is half decided:
+
+- The lock is an `RLock`, and `Exclusive.is_deciding` tells a thread that has got in whether it was inside before. A
+  submission and a cancellation that find it set are noted, and the loop carries them out; the other decisions, which
+  no public call makes on such a way, are refused.
+- The lock is entered by `with`, never by `acquire` and `try`: a handler may raise between these two, and not before
+  the body of a `with`.
+- An exception that comes in the midst of a decision undoes it: `mend` makes the state anew from what jobs and slots
+  say of themselves, before the lock is free.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+from director.errors import AdmissionError, DeviceLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REFUSALS = (AdmissionError, DeviceLost)
+"""What a decision raises by itself, before it has changed anything."""
+
+_TRIES = 100
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Self = TypeVar("Self", bound="Exclusive")
+
+
+class Exclusive:
+    """An object whose methods marked `alone` run one at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._is_deciding = False  # read and written by the thread that holds the lock alone
+
+    @property
+    def is_deciding(self) -> bool:
+        """Whether this thread is in the midst of a decision, which a finalizer or a handler has interrupted."""
+        with self._lock:
+            return self._is_deciding
+
+    def undo(self) -> None:
+        """Under the lock: `mend`, however often a handler raises meanwhile."""
+        for left in reversed(range(_TRIES)):
+            try:
+                self.mend()
+            except BaseException:
+                if not left:
+                    raise
+            else:
+                return
+
+    def mend(self) -> None:
+        """Under the lock: undo what an exception has cut off; does so from the start if it is cut off itself."""
+        raise NotImplementedError
+
+    def call_again(self) -> None:
+        """Without the lock: call whoever was to be called, for an exception may have come before that."""
+        raise NotImplementedError
+
+    def take_spent(self) -> object:
+        """Under the lock: what is to be let go of without it, for that may run user code."""
+        raise NotImplementedError
+
+
+def alone(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self, P], T]:
+    """Run a method under the lock, as a whole or not at all."""
+
+    @wraps(step)
+    def decide(self: Self, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            with self._lock:
+                if self._is_deciding:
+                    raise RuntimeError("a signal handler or finalizer that has interrupted the scheduler can't do this")
+                try:
+                    self._is_deciding = True
+                    result = step(self, *args, **kwargs)
+                except REFUSALS:
+                    raise
+                except BaseException:
+                    self.undo()
+                    raise
+                finally:
+                    self._is_deciding = False
+                spent = self.take_spent()
+            del spent
+        except REFUSALS:
+            raise
+        except BaseException:
+            self.call_again()
+            raise
+        return result
+
+    return decide  # type: ignore[return-value]  # mypy knows the wrapper's `self` by name
