@@ -172,7 +172,7 @@ class Dispatch(Overview):
 
     @alone
     def set_aside(self, job: Job[Any]) -> bool:
-        """Let a job that has failed wait for its next try, where no slot sees it; False if it is over, or we are shut."""
+        """Let a job that has failed wait for its next try, unseen by slots; False if it is over, or we are shut."""
         if self._is_shut or job._stage is not _RUNNING:
             return False
         if not self._queue.is_rich:
@@ -226,14 +226,7 @@ class Dispatch(Overview):
     @alone
     def hire(self, most: int) -> list[Slot]:
         """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
-        before = set(self._waking.coming)
-        try:
-            return self._waking.hire(most)
-        except BaseException:
-            for slot in self.slots:
-                if slot.state is _HIRED and slot not in before:
-                    slot.state = _IDLE  # its worker will not be made
-            raise
+        return self._waking.hire(most)
 
     @alone
     def call_parked(self) -> Ring:

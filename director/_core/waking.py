@@ -87,16 +87,21 @@ class Waking:
         self.hiring = False
         hired: list[Slot] = []
         coming = dict(self.coming)
-        for lane in self._queue.in_order(self._time()):
-            short = lane.calls - subtract(coming, lane)
-            while short > 0 and len(hired) < most and (slot := self._pick(lane, only=_IDLE)):
-                if not self.suits(lane, slot):
-                    break
-                self._free.claim(slot)
-                slot.state = _HIRED
-                self.coming[slot] = None
-                hired.append(slot)
-                short -= 1
+        try:
+            for lane in self._queue.in_order(self._time()):
+                short = lane.calls - subtract(coming, lane)
+                while short > 0 and len(hired) < most and (slot := self._pick(lane, only=_IDLE)):
+                    if not self.suits(lane, slot):
+                        break
+                    hired.append(slot)
+                    self._free.claim(slot)
+                    slot.state = _HIRED
+                    self.coming[slot] = None
+                    short -= 1
+        except BaseException:  # of a signal handler: no worker will be made
+            for slot in hired:
+                slot.state = _IDLE
+            raise
         if len(hired) == most:
             self.hiring = True  # the coroutine goes on by itself
         return hired
