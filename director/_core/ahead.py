@@ -97,11 +97,13 @@ class Ahead:
             slot.ahead.remove(job)
             self.count -= 1
 
-    def end(self, job: Job[Any], state: JobState) -> None:
-        """Move a job to `state` if a slot holds it: here, for `give_back` could meet whoever moves it elsewhere."""
+    def end(self, job: Job[Any], state: JobState) -> bool:
+        """Move a job that a slot holds, else False: here, for `give_back` could meet whoever moves it elsewhere."""
         slot = job._where
-        if job._stage is _RUNNING and isinstance(slot, Slot) and job in slot.ahead:
-            job._move(state)
+        if job._stage is not _RUNNING or not isinstance(slot, Slot) or job not in slot.ahead:
+            return False
+        job._move(state)
+        return True
 
     def mend(self) -> None:
         """Count anew what slots hold: not what has gone back."""

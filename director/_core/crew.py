@@ -14,6 +14,7 @@ from director._core.care import Care
 from director._core.chronicle import Chronicle
 from director._core.clock import MonotonicClock
 from director._core.dispatch import Dispatch
+from director._core.hiring import Hiring
 from director._core.ledger import Ledger
 from director._core.loop_loss import drop_jobs, forget_callbacks
 from director._core.outbox import Outbox
@@ -34,7 +35,6 @@ from director._user_objects import is_a, log_error, repr_of, set_cause
 from director.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from concurrent.futures import Future
     from typing import Any
 
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("director")
 
-_HIRED_AT_ONCE = 16  # then the loop turns, so that a burst of short jobs does not hire a worker for each
 _GRACE = 1.0  # seconds that running jobs get to end when a Director is left in haste
 _ABORTING = 5.0  # seconds in which a call that can be ended has ended
 _ENDED, _LEFT = "its process is ended", "its thread can't be stopped and is left behind"
@@ -87,15 +86,15 @@ class Crew:
         self.residency = Residency(self.places)
         self.outbox = Outbox(loop)
         self.chronicle = Chronicle(hooks, clock.time, self.outbox.on_loop)
-        self.dispatch = Dispatch(
-            self.places, policy, self.residency.warm, self._call_director, clock.time, self._ripen_at
+        self._hiring = hiring = Hiring(loop, self.outbox, self._hire, self.fail)
+        self.dispatch = hiring.dispatch = Dispatch(
+            self.places, policy, self.residency.warm, hiring.call, clock.time, self._ripen_at
         )
         self.ledger = Ledger(loop, clock, self.dispatch, self.outbox, self.chronicle)
         self.outbox.deliver = self.ledger.deliver
         self.care = Care(loop, rules, self.dispatch, self.ledger, self.outbox, self.chronicle, clock)
         self.starts = Starts(self.dispatch, self.ledger, self.outbox, self.care.warden, clock)
         self._clock = clock
-        self._arrived = asyncio.Event()
         self._resting: list[asyncio.Future[bool]] = []
         self._ripening = Ripening(clock, self._ripen)
         self._closing: dict[Slot, Future[None]] = {}  # threads that were told to end, and their last call
@@ -120,14 +119,7 @@ class Crew:
 
     async def direct(self) -> None:
         """The Director coroutine: hire a worker for work that waits and a slot that is free; never await one."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while hired := self.dispatch.hire(_HIRED_AT_ONCE):
-                await self._hire_all(iter(hired))
-                if len(hired) == _HIRED_AT_ONCE:
-                    await asyncio.sleep(0)
-            _ring(self.dispatch.call_parked())
+        await self._hiring.direct()
 
     async def rest(self, timeout: float | None = None, clock: Clock | None = None) -> bool:
         """Wait until every job is over and every worker reaped; False if that takes longer than `timeout` seconds.
@@ -139,7 +131,7 @@ class Crew:
             call.bridge.hurry()
         for slot in self.dispatch.dismiss():
             slot.ring()
-        self._arrived.set()  # batches that were held may go now
+        self._hiring.call_here()  # batches that were held may go now
         waiter: asyncio.Future[bool] = self.loop.create_future()
         self._resting.append(waiter)
         self.ledger.watch = self._look_at_rest
@@ -260,11 +252,6 @@ class Crew:
         for future in closed:
             idle[future].thread.join()
 
-    def _call_director(self) -> None:
-        # Never at once: the caller's code may be interrupted by a handler that raises, and must not leave an event of
-        # asyncio half set.
-        self.outbox.call(self._arrived.set)
-
     def _ripen_at(self, moment: float) -> None:
         """From any thread: have the dispatch look at `moment` whether batches are ripe."""
         self.outbox.on_loop(self._ripening.set, moment)
@@ -277,15 +264,6 @@ class Crew:
         self.care.stop()
         self.starts.stop()
         self._ripening.stop()
-
-    async def _hire_all(self, slots: Iterator[Slot]) -> None:
-        try:
-            for slot in slots:
-                await self._hire(slot)
-        except BaseException:
-            for slot in slots:  # those that are left
-                self.dispatch.reaped(slot)
-            raise
 
     async def _hire(self, slot: Slot) -> None:
         await slot.place.permits.acquire()  # never waits: an idle slot and a free permit are the same thing

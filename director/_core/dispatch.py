@@ -152,11 +152,10 @@ class Dispatch(Overview):
     def withdraw(self, job: Job[Any], state: JobState) -> bool:
         """Move a job that waits to `state`, so that it never runs; False if it doesn't wait any more.
 
-        One that a slot holds ahead of its turn is moved too, so that it can't come back, but may have begun: False.
+        One that a slot holds ahead of its turn is moved too, so that it can't come back, but may have begun.
         """
         if job._stage is not _QUEUED:
-            self.ahead.end(job, state)
-            return False
+            return self.ahead.end(job, state)
         job._move(state)
         self._left(job)
         return True

@@ -1,11 +1,11 @@
-"""The frames of this package in a user's traceback: taken off, and emptied."""
+"""Users' exceptions on their way to a caller: without the frames of this package, and fit for a future."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from director._user_objects import plain, set_traceback, traceback_of
+from director._user_objects import is_a, plain, set_cause, set_traceback, traceback_of
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -19,6 +19,15 @@ def strip(error: BaseException) -> None:
             traceback.tb_frame.clear()
         traceback = traceback.tb_next
     set_traceback(error, traceback)
+
+
+def bearable(error: BaseException) -> BaseException:
+    """The error, or what a future takes for it: it would take a `StopIteration` for a generator's own end."""
+    if not is_a(error, StopIteration):
+        return error
+    stopped = RuntimeError("the job raised StopIteration")
+    set_cause(stopped, error)
+    return stopped
 
 
 def _is_ours(frame: FrameType) -> bool:

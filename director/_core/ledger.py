@@ -16,6 +16,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._core.alarms import Alarms
+from director._core.frames import bearable
 from director._core.job import Job
 from director._core.retries import Retries
 from director._core.slot import Slot
@@ -169,7 +170,7 @@ class Ledger:
                     if self._tells_ends:
                         self._chronicle.returned(post)
                     continue
-                if post._options.timed and not self._was_in_time(post):
+                if post._options.timed and not (self._was_in_time(post) and post._stage is _RUNNING):
                     continue
                 post._stage = _SUCCEEDED
                 self.succeeded += 1
@@ -233,11 +234,11 @@ class Ledger:
         if self._dispatch.is_deciding:
             self._outbox.call(self.cancel, job, msg)
             return True
-        if not self._dispatch.withdraw(job, JobState.CANCELLED):
-            if job._stage is JobState.CANCELLED:  # a slot holds it ahead of its turn
-                job._where.seat.leave(job)  # type: ignore[union-attr]
-            elif job._stage is not _RUNNING:
-                return False  # withdrawn by a failed load: its end is on its way
+        if self._dispatch.withdraw(job, JobState.CANCELLED):
+            if isinstance(job._where, Slot):  # which holds it ahead of its turn
+                job._where.seat.leave(job)
+        elif job._stage is not _RUNNING:
+            return False  # its end is on its way: of a failed load, or of the step that a handler has interrupted
         self._end_cancelled(job, msg)
         return True
 
@@ -248,7 +249,9 @@ class Ledger:
 
     def end_failed(self, job: Job[Any], error: BaseException) -> None:
         """End a job that runs, or that was withdrawn as FAILED, with `error`."""
-        is_left, started = self._move(job, JobState.FAILED)
+        if (moved := self._move(job, JobState.FAILED)) is None:
+            return
+        is_left, started = moved
         self.failed += 1
         if self._wakes:  # in their order with those that succeed
             self._settle(job, error, _set_exception)
@@ -282,7 +285,7 @@ class Ledger:
         if is_a(error, asyncio.CancelledError):
             self._end_cancelled(job, None)
         else:
-            self.end_failed(job, _bearable(error))
+            self.end_failed(job, bearable(error))
 
     def returned_together(self, jobs: list[Job[Any]], values: Sequence[Any], ended: float) -> None:
         """A call for all of these has returned; part of a delivery, which goes on with them."""
@@ -349,7 +352,9 @@ class Ledger:
             self.end_failed(job, JobTimeout("running"))
 
     def _end_cancelled(self, job: Job[Any], msg: Any) -> None:
-        is_left, started = self._move(job, JobState.CANCELLED)
+        if (moved := self._move(job, JobState.CANCELLED)) is None:
+            return
+        is_left, started = moved
         self.cancelled += 1
         _Future.cancel(job, msg)
         self._clear(job, is_left, started)
@@ -366,16 +371,17 @@ class Ledger:
         set_cause(error, problem)
         self.end_failed(job, error)
 
-    def _move(self, job: Job[Any], state: JobState) -> tuple[bool, float | None]:
+    def _move(self, job: Job[Any], state: JobState) -> tuple[bool, float | None] | None:
         """Move a job to its last state.
 
         Returns:
             Whether the slot that has it is to be told, and when it has started. Asked once, after the move: its worker
-            may be about to start it.
+            may be about to start it. `None` if it is in another state, for a signal handler has come before.
         """
-        is_inside = job._stage is not state  # the dispatch has moved it already if it was waiting
-        if is_inside:
-            job._move(state)
+        if is_inside := job._stage is _RUNNING:
+            job._stage = state  # at once: a signal handler that comes after this finds it over, and leaves the rest
+        elif job._stage is not state:  # the dispatch has moved it already if it was waiting
+            return None
         is_left, started = is_inside and job._finished is None, job._started
         if started is None:  # it never ran, and never will
             job._finished = self._now()
@@ -393,12 +399,4 @@ class Ledger:
             self._retries.forget(job)
         if self.watch is not None:
             self.watch()
-
-
-def _bearable(error: BaseException) -> BaseException:
-    """The error, or what a future takes for it: it would take a `StopIteration` for a generator's own end."""
-    if not is_a(error, StopIteration):
-        return error
-    stopped = RuntimeError("the job raised StopIteration")
-    set_cause(stopped, error)
-    return stopped
+        return True

@@ -80,6 +80,30 @@ SUBMISSIONS: dict[str, Callable[[Scene], Any]] = {
 }
 
 
+async def interrupt_each_line(rich: bool, step: Callable[[Scene], Any]) -> int:
+    """Make a step again and again, a handler raising at one line further each time; returns the lines."""
+
+    def act() -> None:
+        raise Interrupted
+
+    director, gate = Director("simulated:1", max_queue=None), Gate()
+    await director.start()
+    scene = await Scene(director, gate).begin(rich)
+    interruptions = 0
+    while True:
+        with Interrupter(act, interruptions):
+            try:
+                job = step(scene)
+            except Interrupted:
+                interruptions += 1
+                continue
+        if isinstance(job, asyncio.Future):
+            scene.jobs.append(job)
+        break
+    await scene.end(interruptions + 1)
+    return interruptions
+
+
 ACTS: dict[str, Callable[[Scene], Any]] = {
     "submits": lambda s: s.jobs.append(s.director.submit(double, 2)),
     "submits with options": lambda s: s.jobs.append(s.director.submit(double, 2, tenant="t9", deadline=50, priority=2)),
@@ -193,6 +217,20 @@ async def test_what_comes_in_the_midst_of_a_close_is_closed_too() -> None:
     outcomes = await asyncio.gather(*late, return_exceptions=True)
     assert {type(each) for each in outcomes} <= {asyncio.CancelledError, DirectorClosed}
     await director.close()
+
+
+@pytest.mark.parametrize("step", SUBMISSIONS)
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+async def test_a_handler_may_raise_at_any_line_of_a_submission(rich: bool, step: str) -> None:
+    assert await interrupt_each_line(rich, SUBMISSIONS[step]) > 30
+
+
+@pytest.mark.parametrize("at", [2, 5, 9])
+async def test_a_handler_may_raise_at_any_line_of_a_cancellation(at: int) -> None:
+    def cancel(scene: Scene) -> Any:
+        return scene.jobs[at].cancel()
+
+    assert await interrupt_each_line(True, cancel) > 10
 
 
 async def test_the_collector_may_run_finalizers_that_call_the_director_anywhere() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HOUSE = str(Path(director.__file__).parent)
 # Before these CPython looks for no signals, and calls a trace function: the end of a `with`, and a mere assignment.
-_STRAIGHT = ("with self._lock:", "self._is_deciding = False")
+_STRAIGHT = ("with self._lock:", "try:", "self._is_deciding = False", "return None")
 
 
 class Interrupter:
