@@ -37,8 +37,8 @@ FLOORS = {
     """,
     "groups": """
         _checks _devices.survey _executors._cuda_thread _executors._replicas _executors._attended _executors._remote
-        _core.group _core.loop_loss _core.starts _core.hiring _core.batch_run _core.retries _shared.turnstile _shared.presence
-        _devices.readings _devices.gauge _devices.listener
+        _core.group _core.loop_loss _core.starts _core.hiring _core.batch_run _core.retries _shared.turnstile
+        _shared.presence _devices.readings _devices.gauge _devices.listener
     """,
     "lanes": "_devices.watch _resolve _core.lane _core.batching _core.ledger",
     "queue": "_core.queue _core.service _core.waking _core.ahead",

@@ -399,4 +399,3 @@ class Ledger:
             self._retries.forget(job)
         if self.watch is not None:
             self.watch()
-        return True
