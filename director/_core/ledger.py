@@ -234,12 +234,17 @@ class Ledger:
         if self._dispatch.is_deciding:
             self._outbox.call(self.cancel, job, msg)
             return True
-        if self._dispatch.withdraw(job, JobState.CANCELLED):
-            if isinstance(job._where, Slot):  # which holds it ahead of its turn
-                job._where.seat.leave(job)
-        elif job._stage is not _RUNNING:
-            return False  # its end is on its way: of a failed load, or of the step that a handler has interrupted
-        self._end_cancelled(job, msg)
+        try:
+            if self._dispatch.withdraw(job, JobState.CANCELLED):
+                if isinstance(job._where, Slot):  # which holds it ahead of its turn
+                    job._where.seat.leave(job)
+            elif job._stage is not _RUNNING:
+                return False  # its end is on its way: of a failed load, or of the step that a handler has interrupted
+            self._end_cancelled(job, msg)
+        except BaseException:  # a signal handler has raised: what is moved must end
+            if job._stage is JobState.CANCELLED and not job.done():
+                self._outbox.call(self._end_cancelled, job, msg)
+            raise
         return True
 
     def cancel_waiting(self) -> None:
