@@ -117,7 +117,8 @@ class Ledger:
             if options.timed:
                 self._outbox.on_loop(self.start_timer, job)
         except (AdmissionError, DeviceLost) as error:
-            self._reject(job, error)
+            self.rejected += 1
+            self._chronicle.rejected(job, error)
             raise
         except BaseException:  # a signal handler has raised: what was to be called, is called again
             self._dispatch.call_again()
@@ -323,13 +324,9 @@ class Ledger:
             ring = self._dispatch.admit_late(job, patient)
         except (AdmissionError, DeviceLost) as error:
             self.end_failed(job, error)
-            return
-        if ring is not None:
-            ring()
-
-    def _reject(self, job: Job[Any], error: AdmissionError | DeviceLost) -> None:
-        self.rejected += 1
-        self._chronicle.rejected(job, error)
+        else:
+            if ring is not None:
+                ring()
 
     def _was_in_time(self, job: Job[Any]) -> bool:
         """The clock decides, not whether the loop looks at the outcome or at the alarm first."""
@@ -377,11 +374,9 @@ class Ledger:
         self.end_failed(job, error)
 
     def _move(self, job: Job[Any], state: JobState) -> tuple[bool, float | None] | None:
-        """Move a job to its last state.
+        """Move a job to its last state; `None` if it is in another one, for a signal handler has come before.
 
-        Returns:
-            Whether the slot that has it is to be told, and when it has started. Asked once, after the move: its worker
-            may be about to start it. `None` if it is in another state, for a signal handler has come before.
+        Returns whether the slot that has it is to be told, and when it has started: asked once, as it may start now.
         """
         if is_inside := job._stage is _RUNNING:
             job._stage = state  # at once: a signal handler that comes after this finds it over, and leaves the rest
