@@ -43,10 +43,6 @@ _set_result = _Future.set_result  # a Job refuses its own
 _set_exception = _Future.set_exception
 
 
-def _nobody(job: Job[Any], error: BaseException) -> None:
-    """Nobody wants to know."""
-
-
 class Ledger:
     """Begins and ends jobs.
 
@@ -67,7 +63,7 @@ class Ledger:
         chronicle: Chronicle,
     ) -> None:
         self.succeeded = self.failed = self.cancelled = self.rejected = 0
-        self.worker_lost: Callable[[Job[Any], BaseException], None] = _nobody  # told of lost workers and devices
+        self.worker_lost: Callable[[Job[Any], BaseException], None]  # told of lost workers and devices; set once
         self.watch: Callable[[], None] | None = None  # called after each end while somebody waits for rest
         self._loop = loop
         self._thread = get_ident()
