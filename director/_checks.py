@@ -16,6 +16,8 @@ from director._user_objects import type_name
 if TYPE_CHECKING:
     from director._core.clock import Clock
 
+_FARTHEST = 2**63
+_LONGEST = 10**9  # seconds, thirty years; an int beyond what a float can say would break every sum with a clock
 _JOB = tuple(JobOptions.__annotations__)
 BATCH = ("max_batch_size", *(name for name in BatchOptions.__annotations__ if name not in _JOB))
 
@@ -40,6 +42,8 @@ def check(options: Mapping[str, Any]) -> None:
         raise TypeError(f"model must be a director.Model, not {model!r}; Model(load) makes one from a loader")
     if not isinstance(priority, int):
         raise TypeError(f"priority must be an int, not {priority!r}")
+    if not -_FARTHEST <= int.__index__(priority) < _FARTHEST:
+        raise ValueError("priority must be an int of 64 bits, from -2**63 to 2**63 - 1")
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a str, not {name!r}")
     if not is_hashable(options.get("tenant")):
@@ -191,6 +195,8 @@ def _check_seconds(name: str, value: Any, zero: bool = False) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be seconds as a number or None, not {value!r}")
+    if isinstance(value, int) and int.__index__(value) > _LONGEST:
+        raise ValueError(f"{name} must be at most {_LONGEST:,} seconds; leave it out for no limit")
     if not (value >= 0 if zero else value > 0):  # also refuses NaN
         raise ValueError(f"{name} must {'not be negative' if zero else 'be positive seconds'}, not {value!r}")
 

@@ -72,7 +72,7 @@ class Resolver:
                 raise PlacementError(f"{model!r} may not be loaded on any of the devices asked for")
         return Options(
             model=model,
-            priority=options.get("priority", 0),
+            priority=int.__index__(options.get("priority", 0)),  # of a subclass, too, its plain value
             deadline=options.get("deadline"),
             timeout=options.get("timeout"),
             allowed=allowed,

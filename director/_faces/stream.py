@@ -93,6 +93,8 @@ def check_stream(fn: Any, buffer: Any, on_slow_reader: Any, slow_reader_timeout:
         raise ValueError(f'on_slow_reader must be "wait" or "cancel", not {on_slow_reader!r}')
     if isinstance(slow_reader_timeout, bool) or not isinstance(slow_reader_timeout, (int, float)):
         raise TypeError(f"slow_reader_timeout must be seconds as a number, not {slow_reader_timeout!r}")
+    if isinstance(slow_reader_timeout, int) and slow_reader_timeout > 10**9:
+        raise ValueError("slow_reader_timeout must be at most 1,000,000,000 seconds")
     if not slow_reader_timeout > 0:  # also refuses NaN
         raise ValueError(f"slow_reader_timeout must be positive seconds, not {slow_reader_timeout!r}")
 
