@@ -113,7 +113,7 @@ class Storm:
 
     async def kill(self) -> None:
         while self.left > 0:
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(3.0)
             with suppress(Exception):
                 os.kill(await self.pool.run(work.process_id, retries=3), signal.SIGKILL)
                 self.seen["killed"] += 1
