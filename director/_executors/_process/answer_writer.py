@@ -15,7 +15,7 @@ from typing import Any
 from director._executors._process import segments
 from director._executors._process.payload import Payload, wrap
 from director._executors._process.references import pack
-from director._executors._process.wire import INLINE, AnswerKind, answer
+from director._executors._process.wire import INLINE, AnswerKind, answer_head
 
 _NOTHING = Payload(b"", [])
 _WORDS: dict[int, str] = {
@@ -54,7 +54,7 @@ class AnswerWriter:
             payload = _NOTHING if value is None else wrap(value)
         except Exception:  # noqa: BLE001 - there may be another way; else this says what to do
             payload = pack(value, lambda: _WORDS[kind])
-        self._send(kind, number, payload, began, ended)
+        self.send(kind, number, payload, began, ended)
 
     def tell_plainly(self, kind: int, number: int, values: Any = None, began: float = 0.0, ended: float = 0.0) -> None:
         """Tell the parent something of the package's own, of plain values: to read it runs no code of the user's.
@@ -64,9 +64,14 @@ class AnswerWriter:
             OSError: There is no memory, or no descriptor, for it.
         """
         content = b"" if values is None else marshal.dumps(values)
-        self._send(kind, number, Payload(content, []) if len(content) <= INLINE else wrap(content), began, ended)
+        self.send(kind, number, Payload(content, []) if len(content) <= INLINE else wrap(content), began, ended)
 
-    def _send(self, kind: int, number: int, payload: Payload, began: float, ended: float) -> None:
+    def send(self, kind: int, number: int, payload: Payload, began: float, ended: float) -> None:
+        """Send what has been pickled.
+
+        Raises:
+            OSError: There is no memory, or no descriptor, for it.
+        """
         if os.getpid() != self._process:
             _leave(kind)
             return
@@ -85,12 +90,12 @@ class AnswerWriter:
 
     def _post(self, kind: int, number: int, payload: Payload, began: float, ended: float) -> None:
         stream, buffers = payload
-        if not buffers and len(stream) <= INLINE:
-            self._target.send(answer(self._sequence, number, kind, 0, stream, began, ended))
-        else:
+        if buffers or len(stream) > INLINE:
             with segments.filled(payload) as (descriptor, length):
-                whole = answer(self._sequence, number, kind, length, b"", began, ended)
+                whole = answer_head(self._sequence, number, kind, 1, length, began, ended)
                 socket.send_fds(self._target, [whole], [descriptor])
+        else:
+            self._target.send(answer_head(self._sequence, number, kind, 0, 0, began, ended) + stream)
         self._sequence += 1
         if ended:
             self.answered = number

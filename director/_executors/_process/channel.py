@@ -19,9 +19,11 @@ from director._executors._process.wire import LONGEST, WireBroken
 
 _DESCRIPTORS = 4  # that a message is read with; more than one may have
 _HEAD, _INT = 16, 4  # bytes of a `cmsghdr`, and of a descriptor
-_ROOM = socket.CMSG_SPACE(_DESCRIPTORS * _INT)
-_NOW = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-_CUT, _AT_ONCE = socket.MSG_TRUNC, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+ROOM = socket.CMSG_SPACE(_DESCRIPTORS * _INT)
+# As plain numbers: to combine flags of an enum takes longer than to receive a message.
+KEPT = int(socket.MSG_CMSG_CLOEXEC)
+_NOW, CUT = KEPT | int(socket.MSG_DONTWAIT), int(socket.MSG_TRUNC)
+_AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 MOST = 64  # messages that are sent by one call of the system
 
 
@@ -58,9 +60,9 @@ class Receiver:
         self._receive = source.recvmsg_into
         # The same as the system wants it:
         memory = (ctypes.c_char * LONGEST).from_buffer(self._content)
-        self._control = ctypes.create_string_buffer(_ROOM)
+        self._control = ctypes.create_string_buffer(ROOM)
         self._piece = _Piece(ctypes.addressof(memory), LONGEST)
-        self._message = _Message(None, 0, ctypes.addressof(self._piece), 1, ctypes.addressof(self._control), _ROOM, 0)
+        self._message = _Message(None, 0, ctypes.addressof(self._piece), 1, ctypes.addressof(self._control), ROOM, 0)
         self._receive_at_once = partial(_libc().recvmsg, source.fileno(), ctypes.byref(self._message), _NOW)
 
     def receive(self, flags: int = _NOW) -> tuple[memoryview, list[int]] | None:
@@ -73,19 +75,19 @@ class Receiver:
             WireBroken: It is longer than any message, or can't be received.
         """
         try:
-            size, control, told, _ = self._receive(self._pieces, _ROOM, flags)
+            size, control, told, _ = self._receive(self._pieces, ROOM, flags)
         except BlockingIOError:
             return None
         except ConnectionResetError:
             return self._view[:0], []
         except OSError as error:
             raise WireBroken(f"a message can't be received: {error}") from error
-        return self._checked(size, _descriptors(control[0][2]) if control else [], told)
+        return self._checked(size, descriptors_of(control[0][2]) if control else [], told)
 
     def receive_at_once(self) -> tuple[memoryview, list[int]] | None:
         """The same, without waiting, and without giving up the GIL."""
         message = self._message
-        message.control_length = _ROOM
+        message.control_length = ROOM
         size = self._receive_at_once()
         if size < 0:  # there is none, or worse: the usual way says what it is
             return self.receive()
@@ -93,17 +95,18 @@ class Receiver:
         if message.control_length:
             control = self._control.raw
             end = int.from_bytes(control[:8], sys.byteorder)  # `cmsg_len`: what comes after it is padding
-            descriptors = _descriptors(control[_HEAD:end])
+            descriptors = descriptors_of(control[_HEAD:end])
         return self._checked(size, descriptors, message.flags)
 
     def _checked(self, size: int, descriptors: list[int], told: int) -> tuple[memoryview, list[int]]:
-        if told & _CUT:
+        if told & CUT:
             close_all(descriptors)
             raise WireBroken("a message that is too long")
         return self._view[:size], descriptors
 
 
-def _descriptors(control: bytes) -> list[int]:
+def descriptors_of(control: bytes) -> list[int]:
+    """What `SCM_RIGHTS` carries."""
     return array("i", control[: len(control) - len(control) % _INT]).tolist()
 
 

@@ -18,7 +18,7 @@ from director._current import here
 from director._executors._cuda_thread import CudaThread
 from director._executors._process import segments
 from director._executors._process.answer_writer import AnswerWriter
-from director._executors._process.channel import Receiver
+from director._executors._process.channel import CUT, KEPT, ROOM, descriptors_of
 from director._executors._process.logs import redirect
 from director._executors._process.program import LateMain
 from director._executors._process.references import describe
@@ -27,6 +27,7 @@ from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
 from director._executors._process.wire import (
     CONTENT,
+    LONGEST,
     UNNUMBERED,
     AnswerKind,
     CallStyle,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from director._executors._process.shelf import Recipe
 
 _PR_SET_PDEATHSIG = 1
+_NONE: list[int] = []
 _BROKEN = 70  # exit status: EX_SOFTWARE
 _CALL, _EXIT, _RETURNED = RequestKind.CALL, RequestKind.EXIT, AnswerKind.RETURNED  # a member takes a search each time
 
@@ -73,7 +75,7 @@ class ChildMain:
         self._cuda = CudaThread(0, own_stream=False) if self._device.kind == "cuda" else None
         self._known: dict[int, tuple[Any, str]] = {}  # functions and their names, by number
         self._number = 0  # of the last call
-        self._facts: tuple[Any, ...] | None = None  # of the job that runs
+        self._head: tuple[Any, ...] | None = None  # of the request that is served
         self._name = ""
         self._job: StandIn | None = None  # made when it is asked for
         here.running = self  # type: ignore[assignment]  # of this thread, the main one, for good; jobs see a stand-in
@@ -84,30 +86,28 @@ class ChildMain:
     def serve(self) -> None:
         """Serve requests until there are no more."""
         self._writer.tell(AnswerKind.READY, 0)
-        receiver, serve = Receiver(self._inbox), self._serve
-        while True:
-            received = receiver.receive(socket.MSG_CMSG_CLOEXEC)
-            assert received is not None, "it waits"
-            message, descriptors = received
-            if not message:
+        memory = bytearray(LONGEST)
+        view, pieces, serve, receive = memoryview(memory), [memory], self._serve, self._inbox.recvmsg_into
+        while True:  # as `Receiver.receive`, but for the steps that it takes; see `_serve`
+            size, control, told, _ = receive(pieces, ROOM, KEPT)
+            if not size:
                 break
-            if len(message) < CONTENT:
-                _break(f"a request of {len(message)} bytes")
-            number, kind, count, *facts = request_head(message)
-            if number <= self._number or len(descriptors) > count:
-                _break(f"a request for call {number} with {len(descriptors)} descriptors after call {self._number}")
-            self._number = number
-            if kind == _EXIT:
+            head = request_head(memory)
+            descriptors = descriptors_of(control[0][2]) if control else _NONE
+            if size < CONTENT or told & CUT or head[0] <= self._number or len(descriptors) > head[2]:
+                _break(f"a message of {size} bytes with {len(descriptors)} descriptors came after call {self._number}")
+            self._number = head[0]
+            if head[1] == _EXIT:
                 break
-            serve(kind, count, facts, message[CONTENT:], descriptors)
+            serve(head, view[CONTENT:size], descriptors)
         self._shelf.clear()
 
     # ---- what a running job may ask
 
     def job(self) -> StandIn | None:
         """Stands for the job that runs."""
-        if self._job is None and self._facts is not None:
-            self._job = StandIn(self._page, self._number, self._device, self._name, Facts(*self._facts))
+        if self._job is None and self._head is not None:
+            self._job = StandIn(self._page, self._number, self._device, self._name, Facts(*self._head[-4:]))
         return self._job
 
     def jobs(self) -> list[StandIn]:
@@ -125,18 +125,17 @@ class ChildMain:
 
     def report(self, progress: Any) -> None:
         """Send it to the parent, which keeps and tells it."""
-        if self._facts is not None:
+        if self._head is not None:
             self._writer.tell(AnswerKind.REPORTED, self._number, progress)
 
     # ---- one request
 
-    def _serve(self, kind: int, count: int, facts: list[Any], inline: memoryview, descriptors: list[int]) -> None:
+    def _serve(self, head: tuple[Any, ...], inline: memoryview, descriptors: list[int]) -> None:
         """Make the call of a request. With the next one ready it is all that a child does between two calls.
 
         What it does it finds in cold caches, for the call has had the core: few steps count more than quick ones.
         """
-        function, model, length, *job = facts
-        self._facts, number = tuple(job), self._number
+        number, kind, count, function, model, length, *_ = self._head = head
         began = monotonic()
         try:
             if count:
@@ -160,7 +159,7 @@ class ChildMain:
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
             self._fail(AnswerKind.RAISED, number, error, began)
         finally:
-            self._facts = self._job = None
+            self._head = self._job = None
 
     def _first_call(
         self, function: int, model: int, fn: Any, name: str, args: Any, style: int, recipe: Recipe | None

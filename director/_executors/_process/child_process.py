@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from director._executors._process import segments, spawn
 from director._executors._process.call import fits
 from director._executors._process.channel import Receiver, close_all, send, send_all
-from director._executors._process.shared_page import SIZE, Notice, SharedPage
+from director._executors._process.shared_page import SIZE, WINDOW, Notice, SharedPage
 from director._executors._process.wire import (
     CONTENT,
     INLINE,
@@ -75,7 +75,7 @@ class ChildProcess:
         self._number = 0  # of the last call
         self._received = 0  # answers
         self._under_way: dict[int, ProcessCall] = {}  # by number: sent and without a last answer, the oldest first
-        self._has_ended = self._has_slept = False
+        self._has_ended = False
         with ExitStack() as opened:  # closes everything if the start fails
             self._start(device, opened)
             self._opened = opened.pop_all()
@@ -217,9 +217,10 @@ class ChildProcess:
         return returned
 
     def grant(self, call: ProcessCall) -> None:
-        """Tell the child how many values of a stream were taken."""
+        """Tell the child how many values of a stream were taken; one that waits is woken for every other of them."""
         self.page.take(call.number, call.taken)
-        os.eventfd_write(self._wake, 1)
+        if call.taken % (WINDOW // 2) == 0:  # it waits with a whole window under way, so that one of these is to come
+            os.eventfd_write(self._wake, 1)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, after notice that it comes from us."""
@@ -232,18 +233,20 @@ class ChildProcess:
 
     # ---- from the child
 
-    def receive(self) -> tuple[Answer, ProcessCall | None] | None:
+    def receive(self, is_one_of_many: bool = False) -> tuple[Answer, ProcessCall | None] | None:
         """The next answer that is there, and whose it is if that call is under way; `None` if there is none.
 
         A last answer ends its call.
+
+        Args:
+            is_one_of_many: There may be several, for which the GIL is kept.
 
         Raises:
             ChildGone: There is none left, and will be none.
             WireBroken: It is not what can come next.
         """
-        received = self._receiver.receive_at_once() if self._has_slept else self._receiver.receive()
+        received = self._receiver.receive_at_once() if is_one_of_many else self._receiver.receive()
         if received is None:
-            self._has_slept = False
             if self._has_ended:
                 raise ChildGone
             return None
@@ -289,7 +292,6 @@ class ChildProcess:
         """
         if milliseconds := int(seconds * 1000):
             self._poll_for_end.poll(milliseconds)
-            self._has_slept = True  # there may be many answers
 
     @staticmethod
     def content(answer: Answer) -> Any:

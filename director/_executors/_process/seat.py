@@ -164,9 +164,9 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
             child: Makes it.
             look: Whether there may be an answer already.
         """
-        now = call.began
+        now, is_one_of_many = call.began, look or call.style == _STREAM
         while True:
-            received = child.receive() if look else None
+            received = child.receive(is_one_of_many) if look else None
             look = True
             if received is None:
                 self._mind_stock(call, child, now)

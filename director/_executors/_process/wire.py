@@ -126,11 +126,8 @@ request_head = _REQUEST.unpack_from
 """The fields of a `Request`, as a plain tuple: the child reads one between any two calls."""
 
 
-def answer(
-    sequence: int, number: int, kind: int, length: int, content: bytes, began: float = 0.0, ended: float = 0.0
-) -> bytes:
-    """An answer as bytes; see `Answer`."""
-    return _ANSWER.pack(sequence, number, kind, 1 if length else 0, length, began, ended) + content
+answer_head = _ANSWER.pack
+"""Of an answer, before its content: sequence, number, kind, segments, length, began, ended."""
 
 
 def read_answer(message: memoryview, descriptors: list[int]) -> Answer:
