@@ -25,6 +25,10 @@ def say(_device: Device, whose: Any, size: int = 0) -> Any:
     return whose, b"." * size
 
 
+def give_back(_device: Device, whose: Any, value: Any) -> Any:
+    return whose, value
+
+
 def speak(_device: Device, whose: Any, count: int, size: int = 0) -> Iterator[Any]:
     for n in range(count):
         yield whose, n, b"." * size
