@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -180,7 +181,9 @@ async def through_function(d: Director, thing: str) -> Any:
 
 
 async def through_bound_function(d: Director, thing: str) -> Any:
-    function = d.function(make(thing), priority=1)
+    if (fn := make(thing)) is None:
+        return None  # that makes a decorator
+    function = d.function(fn, priority=1)
     repr(function)
     return await outcome(function.submit(1))
 
@@ -308,8 +311,8 @@ async def through_context(d: Director, thing: str) -> Any:
 
 async def through_callback(d: Director, thing: str) -> Any:
     callback = make(thing)
-    if not callable(callback):
-        return None  # asyncio says so, when it is called
+    if not callable(callback) or type(callback) is weakref.CallableProxyType:
+        return None  # asyncio says so when it calls it, and stops where the object is gone
     job = d.submit(ignore)
     job.add_done_callback(callback)
     return await outcome(job, d.submit(ignore))
