@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
 
 from director._core.batch_rule import BatchRule
 from director._core.clock import MonotonicClock
 from director._core.policy import Policy
+from director._device import Device
 from director._health_rules import HealthRules
+from director._keys import key_of
 from director._models import Model
+from director._numbers import priority, real, seconds, shown, whole
 from director._options import BatchOptions, JobOptions
-from director._user_objects import type_name
+from director._user_objects import ancestors, is_a, plain, type_name
 
 if TYPE_CHECKING:
     from director._core.clock import Clock
 
-_FARTHEST = 2**63
-_LONGEST = 10**9  # seconds, thirty years; an int beyond what a float can say would break every sum with a clock
 _JOB = tuple(JobOptions.__annotations__)
+MOST_DEVICES = 10_000
 BATCH = ("max_batch_size", *(name for name in BatchOptions.__annotations__ if name not in _JOB))
 
 
-def check(options: Mapping[str, Any]) -> None:
-    """Raise what is wrong with the options of a job.
+def check(options: Mapping[str, Any]) -> JobOptions:
+    """The options of a job with numbers and names as plain ones of our own.
 
     Raises:
         TypeError: An unknown option, or a value of the wrong type.
@@ -37,29 +40,70 @@ def check(options: Mapping[str, Any]) -> None:
                 f"unknown option {option!r}; known: {', '.join(_JOB)}. "
                 "Keyword arguments of the function itself go through functools.partial."
             )
-    model, priority, name = options.get("model"), options.get("priority", 0), options.get("name")
-    if model is not None and not isinstance(model, Model):
-        raise TypeError(f"model must be a director.Model, not {model!r}; Model(load) makes one from a loader")
-    if not isinstance(priority, int):
-        raise TypeError(f"priority must be an int, not {priority!r}")
-    if not -_FARTHEST <= int.__index__(priority) < _FARTHEST:
-        raise ValueError("priority must be an int of 64 bits, from -2**63 to 2**63 - 1")
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"name must be a str, not {name!r}")
+    checked: Any = dict(options)
+    model = options.get("model")
+    if model is not None and not is_a(model, Model):
+        raise TypeError(f"model must be a director.Model, not {shown(model)}; Model(load) makes one from a loader")
+    if "priority" in options:
+        checked["priority"] = priority(options["priority"])
+    if (name := options.get("name")) is not None:
+        checked["name"] = _text("name", name)
     if not is_hashable(options.get("tenant")):
-        raise TypeError(f"tenant must be hashable, such as a str, not {options['tenant']!r}")
-    _check_seconds("deadline", options.get("deadline"))
-    _check_seconds("timeout", options.get("timeout"))
-    _check_seconds("backoff", options.get("backoff"), zero=True)
-    _check_count("retries", options.get("retries", 0), 0)
-    errors_of(options)
+        raise TypeError(f"tenant must be hashable, such as a str, not {shown(options['tenant'])}")
+    for each in ("deadline", "timeout", "backoff"):
+        if each in options:
+            checked[each] = _seconds(each, options[each], zero=each == "backoff")
+    if "retries" in options:
+        checked["retries"] = whole("retries", options["retries"], 0)
+    errors_of(checked)
+    return cast("JobOptions", checked)
+
+
+def bound_options(options: Mapping[str, Any]) -> JobOptions:
+    """The same for calls to come: with devices that can be asked for more than once.
+
+    Raises:
+        TypeError: As `check`.
+        ValueError: The same.
+    """
+    checked = check(options)
+    if (devices := checked.get("devices")) is not None:
+        checked["devices"] = named_devices(devices)
+    return checked
+
+
+def named_devices(wanted: Any) -> tuple[Device | int | str, ...]:
+    """The option `devices` as a tuple of our own.
+
+    Raises:
+        TypeError: It is made of something else.
+        ValueError: It has no end.
+    """
+    if is_a(wanted, (Device, int, str)):
+        wanted = (wanted,)
+    try:
+        keys = tuple(islice(iter(wanted), MOST_DEVICES + 1))
+    except TypeError:
+        keys = (None,)
+    if len(keys) > MOST_DEVICES:
+        raise ValueError(f"devices names more than {MOST_DEVICES:,}: {shown(wanted)}")
+    if not all(is_a(key, (Device, int, str)) and type(key) is not bool for key in keys):
+        raise TypeError(f"devices must be Device, index, UUID or name, or several of them, not {shown(wanted)}")
+    return tuple(map(_plain_device, keys))
+
+
+def _plain_device(key: Any) -> Device | int | str:
+    if is_a(key, Device):
+        return key
+    text = plain(key)
+    return int.__index__(key) if text is None else text
 
 
 def is_hashable(value: Any) -> bool:
     """Whether it can be a key. A tuple says that it can, whatever it holds; so it is tried."""
     try:
         hash(value)
-    except TypeError:
+    except (TypeError, ValueError):  # a memoryview of what can change says the latter
         return False
     return True
 
@@ -72,9 +116,9 @@ def errors_of(options: Mapping[str, Any]) -> tuple[type[BaseException], ...]:
         ValueError: It is given and `retries` is not.
     """
     wanted = options.get("retry_on", ())
-    errors = wanted if isinstance(wanted, tuple) else (wanted,)
-    if not all(isinstance(error, type) and issubclass(error, BaseException) for error in errors):
-        raise TypeError(f"retry_on must be an exception class or a tuple of them, not {wanted!r}")
+    errors = tuple(tuple.__iter__(wanted)) if is_a(wanted, tuple) else (wanted,)
+    if not all(is_a(error, type) and BaseException in ancestors(error) for error in errors):
+        raise TypeError(f"retry_on must be an exception class or a tuple of them, not {shown(wanted)}")
     if errors and not options.get("retries"):
         raise ValueError("retry_on does nothing without retries: say how often, retries=2 for example")
     return errors
@@ -91,35 +135,61 @@ def batch_rule(name: str, given: dict[str, Any]) -> BatchRule | None:
         return None
     if "max_batch_size" not in given:
         raise ValueError(f"{', '.join(given)}: of no effect without max_batch_size, the most items in one call")
-    _check_count("max_batch_size", given["max_batch_size"], 1)
-    _check_count("batch_window", given.get("batch_window", 1), 1)
-    _check_seconds("max_wait", given.get("max_wait"), zero=True)
-    _check_costs(given)
+    size, window = (
+        whole("max_batch_size", given["max_batch_size"], 1),
+        whole("batch_window", given.get("batch_window", 1), 1),
+    )
+    max_wait = _seconds("max_wait", given.get("max_wait"), zero=True)
+    limit = given.get("max_batch_cost")
+    if limit is not None:
+        limit = real("max_batch_cost", limit, "a number or None")
+        if not limit > 0:
+            raise ValueError(f"max_batch_cost must be positive, not {shown(limit)}")
+    cost, padded = _callable("batch_cost", given.get("batch_cost")), _truth("batch_padding", given.get("batch_padding"))
+    if limit is not None and cost is None:
+        raise ValueError("max_batch_cost needs batch_cost, which tells the cost of an item")
+    if cost is None and (padded or window > 1):
+        raise ValueError("batch_padding and batch_window need batch_cost, which tells the cost of an item")
+    if padded and limit is None:
+        raise ValueError("batch_padding needs max_batch_cost, which it bounds")
     return BatchRule(
         name=name,
-        max_size=given["max_batch_size"],
-        max_wait=given.get("max_wait") or 0.0,
+        max_size=size,
+        max_wait=max_wait or 0.0,
         key=_callable("batch_key", given.get("batch_key")),
-        cost=_callable("batch_cost", given.get("batch_cost")),
-        max_cost=given.get("max_batch_cost"),
-        padded=bool(given.get("batch_padding")),
-        window=given.get("batch_window", 1),
-        isolate_failures=bool(given.get("isolate_failures")),
+        cost=cost,
+        max_cost=limit,
+        padded=padded,
+        window=window,
+        isolate_failures=_truth("isolate_failures", given.get("isolate_failures")),
     )
 
 
-def check_slots(slots: Any) -> None:
-    """Raise what is wrong with the number of slots.
+def check_slots(slots: Any) -> Any:
+    """The number of slots as a plain int, or the mapping that was given: devices are looked up in it at each start.
 
     Raises:
         TypeError: It is not an int, or a mapping to ints.
         ValueError: It is out of range.
     """
-    for count in slots.values() if hasattr(slots, "values") else [slots]:
-        if isinstance(count, bool) or not isinstance(count, int):
-            raise TypeError(f"slots must be an int or a mapping from device to int, not {slots!r}")
-        if count < 1:
-            raise ValueError(f"a device needs at least one slot, not {count}; to spare it, leave it out of `devices`")
+    if not hasattr(type(slots), "values"):
+        return _slots(slots, slots)
+    for count in slots.values():
+        _slots(count, slots)
+    return slots
+
+
+def _slots(count: Any, slots: Any) -> int:
+    number = (
+        whole("slots", count, kind="an int or a mapping from device to int")
+        if count is slots
+        else whole("slots", count)
+    )
+    if number < 1:
+        raise ValueError(
+            f"a device needs at least one slot, not {shown(number)} (slots); to spare it, leave it out of `devices`"
+        )
+    return number
 
 
 def policy(max_queue: Any, per_tenant: Any, tenants: Any, admission: Any, ageing: Any) -> Policy:
@@ -129,23 +199,26 @@ def policy(max_queue: Any, per_tenant: Any, tenants: Any, admission: Any, ageing
         TypeError: A value of the wrong type.
         ValueError: A value out of range.
     """
-    _check_bound("max_queue", max_queue)
-    for bound in per_tenant.values() if isinstance(per_tenant, Mapping) else [per_tenant]:
-        _check_bound("max_queue_per_tenant", bound)
+    if isinstance(per_tenant, Mapping):
+        per_tenant = {key_of(tenant): _bound("max_queue_per_tenant", bound) for tenant, bound in per_tenant.items()}
+    else:
+        per_tenant = _bound("max_queue_per_tenant", per_tenant)
     if tenants is None:
         tenants = {}
     if not isinstance(tenants, Mapping):
-        raise TypeError(f'tenants must map tenants to their weights, such as {{"a": 2}}, not {tenants!r}')
-    for weight in tenants.values():
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-            raise TypeError(f"the weight of a tenant must be a number, not {weight!r}")
-        if not 0 < weight < float("inf"):
-            raise ValueError(f"the weight of a tenant must be positive, not {weight!r}")
-    if admission not in (None, "predict"):
-        raise ValueError(f'admission must be None or "predict", not {admission!r}')
-    _check_seconds("ageing", ageing)
-    per_tenant = dict(per_tenant) if isinstance(per_tenant, Mapping) else per_tenant
-    return Policy(max_queue, per_tenant, dict(tenants), admission == "predict", ageing)
+        raise TypeError(f'tenants must map tenants to their weights, such as {{"a": 2}}, not {shown(tenants)}')
+    weights = {key_of(tenant): _weight(weight) for tenant, weight in tenants.items()}
+    if admission is not None and plain(admission) != "predict":
+        raise ValueError(f'admission must be None or "predict", not {shown(admission)}')
+    ageing = _seconds("ageing", ageing)
+    return Policy(_bound("max_queue", max_queue), per_tenant, weights, admission is not None, ageing)
+
+
+def _weight(weight: Any) -> float:
+    number = real("the weight of a tenant (tenants)", weight)
+    if not 0 < number < float("inf"):
+        raise ValueError(f"the weight of a tenant must be positive (tenants), not {shown(weight)}")
+    return number
 
 
 def check_clock(clock: Any) -> Clock:
@@ -172,66 +245,51 @@ def check_health(rules: Any) -> HealthRules:
     Raises:
         TypeError: They are not.
     """
-    if not isinstance(rules, HealthRules):
-        raise TypeError(f"health must be HealthRules or None, not {rules!r}")
+    if not is_a(rules, HealthRules):
+        raise TypeError(f"health must be HealthRules or None, not {shown(rules)}")
     return rules
 
 
-def check_words(name: Any, hooks: tuple[Any, ...]) -> None:
-    """Raise what is wrong with the name and the hooks given to a Director.
+def check_words(name: Any, hooks: tuple[Any, ...]) -> str | None:
+    """The name given to a Director as a plain one, if its hooks are such.
 
     Raises:
         TypeError: The name is no string, or a hook can't be called.
     """
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"name must be a str, not {name!r}")
     for hook in hooks:
         if not callable(hook):
-            raise TypeError(f"a hook must be a callable that takes one event, not {hook!r}")
+            raise TypeError(f"a hook must be a callable that takes one event, not {shown(hook)}")
+    return None if name is None else _text("name", name)
 
 
-def _check_seconds(name: str, value: Any, zero: bool = False) -> None:
+def _text(name: str, value: Any) -> str:
+    text = plain(value)
+    if text is None:
+        raise TypeError(f"{name} must be a str, not {shown(value)}")
+    return text
+
+
+def _truth(name: str, value: Any) -> bool:
+    if value is None or type(value) is bool:
+        return bool(value)
+    number = whole(name, value, kind="True or False")
+    return number != 0
+
+
+def _seconds(name: str, value: Any, zero: bool = False) -> float | None:
+    return None if value is None else seconds(name, value, zero=zero, kind="seconds as a number or None")
+
+
+def _bound(name: str, value: Any) -> int | None:
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be seconds as a number or None, not {value!r}")
-    if isinstance(value, int) and int.__index__(value) > _LONGEST:
-        raise ValueError(f"{name} must be at most {_LONGEST:,} seconds; leave it out for no limit")
-    if not (value >= 0 if zero else value > 0):  # also refuses NaN
-        raise ValueError(f"{name} must {'not be negative' if zero else 'be positive seconds'}, not {value!r}")
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-
-
-def _check_bound(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int or None, not {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must not be negative, not {value}; None means no bound")
-
-
-def _check_costs(given: dict[str, Any]) -> None:
-    limit, cost = given.get("max_batch_cost"), given.get("batch_cost")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float))):
-        raise TypeError(f"max_batch_cost must be a number or None, not {limit!r}")
-    if limit is not None and not limit > 0:
-        raise ValueError(f"max_batch_cost must be positive, not {limit!r}")
-    if limit is not None and cost is None:
-        raise ValueError("max_batch_cost needs batch_cost, which tells the cost of an item")
-    if cost is None and (given.get("batch_padding") or given.get("batch_window", 1) > 1):
-        raise ValueError("batch_padding and batch_window need batch_cost, which tells the cost of an item")
-    if given.get("batch_padding") and limit is None:
-        raise ValueError("batch_padding needs max_batch_cost, which it bounds")
+        return None
+    number = whole(name, value, kind="an int or None")
+    if number < 0:
+        raise ValueError(f"{name} must not be negative, not {shown(number)}; None means no bound")
+    return number
 
 
 def _callable(name: str, value: Any) -> Any:
     if value is not None and not callable(value):
-        raise TypeError(f"{name} must be a callable of one item, not {value!r}")
+        raise TypeError(f"{name} must be a callable of one item, not {shown(value)}")
     return value

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from threading import get_ident
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from director._checks import BATCH, batch_rule, check
+from director._checks import BATCH, batch_rule, bound_options
 from director._core.bridge import Bridge
 from director._core.job import Job, Owned
 from director._core.states import DirectorState
-from director._device import Device
 from director._faces.executor import DirectorExecutor
 from director._faces.function import Function
 from director._faces.lease import Lease
@@ -168,7 +166,7 @@ class Director(Life):
         Cancellation: leaving the loop, closing the iterator or cancelling its reader cancels the job: the generator is
         closed on its own thread at the `yield` where it is or comes to next, and then the slot is free.
         """
-        check_stream(fn, buffer, on_slow_reader, slow_reader_timeout)
+        buffer, slow_reader_timeout = check_stream(fn, buffer, on_slow_reader, slow_reader_timeout)
         crew = self._here(DirectorState.OPEN)
         resolved = self._resolve(options)
 
@@ -220,10 +218,7 @@ class Director(Life):
             ValueError: An option out of range.
         """
         rule_of = {name: options.pop(name) for name in list(options) if name in BATCH}
-        check(options)
-        if not isinstance(options.get("devices"), (Device, int, str, NoneType)):
-            options["devices"] = tuple(options["devices"])  # an iterator would be used up by the first call
-        bound = cast("JobOptions", options)
+        bound = bound_options(options)
 
         def bind(fn: Any) -> Any:
             if not callable(fn):

@@ -20,6 +20,7 @@ from director._executors._base import Executor, FleetExecutor
 from director._executors._choice import executor_of
 from director._forks import watch
 from director._health_rules import HealthRules
+from director._numbers import real
 from director._options import Options
 from director._resolve import Resolver, newcomer_slots, slot_counts
 from director._shared import check_shared, shared_slots
@@ -67,12 +68,11 @@ class Life:
         shared: str | None = None,
         clock: Clock | None = None,
     ) -> None:
-        check_slots(slots)
+        self._slots = check_slots(slots)
         self._policy = policy(max_queue, max_queue_per_tenant, tenants, admission, ageing)
-        check_words(name, hooks := tuple(hooks))
+        self.name = check_words(name, hooks := tuple(hooks))
         check_shared(shared)
         self._spec = devices
-        self._slots = slots
         self._executor = executor_of(executor)
         if shared is not None and isinstance(self._executor, FleetExecutor):
             raise ValueError("shared= is for the processes of one machine, and this executor's devices are elsewhere")
@@ -86,7 +86,6 @@ class Life:
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._last_stats = Stats(0, 0, 0, 0, 0, 0, (), ())
-        self.name = name
 
     _state = DirectorState.NEW  # these two of the class, for `__del__` when `__init__` has raised
     _crew: Crew | None = None
@@ -185,6 +184,8 @@ class Life:
         Raises:
             RuntimeError: Called outside of the Director's event loop, unless that is closed.
         """
+        if timeout is not None:
+            timeout = real("timeout", timeout, "seconds as a number or None")
         if self._crew is None:
             return
         if self._loop.is_closed():

@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from director._device import Device
+from director._numbers import whole
 from director._user_objects import name_of, repr_of
 from director.errors import PlacementError
 
@@ -56,10 +57,8 @@ class Model(Generic[R]):
     ) -> None:
         if not callable(load):
             raise TypeError(f"Model(load) needs a callable that takes a Device, not {repr_of(load)}")
-        if replicas is not None and (isinstance(replicas, bool) or not isinstance(replicas, int)):
-            raise TypeError(f"replicas must be an int or None, not {replicas!r}")
-        if replicas is not None and replicas < 1:
-            raise ValueError(f"replicas must be at least 1, not {replicas}")
+        if replicas is not None:
+            replicas = whole("replicas", replicas, 1, kind="an int or None")
         for option, value in (("unload", unload), ("warmup", warmup)):
             if value is not None and not callable(value):
                 raise TypeError(f"{option} must be a callable that takes a replica, not {repr_of(value)}")

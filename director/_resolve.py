@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from types import NoneType
 from typing import TYPE_CHECKING
 
-from director._checks import check, errors_of
+from director._checks import check, errors_of, named_devices
 from director._device import Device, find_device
+from director._keys import key_of
+from director._models import Model
+from director._numbers import whole
 from director._options import JobOptions, Options
 from director.errors import PlacementError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
 
     from director._core.batch_rule import BatchRule
     from director._core.slot import Place
     from director._models import Residency
 
+_COMPARED = frozenset((str, int, float, bool, bytes, NoneType, Device, Model, type))
 _REMEMBERED = 256  # combinations of options; then it forgets them all
 
 
@@ -44,12 +48,12 @@ class Resolver:
         key: Hashable = batch
         if options:
             values = tuple(options.values())
-            key = (batch, tuple(options), values, tuple(map(type, values)))  # the types: True is equal to 1
-        try:
-            if (known := self._known.get(key)) is not None:
-                return known
-        except TypeError:  # a list of devices, for example
-            return self._resolve(options, batch)
+            types = tuple(map(type, values))
+            if not (_COMPARED.issuperset(types) or all(map(_is_compared, values))):
+                return self._resolve(options, batch)  # a user's class may say of any two values that they are equal
+            key = (batch, tuple(options), values, types)  # the types: True is equal to 1
+        if (known := self._known.get(key)) is not None:
+            return known
         resolved = self._resolve(options, batch)
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
@@ -61,7 +65,7 @@ class Resolver:
         self._known.clear()
 
     def _resolve(self, options: JobOptions, batch: BatchRule | None) -> Options:
-        check(options)
+        options = check(options)
         model = options.get("model")
         allowed = _slots_of(options.get("devices"), self._places)
         if model is not None:
@@ -77,12 +81,17 @@ class Resolver:
             timeout=options.get("timeout"),
             allowed=allowed,
             name=options.get("name"),
-            tenant=options.get("tenant"),
+            tenant=key_of(options.get("tenant")),
             batch=batch,
             retries=options.get("retries", 0),
             retry_on=errors_of(options),
             backoff=options.get("backoff") or 0.0,
         )
+
+
+def _is_compared(value: object) -> bool:
+    """Whether a value, or each of a tuple, is compared by a class that is none of a user's."""
+    return type(value) in _COMPARED or (type(value) is tuple and _COMPARED.issuperset(map(type, value)))
 
 
 def slot_counts(slots: int | Mapping[Device | int | str, int], devices: tuple[Device, ...]) -> list[int]:
@@ -99,7 +108,7 @@ def slot_counts(slots: int | Mapping[Device | int | str, int], devices: tuple[De
         device = find_device(devices, key)
         if device in counts:
             raise ValueError(f"slots names {device.label} twice: {slots!r}")
-        counts[device] = count
+        counts[device] = whole("slots", count, 1)
     return [counts.get(device, 1) for device in devices]
 
 
@@ -108,7 +117,7 @@ def newcomer_slots(slots: int | Mapping[Device | int | str, int], device: Device
     if isinstance(slots, int):
         return slots
     names = (device, device.uuid, device.name, device.label, device.index, str(device))
-    return next((slots[name] for name in names if name in slots), 1)
+    return whole("slots", next((slots[name] for name in names if name in slots), 1), 1)
 
 
 def _slots_of(
@@ -117,11 +126,7 @@ def _slots_of(
     """Numbers of the slots of the devices that are meant; `None` for all."""
     if wanted is None:
         return None
-    keys = [wanted] if isinstance(wanted, (Device, int, str)) or not isinstance(wanted, Iterable) else list(wanted)
-    for key in keys:
-        if isinstance(key, bool) or not isinstance(key, (Device, int, str)):
-            raise TypeError(f"devices must be Device, index, UUID or name, or several of them, not {wanted!r}")
-    found = {_find(places, key) for key in keys}
+    found = {_find(places, key) for key in named_devices(wanted)}
     if not found:
         raise PlacementError("an empty list of devices leaves nothing to run on; None means all")
     if len(found) == len(places):

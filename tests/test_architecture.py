@@ -27,7 +27,7 @@ FLOORS = {
         _core.states _core.clock _core.doorbell _core.frames _core.batch_rule _core.policy _core.tenants _core.pause
         _core.tasks _core.ripening _core.costs _core.limits _core.soonest _core.holds _core.census
     """,
-    "identity": "_device _health_rules _known_texts",
+    "identity": "_device _health_rules _known_texts _keys _numbers",
     "things": """
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _devices.probe _devices.judge
         _executors._base _core.job

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import SlotState
+from director._keys import value_of
 from director.errors import DeadlineUnreachable, QueueFull
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Admission:
         known = self._queue.tenants.get(tenant)
         own = 0 if known is None else known.waiting
         if own - about_to_run >= bound:
-            raise QueueFull(bound, own, self.seconds_for(own), tenant)
+            raise QueueFull(bound, own, self.seconds_for(own), value_of(tenant))
 
     def check_deadline(self, job: Job[Any]) -> None:
         """Refuse `job` if it would miss its deadline, as far as anything is known.

@@ -11,6 +11,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from director._core.states import JOB_MOVES, JobState
+from director._keys import value_of
 from director._user_objects import name_of
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Job(asyncio.Future[T]):
     @property
     def tenant(self) -> Hashable:
         """The option `tenant`: on whose account it runs."""
-        return self._options.tenant
+        return value_of(self._options.tenant)  # type: ignore[no-any-return]
 
     @property
     def device(self) -> Device | None:

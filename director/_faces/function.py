@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, cast
 
-from director._checks import check, is_hashable
+from director._checks import bound_options, is_hashable
 from director._core.job import Extra, Owned
-from director._device import Device
+from director._keys import key_of
+from director._numbers import real, shown
 from director._user_objects import name_of, wrap
 
 if TYPE_CHECKING:
@@ -102,11 +103,7 @@ class Function(Generic[*Ts, T]):
             TypeError: An unknown option, or one of the wrong type.
             ValueError: An option out of range.
         """
-        check(options)
-        devices = options.get("devices")
-        if devices is not None and not isinstance(devices, (Device, int, str)):
-            options["devices"] = tuple(devices)  # an iterator would be used up by the first call
-        return Function(self._director, self._fn, {**self._options, **options}, self._rule)
+        return Function(self._director, self._fn, {**self._options, **bound_options(options)}, self._rule)
 
     def _open(self, args: tuple[Any, ...], patient: bool) -> Job[T]:
         extra = None if self._rule is None else _extra(self._rule, args)
@@ -124,10 +121,10 @@ def _extra(rule: BatchRule, args: tuple[Any, ...]) -> Extra:
         return Extra()
     key = None if rule.key is None else rule.key(args[0])
     if not is_hashable(key):
-        raise TypeError(f"batch_key of {rule.name} must return something hashable, not {key!r}")
+        raise TypeError(f"batch_key of {rule.name} must return something hashable, not {shown(key)}")
     cost = 0.0 if rule.cost is None else rule.cost(args[0])
-    if isinstance(cost, bool) or not isinstance(cost, (int, float)):
-        raise TypeError(f"batch_cost of {rule.name} must return a number, not {cost!r}")
+    if type(cost) is not float:
+        cost = real(f"what batch_cost of {rule.name} returns", cost)
     if not 0 <= cost < math.inf:
         raise ValueError(f"batch_cost of {rule.name} must return a finite cost of 0 or more, not {cost!r}")
-    return Extra(key, cost)
+    return Extra(key_of(key), cost)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from director._numbers import shown, whole
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
@@ -36,13 +37,10 @@ def map_jobs(
         ValueError: `window` is below 1.
         TypeError: `window` is no int, or `items` can't be iterated.
     """
-    if isinstance(window, bool) or not isinstance(window, int):
-        raise TypeError(f"window must be an int, not {window!r}")
-    if window < 1:
-        raise ValueError(f"window must be at least 1, not {window}")
+    size = whole("window", window, 1)
     if not (hasattr(items, "__aiter__") or hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
-        raise TypeError(f"items must be iterable, sync or async, not {items!r}")
-    return _results(lambda: _Window(open_job, _each(items), window, ordered, time), return_exceptions)
+        raise TypeError(f"items must be iterable, sync or async, not {shown(items)}")
+    return _results(lambda: _Window(open_job, _each(items), size, ordered, time), return_exceptions)
 
 
 class _Window:

@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._core.stream_call import StreamCall
+from director._numbers import seconds, shown, whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -73,8 +74,8 @@ async def _read(
         del job  # the traceback of what is raised leads to this frame, and the job holds what is raised
 
 
-def check_stream(fn: Any, buffer: Any, on_slow_reader: Any, slow_reader_timeout: Any) -> None:
-    """Raise what is wrong with the arguments of `Director.stream`.
+def check_stream(fn: Any, buffer: Any, on_slow_reader: Any, slow_reader_timeout: Any) -> tuple[int, float]:
+    """`buffer` and `slow_reader_timeout` of `Director.stream` as plain numbers.
 
     Raises:
         TypeError: `fn` is no generator function, or one of the others is of the wrong type.
@@ -82,21 +83,12 @@ def check_stream(fn: Any, buffer: Any, on_slow_reader: Any, slow_reader_timeout:
     """
     if not _makes_generators(fn):
         raise TypeError(
-            f"stream() needs a generator function, one that has `yield` in it and blocks, not {fn!r}. A function that "
-            "returns an iterator becomes one by `yield from`; for one result there is run()"
+            f"stream() needs a generator function, one that has `yield` in it and blocks, not {shown(fn)}. A function "
+            "that returns an iterator becomes one by `yield from`; for one result there is run()"
         )
-    if isinstance(buffer, bool) or not isinstance(buffer, int):
-        raise TypeError(f"buffer must be an int, not {buffer!r}")
-    if buffer < 1:
-        raise ValueError(f"buffer must be at least 1, not {buffer}")
     if on_slow_reader not in ("wait", "cancel"):
-        raise ValueError(f'on_slow_reader must be "wait" or "cancel", not {on_slow_reader!r}')
-    if isinstance(slow_reader_timeout, bool) or not isinstance(slow_reader_timeout, (int, float)):
-        raise TypeError(f"slow_reader_timeout must be seconds as a number, not {slow_reader_timeout!r}")
-    if isinstance(slow_reader_timeout, int) and slow_reader_timeout > 10**9:
-        raise ValueError("slow_reader_timeout must be at most 1,000,000,000 seconds")
-    if not slow_reader_timeout > 0:  # also refuses NaN
-        raise ValueError(f"slow_reader_timeout must be positive seconds, not {slow_reader_timeout!r}")
+        raise ValueError(f'on_slow_reader must be "wait" or "cancel", not {shown(on_slow_reader)}')
+    return whole("buffer", buffer, 1), seconds("slow_reader_timeout", slow_reader_timeout)
 
 
 def _makes_generators(fn: Any) -> bool:

@@ -275,3 +275,36 @@ async def test_without_prediction_a_hopeless_job_waits_for_its_end(clock: TestCl
 def test_policies_that_make_no_sense_are_refused_at_once(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Director("simulated:1", **options)
+
+
+class Named:
+    """A tenant that is compared by its name, and counts how often it is asked."""
+
+    asked = 0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __hash__(self) -> int:
+        Named.asked += 1
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        Named.asked += 1
+        return isinstance(other, Named) and other.name == self.name
+
+
+async def test_a_tenant_is_hashed_and_compared_by_its_caller_alone(gate: Gate) -> None:
+    async with Director("simulated:1", tenants={Named("a"): 2.0}, max_queue_per_tenant={Named("a"): 3}) as director:
+        first = director.submit(gate)
+        await gate.begun()
+        jobs = [director.submit(lambda _: 5, tenant=Named("a")) for _ in range(3)]
+        with pytest.raises(QueueFull) as refused:  # an equal one has the same bound
+            director.submit(lambda _: 5, tenant=Named("a"))
+        assert isinstance(refused.value.tenant, Named)
+        assert {job.tenant.name for job in jobs} == {"a"}
+        asked = Named.asked
+        gate.open()
+        await asyncio.gather(first, *jobs)
+        director.stats()
+        assert Named.asked == asked
