@@ -125,7 +125,12 @@ IN_PROCESSES = {
     },
     "there is no memory, or no descriptor": {
         MEMORY: "test_out_of_memory_is_an_error_of_the_job",
-        "process/test_parts.py": "test_a_receiver_without_descriptors_says_so",
+        "process/test_parts.py": "test_a_descriptor_for_which_there_is_no_number_is_missed_by_its_message_alone",
+        "process/test_wire.py": "test_a_segment_that_can_not_be_received_fails_its_own_call",
+    },
+    "a job has started a program": {"process/test_wire.py": "test_no_child_is_left_that_a_job_has_started"},
+    "a child, or something in it, writes": {
+        "process/test_wire.py": "test_garbage_ends_the_child_and_never_becomes_a_value"
     },
     "the main module": {
         PROGRAMS: "test_a_main_module_without_a_guard_is_said_clearly_and_once "
