@@ -13,6 +13,7 @@ from asyncio import _get_running_loop, current_task
 from contextvars import copy_context
 from functools import partial
 from threading import get_ident
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._core.alarms import Alarms
@@ -146,9 +147,7 @@ class Ledger:
         # Nor where loops may be entered again: a task would do so from within the loop's call of us.
         self._wakes = not self._is_watched and current_task() is None and not hasattr(self._loop, "_nest_patched")
         settle = self._settle if self._wakes else _set_result
-        outbox = self._outbox
-        posts = outbox.posts
-        value = None
+        outbox, posts, value = self._outbox, self._outbox.posts, None
         outbox.begin()
         while outbox.left:
             outbox.left -= 1
@@ -158,11 +157,14 @@ class Ledger:
                 post = posts[0]
                 del posts[0]
                 if isinstance(post, tuple):
-                    fn, args = post
-                    fn(*args)
+                    post[0](*post[1])
                     continue
                 value = post._cargo
-                post._let_go()
+                fn = post._fn
+                if type(fn) is FunctionType and type(name := fn.__name__) is str:  # what `_let_go` does then
+                    post._fn, post._cargo, post._context = name, None, None
+                else:
+                    post._let_go()
                 if post._stage is not _RUNNING:  # its caller has left, or its time was up
                     if self._tells_ends:
                         self._chronicle.returned(post)

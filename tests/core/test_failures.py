@@ -33,7 +33,7 @@ async def test_a_failing_director_fails_all_open_jobs(make_stage: Make, monkeypa
     waiting = [stage.submit()[1] for _ in range(3)]
     cause = RuntimeError("a bug of ours")
     monkeypatch.setattr(Dispatch, "hire", lambda self, most: throw(cause))
-    stage._crew._call_director()
+    stage._crew._hiring.call()
     await stage.quiet()
     for job in [running, *waiting]:
         error = job.exception()
