@@ -42,6 +42,7 @@ CLUSTER = "DIRECTOR_ZOO_CLUSTER"  # the variable with its address
 TESTS = Path(__file__).parent.parent
 BOUNDS = {"thread": 2.0, "process": 5.0, "ray": 20.0}  # seconds in which each caller has an outcome
 CLOSES = {"thread": 5.0, "process": 10.0, "ray": 60.0}  # and in which a Director closes
+STARTS = 60.0  # and in which its workers start
 GROUP = {"thread": 300, "process": 150, "ray": 40}  # cells that share a Director
 SPARE = 5.0  # seconds beyond these after which a cell is ended from outside
 _CLEAR = (DirectorError, TypeError, ValueError, ZooError, RecursionError, pickle.PickleError, asyncio.CancelledError)
@@ -273,6 +274,8 @@ async def _open(mode: str, odd: list[str], executor: Any) -> Shared:
     devices = None if executor is not None else "simulated:2"
     director = Director(devices, executor=executor or mode, max_queue=None, health=HealthRules(failures=1_000_000))
     await director.start()
+    first = [director.submit(echo, 0, devices=device) for device in director.devices]
+    await asyncio.wait(first, timeout=STARTS)  # a child, or an actor, takes its time to start, whoever asks for it
     return Shared(director, mode, odd)
 
 
@@ -314,7 +317,7 @@ class _Watchdog:
     """Ends this process when a cell takes much longer than it may: the event loop may be dead-locked."""
 
     def __init__(self, mode: str) -> None:
-        self._limit = 4 * BOUNDS[mode] + CLOSES[mode] + SPARE
+        self._limit = 4 * BOUNDS[mode] + CLOSES[mode] + SPARE + (0 if mode == "thread" else STARTS)
         self._beat = time.monotonic()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
@@ -416,7 +419,7 @@ def _lines(mode: str, path: Path) -> Iterator[tuple[Any, ...]]:
         try:
             end = "ends"
             while True:
-                line = lines.get(timeout=6 * BOUNDS[mode] + CLOSES[mode] + 3 * SPARE)
+                line = lines.get(timeout=6 * BOUNDS[mode] + CLOSES[mode] + STARTS + 3 * SPARE)
                 if line is None:
                     break
                 if line.startswith("["):
