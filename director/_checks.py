@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _JOB = tuple(JobOptions.__annotations__)
 MOST_DEVICES = 10_000
+MOST_SLOTS = 10_000
 BATCH = ("max_batch_size", *(name for name in BatchOptions.__annotations__ if name not in _JOB))
 
 
@@ -185,6 +186,8 @@ def _slots(count: Any, slots: Any) -> int:
         if count is slots
         else whole("slots", count)
     )
+    if number > MOST_SLOTS:
+        raise ValueError(f"slots must be at most {MOST_SLOTS:,} for a device, not {shown(number)}")
     if number < 1:
         raise ValueError(
             f"a device needs at least one slot, not {shown(number)} (slots); to spare it, leave it out of `devices`"

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from director._user_objects import repr_of
 from director.errors import PlacementError
 
 DeviceKind: TypeAlias = Literal["cuda", "cpu", "simulated"]
@@ -67,7 +68,7 @@ def find_device(devices: tuple[Device, ...], wanted: Device | int | str) -> Devi
     matches = matches or [d for d in devices if wanted == str(d)]
     if len(matches) != 1:
         known = ", ".join(f"{d.index} {d.label} {d.uuid}" for d in devices)
-        raise PlacementError(f"{wanted!r} names {len(matches)} of these devices: {known}")
+        raise PlacementError(f"{repr_of(wanted, 200)} names {len(matches)} of these devices: {known}")
     return matches[0]
 
 

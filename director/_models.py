@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from director._device import Device
-from director._numbers import whole
+from director._numbers import shown, whole
 from director._user_objects import name_of, repr_of
 from director.errors import PlacementError
 
@@ -149,7 +149,7 @@ class Residency:
         there = (p for p in self._places if not p.is_gone)
         places = [p for p in there if allowed is None or p.slots[0].number in allowed]
         if len(places) < replicas:
-            raise PlacementError(f"{model!r} wants {replicas} replicas and may use {len(places)} devices")
+            raise PlacementError(f"{model!r} wants {shown(replicas)} replicas and may use {len(places)} devices")
 
         def reluctance(place: Place) -> tuple[bool, int]:
             number = place.slots[0].number

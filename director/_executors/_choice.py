@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from director._executors._base import Executor, FleetExecutor
 from director._executors._process.executor import ProcessExecutor
 from director._executors._thread import ThreadExecutor
+from director._user_objects import plain, provides, repr_of
+
+if TYPE_CHECKING:
+    from director._executors._base import Executor, FleetExecutor
 
 
 def executor_of(wanted: Any) -> Executor | FleetExecutor:
@@ -15,10 +18,11 @@ def executor_of(wanted: Any) -> Executor | FleetExecutor:
     Raises:
         ValueError: Nothing.
     """
-    if wanted == "thread":
+    text = plain(wanted)
+    if text == "thread":
         return ThreadExecutor()
-    if wanted == "process":
+    if text == "process":
         return ProcessExecutor()
-    if isinstance(wanted, (Executor, FleetExecutor)):
-        return wanted
-    raise ValueError(f'executor must be "thread", "process" or an Executor, not {wanted!r}')
+    if provides(wanted, "seat") or provides(wanted, "fleet"):
+        return wanted  # type: ignore[no-any-return]
+    raise ValueError(f'executor must be "thread", "process" or an Executor, not {repr_of(wanted, 200)}')

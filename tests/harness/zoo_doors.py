@@ -149,7 +149,7 @@ def function_option(name: str) -> Door:
     """The thing as an option of a function of batches."""
 
     async def door(d: Director, thing: str) -> Any:
-        options: dict[str, Any] = {"max_batch_size": 4, name: make(thing)}
+        options: dict[str, Any] = {"max_batch_size": 3, name: make(thing)}  # as many as there are: it need not wait
         if name == "max_batch_cost":
             options["batch_cost"] = int
         function = d.function(give_all, **options)
