@@ -7,7 +7,6 @@ lives as long as a job, or an option of the Director, refers to it.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -59,27 +58,28 @@ def value_of(key: Any) -> Any:
 
 
 class _Keys:
+    """The keys in use, by the hash of what they stand for: to drop one asks no user's object."""
+
     def __init__(self) -> None:
-        self._known: dict[Any, ref[Key]] = {}
+        self._known: dict[int, list[ref[Key]]] = {}
         self._prune_at = _FEWEST
 
     def of(self, value: Any) -> Key:
-        known = self._known.get(value)
-        key = None if known is None else known()
-        if key is None:
-            key = Key(value)
-            self._known[value] = ref(key)
-            if len(self._known) >= self._prune_at:
-                self._prune()
+        number = hash(value)
+        for known in self._known.get(number, ()):
+            key = known()
+            if key is not None and (key.value is value or value == key.value):
+                return key
+        key = Key(value)
+        if len(self._known) >= self._prune_at:
+            self._prune()
+        self._known.setdefault(number, []).append(ref(key))
         return key
 
     def _prune(self) -> None:
         """Drop those that no job and no option refers to any more."""
-        known, self._known = self._known, {}
-        for value, known_key in list(known.items()):
-            if known_key() is not None:
-                with suppress(Exception):  # its hash may raise by now
-                    self._known[value] = known_key
+        alive = {number: [known for known in keys if known() is not None] for number, keys in self._known.items()}
+        self._known = {number: keys for number, keys in alive.items() if keys}
         self._prune_at = max(_FEWEST, 2 * len(self._known))
 
 

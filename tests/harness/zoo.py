@@ -46,6 +46,7 @@ class Inside:
     director: director.Director | None = None
     job: director.Job[Any] | None = None
     closing: asyncio.Task[None] | None = None
+    may_close = False
     calls = 0
 
 
@@ -69,7 +70,7 @@ def call_back() -> None:
 def close_director() -> None:
     """Begin to close it."""
     it = Inside.director
-    if it is not None and Inside.closing is None:
+    if it is not None and Inside.may_close and Inside.closing is None:
         with contextlib.suppress(RuntimeError):  # on another thread
             loop = asyncio.get_running_loop()
             Inside.closing = loop.create_task(it.close(1.0))

@@ -100,6 +100,7 @@ class Shared:
         """
         bound, d, wrong = BOUNDS[self.mode], self.director, list[tuple[str, str]]()
         Inside.director, Inside.job, Inside.closing, Inside.calls = d, None, None, 0
+        Inside.may_close = thing in CLOSING
         innocents = self.innocents()
         task = asyncio.create_task(_enter(door, d, thing))
         with contextlib.suppress(DirectorError if thing in CLOSING else ()):
