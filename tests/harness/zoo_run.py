@@ -308,10 +308,19 @@ async def _left(files: int) -> list[tuple[str, str]]:
         if left := children():
             wrong.append(("children are left", str(left)))
         if open_files() > files:
-            wrong.append(("descriptors are left", f"{files}, then {open_files()}"))
+            wrong.append(("descriptors are left", f"{files}, then {open_files()}: {_targets()}"))
         if not wrong or time.monotonic() > until:
             return wrong
         await asyncio.sleep(0.02)
+
+
+def _targets() -> list[str]:
+    """What the descriptors of this process lead to."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(path.readlink()))
+    return sorted(found)
 
 
 class _Watchdog:
