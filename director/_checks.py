@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -13,16 +14,14 @@ from director._device import Device
 from director._health_rules import HealthRules
 from director._keys import key_of
 from director._models import Model
-from director._numbers import priority, real, seconds, shown, whole
+from director._numbers import MOST_COST, MOST_SLOTS, priority, real, seconds, shown, whole
 from director._options import BatchOptions, JobOptions
-from director._user_objects import ancestors, is_a, plain, type_name
+from director._user_objects import ancestors, is_a, is_one_of, plain, type_name
 
 if TYPE_CHECKING:
     from director._core.clock import Clock
 
 _JOB = tuple(JobOptions.__annotations__)
-MOST_DEVICES = 10_000
-MOST_SLOTS = 10_000
 BATCH = ("max_batch_size", *(name for name in BatchOptions.__annotations__ if name not in _JOB))
 
 
@@ -51,9 +50,11 @@ def check(options: Mapping[str, Any]) -> JobOptions:
         checked["name"] = _text("name", name)
     if not is_hashable(options.get("tenant")):
         raise TypeError(f"tenant must be hashable, such as a str, not {shown(options['tenant'])}")
-    for each in ("deadline", "timeout", "backoff"):
+    for each in ("deadline", "timeout"):
         if each in options:
-            checked[each] = _seconds(each, options[each], zero=each == "backoff")
+            checked[each] = _limit(each, options[each])
+    if options.get("backoff") is not None:
+        checked["backoff"] = seconds("backoff", options["backoff"], zero=True)
     if "retries" in options:
         checked["retries"] = whole("retries", options["retries"], 0)
     errors_of(checked)
@@ -83,11 +84,11 @@ def named_devices(wanted: Any) -> tuple[Device | int | str, ...]:
     if is_a(wanted, (Device, int, str)):
         wanted = (wanted,)
     try:
-        keys = tuple(islice(iter(wanted), MOST_DEVICES + 1))
+        keys = tuple(islice(iter(wanted), MOST_SLOTS + 1))
     except TypeError:
         keys = (None,)
-    if len(keys) > MOST_DEVICES:
-        raise ValueError(f"devices names more than {MOST_DEVICES:,}: {shown(wanted)}")
+    if len(keys) > MOST_SLOTS:
+        raise ValueError(f"devices names more than {MOST_SLOTS:,}: {shown(wanted)}")
     if not all(is_a(key, (Device, int, str)) and type(key) is not bool for key in keys):
         raise TypeError(f"devices must be Device, index, UUID or name, or several of them, not {shown(wanted)}")
     return tuple(map(_plain_device, keys))
@@ -136,16 +137,13 @@ def batch_rule(name: str, given: dict[str, Any]) -> BatchRule | None:
         return None
     if "max_batch_size" not in given:
         raise ValueError(f"{', '.join(given)}: of no effect without max_batch_size, the most items in one call")
-    size, window = (
-        whole("max_batch_size", given["max_batch_size"], 1),
-        whole("batch_window", given.get("batch_window", 1), 1),
-    )
-    max_wait = _seconds("max_wait", given.get("max_wait"), zero=True)
-    limit = given.get("max_batch_cost")
-    if limit is not None:
-        limit = real("max_batch_cost", limit, "a number or None")
-        if not limit > 0:
-            raise ValueError(f"max_batch_cost must be positive, not {shown(limit)}")
+    size = whole("max_batch_size", given["max_batch_size"], 1)
+    window = whole("batch_window", given.get("batch_window", 1), 1)
+    if (max_wait := given.get("max_wait")) is not None:  # without end: until a batch is full
+        max_wait = seconds("max_wait", max_wait, zero=True, endless=True, kind="seconds as a number or None")
+    if (limit := given.get("max_batch_cost")) is not None:
+        hint = "; leave it out for no limit"
+        limit = real("max_batch_cost", limit, 1 / MOST_COST, MOST_COST, "a number or None", hint)
     cost, padded = _callable("batch_cost", given.get("batch_cost")), _truth("batch_padding", given.get("batch_padding"))
     if limit is not None and cost is None:
         raise ValueError("max_batch_cost needs batch_cost, which tells the cost of an item")
@@ -173,7 +171,7 @@ def check_slots(slots: Any) -> Any:
         TypeError: It is not an int, or a mapping to ints.
         ValueError: It is out of range.
     """
-    if not hasattr(type(slots), "values"):
+    if not is_one_of(slots, (Mapping,)):
         return _slots(slots, slots)
     for count in slots.values():
         _slots(count, slots)
@@ -181,18 +179,9 @@ def check_slots(slots: Any) -> Any:
 
 
 def _slots(count: Any, slots: Any) -> int:
-    number = (
-        whole("slots", count, kind="an int or a mapping from device to int")
-        if count is slots
-        else whole("slots", count)
-    )
-    if number > MOST_SLOTS:
-        raise ValueError(f"slots must be at most {MOST_SLOTS:,} for a device, not {shown(number)}")
-    if number < 1:
-        raise ValueError(
-            f"a device needs at least one slot, not {shown(number)} (slots); to spare it, leave it out of `devices`"
-        )
-    return number
+    kind = "an int or a mapping from device to int" if count is slots else "an int"
+    hint = "; a device needs at least one slot: to spare it, leave it out of `devices`"
+    return whole("slots", count, 1, MOST_SLOTS, kind, hint)
 
 
 def policy(max_queue: Any, per_tenant: Any, tenants: Any, admission: Any, ageing: Any) -> Policy:
@@ -202,26 +191,23 @@ def policy(max_queue: Any, per_tenant: Any, tenants: Any, admission: Any, ageing
         TypeError: A value of the wrong type.
         ValueError: A value out of range.
     """
-    if isinstance(per_tenant, Mapping):
+    if is_one_of(per_tenant, (Mapping,)):
         per_tenant = {key_of(tenant): _bound("max_queue_per_tenant", bound) for tenant, bound in per_tenant.items()}
     else:
         per_tenant = _bound("max_queue_per_tenant", per_tenant)
     if tenants is None:
         tenants = {}
-    if not isinstance(tenants, Mapping):
+    if not is_one_of(tenants, (Mapping,)):
         raise TypeError(f'tenants must map tenants to their weights, such as {{"a": 2}}, not {shown(tenants)}')
     weights = {key_of(tenant): _weight(weight) for tenant, weight in tenants.items()}
     if admission is not None and plain(admission) != "predict":
         raise ValueError(f'admission must be None or "predict", not {shown(admission)}')
-    ageing = _seconds("ageing", ageing)
-    return Policy(_bound("max_queue", max_queue), per_tenant, weights, admission is not None, ageing)
+    bound = _bound("max_queue", max_queue)
+    return Policy(bound, per_tenant, weights, admission is not None, _limit("ageing", ageing))
 
 
 def _weight(weight: Any) -> float:
-    number = real("the weight of a tenant (tenants)", weight)
-    if not 0 < number < float("inf"):
-        raise ValueError(f"the weight of a tenant must be positive (tenants), not {shown(weight)}")
-    return number
+    return real("the weight of a tenant (tenants)", weight, 1e-9, 1e9)
 
 
 def check_clock(clock: Any) -> Clock:
@@ -279,17 +265,17 @@ def _truth(name: str, value: Any) -> bool:
     return number != 0
 
 
-def _seconds(name: str, value: Any, zero: bool = False) -> float | None:
-    return None if value is None else seconds(name, value, zero=zero, kind="seconds as a number or None")
+def _limit(name: str, value: Any) -> float | None:
+    """Seconds after which something is due; `None` if that is never."""
+    if value is None:
+        return None
+    hint = "; leave it out for no limit"
+    limit = seconds(name, value, endless=True, kind="seconds as a number or None", hint=hint)
+    return None if limit == math.inf else limit
 
 
 def _bound(name: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    number = whole(name, value, kind="an int or None")
-    if number < 0:
-        raise ValueError(f"{name} must not be negative, not {shown(number)}; None means no bound")
-    return number
+    return None if value is None else whole(name, value, 0, kind="an int or None", hint="; None means no bound")
 
 
 def _callable(name: str, value: Any) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from director._user_objects import repr_of
+from director._numbers import MOST_SECONDS, MOST_SLOTS, real, whole
+from director._user_objects import is_a, repr_of
 from director.errors import PlacementError
 
 DeviceKind: TypeAlias = Literal["cuda", "cpu", "simulated"]
@@ -53,9 +54,16 @@ class SimulatedDevice(Device):
 
     speed: float = 1.0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "speed", _speed(self.speed))
+
     def work(self, seconds: float) -> None:
         """Occupy the calling thread as a kernel of `seconds` on a device of speed 1.0 would; releases the GIL."""
-        time.sleep(seconds / self.speed)
+        time.sleep(min(MOST_SECONDS, real("seconds", seconds, 0) / self.speed))
+
+
+def _speed(speed: Any) -> float:
+    return real("speed", speed, 1e-9, 1e9)
 
 
 def find_device(devices: tuple[Device, ...], wanted: Device | int | str) -> Device:
@@ -74,6 +82,7 @@ def find_device(devices: tuple[Device, ...], wanted: Device | int | str) -> Devi
 
 def cpu_devices(count: int = 1) -> list[Device]:
     """`count` stand-ins that run jobs on CPU threads."""
+    count = whole("count", count, 1, MOST_SLOTS)
     return [Device(i, f"CPU-{i}", f"cpu:{i}", "cpu") for i in range(count)]
 
 
@@ -88,15 +97,15 @@ def simulated_devices(
         memory: Bytes of memory that each pretends to have.
 
     Raises:
-        ValueError: `count` is below 1, a speed is not positive, or there is not one speed for each device.
+        TypeError: One of them is no number.
+        ValueError: One is out of range, or there is not one speed for each device.
     """
-    speeds = list(speed) if isinstance(speed, (list, tuple)) else [speed] * count
-    if count < 1:
-        raise ValueError(f"at least one device is needed, not {count}")
+    count = whole("count", count, 1, MOST_SLOTS)
+    speeds = [_speed(each) for each in (speed if is_a(speed, (list, tuple)) else [speed] * count)]
     if len(speeds) != count:
         raise ValueError(f"{count} devices need {count} speeds, not {len(speeds)}")
-    if any(s <= 0 for s in speeds):
-        raise ValueError(f"a speed must be positive: {speeds}")
+    if memory is not None:
+        memory = whole("memory", memory, 0)
     return [
         SimulatedDevice(i, f"SIM-{i}", f"simulated:{i}", "simulated", memory, speed=s) for i, s in enumerate(speeds)
     ]

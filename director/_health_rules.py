@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from director._devices.xids import FATAL_XIDS, HARMLESS_XIDS
+from director._numbers import seconds, shown, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,19 +46,18 @@ class HealthRules:
     harmless_xids: AbstractSet[int] = HARMLESS_XIDS
 
     def __post_init__(self) -> None:
-        if isinstance(self.failures, bool) or not isinstance(self.failures, int):
-            raise TypeError(f"failures must be an int, not {self.failures!r}")
-        if self.failures < 1:
-            raise ValueError(f"failures must be at least 1, not {self.failures}")
+        plain: dict[str, Any] = {"failures": whole("failures", self.failures, 1)}
         for name in ("probation", "longest"):
-            _check_seconds(name, getattr(self, name))
-        _check_seconds("probe_timeout", self.probe_timeout, endless=False)
+            plain[name] = seconds(name, getattr(self, name), endless=True)
+        plain["probe_timeout"] = seconds("probe_timeout", self.probe_timeout)
         if self.interval is not None:
-            _check_seconds("interval", self.interval, endless=False)
+            plain["interval"] = seconds("interval", self.interval, hint="; None: NVML is not watched")
         if self.probe is not None and not callable(self.probe):
-            raise TypeError(f"probe must be a callable of one device, not {self.probe!r}")
+            raise TypeError(f"probe must be a callable of one device, not {shown(self.probe)}")
         for name in ("fatal_xids", "harmless_xids"):
-            object.__setattr__(self, name, _xids(name, getattr(self, name)))
+            plain[name] = _xids(name, getattr(self, name))
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
         if both := set(self.fatal_xids) & set(self.harmless_xids):
             raise ValueError(f"XIDs in both fatal_xids and harmless_xids: {sorted(both)}; take them out of one")
 
@@ -66,19 +66,7 @@ class HealthRules:
         return min(self.longest, self.probation * 2.0 ** min(rounds, 60))
 
 
-def _check_seconds(name: str, value: Any, endless: bool = True) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be seconds as a number, not {value!r}")
-    if not value > 0:
-        raise ValueError(f"{name} must be positive seconds, not {value!r}")
-    if not (endless or value < float("inf")):
-        raise ValueError(f"{name} must be finite, not {value!r}")
-
-
 def _xids(name: str, value: Any) -> frozenset[int]:
     if not isinstance(value, AbstractSet):
-        raise TypeError(f"{name} must be a set of XIDs, not {value!r}")
-    for xid in value:
-        if isinstance(xid, bool) or not isinstance(xid, int):
-            raise TypeError(f"an XID is an int, not {xid!r} (in {name})")
-    return frozenset(value)
+        raise TypeError(f"{name} must be a set of XIDs, not {shown(value)}")
+    return frozenset(whole(f"an XID in {name}", xid, 0) for xid in value)

@@ -20,7 +20,7 @@ from director._executors._base import Executor, FleetExecutor
 from director._executors._choice import executor_of
 from director._forks import watch
 from director._health_rules import HealthRules
-from director._numbers import real
+from director._numbers import seconds
 from director._options import Options
 from director._resolve import Resolver, newcomer_slots, slot_counts
 from director._shared import check_shared, shared_slots
@@ -185,7 +185,7 @@ class Life:
             RuntimeError: Called outside of the Director's event loop, unless that is closed.
         """
         if timeout is not None:
-            timeout = real("timeout", timeout, "seconds as a number or None")
+            timeout = seconds("timeout", timeout, zero=True, endless=True, kind="seconds as a number or None")
         if self._crew is None:
             return
         if self._loop.is_closed():

@@ -1,40 +1,52 @@
-"""Users' numbers as our own: an exact `int` or `float`, or a refusal that names the option and its limits.
+"""Users' numbers as our own: an exact `int` or `float` of the same value, or a refusal that names the limits.
 
-An `int`, a `float` or one of their subclasses (an enum, say), a `Decimal`, a `Fraction` and a scalar of NumPy are taken
-as what they are, once, on the thread of who gives them: nothing later asks the user's object again.
+An `int`, a `float`, one of their subclasses (an enum, say), and whatever says by `numbers.Number` that it is a real
+number (a `Decimal`, a `Fraction`, a scalar of NumPy) is taken as what it is, once, on the thread of who gives it:
+nothing later asks the user's object again. A bool is no number. Whatever the object does, nothing but `TypeError` and
+`ValueError` is raised.
 """
 
 from __future__ import annotations
 
+import math
 import operator
+from numbers import Complex, Integral, Number, Real
 from typing import Any
 
-from director._user_objects import is_a, repr_of
+from director._user_objects import repr_of
 
-MOST = 1.7976931348623157e308  # the largest float
-_FARTHEST = 2**63
-_MOST_SECONDS = 10**9  # thirty years
+FARTHEST = 2**63  # what is less fits into a frame, a heap of C and the arguments of the standard library
+MOST_SECONDS = 10**9  # thirty years: the sum with a clock, in milliseconds too, is a time that timers can keep
+MOST_SLOTS = 10_000  # of a device, and devices: each is an object
+MOST_COST = 10**30  # of an item: any sum of costs is finite
+_LARGEST = 1.7976931348623157e308
+_GIANT = 10**400
+_MOST_DIGITS = 40
 _LONGEST = 200  # characters of a value in a message
 
 
-def whole(name: str, value: Any, least: int | None = None, kind: str = "an int") -> int:
+def whole(
+    name: str, value: Any, least: int = -FARTHEST, most: int = FARTHEST - 1, kind: str = "an int", hint: str = ""
+) -> int:
     """An `int`.
 
     Args:
         name: Of the option.
         value: What was given.
         least: The limit below.
+        most: The limit above.
         kind: What it must be, in words.
+        hint: What to do instead, in words, if it is out of range.
 
     Raises:
-        TypeError: It is none; a bool isn't either.
-        ValueError: It is too small.
+        TypeError: It is none; a bool and a float aren't either.
+        ValueError: It is out of range.
     """
-    number = _as_int(value)
-    if number is None:
+    number = value if type(value) is int else _plain(value)
+    if type(number) is not int:
         raise TypeError(f"{name} must be {kind}, not {shown(value)}")
-    if least is not None and number < least:
-        raise ValueError(f"{name} must be at least {least}, not {shown(number)}")
+    if not least <= number <= most:
+        raise ValueError(f"{name} must be at least {_said(least)} and at most {_said(most)}, not {shown(number)}{hint}")
     return number
 
 
@@ -45,41 +57,54 @@ def priority(value: Any) -> int:
         TypeError: It is no `int`.
         ValueError: It needs more than 64 bits.
     """
-    number = int(value) if type(value) is bool else whole("priority", value)
-    if not -_FARTHEST <= number < _FARTHEST:
-        raise ValueError("priority must be an int of 64 bits, from -2**63 to 2**63 - 1")
-    return number
+    return int(value) if type(value) is bool else whole("priority", value)
 
 
-def real(name: str, value: Any, kind: str = "a number") -> float:
-    """A `float`, perhaps infinite or not a number.
+def real(
+    name: str, value: Any, least: float = -_LARGEST, most: float = _LARGEST, kind: str = "a number", hint: str = ""
+) -> float:
+    """A finite `float`, or an `int` that was one.
 
     Raises:
         TypeError: It can't be made one; a bool isn't.
-        ValueError: It is too large.
+        ValueError: It is out of range, or not a number (NaN).
     """
-    try:
-        number = _as_float(value)
-    except OverflowError:
-        raise ValueError(f"{name} must be at most {MOST:.2g}, not {shown(value)}") from None
+    number = value if type(value) is float else _plain(value)
     if number is None:
         raise TypeError(f"{name} must be {kind}, not {shown(value)}")
+    if not least <= number <= most:  # also refuses NaN
+        raise ValueError(f"{name} must be from {_said(least)} to {_said(most)}, not {shown(number)}{hint}")
     return number
 
 
-def seconds(name: str, value: Any, *, zero: bool = False, kind: str = "seconds as a number") -> float:
-    """Positive seconds, perhaps infinite; with `zero` also none.
+def seconds(
+    name: str,
+    value: Any,
+    *,
+    zero: bool = False,
+    endless: bool = False,
+    kind: str = "seconds as a number",
+    hint: str = "",
+) -> float:
+    """Positive seconds; with `zero` also none, with `endless` also infinite ones.
 
     Raises:
         TypeError: It is no number.
         ValueError: It is negative, or too large, or not a number (NaN).
     """
-    if is_a(value, int) and int.__index__(value) > _MOST_SECONDS:  # some can't be made a float
-        raise ValueError(f"{name} must be at most {_MOST_SECONDS:,} seconds; leave it out for no limit")
-    number = real(name, value, kind)
-    if not (number >= 0 if zero else number > 0):  # also refuses NaN
-        raise ValueError(f"{name} must {'not be negative' if zero else 'be positive seconds'}, not {shown(value)}")
-    return number
+    number = value if type(value) is float else _plain(value)
+    if number is None:
+        raise TypeError(f"{name} must be {kind}, not {shown(value)}")
+    is_enough = number >= 0 if zero else number > 0
+    if is_enough and (number <= MOST_SECONDS or (endless and number == math.inf)):
+        return number
+    limits = f"{'not be negative' if zero else 'be positive seconds'}, and at most {MOST_SECONDS:,} seconds"
+    raise ValueError(f"{name} must {limits}, not {shown(number)}{hint}")
+
+
+def number_in(digits: str) -> int:
+    """The number that ASCII digits say; where there are too many for any limit, one that is beyond every limit."""
+    return int(digits.lstrip("0")[:_MOST_DIGITS] or "0")
 
 
 def shown(value: Any) -> str:
@@ -87,37 +112,37 @@ def shown(value: Any) -> str:
     return repr_of(value, _LONGEST)
 
 
-def _as_int(value: Any) -> int | None:
+def _said(limit: float) -> str:
+    if limit in (-FARTHEST, FARTHEST - 1):
+        return "-2**63" if limit < 0 else "2**63 - 1 (64 bits)"
+    return f"{limit:,}" if type(limit) is int and limit <= MOST_SECONDS else f"{limit:g}"
+
+
+def _plain(value: Any) -> int | float | None:
+    """The same number as an exact `int` or `float`; `None` if it is none, or too large for both."""
     kind = type(value)
-    if kind is int:
-        return value  # type: ignore[no-any-return]
     if kind is bool:
         return None
     if issubclass(kind, int):
         return int.__index__(value)
-    if issubclass(kind, float) or not hasattr(kind, "__index__"):
-        return None
-    try:
-        return int.__index__(operator.index(value))
-    except Exception:  # noqa: BLE001 - what it raises says that it is none
-        return None
-
-
-def _as_float(value: Any) -> float | None:
-    kind = type(value)
-    if kind is float:
-        return value  # type: ignore[no-any-return]
-    if kind is bool:
-        return None
     if issubclass(kind, float):
         return float.__float__(value)
-    if issubclass(kind, int):
-        return float(int.__index__(value))
-    if not hasattr(kind, "__float__"):
-        return None
     try:
-        return float(value)
-    except OverflowError:
-        raise
-    except Exception:  # noqa: BLE001 - the same
+        if issubclass(kind, Integral):
+            return int.__index__(operator.index(value))
+        if issubclass(kind, Real) or (issubclass(kind, Number) and not issubclass(kind, Complex)):
+            return _as_float(value)
+    except BaseException:  # noqa: BLE001 - of the object, or of its class: it is no number that can be used
         return None
+    return None
+
+
+def _as_float(value: Any) -> float:
+    """The nearest `float`; of what is larger than all of them, but not infinite, an `int` beyond every limit."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    if math.isinf(number) and value != number:
+        return _GIANT if number > 0 else -_GIANT
+    return number

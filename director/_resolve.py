@@ -9,7 +9,7 @@ from director._checks import check, errors_of, named_devices
 from director._device import Device, find_device
 from director._keys import key_of
 from director._models import Model
-from director._numbers import whole
+from director._numbers import MOST_SLOTS, whole
 from director._options import JobOptions, Options
 from director.errors import PlacementError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from director._core.slot import Place
     from director._models import Residency
 
-_COMPARED = frozenset((str, int, float, bool, bytes, NoneType, Device, Model, type))
+_COMPARED = frozenset(map(id, (str, int, float, bool, bytes, NoneType, Device, Model, type)))  # a class may lack a hash
 _REMEMBERED = 256  # combinations of options; then it forgets them all
 
 
@@ -49,7 +49,7 @@ class Resolver:
         if options:
             values = tuple(options.values())
             types = tuple(map(type, values))
-            if not (_COMPARED.issuperset(types) or all(map(_is_compared, values))):
+            if not (_COMPARED.issuperset(map(id, types)) or all(map(_is_compared, values))):
                 return self._resolve(options, batch)  # a user's class may say of any two values that they are equal
             key = (batch, tuple(options), values, types)  # the types: True is equal to 1
         if (known := self._known.get(key)) is not None:
@@ -76,7 +76,7 @@ class Resolver:
                 raise PlacementError(f"{model!r} may not be loaded on any of the devices asked for")
         return Options(
             model=model,
-            priority=int.__index__(options.get("priority", 0)),  # of a subclass, too, its plain value
+            priority=options.get("priority", 0),
             deadline=options.get("deadline"),
             timeout=options.get("timeout"),
             allowed=allowed,
@@ -91,7 +91,7 @@ class Resolver:
 
 def _is_compared(value: object) -> bool:
     """Whether a value, or each of a tuple, is compared by a class that is none of a user's."""
-    return type(value) in _COMPARED or (type(value) is tuple and _COMPARED.issuperset(map(type, value)))
+    return id(type(value)) in _COMPARED or (type(value) is tuple and all(id(type(each)) in _COMPARED for each in value))
 
 
 def slot_counts(slots: int | Mapping[Device | int | str, int], devices: tuple[Device, ...]) -> list[int]:
@@ -108,7 +108,7 @@ def slot_counts(slots: int | Mapping[Device | int | str, int], devices: tuple[De
         device = find_device(devices, key)
         if device in counts:
             raise ValueError(f"slots names {device.label} twice: {slots!r}")
-        counts[device] = whole("slots", count, 1)
+        counts[device] = whole("slots", count, 1, MOST_SLOTS)
     return [counts.get(device, 1) for device in devices]
 
 
@@ -117,7 +117,7 @@ def newcomer_slots(slots: int | Mapping[Device | int | str, int], device: Device
     if isinstance(slots, int):
         return slots
     names = (device, device.uuid, device.name, device.label, device.index, str(device))
-    return whole("slots", next((slots[name] for name in names if name in slots), 1), 1)
+    return whole("slots", next((slots[name] for name in names if name in slots), 1), 1, MOST_SLOTS)
 
 
 def _slots_of(

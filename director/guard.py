@@ -15,6 +15,7 @@ from director._guard.attendance import Attendance
 from director._guard.cuda import Driver
 from director._guard.loop_watch import LoopWatch
 from director._guard.notebook import Finding, Notebook
+from director._numbers import seconds, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,19 +38,18 @@ class Guard:
         every: After these, one of so many calls gets one.
 
     Raises:
+        TypeError: One of them is no number.
         ValueError: A number is out of range.
     """
 
     wants: tuple[type[Event], ...] = ()
 
     def __init__(self, *, longest_block: float | None = 0.1, first: int = 2, every: int = 1000) -> None:
-        if longest_block is not None and not longest_block > 0:
-            raise ValueError(f"longest_block must be positive seconds or None, not {longest_block!r}")
-        if first < 0 or every < 1:
-            raise ValueError(f"first must be at least 0 and every at least 1, not {first!r} and {every!r}")
+        if longest_block is not None:
+            longest_block = seconds("longest_block", longest_block, hint="; None doesn't watch the loop")
         self._longest_block = longest_block
         self._driver = Driver.load()
-        self._notebook = Notebook(first, every)
+        self._notebook = Notebook(whole("first", first, 0), whole("every", every, 1))
         self._watch: LoopWatch | None = None
 
     @property

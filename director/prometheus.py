@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from director import DirectorState, Health, __version__
+from director._numbers import seconds
 
 try:
     from prometheus_client import REGISTRY
@@ -45,13 +46,14 @@ class Durations:
         buckets: Upper bounds in seconds, ascending.
 
     Raises:
-        ValueError: The bounds don't ascend, or there are none.
+        TypeError: A bound is no number.
+        ValueError: They don't ascend, or one is out of range, or there are none. The infinite one is there by itself.
     """
 
     wants: tuple[type[Event], ...] = ()
 
     def __init__(self, buckets: Sequence[float] = BUCKETS) -> None:
-        self.buckets = tuple(map(float, buckets))
+        self.buckets = tuple(seconds("a bound of buckets", bound, zero=True) for bound in buckets)
         if not self.buckets or any(low >= high for low, high in zip(self.buckets, self.buckets[1:], strict=False)):
             raise ValueError(f"buckets must ascend, and there must be one at least: {buckets!r}")
         self._waits = [0] * (len(self.buckets) + 1)

@@ -7,6 +7,7 @@ import itertools
 import threading
 from typing import TYPE_CHECKING
 
+from director import _numbers as numbers
 from director._device import SimulatedDevice, simulated_devices
 
 if TYPE_CHECKING:
@@ -41,8 +42,13 @@ class TestClock:
         return timer
 
     def advance(self, seconds: float) -> None:
-        """Move on, making the calls that fall due in order; on the event loop only."""
-        until = self._now + seconds
+        """Move on, making the calls that fall due in order; on the event loop only.
+
+        Raises:
+            TypeError: It is no number.
+            ValueError: It is negative, or more than 1,000,000,000 seconds.
+        """
+        until = self._now + numbers.seconds("seconds", seconds, zero=True)
         while self._calls and self._calls[0][0] <= until:
             with self._lock:
                 when, _, timer = heapq.heappop(self._calls)

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from director._known_texts import known_line
+from director._numbers import whole
 from director._timeline import chrome
 from director._timeline.memory import Meter
 from director._timeline.story import Incident, Load, Story, calls_of, in_order
@@ -41,16 +42,15 @@ class Timeline:
         name: Stands over the trace and the page.
 
     Raises:
-        ValueError: `limit` is below 1.
+        TypeError: `limit` is no int.
+        ValueError: It is below 1, or above what 64 bits hold.
     """
 
     wants = (JobRejected, ModelLoaded, ModelFailed, DeviceQuarantined, DeviceRestored)
 
     def __init__(self, limit: int = 100_000, *, memory: bool = True, name: str | None = None) -> None:
-        if limit < 1:
-            raise ValueError(f"a timeline of {limit} jobs shows nothing; the limit must be at least 1")
         self.name = name
-        self._records: deque[RawRecord] = deque(maxlen=limit)
+        self._records: deque[RawRecord] = deque(maxlen=whole("limit", limit, 1))
         self.record = self._records.append
         self._samples_memory = memory
         self._lock = Lock()  # `begin` and `end` against a look from another thread

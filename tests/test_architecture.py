@@ -21,13 +21,14 @@ HOUSE = Path(director.__file__).parent
 # Lowest first. A room is one file, or with ".*" a package whose files may know each other.
 FLOORS = {
     "users' objects": "_user_objects",
+    "users' numbers": "_numbers",
     "words": """
         errors _faults _forks events hooks _devices _devices.gpu _devices.cuda_probe _devices.cuda_trial _devices.apart
         _devices.xids _devices.findings _executors _core _core.beside
         _core.states _core.clock _core.doorbell _core.frames _core.batch_rule _core.policy _core.tenants _core.pause
         _core.tasks _core.ripening _core.costs _core.limits _core.soonest _core.holds _core.census
     """,
-    "identity": "_device _health_rules _known_texts _keys _numbers",
+    "identity": "_device _health_rules _known_texts _keys",
     "things": """
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _devices.probe _devices.judge
         _executors._base _core.job
@@ -65,7 +66,7 @@ FLOORS = {
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS.values()) for room in rooms.split()}
 CONTRACT, BENCHMARKS = FLOOR_OF["__init__"], FLOOR_OF["_bench.*"]
 PUBLIC = {"__init__", "errors", "events", "hooks", "testing", "ray"}
-EVERYWHERE = {"_user_objects", "_known_texts"}  # nothing else may ask what belongs to users
+EVERYWHERE = {"_user_objects", "_known_texts", "_numbers"}  # nothing else may ask what belongs to users
 BACKSTAGE = {  # who above the contract knows more than public names, and what
     "testing": {"_device"},
     "ray": {

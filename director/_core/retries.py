@@ -11,6 +11,7 @@ from director._core.slot import Slot
 from director._core.stream_call import StreamCall
 from director._executors._base import NeverStarted, is_loss
 from director._faults import fault_of
+from director._numbers import MOST_SECONDS
 from director._user_objects import is_a, is_one_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Retries:
         tries = 0 if extra is None else extra.tries
         if not isinstance(slot, Slot) or not (allowed := self._allowed(error, asked, tries, slot)):
             return False
-        delay = options.backoff * 2 ** min(tries, _DOUBLINGS)
+        delay = min(options.backoff * 2 ** min(tries, _DOUBLINGS), MOST_SECONDS)
         if self._clock.time() + delay >= job._deadline_at():
             return False
         if not self._dispatch.set_aside(job):

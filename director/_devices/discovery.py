@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from director._device import Device, cpu_devices, simulated_devices
+from director._numbers import number_in, shown, whole
+from director._user_objects import is_a, plain
 from director.errors import NoDevices
 
 if TYPE_CHECKING:
@@ -103,22 +105,22 @@ _MAKERS: dict[str, Callable[[int], Sequence[Device]]] = {"cpu": cpu_devices, "si
 
 
 def _read(entry: Device | int | str) -> Sequence[Device] | _StandIns:
-    if isinstance(entry, Device):
+    if is_a(entry, Device):
         return [entry]
-    if isinstance(entry, int) and not isinstance(entry, bool):
-        return [_gpu_at(entry)]
-    if isinstance(entry, str):
-        return _read_word(entry)
-    raise TypeError(f"a device is a Device, a CUDA ordinal (int) or a string such as 'cuda:0', not {entry!r}")
+    if is_a(entry, int) and type(entry) is not bool:
+        return [_gpu_at(whole("a CUDA ordinal", entry, 0))]
+    if (word := plain(entry)) is not None:
+        return _read_word(word)
+    raise TypeError(f"a device is a Device, a CUDA ordinal (int) or a string such as 'cuda:0', not {shown(entry)}")
 
 
 def _read_word(word: str) -> Sequence[Device] | _StandIns:
     if word in ("gpu", "cuda"):
         return _gpus()
     if stand_in := re.fullmatch("(cpu|simulated)(?::([0-9]*[1-9][0-9]*))?", word):
-        return _StandIns(stand_in[1], int(stand_in[2] or "1"))
+        return _StandIns(stand_in[1], number_in(stand_in[2] or "1"))
     if ordinal := re.fullmatch("(?:cuda:)?([0-9]+)", word):
-        return [_gpu_at(int(ordinal[1]))]
+        return [_gpu_at(number_in(ordinal[1]))]
     if re.fullmatch("(GPU|MIG)-.+", word):
         return [_gpu_named(word)]
     raise ValueError(
@@ -135,8 +137,6 @@ def _gpus() -> Sequence[Device]:
 
 
 def _gpu_at(ordinal: int) -> Device:
-    if ordinal < 0:
-        raise ValueError(f"a CUDA ordinal is 0 or more, not {ordinal}")
     found = _gpus()
     if ordinal >= len(found):
         raise NoDevices(f"No GPU has the CUDA ordinal {ordinal}. Visible are: {_listing(found)}.")

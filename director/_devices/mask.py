@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from director._devices.gpu import MigSlice
+from director._numbers import number_in
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _ordinals(mask: str) -> list[int]:
     taken: list[int] = []
     for entry in mask.split(","):
         digits = re.match("[+-]?[0-9]+", entry.strip())
-        ordinal = int(digits[0]) if digits else -1
+        ordinal = number_in(digits[0].lstrip("+")) if digits and digits[0][0] != "-" else -1
         if ordinal in taken:
             return []
         if ordinal < 0:

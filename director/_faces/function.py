@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, cast
 
 from director._checks import bound_options, is_hashable
 from director._core.job import Extra, Owned
 from director._keys import key_of
-from director._numbers import real, shown
+from director._numbers import MOST_COST, real, shown
 from director._user_objects import name_of, wrap
 
 if TYPE_CHECKING:
@@ -123,8 +122,6 @@ def _extra(rule: BatchRule, args: tuple[Any, ...]) -> Extra:
     if not is_hashable(key):
         raise TypeError(f"batch_key of {rule.name} must return something hashable, not {shown(key)}")
     cost = 0.0 if rule.cost is None else rule.cost(args[0])
-    if type(cost) is not float:
-        cost = real(f"what batch_cost of {rule.name} returns", cost)
-    if not 0 <= cost < math.inf:
-        raise ValueError(f"batch_cost of {rule.name} must return a finite cost of 0 or more, not {cost!r}")
+    if type(cost) is not float or not 0 <= cost <= MOST_COST:
+        cost = real(f"what batch_cost of {rule.name} returns", cost, 0, MOST_COST)
     return Extra(key_of(key), cost)

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from director._numbers import MOST_SECONDS, seconds, shown
 from director.asgi._exchange import Answer
 from director.asgi._problem import Problem, problem_of
 from director.asgi._types import header
@@ -54,16 +55,14 @@ class RequestDeadline:
         most: More seconds than that are cut down to it; `None` for no bound.
 
     Raises:
-        ValueError: `default` or `most` is not positive.
+        TypeError: `default` or `most` is no number.
+        ValueError: One is not positive, or more than 1,000,000,000 seconds.
     """
 
     def __init__(self, app: App, *, default: float | None = None, most: float | None = None) -> None:
-        for name, seconds in (("default", default), ("most", most)):
-            if seconds is not None and not seconds > 0:
-                raise ValueError(f"{name} must be positive seconds or None, not {seconds!r}")
         self._app = app
-        self._default = default
-        self._most = most
+        self._default = None if default is None else seconds("default", default, hint="; None for no limit")
+        self._most = MOST_SECONDS if most is None else seconds("most", most, hint="; None for no bound")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -71,19 +70,19 @@ class RequestDeadline:
             await self._app(scope, receive, send)
             return
         try:
-            seconds = self._seconds(scope)
+            within = self._seconds(scope)
         except ValueError as error:
             await Problem(400, str(error), "bad-deadline").send(send)
             return
-        if seconds is None:
+        if within is None:
             await self._app(scope, receive, send)
-        elif seconds <= 0:
+        elif within <= 0:
             await problem_of(JobTimeout("queued")).send(send)
         else:
-            await self._serve_within(seconds, scope, receive, send)
+            await self._serve_within(within, scope, receive, send)
 
-    async def _serve_within(self, seconds: float, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _TimedAnswer(send, seconds)
+    async def _serve_within(self, within: float, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = _TimedAnswer(send, within)
         token = _answer.set(answer)
         try:
             async with answer.limit:
@@ -101,11 +100,8 @@ class RequestDeadline:
             *([_read_seconds("X-Request-Timeout", timeout)] if timeout is not None else []),
             *([_read_moment(moment) - time.time()] if moment is not None else []),
         ]
-        if not wanted and self._default is None:
-            return None
-        seconds = min(wanted) if wanted else self._default
-        assert seconds is not None
-        return seconds if self._most is None else min(seconds, self._most)
+        within = min(wanted) if wanted else self._default
+        return None if within is None else min(within, self._most)
 
 
 class _TimedAnswer(Answer):
@@ -113,10 +109,10 @@ class _TimedAnswer(Answer):
 
     __slots__ = ("deadline", "limit")
 
-    def __init__(self, send: Send, seconds: float) -> None:
+    def __init__(self, send: Send, within: float) -> None:
         super().__init__(send)
-        self.deadline = time.monotonic() + seconds
-        self.limit = asyncio.timeout(seconds)
+        self.deadline = time.monotonic() + within
+        self.limit = asyncio.timeout(within)
 
     async def send(self, message: Message) -> None:
         if not self.has_begun and not self.limit.expired():
@@ -126,17 +122,17 @@ class _TimedAnswer(Answer):
 
 def _read_seconds(name: str, text: str) -> float:
     try:
-        seconds = float(text)
+        number = float(text) if text.isascii() else math.nan
     except ValueError:
-        seconds = math.nan
-    if not math.isfinite(seconds):
-        raise ValueError(f"{name} must be seconds as a number, not {text!r}")
-    return seconds
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be seconds as a number, not {shown(text)}")
+    return number
 
 
 def _read_moment(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return _read_seconds("X-Request-Deadline, if no RFC 3339 timestamp,", text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

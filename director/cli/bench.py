@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from director._numbers import MOST_SECONDS
+from director.cli._numbers import number_of, whole_number
 from director.cli._status import DONE, FAILED, UsageError
 from director.cli._terminal import complain, say, say_json
 
@@ -37,13 +39,23 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     chaos.add_argument(
         "--chaos", action="store_true", help="see whether everything ends well when everything goes wrong"
     )
-    chaos.add_argument("--seconds", type=float, default=60.0, help="for how long at least (default: 60)")
-    chaos.add_argument("--jobs", type=int, default=20_000, help="and for how many jobs at least (default: 20000)")
     chaos.add_argument(
-        "--values", type=int, default=100_000, help="and for how many results and streamed values (default: 100000)"
+        "--seconds",
+        type=number_of("number of seconds", 0, MOST_SECONDS),
+        default=60.0,
+        help="for how long at least (default: 60)",
+    )
+    chaos.add_argument(
+        "--jobs", type=whole_number(0), default=20_000, help="and for how many jobs at least (default: 20000)"
+    )
+    chaos.add_argument(
+        "--values",
+        type=whole_number(0),
+        default=100_000,
+        help="and for how many results and streamed values (default: 100000)",
     )
     chaos.add_argument("--ray", metavar="ADDRESS", help='over the devices of a Ray cluster, or "auto"')
-    chaos.add_argument("--seed", type=int, help="what chance draws (default: another one each time)")
+    chaos.add_argument("--seed", type=whole_number(0), help="what chance draws (default: another one each time)")
     parser.set_defaults(run=run)
 
 

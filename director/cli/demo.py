@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
+from director.cli._numbers import number_of, whole_number
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import argparse
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,10 +20,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "loop. Everything is measured while you wait, in about 15 seconds.",
     )
     parser.add_argument("--devices", help="for the digits: gpu, cpu:4 (the GPUs if torch can use them, else the cores)")
-    parser.add_argument("--simulated", metavar="N", type=_at_least(1), default=4, help="simulated devices (4)")
-    parser.add_argument("--jobs", metavar="N", type=_at_least(10), default=450, help="jobs of the stream (450)")
-    parser.add_argument("--load", metavar="SHARE", type=_share, default=0.85, help="of the devices' time (0.85)")
-    parser.add_argument("--seed", metavar="N", type=int, default=1, help="another stream of jobs (1)")
+    parser.add_argument("--simulated", metavar="N", type=whole_number(1, 1000), default=4, help="simulated devices (4)")
+    parser.add_argument(
+        "--jobs", metavar="N", type=whole_number(10, 1_000_000), default=450, help="jobs of the stream (450)"
+    )
+    parser.add_argument(
+        "--load", metavar="SHARE", type=number_of("share", 0.001, 2), default=0.85, help="of the devices' time (0.85)"
+    )
+    parser.add_argument("--seed", metavar="N", type=whole_number(0), default=1, help="another stream of jobs (1)")
     parser.add_argument("--only", choices=("digits", "lanes"), help="only one of the two parts")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     parser.set_defaults(run=run)
@@ -37,23 +42,3 @@ def run(options: argparse.Namespace) -> int:
     from director.cli._demo.show import show
 
     return show(options)
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        number = int(text) if text.isdecimal() else 0
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
-        return number
-
-    return parse
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and up to 2")
-    return share

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, TypeVar
 
+from director._numbers import MOST_SECONDS, MOST_SLOTS, number_in
+from director.cli._numbers import number_of, whole_number
 from director.cli._run.halt import parse_halt
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _DESCRIPTION = """\
 Call a blocking function for every input, each on whichever device is free, and write one line of JSON per item:
@@ -81,7 +79,12 @@ def _add_device_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
-    group.add_argument("--timeout", metavar="SECONDS", type=_positive(float), help="an item that runs longer fails")
+    group.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=number_of("number of seconds", 1e-9, MOST_SECONDS),
+        help="an item that runs longer fails",
+    )
     group.add_argument(
         "--halt",
         metavar="WHEN",
@@ -90,7 +93,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="never; soon or now: at the first failure start no more, or also leave what runs; soon,fail=N; N (never)",
     )
     group.add_argument(
-        "--window", metavar="N", type=_positive(int), help="most items in memory (8 per slot, at least 64)"
+        "--window", metavar="N", type=whole_number(1), help="most items in memory (8 per slot, at least 64)"
     )
 
 
@@ -112,29 +115,13 @@ def parse_devices(text: str) -> str | list[str | int]:
         raise argparse.ArgumentTypeError(f"{text!r} has an empty place")
     if len(words) == 1 and not words[0].isdecimal():
         return words[0]
-    return [int(word) if word.isdecimal() else word for word in words]
+    return [number_in(word) if word.isdecimal() else word for word in words]
 
 
 def parse_slots(text: str) -> int | dict[str | int, int]:
     """``2`` for all, or ``0=2,1=4`` for each."""
-    whole = _positive(int)
+    whole = whole_number(1, MOST_SLOTS)
     if "=" not in text:
         return whole(text)
     pairs = (pair.partition("=") for pair in text.split(","))
-    return {int(device) if device.isdecimal() else device: whole(number) for device, _, number in pairs}
-
-
-Number = TypeVar("Number", int, float)
-
-
-def _positive(kind: type[Number]) -> Callable[[str], Number]:
-    def parse(text: str) -> Number:
-        try:
-            number = kind(text)
-        except ValueError:
-            number = kind(0)
-        if not 0 < number < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r} is no positive {'number' if kind is float else 'whole number'}")
-        return number
-
-    return parse
+    return {number_in(device) if device.isdecimal() else device: whole(number) for device, _, number in pairs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from director.cli._numbers import parse_seconds
+from director.cli._numbers import parse_seconds, whole_number
 
 _DESCRIPTION = """\
 Show what the Director of a running app does: devices, queue, waits, failures, jobs. The app opens a socket for that:
@@ -45,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     told.add_argument("--web", action="store_true", help="serve the page instead")
     web = parser.add_argument_group("web")
     web.add_argument("--host", default="localhost", help="address to serve on (localhost)")
-    web.add_argument("--port", type=_port, default=8265, help="port to serve on, 0 for any (8265)")
+    web.add_argument("--port", type=whole_number(0, 65535), default=8265, help="port to serve on, 0 for any (8265)")
     parser.set_defaults(run=run)
 
 
@@ -61,10 +61,3 @@ def run(options: argparse.Namespace) -> int:
     from director.cli._top.session import watch
 
     return watch(options)
-
-
-def _port(text: str) -> int:
-    number = int(text) if text.isdecimal() else -1
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port")
-    return number

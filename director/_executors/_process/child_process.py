@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _REAPING = 5.0  # seconds between a child's last word and its end, in which a driver lets go of a GPU
 _ROOM = 8 * INLINE  # bytes that lie in a socket, if the system grants so many
+_DAY = 86_400.0  # more milliseconds than an int of C holds are 25 of them
+_DAY = 86_400.0  # more milliseconds than an int of C holds are 25 of them
 _LOOK = 0.002  # seconds between two looks whether it has ended, where the system has no pidfd
 _FINAL = frozenset({AnswerKind.RETURNED, AnswerKind.RAISED, AnswerKind.NOT_LOADED})
 _PICKLED = frozenset({AnswerKind.RETURNED, AnswerKind.YIELDED, AnswerKind.REPORTED})
@@ -278,8 +280,9 @@ class ChildProcess:
         return call
 
     def wait(self, timeout: float | None) -> None:
-        """Wait until there is an answer, the bell is rung or the child has ended; at most `timeout` seconds."""
-        for descriptor, _ in self._poll.poll(None if timeout is None else max(0, ceil(timeout * 1000))):
+        """Wait for an answer, the bell or the child's end; for `timeout` seconds or a day at most."""
+        milliseconds = None if timeout is None else max(0, ceil(min(timeout, _DAY) * 1000))
+        for descriptor, _ in self._poll.poll(milliseconds):
             if descriptor == self._bell:
                 os.eventfd_read(self._bell)
             elif descriptor == self._pidfd:

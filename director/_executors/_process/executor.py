@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from director._numbers import seconds, whole
+
 if TYPE_CHECKING:
     from director._core.chronicle import Chronicle
     from director._core.slot import Slot
@@ -29,15 +31,10 @@ class ProcessExecutor:
     grace: float = 1.0
 
     def __post_init__(self) -> None:
-        most, grace = self.max_jobs_per_worker, self.grace
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int)):
-            raise TypeError(f"max_jobs_per_worker must be an int or None, not {most!r}")
-        if most is not None and most < 1:
-            raise ValueError(f"max_jobs_per_worker must be at least 1, not {most}")
-        if isinstance(grace, bool) or not isinstance(grace, (int, float)):
-            raise TypeError(f"grace must be seconds as a number, not {grace!r}")
-        if not grace >= 0:
-            raise ValueError(f"grace must not be negative, not {grace!r}")
+        if (most := self.max_jobs_per_worker) is not None:
+            most = whole("max_jobs_per_worker", most, 1, kind="an int or None", hint="; None: for never")
+        object.__setattr__(self, "max_jobs_per_worker", most)
+        object.__setattr__(self, "grace", seconds("grace", self.grace, zero=True))
 
     def seat(self, slot: Slot, residency: Residency, chronicle: Chronicle) -> ProcessSeat:
         """A seat for `slot`; its child starts with the first job.

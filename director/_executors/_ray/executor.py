@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from director._executors._ray.connection import check_address
+from director._numbers import real, seconds, shown
 
 if TYPE_CHECKING:
     from director._executors._ray.fleet import Fleet
+
+_LEAST, _MOST = 0.0001, 10**15  # of a resource: Ray's steps, and more bytes than a node has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +45,15 @@ class RayExecutor:
 
     def __post_init__(self) -> None:
         if not isinstance(self.address, str):
-            raise TypeError(f"address must be a str, not {self.address!r}")
+            raise TypeError(f"address must be a str, not {shown(self.address)}")
         check_address(self.address)
         for name, mapping in (("resources", self.resources), ("runtime_env", self.runtime_env)):
             if mapping is not None and not isinstance(mapping, Mapping):
-                raise TypeError(f"{name} must be a mapping, not {mapping!r}")
-        for name, seconds in (("patience", self.patience), ("grace", self.grace)):
-            _check_number(name, seconds)
+                raise TypeError(f"{name} must be a mapping, not {shown(mapping)}")
+        for name in ("patience", "grace"):
+            object.__setattr__(self, name, seconds(name, getattr(self, name), zero=True))
         if self.resources is not None:
-            self._check_resources(self.resources)
-
-    @staticmethod
-    def _check_resources(resources: Mapping[str, float]) -> None:
-        if not resources:
-            raise ValueError("resources is empty: name at least one, such as {'GPU': 1}")
-        for name, amount in resources.items():
-            _check_number(f"resources[{name!r}]", amount)
-            if not amount:
-                raise ValueError(f"resources[{name!r}] must be more than nothing")
-            if amount > 1 and name == "GPU" and amount != math.floor(amount):
-                raise ValueError(f"Ray gives whole GPUs, or a part of one, not {amount!r}")
+            object.__setattr__(self, "resources", _amounts(self.resources))
 
     def fleet(self) -> Fleet:
         """What one running Director uses (`director._executors._base.Fleet`)."""
@@ -70,8 +62,10 @@ class RayExecutor:
         return Fleet(self)
 
 
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must not be negative or without end, not {value!r}")
+def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
+    amounts = {name: real(f"resources[{name!r}]", amount, _LEAST, _MOST) for name, amount in resources.items()}
+    if not amounts:
+        raise ValueError("resources is empty: name at least one, such as {'GPU': 1}")
+    if (gpus := amounts.get("GPU", 1)) > 1 and gpus != math.floor(gpus):
+        raise ValueError(f"Ray gives whole GPUs, or a part of one, not {gpus!r}")
+    return amounts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from director._numbers import number_in
 from director.cli._doctor.finding import Finding
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def examine_environment(variables: Mapping[str, str], gpus_are_near: bool) -> It
         text = f"LD_LIBRARY_PATH leads to {stubs[0]}, whose libcuda is for linking only and knows no GPU"
         yield _finding("stub-library", "wrong", text, f"take {stubs[0]} out of LD_LIBRARY_PATH")
     workers = variables.get("WEB_CONCURRENCY", "1")
-    if workers.isdecimal() and int(workers) > 1:
+    if workers.isdecimal() and number_in(workers) > 1:
         text = f"WEB_CONCURRENCY={workers} starts {workers} server processes, and each Director takes every GPU"
         yield _finding(
             "many-workers",
