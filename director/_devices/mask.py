@@ -99,8 +99,8 @@ def _ordinals(mask: str) -> list[int]:
     """The integers of a mask as `strtoul` reads them, so ``"1gpu"`` is 1."""
     taken: list[int] = []
     for entry in mask.split(","):
-        digits = re.match("[+-]?[0-9]+", entry.strip())
-        ordinal = number_in(digits[0].lstrip("+")) if digits and digits[0][0] != "-" else -1
+        found = re.match("([+-]?)([0-9]+)", entry.strip())
+        ordinal = number_in(found[2]) * (-1 if found[1] == "-" else 1) if found else -1
         if ordinal in taken:
             return []
         if ordinal < 0:

@@ -102,7 +102,7 @@ def test_slots(text: str, slots: object) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "0=", "0=none"])
 def test_not_slots(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="is no positive whole number"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no whole number from 1 to 10000"):
         parse_slots(text)
 
 

@@ -158,7 +158,7 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
     ("tpu", ValueError, "'tpu' names no device: say 'gpu'"),
     ("GPU-", ValueError, "'GPU-' names no device"),
     ("0,1", ValueError, "'0,1' names no device"),
-    ([-1], ValueError, "0 or more, not -1"),
+    ([-1], ValueError, "at least 0 .* not -1"),
     ("GPU-aa", ValueError, r"GPU-aa is the beginning of several UUIDs: cuda:0 \(GPU-aaaa.*cuda:1 \(GPU-aabb"),
     ([0, "cuda:0"], ValueError, r"cuda:0 \(GPU-aaaa.*\) is there twice$"),
     ([B, "GPU-aabb"], ValueError, "is there twice"),
