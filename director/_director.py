@@ -17,6 +17,7 @@ from director._faces.load import load_model
 from director._faces.map import map_jobs
 from director._faces.stream import check_stream, stream_values
 from director._life import Life
+from director._numbers import FARTHEST
 from director._options import BatchOptions, JobOptions, Options
 from director._user_objects import name_of, repr_of
 
@@ -292,7 +293,7 @@ class Director(Life):
         crew = self._here(DirectorState.OPEN)
         if window is None:  # for each slot eight, or the batch that runs and those that it may choose the next one from
             each = 8 if rule is None else max(8, rule.max_size * (1 + rule.window))
-            window = max(32, each * len(crew.dispatch.slots))
+            window = min(FARTHEST - 1, max(32, each * len(crew.dispatch.slots)))
         return map_jobs(open_job, items, window, ordered, return_exceptions, self._clock.time)
 
     def _open_call(

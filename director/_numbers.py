@@ -18,7 +18,7 @@ from director._user_objects import repr_of
 FARTHEST = 2**63  # what is less fits into a frame, a heap of C and the arguments of the standard library
 MOST_SECONDS = 10**9  # thirty years: the sum with a clock, in milliseconds too, is a time that timers can keep
 MOST_SLOTS = 10_000  # of a device, and devices: each is an object
-MOST_COST = 10**30  # of an item: any sum of costs is finite
+MOST_COST = 1e30  # of an item: any sum of costs is finite
 _LARGEST = 1.7976931348623157e308
 _GIANT = 10**400
 _MOST_DIGITS = 40

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from director._device import Device, cpu_devices, simulated_devices
-from director._numbers import number_in, shown, whole
+from director._numbers import MOST_SLOTS, number_in, shown, whole
 from director._user_objects import is_a, plain
 from director.errors import NoDevices
 
@@ -118,7 +118,9 @@ def _read_word(word: str) -> Sequence[Device] | _StandIns:
     if word in ("gpu", "cuda"):
         return _gpus()
     if stand_in := re.fullmatch("(cpu|simulated)(?::([0-9]*[1-9][0-9]*))?", word):
-        return _StandIns(stand_in[1], number_in(stand_in[2] or "1"))
+        return _StandIns(
+            stand_in[1], whole("the number of stand-ins in devices", number_in(stand_in[2] or "1"), 1, MOST_SLOTS)
+        )
     if ordinal := re.fullmatch("(?:cuda:)?([0-9]+)", word):
         return [_gpu_at(number_in(ordinal[1]))]
     if re.fullmatch("(GPU|MIG)-.+", word):

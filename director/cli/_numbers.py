@@ -30,7 +30,7 @@ def number_of(what: str, least: float, most: float) -> Callable[[str], float]:
 
     def parse(text: str) -> float:
         try:
-            number = float(text)
+            number = float(text) if text.isascii() else float("nan")
         except ValueError:
             number = float("nan")
         if not least <= number <= most:

@@ -73,7 +73,24 @@ async def test_a_default_and_a_bound() -> None:
     assert await left({}, most=5) is None, "who says nothing has no limit"
 
 
-@pytest.mark.parametrize("wrong", [0, -1.0, float("nan")])
+@pytest.mark.every_loop
+@pytest.mark.parametrize("header", ["x-request-timeout", "x-request-deadline"])
+@pytest.mark.parametrize("said", ["1e10", "1e300", "9" * 300, "9999-12-31T23:59:59-23:59"])
+async def test_more_seconds_than_a_timer_keeps_are_cut(header: str, said: str) -> None:
+    if header == "x-request-timeout" and "-" in said:
+        pytest.skip("no seconds")
+    seconds = await left({header: said})
+    assert seconds is not None
+    assert 10**9 - 10 < seconds <= 10**9
+
+
+@pytest.mark.parametrize("said", ["-1e300", "-" + "9" * 300, "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59"])
+async def test_a_moment_long_ago_has_passed(said: str) -> None:
+    exchange = await Exchange(headers={"x-request-deadline": said}).through(RequestDeadline(Telling()))
+    assert exchange.status in (400, 503, 504)
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, float("nan"), float("inf"), 1e10, 10**400])
 def test_a_limit_must_be_positive(wrong: float) -> None:
     with pytest.raises(ValueError, match="default must be positive seconds"):
         RequestDeadline(Telling(), default=wrong)
@@ -86,6 +103,11 @@ def test_a_limit_must_be_positive(wrong: float) -> None:
     [
         {"x-request-timeout": "soon"},
         {"x-request-timeout": "nan"},
+        {"x-request-timeout": "1e400"},
+        {"x-request-timeout": "9" * 400},
+        {"x-request-timeout": "\xb2"},
+        {"x-request-timeout": ""},
+        {"x-request-deadline": "-1e400"},
         {"x-request-deadline": "inf"},
         {"x-request-deadline": "at five"},
     ],

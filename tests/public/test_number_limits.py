@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,11 @@ ACCEPTED = (TypeError, ValueError)
 
 
 def give(_device: object, value: int = 42) -> int:
+    return value
+
+
+def give_late(_device: object, value: int) -> int:
+    time.sleep(0.05)  # so that it is waited for
     return value
 
 
@@ -258,6 +264,28 @@ async def test_the_longest_times(seconds: float) -> None:
         assert await director.function(give_all, max_batch_size=1, max_wait=seconds)(1) == 1
 
 
+async def test_the_largest_numbers_are_of_use_in_a_process() -> None:
+    executor = ProcessExecutor(grace=1e9, max_jobs_per_worker=2**63 - 1)
+    async with Director("simulated:1", executor=executor, max_queue=2**63 - 1) as director:
+        assert await director.run(give_late, 1, timeout=1e9, deadline=1e9) == 1
+        assert await director.run(give, 2, priority=2**63 - 1, retries=2**63 - 1, backoff=1e9) == 2
+        assert await director.run(give, 3, priority=-(2**63), timeout=EvilFloat(9), deadline=EvilFloat(9)) == 3
+        assert await stream_with(director, buffer=2**63 - 1, slow_reader_timeout=1e9) == [0, 1, 2]
+        for name in ("2**63", "-2**63 - 1", "10**400", "EvilReal"):
+            with pytest.raises(ACCEPTED):
+                director.submit(give, priority=ODD[name])
+        assert await asyncio.gather(*[director.run(give, number) for number in range(20)]) == list(range(20))
+
+
+async def test_the_largest_batches() -> None:
+    most = 2**63 - 1
+    async with Director("simulated:1") as director:
+        function = director.function(give_all, max_batch_size=most, batch_window=most, batch_cost=float)
+        assert [value async for value in function.map(range(40))] == list(range(40))
+        soon = function.with_options(deadline=9)
+        assert await asyncio.gather(*[soon(item) for item in range(9)]) == list(range(9))
+
+
 async def test_a_sum_of_costs_is_finite() -> None:
     async with Director("simulated:1") as director:
         whole = director.function(give_all, max_batch_size=4, batch_cost=lambda _: 10**30, max_batch_cost=10**30)
@@ -293,7 +321,7 @@ def test_a_clock_is_moved_on_or_stays(name: str) -> None:
         assert clock.time() == WORTH[name][1]
 
 
-@pytest.mark.parametrize("digits", ["0", "10001", "9" * 30, "9" * 5000])
+@pytest.mark.parametrize("digits", ["10001", "9" * 30, "9" * 5000])
 @pytest.mark.parametrize("kind", ["cpu", "simulated"])
 async def test_so_many_stand_ins_are_refused(kind: str, digits: str) -> None:
     with pytest.raises(ValueError, match=r"at least 1"):

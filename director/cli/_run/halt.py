@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from director._numbers import number_in
+
 
 @dataclass(frozen=True, slots=True)
 class Halt:
@@ -34,8 +36,8 @@ def parse_halt(text: str) -> Halt:
     """
     if text == "never":
         return Halt()
-    match = re.fullmatch(r"(?:(?P<when>soon|now)(?:,fail=(?P<count>[1-9]\d*))?)|(?P<bare>[1-9]\d*)", text)
+    match = re.fullmatch(r"(?:(?P<when>soon|now)(?:,fail=(?P<count>[1-9][0-9]*))?)|(?P<bare>[1-9][0-9]*)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is none of: never, soon, now, soon,fail=N, now,fail=N, N")
-    failures = int(match["count"] or match["bare"] or 1)
+    failures = number_in(match["count"] or match["bare"] or "1")
     return Halt("now" if match["when"] == "now" else "soon", failures)
