@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import warnings
 from threading import get_ident
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
@@ -20,7 +21,7 @@ from director._executors._base import Executor, FleetExecutor
 from director._executors._choice import executor_of
 from director._forks import watch
 from director._health_rules import HealthRules
-from director._numbers import seconds
+from director._numbers import MOST_SECONDS, real
 from director._options import Options
 from director._resolve import Resolver, newcomer_slots, slot_counts
 from director._shared import check_shared, shared_slots
@@ -176,16 +177,20 @@ class Life:
         """Drain, then unload the models and let the threads end. Does nothing if it isn't open.
 
         Args:
-            timeout: Seconds to drain; what waits after that is cancelled, and what still runs a short grace later is
-                cancelled for its callers and left behind, with a warning in the log. `None` for as long as it takes.
+            timeout: Seconds to drain, 0 or less not to; what waits after that is cancelled, and what still runs a short
+                grace later is cancelled for its callers and left behind, with a warning in the log. `None` for as long
+                as it takes.
 
         Cancellation: cancels what waits and closes at once, like a `timeout` that has passed; then raises.
 
         Raises:
             RuntimeError: Called outside of the Director's event loop, unless that is closed.
+            TypeError: `timeout` is no number.
+            ValueError: It is NaN.
         """
         if timeout is not None:
-            timeout = seconds("timeout", timeout, zero=True, endless=True, kind="seconds as a number or None")
+            kind = "seconds as a number or None"
+            timeout = max(0, min(MOST_SECONDS, real("timeout", timeout, -math.inf, math.inf, kind)))
         if self._crew is None:
             return
         if self._loop.is_closed():
