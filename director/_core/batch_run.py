@@ -1,7 +1,7 @@
 """How a batch runs on its slot's thread: one call for all, and each item's own value or error.
 
-A batch that fails as a whole may be run again in parts: in halves if the device's memory was full, item by item if the
-function says ``isolate_failures``, so that what fails alone fails alone.
+A batch that fails as a whole may be run again in parts: in halves if the device's memory was full or if it could not be
+sent to another process, item by item if the function says ``isolate_failures``, so that what fails alone fails alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import JobState
-from director._executors._base import LoadFailed, NeverStarted
+from director._executors._base import LoadFailed, NeverStarted, NotSent
 from director._faults import fault_of
 from director._forks import leave_copy
 from director._user_objects import add_note, is_a, type_name
@@ -77,6 +77,8 @@ class BatchRun:
         """What to run instead of a batch that has raised; nothing if that would help nobody."""
         if not is_a(error, Exception) or is_a(error, (LoadFailed, NeverStarted)):
             return []
+        if is_a(error, NotSent):
+            return _halves(jobs)
         fault = fault_of(error)
         if fault is not None and fault.kind == "memory":
             return self._smaller(jobs, error, fault)
@@ -89,12 +91,16 @@ class BatchRun:
         self.sizes.append(len(jobs))
         self._seat.recover(error, fault)
         if len(jobs) > 1:
-            half = (len(jobs) + 1) // 2
-            return [jobs[:half], jobs[half:]]
+            return _halves(jobs)
         if self.sizes.count(1) == 1:
             return [jobs]  # once more, now that what frameworks had kept is free
         add_note(error, f"director: the device's memory was full in calls with {_numbers(self.sizes)} items")
         return []
+
+
+def _halves(jobs: list[Job[Any]]) -> list[list[Job[Any]]]:
+    half = (len(jobs) + 1) // 2
+    return [jobs[:half], jobs[half:]]
 
 
 def _checked(values: Any, size: int, name: str) -> Sequence[Any]:

@@ -37,6 +37,13 @@ class NeverStarted(DeviceLost):
     """
 
 
+class NotSent(Exception):
+    """A batch could not be sent, or not be read there: nothing of it ran. Carried to the shift, never further.
+
+    Raised by `Seat.run_batch` for more than one job: what is wrong may be the argument of one of them.
+    """
+
+
 def is_loss(error: BaseException, device: Device) -> bool:
     """Whether a call has lost its worker, or `device` itself.
 

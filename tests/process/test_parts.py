@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 def test_a_request_comes_back(
     kind: RequestKind, number: int, function: int, facts: Any, content: bytes, length: int
 ) -> None:
-    whole = wire.renumbered(number, wire.request(0, kind, function, 3, wire.Facts(*facts), length, content))
-    head = wire.Request(*wire.request_head(whole))
-    assert head[:6] == (number, kind, bool(length), function, 3, length)
-    assert (head.id, head.attempts, head.waited) == (facts[0], *facts[2:])
-    assert head.priority == min(max(facts[1], -(2**63)), 2**63 - 1), "no priority breaks a message"
+    whole = wire.renumbered(number, wire.request(kind, 3, function, 5, wire.Facts(*facts), length, content))
+    head = wire.request_head(whole)
+    assert head[:7] == (number, kind, bool(length), 3, function, 5, length)
+    assert (head[7], *head[9:]) == (facts[0], *facts[2:])
+    assert head[8] == min(max(facts[1], -(2**63)), 2**63 - 1), "no priority breaks a message"
     assert whole[wire.CONTENT :] == content
 
 

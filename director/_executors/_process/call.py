@@ -171,13 +171,13 @@ class CallEncoder:
         if options.model is not None:
             model = self._models.number(options.model)
         function = UNNUMBERED
-        if not call.style and options.name is None and (name := name_of(call.fn)) is not None:
+        if call.style <= CallStyle.BATCH and options.name is None and (name := name_of(call.fn)) is not None:
             function = call.function = name.number
             if function in child.known and (model == UNNUMBERED or model in child.loaded):
                 payload = pack(args, call.words, self._is_prompt) if args else None
                 return CallMessage(_CALL, function, model, self._facts(job), payload)
         made_by = None if options.model is None else recipe(options.model)
-        content = sendable(call.fn), job.name, args, int(call.style), made_by
+        content = sendable(call.fn), job.name, args, made_by
         return CallMessage(_FIRST_CALL, function, model, self._facts(job), pack(content, call.words, self._is_prompt))
 
     def encode_ahead(self, call: ProcessCall, child: ChildProcess) -> CallMessage | None:

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _NONE: list[int] = []
 _BROKEN = 70  # exit status: EX_SOFTWARE
-_CALL, _EXIT, _RETURNED = RequestKind.CALL, RequestKind.EXIT, AnswerKind.RETURNED  # a member takes a search each time
+# A member takes a search each time.
+_CALL, _EXIT, _BATCH = RequestKind.CALL, RequestKind.EXIT, CallStyle.BATCH
+_RETURNED, _RAISED = AnswerKind.RETURNED, AnswerKind.RAISED
 
 
 def main(facts: dict[str, Any]) -> None:
@@ -135,13 +137,14 @@ class ChildMain:
 
         What it does it finds in cold caches, for the call has had the core: few steps count more than quick ones.
         """
-        number, kind, count, function, model, length, *_ = self._head = head
-        began = monotonic()
+        number, kind, count, style, function, model, length, *_ = self._head = head
+        began, failure = monotonic(), AnswerKind.NOT_READ
         try:
             if count:
                 content = segments.read(descriptors[0] if descriptors else -1, length)
             else:
                 content = loads(inline) if inline else ()  # noqa: S301 - from our parent
+            failure = _RAISED
             if kind == _CALL:
                 fn, self._name = self._known[function]
                 if model == UNNUMBERED and self._cuda is None and not self._page.look(number):
@@ -149,20 +152,22 @@ class ChildMain:
                 else:
                     value = self._call(fn, content, model)
             else:
-                value = self._first_call(function, model, *content)
+                value = self._first_call(function, model, style, *content)
             content = None  # the arguments are not kept alive while the result is sent
             if type(value) is CoroutineType:
                 self._refuse(value)
+            if style == _BATCH:
+                value = self._apart(value)
             self._writer.tell(_RETURNED, number, value, began, monotonic())
-        except NotLoaded as failure:
-            self._fail(AnswerKind.NOT_LOADED, number, failure.error, began)
+        except NotLoaded as error:
+            self._fail(AnswerKind.NOT_LOADED, number, error.error, began)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
-            self._fail(AnswerKind.RAISED, number, error, began)
+            self._fail(failure, number, error, began)
         finally:
             self._head = self._job = None
 
     def _first_call(
-        self, function: int, model: int, fn: Any, name: str, args: Any, style: int, recipe: Recipe | None
+        self, function: int, model: int, style: int, fn: Any, name: str, args: Any, recipe: Recipe | None
     ) -> Any:
         """A call with everything about it."""
         self._name = name
@@ -202,15 +207,12 @@ class ChildMain:
         if self._writer.answered == number:
             return  # it came after the last answer
         ended = monotonic()
-        try:
-            from director._executors._process.raised import free_caches, raised  # most children never need it
+        self._writer.tell_plainly(kind, number, _story(error), began, ended)
 
-            story: Any = tuple(raised(error))
-            if story[-1] is not None and story[-1][0] == "memory":
-                free_caches(error)
-        except BaseException as refusal:  # noqa: BLE001 - without descriptors nothing can be imported, for example
-            story = b"", [], "", describe(error), describe(refusal), "", os.getpid(), None
-        self._writer.tell_plainly(kind, number, story, began, ended)
+    def _apart(self, values: Any) -> Any:
+        from director._executors._process.items import apart  # few children need it
+
+        return apart(values, _story)
 
     def _loaded(self, model: int, seconds: float) -> None:
         self._writer.tell_plainly(AnswerKind.LOADED, self._number, (model, seconds))
@@ -229,6 +231,19 @@ class ChildMain:
         os.close(self._wake)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _story(error: BaseException) -> Any:
+    """What is told of an exception."""
+    try:
+        from director._executors._process.raised import free_caches, raised  # most children never need it
+
+        story: Any = tuple(raised(error))
+        if story[-1] is not None and story[-1][0] == "memory":
+            free_caches(error)
+    except BaseException as refusal:  # noqa: BLE001 - without descriptors nothing can be imported, for example
+        return b"", [], "", describe(error), describe(refusal), "", os.getpid(), None
+    return story
 
 
 def _break(reason: str) -> NoReturn:

@@ -27,6 +27,7 @@ from director._executors._process.wire import (
     UNNUMBERED,
     Answer,
     AnswerKind,
+    CallStyle,
     RequestKind,
     WireBroken,
     read_answer,
@@ -46,7 +47,7 @@ _ROOM = 8 * INLINE  # bytes that lie in a socket, if the system grants so many
 _DAY = 86_400.0  # more milliseconds than an int of C holds are 25 of them
 _DAY = 86_400.0  # more milliseconds than an int of C holds are 25 of them
 _LOOK = 0.002  # seconds between two looks whether it has ended, where the system has no pidfd
-_FINAL = frozenset({AnswerKind.RETURNED, AnswerKind.RAISED, AnswerKind.NOT_LOADED})
+_FINAL = frozenset({AnswerKind.RETURNED, AnswerKind.RAISED, AnswerKind.NOT_LOADED, AnswerKind.NOT_READ})
 _PICKLED = frozenset({AnswerKind.RETURNED, AnswerKind.YIELDED, AnswerKind.REPORTED})
 _QUEUED, _SENT, _BEGUN, _ENDED, _LOST = CallState
 
@@ -140,14 +141,14 @@ class ChildProcess:
         self, call: ProcessCall, message: CallMessage, content: bytes, length: int = 0, descriptor: int = -1
     ) -> None:
         kind, function, model, facts, _ = message
-        self._post(call, request(0, kind, function, model, facts, length, content), descriptor)
+        self._post(call, request(kind, call.style, function, model, facts, length, content), descriptor)
 
     def send_ahead(self, calls: list[tuple[ProcessCall, CallMessage]]) -> int:
         """Send calls without segments; returns how many there was room for. The others have gone nowhere."""
         wholes = []
         for call, (kind, function, model, facts, payload) in calls:
             content = b"" if payload is None else payload.stream
-            wholes.append(self._numbered(call, request(0, kind, function, model, facts, 0, content)))
+            wholes.append(self._numbered(call, request(kind, call.style, function, model, facts, 0, content)))
         sent = send_all(self._requests, wholes)
         for call, _ in calls[:sent]:
             self._note_sent(call)
@@ -173,7 +174,8 @@ class ChildProcess:
     def dismiss(self) -> None:
         """Have it unload everything and end, once it has come to the end of its calls."""
         self._number += 1
-        send(self._requests, request(self._number, RequestKind.EXIT, UNNUMBERED, UNNUMBERED, NO_FACTS, 0, b""))
+        whole = request(RequestKind.EXIT, CallStyle.PLAIN, UNNUMBERED, UNNUMBERED, NO_FACTS)
+        send(self._requests, renumbered(self._number, whole))
 
     def is_waiting(self, call: ProcessCall) -> bool:
         """Whether the child has not received the message of a call."""

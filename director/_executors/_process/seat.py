@@ -15,10 +15,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from director._core.stream_call import StreamCall
-from director._executors._base import LoadFailed, NeverStarted
+from director._executors._base import LoadFailed, NeverStarted, NotSent
 from director._executors._process import logs
 from director._executors._process.call import CallEncoder, ModelNumbers, ProcessCall
 from director._executors._process.child_process import ChildGone, ChildProcess
+from director._executors._process.items import joined
 from director._executors._process.prefetched import PrefetchedCalls
 from director._executors._process.raised import error_of
 from director._executors._process.references import describe
@@ -40,7 +41,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("director")
 _TRIES = 3  # children that may end before they have received a call; it has not begun then, and is safe to send again
 _UNLOADING = 8.0  # seconds that a dismissed child gets before it is told to end; the crew waits two longer
-_RETURNED, _STREAM = AnswerKind.RETURNED, CallStyle.STREAM  # an enum's member takes a search each time
+_RETURNED, _STREAM, _BATCH = (
+    AnswerKind.RETURNED,
+    CallStyle.STREAM,
+    CallStyle.BATCH,
+)  # an enum's member takes a search each time
 _ENDED, _LOST = CallState.ENDED, CallState.LOST
 _ABOUT_THE_CHILD = frozenset({AnswerKind.LOGGED, AnswerKind.LOADED})
 
@@ -75,10 +80,11 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
 
         Raises:
             PicklingError: The call, or its result or exception, can't be sent.
+            NotSent: The same, of several jobs.
             NeverStarted: The system can't start a child now.
             WorkerDied: The child ended in the midst of the call.
         """
-        return self._make(ProcessCall(jobs, jobs[0]._fn, ([job._cargo[0] for job in jobs],)))
+        return self._make(ProcessCall(jobs, jobs[0]._fn, ([job._cargo[0] for job in jobs],), _BATCH))
 
     def close(self) -> None:
         """Let the child unload its models and end."""
@@ -152,8 +158,10 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
                 child.send(call, message)
         except WireBroken:
             raise
-        except BaseException:
+        except BaseException as error:
             call.move(_ENDED)
+            if len(call.jobs) > 1:
+                raise NotSent from error
             raise
 
     def _outcome(self, call: ProcessCall, child: ChildProcess, look: bool) -> Any:
@@ -170,7 +178,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
             look = True
             if received is None:
                 self._mind_stock(call, child, now)
-                if not call.style:
+                if call.style <= _BATCH:
                     child.sleep_until_exit(self._stock.rest)
                 child.wait(self._patience(call, now))
                 now = time.monotonic()
@@ -220,16 +228,17 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
         if call.refusal is not None:
             child.drop(answer)
             raise call.refusal
-        return self._result(child, call.jobs[0], answer)
+        return self._result(child, call, answer)
 
-    def _result(self, child: ChildProcess, job: Job[Any], answer: Answer) -> Any:
+    def _result(self, child: ChildProcess, call: ProcessCall, answer: Answer) -> Any:
+        job = call.jobs[0]
         try:
             content = child.content(answer)
         except BaseException as refusal:
             what = "result" if answer.kind == _RETURNED else "exception"
             raise pickle.PicklingError(f"the {what} of {job.name} can't be unpickled: {describe(refusal)}") from refusal
         if answer.kind == _RETURNED:
-            return content
+            return content if call.style != _BATCH else joined(content, job.name, self._device.label)
         (error, fault), model = error_of(content, self._device.label), job._options.model
         if fault is not None and fault.kind == "sticky":
             # It can't use its device any more, and may hang when it is asked to unload something.
@@ -238,6 +247,8 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
         if answer.kind == AnswerKind.NOT_LOADED and model is not None:
             self._chronicle.not_loaded(model, self._device, error)
             raise LoadFailed(model, bearable(model, error))
+        if answer.kind == AnswerKind.NOT_READ and len(call.jobs) > 1:
+            raise NotSent from error
         raise error
 
     def _hand_over(self, call: ProcessCall, child: ChildProcess, answer: Answer) -> None:

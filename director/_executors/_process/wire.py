@@ -9,7 +9,7 @@ from typing import NamedTuple
 INLINE = 1 << 15  # bytes of content in a message; what is longer goes into a segment
 UNNUMBERED = -1  # instead of the number of a function or model
 
-_REQUEST = Struct("<QBBxxiiQQqQd")
+_REQUEST = Struct("<QBBBxiiQQqQd")
 _ANSWER = Struct("<QQBBxxQdd")
 _NUMBER = Struct("<Q")
 LONGEST = INLINE + _REQUEST.size
@@ -41,14 +41,16 @@ class AnswerKind(IntEnum):
     REPORTED = 6
     LOGGED = 7
     YIELDED = 8
+    NOT_READ = 9
 
 
 class CallStyle(IntEnum):
     """How a function is called."""
 
     WITH_RESOURCE = 0  # its resource is the first argument
-    PLAIN = 1  # without a resource
-    STREAM = 2  # it makes a generator
+    BATCH = 1  # the same, with a list of items, for a list of results
+    PLAIN = 2  # without a resource
+    STREAM = 3  # it makes a generator
 
 
 class Facts(NamedTuple):
@@ -61,21 +63,6 @@ class Facts(NamedTuple):
 
 
 NO_FACTS = Facts(0, 0, 0, 0.0)
-
-
-class Request(NamedTuple):
-    """A message to a child, about the call `number`."""
-
-    number: int
-    kind: int
-    segments: int
-    function: int
-    model: int
-    length: int
-    id: int
-    priority: int
-    attempts: int
-    waited: float
 
 
 class Answer(NamedTuple):
@@ -98,12 +85,14 @@ class Answer(NamedTuple):
 CONTENT = _REQUEST.size  # where the content of a request begins
 
 
-def request(number: int, kind: int, function: int, model: int, facts: Facts, length: int, content: bytes) -> bytes:
-    """A request as bytes.
+def request(
+    kind: int, style: int, function: int, model: int, facts: Facts, length: int = 0, content: bytes = b""
+) -> bytes:
+    """A request as bytes, but for its number: see `renumbered`.
 
     Args:
-        number: Of the call.
         kind: What is wanted.
+        style: A `CallStyle`.
         function: Its number, or `UNNUMBERED`.
         model: The same.
         facts: Of the job. A priority beyond 64 bits is told as the nearest that has so many.
@@ -111,10 +100,9 @@ def request(number: int, kind: int, function: int, model: int, facts: Facts, len
         content: What is not in a segment.
     """
     number_of_job, priority, attempts, waited = facts
-    priority = min(max(priority, _LEAST), _MOST)
+    facts_of_job = number_of_job, min(max(priority, _LEAST), _MOST), attempts, waited
     segments = 1 if length else 0
-    head = (number, kind, segments, function, model, length, number_of_job, priority, attempts, waited)
-    return _REQUEST.pack(*head) + content
+    return _REQUEST.pack(0, kind, segments, style, function, model, length, *facts_of_job) + content
 
 
 def renumbered(number: int, message: bytes) -> bytes:
@@ -123,7 +111,7 @@ def renumbered(number: int, message: bytes) -> bytes:
 
 
 request_head = _REQUEST.unpack_from
-"""The fields of a `Request`, as a plain tuple: the child reads one between any two calls."""
+"""Of a request: number, kind, segments, style, function, model, length, and the four `Facts`."""
 
 
 answer_head = _ANSWER.pack
