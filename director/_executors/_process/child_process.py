@@ -128,20 +128,15 @@ class ChildProcess:
             BlockingIOError: There is no room for it now.
             OSError: There is no memory, or no descriptor, for it.
         """
-        payload = message.payload
+        kind, function, model, facts, payload = message
+        head = kind, call.style, function, model, facts
         if payload is None:
-            self._send(call, message, b"")
+            self._post(call, request(*head))
         elif fits(payload):
-            self._send(call, message, payload.stream)
+            self._post(call, request(*head, 0, payload.stream))
         else:
             with segments.filled(payload) as (descriptor, length):
-                self._send(call, message, b"", length, descriptor)
-
-    def _send(
-        self, call: ProcessCall, message: CallMessage, content: bytes, length: int = 0, descriptor: int = -1
-    ) -> None:
-        kind, function, model, facts, _ = message
-        self._post(call, request(kind, call.style, function, model, facts, length, content), descriptor)
+                self._post(call, request(*head, length), descriptor)
 
     def send_ahead(self, calls: list[tuple[ProcessCall, CallMessage]]) -> int:
         """Send calls without segments; returns how many there was room for. The others have gone nowhere."""
