@@ -254,7 +254,8 @@ class Director(Life):
         """A `concurrent.futures.Executor` whose calls run on the slots; usable from any thread.
 
         Functions are called exactly as given, without the resource argument; `director.current_device()` tells it.
-        Waiting for a result *on the event loop's own thread* would wait for ever and raises `RuntimeError` instead.
+        Waiting for a result *on the event loop's own thread* would wait for ever and raises `RuntimeError` instead. So
+        does waiting in a signal handler or a finalizer that has interrupted the Director.
 
         Args:
             options: As for `submit`.
@@ -262,7 +263,11 @@ class Director(Life):
         crew = self._here(DirectorState.OPEN)
         resolved = self._resolve(options)
         executor = DirectorExecutor(
-            crew.loop, crew.outbox.call, lambda fn: self._open_job(fn, (), resolved, True), resolved.retries > 0
+            crew.loop,
+            crew.outbox.call,
+            lambda fn: self._open_job(fn, (), resolved, True),
+            lambda: crew.dispatch.is_deciding,
+            resolved.retries > 0,
         )
         self._executors.add(executor)
         return executor

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from director import __version__, current_device
@@ -49,7 +49,8 @@ class Spans:
         self._tracer = trace.get_tracer("director", __version__, tracer_provider)
         # Both by number of the job. A worker may be quicker than the event that tells of the submission.
         self._submitters: dict[int, Context | None] = {}
-        self._lock = Lock()  # for the one below, which the event loop and the slots' threads write
+        # For the one below, which the loop and the slots' threads write; a finalizer may cancel a job in the midst.
+        self._lock = RLock()
         self._called: set[int] = set()  # jobs whose wait has its span
 
     def __call__(self, event: Event) -> None:

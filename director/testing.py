@@ -26,7 +26,7 @@ class TestClock:
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer or a signal handler may submit, and time a job, in the midst
         self._order = itertools.count()
         self._calls: list[tuple[float, int, TestTimer]] = []
 
@@ -49,12 +49,15 @@ class TestClock:
             ValueError: It is negative, or more than 1,000,000,000 seconds.
         """
         until = self._now + numbers.seconds("seconds", seconds, zero=True)
-        while self._calls and self._calls[0][0] <= until:
-            with self._lock:
-                when, _, timer = heapq.heappop(self._calls)
+        while (call := self._take(until)) is not None:
+            when, _, timer = call
             self._now = max(self._now, when)
             timer.ring()
-        self._now = until
+        self._now = max(self._now, until)
+
+    def _take(self, until: float) -> tuple[float, int, TestTimer] | None:
+        with self._lock:
+            return heapq.heappop(self._calls) if self._calls and self._calls[0][0] <= until else None
 
 
 class TestTimer:

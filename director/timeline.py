@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from director._known_texts import known_line
@@ -53,7 +53,8 @@ class Timeline:
         self._records: deque[RawRecord] = deque(maxlen=whole("limit", limit, 1))
         self.record = self._records.append
         self._samples_memory = memory
-        self._lock = Lock()  # `begin` and `end` against a look from another thread
+        # `begin` and `end` against a look from another thread; a finalizer or a signal handler may look from this one.
+        self._lock = RLock()
         self._clock: Callable[[], float] = time.monotonic
         self._slots: tuple[Device, ...] = ()
         self._unfinished: Callable[[], list[RawRecord]] = list

@@ -93,6 +93,8 @@ class Bridge(Generic[T]):
                 call, self._is_awaited = self._wake if self._is_awaited else None, False
             else:
                 self._is_blocked = True
+                if self._is_over:  # a finalizer has left in the midst of this
+                    self._unblock()
                 call = None if self._is_patient() else self._start_timing()
         if call is not None:
             self._call(call)
@@ -173,9 +175,10 @@ class Bridge(Generic[T]):
 
     def _end(self) -> None:
         self._is_over = True
-        if self._is_blocked:
-            self._unblock()
+        self._unblock()
 
     def _unblock(self) -> None:
-        self._is_blocked = False
-        self._bell.release()
+        """Let a `put` that waits go on; in two steps, so that of two that come at once only one releases the bell."""
+        was_blocked, self._is_blocked = self._is_blocked, False
+        if was_blocked:
+            self._bell.release()

@@ -58,6 +58,8 @@ class Chronicle:
         self._record: Callable[[RawRecord], object] | None = None
         self._submitted: dict[int, Event] = {}  # by job: submissions that have yet to be told
         self._started: dict[int, Event] = {}  # by job: starts on their way to the loop
+        self._unrecorded: deque[RawRecord] = deque()
+        self._is_recording = False
         self._untold: deque[Event] = deque()
         self._is_telling = False  # or will, when the loop has turned
         self._is_drained = False
@@ -183,12 +185,9 @@ class Chronicle:
         name: Any = job._options.name or job._fn  # which is a name, now that it is over
         slot: Any = job._where  # which is one, for it has run
         now = self.time()
-        try:  # `_note`, written out: this is what it costs to observe every job
-            self._record(  # type: ignore[misc]  # there is one, or nobody would call this
-                (job.id, name, "succeeded", slot.number, job._submitted, job._started, job._finished, now, None)
-            )
-        except BaseException as error:  # noqa: BLE001
-            _take_note(error, _RECORDER_RAISED, self._recorders[0], job)
+        self._hand_over(
+            (job.id, name, "succeeded", slot.number, job._submitted, job._started, job._finished, now, None)
+        )
 
     def succeeded(self, job: Job[Any]) -> None:
         """The job has its result."""
@@ -261,10 +260,19 @@ class Chronicle:
             return
         now = self.time()
         said = None if error is None else known_line(error, _LONGEST)
-        try:
-            self._record((job.id, job.name, state or job._stage.value, span[0], job._submitted, *span[1:], now, said))
-        except BaseException as raised:  # noqa: BLE001
-            _take_note(raised, _RECORDER_RAISED, self._recorders[0], job)
+        self._hand_over((job.id, job.name, state or job._stage.value, span[0], job._submitted, *span[1:], now, said))
+
+    def _hand_over(self, record: RawRecord) -> None:
+        """Give the recorders a record. One that a finalizer or a signal handler causes meanwhile comes after it."""
+        self._unrecorded.append(record)
+        while self._unrecorded and not self._is_recording:
+            self._is_recording = True
+            try:
+                self._record(self._unrecorded.popleft())  # type: ignore[misc]  # there is one, or none is made
+            except BaseException as error:  # noqa: BLE001
+                _take_note(error, _RECORDER_RAISED, self._recorders[0], record)
+            finally:
+                self._is_recording = False
 
     def _say(self, kind: str, *facts: Any) -> None:
         """Make an event and tell it, if somebody wants one of this kind."""
@@ -293,11 +301,11 @@ class Chronicle:
                     except BaseException as error:  # noqa: BLE001
                         _take_note(error, "the hook %s raised at %s", hook, event)
         finally:
+            self._is_telling = False  # before looking: what a finalizer causes after that is told at once
             if self._untold:
+                self._is_telling = True
                 with suppress(RuntimeError):  # the loop has stopped: `end` tells the rest
                     asyncio.get_running_loop().call_soon(self._tell_next, _TOLD_AT_ONCE)
-            else:
-                self._is_telling = False
 
 
 def _span(job: Job[Any], started: float | None) -> Span:

@@ -345,11 +345,17 @@ class Ledger:
         if due is None or self._now() < due:  # it was the timeout of an earlier try
             self.start_timer(job)
             return
-        if self._dispatch.withdraw(job, JobState.FAILED):
-            self.end_failed(job, JobTimeout("queued"))
-        elif job._stage is _RUNNING and job._started is not None and job._finished is None:
-            # Taken and not begun: the worker looks at the deadline itself. Finished: the outcome is on its way.
-            self.end_failed(job, JobTimeout("running"))
+        waits = job._stage is _QUEUED
+        try:
+            if self._dispatch.withdraw(job, JobState.FAILED):
+                self.end_failed(job, JobTimeout("queued"))
+            elif job._stage is _RUNNING and job._started is not None and job._finished is None:
+                # Taken and not begun: the worker looks at the deadline itself. Finished: the outcome is on its way.
+                self.end_failed(job, JobTimeout("running"))
+        except BaseException:  # a signal handler has raised: what is moved must end
+            if job._stage is JobState.FAILED and not job.done():
+                self._outbox.call(self.end_failed, job, JobTimeout("queued" if waits else "running"))
+            raise
 
     def _end_cancelled(self, job: Job[Any], msg: Any) -> None:
         if (moved := self._move(job, JobState.CANCELLED)) is None:

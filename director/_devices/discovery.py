@@ -25,7 +25,8 @@ DeviceSpec: TypeAlias = str | Sequence[Device | int | str] | None
 
 _log = logging.getLogger("director")
 
-_surveying = threading.Lock()  # guards _surveys, and lets later callers wait for the first one's survey
+# Guards _surveys, and lets later callers wait for the first one's survey; a handler of what that logs may ask too.
+_surveying = threading.RLock()
 _surveys: dict[tuple[str | None, str | None], Survey] = {}
 
 

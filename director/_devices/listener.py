@@ -11,6 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from director._core.flag import Flag
 from director._devices.findings import Xid
 from director._devices.nvml import opened
 from director.errors import DiscoveryError
@@ -63,7 +64,7 @@ class Listener:
         self._uuids = tuple(uuids)
         self._post = post
         self._over = False
-        self._call = threading.Event()  # somebody wants it to look up: it is over, or a device is back
+        self._call = Flag()  # somebody wants it to look up: it is over, or a device is back
         self._thread = threading.Thread(target=self._run, name="director:xids", daemon=True)
 
     def start(self) -> None:

@@ -37,7 +37,7 @@ _REMEDIES = {
     "restart the container. Elsewhere look for `Xid` in `dmesg`, then reboot.",
 }
 
-_starting = threading.Lock()  # guards _started
+_starting = threading.RLock()  # guards _started; a finalizer or a signal handler may ask in the midst
 _started = False
 
 

@@ -34,6 +34,7 @@ class DirectorExecutor(Executor):
         loop: The Director's.
         call: Has the loop call a function, from any thread.
         open_job: Queues a job, from any thread.
+        is_deciding: Whether this thread is in the midst of a decision of the Director's, which must end first.
         retries: A job that raises may be tried again.
     """
 
@@ -42,13 +43,15 @@ class DirectorExecutor(Executor):
         loop: asyncio.AbstractEventLoop,
         call: Callable[..., object],
         open_job: Callable[[Callable[[Any], None]], Job[None]],
+        is_deciding: Callable[[], bool],
         retries: bool = False,
     ) -> None:
         self._loop = loop
         self._call = call
         self._open_job = open_job
+        self._is_deciding = is_deciding
         self._retries = retries
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.RLock()  # guards the two below; a finalizer or a signal handler may submit in the midst
         self._open: set[_Future] = set()
         self._is_shut = False
 
@@ -59,7 +62,7 @@ class DirectorExecutor(Executor):
             RuntimeError: The executor was shut down.
             DirectorClosed: The Director isn't open any more.
         """
-        future: _Future = _Future(self._loop)
+        future: _Future = _Future(self._loop, self._is_deciding)
         with self._lock:
             if self._is_shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -79,7 +82,8 @@ class DirectorExecutor(Executor):
         """Take no more calls; optionally cancel those that wait, and wait for those that are open.
 
         Raises:
-            RuntimeError: It would have to wait on the event loop's own thread.
+            RuntimeError: It would have to wait on the event loop's own thread, or in a signal handler or finalizer that
+                has interrupted the Director.
         """
         with self._lock:
             self._is_shut = True
@@ -88,7 +92,7 @@ class DirectorExecutor(Executor):
             for future in pending:
                 future.cancel()
         if wait and (pending := [future for future in pending if not future.done()]):
-            _refuse_to_block(self._loop, "shutdown(wait=True)")
+            _refuse_to_block(self._loop, self._is_deciding, "shutdown(wait=True)")
             _wait(pending)
 
     def lose_loop(self) -> None:
@@ -111,11 +115,11 @@ _wait = wait
 class _Future(Future[Any]):
     """A future of the executor; cancelling it takes its job out of the queue."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, is_deciding: Callable[[], bool]) -> None:
         super().__init__()
         self._loop = loop
-        self._claiming = threading.Lock()
-        self._is_claimed = False
+        self._is_deciding = is_deciding
+        self._claim = threading.Lock()  # acquired once, by who claims the future, and never released
         self.job: Job[None] | None = None
 
     def cancel(self) -> bool:
@@ -127,7 +131,7 @@ class _Future(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         if not self.done():
-            _refuse_to_block(self._loop, "result()")
+            _refuse_to_block(self._loop, self._is_deciding, "result()")
         try:
             return super().result(timeout)
         finally:
@@ -135,16 +139,12 @@ class _Future(Future[Any]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         if not self.done():
-            _refuse_to_block(self._loop, "exception()")
+            _refuse_to_block(self._loop, self._is_deciding, "exception()")
         return super().exception(timeout)
 
     def claim(self) -> bool:
         """Whether the call is to be made; tells those who wait if it is not. Either happens once."""
-        with self._claiming:
-            if self._is_claimed:
-                return False
-            self._is_claimed = True
-        return self.set_running_or_notify_cancel()
+        return self._claim.acquire(blocking=False) and self.set_running_or_notify_cancel()
 
     def follow(self, job: asyncio.Future[None]) -> None:
         """The job is over; if its call never came to settle the future, its end does."""
@@ -207,9 +207,14 @@ def _answer(settle: Callable[[Any], None], outcome: Any) -> None:
         log_error(logger, error, "a callback of a future raised")
 
 
-def _refuse_to_block(loop: asyncio.AbstractEventLoop, what: str) -> None:
+def _refuse_to_block(loop: asyncio.AbstractEventLoop, is_deciding: Callable[[], bool], what: str) -> None:
     if _get_running_loop() is loop:
         raise RuntimeError(
             f"{what} on the event loop's own thread would wait for ever: the loop hires the workers. "
             "Await asyncio.wrap_future(future), or use loop.run_in_executor"
+        )
+    if is_deciding():
+        raise RuntimeError(
+            f"{what} in a signal handler or finalizer that has interrupted the Director would wait for ever: "
+            "the Director goes on when it returns"
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING, Any
 
 from director._core.beside import Beside
+from director._core.flag import Flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ class Lease:
         self._call = call
         self._open_job = open_job
         self._granted: asyncio.Future[Any] = loop.create_future()
-        self._returned = threading.Event()
+        self._returned = Flag()  # a forgotten holder is collected on any thread, maybe the one that waits
         self._is_used = False
 
     async def __aenter__(self) -> Any:

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from director._core.flag import Flag
 from director._guard.places import Place, callback_frames, is_gpu_frame, own_frame, place_of
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class LoopWatch:
         self._longest = longest
         self._driver = driver
         self._found = found
-        self._answered = threading.Event()
-        self._stopped = threading.Event()
+        self._answered = Flag()
+        self._stopped = Flag()
         self._has_context = False  # a CUDA context is current on the loop's thread; written on the loop
         try:
             threading.Thread(target=self._watch, name="director:guard", daemon=True).start()

@@ -52,7 +52,7 @@ class Notebook:
         self._first = first
         self._every = every
         self._calls: Counter[tuple[str, int]] = Counter()  # by name and thread; each key is its thread's own
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer or a signal handler may ask for `findings` in the midst of `_note`
         self._findings: dict[tuple[str, str, int], Finding] = {}
 
     def findings(self) -> tuple[Finding, ...]:

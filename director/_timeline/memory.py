@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from director._core.flag import Flag
 from director._devices.readings import read
 from director._timeline.story import MemorySample
 from director.errors import DiscoveryError
@@ -39,7 +40,7 @@ class Meter:
         self._clock = clock
         self._labels = {device.uuid: device.label for device in devices if device.kind == "cuda" and not device.node}
         self._samples: list[MemorySample] = []
-        self._stopped = threading.Event()
+        self._stopped = Flag()
         try:
             threading.Thread(target=self._work, name="director:memory", daemon=True).start()
         except (RuntimeError, MemoryError) as error:

@@ -23,7 +23,8 @@ class Asker:
     """Asks one question after the other; the thread ends when there are no more."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # held for a few steps, never while a question is asked
+        # Held for a few steps, never while a question is asked; a finalizer or a signal handler may ask in the midst.
+        self._lock = threading.RLock()
         self._questions: deque[Callable[[], None]] = deque()
         self._worker: threading.Thread | None = None  # the one that goes on
         self._since = 0.0  # when it began with its question
@@ -34,7 +35,7 @@ class Asker:
         with self._lock:
             if self._worker is not None and monotonic() - self._since > _PATIENCE:
                 if self._stuck == _MOST_STUCK:
-                    self._questions.clear()  # with what they hold
+                    _unasked = self._clear()  # let go of without the lock: this may run user code
                     return False
                 self._worker = None  # it takes up nothing more when it comes back
                 self._stuck += 1
@@ -42,15 +43,20 @@ class Asker:
                 return False
             self._questions.append(question)
             if self._worker is None:
-                self._since = monotonic()
-                self._worker = threading.Thread(target=self._work, name="director-asker", daemon=True)
-                try:
-                    self._worker.start()
-                except RuntimeError:  # no thread can be started now
-                    self._worker = None
-                    self._questions.clear()
-                    return False
+                worker, now = threading.Thread(target=self._work, name="director-asker", daemon=True), monotonic()
+                if self._worker is None:  # still: no finalizer has asked meanwhile
+                    self._worker, self._since = worker, now
+                    try:
+                        worker.start()
+                    except (RuntimeError, MemoryError):  # no thread can be started now
+                        self._worker = None
+                        _unasked = self._clear()
+                        return False
         return True
+
+    def _clear(self) -> deque[Callable[[], None]]:
+        unasked, self._questions = self._questions, deque()
+        return unasked
 
     def settle(self, seconds: float = 10.0) -> None:
         """Wait until all questions have been asked."""

@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from director._known_texts import known_repr
+from director._user_objects import is_a
 from director.dashboard._names import shown
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _MOST_SHORT = 1_000
 _MOST_BROKEN = 4_000
 _SHORT = 0.05  # seconds
 _MOST_CHARACTERS = 200  # of a progress
+_LARGEST = 1e15  # number that is sent as one
 
 
 class Ended(NamedTuple):
@@ -147,13 +149,11 @@ def _document(ended: Ended, slots: tuple[Device, ...]) -> dict[str, Any]:
 
 def as_text(progress: Any) -> float | str | None:
     """What a viewer shows of a reported progress: a number as it is, anything else as text."""
-    kind = type(progress)
     if progress is None:
         return None
-    if kind is str:
-        return progress[:_MOST_CHARACTERS]  # type: ignore[no-any-return]
-    if issubclass(kind, float):  # of a subclass too, such as numpy's: what it is is asked of `float`
+    if type(progress) is str:
+        return progress[:_MOST_CHARACTERS]
+    if is_a(progress, float):  # of a subclass too, such as numpy's: what it is is asked of `float`
         progress = float.__float__(progress)
-    if kind in (int, float) or issubclass(kind, float):
-        return float(progress) if abs(progress) < 1e15 else repr(progress)[:_MOST_CHARACTERS]
-    return known_repr(progress, _MOST_CHARACTERS)
+    is_number = type(progress) in (int, float)
+    return float(progress) if is_number and abs(progress) < _LARGEST else known_repr(progress, _MOST_CHARACTERS)

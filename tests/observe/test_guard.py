@@ -197,6 +197,7 @@ async def test_it_stops_with_the_director() -> None:
     assert guard.findings == ()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # that it was not closed
 def test_it_stops_with_the_loop() -> None:
     async def leave() -> Director:
         director = Director("simulated:1", hooks=[Guard(longest_block=0.02)])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("director")
 _ANSWERING = 5.0  # seconds in which a head that is there is reached
-_connecting = threading.Lock()  # guards _users, and lets one connect at a time
+_connecting = threading.RLock()  # guards _users, and lets one connect at a time; a handler of what Ray logs may ask
 _users = 0  # of a connection that was made here; 0 if there is none, or if somebody else has made it
 
 

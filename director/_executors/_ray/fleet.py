@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from director._core.flag import Flag
 from director._core.slot_thread import SlotThread
 from director._executors._ray.connection import connect, disconnect
 from director._executors._ray.muster import Muster
@@ -50,14 +51,14 @@ class Fleet:
         self._executor = executor
         self._is_ours = False  # the connection
         self._names = Names()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may find that the loop is gone, and disband, in the midst
         self._muster: Muster | None = None
         self._claims: dict[Device, Claim] = {}
         self._seats: list[RaySeat] = []
         self._is_answered = True  # what the head was asked last
         self._asking = SlotThread("director:ray asks")
         self._watching = SlotThread("director:ray watch")
-        self._is_over = threading.Event()
+        self._is_over = Flag()
         self._left: Callable[[Device, str], None] = lambda _device, _reason: None
 
     # ---- for the Director

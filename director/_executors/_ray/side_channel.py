@@ -6,6 +6,7 @@ import pickle
 import threading
 from typing import TYPE_CHECKING
 
+from director._core.flag import Flag
 from director._executors._ray.wire import Note, NoteKind
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ class SideChannel:
     """Notes, each told once, in order."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()  # its lock is reentrant: a collected object's `__del__` may log
+        self._lock = threading.RLock()  # a collected object's `__del__` may log in the midst
+        self._has_news = Flag()  # for `take`; cleared before it looks, so that nothing that comes then is missed
+        self._has_room = Flag()  # for `add_value`, in the same way
         self._notes: list[Note] = []
         self._dropped = 0
         self._told = 0
@@ -29,50 +32,52 @@ class SideChannel:
 
     def add(self, note: Note) -> None:
         """Tell something."""
-        with self._changed:
+        with self._lock:
             if len(self._notes) >= _MOST:
                 self._dropped += 1
                 return
             self._notes.append(note)
-            self._changed.notify_all()
+        self._has_news.set()
 
     def add_value(self, note: Note, is_over: Callable[[], bool]) -> bool:
         """Tell a value of a stream; waits while there are enough. False if the stream `is_over`."""
-        with self._changed:
-            while self._values >= WINDOW and not is_over():
-                self._changed.wait()
+        while True:
+            self._has_room.clear()
             if is_over():
                 return False
-            self._values += 1
-            self._notes.append(note)
-            self._changed.notify_all()
-            return True
+            with self._lock:
+                if self._values < WINDOW:
+                    self._values += 1
+                    self._notes.append(note)
+                    break
+            self._has_room.wait()
+        self._has_news.set()
+        return True
 
     def wake(self) -> None:
         """Have who waits look whether it is over."""
-        with self._changed:
-            self._changed.notify_all()
+        self._has_room.set()
 
     def take(self) -> list[Note]:
         """All that there is, when there is something or the channel is closed."""
-        with self._changed:
-            while not self._notes and not self._is_closed:
-                self._changed.wait()
-            return self.drain()[1]
+        while True:
+            self._has_news.clear()
+            if self._notes or self._is_closed:
+                return self.drain()[1]
+            self._has_news.wait()
 
     def drain(self) -> tuple[int, list[Note]]:
         """How many notes were told before, and all that there are now."""
-        with self._changed:
+        with self._lock:
             notes, self._notes, self._values = self._notes, [], 0
             if self._dropped:
                 notes.append(Note(0, NoteKind.DROPPED, 0, (pickle.dumps(self._dropped), [], [])))
                 self._dropped = 0
-            self._changed.notify_all()
             told, self._told = self._told, self._told + len(notes)
-            return told, notes
+        self._has_room.set()
+        return told, notes
 
     def close(self) -> None:
         """The actor ends: who asks for more is answered."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
+        self._is_closed = True
+        self._has_news.set()

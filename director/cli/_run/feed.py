@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from director.cli._run.threads import start_thread
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -25,6 +27,9 @@ class Feed(Generic[T]):
     Args:
         items: Read on the feed's thread.
         ahead: Most items read and not yet taken; what bounds the memory.
+
+    Raises:
+        DirectorError: The system can't start another thread.
     """
 
     def __init__(self, items: Iterable[T], ahead: int) -> None:
@@ -36,7 +41,7 @@ class Feed(Generic[T]):
         self._rung = False  # a wake-up is on its way; one is enough for all that arrived until then
         self._ended = False
         self._error: BaseException | None = None
-        threading.Thread(target=self._read, name="director-feed", daemon=True).start()
+        start_thread(self._read, "director-feed")
 
     def __aiter__(self) -> Feed[T]:
         return self

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -24,10 +23,11 @@ from director.cli._run.progress import make_view
 from director.cli._run.records import message, type_name
 from director.cli._run.summary import Summary, tell
 from director.cli._run.tally import Tally
+from director.cli._run.threads import start_thread
 from director.cli._run.writer import Descriptor, OnTerminal, Stream
 from director.cli._status import UsageError
 from director.cli._terminal import complain, trace_of
-from director.errors import DiscoveryError, NoDevices, PlacementError
+from director.errors import DirectorError, DiscoveryError, NoDevices, PlacementError
 
 if TYPE_CHECKING:
     import argparse
@@ -312,7 +312,8 @@ def _count(source: Source, know: Callable[[int], None]) -> None:
             if total is not None:
                 loop.call_soon_threadsafe(know, total)
 
-    threading.Thread(target=work, name="director-count", daemon=True).start()
+    with contextlib.suppress(DirectorError):  # without a thread the run goes on, and doesn't tell how much is left
+        start_thread(work, "director-count")
 
 
 def _shortened(text: bytes) -> str:

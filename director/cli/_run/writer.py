@@ -11,9 +11,9 @@ import os
 import queue
 import select
 import stat
-import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+from director.cli._run.threads import start_thread
 from director.cli._terminal import shown_json
 
 if TYPE_CHECKING:
@@ -92,6 +92,9 @@ class Writer:
         stream: Written, and closed by `finish`, on the writer's thread.
         written: Called on the loop with how many more lines have been written.
         failed: Called on the loop, once, when writing fails; later lines are dropped.
+
+    Raises:
+        DirectorError: The system can't start another thread.
     """
 
     def __init__(self, stream: Stream, written: Callable[[int], None], failed: Callable[[OSError], None]) -> None:
@@ -101,7 +104,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._idle = asyncio.Event()
-        threading.Thread(target=self._write, name="director-writer", daemon=True).start()
+        start_thread(self._write, "director-writer")
 
     def put(self, line: bytes) -> None:
         """Have `line` written after those before it."""
