@@ -24,7 +24,7 @@ FLOORS = {
     "users' numbers": "_numbers",
     "words": """
         errors _faults _forks events hooks _devices _devices.gpu _devices.cuda_probe _devices.cuda_trial _devices.apart
-        _devices.xids _devices.findings _executors _core _core.beside
+        _devices.xids _devices.findings _executors _core _core.beside _core.flag
         _core.states _core.clock _core.doorbell _core.frames _core.batch_rule _core.policy _core.tenants _core.pause
         _core.tasks _core.ripening _core.costs _core.limits _core.soonest _core.holds _core.census
     """,
@@ -87,7 +87,9 @@ BACKSTAGE = {  # who above the contract knows more than public names, and what
     },
     "_bench.order": {"_core.batch_rule", "_core.job", "_core.policy", "_options"},
     "_bench.slo": {"_core.batch_rule", "_core.job", "_core.states", "_options"},
-    "_timeline.memory": {"_devices.readings"},  # the memory that GPUs have in use is no fact of a Director
+    # The memory that GPUs have in use is no fact of a Director. Both are stopped at any moment, also by finalizers.
+    "_timeline.memory": {"_devices.readings", "_core.flag"},
+    "_guard.loop_watch": {"_core.flag"},
     "cli.devices": {
         "_devices.gpu",
         "_devices.survey",

@@ -304,8 +304,7 @@ class Ledger:
 
     def start_timer(self, job: Job[Any]) -> None:
         """Watch over the deadline of a job, or over the timeout of one that has just started."""
-        due = job._due()
-        if due is not None:
+        if (due := job._due()) is not None:
             self._alarms.set(job, due)
 
     def stop(self) -> None:
@@ -328,10 +327,8 @@ class Ledger:
 
     def _was_in_time(self, job: Job[Any]) -> bool:
         """The clock decides, not whether the loop looks at the outcome or at the alarm first."""
-        due = job._due()
-        assert due is not None
-        assert job._finished is not None
-        if job._finished > due:
+        due, finished = job._due(), job._finished
+        if due is not None and finished is not None and finished > due:
             self.end_failed(job, JobTimeout("running"))
             return False
         self._alarms.drop(job)
@@ -341,20 +338,18 @@ class Ledger:
         if self._dispatch.is_deciding:
             self._outbox.call(self._expire, job)
             return
-        due = job._due()
-        if due is None or self._now() < due:  # it was the timeout of an earlier try
+        if (due := job._due()) is None or self._now() < due:  # it was the timeout of an earlier try
             self.start_timer(job)
             return
-        waits = job._stage is _QUEUED
         try:
-            if self._dispatch.withdraw(job, JobState.FAILED):
-                self.end_failed(job, JobTimeout("queued"))
-            elif job._stage is _RUNNING and job._started is not None and job._finished is None:
-                # Taken and not begun: the worker looks at the deadline itself. Finished: the outcome is on its way.
-                self.end_failed(job, JobTimeout("running"))
+            # Taken and not begun: the worker looks at the deadline itself. Finished: the outcome is on its way.
+            if self._dispatch.withdraw(job, JobState.FAILED) or (
+                job._stage is _RUNNING and job._started is not None and job._finished is None
+            ):
+                self.end_failed(job, JobTimeout("queued" if job._started is None else "running"))
         except BaseException:  # a signal handler has raised: what is moved must end
             if job._stage is JobState.FAILED and not job.done():
-                self._outbox.call(self.end_failed, job, JobTimeout("queued" if waits else "running"))
+                self._outbox.call(self.end_failed, job, JobTimeout("queued" if job._started is None else "running"))
             raise
 
     def _end_cancelled(self, job: Job[Any], msg: Any) -> None:

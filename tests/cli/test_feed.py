@@ -11,6 +11,7 @@ import pytest
 
 from director.cli._run.feed import Feed
 from director.cli._run.writer import Descriptor, Writer
+from director.errors import DirectorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,3 +151,12 @@ async def test_a_pipe_that_does_not_block_is_written_whole() -> None:
         received = asyncio.create_task(asyncio.to_thread(reader.read))
         await writer.finish()
         assert len(await received) == 1_000_000
+
+
+async def test_a_feed_says_that_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(DirectorError, match="can't start new thread: director-feed needs a thread"):
+        Feed([1], ahead=1)
