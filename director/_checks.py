@@ -215,6 +215,7 @@ def check_clock(clock: Any) -> Clock:
 
     Raises:
         TypeError: It doesn't.
+        ValueError: It tells a time that is not finite.
     """
     if clock is None:
         return MonotonicClock()
@@ -225,6 +226,7 @@ def check_clock(clock: Any) -> Clock:
     now = clock.time()
     if type(now) not in (int, float):
         raise TypeError(f"the clock's time() must return seconds as a number, not {type_name(now)}")
+    real("what the clock's time() returns", now)
     return clock  # type: ignore[no-any-return]
 
 

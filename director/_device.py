@@ -26,6 +26,10 @@ class Device:
         kind: ``"cuda"``, ``"cpu"`` or ``"simulated"``.
         total_memory: Bytes of device memory, `None` where unknown.
         node: Name of the machine that has it, in a cluster; `None` for this one.
+
+    Raises:
+        TypeError: `index` or `total_memory` is no int.
+        ValueError: It needs more than 64 bits.
     """
 
     index: int
@@ -34,6 +38,11 @@ class Device:
     kind: DeviceKind
     total_memory: int | None = None
     node: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", whole("index", self.index))
+        if self.total_memory is not None:
+            object.__setattr__(self, "total_memory", whole("total_memory", self.total_memory, 0))
 
     def __str__(self) -> str:
         return f"cuda:{self.index}" if self.kind == "cuda" else "cpu"
@@ -55,6 +64,7 @@ class SimulatedDevice(Device):
     speed: float = 1.0
 
     def __post_init__(self) -> None:
+        Device.__post_init__(self)
         object.__setattr__(self, "speed", _speed(self.speed))
 
     def work(self, seconds: float) -> None:

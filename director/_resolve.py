@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from director._core.slot import Place
     from director._models import Residency
 
-_COMPARED = frozenset(map(id, (str, int, float, bool, bytes, NoneType, Device, Model, type)))  # a class may lack a hash
+_COMPARED = frozenset((str, int, float, bool, bytes, NoneType, Device, Model, type))
 _REMEMBERED = 256  # combinations of options; then it forgets them all
 
 
@@ -49,7 +49,11 @@ class Resolver:
         if options:
             values = tuple(options.values())
             types = tuple(map(type, values))
-            if not (_COMPARED.issuperset(map(id, types)) or all(map(_is_compared, values))):
+            try:
+                is_compared = _COMPARED.issuperset(types) or all(map(_is_compared, values))
+            except BaseException:  # noqa: BLE001 - a class may have no hash, or one that raises
+                is_compared = False
+            if not is_compared:
                 return self._resolve(options, batch)  # a user's class may say of any two values that they are equal
             key = (batch, tuple(options), values, types)  # the types: True is equal to 1
         if (known := self._known.get(key)) is not None:
@@ -91,7 +95,7 @@ class Resolver:
 
 def _is_compared(value: object) -> bool:
     """Whether a value, or each of a tuple, is compared by a class that is none of a user's."""
-    return id(type(value)) in _COMPARED or (type(value) is tuple and all(id(type(each)) in _COMPARED for each in value))
+    return type(value) in _COMPARED or (type(value) is tuple and _COMPARED.issuperset(map(type, value)))
 
 
 def slot_counts(slots: int | Mapping[Device | int | str, int], devices: tuple[Device, ...]) -> list[int]:

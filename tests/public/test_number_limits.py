@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from director import Director, HealthRules, Model, ProcessExecutor
+from director import Device, Director, HealthRules, Model, ProcessExecutor
 from director.asgi import RequestDeadline
 from director.guard import Guard
 from director.prometheus import Durations
@@ -83,6 +83,8 @@ KEPT: dict[str, Callable[[Any], Any]] = {
     "most": lambda v: RequestDeadline(app, most=v)._most,
     "speed": lambda v: simulated_devices(1, speed=[v])[0].speed,
     "speed of a device": lambda v: SimulatedDevice(0, "SIM-0", "simulated:0", "simulated", speed=v).speed,
+    "index": lambda v: Device(v, "CPU-0", "cpu:0", "cpu").index,
+    "total_memory": lambda v: Device(0, "CPU-0", "cpu:0", "cpu", total_memory=v).total_memory,
     "memory": lambda v: simulated_devices(1, memory=v)[0].total_memory,
     "deadline": lambda v: Director("simulated:1").function(give, deadline=v)._options["deadline"],
     "timeout": lambda v: Director("simulated:1").function(give, timeout=v)._options["timeout"],

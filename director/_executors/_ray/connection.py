@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from director._executors._ray.nodes import Names
+from director._numbers import number_in
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from director._executors._ray.nodes import Node
 
 logger = logging.getLogger("director")
+_LAST_PORT = 65_535
 _ANSWERING = 5.0  # seconds in which a head that is there is reached
 _connecting = threading.RLock()  # guards _users, and lets one connect at a time; a handler of what Ray logs may ask
 _users = 0  # of a connection that was made here; 0 if there is none, or if somebody else has made it
@@ -139,7 +141,9 @@ def _knock(address: str) -> bool:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         return False
-    socket.create_connection((host.strip("[]"), int(port)), _ANSWERING).close()
+    if (number := number_in(port)) > _LAST_PORT:
+        raise OSError(f"there is no port {number}")
+    socket.create_connection((host.strip("[]"), number), _ANSWERING).close()
     return True
 
 

@@ -6,6 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
+from director._numbers import number_in
 from director.errors import NoDevices
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def amounts_of(
         )
         return dict(_CPU), 1
     if isinstance(spec, str) and (asked := re.fullmatch("cpu(?::([0-9]*[1-9][0-9]*))?", spec)):
-        return dict(_CPU), int(asked[1] or "1")
+        return dict(_CPU), min(_ALL, number_in(asked[1] or "1"))
     raise ValueError(
         f"devices={spec!r} names devices of this machine. In a Ray cluster say None, 'gpu', 'cpu' or 'cpu:4' (so many "
         "on each node); one job's devices= names those that it may use"
