@@ -214,8 +214,6 @@ async def test_an_argument_harms_its_own_job_alone(
 
 def test_the_offset_of_another_clock() -> None:
     offset = Offset()
-    assert offset.here(110.0, 111.0, 9.9, 11.1) == (pytest.approx(10.0), pytest.approx(11.0), pytest.approx(0.1))
-    began, ended, way = offset.here(120.0, 121.0, 19.99, 30.0)  # the answer was read late: nothing new on that side
-    assert (began, ended) == (pytest.approx(20.0, abs=0.1), pytest.approx(21.0, abs=0.1))
-    assert way < 0.11
-    assert offset.here(5.0, 6.0, 40.0, 41.0)[0] == pytest.approx(40.0)  # a clock was set
+    assert offset.here(110.0, 111.0, 9.9, 11.1) == pytest.approx(11.0)
+    assert offset.here(120.0, 121.0, 19.99, 30.0) == pytest.approx(21.045, abs=0.01)  # read late
+    assert offset.here(5.0, 6.0, 40.0, 41.0) == pytest.approx(41.0)  # a clock was set

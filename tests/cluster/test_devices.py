@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from public.gates import outcome
 
 from cluster import work
-from director import Director, PlacementError
+from cluster.test_death import runs
+from director import Director, PlacementError, WorkerDied
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 async def test_a_device_of_two_gpus(executor: Any) -> None:
@@ -41,3 +48,36 @@ async def test_cores(executor: Any) -> None:
     async with Director("cpu", executor=executor) as director:
         assert [device.kind for device in director.devices] == ["cpu", "cpu"]
         assert await director.run(work.echo, 1) == 1
+
+
+async def test_a_device_is_the_gpu_that_ray_has_given(executor: Any) -> None:
+    """Another program holds the node's first GPU, so the first device of the Director is the second one."""
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    first = placement_group([{"GPU": 1, "solo": 0.5}])
+    try:
+        ray.get(first.ready(), timeout=30)
+        async with Director(executor=replace(executor, resources={"GPU": 1, "solo": 0.5})) as director:
+            (device,) = director.devices
+            assert (device.index, device.uuid[-2:]) == (1, "-1")
+            assert await director.run(work.where) == (device, "1")
+    finally:
+        remove_placement_group(first)
+
+
+async def test_an_actor_that_has_another_gpu_makes_no_call(solo: Any, tmp_path: Path) -> None:
+    async with Director(executor=replace(solo, resources={"GPU": 1, "solo": 1}, patience=10)) as director:
+        held: Any = director._claim
+        (claim,) = held.fleet._claims.values()
+        right = claim._expected
+        assert right.accelerators == (str(director.devices[0].index),)
+        claim._expected = right._replace(accelerators=("7",))  # as if Ray had given a successor another one
+        os.kill(await director.run(work.process_id), signal.SIGKILL)
+        error = await outcome(director.submit(work.sign, str(tmp_path), 1, 0.0))
+        assert isinstance(error, WorkerDied)
+        assert "makes no call" in str(error.__cause__)
+        assert runs(tmp_path) == {}
+        claim._expected = right
+        assert await director.run(work.sign, str(tmp_path), 2, 0.0) == 2
+        assert runs(tmp_path) == {2: 1}

@@ -6,22 +6,27 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
 from director import Device, Director, NoDevices, WorkerDied, share
 from director._executors._ray.actor_client import is_loss
 from director._executors._ray.call_queue import CallQueue, ReceivedCall
+from director._executors._ray.claim import Claim
 from director._executors._ray.connection import _why
 from director._executors._ray.last_begun import KEPT, LastBegun
 from director._executors._ray.nodes import Names, Node
 from director._executors._ray.payload import pack, runs_no_code, unpack
 from director._executors._ray.side_channel import WINDOW, SideChannel
+from director._executors._ray.terms import Terms
 from director._executors._ray.wire import (
     WITHDRAW,
     Answer,
     AnswerKind,
+    Hardware,
     Note,
     NoteKind,
     decode_answer,
@@ -31,6 +36,7 @@ from director._executors._ray.wire import (
 )
 from director._executors._ray.wishes import amounts_of
 from director._executors._remote import Notice
+from director.errors import DiscoveryError
 from director.ray import RayExecutor
 
 if TYPE_CHECKING:
@@ -115,6 +121,30 @@ def test_nodes_keep_names_of_their_own() -> None:
     first = names.alive([listed(1), listed(2, NodeName="blue"), listed(3), listed(4, Alive=False)])
     assert [node.name for node in first] == ["gpu-a", "blue", "gpu-a-000000"]
     assert [node.name for node in names.alive([listed(3), listed(1)])] == ["gpu-a-000000", "gpu-a"]
+
+
+class Reserved(Claim):
+    """A claim of which nothing stands in a cluster."""
+
+    def hire(self, before: Any = None) -> Any:
+        return Mock()
+
+
+def claimed(ordinal: int, **amounts: float) -> Claim:
+    return Reserved(Node("n" * 20, "a", {}), ordinal, amounts, Terms(1.0, 1.0, None), Mock())
+
+
+def test_a_device_is_what_its_first_actor_has() -> None:
+    gpu = Device(0, "GPU-1", "H100", "cuda", 80)
+    assert claimed(0, GPU=1).recognise(Hardware(("3",), (gpu,)), set()) == Device(3, "GPU-1", "H100", "cuda", 80, "a")
+    logical = claimed(0, GPU=1).recognise(Hardware(("1",), ()), set())
+    assert (logical.label, logical.uuid) == ("cpu:1@a", f"RAY-{'n' * 16}-1")
+    assert claimed(5, solo=1).recognise(Hardware((), ()), set()).index == 5
+    assert claimed(1, GPU=0.5).recognise(Hardware(("3",), (gpu,)), {"GPU-1"}).uuid == "GPU-1#1"
+    with pytest.raises(DiscoveryError, match="to two actors"):
+        claimed(1, GPU=1).recognise(Hardware(("3",), (gpu,)), {"GPU-1"})
+    with pytest.raises(DiscoveryError, match="NOSET_CUDA_VISIBLE_DEVICES"):
+        claimed(1, GPU=1).recognise(Hardware(("1",), (gpu, replace(gpu, uuid="GPU-2"))), set())
 
 
 def test_the_label_names_the_node() -> None:

@@ -21,6 +21,8 @@ from director import Director, HealthRules, WorkerDied
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from director import Device
+
 VALUES = int(os.environ.get("DIRECTOR_STORM_VALUES", "1000"))
 CALLERS = 24
 
@@ -29,8 +31,9 @@ def filled(owner: int, size: int) -> bytes:
     return owner.to_bytes(8, "little") * (size // 8)
 
 
-def own(_device: Any, owner: int, size: int, seconds: float, given: Any) -> tuple[int, bytes, Any]:
+def own(device: Device, owner: int, size: int, seconds: float, given: Any) -> tuple[int, bytes, Any]:
     """Whose it is, a value of some size that says so too, and what was given."""
+    assert device.kind == "cuda" or os.environ["CUDA_VISIBLE_DEVICES"] == str(device.index)
     director.report(owner)
     time.sleep(seconds)
     return owner, filled(owner, size), given

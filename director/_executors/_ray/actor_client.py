@@ -14,7 +14,6 @@ from director._executors._process.call import ModelNumbers
 from director._executors._ray.call_encoder import CallEncoder
 from director._executors._ray.payload import pack
 from director._executors._ray.wire import (
-    About,
     Answer,
     AnswerKind,
     Note,
@@ -297,12 +296,13 @@ class ActorClient:
         import ray
 
         while not self.claim.is_lost and not self.claim.is_cut and time.monotonic() < until:
-            about = self._present().about()
-            while not ray.wait([about], timeout=_GLANCE)[0]:
+            asked = self._present().begun()
+            while not ray.wait([asked], timeout=_GLANCE)[0]:
                 if self.claim.is_lost or self.claim.is_cut or time.monotonic() >= until:
                     return None
             try:
-                return About(*ray.get(about, timeout=_ENDING)).begun
+                begun: tuple[int, ...] = ray.get(asked, timeout=_ENDING)
+                return begun
             except Exception:  # noqa: BLE001 - whatever Ray says of an actor that could not start
                 self.give_up()
                 time.sleep(_GLANCE)

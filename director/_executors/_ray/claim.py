@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from director._device import Device
 from director._executors._process import logs
 from director._executors._ray.shell import GROUPS, DirectorWorker
+from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
     from director._executors._ray.call_encoder import CallMessage
     from director._executors._ray.groups import Groups
     from director._executors._ray.nodes import Node
     from director._executors._ray.terms import Terms
-    from director._executors._ray.wire import About
+    from director._executors._ray.wire import Hardware
 
 _LITTLE = 0.001  # of a device: enough for Ray to tell an actor which one it is, and room for a thousand slots
 
 
 class Claim:
-    """One device, asked for; it is there when its first actor answers `about`.
+    """One device, asked for; it is there when its first actor has said what `hardware` it has.
 
     Args:
         node: Where.
@@ -48,9 +50,10 @@ class Claim:
         self._group = groups.make(amounts, node)
         self._lock = threading.Lock()  # guards the two: slots hire on their own threads
         self._hired: list[Actor] = []
+        self._expected: Hardware | None = None  # of each actor but the first
         self._spare: Actor | None = None
         self._spare = self.hire()
-        self.about = self._spare.about()
+        self.hardware = self._spare.hardware()
 
     def hire(self, before: Actor | None = None) -> Actor:
         """An actor for a slot: the first that was made if it is free, or a successor of the one `before`."""
@@ -58,29 +61,36 @@ class Claim:
             if before is None and self._spare is not None:
                 spare, self._spare = self._spare, None
                 return spare
-            actor = Actor(self._group, self._parts(), self._terms, before)
+            actor = Actor(self._group, self._parts(), self._terms, before, self._expected)
             self._hired = [other for other in self._hired if other is not before] + [actor]
             return actor
 
-    def recognise(self, about: About, taken: set[str]) -> Device:
-        """The device, by what its first actor has said.
+    def recognise(self, hardware: Hardware, taken: set[str]) -> Device:
+        """The device, by what its first actor has. All later ones must have the same.
 
         Args:
-            about: That.
+            hardware: That.
             taken: UUIDs of others.
+
+        Raises:
+            DiscoveryError: It can't be a device of its own.
         """
-        ids = about.accelerators
+        ids, gpus = hardware
+        if len(gpus) > max(1, len(ids)):
+            raise DiscoveryError(
+                f"Ray has given an actor {len(ids)} GPU(s) and it sees {len(gpus)}: unset "
+                "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES where Ray is started"
+            )
         index = int(ids[0]) if ids and ids[0].isdecimal() else self.ordinal
-        if about.devices:
-            gpu = about.devices[0]
-            shared = gpu.uuid in taken  # two devices may hold a part of one GPU each
-            uuid = f"{gpu.uuid}#{self.ordinal}" if shared else gpu.uuid
-            self.device = Device(index, uuid, gpu.name, "cuda", gpu.total_memory, self.node.name)
-        else:
-            what = "logical GPU" if "GPU" in self.amounts else " + ".join(sorted(self.amounts))
-            uuid = f"RAY-{self.node.id[:16]}-{self.ordinal}"
-            self.device = Device(self.ordinal, uuid, f"{what} of {self.node.name}", "cpu", None, self.node.name)
-        return self.device
+        what = "logical GPU" if "GPU" in self.amounts else " + ".join(sorted(self.amounts))
+        stand_in = Device(index, f"RAY-{self.node.id[:16]}-{index}", f"{what} of {self.node.name}", "cpu")
+        device = replace(gpus[0] if gpus else stand_in, index=index, node=self.node.name)
+        if device.uuid in taken:
+            if self.amounts.get("GPU", 0) >= 1:
+                raise DiscoveryError(f"Ray has given the GPU {device.uuid} to two actors, as a whole to each")
+            device = replace(device, uuid=f"{device.uuid}#{self.ordinal}")  # each holds a part of it
+        self._expected, self.device = hardware, device
+        return device
 
     def release(self) -> None:
         """Let go of everything; actors that are left end."""
@@ -107,14 +117,17 @@ class Actor:
         parts: What it takes of it.
         terms: Of all.
         before: The one in whose place it comes, if there was one.
+        expected: What it must have; it ends at once if it has something else.
     """
 
-    def __init__(self, group: Any, parts: dict[str, float], terms: Terms, before: Actor | None) -> None:
+    def __init__(
+        self, group: Any, parts: dict[str, float], terms: Terms, before: Actor | None, expected: Hardware | None
+    ) -> None:
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         gpus = parts.pop("GPU", 0)
-        self._accelerator = "GPU" if gpus else next(iter(parts), "")
+        accelerator = "GPU" if gpus else next(iter(parts), "")
         self._name: str = before._name if before is not None else f"director-{uuid4().hex}.begun"
         self.is_dead = False  # set once, by the fleet's thread: Ray's head says so
         remote: Any = ray.remote
@@ -129,13 +142,13 @@ class Actor:
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0),
                 runtime_env=terms.actor_env,
             )
-            .remote(self._name, before is None, logs.levels())
+            .remote(self._name, before is None, logs.levels(), accelerator, expected)
         )
         self._call = self._handle.call.options(concurrency_group="calls")
         self._listen = self._handle.listen.options(concurrency_group="notes")
         self._control = {
             name: getattr(self._handle, name).options(concurrency_group="control")
-            for name in ("about", "request", "farewell")
+            for name in ("hardware", "begun", "request", "farewell")
         }
 
     def call(self, message: CallMessage) -> Any:
@@ -146,9 +159,13 @@ class Actor:
         """What it tells beside its answers, when there is something."""
         return self._listen.remote()
 
-    def about(self) -> Any:
-        """Ask who it is; answered as soon as there is one."""
-        return self._control["about"].remote(self._accelerator)
+    def hardware(self) -> Any:
+        """Ask what it computes on; answered as soon as it is there."""
+        return self._control["hardware"].remote()
+
+    def begun(self) -> Any:
+        """Ask which calls have begun in its slot; the same."""
+        return self._control["begun"].remote()
 
     def request(self, number: int, what: int) -> None:
         """Say something about a call; see `CallQueue.request`."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from director._executors._ray.claim import Claim
 from director._executors._ray.groups import Groups
-from director._executors._ray.wire import About
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
@@ -84,10 +83,10 @@ class Muster:
 
         if not self._asked:
             return []
-        abouts = {claim.about: key for key, (claim, _) in self._asked.items()}
-        ready, _ = ray.wait(list(abouts), num_returns=len(abouts), timeout=patience)
+        answers = {claim.hardware: key for key, (claim, _) in self._asked.items()}
+        ready, _ = ray.wait(list(answers), num_returns=len(answers), timeout=patience)
         arrived = []
-        for key in [abouts[about] for about in ready]:
+        for key in [answers[answer] for answer in ready]:
             claim, _ = self._asked.pop(key)
             if self._recognise(claim):
                 self.there[key] = claim
@@ -111,8 +110,11 @@ class Muster:
 
         taken = {other.device.uuid for other in self.there.values() if other.device is not None}
         try:
-            told: Any = ray.get(claim.about)
-            claim.recognise(About(*told), taken)
+            claim.recognise(ray.get(claim.hardware), taken)
+        except DiscoveryError as error:
+            self.refusal = error
+            logger.warning("%s", error)
+            return False
         except (RayError, ImportError) as error:
             first, *_ = str(error).strip().splitlines() or [type(error).__name__]
             self.refusal = DiscoveryError(

@@ -20,8 +20,8 @@ class Offset:
         self._least, self._most = -math.inf, math.inf
         self._at = 0.0
 
-    def here(self, began: float, ended: float, sent: float, read: float) -> tuple[float, float, float]:
-        """Two moments of another clock in our time, and the seconds that a message is under way at best.
+    def here(self, began: float, ended: float, sent: float, read: float) -> float:
+        """When a call has ended, in our time.
 
         Args:
             began: By the other clock.
@@ -35,5 +35,4 @@ class Offset:
         if least > most:  # a clock was set, or it is another machine's
             least, most = sent - began, read - ended
         self._least, self._most = least, most
-        offset = (least + most) / 2
-        return began + offset, ended + offset, (most - least) / 2
+        return ended + (least + most) / 2

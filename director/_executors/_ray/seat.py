@@ -79,13 +79,15 @@ class RaySeat(RemoteSeat[RayCall]):
 
     def _make(self, call: RayCall) -> Any:
         call = self._errand = self._stock.turn_of(call.jobs[0]) or call
+        reason: ActorLost | None = None
         try:
             for tries_left in reversed(range(_TRIES)):
                 try:
                     if call.state is CallState.LOST:  # before its turn
                         break
                     return self._result(call, self._outcome(call))
-                except ActorLost:
+                except ActorLost as lost:
+                    reason = lost
                     call.life = self.client.recover(call.ends_at)
                     self._stock.return_all()
                     if call.state is not CallState.QUEUED or not tries_left:
@@ -93,7 +95,7 @@ class RaySeat(RemoteSeat[RayCall]):
             died = WorkerDied(None, self._device)
             if call.life is not None:
                 died._life = call.life
-            raise died
+            raise died from reason
         finally:
             self._errand = None
 
@@ -140,7 +142,7 @@ class RaySeat(RemoteSeat[RayCall]):
         self.client.learn(call, answer)
         self._note_news(call)
         if answer.began:
-            ended = self._offset.here(answer.began, answer.ended, call.sent_at, call.read_at)[1]
+            ended = self._offset.here(answer.began, answer.ended, call.sent_at, call.read_at)
             if self._is_timely:
                 self._ended = max(call.jobs[0]._started or 0.0, min(ended, call.read_at))
             if call.style is CallStyle.WITH_RESOURCE and answer.kind == AnswerKind.RETURNED and not answer.loaded:

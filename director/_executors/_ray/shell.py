@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from director._executors._ray.worker import Worker
 
 if TYPE_CHECKING:
-    from director._executors._ray.wire import About
+    from director._executors._ray.wire import Hardware
 
 GROUPS = {"calls": 3, "notes": 1, "control": 2}
 """Ray's threads for them: two calls on their way and one that is over; one question for notes; what must not wait."""
@@ -20,8 +20,10 @@ GROUPS = {"calls": 3, "notes": 1, "control": 2}
 class DirectorWorker:
     """One actor, under the name that Ray's tools show; see `Worker`."""
 
-    def __init__(self, name: str, is_first: bool, levels: dict[str, int]) -> None:
-        self._worker = Worker(name, is_first, levels)
+    def __init__(
+        self, name: str, is_first: bool, levels: dict[str, int], accelerator: str, expected: Hardware | None
+    ) -> None:
+        self._worker = Worker(name, is_first, levels, accelerator, expected)
 
     def call(self, content: bytes, *extras: list[Any]) -> bytes | tuple[Any, ...]:
         """Make a call in its turn; the answer."""
@@ -31,9 +33,13 @@ class DirectorWorker:
         """The notes that there are, when there are some."""
         return self._worker.listen()
 
-    def about(self, accelerator: str) -> About:
-        """Who and where it is."""
-        return self._worker.about(accelerator)
+    def hardware(self) -> Hardware:
+        """What it computes on."""
+        return self._worker.hardware()
+
+    def begun(self) -> tuple[int, ...]:
+        """The numbers of the last calls that have begun in its slot, in this actor or one before."""
+        return self._worker.begun()
 
     def request(self, number: int, what: int) -> None:
         """Say something about a call, or withdraw it."""

@@ -128,18 +128,14 @@ class Answer(NamedTuple):
     notes: tuple[Note, ...] = ()
 
 
-class About(NamedTuple):
-    """What an actor says of itself.
+class Hardware(NamedTuple):
+    """What an actor computes on: the same for all actors of a device.
 
     Args:
-        begun: The numbers of the last calls that have begun in its slot, in this actor or one before.
-        process: Its id.
-        accelerators: The numbers of those that Ray has given it, on its node.
-        devices: The GPUs that it sees.
+        accelerators: The numbers of those that Ray has given it, on its node, in order.
+        devices: The GPUs that it sees, in CUDA's order.
     """
 
-    begun: tuple[int, ...]
-    process: int
     accelerators: tuple[str, ...]
     devices: tuple[Device, ...]
 

@@ -29,11 +29,11 @@ from director._executors._ray.raised import packed_error
 from director._executors._ray.side_channel import SideChannel
 from director._executors._ray.wire import (
     UNNUMBERED,
-    About,
     Answer,
     AnswerKind,
     CallHeader,
     CallStyle,
+    Hardware,
     Introduction,
     Note,
     NoteKind,
@@ -59,9 +59,19 @@ class Worker:
         name: Of the file that outlives it.
         is_first: Whether no actor of the slot came before.
         levels: Of the driver's loggers.
+        accelerator: Ray's word for what the device is one of.
+        expected: What the device is; `None` for its first actor, which says so.
+
+    Raises:
+        RuntimeError: It has something else: it makes no call.
     """
 
-    def __init__(self, name: str, is_first: bool, levels: dict[str, int]) -> None:
+    def __init__(
+        self, name: str, is_first: bool, levels: dict[str, int], accelerator: str, expected: Hardware | None
+    ) -> None:
+        self._accelerator = accelerator
+        if expected is not None and (found := self.hardware()) != expected:
+            raise RuntimeError(f"Ray has given this actor {found} instead of {expected}, so it makes no call")
         self._begun = LastBegun(name, is_first=is_first)
         self.channel = SideChannel()
         self.queue = CallQueue(self._begun, self.channel.wake)
@@ -103,19 +113,19 @@ class Worker:
         self.channel.close()
         return encode_notes(self.channel.drain()[1])
 
-    def about(self, accelerator: str) -> About:
-        """Who and where it is.
+    def begun(self) -> tuple[int, ...]:
+        """The numbers of the last calls that have begun in its slot, in this actor or one before."""
+        return self._begun.read()
 
-        Args:
-            accelerator: Ray's word for what its numbers are wanted of.
-        """
+    def hardware(self) -> Hardware:
+        """What it computes on."""
         import ray
 
         from director._devices.discovery import discover_devices
 
-        ids = ray.get_runtime_context().get_accelerator_ids().get(accelerator, [])
-        devices = tuple(discover_devices()) if accelerator == "GPU" and ids else ()
-        return About(self._begun.read(), os.getpid(), tuple(ids), devices)
+        ids = ray.get_runtime_context().get_accelerator_ids().get(self._accelerator, [])
+        devices = tuple(discover_devices()) if self._accelerator == "GPU" and ids else ()
+        return Hardware(tuple(sorted(ids, key=lambda each: (len(each), each))), devices)
 
     # ---- on the call thread
 
