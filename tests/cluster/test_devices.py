@@ -66,8 +66,10 @@ async def test_a_device_is_the_gpu_that_ray_has_given(executor: Any) -> None:
         remove_placement_group(first)
 
 
-async def test_an_actor_that_has_another_gpu_makes_no_call(solo: Any, tmp_path: Path) -> None:
-    async with Director(executor=replace(solo, resources={"GPU": 1, "solo": 1}, patience=10)) as director:
+async def test_an_actor_that_has_another_gpu_makes_no_call(
+    solo: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Director(executor=replace(solo, resources={"GPU": 1, "solo": 1}, patience=15)) as director:
         held: Any = director._claim
         (claim,) = held.fleet._claims.values()
         right = claim._expected
@@ -76,7 +78,7 @@ async def test_an_actor_that_has_another_gpu_makes_no_call(solo: Any, tmp_path: 
         os.kill(await director.run(work.process_id), signal.SIGKILL)
         error = await outcome(director.submit(work.sign, str(tmp_path), 1, 0.0))
         assert isinstance(error, WorkerDied)
-        assert "makes no call" in str(error.__cause__)
+        assert "so it makes no call" in caplog.text
         assert runs(tmp_path) == {}
         claim._expected = right
         assert await director.run(work.sign, str(tmp_path), 2, 0.0) == 2

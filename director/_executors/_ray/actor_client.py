@@ -6,6 +6,7 @@ lost with the actor. Every wait here ends after a glance, whatever the other sid
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from director._executors._ray.pending import RayCall
     from director._models import Residency
 
+logger = logging.getLogger("director")
 _GLANCE = 0.25  # seconds: Ray's own waits can't be woken
 _ENDING = 5.0  # seconds in which an actor that was killed is gone, and what is ready is here
 _UNLOADING = 8.0  # seconds that a dismissed actor gets; the crew waits two longer
@@ -295,6 +297,7 @@ class ActorClient:
         """The calls that have begun in the actor that is gone; `None` if that can't be found out."""
         import ray
 
+        reason = ""
         while not self.claim.is_lost and not self.claim.is_cut and time.monotonic() < until:
             asked = self._present().begun()
             while not ray.wait([asked], timeout=_GLANCE)[0]:
@@ -303,7 +306,11 @@ class ActorClient:
             try:
                 begun: tuple[int, ...] = ray.get(asked, timeout=_ENDING)
                 return begun
-            except Exception:  # noqa: BLE001 - whatever Ray says of an actor that could not start
+            except Exception as error:  # noqa: BLE001 - whatever Ray says of an actor that could not start
+                if not reason:  # for each death once
+                    reason = describe(error)
+                    label = self._slot.device.label
+                    logger.warning("%s: no actor can be started in place of the one that is gone: %s", label, reason)
                 self.give_up()
                 time.sleep(_GLANCE)
         return None

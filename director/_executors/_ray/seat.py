@@ -79,15 +79,13 @@ class RaySeat(RemoteSeat[RayCall]):
 
     def _make(self, call: RayCall) -> Any:
         call = self._errand = self._stock.turn_of(call.jobs[0]) or call
-        reason: ActorLost | None = None
         try:
             for tries_left in reversed(range(_TRIES)):
                 try:
                     if call.state is CallState.LOST:  # before its turn
                         break
                     return self._result(call, self._outcome(call))
-                except ActorLost as lost:
-                    reason = lost
+                except ActorLost:
                     call.life = self.client.recover(call.ends_at)
                     self._stock.return_all()
                     if call.state is not CallState.QUEUED or not tries_left:
@@ -95,7 +93,7 @@ class RaySeat(RemoteSeat[RayCall]):
             died = WorkerDied(None, self._device)
             if call.life is not None:
                 died._life = call.life
-            raise died from reason
+            raise died
         finally:
             self._errand = None
 
