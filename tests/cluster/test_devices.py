@@ -55,10 +55,10 @@ async def test_a_device_is_the_gpu_that_ray_has_given(executor: Any) -> None:
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    first = placement_group([{"GPU": 1, "solo": 0.5}])
+    first = placement_group([{"GPU": 1, "solo": 0.25}])  # "solo": on the head
     try:
         ray.get(first.ready(), timeout=30)
-        async with Director(executor=replace(executor, resources={"GPU": 1, "solo": 0.5})) as director:
+        async with Director(executor=replace(executor, resources={"GPU": 1, "solo": 0.75})) as director:
             (device,) = director.devices
             assert (device.index, device.uuid[-2:]) == (1, "-1")
             assert await director.run(work.where) == (device, "1")
