@@ -1,8 +1,7 @@
-"""Ray's own cloudpickle, both ways: only so does a class of the driver's main module stay the same class."""
+"""Ray's own cloudpickle: only so does a class of the driver's main module stay the same class when it comes back."""
 
 from __future__ import annotations
 
-import pickle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,12 +40,3 @@ def dumps(value: Any) -> bytes:
 
     packed: bytes = cloudpickle.dumps(value)
     return packed
-
-
-def loads(packed: bytes) -> Any:
-    """The value again.
-
-    Raises:
-        BaseException: It can't be made here.
-    """
-    return pickle.loads(packed)  # noqa: S301 - of our own driver or actors

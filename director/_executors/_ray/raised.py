@@ -10,7 +10,7 @@ import pickle
 from typing import TYPE_CHECKING
 
 from director._executors._process.raised import free_caches, raised
-from director._executors._ray.pickling import dumps, loads
+from director._executors._ray.pickling import dumps
 from director._user_objects import describe, is_a
 from director.errors import JobError
 
@@ -28,7 +28,7 @@ def packed_error(error: BaseException) -> tuple[Payload, bool]:
         free_caches(error)
     try:
         stream = dumps(error)
-        if is_a(loads(stream), BaseException):  # see whether it can be done
+        if is_a(pickle.loads(stream), BaseException):  # noqa: S301 - see whether it can be done
             told = told._replace(stream=stream, buffers=[], reason="")
     except BaseException:  # noqa: BLE001, S110 - the same: it was told as text
         pass

@@ -24,7 +24,6 @@ from director._executors._process.standin import StandIn
 from director._executors._ray.call_queue import CallQueue, ReceivedCall
 from director._executors._ray.last_begun import LastBegun
 from director._executors._ray.payload import pack, unpack
-from director._executors._ray.pickling import loads
 from director._executors._ray.raised import packed_error
 from director._executors._ray.side_channel import SideChannel
 from director._executors._ray.wire import (
@@ -267,7 +266,7 @@ class Worker:
     def _function(self, number: int) -> Any:
         fn = self._functions[number]
         if isinstance(fn, bytes):
-            fn = loads(fn)
+            fn = pickle.loads(fn)  # noqa: S301 - of our own driver
             if number == UNNUMBERED:
                 return fn  # there may be another one next time
             self._functions[number] = fn
@@ -276,7 +275,7 @@ class Worker:
     def _recipe(self, number: int) -> Any:
         recipe = self._recipes[number]
         if isinstance(recipe, bytes):
-            recipe = self._recipes[number] = loads(recipe)
+            recipe = self._recipes[number] = pickle.loads(recipe)  # noqa: S301 - the same
         return recipe
 
     # ---- what a running job may ask
