@@ -75,8 +75,11 @@ class Waking:
         return None
 
     def rouse_parked(self) -> Ring:
-        """The same among parked workers only."""
+        """The same among parked workers only, for what those on their way will not take."""
+        coming = dict(self.coming)
         for lane in self._queue.in_order(self._time()):
+            if lane.calls <= subtract(coming, lane):
+                continue
             slot = self._pick(lane, only=_PARKED)
             if slot is not None and not self.calling and self.suits(lane, slot):
                 return self._send(slot)

@@ -38,7 +38,7 @@ async def test_the_earliest_look_counts_whoever_asks_last(monkeypatch: pytest.Mo
         assert crew is not None
         monkeypatch.setattr(crew.dispatch, "ripen", lambda: looks.append(clock.time()))
         for moment in (5.0, 3.0, 4.0):
-            crew._set_ripening(moment)
+            crew._ripening.set(moment)
         clock.advance(10.0)
     assert looks == [3.0]
 

@@ -284,6 +284,6 @@ async def test_the_earliest_ripening_is_kept_in_whatever_order_threads_ask_for_i
     gate.open(["done"])
     job = stage.director.function(gate, max_batch_size=4, max_wait=1.0).submit("item")
     await stage.quiet()
-    crew._set_ripening(5.0)  # asked for by a thread before it, and brought to the loop after it
+    crew._ripening.set(5.0)  # asked for by a thread before it, and brought to the loop after it
     await stage.advance(1.0)
     assert job.done()

@@ -128,9 +128,9 @@ async def test_the_window_bounds_what_is_taken_from_an_endless_source(endless: C
         await until(lambda: director.stats().queued == 0)
 
 
-async def test_the_default_window_grows_with_the_slots(gate: Gate) -> None:
+async def test_the_default_window_grows_with_the_slots() -> None:
     for slots, window in [(1, 32), (10, 80)]:
-        source = Source()
+        source, gate = Source(), Gate()
         async with Director("simulated:1", slots=slots) as director:
             async with aclosing(director.map(gate, source)) as results:
                 first = asyncio.create_task(anext(results))
@@ -138,7 +138,7 @@ async def test_the_default_window_grows_with_the_slots(gate: Gate) -> None:
                 assert source.taken == window
                 first.cancel()
                 await asyncio.wait([first])
-            gate.let(slots)
+            gate.open()
 
 
 async def test_a_slow_consumer_has_the_window_ahead_and_no_more(gate: Gate) -> None:

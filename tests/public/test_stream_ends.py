@@ -276,7 +276,7 @@ async def test_a_reader_can_leave_between_two_tries(clock: TestClock) -> None:
     made: list[int] = []
     async with Director("simulated:1", clock=clock) as director:
         reader = asyncio.create_task(collected(director.stream(generate, retries=5, retry_on=Boom, backoff=10)))
-        await until(lambda: director.stats().queued == 1)
+        await until(lambda: made and director.stats().queued == 1)
         reader.cancel()
         _, error = await reader
         assert isinstance(error, asyncio.CancelledError)
