@@ -12,13 +12,14 @@ from director._core.clock import MonotonicClock
 from director._core.policy import Policy
 from director._device import Device
 from director._health_rules import HealthRules
-from director._keys import key_of
 from director._models import Model
 from director._numbers import MOST_COST, MOST_SLOTS, priority, real, seconds, shown, whole
 from director._options import BatchOptions, JobOptions
 from director._user_objects import ancestors, is_a, is_one_of, plain, type_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
     from director._core.clock import Clock
 
 _JOB = tuple(JobOptions.__annotations__)
@@ -184,7 +185,14 @@ def _slots(count: Any, slots: Any) -> int:
     return whole("slots", count, 1, MOST_SLOTS, kind, hint)
 
 
-def policy(max_queue: Any, per_tenant: Any, tenants: Any, admission: Any, ageing: Any) -> Policy:
+def policy(
+    max_queue: Any,
+    per_tenant: Any,
+    tenants: Any,
+    admission: Any,
+    ageing: Any,
+    key_of: Callable[[Any], Hashable],
+) -> Policy:
     """How a Director admits and orders jobs, from what was said to it.
 
     Raises:

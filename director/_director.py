@@ -11,7 +11,7 @@ from director._core.bridge import Bridge
 from director._core.job import Job, Owned
 from director._core.states import DirectorState
 from director._faces.executor import DirectorExecutor
-from director._faces.function import Function
+from director._faces.function import Function, extra_of
 from director._faces.lease import Lease
 from director._faces.load import load_model
 from director._faces.map import map_jobs
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from typing import TypeVarTuple, Unpack
 
     from director._core.batch_rule import BatchRule
-    from director._core.job import Extra
     from director._models import Model
 
     Ts = TypeVarTuple("Ts")
@@ -308,10 +307,10 @@ class Director(Life):
         options: JobOptions,
         patient: bool,
         rule: BatchRule | None,
-        extra: Extra | None,
     ) -> Job[T]:
         if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
             self._refuse()
+        extra = None if rule is None else extra_of(rule, args)
         resolved = self._resolve(options, rule) if options or rule else _PLAIN
         return self._ledger.open_job(fn, args, resolved, patient, extra)
 

@@ -1,86 +1,103 @@
-"""Users' tenants and batch keys as keys that compare and hash without asking the user's object.
+"""Users' tenants and batch keys as keys of our own, so that the scheduler asks nothing of a user's object.
 
-What is plain stays itself. Anything else gets a `Key`, the same one for all that are equal, found on the thread of the
-caller before any lock is taken: that is the only time at which `__hash__` and `__eq__` of a user are called. A `Key`
-lives as long as a job, or an option of the Director, refers to it.
+A plain value (a `str`, an `int`, a tuple of such) is its own key. Any other object is hashed and compared once, by
+`Interner.key_of`, on the thread of the caller who gives it and without a lock; objects that are equal get the same
+`Token`, which is compared by identity.
 """
 
 from __future__ import annotations
 
+import operator
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from director._user_objects import is_a, plain, repr_of
+from director._user_objects import is_a, plain
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-_PLAIN = frozenset((str, int, float, bool, bytes, NoneType))
-_FEWEST = 64  # entries from which on those of keys that are gone are dropped
+_PLAIN = frozenset(map(id, (str, int, float, bool, bytes, NoneType)))  # a class may define how it is hashed, too
+_SWEEP_AT = 64
 
 
-class Key:
-    """Stands for a user's object; equal to itself alone.
+class Token:
+    """Stands for a user's object and all that are equal to it. Refers to none, so that its end runs no user's code."""
 
-    Args:
-        value: The object.
+    __slots__ = ("__weakref__",)
+
+
+class Interner:
+    """Gives equal objects the same key, for as long as a job or an option holds the key.
+
+    For the event loop's thread. User code that is called in here (`__hash__`, `__eq__`, finalizers) may come back to
+    it: at worst, two equal objects get different keys then.
+
+    Only objects of the same class are compared with each other, and a subclass of `str` or `int` counts as the plain
+    value in it: what one class answers has no effect on callers with another.
     """
-
-    __slots__ = ("__weakref__", "value")
-
-    def __init__(self, value: Hashable) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return repr_of(self.value)
-
-
-def key_of(value: Any) -> Hashable:
-    """What stands for a tenant or a batch key.
-
-    Raises:
-        BaseException: What hashing or comparing it raises.
-    """
-    kind = type(value)
-    if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
-        return value  # type: ignore[no-any-return]
-    if is_a(value, str):
-        return plain(value)
-    if is_a(value, int):
-        return int.__index__(value)
-    return _keys.of(value)
-
-
-def value_of(key: Any) -> Any:
-    """The user's own object again."""
-    return key.value if type(key) is Key else key
-
-
-class _Keys:
-    """The keys in use, by the hash of what they stand for: to drop one asks no user's object."""
 
     def __init__(self) -> None:
-        self._known: dict[int, list[ref[Key]]] = {}
-        self._prune_at = _FEWEST
+        self._known: dict[tuple[int, int], list[tuple[ref[Token], Any]]] = {}  # by class and hash
+        self._count = 0
+        self._sweep_at = _SWEEP_AT
 
-    def of(self, value: Any) -> Key:
+    def key_of(self, value: Any) -> Hashable:
+        """The key of a tenant or of what a `batch_key` has returned.
+
+        A comparison that raises counts as unequal.
+
+        Raises:
+            BaseException: What hashing it raises.
+        """
+        kind = type(value)
+        if id(kind) in _PLAIN:
+            return value  # type: ignore[no-any-return]
+        if kind is tuple:
+            return tuple(map(self.key_of, value))
+        if is_a(value, str):
+            return plain(value)
+        if is_a(value, int):
+            return int.__index__(value)
         number = hash(value)
-        for known in self._known.get(number, ()):
-            key = known()
-            if key is not None and (key.value is value or value == key.value):
-                return key
-        key = Key(value)
-        if len(self._known) >= self._prune_at:
-            self._prune()
-        self._known.setdefault(number, []).append(ref(key))
-        return key
+        index = _index_of(value)  # of NumPy's integers, say
+        return self._token(value, (id(kind), number)) if index is None or hash(index) != number else index
 
-    def _prune(self) -> None:
-        """Drop those that no job and no option refers to any more."""
-        alive = {number: [known for known in keys if known() is not None] for number, keys in self._known.items()}
-        self._known = {number: keys for number, keys in alive.items() if keys}
-        self._prune_at = max(_FEWEST, 2 * len(self._known))
+    def _token(self, value: Any, place: tuple[int, int]) -> Token:
+        for known, other in tuple(self._known.get(place, ())):
+            if (token := known()) is not None and _are_equal(value, other):
+                return token
+        token = Token()
+        self._known.setdefault(place, []).append((ref(token), value))
+        self._count += 1
+        if self._count > self._sweep_at:
+            self._sweep()
+        return token
+
+    def _sweep(self) -> None:
+        """Let go of the objects whose tokens are gone."""
+        before, self._known = self._known, {}
+        for place, entries in before.items():
+            if live := [entry for entry in entries if entry[0]() is not None]:
+                self._known[place] = live
+        self._count = sum(map(len, self._known.values()))
+        self._sweep_at = max(_SWEEP_AT, 2 * self._count)
 
 
-_keys = _Keys()
+def _index_of(value: Any) -> int | None:
+    try:
+        index = int.__index__(operator.index(value))
+        return index if value == index else None
+    except Exception:  # noqa: BLE001 - most objects are no integers
+        return None
+
+
+def _are_equal(value: Any, other: Any) -> bool:
+    if value is other:
+        return True
+    if type(value) is not type(other):  # its class was assigned since
+        return False
+    try:
+        return bool(value == other)
+    except Exception:  # noqa: BLE001 - it may have been the other caller's object
+        return False

@@ -21,6 +21,7 @@ from director._executors._base import Executor, FleetExecutor
 from director._executors._choice import executor_of
 from director._forks import watch
 from director._health_rules import HealthRules
+from director._keys import Interner
 from director._numbers import MOST_SECONDS, real
 from director._options import Options
 from director._resolve import Resolver, newcomer_slots, slot_counts
@@ -70,7 +71,8 @@ class Life:
         clock: Clock | None = None,
     ) -> None:
         self._slots = check_slots(slots)
-        self._policy = policy(max_queue, max_queue_per_tenant, tenants, admission, ageing)
+        self._interner = Interner()  # of tenants
+        self._policy = policy(max_queue, max_queue_per_tenant, tenants, admission, ageing, self._interner.key_of)
         self.name = check_words(name, hooks := tuple(hooks))
         check_shared(shared)
         self._spec = devices
@@ -132,7 +134,7 @@ class Life:
         assert isinstance(executor, Executor)
         crew = Crew(devices, counts, executor, self._policy, self._hooks, self._clock, self._rules, shared)
         self._devices, self._crew, self._closing, self._origin = devices, crew, None, None
-        self._resolver = Resolver(crew.places, crew.residency)
+        self._resolver = Resolver(crew.places, crew.residency, self._interner)
         self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
         watch(self._be_forked)
         crew.outbox.doorbell.lost = self._lose_loop

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from director._models import Model
 
 
-LaneKey: TypeAlias = "tuple[frozenset[int] | None, Model[Any] | None] | None"
+LaneKey: TypeAlias = "tuple[frozenset[int] | None, int | None] | None"  # allowed slots, identity of the model
 
 
 class JobOptions(TypedDict, total=False):
@@ -54,7 +54,8 @@ class Options:
         timeout: Seconds of running.
         allowed: Numbers of the slots that may run it; `None` for all.
         name: For people; `None` takes the function's.
-        tenant: On whose account it runs.
+        tenant: On whose account it runs, as the user has it.
+        account: The key of the tenant, which the scheduler compares; `None`: the tenant itself, a plain value.
         batch: How it shares batches; `None`: never.
         retries: How often it is tried again when its worker or device is lost, or it raises one of `retry_on`.
         retry_on: Errors of the function that are worth another try.
@@ -68,6 +69,7 @@ class Options:
     allowed: frozenset[int] | None = None
     name: str | None = None
     tenant: Hashable = None
+    account: Hashable = None
     batch: BatchRule | None = None
     retries: int = 0
     retry_on: tuple[type[BaseException], ...] = ()
@@ -80,8 +82,11 @@ class Options:
     """Any slot may serve it, in order of arrival, alone."""
 
     def __post_init__(self) -> None:
+        if self.account is None:
+            object.__setattr__(self, "account", self.tenant)
+        model = None if self.model is None else id(self.model)
         anywhere = self.allowed is None and self.model is None
         anytime = self.priority == 0 and self.deadline is None and self.tenant is None
-        object.__setattr__(self, "lane", None if anywhere else (self.allowed, self.model))
+        object.__setattr__(self, "lane", None if anywhere else (self.allowed, model))
         object.__setattr__(self, "is_plain", anywhere and anytime and self.batch is None)
         object.__setattr__(self, "timed", self.deadline is not None or self.timeout is not None)

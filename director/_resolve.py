@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from director._checks import check, errors_of, named_devices
 from director._device import Device, find_device
-from director._keys import key_of
 from director._models import Model
 from director._numbers import MOST_SLOTS, whole
 from director._options import JobOptions, Options
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from director._core.batch_rule import BatchRule
     from director._core.slot import Place
+    from director._keys import Interner
     from director._models import Residency
 
 _COMPARED = frozenset((str, int, float, bool, bytes, NoneType, Device, Model, type))
@@ -30,9 +30,11 @@ class Resolver:
     Args:
         places: The devices with their slots.
         residency: Tells where a model may be loaded.
+        interner: Makes keys of our own of tenants.
     """
 
-    def __init__(self, places: list[Place], residency: Residency) -> None:
+    def __init__(self, places: list[Place], residency: Residency, interner: Interner) -> None:
+        self._interner = interner
         self._places = places
         self._residency = residency
         self._known: dict[Hashable, Options] = {}
@@ -70,7 +72,7 @@ class Resolver:
 
     def _resolve(self, options: JobOptions, batch: BatchRule | None) -> Options:
         options = check(options)
-        model = options.get("model")
+        model, tenant = options.get("model"), options.get("tenant")
         allowed = _slots_of(options.get("devices"), self._places)
         if model is not None:
             homes = self._residency.homes(model, _slots_of(model.devices, self._places), allowed)
@@ -85,7 +87,8 @@ class Resolver:
             timeout=options.get("timeout"),
             allowed=allowed,
             name=options.get("name"),
-            tenant=key_of(options.get("tenant")),
+            tenant=tenant,
+            account=self._interner.key_of(tenant),
             batch=batch,
             retries=options.get("retries", 0),
             retry_on=errors_of(options),

@@ -22,13 +22,14 @@ HOUSE = Path(director.__file__).parent
 FLOORS = {
     "users' objects": "_user_objects",
     "users' numbers": "_numbers",
+    "keys": "_keys",
     "words": """
         errors _faults _forks events hooks _devices _devices.gpu _devices.cuda_probe _devices.cuda_trial _devices.apart
         _devices.xids _devices.findings _executors _core _core.beside _core.flag
         _core.states _core.clock _core.doorbell _core.frames _core.batch_rule _core.policy _core.tenants _core.pause
         _core.tasks _core.ripening _core.costs _core.limits _core.soonest _core.holds _core.census
     """,
-    "identity": "_device _health_rules _known_texts _keys",
+    "identity": "_device _health_rules _known_texts",
     "things": """
         _models _options _stats _current _devices.mask _devices.nvml _devices.cuda _devices.probe _devices.judge
         _executors._base _core.job

@@ -37,12 +37,14 @@ class Accounts:
 
     Args:
         tenants: To be charged, as soon as there are any.
+        spent: Takes what may hold the last reference to a function, to be let go of outside of the lock.
     """
 
-    __slots__ = ("_tenants", "costs", "limits", "unsettled")
+    __slots__ = ("_spent", "_tenants", "costs", "limits", "unsettled")
 
-    def __init__(self, tenants: Tenants) -> None:
+    def __init__(self, tenants: Tenants, spent: list[Any]) -> None:
         self._tenants = tenants
+        self._spent = spent
         self.costs = Costs()
         self.limits = Limits()
         self.unsettled = 0  # calls that have not ended
@@ -55,7 +57,7 @@ class Accounts:
         charge.is_typical = is_warm
         self.unsettled += 1
         if tenants.known:
-            served = [tenants.of(job._options.tenant) for job in jobs]
+            served = [tenants.of(job._options.account) for job in jobs]
             charge.tenants = [(tenant, tenants.serve(tenant)) for tenant in served]
 
     def mend(self, slots: list[Slot]) -> None:
@@ -76,6 +78,7 @@ class Accounts:
         seconds = slot.busy_seconds - charge.before
         if charge.rule is not None:
             self._learn(charge, charge.rule, slot.place, seconds)
+            self._spent.append(charge)
         for tenant, charged in charge.tenants:
             self._tenants.settle(tenant, charged, seconds / len(charge.tenants))
 

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from director._core.states import SlotState
-from director._keys import value_of
 from director.errors import DeadlineUnreachable, QueueFull
 
 if TYPE_CHECKING:
@@ -54,14 +53,14 @@ class Admission:
         waiting = self._queue.live() - about_to_run
         if waiting >= self.bound:
             raise QueueFull(int(self.bound), waiting, self.seconds_for(waiting))
-        tenant = job._options.tenant
-        bound = self._policy.bound_of(tenant)
+        account = job._options.account
+        bound = self._policy.bound_of(account)
         if bound is None:
             return
-        known = self._queue.tenants.get(tenant)
+        known = self._queue.tenants.get(account)
         own = 0 if known is None else known.waiting
         if own - about_to_run >= bound:
-            raise QueueFull(bound, own, self.seconds_for(own), value_of(tenant))
+            raise QueueFull(bound, own, self.seconds_for(own), job._options.tenant)
 
     def check_deadline(self, job: Job[Any]) -> None:
         """Refuse `job` if it would miss its deadline, as far as anything is known.

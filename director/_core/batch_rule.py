@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from director._keys import Interner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -24,6 +26,7 @@ class BatchRule:
         window: Look at the next `window` full batches' worth of items and take those whose cost is nearest to the
             first one's, which always goes.
         isolate_failures: A batch that raises is run again item by item.
+        interner: Makes keys of our own of what `key` returns.
     """
 
     name: str
@@ -35,6 +38,7 @@ class BatchRule:
     padded: bool = False
     window: int = 1
     isolate_failures: bool = False
+    interner: Interner = field(default_factory=Interner)
 
 
 class Basket:

@@ -35,7 +35,7 @@ class Census:
         if lane is None:
             lane = self._lanes[options.lane] = _Lane()
         lane.level(options.priority).change(
-            options.tenant, self._weight(options.tenant), 1, options.deadline is not None
+            options.account, self._weight(options.account), 1, options.deadline is not None
         )
 
     def add_plain(self, count: int) -> None:
@@ -48,7 +48,7 @@ class Census:
         options = job._options
         lane = self._lanes[options.lane]
         level = lane.level(options.priority)
-        level.change(options.tenant, self._weight(options.tenant), -1, options.deadline is not None)
+        level.change(options.account, self._weight(options.account), -1, options.deadline is not None)
         if not level.total:
             lane.drop(options.priority)
             if not lane.levels:
@@ -63,11 +63,11 @@ class Census:
         """
         options = job._options
         mine = slots if options.allowed is None else slots & options.allowed
-        weight, ahead = self._weight(options.tenant), 0.0
+        weight, ahead = self._weight(options.account), 0.0
         for key, lane in self._lanes.items():
             theirs = slots if key is None or key[0] is None else slots & key[0]
             if common := len(mine & theirs):
-                ahead += lane.ahead_of(options.priority, options.tenant, weight) * common / len(theirs)
+                ahead += lane.ahead_of(options.priority, options.account, weight) * common / len(theirs)
         return ahead
 
     def _weight(self, tenant: Hashable) -> float:

@@ -79,7 +79,7 @@ class Dispatch(Overview):
         self._queue = ReadyQueue(policy)
         self._free = FreeSlots(places)
         self._waking = Waking(self.slots, self._free, self._queue, warm, call_director, time)
-        self._accounts = Accounts(self._queue.tenants)
+        self._accounts = Accounts(self._queue.tenants, self._queue.spent)
         self._admission = Admission(policy, self._queue, self.slots, self._waking.coming, self._accounts.costs)
         self._service = Service(self._queue, self._accounts, warm, time, ripen_at)
         self._quarantine = Quarantine(self.slots, self._free, self._queue)
@@ -279,8 +279,6 @@ class Dispatch(Overview):
                     job, alarm = self._service.next_for(slot, self._waking.suits)
                 else:
                     job = queue.pop_plain(slot)
-                if queue.spent:
-                    _spent = self.take_spent()
                 if job is None:
                     slot.job = None
                     slot.state = _PARKED
@@ -293,7 +291,9 @@ class Dispatch(Overview):
                 free, waking = self._free, self._waking
                 if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
                     ring = waking.rouse()
-                    return job, ring if alarm is None else both(alarm, ring)
+                    alarm = ring if alarm is None else both(alarm, ring)
+                if queue.spent:
+                    _spent = self.take_spent()
                 return job, alarm
             except BaseException:
                 self.undo()

@@ -152,7 +152,7 @@ class Group:
         is_usual = options.deadline is None and not self._tenants.known
         if is_usual and standing is not None and standing[0] <= -options.priority and not _tries(job):
             return  # it stands behind all of its priority
-        rank = (-options.priority, *self._tenants.rank(options.tenant), job._deadline_at(), number_of(job))
+        rank = (-options.priority, *self._tenants.rank(options.account), job._deadline_at(), number_of(job))
         if standing is None or rank < standing:
             self.lane.stand(self, rank)
 

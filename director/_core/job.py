@@ -11,7 +11,6 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from director._core.states import JOB_MOVES, JobState
-from director._keys import value_of
 from director._user_objects import name_of
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ class Job(asyncio.Future[T]):
     @property
     def tenant(self) -> Hashable:
         """The option `tenant`: on whose account it runs."""
-        return value_of(self._options.tenant)  # type: ignore[no-any-return]
+        return self._options.tenant
 
     @property
     def device(self) -> Device | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from director._core.job import Job
     from director._core.line import Home, Rank, Ranked
     from director._core.tenants import Tenants
+    from director._models import Model
     from director._options import LaneKey
 
 _NEVER = float("inf")
@@ -35,7 +36,8 @@ class Lane:
     """Jobs with the same allowed slots and the same model.
 
     Args:
-        key: Allowed slots and model; `None` for any slot and no model.
+        key: Allowed slots and identity of the model; `None` for any slot and no model.
+        model: The model, which the lane keeps alive as long as it has the key.
         tenants: Tell what each has used.
         spent: Takes what is passed over.
         aged: Seconds of waiting that put a job before all others, or `None`.
@@ -60,9 +62,12 @@ class Lane:
 
     upper: Home | None = None
 
-    def __init__(self, key: LaneKey, tenants: Tenants, spent: list[Any], aged: float | None) -> None:
+    def __init__(
+        self, key: LaneKey, model: Model[Any] | None, tenants: Tenants, spent: list[Any], aged: float | None
+    ) -> None:
         self.key = key
-        self.allowed, self.model = key if key is not None else (None, None)
+        self.allowed = None if key is None else key[0]
+        self.model = model
         self.live = 0  # jobs that a slot may take
         self.calls = 0  # calls that these would make, if every batch were full
         self._tenants = tenants

@@ -127,9 +127,9 @@ class Level:
 
     def push(self, job: Job[Any]) -> None:
         """Add a job."""
-        backlog = self._backlogs.get(job._options.tenant)
+        backlog = self._backlogs.get(job._options.account)
         if backlog is None:
-            backlog = Backlog(job._options.tenant)
+            backlog = Backlog(job._options.account)
             self.adopt(backlog)
         backlog.push(job)
 
@@ -242,7 +242,7 @@ class Line:
     def pop_timed(self, like: Job[Any], most: int) -> list[Job[Any]]:
         """Remove and return up to `most` jobs with the priority and tenant of `like`, by their deadlines."""
         level = self._levels.get(like._options.priority)
-        backlog = None if level is None else level.backlog(like._options.tenant)
+        backlog = None if level is None else level.backlog(like._options.account)
         if backlog is None:
             return []
         before = len(backlog.heap)

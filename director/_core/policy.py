@@ -27,9 +27,9 @@ class Policy:
     predict: bool = False
     ageing: float | None = None
 
-    def bound_of(self, tenant: Hashable) -> int | None:
+    def bound_of(self, account: Hashable) -> int | None:
         """Most jobs of one tenant that wait; `None` for no bound. Jobs without a tenant have none of their own."""
         bound = self.max_queue_per_tenant
-        if tenant is None or bound is None or isinstance(bound, int):
-            return None if tenant is None else bound  # type: ignore[return-value]  # an int or None
-        return bound.get(tenant)
+        if account is None or bound is None or isinstance(bound, int):
+            return None if account is None else bound  # type: ignore[return-value]  # an int or None
+        return bound.get(account)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from director._core.job import Job
     from director._core.policy import Policy
     from director._core.slot import Slot
+    from director._models import Model
     from director._options import LaneKey
 
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
@@ -161,7 +162,7 @@ class ReadyQueue:
             if job not in self.pause.jobs:
                 self._push(job)
         if self.tenants.known:
-            self.tenants.recount_waiting(job._options.tenant for job in jobs)
+            self.tenants.recount_waiting(job._options.account for job in jobs)
 
     # ---- with options
 
@@ -176,7 +177,7 @@ class ReadyQueue:
     def _push(self, job: Job[Any]) -> Group | None:
         if self._census is not None:
             self._census.add(job)
-        group = self._lane(job._options.lane).push(job)
+        group = self._lane(job._options.lane, job._options.model).push(job)
         return group if group is not None and group.upper is None else None
 
     def set_aside(self, job: Job[Any]) -> None:
@@ -211,7 +212,7 @@ class ReadyQueue:
             return
         del self.waiting[job]
         if self.tenants.known:
-            self.tenants.of(job._options.tenant).waiting -= 1
+            self.tenants.of(job._options.account).waiting -= 1
 
     def left_together(self, group: Group, jobs: list[Job[Any]]) -> None:
         """Jobs of a group, QUEUED until now, wait no more."""
@@ -223,7 +224,7 @@ class ReadyQueue:
             del self.waiting[job]
         if self.tenants.known:
             for job in jobs:
-                self.tenants.of(job._options.tenant).waiting -= 1
+                self.tenants.of(job._options.account).waiting -= 1
 
     def lanes(self) -> list[Lane]:
         """Lanes with jobs that can be taken, in no order."""
@@ -231,7 +232,7 @@ class ReadyQueue:
         if len(lanes) < len(self._lanes):
             for lane in [lane for lane in self._lanes.values() if lane.is_empty]:
                 lane.close()
-                del self._lanes[lane.key]
+                self.spent.append(self._lanes.pop(lane.key))
         return lanes
 
     def in_order(self, now: float) -> list[Lane] | list[Plain]:
@@ -260,14 +261,14 @@ class ReadyQueue:
     def __iter__(self) -> Iterator[Job[Any]]:
         yield from self.waiting if self.is_rich else (job for job in self.plain.jobs if job._stage is _QUEUED)
 
-    def _lane(self, key: LaneKey) -> Lane:
+    def _lane(self, key: LaneKey, model: Model[Any] | None = None) -> Lane:
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(key, self.tenants, self.spent, self._aged)
+            lane = self._lanes[key] = Lane(key, model, self.tenants, self.spent, self._aged)
         return lane
 
     def _arrive(self, job: Job[Any]) -> None:
-        name = job._options.tenant
+        name = job._options.account
         tenants = self.tenants
         if name is not None and not tenants.known:
             tenants.begin(len(self.waiting))

@@ -22,9 +22,10 @@ logger = logging.getLogger("director")
 class _Replica:
     """One load of a model. `value` and `error` are written by the loading thread before `ready` is set."""
 
-    __slots__ = ("error", "loader", "ready", "value")
+    __slots__ = ("error", "loader", "model", "ready", "value")
 
-    def __init__(self, loader: Slot) -> None:
+    def __init__(self, model: Model[Any], loader: Slot) -> None:
+        self.model = model
         self.loader = loader
         self.ready = threading.Event()
         self.value: Any = None
@@ -43,7 +44,7 @@ class Replicas:
         self._residency = residency
         self._chronicle = chronicle
         self._lock = threading.Lock()
-        self._replicas: dict[tuple[Model[Any], int, bool], _Replica] = {}
+        self._replicas: dict[tuple[int, int, bool], _Replica] = {}  # by the model's identity
 
     def get(self, model: Model[Any], slot: Slot) -> Any:
         """The replica for `slot`, loaded if need be; on the slot's own thread.
@@ -51,12 +52,12 @@ class Replicas:
         Raises:
             LoadFailed: With the loader's error.
         """
-        key = (model, slot.number, True) if model.per_slot else (model, slot.place.position, False)
+        key = (id(model), slot.number, True) if model.per_slot else (id(model), slot.place.position, False)
         with self._lock:
             replica = self._replicas.get(key)
             mine = replica is None
             if replica is None:
-                replica = self._replicas[key] = _Replica(slot)
+                replica = self._replicas[key] = _Replica(model, slot)
         if not replica.ready.is_set():
             began = self._chronicle.time()
             if mine:
@@ -78,10 +79,10 @@ class Replicas:
         """Unload what `slot` has loaded; on its own thread."""
         with self._lock:
             mine = [key for key, replica in self._replicas.items() if replica.loader is slot]
-            released = [(key[0], self._replicas.pop(key)) for key in mine]
-        for model, replica in released:
-            self._residency.remove(model, slot)
-            self._unload(model, slot, replica)
+            released = [self._replicas.pop(key) for key in mine]
+        for replica in released:
+            self._residency.remove(replica.model, slot)
+            self._unload(replica.model, slot, replica)
 
     def _load(self, model: Model[Any], slot: Slot, replica: _Replica) -> None:
         began = self._chronicle.time()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, 
 
 from director._checks import bound_options, is_hashable
 from director._core.job import Extra, Owned
-from director._keys import key_of
 from director._numbers import MOST_COST, real, shown
 from director._user_objects import name_of, wrap
 
@@ -105,14 +104,13 @@ class Function(Generic[*Ts, T]):
         return Function(self._director, self._fn, {**self._options, **bound_options(options)}, self._rule)
 
     def _open(self, args: tuple[Any, ...], patient: bool) -> Job[T]:
-        extra = None if self._rule is None else _extra(self._rule, args)
-        return self._director._open_call(self._fn, args, self._options, patient, self._rule, extra)
+        return self._director._open_call(self._fn, args, self._options, patient, self._rule)
 
     def __repr__(self) -> str:
         return f"<Function {name_of(self._fn)!r} of {self._director!r}>"
 
 
-def _extra(rule: BatchRule, args: tuple[Any, ...]) -> Extra:
+def extra_of(rule: BatchRule, args: tuple[Any, ...]) -> Extra:
     """Key and cost of the one item of a call, by the functions that tell them."""
     if len(args) != 1:
         raise TypeError(f"{rule.name} takes batches: call it with one item (a tuple, if it has parts), not {len(args)}")
@@ -124,4 +122,4 @@ def _extra(rule: BatchRule, args: tuple[Any, ...]) -> Extra:
     cost = 0.0 if rule.cost is None else rule.cost(args[0])
     if type(cost) is not float or not 0 <= cost <= MOST_COST:
         cost = real(f"what batch_cost of {rule.name} returns", cost, 0, MOST_COST)
-    return Extra(key_of(key), cost)
+    return Extra(rule.interner.key_of(key), cost)

@@ -101,7 +101,7 @@ class Naive:
     def rank_in_group(self, job: Job[Any]) -> tuple[Any, ...]:
         """The same, for those of whom nobody is old."""
         options = job._options
-        used = self.desk.dispatch._queue.tenants.rank(options.tenant)
+        used = self.desk.dispatch._queue.tenants.rank(options.account)
         again = job._extra is not None and job._extra.tries > 0
         return (-options.priority, *used, job._deadline_at(), not again, job.id)
 
@@ -169,8 +169,8 @@ class Naive:
         everybody = [*self.waiting, *self.paused]
         if self.policy.max_queue is not None and len(everybody) - about_to_run >= self.policy.max_queue:
             return True
-        bound = self.policy.bound_of(options.tenant)
-        own = sum(job._options.tenant == options.tenant for job in everybody)
+        bound = self.policy.bound_of(options.account)
+        own = sum(job._options.account == options.account for job in everybody)
         return options.tenant if bound is not None and own - about_to_run >= bound else False
 
     def calls_in(self, lane: Any, live: Callable[[Job[Any]], bool]) -> int:
@@ -205,5 +205,5 @@ def check_tenants(queue: ReadyQueue, naive: Naive, slots: list[Slot]) -> None:
     charged = [slot.charge.tenants for slot in slots if slot.charge is not None]
     everybody = [*naive.waiting, *naive.paused]
     for name, tenant in queue.tenants.known.items():
-        assert tenant.waiting == sum(job._options.tenant == name for job in everybody)
+        assert tenant.waiting == sum(job._options.account == name for job in everybody)
         assert tenant.running == sum(each is tenant for charges in charged for each, _ in charges)

@@ -11,6 +11,8 @@ from director._core.batch_rule import BatchRule
 from director._options import Options
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from core.desk import Desk
 
 KNOWN = 0.25  # seconds of a call with one item, of the functions whose cost is known, and of each item more
@@ -36,8 +38,8 @@ def functions() -> list[BatchRule]:
     ]
 
 
-class Key:
-    """A batch key that is let go of outside of the lock, like everything a user has made."""
+class Thing:
+    """Something of a user's, who hears when it is let go of."""
 
     def __init__(self, noise: Noise) -> None:
         self._noise = noise
@@ -46,19 +48,48 @@ class Key:
         self._noise.note()
 
 
-class Noise:
-    """Hears when something of the user's is let go of."""
+class Name(Thing):
+    """A tenant or a batch key, equal to others of the same name; its user hears, too, when it is asked anything."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, noise: Noise, name: object) -> None:
+        super().__init__(noise)
+        self.name = name
+
+    def __hash__(self) -> int:
+        self._noise.note()
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        self._noise.note()
+        return isinstance(other, Name) and self.name == other.name
+
+    def __lt__(self, other: object) -> bool:
+        self._noise.note()
+        return NotImplemented
+
+    def __bool__(self) -> bool:
+        self._noise.note()
+        return True
+
+
+class Noise:
+    """Hears when something of the user's is asked or let go of."""
+
+    desk: Desk | None = None
+
+    def __init__(self) -> None:
         self.is_under_lock = False
 
     def note(self) -> None:
-        self.is_under_lock = self.is_under_lock or self._desk.dispatch._is_deciding
+        self.is_under_lock = self.is_under_lock or (self.desk is not None and self.desk.dispatch._is_deciding)
 
     def function(self) -> Any:
-        key = Key(self)
-        return lambda *_: key
+        thing = Thing(self)
+        return lambda *_: thing
+
+    def tenant(self, name: str | None) -> Any:
+        """A new one of that name: a plain value, or for "b" an object."""
+        return Name(self, name) if name == "b" else name
 
 
 @dataclass(frozen=True)
@@ -74,9 +105,16 @@ class Wish:
     allowed: frozenset[int] | None
     many: int
 
-    def options(self, batch: BatchRule | None, slots: int) -> Options:
+    def options(self, batch: BatchRule | None, slots: int, tenant: Any, account: Hashable) -> Options:
         allowed = self.allowed and frozenset(number % slots for number in self.allowed)
-        return Options(priority=self.priority, tenant=self.tenant, deadline=self.deadline, allowed=allowed, batch=batch)
+        return Options(
+            priority=self.priority,
+            tenant=tenant,
+            account=account,
+            deadline=self.deadline,
+            allowed=allowed,
+            batch=batch,
+        )
 
 
 def wishes() -> st.SearchStrategy[Wish]:

@@ -27,19 +27,21 @@ from core.desk import (
     Desk,
 )
 from core.naive import Naive, check_lanes, check_tenants
-from core.props import KNOWN, Key, Noise, Wish, functions, wishes
+from core.props import KNOWN, Name, Noise, Wish, functions, wishes
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from director._core.job import Extra
 from director._core.policy import Policy
+from director._keys import Interner
 from director._options import Options
 from director.errors import QueueFull
 
 if TYPE_CHECKING:
     from core.naive import GroupKey
 
+    from director._core.batch_rule import BatchRule
     from director._core.job import Job
     from director._core.slot import Slot
     from director._core.states import JobState
@@ -51,8 +53,8 @@ class Machine(RuleBasedStateMachine):
     @initialize(
         counts=st.lists(st.integers(1, 2), min_size=1, max_size=3),
         max_queue=st.sampled_from([None, None, 0, 4]),
-        per_tenant=st.sampled_from([None, None, 2, {"a": 1}]),
-        weights=st.sampled_from([{}, {"a": 2.0}]),
+        per_tenant=st.sampled_from([None, None, 2, {"a": 1}, {"b": 1}]),
+        weights=st.sampled_from([{}, {"a": 2.0}, {"b": 2.0}]),
         ageing=st.sampled_from([None, None, 3.0]),
         predict=st.booleans(),
         chosen=st.lists(st.integers(0, 9), min_size=1, max_size=3),
@@ -69,13 +71,15 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         gc.collect()
         gc.disable()  # it lets go of anything at any moment, under the lock too; checked is what we let go of
-        self.policy = Policy(max_queue, per_tenant, weights, predict, ageing)
-        self.desk = Desk(counts, policy=self.policy)
-        self.noise = Noise(self.desk)
+        self.noise, self.interner = Noise(), Interner()
+        if isinstance(per_tenant, dict):
+            per_tenant = {self.account(self.noise.tenant(name)): bound for name, bound in per_tenant.items()}
+        named = {self.account(self.noise.tenant(name)): weight for name, weight in weights.items()}
+        self.policy = Policy(max_queue, per_tenant, named, predict, ageing)
+        self.desk = self.noise.desk = Desk(counts, policy=self.policy)
         self.slots = self.desk.slots
         self.functions = functions()
         self.chosen = [self.functions[number] for number in chosen]  # few, so that many meet in a batch
-        self.keys = [Key(self.noise) for _ in range(2)]
         for function in self.functions[-3:]:
             for place in self.desk.places:
                 for size in (1, 2, 3, 4):
@@ -90,17 +94,24 @@ class Machine(RuleBasedStateMachine):
     def admit(self, wishes: list[Wish], patient: bool) -> None:
         for wish in wishes:
             batch = None if wish.function is None else self.chosen[wish.function % len(self.chosen)]
-            extra = None if batch is None else Extra(self.keys[wish.key], 0.0 if batch.cost is None else wish.cost)
-            options = wish.options(batch, len(self.slots))
+            tenant = self.noise.tenant(wish.tenant)
+            options = wish.options(batch, len(self.slots), tenant, self.account(tenant))
             for _ in range(wish.many):
-                self.admit_one(options, extra and Extra(extra.key, extra.cost), patient)
+                self.admit_one(options, None if batch is None else self.extra(batch, wish), patient)
+
+    def account(self, tenant: Any) -> Any:
+        return self.interner.key_of(tenant)
+
+    def extra(self, batch: BatchRule, wish: Wish) -> Extra:
+        key = batch.interner.key_of(Name(self.noise, wish.key))
+        return Extra(key, 0.0 if batch.cost is None else wish.cost)
 
     def admit_one(self, options: Options, extra: Extra | None, patient: bool) -> None:
         bound = False if patient else self.naive.is_full(options)
         if bound is not False:
             with pytest.raises(QueueFull) as caught:
                 self.desk.admit(options, patient, self.noise.function(), extra)
-            assert caught.value.tenant == (None if bound is True else bound)
+            assert caught.value.tenant is (None if bound is True else bound)
             return
         if self.policy.predict:  # nothing is measured of slots here, so nobody is refused
             assert not any(slot.pace() for slot in self.slots)
@@ -238,10 +249,10 @@ class Machine(RuleBasedStateMachine):
 
     def is_equal(self, job: Job[Any], first: Job[Any], waiting: list[Job[Any]]) -> bool:
         """Whether it is the first, or that of a tenant who has used as much: who of these is served first is open."""
-        if job is first or job._options.tenant == first._options.tenant:
+        if job is first or job._options.account == first._options.account:
             return job is first
         return self.ranks[job][:3] == self.ranks[first][:3] and not any(
-            self.ranks[other] < self.ranks[job] for other in waiting if other._options.tenant == job._options.tenant
+            self.ranks[other] < self.ranks[job] for other in waiting if other._options.account == job._options.account
         )
 
     def check_late(self, job: Job[Any]) -> None:
@@ -279,7 +290,7 @@ class Machine(RuleBasedStateMachine):
     def check_mates(self, batch: list[Job[Any]], key: GroupKey) -> None:
         """Each is the next in line, or of a tenant who has used as much as the next; and the next one does not fit."""
         mates = self.naive.mates_of(batch[0])
-        if len({job._options.tenant for job in mates}) <= 1:
+        if len({job._options.account for job in mates}) <= 1:
             assert batch == self.naive.batch_of(batch[0], mates)
             return
         if key[1].window > 1:
@@ -287,7 +298,7 @@ class Machine(RuleBasedStateMachine):
         order = self.naive.order
         for job in batch[1:]:
             assert order[job][:3] == order[mates[0]][:3], "it has overtaken somebody"
-            assert job is next(mate for mate in mates if mate._options.tenant == job._options.tenant)
+            assert job is next(mate for mate in mates if mate._options.account == job._options.account)
             mates.remove(job)
         ends = [mate for mate in mates if order[mate][:3] == order[mates[0]][:3]]
         assert not ends or any(not self.naive.fits([*batch, mate], key[1]) for mate in ends), "there was room"
@@ -359,9 +370,15 @@ class Machine(RuleBasedStateMachine):
                 assert not is_free, f"nobody is on the way to {job}"
 
     @invariant()
-    def nothing_of_the_users_is_let_go_under_the_lock(self) -> None:
+    def nothing_of_the_users_is_asked_or_let_go_under_the_lock(self) -> None:
         if hasattr(self, "desk"):
             assert not self.noise.is_under_lock
+
+    @invariant()
+    def equal_tenants_have_one_account(self) -> None:
+        if hasattr(self, "desk"):
+            jobs = [*self.naive.waiting, *self.naive.paused]
+            assert len({job._options.account for job in jobs if type(job.tenant) is Name}) <= 1
 
     @invariant()
     def little_is_kept_alive(self) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from director import DeadlineUnreachable, Director, JobState, QueueFull
-from director._keys import key_of
 from director.events import JobRejected, JobSubmitted
 from public.gates import Gate, Recorder, rested, turns
 
@@ -311,15 +308,3 @@ async def test_a_tenant_is_hashed_and_compared_by_its_caller_alone(gate: Gate) -
         await asyncio.gather(first, *jobs)
         director.stats()
         assert Named.asked == asked
-
-
-def test_a_key_is_the_same_for_equal_objects_and_keeps_none_that_is_not_in_use() -> None:
-    key = key_of(Named("a"))
-    assert key_of(Named("a")) is key
-    assert key_of(Named("b")) is not key
-    unused = Named("c")
-    known = weakref.ref(unused)
-    key_of(unused)
-    del unused
-    gc.collect()
-    assert known() is None

@@ -132,13 +132,13 @@ class ModelNumbers:
 
     def __init__(self) -> None:
         self._models: list[Model[Any]] = []
-        self._numbers: dict[Model[Any], int] = {}
+        self._numbers: dict[int, int] = {}  # by identity: a class may define what is equal
 
     def number(self, model: Model[Any]) -> int:
         """The number of a model, the same ever after."""
-        number = self._numbers.get(model)
+        number = self._numbers.get(id(model))
         if number is None:
-            number = self._numbers[model] = len(self._models)
+            number = self._numbers[id(model)] = len(self._models)
             self._models.append(model)
         return number
 
