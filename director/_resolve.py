@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from director._keys import Interner
     from director._models import Residency
 
-_COMPARED = frozenset((str, int, float, bool, bytes, NoneType, Device, Model, type))
+# By identity, for a user's class may define how it is hashed.
+_COMPARED = frozenset(map(id, (str, int, float, bool, bytes, NoneType, Device, Model, type)))
 _REMEMBERED = 256  # combinations of options; then it forgets them all
 
 
@@ -51,11 +52,7 @@ class Resolver:
         if options:
             values = tuple(options.values())
             types = tuple(map(type, values))
-            try:
-                is_compared = _COMPARED.issuperset(types) or all(map(_is_compared, values))
-            except BaseException:  # noqa: BLE001 - a class may have no hash, or one that raises
-                is_compared = False
-            if not is_compared:
+            if not (_COMPARED.issuperset(map(id, types)) or all(map(_is_compared, values))):
                 return self._resolve(options, batch)  # a user's class may say of any two values that they are equal
             key = (batch, tuple(options), values, types)  # the types: True is equal to 1
         if (known := self._known.get(key)) is not None:
@@ -98,7 +95,7 @@ class Resolver:
 
 def _is_compared(value: object) -> bool:
     """Whether a value, or each of a tuple, is compared by a class that is none of a user's."""
-    return type(value) in _COMPARED or (type(value) is tuple and _COMPARED.issuperset(map(type, value)))
+    return id(type(value)) in _COMPARED or (type(value) is tuple and _COMPARED.issuperset(map(id, map(type, value))))
 
 
 def slot_counts(slots: int | Mapping[Device | int | str, int], devices: tuple[Device, ...]) -> list[int]:
