@@ -8,12 +8,13 @@ save.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import sys
 from array import array
 from functools import cache, partial
-from typing import Any
+from typing import Any, NoReturn
 
 from director._executors._process.wire import LONGEST, WireBroken
 
@@ -82,7 +83,10 @@ class Receiver:
             return self._view[:0], []
         except OSError as error:
             raise WireBroken(f"a message can't be received: {error}") from error
-        return self._checked(size, descriptors_of(control[0][2]) if control else [], told)
+        descriptors = descriptors_of(control[0][2]) if control else []
+        if told & CUT:
+            self._refuse(descriptors)
+        return self._view[:size], descriptors
 
     def receive_at_once(self) -> tuple[memoryview, list[int]] | None:
         """The same, without waiting, and without giving up the GIL."""
@@ -90,19 +94,20 @@ class Receiver:
         message.control_length = ROOM
         size = self._receive_at_once()
         if size < 0:  # there is none, or worse: the usual way says what it is
-            return self.receive()
+            return None if ctypes.get_errno() == errno.EAGAIN else self.receive()
         descriptors: list[int] = []
         if message.control_length:
             control = self._control.raw
             end = int.from_bytes(control[:8], sys.byteorder)  # `cmsg_len`: what comes after it is padding
             descriptors = descriptors_of(control[_HEAD:end])
-        return self._checked(size, descriptors, message.flags)
-
-    def _checked(self, size: int, descriptors: list[int], told: int) -> tuple[memoryview, list[int]]:
-        if told & CUT:
-            close_all(descriptors)
-            raise WireBroken("a message that is too long")
+        if message.flags & CUT:
+            self._refuse(descriptors)
         return self._view[:size], descriptors
+
+    @staticmethod
+    def _refuse(descriptors: list[int]) -> NoReturn:
+        close_all(descriptors)
+        raise WireBroken("a message that is too long")
 
 
 def descriptors_of(control: bytes) -> list[int]:
@@ -142,7 +147,7 @@ def close_all(descriptors: list[int]) -> None:
 
 @cache
 def _libc() -> Any:
-    libc = ctypes.PyDLL(None)  # unlike `CDLL`, it keeps the GIL
+    libc = ctypes.PyDLL(None, use_errno=True)  # unlike `CDLL`, it keeps the GIL
     libc.recvmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
     libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
     libc.recvmsg.restype = ctypes.c_ssize_t

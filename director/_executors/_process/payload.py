@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LARGE = 1 << 20  # bytes from which a buffer is left out of the stream: below, a copy more costs less than a mapping
 PROTOCOL = 5
+_SCALARS = frozenset({int, float, bool, str, type(None)})
 _ALIGNED = 64  # bytes: what vector instructions like
 
 
@@ -53,6 +54,8 @@ def wrap(value: Any, by_value: bool = False) -> Payload:
     Raises:
         BaseException: It can't be pickled; which error that is, is up to its class.
     """
+    if type(value) in _SCALARS:
+        return Payload(dumps(value, PROTOCOL), [])
     buffers: list[memoryview] = []
     is_small = partial(_is_small, buffers)
     if by_value:

@@ -46,7 +46,7 @@ _RETURNED, _STREAM, _BATCH = (
     CallStyle.STREAM,
     CallStyle.BATCH,
 )  # an enum's member takes a search each time
-_ENDED, _LOST = CallState.ENDED, CallState.LOST
+_YIELDED, _ENDED, _LOST = AnswerKind.YIELDED, CallState.ENDED, CallState.LOST
 _ABOUT_THE_CHILD = frozenset({AnswerKind.LOGGED, AnswerKind.LOADED})
 
 
@@ -172,14 +172,15 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
             child: Makes it.
             look: Whether there may be an answer already.
         """
-        now, is_one_of_many = call.began, look or call.style == _STREAM
+        now, is_one_of_many, is_stream = call.began, look, call.style == _STREAM
         while True:
             received = child.receive(is_one_of_many) if look else None
-            look = True
+            look = not is_stream  # its values come one by one: to look in vain costs more than to wait
             if received is None:
                 self._mind_stock(call, child, now)
                 if call.style <= _BATCH:
                     child.sleep_until_exit(self._stock.rest)
+                look = True
                 child.wait(self._patience(call, now))
                 now = time.monotonic()
                 if now >= call.next_look():
@@ -193,7 +194,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
                     self._note(call, child, answer, is_its_own=False)
             elif call.state is _ENDED:
                 return self._finish(call, child, answer)
-            elif answer.kind == AnswerKind.YIELDED:
+            elif answer.kind == _YIELDED:
                 self._hand_over(call, child, answer)
             else:
                 self._note(call, child, answer, is_its_own=True)
