@@ -266,6 +266,8 @@ async def test_the_collector_may_run_finalizers_that_call_the_director_anywhere(
         assert stats.succeeded + stats.cancelled == 1000
 
 
+# What the handler raises within a callback of the collector (Hypothesis has one) is ignored by the interpreter.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals come to the main thread")
 @pytest.mark.parametrize("options", [{}, {"tenant": "a", "priority": 1, "deadline": 60}], ids=["plain", "rich"])
 async def test_real_signals_whose_handler_raises_leave_a_whole_scheduler(options: dict[str, Any]) -> None:
