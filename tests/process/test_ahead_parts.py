@@ -39,7 +39,7 @@ def test_what_comes_back_finds_its_place() -> None:
     held.count = len(jobs)
     for n in (3, 1, 5, 0, 4, 2):
         held.give_back(slot, [jobs[n]])
-    assert [queue.pop_plain() for _ in jobs] == jobs
+    assert [queue.pop_plain(slot) for _ in jobs] == jobs
     assert not slot.ahead
     assert held.count == 0
 
