@@ -84,8 +84,9 @@ class Crew:
         self.loop = loop = asyncio.get_running_loop()
         self.places = make_places(devices, counts)
         self.residency = Residency(self.places)
+        # Before there is anything to close: it asks the hooks what they want, which may raise.
+        self.chronicle = Chronicle(hooks, clock.time, lambda fn, *args: self.outbox.on_loop(fn, *args))
         self.outbox = Outbox(loop)
-        self.chronicle = Chronicle(hooks, clock.time, self.outbox.on_loop)
         self._hiring = hiring = Hiring(loop, self.outbox, self._hire, self.fail)
         self.dispatch = hiring.dispatch = Dispatch(
             self.places, policy, self.residency.warm, hiring.call, clock.time, self._ripen_at
