@@ -145,10 +145,16 @@ def close_all(descriptors: list[int]) -> None:
         os.close(descriptor)
 
 
+def wake_at_once(descriptor: int) -> None:
+    """Write to an eventfd, without giving up the GIL: its count is never full, so that the write doesn't wait."""
+    _libc().eventfd_write(descriptor, 1)
+
+
 @cache
 def _libc() -> Any:
     libc = ctypes.PyDLL(None, use_errno=True)  # unlike `CDLL`, it keeps the GIL
     libc.recvmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
     libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+    libc.eventfd_write.argtypes = (ctypes.c_int, ctypes.c_uint64)
     libc.recvmsg.restype = ctypes.c_ssize_t
     return libc

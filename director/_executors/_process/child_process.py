@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._executors._process import segments, spawn
 from director._executors._process.call import fits
-from director._executors._process.channel import Receiver, close_all, send, send_all
+from director._executors._process.channel import Receiver, close_all, send, send_all, wake_at_once
 from director._executors._process.shared_page import SIZE, WINDOW, Notice, SharedPage
 from director._executors._process.wire import (
     CONTENT,
@@ -219,7 +219,7 @@ class ChildProcess:
         """Tell the child how many values of a stream were taken; one that waits is woken for every other of them."""
         self.page.take(call.number, call.taken)
         if call.taken % (WINDOW // 2) == 0:  # it waits with a whole window under way, so that one of these is to come
-            os.eventfd_write(self._wake, 1)
+            wake_at_once(self._wake)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, after notice that it comes from us."""

@@ -172,15 +172,14 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
             child: Makes it.
             look: Whether there may be an answer already.
         """
-        now, is_one_of_many, is_stream = call.began, look, call.style == _STREAM
+        now, is_one_of_many = call.began, look or call.style == _STREAM
         while True:
             received = child.receive(is_one_of_many) if look else None
-            look = not is_stream  # its values come one by one: to look in vain costs more than to wait
+            look = True
             if received is None:
                 self._mind_stock(call, child, now)
                 if call.style <= _BATCH:
                     child.sleep_until_exit(self._stock.rest)
-                look = True
                 child.wait(self._patience(call, now))
                 now = time.monotonic()
                 if now >= call.next_look():
