@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from director._core.slot_thread import call_once
 from director._device import Device
 from director._executors._process import logs
 from director._executors._ray.shell import GROUPS, DirectorWorker
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from director._executors._ray.terms import Terms
     from director._executors._ray.wire import Hardware
 
+_KILLING = 3.0  # seconds in which Ray tells an actor to end, if there is a head
 _LITTLE = 0.001  # of a device: enough for Ray to tell an actor which one it is, and room for a thousand slots
 
 
@@ -184,8 +187,8 @@ class Actor:
         return known.get("State") == "DEAD"
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """End it, whatever it does. Without a head Ray waits for one: then it is left to a thread of its own."""
         import ray
 
         with suppress(Exception):  # it, or the cluster, may be gone
-            ray.kill(self._handle, no_restart=True)
+            call_once("director:kill", partial(ray.kill, self._handle, no_restart=True)).result(_KILLING)
