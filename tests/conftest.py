@@ -24,6 +24,9 @@ settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+# What a terminal is shown depends on these; a test that wants one sets it.
+for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"):
+    os.environ.pop(name, None)
 
 # A shell that starts this in the background has SIGINT ignored here and in all children, and many tests press Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
