@@ -7,7 +7,7 @@ that ``except`` and ``retry_on`` know it.
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from director._executors._process.raised import free_caches, raised
 from director._executors._ray.pickling import dumps
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 def packed_error(error: BaseException) -> tuple[Payload, bool]:
     """In the actor: what to send of an exception, and whether its device can't be used any more."""
+    told = story(error)
+    return (pickle.dumps(told), [], []), told[-1] is not None and told[-1][0] == "sticky"
+
+
+def story(error: BaseException) -> tuple[Any, ...]:
+    """In the actor: the fields of the `Raised` of an exception."""
     try:
         told = raised(error)
     except BaseException:  # noqa: BLE001 - whatever its class raises
@@ -32,4 +38,4 @@ def packed_error(error: BaseException) -> tuple[Payload, bool]:
             told = told._replace(stream=stream, buffers=[], reason="")
     except BaseException:  # noqa: BLE001, S110 - the same: it was told as text
         pass
-    return (pickle.dumps(tuple(told)), [], []), told.fault is not None and told.fault[0] == "sticky"
+    return tuple(told)

@@ -12,8 +12,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from director._core.stream_call import StreamCall
-from director._executors._base import LoadFailed, NeverStarted
+from director._executors._base import LoadFailed, NeverStarted, NotSent
 from director._executors._process import logs
+from director._executors._process.items import joined
 from director._executors._process.raised import error_of
 from director._executors._ray.actor_client import ActorClient, ActorLost
 from director._executors._ray.offset import Offset
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from director._models import Residency
 
 logger = logging.getLogger("director")
+_FAILURES = frozenset({AnswerKind.RAISED, AnswerKind.NOT_LOADED, AnswerKind.NOT_READ})
 _TRIES = 3  # actors that may end before they have begun a call: it is safe to send again then
 
 
@@ -58,7 +60,14 @@ class RaySeat(RemoteSeat[RayCall]):
         self._offset = Offset()
 
     def run_batch(self, jobs: list[Job[Any]]) -> Any:
-        """Have the actor make one call for all of them; see `run`."""
+        """Have the actor make one call for all of them; see `Seat.run_batch`.
+
+        Raises:
+            PicklingError: The call, or its result or exception, can't be sent.
+            NotSent: The same, of several jobs; nothing of them ran.
+            NeverStarted: The device was lost before the call had begun.
+            WorkerDied: The actor was lost in the midst of the call.
+        """
         return self._make(RayCall(jobs, jobs[0]._fn, tuple(job._cargo[0] for job in jobs), CallStyle.BATCH))
 
     def close(self) -> None:
@@ -120,7 +129,12 @@ class RaySeat(RemoteSeat[RayCall]):
             raise asyncio.CancelledError
         if self.client.claim.is_lost:
             raise NeverStarted(self._device)
-        self.client.send(call)
+        try:
+            self.client.send(call)
+        except pickle.PicklingError as error:
+            if len(call.jobs) > 1:
+                raise NotSent from error
+            raise
         if call.is_unwanted:
             self.client.request(call, Notice.CANCELLED)
 
@@ -151,13 +165,14 @@ class RaySeat(RemoteSeat[RayCall]):
         try:
             assert answer.payload is not None
             content = unpack(answer.payload)
-            if answer.kind in (AnswerKind.RAISED, AnswerKind.NOT_LOADED):
+            if answer.kind in _FAILURES:
                 content, fault = error_of(content, self._device.label)
         except BaseException as error:
             what = "result" if answer.kind == AnswerKind.RETURNED else "exception"
             raise pickle.PicklingError(str(unsendable(f"the {what} of {job.name}", error))) from error
         if answer.kind == AnswerKind.RETURNED:
-            return content
+            is_batch = call.style is CallStyle.BATCH
+            return joined(content, job.name, self._device.label, unpack) if is_batch else content
         if answer.kind == AnswerKind.UNSENDABLE:
             raise unsendable(f"the result of {job.name}", content)
         if fault is not None and fault.kind == "sticky":  # it begins nothing more
@@ -166,6 +181,8 @@ class RaySeat(RemoteSeat[RayCall]):
         if answer.kind == AnswerKind.NOT_LOADED and (model := job._options.model) is not None:
             self._chronicle.not_loaded(model, self._device, content)
             raise LoadFailed(model, bearable(model, content))
+        if answer.kind == AnswerKind.NOT_READ and len(call.jobs) > 1:
+            raise NotSent from content
         raise content
 
     # ---- what is told beside answers

@@ -35,6 +35,7 @@ class AnswerKind(IntEnum):
     NOT_LOADED = 3
     WITHDRAWN = 4  # it has not begun and never will
     UNSENDABLE = 5  # what it returned can't be sent; the payload says why
+    NOT_READ = 6  # its arguments could not be read, so the function was not called
 
 
 class NoteKind(IntEnum):
@@ -113,7 +114,7 @@ class Answer(NamedTuple):
         loaded: The models that were loaded for the call: their numbers, and the seconds that each took.
         values: How many values the stream has given.
         told: How many notes the actor has told before it, other than those in it.
-        payload: The result or a `Raised`; `None` for neither.
+        payload: The result (of a batch what `items.apart` makes of it) or a `Raised`; `None` for neither.
         notes: What was not told yet.
     """
 

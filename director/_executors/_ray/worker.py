@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from director._core.stream_call import close
 from director._current import here
 from director._executors._cuda_thread import CudaThread
+from director._executors._process.items import apart
 from director._executors._process.logs import redirect
 from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
 from director._executors._ray.call_queue import CallQueue, ReceivedCall
 from director._executors._ray.last_begun import LastBegun
-from director._executors._ray.payload import pack, unpack
-from director._executors._ray.raised import packed_error
+from director._executors._ray.payload import pack, unpack, unsendable
+from director._executors._ray.raised import packed_error, story
 from director._executors._ray.side_channel import SideChannel
 from director._executors._ray.wire import (
     UNNUMBERED,
@@ -157,26 +158,28 @@ class Worker:
 
     def _make(self, number: int, header: CallHeader, arguments: Any) -> Answer:
         """Make one call; whatever it raises is in the answer."""
-        began = time.monotonic()
+        began, failure = time.monotonic(), AnswerKind.RAISED
         self._header, self._values, self._loaded = header, 0, []
         try:
             self._introduce(header)
-            fn, args = self._function(header.function), self._arguments(header, _opened(header, arguments))
+            fn, failure = self._function(header.function), AnswerKind.NOT_READ
+            args = self._arguments(header, _opened(header, arguments))
             del arguments
+            failure = AnswerKind.RAISED
             kind, value = AnswerKind.RETURNED, self._called(header, fn, args)
-        except NotLoaded as failure:
-            return self._answer(number, AnswerKind.NOT_LOADED, began, packed_error(failure.error)[0])
+        except NotLoaded as error:
+            return self._answer(number, AnswerKind.NOT_LOADED, began, packed_error(error.error)[0])
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
             if copied:
                 leave_copy(error)
             payload, is_sticky = packed_error(error)
             self._is_broken = is_sticky
-            return self._answer(number, AnswerKind.RAISED, began, payload)
+            return self._answer(number, failure, began, payload)
         finally:
             self._header = self._job = None
         ended = time.monotonic()
         try:
-            payload = pack(value)
+            payload = pack(apart(value, story, _item) if header.style == CallStyle.BATCH else value)
         except BaseException as error:  # noqa: BLE001 - whatever the class of the value raises
             kind, payload = AnswerKind.UNSENDABLE, pack(describe(error))
         return self._answer(number, kind, began, payload, ended)
@@ -324,3 +327,11 @@ def _opened(header: CallHeader, arguments: Payload) -> Any:
         return unpack(arguments)
     except BaseException as error:
         raise pickle.PicklingError(f"the arguments of {header.name} can't be unpickled: {describe(error)}") from error
+
+
+def _item(value: Any) -> Payload:
+    """One result of a batch."""
+    try:
+        return pack(value)
+    except BaseException as error:
+        raise unsendable("the result", error) from error
