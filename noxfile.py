@@ -118,6 +118,7 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 PYPROJECT = HERE / "pyproject.toml"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+WITH_TESTS = {"PYTHONPATH": str(HERE / "tests")}
 TORCH = "torch==2.13.0"
 WITH_TORCH = ["tests/frameworks", "tests/gpu", "tests/process/test_memory.py", "tests/cli/test_digits_example.py"]
 
@@ -171,7 +172,8 @@ def full(session: nox.Session) -> None:
     """Every hostile object through every door, and a storm of 100,000 values; at most six minutes on two cores."""
     set_up(session, "-e", ".[all]", "cloudpickle", group="test")
     session.run("pytest", "tests/zoo", *session.posargs, env={"DIRECTOR_ZOO": "all"})
-    session.run("director", "bench", "--chaos", "--seconds", "30", "--jobs", "4000", "--values", "100000")
+    storm = ["--seconds", "30", "--jobs", "4000", "--values", "100000"]
+    session.run("python", "-m", "benchmarks.chaos", *storm, env=WITH_TESTS)
 
 
 @nox.session
@@ -207,23 +209,37 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """The quick benchmark; arguments after -- replace --quick."""
+    """What a Director costs beside what people use without one; arguments after -- replace --quick."""
     set_up(session, "-e", ".[prometheus,otel]", "aiojobs", "uvloop")
     session.run("director", "bench", *(session.posargs or ["--quick"]))
+
+
+@nox.session(default=False)
+def theory(session: nox.Session) -> None:
+    """The experiments that check the design, beside their goals; arguments after -- replace --quick --goals."""
+    set_up(session, "-e", ".[prometheus,otel]", "uvloop")
+    session.run("python", "-m", "benchmarks.theory", *(session.posargs or ["--quick", "--goals"]), env=WITH_TESTS)
+
+
+@nox.session(default=False)
+def chaos(session: nox.Session) -> None:
+    """A storm in which everything goes wrong at random, of a minute or more; arguments after -- go to it."""
+    set_up(session, "-e", ".", "cloudpickle")
+    session.run("python", "-m", "benchmarks.chaos", *session.posargs, env=WITH_TESTS)
 
 
 @nox.session(default=False)
 def peers(session: nox.Session) -> None:
     """A Director behind FastAPI against LitServe and mosec; arguments after -- go to it."""
     set_up(session, "-e", ".[fastapi]", group="peers")
-    session.run("python", "-m", "benchmarks.http", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
+    session.run("python", "-m", "benchmarks.http", *session.posargs, env=WITH_TESTS)
 
 
 @nox.session(default=False)
 def cluster(session: nox.Session) -> None:
     """A Director over a Ray cluster on this machine against Ray by itself; arguments after -- go to it."""
     set_up(session, "-e", ".[ray]")
-    session.run("python", "-m", "benchmarks.cluster", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
+    session.run("python", "-m", "benchmarks.cluster", *session.posargs, env=WITH_TESTS)
 
 
 @nox.session(default=False)
@@ -233,7 +249,7 @@ def routers(session: nox.Session) -> None:
         set_up(session, "-e", ".[ray]", "ray[serve]")
     except nox.command.CommandFailed:
         set_up(session, "-e", ".[ray]")
-    session.run("python", "-m", "benchmarks.routers", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
+    session.run("python", "-m", "benchmarks.routers", *session.posargs, env=WITH_TESTS)
 
 
 @nox.session(default=False)
@@ -247,4 +263,4 @@ def pictures(session: nox.Session) -> None:
 def sharing(session: nox.Session) -> None:
     """What it costs when processes share slots; arguments after -- go to it."""
     set_up(session, "-e", ".")
-    session.run("python", "-m", "benchmarks.sharing", *session.posargs, env={"PYTHONPATH": str(HERE / "tests")})
+    session.run("python", "-m", "benchmarks.sharing", *session.posargs, env=WITH_TESTS)

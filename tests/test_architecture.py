@@ -86,8 +86,6 @@ BACKSTAGE = {  # who above the contract knows more than public names, and what
         "_device",
         "_options",
     },
-    "_bench.order": {"_core.batch_rule", "_core.job", "_core.policy", "_options"},
-    "_bench.slo": {"_core.batch_rule", "_core.job", "_core.states", "_options"},
     # The memory that GPUs have in use is no fact of a Director. Both are stopped at any moment, also by finalizers.
     "_timeline.memory": {"_devices.readings", "_core.flag"},
     "_guard.loop_watch": {"_core.flag"},
@@ -117,7 +115,7 @@ OUTSIDE = {
     "torch": "cli._demo",
     "fastapi": "fastapi",
     "cloudpickle": "_executors._process.payload",
-    "ray": "_executors._ray _bench.chaos.cluster",
+    "ray": "_executors._ray",
     "aiojobs": "_bench",
     "uvloop": "_bench",
     "async_batcher": "_bench",

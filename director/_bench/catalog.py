@@ -1,4 +1,4 @@
-"""Every experiment there is, by name, and how to run one."""
+"""The experiments of `director bench`, by name, and how to run one."""
 
 from __future__ import annotations
 
@@ -6,21 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from director._bench import (
-    batching,
-    idle,
-    lost,
-    observers,
-    order,
-    overhead,
-    processes,
-    queue_depth,
-    slo,
-    streams,
-    waiting,
-)
+from director._bench import batching, lost, overhead, processes, waiting
 from director._bench.apart import run_apart
-from director._bench.contenders import DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES
+from director._bench.contenders import POOL, RUN_IN_EXECUTOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,8 +50,6 @@ EXPERIMENTS = (
     Experiment("burst", "cost of a no-op job, all submitted first, 2 slots", overhead.bursts, COSTS, POOL.name),
     Experiment("round-trip", "cost of a no-op job, each awaited before the next", overhead.round_trips, COSTS,
                RUN_IN_EXECUTOR.name),
-    Experiment("hooks", "what it adds to a no-op job that somebody watches, 2 slots", observers.measure, COSTS,
-               DIRECTOR.name),
     Experiment("lost-1ms", "share of slot time lost with jobs of 1 ms, 4 slots", partial(lost.measure, seconds=0.001),
                LOSSES, POOL.name),
     Experiment("lost-20ms", "share of slot time lost with jobs of 20 ms, 4 slots", partial(lost.measure, seconds=0.020),
@@ -73,17 +59,7 @@ EXPERIMENTS = (
                "one line, exact"),
     Experiment("batching", "single items through batches of 16, 5 ms + 0.2 ms for each item, 2 slots", batching.measure,
                (ALL_CORES,), batching.GREEDY),
-    Experiment("slo", "items a second of which 99 % end within 25 ms, 8 devices, on virtual time", slo.measure,
-               (ALL_CORES,), slo.OPTIMUM),
-    Experiment("queue", "cost of a job that waits behind very many others", queue_depth.measure, (ONE_CORE,),
-               SEMAPHORES.name),
-    Experiment("order", "cost of a decision when much waits: jobs, tenants, batch keys, priorities", order.measure,
-               (ONE_CORE,), "jobs"),
     Experiment("slots-1000", "cost of a no-op job with very many slots", overhead.many_slots, COSTS, POOL.name),
-    Experiment("streams", "values of generators on 4 slots, read on the event loop", streams.measure, LOSSES,
-               streams.COROUTINE.name),
-    Experiment("idle", "what an open Director costs that has nothing to do", idle.measure, (ALL_CORES,),
-               idle.BARE_LOOP.name),
     Experiment("process-round-trip", "cost of a no-op job in another process, each awaited before the next",
                processes.round_trips, COSTS, processes.PROCESS_POOL.name),
     Experiment("process-lost-1ms", "share of slot time lost with jobs of 1 ms in 4 processes",

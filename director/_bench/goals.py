@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from director._bench import batching, observers, order, slo, streams
+from director._bench import batching
 from director._bench.catalog import ALL_CORES, ONE_CORE
 from director._bench.contenders import DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, TO_THREAD
-from director._bench.idle import BARE_LOOP
 from director._bench.processes import ANYIO_PROCESS, BURDENS, DIRECTOR_PROCESS, PROCESS_POOL
 from director._bench.sheet import Cell, Ratio, ratio
 
@@ -111,32 +110,14 @@ def _verdict(goal: Goal, measured: Ratio, unit: str, coarse: float) -> Verdict:
     return Verdict(goal, measured, unit, reached, clear, gross)
 
 
-def judge_all(measured: Measured, goals: Iterable[Goal] | None = None) -> list[Verdict]:
-    """The verdicts on all goals that this run can judge."""
-    verdicts = (judge(goal, measured) for goal in (GOALS if goals is None else goals))
+def judge_all(measured: Measured, goals: Iterable[Goal]) -> list[Verdict]:
+    """The verdicts on those goals that this run can judge."""
+    verdicts = (judge(goal, measured) for goal in goals)
     return [verdict for verdict in verdicts if verdict is not None]
 
 
 def _loss(experiment: str, figure: str, limit: float, to: str) -> Goal:
     return Goal(experiment, ALL_CORES, figure, limit, to=to, floor=1.0)
-
-
-def _undisturbed(streamer: str) -> Goal:
-    """As many values beside a blocked loop as beside an idle one: the only figure of which more is better."""
-    idle, blocked = (f"values of 1 ms: {burden}" for burden in streams.BURDENS)
-    return Goal("streams", ALL_CORES, idle, 1.05, of=blocked, contender=streamer)
-
-
-def _queue(most: str) -> tuple[Goal, ...]:
-    return (
-        Goal("queue", ONE_CORE, f"{most}: submit and run", 1.5, of="10,000: submit and run"),
-        Goal("queue", ONE_CORE, f"{most}: memory", 370),
-    )
-
-
-def _grows(case: str) -> Goal:
-    """With a hundred times as many; the logarithm and the caches may grow, a search through them would show."""
-    return Goal("order", ONE_CORE, "take grows", 5.0, contender=case)
 
 
 GOALS = (
@@ -146,8 +127,6 @@ GOALS = (
     Goal("burst", ONE_CORE, "in turn", 1 / 15, to=TO_THREAD.name),
     Goal("round-trip", ONE_CORE, "1 caller", 0.70, to=RUN_IN_EXECUTOR.name),
     Goal("round-trip", ONE_CORE, "8 callers", 0.40, to=RUN_IN_EXECUTOR.name),
-    Goal("hooks", ONE_CORE, observers.ADDED, 1.0, contender=observers.TIMELINE.name, guarded=False),
-    Goal("hooks", ONE_CORE, observers.JOB, 1.02, to=DIRECTOR.name, contender=observers.METRICS.name),
     _loss("lost-1ms", "idle loop", 1.0, POOL.name),
     _loss("lost-1ms", "loop blocked", 1.0, POOL.name),
     _loss("lost-1ms", "loop blocked", 1 / 20, SEMAPHORES.name),
@@ -165,18 +144,7 @@ GOALS = (
     Goal("batching", ALL_CORES, "80 %: p99", 1.10, to=batching.GREEDY),
     Goal("batching", ALL_CORES, "95 %: p99", 1.20, to=batching.GREEDY),
     Goal("batching", ALL_CORES, "saturated: items", 0.98, to=batching.ALONE, at_least=True),
-    Goal("slo", ALL_CORES, "rate", 5300, at_least=True),
-    Goal("slo", ALL_CORES, "rate", 5300, at_least=True, contender=slo.DEFERRED),
-    *_queue("100,000"),
-    *_queue("1,000,000"),
-    Goal("queue", ONE_CORE, "1,000,000: submit", 2.5, guarded=False),
-    *map(_grows, order.CASES),
     Goal("slots-1000", ONE_CORE, "1,000 slots", 3.0, of="4 slots"),
-    Goal("streams", ONE_CORE, "first value: idle loop", 1.0, to=streams.COROUTINE.name),
-    Goal("streams", ALL_CORES, "without work: each value", 0.1, to=streams.COROUTINE.name),
-    Goal("streams", ALL_CORES, "without work: each value", 1.0, to=streams.CALL_SOON.name),
-    _undisturbed(streams.ROOMY.name),
-    Goal("idle", ALL_CORES, "wake-ups", 1.0, to=BARE_LOOP.name, floor=10.0),
     Goal("process-round-trip", ONE_CORE, "1 caller", 0.40, to=PROCESS_POOL.name, contender=DIRECTOR_PROCESS.name),
     Goal("process-round-trip", ONE_CORE, "1 caller", 1.00, to=ANYIO_PROCESS.name, contender=DIRECTOR_PROCESS.name),
     *(

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from director._bench.catalog import EXPERIMENTS, Experiment
 from director._bench.sheet import Cell, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from director._bench.catalog import Experiment
     from director._bench.goals import Verdict
     from director._bench.suite import Outcome
 
 DASH = "-"
 
 
-def text(outcome: Outcome) -> str:
-    """Tables, one for each experiment and place, and the goals at the end."""
+def text(outcome: Outcome, *, goals: bool = False) -> str:
+    """Tables, one for each experiment and place, and at the end the goals if they are asked for."""
     lines = [", ".join(f"{name} {value}" for name, value in outcome.circumstances.items()), LEGEND]
     lines += [f"Left out: {reason}." for reason in outcome.left_out]
-    experiments = {experiment.name: experiment for experiment in EXPERIMENTS}
+    experiments = {experiment.name: experiment for experiment in outcome.experiments}
     for (name, place), cells in outcome.measured.items():
         lines += ["", *_section(experiments[name], place, cells)]
-    if outcome.verdicts:
+    if goals and outcome.verdicts:
         lines += ["", "Goals", *table([GOAL_HEADINGS, *(_goal_row(verdict) for verdict in outcome.verdicts)])]
     return "\n".join(lines)
 
@@ -88,8 +88,9 @@ def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
         yield "  ".join((first, *others)).rstrip()
 
 
-def document(outcome: Outcome) -> dict[str, Any]:
+def document(outcome: Outcome, *, goals: bool = False) -> dict[str, Any]:
     """The same for machines: every sample, ready for `json.dump`."""
+    asked_for = {"goals": [_verdict(verdict) for verdict in outcome.verdicts]} if goals else {}
     return {
         "effort": outcome.effort.value,
         "circumstances": dict(outcome.circumstances),
@@ -98,7 +99,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
             {"experiment": name, "place": place, "cells": [_cell(cell) for cell in cells]}
             for (name, place), cells in outcome.measured.items()
         ],
-        "goals": [_verdict(verdict) for verdict in outcome.verdicts],
+        **asked_for,
     }
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from director._bench.apart import can_pin
 from director._bench.batchers import EVERYBODY as BATCHERS
-from director._bench.catalog import EXPERIMENTS, ONE_CORE, Experiment, run_one
+from director._bench.catalog import ONE_CORE, Experiment, run_one
 from director._bench.contenders import EVERYBODY, absent
-from director._bench.goals import Verdict, judge_all
+from director._bench.goals import Goal, Verdict, judge_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from director._bench.rounds import Effort
     from director._bench.sheet import Cell
@@ -31,6 +31,7 @@ class Outcome:
     """Everything that one run measured.
 
     Args:
+        experiments: What was run.
         effort: Full or quick.
         circumstances: When, on what, with which versions.
         left_out: What could not take part, and why.
@@ -38,6 +39,7 @@ class Outcome:
         verdicts: The goals that this run can judge.
     """
 
+    experiments: Sequence[Experiment]
     effort: Effort
     circumstances: Mapping[str, str]
     left_out: tuple[str, ...]
@@ -45,8 +47,8 @@ class Outcome:
     verdicts: tuple[Verdict, ...]
 
 
-def run_suite(experiments: Iterable[Experiment], effort: Effort) -> Outcome:
-    """Run experiments one after the other, alone; progress goes to stderr.
+def run_suite(experiments: Sequence[Experiment], goals: Iterable[Goal], effort: Effort) -> Outcome:
+    """Run experiments one after the other, alone, and judge the goals; progress goes to stderr.
 
     Raises:
         ExperimentDied: The process of an experiment ended without an answer.
@@ -57,7 +59,7 @@ def run_suite(experiments: Iterable[Experiment], effort: Effort) -> Outcome:
         for place in experiment.places_for(effort):
             if place != ONE_CORE or can_pin():
                 measured[experiment.name, place] = _timed(experiment, place, effort)
-    return Outcome(effort, before, tuple(left_out()), measured, tuple(judge_all(measured)))
+    return Outcome(experiments, effort, before, tuple(left_out()), measured, tuple(judge_all(measured, goals)))
 
 
 def _timed(experiment: Experiment, place: str, effort: Effort) -> tuple[Cell, ...]:
@@ -70,17 +72,17 @@ def _timed(experiment: Experiment, place: str, effort: Effort) -> tuple[Cell, ..
         sys.stderr.write(f" {time.perf_counter() - began:.1f} s\n")
 
 
-def by_name(names: Iterable[str]) -> list[Experiment]:
-    """The experiments of those names, all of them for no name.
+def by_name(names: Sequence[str], experiments: Sequence[Experiment]) -> list[Experiment]:
+    """Those of the experiments that have one of the names, all of them for no name.
 
     Raises:
         ValueError: There is no experiment of such a name.
     """
-    known = {experiment.name: experiment for experiment in EXPERIMENTS}
+    known = {experiment.name: experiment for experiment in experiments}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"no experiment is called {unknown[0]!r}; there are {', '.join(known)}")
-    return [known[name] for name in names] or list(EXPERIMENTS)
+    return [known[name] for name in names] or list(experiments)
 
 
 def left_out() -> list[str]:

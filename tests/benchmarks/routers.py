@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from benchmarks.cluster import arguments, cluster, sleep
-
 from director import Director
 from director.ray import RayExecutor
 

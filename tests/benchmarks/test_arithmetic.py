@@ -6,8 +6,10 @@ import random
 
 import pytest
 
+from benchmarks import theory
+from benchmarks.deadlines import Profile, serve
 from director._bench import lines
-from director._bench.deadlines import Profile, serve
+from director._bench.catalog import EXPERIMENTS
 from director._bench.goals import GOALS, Goal, judge, judge_all
 from director._bench.lost import loss
 from director._bench.report import document, number, table, text
@@ -221,10 +223,11 @@ class TestGoals:
         goal = Goal("burst", "one core", "gather", 0.4, to="pool")
         assert judge(goal, {}) is None
         assert judge(goal, {("burst", "one core"): (cell(1.0),)}) is None
-        assert judge_all({}) == []
+        assert judge_all({}, [goal]) == []
 
     def test_every_goal_says_something_of_its_own(self) -> None:
-        assert len({(goal.text, goal.place) for goal in GOALS}) == len(GOALS)
+        goals = (*GOALS, *theory.GOALS)
+        assert len({(goal.text, goal.place) for goal in goals}) == len(goals)
 
 
 class TestReport:
@@ -236,9 +239,8 @@ class TestReport:
 
     def outcome(self) -> Outcome:
         measured = {("burst", "one core"): self.CELLS}
-        return Outcome(
-            Effort.QUICK, {"python": "3.11"}, ("x: y is not installed",), measured, tuple(judge_all(measured))
-        )
+        verdicts = tuple(judge_all(measured, GOALS))
+        return Outcome(EXPERIMENTS, Effort.QUICK, {"python": "3.11"}, ("x: y is not installed",), measured, verdicts)
 
     def test_numbers_have_three_digits(self) -> None:
         assert [number(n) for n in (12345.6, 99.94, 1.234, 0.0456, -0.5)] == [
@@ -253,14 +255,18 @@ class TestReport:
         assert list(table([("a", "bbb"), ("cc", "d")])) == ["a   bbb", "cc    d"]
 
     def test_people_read_medians_ranges_ratios_verdicts_and_who_is_missing(self) -> None:
-        printed = text(self.outcome())
+        printed = text(self.outcome(), goals=True)
         assert "2.50 (2.00 - 3.00) 0.25x" in printed
         assert "Left out: x: y is not installed." in printed
         assert "burst, gather <= 0.4 x ThreadPoolExecutor, no asyncio" in printed
         assert printed.endswith("reached")
 
+    def test_goals_are_told_on_request_only(self) -> None:
+        assert "burst, gather" not in text(self.outcome())
+        assert "goals" not in document(self.outcome())
+
     def test_machines_read_every_sample(self) -> None:
-        result = document(self.outcome())
+        result = document(self.outcome(), goals=True)
         assert result["results"][0]["cells"][1]["samples"] == [2.0, 3.0]
         assert result["goals"][0]["measured"] == 0.25
         assert result["effort"] == "quick"

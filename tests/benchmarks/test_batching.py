@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from director._bench import batching, slo
+from benchmarks import slo
+from director._bench import batching
 from director._bench.batchers import EVERYBODY, MOST, Batcher
 from director._bench.contenders import present
 from director._bench.played import Play

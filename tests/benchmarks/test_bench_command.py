@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks import theory
 from director._bench import catalog, suite
 from director._bench.contenders import DIRECTOR, POOL
 from director._bench.sheet import Sheet
@@ -35,8 +36,7 @@ def die(_: Effort) -> Sheet:
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """One made-up experiment instead of the real ones."""
     only = catalog.Experiment("burst", "how much?", measure, (catalog.ONE_CORE, catalog.ALL_CORES), POOL.name)
-    for module in (catalog, suite):
-        monkeypatch.setattr(module, "EXPERIMENTS", (only,))
+    monkeypatch.setattr(catalog, "EXPERIMENTS", (only,))
 
 
 def run(*words: str) -> int:
@@ -60,13 +60,13 @@ def test_an_unknown_experiment_is_a_usage_error_that_names_the_known() -> None:
 def test_an_experiment_that_dies_fails_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(suite, "EXPERIMENTS", (catalog.Experiment("burst", "", die, (catalog.ALL_CORES,), ""),))
+    monkeypatch.setattr(catalog, "EXPERIMENTS", (catalog.Experiment("burst", "", die, (catalog.ALL_CORES,), ""),))
     assert run() == 1
     assert "director bench: an experiment ended with exit status 7 instead of an answer" in capsys.readouterr().err
 
 
 def test_a_full_run_measures_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--json") == 0
+    assert run("--json", "--goals") == 0
     printed = capsys.readouterr()
     result = json.loads(printed.out)
     assert [found["place"] for found in result["results"]] == ["one core", "all cores"]
@@ -85,7 +85,21 @@ def test_a_quick_run_measures_in_one_place(capsys: pytest.CaptureFixture[str]) -
 def test_the_guard_fails_where_a_goal_is_missed_by_far(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--guard") == 0
     assert run("--guard", "--quick") == 1
-    assert "not reached, by far" in capsys.readouterr().out
+    assert "director bench: not reached, by far: burst, gather" in capsys.readouterr().err
+
+
+def test_goals_are_printed_on_request_only(capsys: pytest.CaptureFixture[str]) -> None:
+    for options, told in (([], False), (["--goals"], True)):
+        assert run("--quick", *options) == 0
+        assert ("not reached" in capsys.readouterr().out) == told
+
+
+def test_the_experiments_on_the_design_have_the_same_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert theory.main(["--list", "--only", "slo"]) == 0
+    assert capsys.readouterr().out.startswith("slo  items a second")
+    with pytest.raises(SystemExit, match="2"):
+        theory.main(["--only", "burst"])
+    assert "there are hooks, slo" in capsys.readouterr().err
 
 
 def test_where_nothing_can_be_pinned_that_is_said(

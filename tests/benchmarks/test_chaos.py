@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.chaos import callers, report, storm
+from benchmarks.chaos.__main__ import main
+from benchmarks.chaos.books import MOST_NAMED, Books
+from benchmarks.chaos.calls import note
+from benchmarks.chaos.remains import Remains
+from benchmarks.chaos.values import Value, WrongArgument, check_argument, make
 from director._bench.apart import run_apart
 from director._bench.calls import Array
-from director._bench.chaos import callers, report, storm
-from director._bench.chaos.books import MOST_NAMED, Books
-from director._bench.chaos.calls import note
-from director._bench.chaos.remains import Remains
-from director._bench.chaos.values import Value, WrongArgument, check_argument, make
 from director._core.stream_call import StreamCall
 from director._executors._thread import ThreadExecutor
-from director.cli import main
 from director.events import JobProgressed, JobSubmitted, JobSucceeded
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from director._bench.chaos.received import Received
+    from benchmarks.chaos.received import Received
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes need Linux")
+WITH_TESTS = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 NOTHING = Remains(0, 20_000, 20_000_000, 10, 0, 0)
 
 
 def test_all_is_well_after_a_short_storm() -> None:
-    command = [sys.executable, "-W", "error", "-m", "director", "bench"]
-    options = ["--chaos", "--seconds", "4", "--jobs", "400", "--values", "4000", "--seed", "5"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-W", "error", "-m", "benchmarks.chaos"]
+    options = ["--seconds", "4", "--jobs", "400", "--values", "4000", "--seed", "5"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, env=WITH_TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
     first, *_, last = done.stdout.splitlines()
     assert first.startswith("chaos, seed 5: ")
@@ -227,7 +228,7 @@ async def test_an_answer_that_never_comes_is_found(tmp_path: Path) -> None:
         outcome = await it.rage()
     finally:
         wire.gate.set()
-    assert outcome.values["lost"] == 1
+    assert outcome.values["lost"] >= 1  # those of a whole batch, where the answer belongs to one
     assert any("a caller waits for ever" in fault for fault in outcome.faults)
 
 
@@ -315,7 +316,7 @@ def test_the_exit_status_tells(
         return storm.Outcome(plan, 4, 61.0, 20_001, counts(7), {"returned": 20_001}, {}, NOTHING, NOTHING, faults)
 
     monkeypatch.setattr(storm, "run", run)
-    assert main(["bench", "--chaos"]) == status
+    assert main([]) == status
     assert plans[0].seconds == 60
     assert (plans[0].jobs, plans[0].values, plans[0].executor) == (20_000, 100_000, "process")
     lines = capsys.readouterr().out.splitlines()

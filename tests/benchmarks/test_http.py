@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from benchmarks.http import arrivals, model
 from benchmarks.http.client import ANSWER, REQUEST, closed_loop, serve_order
 from benchmarks.http.contender import CONTENDERS, Contender, environment, running

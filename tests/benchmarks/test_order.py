@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from director._bench import order
+from benchmarks import order
 from director._bench.played import Play
 from director._options import Options
 

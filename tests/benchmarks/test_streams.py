@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from director._bench import streams
+from benchmarks import streams
+from benchmarks.theory import GOALS
 from director._bench.busy_loops import PERIOD, nothing
-from director._bench.goals import GOALS
 
 
 @pytest.fixture(params=streams.EVERYBODY, ids=lambda streamer: streamer.name)

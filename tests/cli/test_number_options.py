@@ -17,8 +17,6 @@ COMMANDS = {
     "--simulated": ["demo"],
     "--jobs": ["demo"],
     "--load": ["demo"],
-    "--seconds": ["bench"],
-    "--values": ["bench"],
 }
 WRONG = ["nan", "1e400", "-inf", "-1", "1.5.5", "\u0663", "\xb2", "", "one"]
 

@@ -31,7 +31,7 @@ def test_each_cell_ends_well(cluster: Any, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.timeout(LIMIT)
 def test_each_value_of_a_storm_reaches_its_caller(cluster: Any) -> None:
-    command = [sys.executable, "-m", "director", "bench", "--chaos", "--ray", cluster.address]
+    command = [sys.executable, "-m", "benchmarks.chaos", "--ray", cluster.address]
     options = ["--seconds", "20", "--jobs", "600", "--values", "10000", "--seed", str(SEED)]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

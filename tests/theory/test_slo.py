@@ -1,10 +1,10 @@
-"""Deadlines under load, by the Director's decision on virtual time: see `director._bench.slo` for the search."""
+"""Deadlines under load, by the Director's decision on virtual time: see `benchmarks.slo` for the search."""
 
 from __future__ import annotations
 
 import pytest
+from benchmarks import slo
 
-from director._bench import slo
 from director._bench.batching import plan
 
 RATE = 5300  # items a second: 91 % of what would be possible with even arrivals

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from director._bench.chaos.storm import Outcome
+    from benchmarks.chaos.storm import Outcome
 
 ALL_WELL = (
     "All is well: each job ended exactly once, each value is its caller's own, every permit is back, "

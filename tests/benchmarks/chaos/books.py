@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from benchmarks.chaos.calls import NUMBER
+from benchmarks.chaos.received import Received
+from benchmarks.chaos.values import Value
 from director import events
-from director._bench.chaos.calls import NUMBER
-from director._bench.chaos.received import Received
-from director._bench.chaos.values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 
-from director._bench.chaos.remains import children
+from benchmarks.chaos.remains import children
 
 KILLS = (0.1, 1.5)  # seconds between two of them: least and most
 BLOCKS = (0.0, 0.3)  # between two times at which the loop is held up

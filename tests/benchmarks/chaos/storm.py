@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.chaos import calls
+from benchmarks.chaos.books import Books
+from benchmarks.chaos.callers import Callers
+from benchmarks.chaos.remains import Remains, remains
+from benchmarks.chaos.troubles import Troubles
 from director import Director, Health, HealthRules, ProcessExecutor
-from director._bench.chaos import calls
-from director._bench.chaos.books import Books
-from director._bench.chaos.callers import Callers
-from director._bench.chaos.remains import Remains, remains
-from director._bench.chaos.troubles import Troubles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,7 +147,7 @@ class Storm:
         plan = self._plan
         executor: Any = plan.executor
         if plan.where == "ray":
-            from director._bench.chaos import cluster
+            from benchmarks.chaos import cluster
 
             executor = cluster.executor(plan.address)
         elif plan.where == "process":
@@ -165,7 +165,7 @@ class Storm:
         plan = self._plan
         if plan.where != "ray":
             return Callers(director, plan.seed, self._notes, self._books, plan.where)
-        from director._bench.chaos import cluster
+        from benchmarks.chaos import cluster
 
         return Callers(director, plan.seed, None, self._books, plan.where, cluster.later)
 

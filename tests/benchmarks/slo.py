@@ -9,9 +9,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from director._bench import deadlines, lines
+from benchmarks import deadlines
+from benchmarks.deadlines import Profile
+from director._bench import lines
 from director._bench.batching import plan
-from director._bench.deadlines import Profile
 from director._bench.played import Play
 from director._bench.rounds import Effort, turns
 from director._bench.sheet import Sheet
@@ -22,7 +23,7 @@ from director._options import Options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._bench.deadlines import Rule
+    from benchmarks.deadlines import Rule
     from director._core.job import Job
 
 DEVICES = 8

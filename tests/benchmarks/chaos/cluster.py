@@ -10,7 +10,7 @@ import ray
 from director.ray import RayExecutor
 
 if TYPE_CHECKING:
-    from director._bench.chaos.values import Value
+    from benchmarks.chaos.values import Value
 
 
 def executor(address: str) -> RayExecutor:

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.chaos import calls
+from benchmarks.chaos.values import Value, WrongArgument, make
 from director import DeviceLost, JobTimeout, Model, WorkerDied
-from director._bench.chaos import calls
-from director._bench.chaos.values import Value, WrongArgument, make
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
+    from benchmarks.chaos.books import Books
     from director import Device, Director, Function, Job
-    from director._bench.chaos.books import Books
 
 SHORT = 0.1  # seconds that a call gets which would never end
 LEAVING_READERS = 0.3  # share of the streams whose readers leave before the end
@@ -159,7 +159,7 @@ class Callers:
         except asyncio.CancelledError:
             if not has_left:
                 self._books.wrong(f"job {number}, {wish.fn.__name__}, was cancelled by nobody")
-        except BaseException as error:  # noqa: BLE001 - that is the question
+        except BaseException as error:
             outcome = self._judge(wish, number, error)
         # A call that a child has before its turn can begin in the moment in which its caller leaves.
         self._books.ended(number, outcome, max(job.attempts, outcome == "cancelled"), has_answer)
@@ -234,7 +234,7 @@ class Callers:
                     await self._read_no_more(stream, number, values)
         except StopAsyncIteration:
             received.missing(number, values - due, f"of a stream of {values}")
-        except BaseException as error:  # noqa: BLE001 - that is the question
+        except BaseException as error:
             outcome = self._judge(wish, number, error)
         self._books.ended(number, outcome, 1, outcome == "returned")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from director._bench.chaos.values import Value, describe, is_whole
+from benchmarks.chaos.values import Value, describe, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
