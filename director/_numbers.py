@@ -112,6 +112,11 @@ def shown(value: Any) -> str:
     return repr_of(value, _LONGEST)
 
 
+def shortened(text: str, most: int = 2 * _LONGEST) -> str:
+    """The beginning of a text of any length, and how long it is if that is not all of it."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
 def _said(limit: float) -> str:
     if limit in (-FARTHEST, FARTHEST - 1):
         return "-2**63" if limit < 0 else "2**63 - 1 (64 bits)"

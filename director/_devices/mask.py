@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from director._devices.gpu import MigSlice
-from director._numbers import number_in
+from director._numbers import number_in, shortened
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def _by_uuid(mask: str, prefix: str, inventory: Inventory) -> list[Unit]:
     for entry in _entries(mask, prefix):
         matches = [unit for unit in inventory.units if _is_named(unit, entry)]
         if not matches and inventory.lost:
-            raise _unclear(f"{entry} may be GPU {inventory.lost[0].index}, which is lost ({inventory.lost[0].reason})")
+            raise _unclear(
+                f"{shortened(entry)} may be GPU {inventory.lost[0].index}, which is lost ({inventory.lost[0].reason})"
+            )
         if len(matches) != 1:
             break
         if matches[0] in found:

@@ -15,6 +15,7 @@ from director._devices.cuda import CudaAnswer, CudaDevice, NoAnswer, ask_cuda
 from director._devices.gpu import Inventory, Unit, gpu_uuid, hex_digits
 from director._devices.mask import visible_units
 from director._devices.nvml import take_inventory, within
+from director._numbers import shortened
 
 NVML_TIMEOUT = 60.0  # seconds; without persistence mode the first look takes seconds for each GPU
 CUDA_TIMEOUT = 60.0
@@ -51,7 +52,8 @@ class Survey:
         if there.absence is not None:
             return there.absence
         if there.gpus and self.mask is not None:
-            return f"CUDA_VISIBLE_DEVICES={self.mask!r} selects none of the GPUs, of which there are {len(there.gpus)}"
+            mask = repr(shortened(self.mask))
+            return f"CUDA_VISIBLE_DEVICES={mask} selects none of the GPUs, of which there are {len(there.gpus)}"
         if there.gpus:
             return f"CUDA shows none of the GPUs, of which NVML lists {len(there.gpus)}"
         if there.lost:

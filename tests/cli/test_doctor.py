@@ -83,6 +83,20 @@ def test_far_from_gpus_what_hides_them_is_no_matter() -> None:
     assert levels(list(environment.examine_environment(variables, False))) == {"environment": "ok"}
 
 
+def test_a_variable_of_any_length_takes_a_few_lines() -> None:
+    most, long = 100_000, "7" * 100_000
+    names = ["CUDA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "LD_PRELOAD", "WEB_CONCURRENCY"]
+    found = list(
+        environment.examine_environment({**dict.fromkeys(names, long), "LD_LIBRARY_PATH": f"/{long}/stubs"}, True)
+    )
+    found += gpus._mask(a_survey(devices=a_survey().devices[:1], mask=long))
+    found += gpus._mask(a_survey(mask=f"{long},{long},{long}"))
+    found += gpus.examine_gpus(a_survey(devices=(), mask=long), (), GOOD)
+    assert {"environment", "stub-library", "many-workers", "mask-hides", "mask-wrong"} <= {each.code for each in found}
+    assert all(len(f"{each.text}{each.remedy}") < 3_000 for each in found)
+    assert f"CUDA_VISIBLE_DEVICES={long[:400]}… ({most:,} characters), " in found[0].text
+
+
 # ---- limits
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from director._devices.cuda import NoAnswer
+from director._numbers import shortened
 from director.cli import _words
 from director.cli._doctor.finding import Finding
 
@@ -112,15 +113,16 @@ def _mask(survey: Survey) -> Iterator[Finding]:
     mask = survey.mask
     if mask is None or mask.strip() in _ON_PURPOSE:
         return
+    setting = f"CUDA_VISIBLE_DEVICES={shortened(mask)!r}"
     wanted, seen, there = len(mask.split(",")), len(survey.devices), len(survey.inventory.units)
     if wanted > seen and there:
         text = (
-            f"CUDA_VISIBLE_DEVICES={mask!r} names {wanted} devices and {seen} are visible: the driver stops at the "
+            f"{setting} names {wanted} devices and {seen} are visible: the driver stops at the "
             "first entry that means nothing, and an entry that is there twice empties the list"
         )
         yield _finding("mask-wrong", "wrong", text, "correct the list; `nvidia-smi -L` shows the UUIDs")
     elif seen < there:
-        yield _finding("mask-hides", "note", f"CUDA_VISIBLE_DEVICES={mask!r} leaves {seen} of {there} devices visible")
+        yield _finding("mask-hides", "note", f"{setting} leaves {seen} of {there} devices visible")
 
 
 def _order(survey: Survey) -> Iterator[Finding]:
