@@ -52,6 +52,24 @@ def fail(*_args: Any) -> None:
     raise ZeroDivisionError
 
 
+async def test_what_is_told_before_the_call_that_causes_it_returns(gate: Gate) -> None:
+    recorder = Recorder()
+    async with Director("simulated:1", hooks=[recorder], max_queue=1) as director:
+        running = director.submit(gate)
+        assert recorder.kinds()[-1] == "JobSubmitted"
+        await recorder.seen(JobStarted)
+        waiting = director.submit(gate)
+        assert recorder.kinds()[-1] == "JobSubmitted"
+        with pytest.raises(QueueFull):
+            director.submit(gate)
+        assert recorder.kinds()[-1] == "JobRejected"
+        for job in (waiting, running):
+            job.cancel()
+            assert recorder.events[-1].job == job.id  # type: ignore[attr-defined]
+            assert recorder.kinds()[-1] == "JobCancelled"
+        gate.open()
+
+
 async def test_the_story_of_one_job(clock: TestClock, gate: Gate) -> None:
     recorder = Recorder()
     async with Director("simulated:1", hooks=[recorder], clock=clock) as director:
