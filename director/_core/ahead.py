@@ -105,6 +105,12 @@ class Ahead:
         job._move(state)
         return True
 
+    def recall(self) -> None:
+        """Without the lock: have all seats give back what they hold, for a job is to be served before it."""
+        for slot in self._slots:
+            if slot.ahead:
+                slot.recall()
+
     def mend(self) -> None:
         """Count anew what slots hold: not what has gone back."""
         for slot in self._slots:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
 _IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
-_PARKED, _CALLED = SlotState.PARKED, SlotState.CALLED
+_PARKED = SlotState.PARKED
 _LINGER = 0.1  # seconds a worker stays parked before it leaves: long against a wake-up, short against a rest
 
 
@@ -75,7 +75,6 @@ class Dispatch(Overview):
         self.slots = [slot for place in places for slot in place.slots]
         self.linger = _LINGER
         self._warm = warm
-        self._call_director = call_director
         self._queue = ReadyQueue(policy)
         self._free = FreeSlots(places)
         self._waking = Waking(self.slots, self._free, self._queue, warm, call_director, time)
@@ -102,7 +101,15 @@ class Dispatch(Overview):
             DirectorClosed: It is shut.
             DeviceLost: Every device that could run it is closed.
         """
-        with self._lock:
+        try:
+            self._acquire()
+        except BaseException:  # of a signal handler, before this thread had the lock or right after
+            try:  # noqa: SIM105 - another signal may come in the calls that `suppress` is made of
+                self._release()
+            except RuntimeError:
+                pass
+            raise
+        try:
             if self._is_deciding:
                 self._late.push(job)
                 return partial(self.put_off, job, patient)
@@ -130,6 +137,8 @@ class Dispatch(Overview):
                 raise
             finally:
                 self._is_deciding = False
+        finally:
+            self._release()
 
     @alone
     def admit_late(self, job: Job[Any], patient: bool) -> Ring:
@@ -264,7 +273,8 @@ class Dispatch(Overview):
         """
         _job, _mates = slot.job, slot.mates  # let go of without the lock, like `_spent`
         alarm = None
-        with self._lock:  # of its own code alone, so it is not in the midst of another decision
+        try:  # no signal handler runs on this thread, so `acquire` does not raise before it has the lock
+            self._acquire()  # of its own code alone, so it is not in the midst of another decision
             try:
                 self._is_deciding = True
                 if slot.state is not _WORKING:
@@ -300,6 +310,8 @@ class Dispatch(Overview):
                 raise
             finally:
                 self._is_deciding = False
+        finally:
+            self._release()
 
     @alone
     def take_ahead(self, slot: Slot) -> Job[Any] | None:
@@ -345,10 +357,7 @@ class Dispatch(Overview):
     def call_again(self) -> None:
         """Call the Director and every worker that was called: to be called twice does no harm."""
         self._service.call_again()
-        self._call_director()
-        for slot in self.slots:
-            if slot.state is _CALLED:
-                slot.ring()
+        self._waking.call_again()
 
     def take_spent(self) -> list[Any]:
         """What was passed over, to be let go of without the lock."""
@@ -384,13 +393,7 @@ class Dispatch(Overview):
             queue.enrich()
         alarm = self._service.push(job)
         if self.ahead.count and job._options.priority > 0:
-            alarm = both(alarm, self._recall_all)
+            alarm = both(alarm, self.ahead.recall)
         if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
             return both(alarm, waking.rouse())
         return alarm
-
-    def _recall_all(self) -> None:
-        """Without the lock: a job is to be served before those that are ahead."""
-        for slot in self.slots:
-            if slot.ahead:
-                slot.recall()

@@ -7,8 +7,10 @@ must not see or change what is half decided:
 - The lock is an `RLock`, and `Exclusive.is_deciding` tells a thread that has got in whether it was inside before. A
   submission and a cancellation that find it set are noted, and the loop carries them out; the other decisions, which
   no public call makes on such a way, are refused.
-- The lock is entered by `with`, never by `acquire` and `try`: a handler may raise between these two, and not before
-  the body of a `with`.
+- The lock is entered by `with`, as a rule: a handler may raise between `acquire` and `try`, and not before the body of
+  a `with`. The two steps that each job makes, `admit` and `take`, call `acquire` and `release` instead, which costs
+  half as much. Their `acquire` is itself within a `try`, for a handler raises in that call (while the thread waits, and
+  then it does not have the lock) or as the call returns; between it and the `try` that releases there is no other call.
 - An exception that comes in the midst of a decision undoes it: `mend` makes the state anew from what jobs and slots
   say of themselves, before the lock is free.
 """
@@ -16,6 +18,7 @@ must not see or change what is half decided:
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -34,11 +37,12 @@ T = TypeVar("T")
 Self = TypeVar("Self", bound="Exclusive")
 
 
-class Exclusive:
+class Exclusive(ABC):
     """An object whose methods marked `alone` run one at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._acquire, self._release = self._lock.acquire, self._lock.release
         self._is_deciding = False  # read and written by the thread that holds the lock alone
 
     @property
@@ -58,17 +62,17 @@ class Exclusive:
             else:
                 return
 
+    @abstractmethod
     def mend(self) -> None:
         """Under the lock: undo what an exception has cut off; does so from the start if it is cut off itself."""
-        raise NotImplementedError
 
+    @abstractmethod
     def call_again(self) -> None:
         """Without the lock: call whoever was to be called, for an exception may have come before that."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take_spent(self) -> object:
         """Under the lock: what is to be let go of without it, for that may run user code."""
-        raise NotImplementedError
 
 
 def alone(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self, P], T]:

@@ -130,6 +130,13 @@ class Waking:
         self.calling = any(slot.state is _CALLED for slot in self._slots)
         self.hiring = False
 
+    def call_again(self) -> None:
+        """Without the lock: call the Director and every worker that was called."""
+        self._call_director()
+        for slot in self._slots:
+            if slot.state is _CALLED:
+                slot.ring()
+
     def suits(self, lane: Lane | Plain, slot: Slot) -> bool:
         """Whether `slot` should serve `lane`: it may, and no free slot has the model loaded when this one has not."""
         if lane.key is None:

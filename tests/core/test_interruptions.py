@@ -18,6 +18,7 @@ from director.errors import DirectorClosed, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -305,3 +306,55 @@ async def test_real_signals_whose_handler_raises_leave_a_whole_scheduler(options
     stats = director.stats()
     assert (stats.queued, stats.running, stats.failed) == (0, 0, 0)
     assert len(jobs) <= stats.succeeded <= len(jobs) + interruptions
+
+
+def is_free(lock: Any) -> bool:
+    """Whether no other thread holds it."""
+    if lock.acquire(timeout=5):
+        lock.release()
+        return True
+    return False
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals come to the main thread")
+async def test_a_handler_may_raise_while_a_submission_waits_for_the_lock() -> None:
+    """Its exception comes out as it is, and the lock is free when the thread that had it lets it go."""
+    main, called = threading.get_ident(), threading.Event()
+    raised: list[bool] = []
+
+    def handler(_number: int, frame: FrameType | None) -> None:
+        called.set()
+        if frame is not None and frame.f_code.co_name == "admit" and not raised:
+            raised.append(True)
+            raise Interrupted
+
+    director = Director("simulated:1", max_queue=None)
+    await director.start()
+    crew = director._crew
+    assert crew is not None
+    holds = threading.Event()
+
+    def hold() -> None:
+        with crew.dispatch._lock:
+            holds.set()
+            while not raised:
+                called.clear()
+                signal.pthread_kill(main, signal.SIGUSR1)
+                called.wait(1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    thread = threading.Thread(target=hold)
+    try:
+        thread.start()
+        holds.wait()
+        with pytest.raises(Interrupted):
+            director.submit(double, 1)
+    finally:
+        raised.append(True)
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert not crew.dispatch._is_deciding
+    assert await asyncio.to_thread(is_free, crew.dispatch._lock), "the lock is held by the main thread"
+    async with asyncio.timeout(10):
+        assert await director.run(double, 21) == 42
+        await director.close()

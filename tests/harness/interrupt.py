@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 HOUSE = str(Path(director.__file__).parent)
-# Before these CPython looks for no signals, and calls a trace function: the end of a `with`, and a mere assignment.
-_STRAIGHT = ("with self._lock:", "try:", "self._is_deciding = False", "return None")
+# Before these CPython looks for no signals, and calls a trace function: the end of a `with` or of a `finally` that only
+# releases, and a mere assignment.
+_STRAIGHT = ("with self._lock:", "try:", "self._is_deciding = False", "self._release()", "return None")
 
 
 class Interrupter:
