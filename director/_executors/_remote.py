@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from director._core.beside import Beside
 from director._core.states import JobState
@@ -64,7 +64,7 @@ class PendingCall:
     The slot's thread owns it. Other threads may read.
 
     Args:
-        jobs: Whose call it is; with several of them it is a batch.
+        jobs: Those that it is made for; with several of them it is a batch.
     """
 
     __slots__ = ("jobs", "number", "state")
@@ -91,29 +91,22 @@ class PendingCall:
         return not jobs or (jobs[0]._stage is not _RUNNING and all(job._stage is not _RUNNING for job in jobs))
 
 
-class RemoteErrand(Protocol):
-    """One call that is under way."""
-
-    jobs: list[Job[Any]]
-    number: int
+C = TypeVar("C", bound=PendingCall)
 
 
-E = TypeVar("E", bound=RemoteErrand)
-
-
-class RemoteStock(Generic[E]):
-    """Calls that are there before their turn. The slot's thread's; only `find` may be called from others."""
+class RemoteStock(Generic[C]):
+    """Calls that were sent ahead of their turn. The slot's thread's; only `find` may be called from others."""
 
     def __init__(self) -> None:
         self.supply: Supply | None = None
-        self._sent: dict[Job[Any], E] = {}  # in their order
+        self._sent: dict[Job[Any], C] = {}  # in their order
         self._unsent: Job[Any] | None = None  # taken from the supply, and not fit to be sent ahead
 
     def __bool__(self) -> bool:
         return bool(self._sent) or self._unsent is not None
 
-    def find(self, job: Job[Any]) -> E | None:
-        """From any thread: the errand of a job that was sent ahead."""
+    def find(self, job: Job[Any]) -> C | None:
+        """From any thread: the call of a job, if it was sent ahead."""
         return self._sent.get(job)
 
     def _is_blocked(self) -> bool:
@@ -133,7 +126,7 @@ class RemoteStock(Generic[E]):
             self.supply.give_back(jobs)
 
 
-class RemoteSeat(ABC, Generic[E]):
+class RemoteSeat(ABC, Generic[C]):
     """Makes the calls of a slot there. The slot's thread's, but for `leave` and `abort`, which the event loop calls.
 
     Args:
@@ -145,13 +138,13 @@ class RemoteSeat(ABC, Generic[E]):
     _Call: ClassVar[type[Any]]  # of jobs, their function, its arguments, and the way in which it is called
     _BARELY: ClassVar[IntEnum]
     _AS_STREAM: ClassVar[IntEnum]
-    _stock: RemoteStock[E]
+    _stock: RemoteStock[C]
 
     def __init__(self, device: Device, chronicle: Chronicle, grace: float) -> None:
         self._device = device
         self._chronicle = chronicle
         self._grace = grace
-        self._errand: E | None = None
+        self._errand: C | None = None
         self._is_timely = chronicle.time is time.monotonic  # the clock there; of another machine it is set right
         self._ended: float | None = None  # when the last call has ended, if that was told
 
@@ -159,8 +152,8 @@ class RemoteSeat(ABC, Generic[E]):
         """Have the call made; see `Seat.run`.
 
         Raises:
-            PicklingError: The call, or what came of it, can't be sent.
-            WorkerDied: Who made it was lost in the midst of it.
+            PicklingError: The call, or its result or exception, can't be sent.
+            WorkerDied: Its process or actor was lost in the midst of it.
             DeviceLost: The device was lost before the call had begun.
         """
         self._ended = None
@@ -170,17 +163,18 @@ class RemoteSeat(ABC, Generic[E]):
             job._finished = self._ended  # the answer may have been under way since, or have waited for the GIL
 
     def recover(self, _error: BaseException, _fault: Fault) -> bool:
-        """It is done by now: memory was freed there, and who can't use its device any more is gone."""
+        """Nothing is left to do: memory was freed there, and a process that can't use its device was ended."""
         return True
 
     def supply(self, supply: Supply) -> None:
-        """Where to get calls to have ready there."""
+        """Take jobs from `supply` to send their calls ahead of their turn."""
         self._stock.supply = supply
 
     def leave(self, job: Job[Any]) -> None:
-        """On the event loop: nobody waits any more for `job`, which runs here.
+        """On the event loop: the caller of `job`, which runs here, has left, or its time is up.
 
-        When that is so for all that share the call, it is told, and ended if a timeout has passed or once it will have.
+        When that is so for all jobs of the call, the call is told. If one of them has a timeout, the call is ended when
+        that has passed.
         """
         errand = self._stock.find(job) or self._errand
         if errand is None or job not in errand.jobs or any(mate._stage is _RUNNING for mate in errand.jobs):
@@ -218,11 +212,11 @@ class RemoteSeat(ABC, Generic[E]):
         """Have it made, and return what it returns."""
 
     @abstractmethod
-    def _tell(self, errand: E, *, is_cancelled: bool) -> None:
-        """On the event loop: the call may learn that nobody waits for it; `is_cancelled`, or its time is up."""
+    def _tell(self, errand: C, *, is_cancelled: bool) -> None:
+        """On the event loop: tell the call that all its callers have left; `is_cancelled`, or its time is up."""
 
     @abstractmethod
-    def _end(self, errand: E, moment: float) -> None:
+    def _end(self, errand: C, moment: float) -> None:
         """On the event loop: bring the call to its end at `moment`."""
 
 

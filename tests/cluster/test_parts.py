@@ -21,7 +21,6 @@ from director._executors._ray.last_begun import KEPT, LastBegun
 from director._executors._ray.nodes import Names, Node
 from director._executors._ray.payload import pack, runs_no_code, unpack
 from director._executors._ray.side_channel import WINDOW, SideChannel
-from director._executors._ray.terms import Terms
 from director._executors._ray.wire import (
     WITHDRAW,
     Answer,
@@ -131,7 +130,7 @@ class Reserved(Claim):
 
 
 def claimed(ordinal: int, **amounts: float) -> Claim:
-    return Reserved(Node("n" * 20, "a", {}), ordinal, amounts, Terms(1.0, 1.0, None), Mock())
+    return Reserved(Node("n" * 20, "a", {}), ordinal, amounts, RayExecutor(patience=1.0), Mock())
 
 
 def test_a_device_is_what_its_first_actor_has() -> None:

@@ -6,7 +6,7 @@ import os
 import pickle
 import sys
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from director._core.frames import strip
 from director._executors._process.program import Unguarded
@@ -14,6 +14,9 @@ from director._executors._process.references import describe, pack
 from director._faults import FRAMEWORKS, Fault, fault_of, free_caches
 from director._user_objects import add_note, is_a, module_name, story_of, type_name
 from director.errors import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Raised", "error_of", "free_caches", "raised"]
 
@@ -42,17 +45,27 @@ class Raised(NamedTuple):
     fault: tuple[Any, ...] | None
 
 
-def raised(error: BaseException) -> Raised:
-    """In the child: what to send of an exception. Whether it comes back as itself is tried here and now."""
+def _packed(error: BaseException) -> tuple[bytes, list[bytes]]:
+    payload = pack(error, lambda: "the exception")
+    return payload.stream, [bytes(buffer) for buffer in payload.buffers]
+
+
+def raised(error: BaseException, packed: Callable[[BaseException], tuple[bytes, list[bytes]]] = _packed) -> Raised:
+    """In the child: what to send of an exception. Whether it comes back as itself is tried here and now.
+
+    Args:
+        error: The exception.
+        packed: Pickles it; may raise.
+    """
     process = os.getpid()
     if isinstance(error, Unguarded):
         return Raised(pickle.dumps(RuntimeError(str(error))), [], "", "", "", "", process, None)
     with suppress(BaseException):
         strip(error)
-    stream, buffers, reason = b"", [], ""
+    stream, reason = b"", ""
+    buffers: list[bytes] = []
     try:
-        payload = pack(error, lambda: "the exception")
-        stream, buffers = payload.stream, [bytes(buffer) for buffer in payload.buffers]
+        stream, buffers = packed(error)
         _load(stream, buffers)
     except BaseException as refusal:  # noqa: BLE001 - whatever its class raises
         stream, buffers, reason = b"", [], describe(refusal)

@@ -30,15 +30,6 @@ _REMEDY = (
 _named: dict[FunctionType, Name] = {}  # those of modules, which stay; any thread adds
 
 
-def sendable(fn: Any) -> Any:
-    """What to pickle instead of the function `fn`: itself, or how it is reached from a name."""
-    if type(fn) is partial:
-        inner = sendable(fn.func)
-        return fn if inner is fn.func else partial(inner, *fn.args, **fn.keywords)
-    name = name_of(fn)
-    return fn if name is None else name.sendable
-
-
 def name_of(fn: Any) -> Name | None:
     """The name of a function that a child can find by one; `None` for all else."""
     if type(fn) is not FunctionType:
@@ -67,6 +58,15 @@ class Name(NamedTuple):
 
     number: int
     sendable: Any
+
+
+def sendable(fn: Any, named: Callable[[Any], Name | None] = name_of) -> Any:
+    """What to pickle instead of the function `fn`: itself, or how it is reached from the name that `named` gives."""
+    if type(fn) is partial:
+        inner = sendable(fn.func, named)
+        return fn if inner is fn.func else partial(inner, *fn.args, **fn.keywords)
+    name = named(fn)
+    return fn if name is None else name.sendable
 
 
 class Wrapped:

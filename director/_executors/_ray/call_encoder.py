@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
-from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from director._executors._process.references import name_of
+from director._executors._process.references import name_of, sendable
 from director._executors._process.shelf import Recipe
+from director._executors._process.spawn import inner
 from director._executors._ray.payload import is_reference, pack, runs_no_code, unsendable
 from director._executors._ray.pickling import dumps, goes_by_value
 from director._executors._ray.wire import UNNUMBERED, CallHeader, CallStyle, Introduction
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from director._core.job import Job
     from director._device import Device
     from director._executors._process.call import ModelNumbers
+    from director._executors._process.references import Name
     from director._executors._ray.pending import RayCall
     from director._models import Model
 
@@ -46,7 +46,7 @@ class CallEncoder:
     """
 
     def __init__(self, device: Device, models: ModelNumbers, time: Callable[[], float]) -> None:
-        self._device = replace(device, index=0) if device.kind == "cuda" else device  # the only one that it sees
+        self._device = inner(device)
         self._models = models
         self._time = time
         self.forget()
@@ -101,7 +101,7 @@ class CallEncoder:
         if self._is_new or not is_met or not is_known:
             introduction = Introduction(
                 self._device,
-                b"" if is_met else dumps(spelled(call.fn)),
+                b"" if is_met else dumps(sendable(call.fn, _imported_name)),
                 b"" if is_known or model is None else dumps(_recipe(model)),
             )
         awaited = tuple(place for place, each in enumerate(call.args) if is_reference(each))
@@ -118,15 +118,9 @@ class CallEncoder:
         return job.id, job._options.priority, job.attempts, started - job._submitted
 
 
-def spelled(fn: Any) -> Any:
-    """What to pickle instead of a function: itself, or how it is reached from a name that an actor can import."""
-    if type(fn) is partial:
-        inner = spelled(fn.func)
-        return fn if inner is fn.func else partial(inner, *fn.args, **fn.keywords)
-    if type(fn) is not FunctionType or goes_by_value(fn):
-        return fn  # cloudpickle sends what is needed of its module
-    name = name_of(fn)
-    return fn if name is None else name.sendable
+def _imported_name(fn: Any) -> Name | None:
+    """The name of a function that an actor can import by it; all else cloudpickle sends with what it needs."""
+    return None if type(fn) is FunctionType and goes_by_value(fn) else name_of(fn)
 
 
 def _number_of(fn: Any) -> int:
@@ -144,4 +138,5 @@ def _are_there(references: list[Any]) -> bool:
 
 
 def _recipe(model: Model[Any]) -> Recipe:
-    return Recipe(spelled(model.load), spelled(model.warmup), spelled(model.unload), model.name)
+    load, warmup, unload = (sendable(fn, _imported_name) for fn in (model.load, model.warmup, model.unload))
+    return Recipe(load, warmup, unload, model.name)

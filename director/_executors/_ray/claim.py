@@ -21,9 +21,9 @@ from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
     from director._executors._ray.call_encoder import CallMessage
+    from director._executors._ray.executor import RayExecutor
     from director._executors._ray.groups import Groups
     from director._executors._ray.nodes import Node
-    from director._executors._ray.terms import Terms
     from director._executors._ray.wire import Hardware
 
 _KILLING = 3.0  # seconds in which Ray tells an actor to end, if there is a head
@@ -41,7 +41,7 @@ class Claim:
         groups: Makes its placement group.
     """
 
-    def __init__(self, node: Node, ordinal: int, amounts: dict[str, float], terms: Terms, groups: Groups) -> None:
+    def __init__(self, node: Node, ordinal: int, amounts: dict[str, float], terms: RayExecutor, groups: Groups) -> None:
         self.node = node
         self.ordinal = ordinal
         self.device: Device | None = None
@@ -124,7 +124,7 @@ class Actor:
     """
 
     def __init__(
-        self, group: Any, parts: dict[str, float], terms: Terms, before: Actor | None, expected: Hardware | None
+        self, group: Any, parts: dict[str, float], terms: RayExecutor, before: Actor | None, expected: Hardware | None
     ) -> None:
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -143,7 +143,7 @@ class Actor:
                 max_restarts=0,
                 max_task_retries=0,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(group, 0),
-                runtime_env=terms.actor_env,
+                runtime_env=terms.runtime_env,
             )
             .remote(self._name, before is None, logs.levels(), accelerator, expected)
         )

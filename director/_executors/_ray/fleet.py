@@ -18,7 +18,6 @@ from director._executors._ray.connection import connect, disconnect
 from director._executors._ray.muster import Muster
 from director._executors._ray.nodes import Names
 from director._executors._ray.seat import RaySeat
-from director._executors._ray.terms import Terms
 from director._executors._ray.wishes import amounts_of
 from director.errors import NoDevices, PlacementError
 
@@ -47,8 +46,7 @@ class Fleet:
     """
 
     def __init__(self, executor: RayExecutor) -> None:
-        self.terms = Terms(executor.patience, executor.grace, executor.runtime_env)
-        self._executor = executor
+        self.terms = executor
         self._is_ours = False  # the connection
         self._names = Names()
         self._lock = threading.RLock()  # a finalizer may find that the loop is gone, and disband, in the midst
@@ -71,12 +69,12 @@ class Fleet:
             NoDevices: It has none, or all are in use.
             ValueError: `spec` means nothing in a cluster.
         """
-        self._is_ours = connect(self._executor.address, self._executor.runtime_env)
+        self._is_ours = connect(self.terms.address, self.terms.runtime_env)
         if self._is_ours:  # then it is that of the whole job, which may bring a folder of this machine
-            self.terms = replace(self.terms, actor_env=None)
+            self.terms = replace(self.terms, runtime_env=None)
         try:
             nodes = self._nodes()
-            amounts, most = amounts_of(spec, self._executor.resources, nodes)
+            amounts, most = amounts_of(spec, self.terms.resources, nodes)
             self._muster = Muster(amounts, most, self.terms)
             arrived, _ = self._muster.look(nodes, self.terms.patience)
             if not arrived:
@@ -202,7 +200,7 @@ class Fleet:
             logger.critical("Ray ends this program in less than a minute if the head of its cluster stays away")
 
 
-def _why_none(nodes: list[Node], amounts: dict[str, float], claimed: int, terms: Terms) -> str:
+def _why_none(nodes: list[Node], amounts: dict[str, float], claimed: int, terms: RayExecutor) -> str:
     what = " and ".join(f"{amount:g} {name}" for name, amount in amounts.items())
     if claimed:
         return (

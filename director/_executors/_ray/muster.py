@@ -13,8 +13,8 @@ from director.errors import DiscoveryError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from director._executors._ray.executor import RayExecutor
     from director._executors._ray.nodes import Node
-    from director._executors._ray.terms import Terms
 
 logger = logging.getLogger("director")
 Key: TypeAlias = tuple[str, int]  # the id of a node, and which of its devices
@@ -30,7 +30,7 @@ class Muster:
         terms: Of all actors.
     """
 
-    def __init__(self, amounts: Mapping[str, float], most: int, terms: Terms) -> None:
+    def __init__(self, amounts: Mapping[str, float], most: int, terms: RayExecutor) -> None:
         self.there: dict[Key, Claim] = {}
         self.refusal: DiscoveryError | None = None  # why the last one that could not be used could not
         self._amounts = dict(amounts)

@@ -11,13 +11,12 @@ import io
 import pickle
 import sys
 import threading
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from director._user_objects import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from director._executors._ray.wire import Payload
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -43,6 +42,18 @@ def pack(value: Any) -> Payload:
     file, buffers, references = io.BytesIO(), [], []  # type: ignore[var-annotated]
     _packer()(file, buffers, references).dump(value)
     return file.getvalue(), buffers, references
+
+
+def pack_named(value: Any, what: str) -> Payload:
+    """Pickle `value`, and raise nothing but a `PicklingError` that says `what` it is.
+
+    Raises:
+        PicklingError: It can't be done.
+    """
+    try:
+        return pack(value)
+    except BaseException as error:
+        raise unsendable(what, error) from error
 
 
 def unpack(payload: Payload) -> Any:
@@ -107,29 +118,24 @@ def _reference(place: int) -> Any:
     return _open.references[place]
 
 
-_made: list[Any] = []
-
-
-def _packer() -> Callable[[io.BytesIO, list[Any], list[Any]], Any]:
+@cache
+def _packer() -> Any:
     """The class of our pickler; made when Ray is there."""
-    if not _made:
-        from ray import ObjectRef, cloudpickle
+    from ray import ObjectRef, cloudpickle
 
-        base: Any = cloudpickle.CloudPickler
+    base: Any = cloudpickle.CloudPickler
 
-        class Packer(base):  # type: ignore[misc]
-            """Ray's cloudpickle, with buffers and references listed beside the pickle."""
+    class Packer(base):  # type: ignore[misc]
+        """Ray's cloudpickle, with buffers and references listed beside the pickle."""
 
-            def __init__(self, file: io.BytesIO, buffers: list[Any], references: list[Any]) -> None:
-                super().__init__(file, protocol=5, buffer_callback=buffers.append)
-                self._references = references
+        def __init__(self, file: io.BytesIO, buffers: list[Any], references: list[Any]) -> None:
+            super().__init__(file, protocol=5, buffer_callback=buffers.append)
+            self._references = references
 
-            def reducer_override(self, value: Any) -> Any:
-                if type(value) is ObjectRef:
-                    self._references.append(value)
-                    return _reference, (len(self._references) - 1,)
-                return super().reducer_override(value)
+        def reducer_override(self, value: Any) -> Any:
+            if type(value) is ObjectRef:
+                self._references.append(value)
+                return _reference, (len(self._references) - 1,)
+            return super().reducer_override(value)
 
-        _made.append(Packer)
-    made: Callable[[io.BytesIO, list[Any], list[Any]], Any] = _made[0]
-    return made
+    return Packer

@@ -9,9 +9,10 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any
 
-from director._executors._process.raised import free_caches, raised
+from director._executors._process.raised import raised
 from director._executors._ray.pickling import dumps
-from director._user_objects import describe, is_a
+from director._faults import free_caches
+from director._user_objects import describe
 from director.errors import JobError
 
 if TYPE_CHECKING:
@@ -27,15 +28,9 @@ def packed_error(error: BaseException) -> tuple[Payload, bool]:
 def story(error: BaseException) -> tuple[Any, ...]:
     """In the actor: the fields of the `Raised` of an exception."""
     try:
-        told = raised(error)
+        told = raised(error, lambda error: (dumps(error), []))
     except BaseException:  # noqa: BLE001 - whatever its class raises
         told = raised(JobError(f"{describe(error)} (the exception itself could not be sent from its process)"))
     if told.fault is not None and told.fault[0] == "memory":
         free_caches(error)
-    try:
-        stream = dumps(error)
-        if is_a(pickle.loads(stream), BaseException):  # noqa: S301 - see whether it can be done
-            told = told._replace(stream=stream, buffers=[], reason="")
-    except BaseException:  # noqa: BLE001, S110 - the same: it was told as text
-        pass
     return tuple(told)

@@ -12,6 +12,7 @@ import pickle
 import threading
 import time
 from asyncio import CancelledError
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
 from director._executors._ray.call_queue import CallQueue, ReceivedCall
 from director._executors._ray.last_begun import LastBegun
-from director._executors._ray.payload import pack, unpack, unsendable
+from director._executors._ray.payload import pack, pack_named, unpack
 from director._executors._ray.raised import packed_error, story
 from director._executors._ray.side_channel import SideChannel
 from director._executors._ray.wire import (
@@ -42,7 +43,7 @@ from director._executors._ray.wire import (
 )
 from director._executors._remote import Notice
 from director._forks import copied, leave_copy, workers
-from director._user_objects import describe, type_name
+from director._user_objects import describe
 
 if TYPE_CHECKING:
     from director._device import Device
@@ -179,7 +180,9 @@ class Worker:
             self._header = self._job = None
         ended = time.monotonic()
         try:
-            payload = pack(apart(value, story, _item) if header.style == CallStyle.BATCH else value)
+            if header.style == CallStyle.BATCH:
+                value = apart(value, story, partial(pack_named, what="the result"))
+            payload = pack(value)
         except BaseException as error:  # noqa: BLE001 - whatever the class of the value raises
             kind, payload = AnswerKind.UNSENDABLE, pack(describe(error))
         return self._answer(number, kind, began, payload, ended)
@@ -252,10 +255,7 @@ class Worker:
             for value in generator:
                 if self._cuda is not None:
                     self._cuda.wait()
-                try:
-                    payload = pack(value)
-                except BaseException as error:
-                    raise pickle.PicklingError(f"a value of {header.name} can't be sent: {describe(error)}") from error
+                payload = pack_named(value, f"a value of {header.name}")
                 del value
                 note = Note(header.number, NoteKind.YIELDED, self._values, payload)
                 if not self.channel.add_value(note, is_over):
@@ -314,10 +314,7 @@ class Worker:
         """
         if self._header is None:
             return
-        try:
-            payload = pack(progress)
-        except BaseException as error:
-            raise pickle.PicklingError(f"the progress can't be sent ({type_name(error)})") from error
+        payload = pack_named(progress, "the progress")
         self._reports += 1
         self.channel.add(Note(self._header.number, NoteKind.REPORTED, self._reports, payload))
 
@@ -327,11 +324,3 @@ def _opened(header: CallHeader, arguments: Payload) -> Any:
         return unpack(arguments)
     except BaseException as error:
         raise pickle.PicklingError(f"the arguments of {header.name} can't be unpickled: {describe(error)}") from error
-
-
-def _item(value: Any) -> Payload:
-    """One result of a batch."""
-    try:
-        return pack(value)
-    except BaseException as error:
-        raise unsendable("the result", error) from error
