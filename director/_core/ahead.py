@@ -35,10 +35,9 @@ class Ahead:
         queue: What waits.
         waking: Knows which slots suit a lane, and who is on the way.
         warm: Tells the numbers of the slots on which a model is loaded.
-        time: The Director's clock.
     """
 
-    __slots__ = ("_free", "_queue", "_slots", "_time", "_waking", "_warm", "count")
+    __slots__ = ("_free", "_queue", "_slots", "_waking", "_warm", "count")
 
     def __init__(
         self,
@@ -47,14 +46,12 @@ class Ahead:
         queue: ReadyQueue,
         waking: Waking,
         warm: Callable[[Model[Any]], frozenset[int]],
-        time: Callable[[], float],
     ) -> None:
         self._slots = slots
         self._free = free
         self._queue = queue
         self._waking = waking
         self._warm = warm
-        self._time = time
         self.count = 0  # in all slots
 
     @property
@@ -63,14 +60,14 @@ class Ahead:
         free = self._free
         return bool(free.parked or free.idle or self._waking.coming or self._queue.live() < len(self._slots))
 
-    def take(self, slot: Slot) -> Job[Any] | None:
+    def take(self, slot: Slot, now: float) -> Job[Any] | None:
         """One more job for a slot that WORKS; none while they are scarce."""
         queue = self._queue
         if self.is_scarce:
             return None
         if not slot.is_open or slot.mates is not None or slot.charge is not None:
             return None
-        job = self._front_of_rich(slot) if queue.is_rich else self._front_of_plain()
+        job = self._front_of_rich(slot, now) if queue.is_rich else self._front_of_plain()
         if job is not None:
             slot.ahead.append(job)
             self.count += 1
@@ -139,8 +136,8 @@ class Ahead:
             self._queue.spent.append(jobs.popleft())
         return jobs[0] if jobs and _is_simple(jobs[0]) else None
 
-    def _front_of_rich(self, slot: Slot) -> Job[Any] | None:
-        queue, now = self._queue, self._time()
+    def _front_of_rich(self, slot: Slot, now: float) -> Job[Any] | None:
+        queue = self._queue
         job = queue.front(self._waking.suits, slot, now)
         if job is None or queue.tenants.known or not _is_simple(job) or not self._may_run(slot, job):
             return None

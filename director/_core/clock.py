@@ -21,7 +21,7 @@ class Clock(Protocol):
     """What a Director asks of a clock."""
 
     def time(self) -> float:
-        """Seconds since any fixed moment; called from every thread; never goes back."""
+        """Seconds since any fixed moment, never going back; from every thread, and never under the scheduler's lock."""
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` on the event loop in `delay` seconds; called on the loop only."""

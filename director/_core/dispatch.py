@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from director._core.accounts import Accounts
 from director._core.admission import Admission
 from director._core.ahead import Ahead
-from director._core.exclusive import REFUSALS, alone
+from director._core.exclusive import REFUSALS, alone, dated, dated_surely
 from director._core.overview import Overview
 from director._core.pause import Pause
 from director._core.placement import FreeSlots
@@ -70,19 +70,19 @@ class Dispatch(Overview):
         time: Callable[[], float],
         ripen_at: Callable[[float], None],
     ) -> None:
-        super().__init__()
+        super().__init__(time)
         self.places = places
         self.slots = [slot for place in places for slot in place.slots]
         self.linger = _LINGER
         self._warm = warm
         self._queue = ReadyQueue(policy)
         self._free = FreeSlots(places)
-        self._waking = Waking(self.slots, self._free, self._queue, warm, call_director, time)
+        self._waking = Waking(self.slots, self._free, self._queue, warm, call_director)
         self._accounts = Accounts(self._queue.tenants, self._queue.spent)
         self._admission = Admission(policy, self._queue, self.slots, self._waking.coming, self._accounts.costs)
-        self._service = Service(self._queue, self._accounts, warm, time, ripen_at)
+        self._service = Service(self._queue, self._accounts, warm, ripen_at)
         self._quarantine = Quarantine(self.slots, self._free, self._queue)
-        self.ahead = Ahead(self.slots, self._free, self._queue, self._waking, warm, time)
+        self.ahead = Ahead(self.slots, self._free, self._queue, self._waking, warm)
         self._late = Pause()  # jobs that were submitted in the midst of a decision
         self._is_shut = False
 
@@ -120,7 +120,7 @@ class Dispatch(Overview):
                 queue = self._queue
                 plain = queue.plain
                 if queue.is_rich or not job._options.is_plain:
-                    return self._admit_rich(job, patient)
+                    return self._admit_rich(job, patient, job._submitted)
                 if plain.live >= self._admission.bound and not patient:
                     self._admission.check_room(job)
                 job._where = plain
@@ -128,7 +128,7 @@ class Dispatch(Overview):
                 plain.jobs.append(job)
                 free, waking = self._free, self._waking
                 if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-                    return waking.rouse()
+                    return waking.rouse(job._submitted)
                 return None  # all are busy or on their way: the usual case under load
             except REFUSALS:
                 raise
@@ -140,8 +140,8 @@ class Dispatch(Overview):
         finally:
             self._release()
 
-    @alone
-    def admit_late(self, job: Job[Any], patient: bool) -> Ring:
+    @dated_surely
+    def admit_late(self, now: float, job: Job[Any], patient: bool) -> Ring:
         """Queue a job that was submitted in the midst of a decision, unless it is over by now.
 
         Raises:
@@ -152,7 +152,7 @@ class Dispatch(Overview):
         self._late.left(job)
         try:
             self._check_open(job)
-            return self._admit_rich(job, patient)
+            return self._admit_rich(job, patient, now)
         except REFUSALS:
             job._move(JobState.FAILED)
             raise
@@ -178,8 +178,8 @@ class Dispatch(Overview):
             self._left(job)
         return sorted(jobs, key=lambda job: job.id)
 
-    @alone
-    def set_aside(self, job: Job[Any]) -> bool:
+    @dated
+    def set_aside(self, _now: float, job: Job[Any]) -> bool:
         """Let a job that has failed wait for its next try, unseen by slots; False if it is over, or we are shut."""
         if self._is_shut or job._stage is not _RUNNING:
             return False
@@ -189,17 +189,17 @@ class Dispatch(Overview):
         job._move(_QUEUED)
         return True
 
-    @alone
-    def try_again(self, job: Job[Any]) -> Ring:
+    @dated_surely
+    def try_again(self, now: float, job: Job[Any]) -> Ring:
         """The time of a job that was set aside has come; it goes before its equals. Does nothing if it is over."""
         if job._stage is not _QUEUED:
             return None
-        return both(self._service.push(job), self._waking.rouse())
+        return both(self._service.push(job, now), self._waking.rouse(now))
 
-    @alone
-    def ripen(self) -> Ring:
+    @dated_surely
+    def ripen(self, now: float) -> Ring:
         """Let go of the groups that have waited long enough for fuller batches."""
-        return both(self._service.ripen(), self._waking.rouse())
+        return both(self._service.ripen(now), self._waking.rouse(now))
 
     @alone
     def shut(self) -> None:
@@ -216,43 +216,43 @@ class Dispatch(Overview):
         """Move the jobs to FAILED that only closed slots or these could run, and that were submitted by then."""
         return self._quarantine.strand(unable, before)
 
-    @alone
-    def reopen(self, place: Place) -> Ring:
+    @dated_surely
+    def reopen(self, now: float, place: Place) -> Ring:
         """Give a closed device work again."""
         self._quarantine.reopen(place)
-        return self._waking.rouse()
+        return self._waking.rouse(now)
 
-    @alone
-    def join(self, place: Place) -> Ring:
+    @dated_surely
+    def join(self, now: float, place: Place) -> Ring:
         """Give a new device work; its slots have their threads and seats."""
         self.places.append(place)  # these two lists are known to all parts
         self.slots.extend(place.slots)
         self._free.add(place)
         self._quarantine.add(place)
-        return self._waking.rouse()
+        return self._waking.rouse(now)
 
-    @alone
-    def hire(self, most: int) -> list[Slot]:
+    @dated
+    def hire(self, now: float, most: int) -> list[Slot]:
         """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
-        return self._waking.hire(most)
+        return self._waking.hire(most, now)
 
-    @alone
-    def call_parked(self) -> Ring:
+    @dated
+    def call_parked(self, now: float) -> Ring:
         """Call a parked worker for what still waits when nobody more could be hired."""
-        return self._waking.rouse_parked()
+        return self._waking.rouse_parked(now)
 
-    @alone
-    def reaped(self, slot: Slot) -> Ring:
+    @dated_surely
+    def reaped(self, now: float, slot: Slot) -> Ring:
         """The worker's task is done and its thread has left, or the slot has rested: it is idle again."""
         self._vacate(slot, _IDLE)
         self._free.rest(slot)
-        return self._waking.rouse()
+        return self._waking.rouse(now)
 
-    @alone
-    def back_off(self, slot: Slot) -> Ring:
+    @dated_surely
+    def back_off(self, now: float, slot: Slot) -> Ring:
         """Its worker could not begin: what waits goes to others until it is `reaped`."""
         self._vacate(slot, SlotState.BACKING_OFF)
-        return self._waking.rouse()
+        return self._waking.rouse(now)
 
     @alone
     def dismiss(self) -> list[Slot]:
@@ -272,21 +272,21 @@ class Dispatch(Overview):
         Jobs that can't make their deadlines any more are left in `slot.late`, as FAILED.
         """
         _job, _mates = slot.job, slot.mates  # let go of without the lock, like `_spent`
-        alarm = None
+        alarm, queue = None, self._queue
+        now = self._time() if queue.is_rich else None  # who makes it so after this look has read the clock just now
         try:  # no signal handler runs on this thread, so `acquire` does not raise before it has the lock
             self._acquire()  # of its own code alone, so it is not in the midst of another decision
             try:
                 self._is_deciding = True
                 if slot.state is not _WORKING:
                     self._waking.arrive(slot)
-                queue = self._queue
                 if slot.ahead:
                     job = self.ahead.next_for(slot)
                 elif not slot.is_open:
                     self._service.settle(slot)
                     job = None
                 elif queue.is_rich:
-                    job, alarm = self._service.next_for(slot, self._waking.suits)
+                    job, alarm = self._service.next_for(slot, self._waking.suits, self._moment if now is None else now)
                 else:
                     job = queue.pop_plain(slot)
                 if job is None:
@@ -300,7 +300,7 @@ class Dispatch(Overview):
                     slot.state = _WORKING
                 free, waking = self._free, self._waking
                 if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-                    ring = waking.rouse()
+                    ring = waking.rouse(self._moment if now is None else now)
                     alarm = ring if alarm is None else both(alarm, ring)
                 if queue.spent:
                     _spent = self.take_spent()
@@ -313,24 +313,24 @@ class Dispatch(Overview):
         finally:
             self._release()
 
-    @alone
-    def take_ahead(self, slot: Slot) -> Job[Any] | None:
+    @dated
+    def take_ahead(self, now: float, slot: Slot) -> Job[Any] | None:
         """One more job for a slot that works, which `take` will return in its turn."""
-        return self.ahead.take(slot)
+        return self.ahead.take(slot, now)
 
-    @alone
-    def give_back(self, slot: Slot, jobs: Iterable[Job[Any]]) -> Ring:
+    @dated_surely
+    def give_back(self, now: float, slot: Slot, jobs: Iterable[Job[Any]]) -> Ring:
         """Jobs that `slot` holds ahead, and has not begun, may go elsewhere."""
         self.ahead.give_back(slot, jobs)
-        return self._waking.rouse()
+        return self._waking.rouse(now)
 
-    @alone
-    def stand_in_line(self, slot: Slot) -> Ring:
+    @dated_surely
+    def stand_in_line(self, now: float, slot: Slot) -> Ring:
         """Another process has the slot: until its worker comes back to `take`, what waits goes to others."""
         self._waking.arrive(slot)
         self._service.settle(slot)
         slot.state, slot.job = SlotState.ELSEWHERE, None
-        return self._waking.rouse()
+        return self._waking.rouse(now)
 
     @alone
     def leave(self, slot: Slot) -> bool:
@@ -352,7 +352,7 @@ class Dispatch(Overview):
         self._accounts.mend(self.slots)
         self._free.recount(self.places)
         self._waking.mend()
-        self._service.mend()
+        self._service.mend(self._moment)
 
     def call_again(self) -> None:
         """Call the Director and every worker that was called: to be called twice does no harm."""
@@ -383,7 +383,7 @@ class Dispatch(Overview):
     def _left(self, job: Job[Any]) -> None:
         (self._late if job._where is self._late else self._queue).left(job)
 
-    def _admit_rich(self, job: Job[Any], patient: bool) -> Ring:
+    def _admit_rich(self, job: Job[Any], patient: bool, now: float) -> Ring:
         queue, admission, free, waking = self._queue, self._admission, self._free, self._waking
         if not patient and (queue.live() >= admission.bound or admission.bounds_tenants):
             admission.check_room(job)
@@ -391,9 +391,10 @@ class Dispatch(Overview):
             admission.check_deadline(job)
         if not queue.is_rich:
             queue.enrich()
-        alarm = self._service.push(job)
+        self._moment = now
+        alarm = self._service.push(job, now)
         if self.ahead.count and job._options.priority > 0:
             alarm = both(alarm, self.ahead.recall)
         if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-            return both(alarm, waking.rouse())
+            return both(alarm, waking.rouse(now))
         return alarm

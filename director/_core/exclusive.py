@@ -11,6 +11,7 @@ must not see or change what is half decided:
   a `with`. The two steps that each job makes, `admit` and `take`, call `acquire` and `release` instead, which costs
   half as much. Their `acquire` is itself within a `try`, for a handler raises in that call (while the thread waits, and
   then it does not have the lock) or as the call returns; between it and the `try` that releases there is no other call.
+- No user code runs under the lock on purpose. The clock may be the user's: it is read before the lock is taken.
 - An exception that comes in the midst of a decision undoes it: `mend` makes the state anew from what jobs and slots
   say of themselves, before the lock is free.
 """
@@ -38,9 +39,15 @@ Self = TypeVar("Self", bound="Exclusive")
 
 
 class Exclusive(ABC):
-    """An object whose methods marked `alone` run one at a time."""
+    """An object whose methods marked `alone`, `dated` or `dated_surely` run one at a time.
 
-    def __init__(self) -> None:
+    Args:
+        time: The Director's clock.
+    """
+
+    def __init__(self, time: Callable[[], float]) -> None:
+        self._time = time  # never called under the lock
+        self._moment = 0.0  # what it has told last
         self._lock = threading.RLock()
         self._acquire, self._release = self._lock.acquire, self._lock.release
         self._is_deciding = False  # read and written by the thread that holds the lock alone
@@ -104,3 +111,40 @@ def alone(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self,
         return result
 
     return decide  # type: ignore[return-value]  # mypy knows the wrapper's `self` by name
+
+
+def dated(step: Callable[Concatenate[Self, float, P], T]) -> Callable[Concatenate[Self, P], T]:
+    """As `alone`, for a method whose first argument is the time: it is read here, before the lock is taken.
+
+    Raises:
+        BaseException: Of the clock, and nothing was decided.
+    """
+    decide = alone(step)
+
+    @wraps(step)
+    def read_and_decide(self: Self, *args: P.args, **kwargs: P.kwargs) -> T:
+        self._moment = now = self._time()
+        return decide(self, now, *args, **kwargs)
+
+    return read_and_decide  # type: ignore[return-value]  # mypy knows the wrapper's `self` by name
+
+
+def dated_surely(step: Callable[Concatenate[Self, float, P], T]) -> Callable[Concatenate[Self, P], T]:
+    """As `dated`, for what has happened already and must be known: a worker has left, a timer has rung.
+
+    Raises:
+        BaseException: Of the clock. It was decided all the same, as of the moment that the clock has told last.
+    """
+    decide = alone(step)
+
+    @wraps(step)
+    def read_and_decide(self: Self, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            self._moment = now = self._time()
+        except BaseException:
+            decide(self, self._moment, *args, **kwargs)
+            self.call_again()  # what it returns is lost
+            raise
+        return decide(self, now, *args, **kwargs)
+
+    return read_and_decide  # type: ignore[return-value]  # mypy knows the wrapper's `self` by name

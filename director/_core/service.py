@@ -35,40 +35,39 @@ class Service:
         queue: What waits.
         accounts: Charged with what starts.
         warm: Tells the numbers of the slots on which a model is loaded.
-        time: The Director's clock.
         ripen_at: Thread-safe; asks for a call of `Dispatch.ripen` at a moment.
     """
 
-    __slots__ = ("_accounts", "_alarm_at", "_holds", "_queue", "_ripen_at", "_time", "_warm")
+    __slots__ = ("_accounts", "_alarm_at", "_holds", "_queue", "_ripen_at", "_warm")
 
     def __init__(
         self,
         queue: ReadyQueue,
         accounts: Accounts,
         warm: Callable[[Model[Any]], frozenset[int]],
-        time: Callable[[], float],
         ripen_at: Callable[[float], None],
     ) -> None:
         self._queue = queue
         self._accounts = accounts
         self._warm = warm
-        self._time = time
         self._ripen_at = ripen_at
         self._alarm_at = _NEVER  # the next call of `ripen` that was asked for
         self._holds = True
 
-    def push(self, job: Job[Any]) -> Ring:
+    def push(self, job: Job[Any], now: float) -> Ring:
         """Put a job in the rich queue."""
         held = self._queue.push(job)
         if held is None:
             return None
-        self._look_at(held, self._time())
+        self._look_at(held, now)
         return self._alarm()
 
-    def next_for(self, slot: Slot, suits: Callable[[Lane | Plain, Slot], bool]) -> tuple[Job[Any] | None, Ring]:
+    def next_for(
+        self, slot: Slot, suits: Callable[[Lane | Plain, Slot], bool], now: float
+    ) -> tuple[Job[Any] | None, Ring]:
         """Take the next job for `slot` out of the rich queue, RUNNING, and its mates into `slot.mates`."""
         self.settle(slot)
-        now, queue, accounts = self._time(), self._queue, self._accounts
+        queue, accounts = self._queue, self._accounts
         if queue.holds.entries:
             self._look_at_due(now)
         while (job := queue.pop(suits, slot, now)) is not None:
@@ -88,10 +87,10 @@ class Service:
         if slot.charge is not None:
             self._accounts.settle(slot)
 
-    def ripen(self) -> Ring:
+    def ripen(self, now: float) -> Ring:
         """Look at the groups that have waited long enough."""
         self._alarm_at = _NEVER
-        self._look_at_due(self._time())
+        self._look_at_due(now)
         return self._alarm()
 
     def let_go(self) -> None:
@@ -100,10 +99,9 @@ class Service:
         for group in self._queue.held():
             group.release()
 
-    def mend(self) -> None:
+    def mend(self, now: float) -> None:
         """Look at all held groups anew."""
         self._alarm_at = _NEVER
-        now = self._time()
         for group in self._queue.held():
             self._look_at(group, now)
 

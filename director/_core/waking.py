@@ -36,10 +36,9 @@ class Waking:
         queue: What waits.
         warm: Tells the numbers of the slots on which a model is loaded.
         call_director: Thread-safe; asks the Director coroutine to hire.
-        time: The Director's clock.
     """
 
-    __slots__ = ("_call_director", "_free", "_queue", "_slots", "_time", "_warm", "calling", "coming", "hiring")
+    __slots__ = ("_call_director", "_free", "_queue", "_slots", "_warm", "calling", "coming", "hiring")
 
     def __init__(
         self,
@@ -48,21 +47,19 @@ class Waking:
         queue: ReadyQueue,
         warm: Callable[[Model[Any]], frozenset[int]],
         call_director: Callable[[], None],
-        time: Callable[[], float],
     ) -> None:
         self._slots = slots
         self._free = free
         self._queue = queue
         self._warm = warm
         self._call_director = call_director
-        self._time = time
         self.coming: dict[Slot, None] = {}  # HIRED and CALLED: on their way to look for work
         self.calling = False  # one parked worker is on its way
         self.hiring = False  # the Director coroutine has been asked and has not looked yet
 
-    def rouse(self) -> Ring:
+    def rouse(self, now: float) -> Ring:
         """Whom to call for the work that waits; marks him called."""
-        for lane in self._queue.in_order(self._time()):
+        for lane in self._queue.in_order(now):
             slot = self._pick(lane)
             if slot is not None and slot.state is _IDLE:
                 if not self.hiring:
@@ -74,10 +71,10 @@ class Waking:
                 return self._send(slot)
         return None
 
-    def rouse_parked(self) -> Ring:
+    def rouse_parked(self, now: float) -> Ring:
         """The same among parked workers only, for what those on their way will not take."""
         coming = dict(self.coming)
-        for lane in self._queue.in_order(self._time()):
+        for lane in self._queue.in_order(now):
             if lane.calls <= subtract(coming, lane):
                 continue
             slot = self._pick(lane, only=_PARKED)
@@ -85,13 +82,13 @@ class Waking:
                 return self._send(slot)
         return None
 
-    def hire(self, most: int) -> list[Slot]:
+    def hire(self, most: int, now: float) -> list[Slot]:
         """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
         self.hiring = False
         hired: list[Slot] = []
         coming = dict(self.coming)
         try:
-            for lane in self._queue.in_order(self._time()):
+            for lane in self._queue.in_order(now):
                 short = lane.calls - subtract(coming, lane)
                 while short > 0 and len(hired) < most and (slot := self._pick(lane, only=_IDLE)):
                     if not self.suits(lane, slot):

@@ -47,13 +47,18 @@ class Desk:
             policy or Policy(max_queue),
             lambda model: self.warm.get(model, frozenset()),
             self._call,
-            lambda: self.now,
+            self._tell_time,
             self.ripens_at.append,
         )
         self.slots = self.dispatch.slots
         self.put_off: list[tuple[Job[Any], bool]] = []  # for `admit_late`
         self.dispatch.put_off = lambda job, patient: self.put_off.append((job, patient))
         self._numbers = iter(range(1, 10**9))
+
+    def _tell_time(self) -> float:
+        lock: Any = self.dispatch._lock
+        assert not lock._is_owned(), "the clock is user code, and was called under the lock"
+        return self.now
 
     def _call(self) -> None:
         self.director_called = True

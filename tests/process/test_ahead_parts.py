@@ -35,7 +35,7 @@ def test_what_comes_back_finds_its_place() -> None:
     for job in jobs:
         job._move = partial(setattr, job, "_stage")
     slot.ahead.extend(jobs)
-    held = Ahead([slot], None, queue, None, None, None)  # type: ignore[arg-type]
+    held = Ahead([slot], None, queue, None, None)  # type: ignore[arg-type]
     held.count = len(jobs)
     for n in (3, 1, 5, 0, 4, 2):
         held.give_back(slot, [jobs[n]])
