@@ -522,6 +522,11 @@ def arrays(_device: Device, count: int, size: int) -> Iterator[Any]:
         yield np.full(size, number, np.uint8)
 
 
+def sizes_in_turn(_device: Device, count: int, *sizes: int) -> Iterator[bytes]:
+    for number in range(count):
+        yield bytes([number]) * sizes[number % len(sizes)]
+
+
 def break_after(_device: Device, count: int) -> Iterator[int]:
     yield from range(count)
     raise Rich("broken", count)

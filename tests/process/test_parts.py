@@ -12,7 +12,9 @@ import resource
 import signal
 import socket
 import threading
+from contextlib import suppress
 from signal import Signals
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +26,7 @@ from director._executors._process.answer_writer import AnswerWriter
 from director._executors._process.channel import Receiver, send, send_all
 from director._executors._process.child_process import ChildProcess
 from director._executors._process.payload import Payload, unwrap, wrap
+from director._executors._process.pump import run_generator
 from director._executors._process.shared_page import PLACES, SIZE, WINDOW, Notice, SharedPage
 from director._executors._process.termination import Termination, Unkillable
 from director._executors._process.wire import AnswerKind, RequestKind, WireBroken
@@ -224,6 +227,45 @@ def test_what_was_taken_of_one_stream_is_no_room_for_another(pages: tuple[Shared
     here.take(7, 2**32 - 1)
     assert not there.is_full(7, 2**32 + WINDOW - 2)
     assert there.is_full(7, 2**32 + WINDOW - 1)
+
+
+@pytest.mark.parametrize(("segments", "most"), [([0], WINDOW), ([1], WINDOW // 2), ([0, 1], 6), ([1, 0, 0], 6)])
+def test_a_generator_makes_fewer_large_values_ahead(
+    pages: tuple[SharedPage, SharedPage], segments: list[int], most: int
+) -> None:
+    told: list[int] = []
+    wake = os.eventfd(0, os.EFD_NONBLOCK)
+
+    def tell(value: int) -> int:
+        told.append(value)
+        return segments[value % len(segments)]
+
+    try:
+        with pytest.raises(BlockingIOError):  # instead of waiting
+            run_generator((n for n in range(100)), pages[1], 7, wake, tell)
+    finally:
+        os.close(wake)
+    assert told == list(range(most))
+
+
+def test_a_child_that_waits_for_room_is_woken_whatever_was_large(pages: tuple[SharedPage, SharedPage]) -> None:
+    here, there = pages
+    wake = os.eventfd(0, os.EFD_NONBLOCK)
+    parent: Any = SimpleNamespace(page=here, _wake=wake)
+    for number, of_each in enumerate(itertools.product([0, 1], repeat=WINDOW + 3)):
+        call: Any = SimpleNamespace(number=number, taken=0)
+        sent, under_way = 0, []
+        for segment in of_each:
+            while there.is_full(number, sent):
+                is_woken = False
+                while not is_woken:
+                    answer: Any = SimpleNamespace(segments=under_way.pop(0))  # an IndexError: it waits for ever
+                    ChildProcess.grant(parent, call, answer)
+                    with suppress(BlockingIOError):
+                        is_woken = os.eventfd_read(wake) > 0
+            under_way.append(segment)
+            sent += 1 + segment
+    os.close(wake)
 
 
 # ---- names

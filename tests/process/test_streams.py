@@ -83,6 +83,13 @@ async def test_large_values_do_not_pile_up(director: Director) -> None:
     assert seen == [(n, n) for n in range(60)]
 
 
+@pytest.mark.parametrize("buffer", [1, 16])
+async def test_small_and_large_values_of_one_stream_come_in_order(director: Director, buffer: int) -> None:
+    sizes = (10, 40_000, 10, 10, 2_000_000, 30_000, 100_000)
+    values = [value async for value in director.stream(calls.sizes_in_turn, 100, *sizes, buffer=buffer)]
+    assert values == [bytes([n]) * sizes[n % len(sizes)] for n in range(100)]
+
+
 async def test_values_that_are_kept_stay_whole(director: Director) -> None:
     kept = [array async for array in director.stream(calls.arrays, 40, MEGABYTE)]
     assert all((array == n).all() for n, array in enumerate(kept))

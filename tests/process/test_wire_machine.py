@@ -51,7 +51,7 @@ class Wire(RuleBasedStateMachine):
         self.whose += 1
         call = ProcessCall([SimpleNamespace(_stage=JobState.RUNNING)], fn, args, style)  # type: ignore[list-item]
         args = tuple(self.whose if arg == "whose" else arg for arg in args)
-        payload = pack((fn, "call", args, int(style), None), lambda: "it")
+        payload = pack((fn, "call", args, None), lambda: "it")
         message = CallMessage(RequestKind.FIRST_CALL, UNNUMBERED, UNNUMBERED, NO_FACTS, payload)
         try:
             self.child.send(call, message)
@@ -177,8 +177,7 @@ class Wire(RuleBasedStateMachine):
         if answer.kind == AnswerKind.YIELDED:
             assert self.child.content(answer)[:2] == (whose, self.values[call])
             self.values[call] += 1
-            call.taken += 1
-            self.child.grant(call)
+            self.child.grant(call, answer)
         elif answer.kind == AnswerKind.REPORTED:
             self.child.drop(answer)
         else:

@@ -43,8 +43,8 @@ class AnswerWriter:
         self._is_sending = False
         self._waiting: deque[tuple[int, int, Payload, float, float]] = deque()
 
-    def tell(self, kind: int, number: int, value: Any = None, began: float = 0.0, ended: float = 0.0) -> None:
-        """Tell the parent a value of the user's that belongs to the call `number`.
+    def tell(self, kind: int, number: int, value: Any = None, began: float = 0.0, ended: float = 0.0) -> int:
+        """Tell the parent a value of the user's that belongs to the call `number`; returns the segments that it takes.
 
         Raises:
             PicklingError: It can't be sent.
@@ -54,7 +54,7 @@ class AnswerWriter:
             payload = _NOTHING if value is None else wrap(value)
         except Exception:  # noqa: BLE001 - there may be another way; else this says what to do
             payload = pack(value, lambda: _WORDS[kind])
-        self.send(kind, number, payload, began, ended)
+        return self.send(kind, number, payload, began, ended)
 
     def tell_plainly(self, kind: int, number: int, values: Any = None, began: float = 0.0, ended: float = 0.0) -> None:
         """Tell the parent something of the package's own, of plain values: to read it runs no code of the user's.
@@ -66,31 +66,32 @@ class AnswerWriter:
         content = b"" if values is None else marshal.dumps(values)
         self.send(kind, number, Payload(content, []) if len(content) <= INLINE else wrap(content), began, ended)
 
-    def send(self, kind: int, number: int, payload: Payload, began: float, ended: float) -> None:
-        """Send what has been pickled.
+    def send(self, kind: int, number: int, payload: Payload, began: float, ended: float) -> int:
+        """Send what has been pickled; returns the segments that it takes.
 
         Raises:
             OSError: There is no memory, or no descriptor, for it.
         """
         if os.getpid() != self._process:
             _leave(kind)
-            return
+            return 0
         with self._lock:
             if self._is_sending:
                 self._waiting.append((kind, number, payload, began, ended))
-                return
+                return 0
             self._is_sending = True
             try:
-                self._post(kind, number, payload, began, ended)
+                segment = self._post(kind, number, payload, began, ended)
                 while self._waiting:
                     with suppress(OSError):  # not the fault of this answer
                         self._post(*self._waiting.popleft())
+                return segment
             finally:
                 self._is_sending = False
 
-    def _post(self, kind: int, number: int, payload: Payload, began: float, ended: float) -> None:
+    def _post(self, kind: int, number: int, payload: Payload, began: float, ended: float) -> int:
         stream, buffers = payload
-        if buffers or len(stream) > INLINE:
+        if segment := int(bool(buffers) or len(stream) > INLINE):
             with segments.filled(payload) as (descriptor, length):
                 whole = answer_head(self._sequence, number, kind, 1, length, began, ended)
                 socket.send_fds(self._target, [whole], [descriptor])
@@ -99,6 +100,7 @@ class AnswerWriter:
         self._sequence += 1
         if ended:
             self.answered = number
+        return segment
 
 
 def _leave(kind: int) -> None:

@@ -47,7 +47,7 @@ class ProcessCall(PendingCall):
     function: int | None = None  # its number, once it is sent by it
     is_typical = True  # it says something about the next one's time
     began = 0.0
-    taken = 0  # values of a stream that were received
+    taken = 0  # of a stream: values that were received, and segments
     refusal: BaseException | None = None  # of the reader of a stream
     answer: Answer | None = None  # its last one, if that came before its turn
     _termination: Termination | None = None

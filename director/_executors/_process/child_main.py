@@ -45,7 +45,7 @@ _NONE: list[int] = []
 _BROKEN = 70  # exit status: EX_SOFTWARE
 # A member takes a search each time.
 _CALL, _EXIT, _BATCH = RequestKind.CALL, RequestKind.EXIT, CallStyle.BATCH
-_RETURNED, _RAISED = AnswerKind.RETURNED, AnswerKind.RAISED
+_RETURNED, _RAISED, _YIELDED = AnswerKind.RETURNED, AnswerKind.RAISED, AnswerKind.YIELDED
 
 
 def main(facts: dict[str, Any]) -> None:
@@ -194,10 +194,10 @@ class ChildMain:
     def _stream(self, number: int, fn: Any, *args: Any) -> None:
         from director._executors._process.pump import run_generator  # few children need it
 
-        def tell(value: Any) -> None:
+        def tell(value: Any) -> int:
             if self._cuda is not None:
                 self._cuda.wait()  # each value is finished when it is handed over, as each result is
-            self._writer.tell(AnswerKind.YIELDED, number, value)
+            return self._writer.tell(_YIELDED, number, value)
 
         run_generator(fn(*args), self._page, number, self._wake, tell)
 

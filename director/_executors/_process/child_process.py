@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _REAPING = 5.0  # seconds between a child's last word and its end, in which a driver lets go of a GPU
 _ROOM = 8 * INLINE  # bytes that lie in a socket, if the system grants so many
 _DAY = 86_400.0  # more milliseconds than an int of C holds are 25 of them
-_DAY = 86_400.0  # more milliseconds than an int of C holds are 25 of them
+_HALF = WINDOW // 2
 _LOOK = 0.002  # seconds between two looks whether it has ended, where the system has no pidfd
 _FINAL = frozenset({AnswerKind.RETURNED, AnswerKind.RAISED, AnswerKind.NOT_LOADED, AnswerKind.NOT_READ})
 _PICKLED = frozenset({AnswerKind.RETURNED, AnswerKind.YIELDED, AnswerKind.REPORTED})
@@ -215,10 +215,11 @@ class ChildProcess:
             close_all(again[1] if again is not None else [])
         return returned
 
-    def grant(self, call: ProcessCall) -> None:
-        """Tell the child how many values of a stream were taken; one that waits is woken for every other of them."""
+    def grant(self, call: ProcessCall, answer: Answer) -> None:
+        """Tell the child that a value of a stream was taken; one that waits is woken for each half of the window."""
+        before, call.taken = call.taken, call.taken + 1 + answer.segments
         self.page.take(call.number, call.taken)
-        if call.taken % (WINDOW // 2) == 0:  # it waits with a whole window under way, so that one of these is to come
+        if before // _HALF != call.taken // _HALF:  # it waits with a whole window under way: one of these is to come
             wake_at_once(self._wake)
 
     def signal(self, number: signal.Signals) -> None:

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def run_generator(
-    generator: GeneratorType[Any, Any, Any], page: SharedPage, number: int, wake: int, tell: Callable[[Any], None]
+    generator: GeneratorType[Any, Any, Any], page: SharedPage, number: int, wake: int, tell: Callable[[Any], int]
 ) -> None:
     """Run a generator to its end.
 
     Args:
         generator: A new one.
-        page: Says how many values were taken, and whether the reader has left.
+        page: Says how much was taken, and whether the reader has left.
         number: Of the call.
         wake: An eventfd that the parent writes to when a value was taken.
-        tell: Sends a value.
+        tell: Sends a value; returns its segments, each of which counts as a value more.
 
     Raises:
         CancelledError: The reader has left.
@@ -37,12 +37,11 @@ def run_generator(
     count = 0
     try:
         for value in generator:
-            while page.is_full(number, count) and not page.look(number):
+            while not (is_unwanted := page.look(number)) and page.is_full(number, count):
                 os.eventfd_read(wake)
-            if page.look(number):
+            if is_unwanted:
                 raise asyncio.CancelledError
-            tell(value)
-            count += 1
+            count += 1 + tell(value)
             del value
     except BaseException:
         close(generator)

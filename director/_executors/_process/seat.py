@@ -262,8 +262,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
                 call.notify(Notice.CANCELLED)
         else:
             child.drop(answer)
-        call.taken += 1
-        child.grant(call)
+        child.grant(call, answer)
 
     def _note(self, call: ProcessCall, child: ChildProcess, answer: Answer, *, is_its_own: bool) -> None:
         """Take in what a child says beside its outcomes; it must not harm the call that runs."""

@@ -12,13 +12,15 @@ from director._executors._remote import Notice
 __all__ = ["SIZE", "WINDOW", "Notice", "SharedPage"]
 
 SIZE = 4096  # bytes
-WINDOW = 4  # values of a stream that are on their way; each that the reader's bridge has taken makes room for another
+# Values of a stream that are on their way; each that the reader's bridge has taken makes room for another. One in a
+# segment counts twice: small ones cost little memory, and the fewer the window holds, the more often both sides wait.
+WINDOW = 8
 _ENDING, _TAKEN, PLACES = 511, 510, 510  # entries; more calls than `PLACES` are never under way
 _LOW = 0xFFFFFFFF
 
 
 class SharedPage:
-    """Notices about calls, how many values of a stream were taken, and whether the child is to end.
+    """Notices about calls, how much of a stream was taken, and whether the child is to end.
 
     Args:
         descriptor: Of a file of `SIZE` bytes that both sides have.
@@ -38,11 +40,11 @@ class SharedPage:
         return entry & 3 if entry >> 2 == number else 0
 
     def take(self, number: int, count: int) -> None:
-        """In the parent: of the stream that is the call `number`, `count` values were taken."""
+        """In the parent: of the stream that is the call `number`, `count` of the window's units were taken."""
         self._entries[_TAKEN] = (number & _LOW) << 32 | count & _LOW
 
     def is_full(self, number: int, count: int) -> bool:
-        """In the child: whether all `WINDOW` is used up when `count` values of the stream were sent."""
+        """In the child: whether all `WINDOW` is used up when `count` of its units were sent."""
         entry = self._entries[_TAKEN]
         taken = entry & _LOW if entry >> 32 == number & _LOW else 0
         return (count - taken) & _LOW >= WINDOW
