@@ -42,7 +42,7 @@ class BatchRun:
         self.shortage: Fault | None = None  # the last lack of memory
         self.sizes: list[int] = []  # of the calls that lacked it
         self.fits = 0  # the largest call that returned after that
-        self.values: Sequence[Any] | None = None  # of one call for all, without an error; whoever ran it hands them out
+        self.values: Sequence[Any] | None = None  # of one call for all, without an error; the shift hands them out
 
     def run(self, jobs: list[Job[Any]]) -> dict[Job[Any], BaseException]:
         """Run jobs of one function as one batch, or if that fails perhaps in parts.
@@ -74,7 +74,7 @@ class BatchRun:
         return errors
 
     def _parts(self, jobs: list[Job[Any]], error: BaseException) -> list[list[Job[Any]]]:
-        """What to run instead of a batch that has raised; nothing if that would help nobody."""
+        """What to run instead of a batch that has raised; nothing if no item could succeed by it."""
         if not is_a(error, Exception) or is_a(error, (LoadFailed, NeverStarted)):
             return []
         if is_a(error, NotSent):

@@ -38,7 +38,7 @@ class NeverStarted(DeviceLost):
 
 
 class NotSent(Exception):
-    """A batch could not be sent, or not be read there: nothing of it ran. Carried to the shift, never further.
+    """A batch could not be sent, or not be read there; its function was not called. For the shift alone.
 
     Raised by `Seat.run_batch` for more than one job: what is wrong may be the argument of one of them.
     """
@@ -92,7 +92,7 @@ class Seat(Protocol):
     # These two are called on the event loop, at any moment:
 
     def leave(self, job: Job[Any]) -> None:
-        """Nobody waits any more for `job`, which runs here: it was cancelled, or its time is up."""
+        """The caller of `job`, which runs here, has left: it was cancelled, or its time is up."""
 
     def abort(self) -> bool:
         """End the call that runs, for the Director closes; False if that can't be done."""

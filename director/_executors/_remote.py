@@ -176,21 +176,21 @@ class RemoteSeat(ABC, Generic[C]):
         When that is so for all jobs of the call, the call is told. If one of them has a timeout, the call is ended when
         that has passed.
         """
-        errand = self._stock.find(job) or self._errand
-        if errand is None or job not in errand.jobs or any(mate._stage is _RUNNING for mate in errand.jobs):
+        call = self._stock.find(job) or self._errand
+        if call is None or job not in call.jobs or any(mate._stage is _RUNNING for mate in call.jobs):
             return
-        self._tell(errand, is_cancelled=any(mate._stage is JobState.CANCELLED for mate in errand.jobs))
-        ends = [end for mate in errand.jobs if (end := _end_of(mate)) is not None]
+        self._tell(call, is_cancelled=any(mate._stage is JobState.CANCELLED for mate in call.jobs))
+        ends = [end for mate in call.jobs if (end := _end_of(mate)) is not None]
         if ends:
             left = max(ends) - self._chronicle.time()  # a deadline may have passed before
-            self._end(errand, time.monotonic() + max(0.0, left) + self._grace)
+            self._end(call, time.monotonic() + max(0.0, left) + self._grace)
 
     def abort(self) -> bool:
         """On the event loop: end the call that runs; False if there is none that could be ended."""
-        errand = self._errand
-        if errand is None:
+        call = self._errand
+        if call is None:
             return False
-        self._end(errand, time.monotonic())
+        self._end(call, time.monotonic())
         return True
 
     def _run(self, job: Job[Any]) -> Any:
@@ -212,11 +212,11 @@ class RemoteSeat(ABC, Generic[C]):
         """Have it made, and return what it returns."""
 
     @abstractmethod
-    def _tell(self, errand: C, *, is_cancelled: bool) -> None:
+    def _tell(self, call: C, *, is_cancelled: bool) -> None:
         """On the event loop: tell the call that all its callers have left; `is_cancelled`, or its time is up."""
 
     @abstractmethod
-    def _end(self, errand: C, moment: float) -> None:
+    def _end(self, call: C, moment: float) -> None:
         """On the event loop: bring the call to its end at `moment`."""
 
 

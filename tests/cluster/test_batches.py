@@ -11,10 +11,11 @@ from process.test_batches import ODD, give, outcomes, take, told
 from director import Device, Director
 from director._executors._process.call import ModelNumbers
 from director._executors._process.items import joined
+from director._executors._process.wire import CallStyle
 from director._executors._ray.call_encoder import CallEncoder
 from director._executors._ray.payload import unpack
 from director._executors._ray.pending import RayCall
-from director._executors._ray.wire import Answer, AnswerKind, CallStyle, decode_answer
+from director._executors._ray.wire import Answer, AnswerKind, decode_answer
 from director._executors._ray.worker import Worker
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from director._executors._process import tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 LARGE = 1 << 20  # bytes from which a buffer is left out of the stream: below, a copy more costs less than a mapping
 PROTOCOL = 5
@@ -59,7 +59,9 @@ def wrap(value: Any, by_value: bool = False) -> Payload:
     buffers: list[memoryview] = []
     is_small = partial(_is_small, buffers)
     if by_value:
-        stream = _dumps_by_value(value, is_small)
+        import cloudpickle
+
+        stream = tensors.dumps(cloudpickle.Pickler, value, PROTOCOL, is_small)
     elif "torch" in modules and tensors.are_possible():
         stream = tensors.dumps(pickle.Pickler, value, PROTOCOL, is_small)
     else:
@@ -101,12 +103,6 @@ def _is_small(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
         return True
     buffers.append(raw)
     return False
-
-
-def _dumps_by_value(value: Any, is_small: Callable[[pickle.PickleBuffer], bool]) -> bytes:
-    import cloudpickle
-
-    return tensors.dumps(cloudpickle.Pickler, value, PROTOCOL, is_small)
 
 
 def _round_up(offset: int) -> int:

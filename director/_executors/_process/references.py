@@ -43,7 +43,7 @@ def name_of(fn: Any) -> Name | None:
 
 
 def known_number(fn: Any) -> int | None:
-    """The number of a function whose name was asked for before; looks at nothing of the function."""
+    """The number of a function whose name was asked for before. Reads no attribute of the function."""
     name = _named.get(fn) if type(fn) is FunctionType else None
     return None if name is None else name.number
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from director._executors._process.references import name_of, sendable
 from director._executors._process.shelf import Recipe
 from director._executors._process.spawn import inner
+from director._executors._process.wire import UNNUMBERED, CallStyle
 from director._executors._ray.payload import is_reference, pack, runs_no_code, unsendable
 from director._executors._ray.pickling import dumps, goes_by_value
-from director._executors._ray.wire import UNNUMBERED, CallHeader, CallStyle, Introduction
+from director._executors._ray.wire import CallHeader, Introduction
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,7 @@
 """What is held in the cluster for one device: a placement group of one bundle on one node, and the actors in it.
 
-The bundle holds the device as a whole, so that nobody else gets it between two lives of an actor, and all slots of the
-device share it. Made and released by the fleet; the slots' threads hire in it.
+The bundle holds the device as a whole, so that no other program gets it between the lives of two actors, and all slots
+of the device share it. Made and released by the fleet; the slots' threads hire in it.
 """
 
 from __future__ import annotations

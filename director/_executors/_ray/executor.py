@@ -29,7 +29,7 @@ class RayExecutor:
         resources: What each device holds of its node, as Ray names it: ``{"GPU": 2, "CPU": 8}``. `None`: a GPU, or
             where no node has one, a CPU core.
         runtime_env: Ray's runtime environment of the actors, such as their ``working_dir``.
-        patience: Seconds in which actors start; devices that somebody else uses for as long are left out.
+        patience: Seconds in which actors start; devices that are in use elsewhere for as long are left out.
         grace: Seconds between asking a call to end (its timeout has passed) and ending its actor.
 
     Raises:

@@ -1,7 +1,7 @@
 """The devices of one running Director in a cluster: claimed, watched as nodes come and go, given back at the end.
 
-`_claims`, of the devices that the Director knows or has known, belongs to whoever holds `_lock`; `_muster` to the
-thread that gathers, then the one that watches, and at the end the one that disbands.
+`_claims`, of the devices that the Director knows or has known, belongs to the thread that holds `_lock`; `_muster` to
+the thread that gathers, then the one that watches, and at the end the one that disbands.
 """
 
 from __future__ import annotations
@@ -204,8 +204,8 @@ def _why_none(nodes: list[Node], amounts: dict[str, float], claimed: int, terms:
     what = " and ".join(f"{amount:g} {name}" for name, amount in amounts.items())
     if claimed:
         return (
-            f"{claimed} x {what} are there in the Ray cluster, and none was free for {terms.patience:g} s: somebody "
-            "else uses them (`ray status` tells), or actors start too slowly"
+            f"{claimed} x {what} are there in the Ray cluster, and none was free for {terms.patience:g} s: other "
+            "programs use them (`ray status` tells), or actors start too slowly"
         )
     known = ("CPU", "GPU")
     said = [

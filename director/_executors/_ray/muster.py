@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("director")
 Key: TypeAlias = tuple[str, int]  # the id of a node, and which of its devices
-_AGAIN = 15.0  # seconds after which a device that somebody else had is asked for again
+_AGAIN = 15.0  # seconds after which a device that was in use elsewhere is asked for again
 
 
 class Muster:

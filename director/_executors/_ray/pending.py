@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from director._executors._ray.wire import CallStyle
+from director._executors._process.wire import CallStyle
 from director._executors._remote import CallState, PendingCall
 
 if TYPE_CHECKING:

@@ -16,12 +16,13 @@ from director._executors._base import LoadFailed, NeverStarted, NotSent
 from director._executors._process import logs
 from director._executors._process.items import joined
 from director._executors._process.raised import error_of
+from director._executors._process.wire import CallStyle
 from director._executors._ray.actor_client import ActorClient, ActorLost
 from director._executors._ray.offset import Offset
 from director._executors._ray.payload import unpack, unsendable
 from director._executors._ray.pending import RayCall
 from director._executors._ray.prefetched import PrefetchedCalls
-from director._executors._ray.wire import AnswerKind, CallStyle, NoteKind
+from director._executors._ray.wire import AnswerKind, NoteKind
 from director._executors._remote import CallState, Notice, RemoteSeat
 from director._executors._replicas import bearable
 from director._user_objects import log_error
@@ -64,9 +65,9 @@ class RaySeat(RemoteSeat[RayCall]):
 
         Raises:
             PicklingError: The call, or its result or exception, can't be sent.
-            NotSent: The same, of several jobs; nothing of them ran.
+            NotSent: The same, of several jobs; their function was not called.
             NeverStarted: The device was lost before the call had begun.
-            WorkerDied: The actor was lost in the midst of the call.
+            WorkerDied: The actor was lost during the call.
         """
         return self._make(RayCall(jobs, jobs[0]._fn, tuple(job._cargo[0] for job in jobs), CallStyle.BATCH))
 
@@ -80,11 +81,11 @@ class RaySeat(RemoteSeat[RayCall]):
 
     # ---- one call
 
-    def _tell(self, errand: RayCall, *, is_cancelled: bool) -> None:
-        self.client.request(errand, Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
+    def _tell(self, call: RayCall, *, is_cancelled: bool) -> None:
+        self.client.request(call, Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
 
-    def _end(self, errand: RayCall, moment: float) -> None:
-        errand.end(moment)
+    def _end(self, call: RayCall, moment: float) -> None:
+        call.end(moment)
 
     def _make(self, call: RayCall) -> Any:
         call = self._errand = self._stock.turn_of(call.jobs[0]) or call

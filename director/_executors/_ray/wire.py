@@ -13,18 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from director._device import Device
 
-UNNUMBERED = -1  # instead of the number of a function or model
 Payload: TypeAlias = "tuple[bytes, list[Any], list[Any]]"
 """A packed value: its pickle, the buffers beside it, and Ray's references in it."""
-
-
-class CallStyle(IntEnum):
-    """How a function is called."""
-
-    WITH_RESOURCE = 0  # its resource comes first
-    PLAIN = 1  # exactly as given
-    STREAM = 2  # its resource comes first, and it makes a generator
-    BATCH = 3  # with its resource and a list of the arguments
 
 
 class AnswerKind(IntEnum):
@@ -73,7 +63,7 @@ class CallHeader(NamedTuple):
         function, model: Their numbers.
         name: The job's.
         facts: What the job may ask about itself: id, priority, attempts, seconds waited.
-        style: A `CallStyle`.
+        style: A `CallStyle`, as of a call to a child.
         introduction: If the actor may need one.
         awaited: Positions of the arguments that are references of Ray's: the function gets their values.
     """

@@ -23,17 +23,16 @@ from director._executors._process.items import apart
 from director._executors._process.logs import redirect
 from director._executors._process.shelf import NotLoaded, Shelf
 from director._executors._process.standin import StandIn
+from director._executors._process.wire import UNNUMBERED, CallStyle
 from director._executors._ray.call_queue import CallQueue, ReceivedCall
 from director._executors._ray.last_begun import LastBegun
 from director._executors._ray.payload import pack, pack_named, unpack
 from director._executors._ray.raised import packed_error, story
 from director._executors._ray.side_channel import SideChannel
 from director._executors._ray.wire import (
-    UNNUMBERED,
     Answer,
     AnswerKind,
     CallHeader,
-    CallStyle,
     Hardware,
     Introduction,
     Note,
@@ -95,7 +94,7 @@ class Worker:
 
     def call(self, content: bytes, extras: tuple[list[Any], ...]) -> bytes | tuple[Any, ...]:
         """Have a call made in its turn; the answer."""
-        header, stream = pickle.loads(content)  # noqa: S301 - of our own driver, and nothing of the user's
+        header, stream = pickle.loads(content)  # noqa: S301 - of our own driver, and no user code runs
         call = ReceivedCall(header[0], (CallHeader(*header), (stream, *(extras or ([], [])))))
         del content, stream, extras
         self.queue.put(call)
@@ -208,7 +207,7 @@ class Worker:
         """The arguments, with the values of those that are references of Ray's.
 
         Raises:
-            CancelledError: No caller waits any more for the call.
+            CancelledError: All callers have left.
             Exception: What the task has raised whose result one of them is, or Ray that it is lost.
         """
         if not header.awaited:

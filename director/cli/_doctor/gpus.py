@@ -84,7 +84,7 @@ def _lost(survey: Survey) -> Iterator[Finding]:
         yield _finding("hidden-gpu", "note", f"no permission for the GPUs with NVML's numbers {numbers}")
     for whole in survey.inventory.gpus:
         if whole.mig and not whole.slices:
-            text = f"GPU {whole.index} ({whole.uuid}) is in MIG mode and has no slices, so nobody can use it"
+            text = f"GPU {whole.index} ({whole.uuid}) is in MIG mode and has no slices, so it can't be used"
             yield _finding(
                 "mig-without-slices", "wrong", text, f"nvidia-smi mig -i {whole.index} -cgi ... -C, or -mig 0"
             )
