@@ -3,7 +3,10 @@
 
 With nothing but Python and a network::
 
-    python3 noxfile.py              # ruff, mypy and the tests
+    python3 noxfile.py              # ruff, mypy and the tests, without the slow ones: some five minutes
+    python3 noxfile.py -s quick     # the tests that start no processes: about a minute
+    python3 noxfile.py -s full      # the slow tests, and those with Ray: about twenty minutes
+    python3 noxfile.py -s tests -- tests/public -k batch  # what pytest is told
     python3 noxfile.py -s demo      # the demonstration
     python3 noxfile.py -l           # what else there is
 
@@ -118,6 +121,7 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 PYPROJECT = HERE / "pyproject.toml"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}  # hundreds of processes would compile the package, each for itself
 WITH_TESTS = {"PYTHONPATH": str(HERE / "tests")}
 TORCH = "torch==2.13.0"
 WITH_TORCH = ["tests/frameworks", "tests/gpu", "tests/process/test_memory.py", "tests/cli/test_digits_example.py"]
@@ -149,11 +153,27 @@ def types(session: nox.Session) -> None:
     session.run("mypy", *session.posargs)
 
 
+def run_tests(session: nox.Session, chosen: str, *arguments: str, **variables: str) -> None:
+    """Two at a time those that are marked so; a file's tests stay together, as they share fixtures."""
+    two = ["-n", "2", "--dist", "loadfile"]
+    session.run("pytest", *two, "-m", chosen, *arguments, env={**BYTECODE, **variables})
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The tests; arguments after -- go to pytest."""
+    """The tests that aren't slow; arguments after -- go to pytest, which then leaves none out."""
     set_up(session, "-e", ".[all]", group="test")
-    session.run("pytest", *session.posargs)
+    if session.posargs:
+        session.run("pytest", *session.posargs, env=BYTECODE)
+    else:
+        run_tests(session, "not slow and not serial")
+
+
+@nox.session(default=False)
+def quick(session: nox.Session) -> None:
+    """Those of the tests that start no processes; arguments after -- go to pytest."""
+    set_up(session, "-e", ".[all]", group="test")
+    run_tests(session, "not slow and not serial and not programs", *session.posargs)
 
 
 @nox.session(default=False)
@@ -169,14 +189,17 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def full(session: nox.Session) -> None:
-    """Every hostile object through every door, and a storm of 100,000 values; at most six minutes on two cores."""
+    """The tests that `tests` leaves out, those of properties with all examples, a storm, and the session `ray`."""
     set_up(session, "-e", ".[all]", "cloudpickle", group="test")
-    session.run("pytest", "tests/zoo", *session.posargs, env={"DIRECTOR_ZOO": "all"})
+    everything = {"DIRECTOR_TESTS": "full", "DIRECTOR_ZOO": "all"}
+    run_tests(session, "(slow or hypothesis) and not serial", **everything)
+    session.run("pytest", "-m", "serial", env={**BYTECODE, **everything})
+    session.notify("ray")
     storm = ["--seconds", "30", "--jobs", "4000", "--values", "100000"]
     session.run("python", "-m", "benchmarks.chaos", *storm, env=WITH_TESTS)
 
 
-@nox.session
+@nox.session(default=False)
 def ray(session: nox.Session) -> None:
     """The tests with a Ray cluster on this machine, where Ray can be installed; arguments after -- go to pytest."""
     try:

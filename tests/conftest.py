@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 pytest_plugins = ["pytester"]
+PART = 25  # percent
+PROGRAMS = {"program", "python", "start"}
 
 # No deadlines: a shared machine is slow now and then. In CI the same examples every time, elsewhere new ones.
-settings.register_profile("dev", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") else "dev")
+# `max_examples` is a percentage of what each test asks for (harness/effort.py); the session `full` wants all.
+settings.register_profile("dev", deadline=None, max_examples=PART)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True, max_examples=PART)
+settings.register_profile("full", settings.get_profile("ci" if os.environ.get("CI") else "dev"), max_examples=100)
+settings.load_profile(os.environ.get("DIRECTOR_TESTS") or ("ci" if os.environ.get("CI") else "dev"))
 
 # What a terminal is shown depends on these; a test that wants one sets it.
 for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"):
@@ -42,6 +46,14 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """`programs`: what uses a fixture that starts processes, or has an executor that does as its parameter."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    in_process = any(type(value) is str and value == "process" for value in parameters)  # others are hostile
+    if in_process or PROGRAMS & set(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.programs)
 
 
 @pytest.fixture(autouse=True)

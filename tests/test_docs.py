@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 JOB_OPTIONS = JobOptions.__annotations__
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 REFERENCE = sorted((DOCS / "reference").glob("*.md"))
 
 # The words of the house, and those that say nothing.

@@ -8,6 +8,8 @@ import pytest
 
 from director._bench.apart import ExperimentDied, run_apart
 
+pytestmark = pytest.mark.programs
+
 
 def who_and_where(greeting: str) -> tuple[str, int, int]:
     return greeting, os.getpid(), len(os.sched_getaffinity(0))

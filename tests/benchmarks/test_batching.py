@@ -57,6 +57,7 @@ def test_a_plan_repeats_and_has_the_rate_it_should() -> None:
     assert moments[-1] == pytest.approx(20.0, rel=0.03)
 
 
+@pytest.mark.serial
 async def test_the_loop_stays_open_while_items_are_slow() -> None:
     """Items that take long don't hold back those that come later; each stay counts from the planned moment."""
     loop = asyncio.get_running_loop()
@@ -72,6 +73,7 @@ async def test_the_loop_stays_open_while_items_are_slow() -> None:
     assert all(0.045 < stay < 0.15 for stay in stays)
 
 
+@pytest.mark.serial
 def test_the_loop_of_the_plan_is_exact() -> None:
     async def late() -> float:
         began = time.perf_counter()

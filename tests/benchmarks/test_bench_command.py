@@ -19,6 +19,8 @@ from director.cli._status import UsageError
 if TYPE_CHECKING:
     from director._bench.rounds import Effort
 
+pytestmark = pytest.mark.programs
+
 
 def measure(effort: Effort) -> Sheet:
     """An experiment without an experiment."""

@@ -9,6 +9,8 @@ import pytest
 
 from director._bench.busy_loops import BUSY, burdens
 
+pytestmark = pytest.mark.serial
+
 
 def seconds(burden: object) -> float:
     began = time.perf_counter()

@@ -26,11 +26,15 @@ from director.events import JobProgressed, JobSubmitted, JobSucceeded
 if TYPE_CHECKING:
     from benchmarks.chaos.received import Received
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes need Linux")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes need Linux"),
+    pytest.mark.programs,
+]
 WITH_TESTS = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 NOTHING = Remains(0, 20_000, 20_000_000, 10, 0, 0)
 
 
+@pytest.mark.slow
 def test_all_is_well_after_a_short_storm() -> None:
     command = [sys.executable, "-W", "error", "-m", "benchmarks.chaos"]
     options = ["--seconds", "4", "--jobs", "400", "--values", "4000", "--seed", "5"]
@@ -44,6 +48,7 @@ def test_all_is_well_after_a_short_storm() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_all_is_well_with_threads() -> None:
     outcome = run_apart(storm.run, storm.Plan(seconds=2, jobs=400, values=4000, seed=6, executor="thread"))
     assert outcome.faults == []
@@ -208,6 +213,7 @@ class MisplacingBridge:
 
 @pytest.mark.parametrize("streams", [False, True], ids=["jobs", "streams"])
 @pytest.mark.parametrize("fault", ["swaps", "drops", "doubles"])
+@pytest.mark.slow
 async def test_a_value_that_goes_astray_is_found(tmp_path: Path, fault: str, streams: bool) -> None:
     wire = Wire(fault, streams)
     it = storm.Storm(storm.Plan(seconds=0.1, jobs=200, values=500, executor=wire, patience=5.0), tmp_path)
@@ -221,6 +227,7 @@ async def test_a_value_that_goes_astray_is_found(tmp_path: Path, fault: str, str
     assert report.text(outcome).splitlines()[-1].startswith("WRONG: ")
 
 
+@pytest.mark.slow
 async def test_an_answer_that_never_comes_is_found(tmp_path: Path) -> None:
     wire = Wire("withholds", streams=False)
     it = storm.Storm(storm.Plan(seconds=0.1, jobs=200, executor=wire, patience=1.0), tmp_path)

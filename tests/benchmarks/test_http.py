@@ -14,6 +14,8 @@ from benchmarks.http.client import ANSWER, REQUEST, closed_loop, serve_order
 from benchmarks.http.contender import CONTENDERS, Contender, environment, running
 from benchmarks.http.sheet import Load, Row, goals, table
 
+pytestmark = pytest.mark.slow
+
 OURS = [each for each in CONTENDERS if each.needs == "fastapi"]
 
 

@@ -58,6 +58,7 @@ def steps_for_each(case: order.Case, jobs: int, kinds: int) -> tuple[float, floa
 
 
 @pytest.mark.parametrize("case", order.CASES.values(), ids=lambda case: case.name)
+@pytest.mark.slow
 def test_a_decision_does_not_look_at_everything_that_waits(case: order.Case) -> None:
     few = steps_for_each(case, 4 * FEW, 1 if case.jobs else FEW)
     many = steps_for_each(case, 4 * MANY, 1 if case.jobs else MANY)

@@ -7,8 +7,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from benchmarks.http.contender import environment
 from benchmarks.sharing import compete
+
+pytestmark = pytest.mark.slow
 
 
 async def test_a_process_counts_its_jobs() -> None:

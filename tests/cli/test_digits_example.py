@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
     from .conftest import Ended
 
-pytest.importorskip("sklearn")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("sklearn") is None, reason="needs scikit-learn: pip install gpu-director[demo]"),
+]
 
 EXAMPLE = str(Path(__file__).parents[2] / "docs" / "examples" / "digits.py")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from harness.effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,8 @@ from director.dashboard import Dashboard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.programs
 
 CONTROLS = "\x1b]0;PWN\x07\x1b[31mRED\x9b2J\u202eX\u200b\u2028\r\x08\x7f"
 EVIL = f"a{CONTROLS}z"
@@ -267,7 +270,7 @@ def test_nothing_is_written_past_it() -> None:
     assert wrong == []
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.text())
 def test_plain_text_has_nothing_that_a_terminal_obeys(text: str) -> None:
     shown = _words.plain(text)

@@ -28,6 +28,7 @@ from core.desk import (
 )
 from core.naive import Naive, check_lanes, check_tenants
 from core.props import KNOWN, Name, Noise, Wish, functions, wishes
+from harness.effort import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -413,4 +414,6 @@ class Machine(RuleBasedStateMachine):
 
 
 TestBatches = Machine.TestCase
-TestBatches.settings = settings(max_examples=50, stateful_step_count=50, suppress_health_check=list(HealthCheck))
+TestBatches.settings = settings(
+    max_examples=examples(50), stateful_step_count=50, suppress_health_check=list(HealthCheck)
+)

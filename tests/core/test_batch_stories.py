@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -105,7 +106,7 @@ class Greedy(Story):
         return len(batch) <= rule.max_size and (rule.max_cost is None or total <= rule.max_cost)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(rules, min_size=2, max_size=2), st.integers(1, 3), steps)
 def test_a_call_gets_who_should_share_it(
     rules: list[BatchRule], slots: int, steps: list[tuple[int, list[Item], int]]
@@ -145,7 +146,7 @@ class Windowed(Story):
         assert sorted(taken) == sorted(strangeness)[: len(jobs)], "the most alike"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.builds(BatchRule, name=st.just("f"), max_size=st.integers(1, 4), window=st.integers(2, 4)),
     st.lists(st.tuples(st.integers(0, 8), st.lists(st.integers(0, 9), max_size=12)), max_size=15),
@@ -190,7 +191,7 @@ class Held:
         return calls
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.builds(BatchRule, name=st.just("f"), max_size=st.integers(1, 5), max_wait=st.sampled_from([0.5, 3.0, 10.0])),
     st.lists(st.tuples(st.integers(1, 40), st.integers(0, 2)), max_size=40),
@@ -226,7 +227,7 @@ def teach(play: Play, rule: BatchRule) -> None:
     assert len(play.dispatch.costs()) == len(play.dispatch.slots)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.integers(1, 3),
     st.integers(1, 8),
@@ -265,7 +266,7 @@ def test_who_is_started_is_in_time_and_who_is_failed_was_hopeless(
             assert in_time or job in tried_anyway, "it was started too late"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=40), st.integers(1, 6))
 def test_loose_deadlines_are_served_by_their_order_and_nobody_is_left_out(gaps: list[int], most: int) -> None:
     play = Greedy([1])

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.effort import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -234,7 +235,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestBridge = Machine.TestCase
-TestBridge.settings = settings(max_examples=100, stateful_step_count=50)
+TestBridge.settings = settings(max_examples=examples(100), stateful_step_count=50)
 
 
 def make_bridge(size: int = 1, **changes: Any) -> Bridge[Any]:

@@ -24,6 +24,7 @@ from core.desk import (
     WORKING,
     Desk,
 )
+from harness.effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -226,7 +227,9 @@ class Machine(RuleBasedStateMachine):
 
 
 TestDispatch = Machine.TestCase
-TestDispatch.settings = settings(max_examples=150, stateful_step_count=60, suppress_health_check=list(HealthCheck))
+TestDispatch.settings = settings(
+    max_examples=examples(150), stateful_step_count=60, suppress_health_check=list(HealthCheck)
+)
 
 
 # ---- single stories
@@ -390,7 +393,7 @@ class Lines:
         return sorted(self.jobs, key=lambda job: (-job._options.priority, job._deadline_at(), job.id))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     moves=st.lists(
         st.tuples(

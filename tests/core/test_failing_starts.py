@@ -19,6 +19,8 @@ from director._executors._thread import ThreadExecutor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.programs
+
 PATIENCE = 20.0
 WHAT = {
     "thread": (threading.Thread, "start", RuntimeError("can't start new thread")),

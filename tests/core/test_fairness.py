@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,7 +91,7 @@ class Market(Play):
 # ---- shares
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.integers(1, 3),
     st.fixed_dictionaries({}, optional={name: st.sampled_from([1, 2, 5, 0.5]) for name in "abc"}),
@@ -240,7 +241,7 @@ def test_jobs_without_a_tenant_are_one() -> None:
 # ---- nobody starves
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.integers(1, 3),
     st.sampled_from([10.0, 50.0]),

@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.programs
+
 LIMIT = 20.0  # seconds that a child may take; one that hangs at its exit takes for ever
 STUCK = """
     import asyncio, threading

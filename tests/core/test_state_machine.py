@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from core.stage import FOREVER, PATIENCE, Gate, Stage, Watch
+from harness.effort import examples
 from harness.leaks import threads_left
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -434,7 +435,7 @@ class BoundedMachine(Machine):
     bounds = (0, 1, 2, 5)
 
 
-RULES = settings(max_examples=60, stateful_step_count=30, suppress_health_check=list(HealthCheck))
+RULES = settings(max_examples=examples(60), stateful_step_count=30, suppress_health_check=list(HealthCheck))
 TestDirector = Machine.TestCase
 TestDirector.settings = RULES
 TestBoundedDirector = BoundedMachine.TestCase

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from core.stage import FOREVER, Stage, Watch
 from core.tries import CANCELLED, FAILED, KINDS, QUEUED, RUNNING, SUCCEEDED, Call, Item, Kind, Shaky
+from harness.effort import examples
 from harness.leaks import threads_left
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -386,4 +387,6 @@ class Machine(RuleBasedStateMachine):
 
 
 TestTries = Machine.TestCase
-TestTries.settings = settings(max_examples=40, stateful_step_count=30, suppress_health_check=list(HealthCheck))
+TestTries.settings = settings(
+    max_examples=examples(40), stateful_step_count=30, suppress_health_check=list(HealthCheck)
+)

@@ -15,6 +15,8 @@ from director.dashboard import Dashboard
 if TYPE_CHECKING:
     from public.gates import Gate
 
+pytestmark = pytest.mark.slow
+
 
 def fail(device: object, text: str) -> None:
     raise ValueError(text)

@@ -18,6 +18,8 @@ from director.dashboard._site import Site
 if TYPE_CHECKING:
     from public.gates import Gate
 
+pytestmark = pytest.mark.slow
+
 HTML = "<img src=x onerror=alert(1)>\"'&amp;</script><script>alert(2)</script>"
 
 

@@ -6,6 +6,10 @@ import json
 import sys
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.programs
+
 GIB = 2**30
 A, B, C = (f"GPU-{start}-0000-0000-0000-000000000000" for start in ("aaaa1111", "aabb2222", "cccc3333"))
 M1 = "MIG-11111111-0000-0000-0000-000000000000"

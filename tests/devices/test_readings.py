@@ -8,9 +8,13 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from director import Device
 from director._devices.readings import Reading
 from director.cli import _watch
+
+pytestmark = pytest.mark.programs
 
 GIB = 2**30
 A, B, C = (f"GPU-{start}-0000-0000-0000-000000000000" for start in ("aaaa1111", "aabb2222", "cccc3333"))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.programs
+
 GIB = 2**30
 A, B, C, D = (
     f"GPU-{start}-0000-0000-0000-00000000000{n}"

@@ -16,6 +16,7 @@ import threading
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
@@ -39,6 +40,11 @@ class Pages:
         parsers = [CodeBlockParser("python", run_block), skips]
         sybil = Sybil(parsers, pattern="*.md", path=str(root), setup=open_page, teardown=close_page)
         self.pytest_collect_file = sybil.pytest()
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """All pages together take minutes; the README is read most."""
+        if item.path.suffix == ".md" and item.path.name != "README.md":
+            item.add_marker(pytest.mark.slow)
 
 
 class Page:

@@ -16,7 +16,7 @@ LIBRARIES = {"nvml": "libnvidia-ml.so.1", "cuda": "libcuda.so.1"}
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The two libraries, each in a directory of its own."""
     if not shutil.which("gcc"):
-        pytest.skip("gcc is needed to build the stub libraries")
+        pytest.skip("needs gcc to build the stub libraries: apt install gcc libc6-dev")
     return {kind: build(kind, tmp_path_factory.mktemp(kind)) for kind in LIBRARIES}
 
 

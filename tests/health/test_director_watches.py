@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from health.conftest import Driver
 
+pytestmark = pytest.mark.programs
+
 RULES = HealthRules(interval=0.02, probation=0.05, probe=lambda device: None)
 
 EITHER = pytest.mark.parametrize("executor", ["thread", "process"])

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,10 @@ import pytest
 from public.gates import PATIENCE, rested, until
 from wire import Client, Served, served
 
-pytest.importorskip("sklearn")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("sklearn") is None, reason="needs scikit-learn: pip install gpu-director[demo]"),
+]
 
 if TYPE_CHECKING:
     from types import ModuleType

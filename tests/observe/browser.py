@@ -22,7 +22,7 @@ OPTIONS = (
     "--virtual-time-budget=3000",  # ms that timers of the page may wait, which takes no time
 )
 
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium (apt-get install chromium)")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
 
 
 def dom_of(page: Path, *options: str) -> str:

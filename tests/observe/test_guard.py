@@ -77,7 +77,7 @@ Tensor, Buffer = torch_like.Tensor, torch_like.Buffer
 def cuda(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The driver's library, as far as the guard needs it."""
     if shutil.which("cc") is None and shutil.which("gcc") is None:
-        pytest.skip("there is no C compiler")
+        pytest.skip("needs a C compiler: apt install gcc libc6-dev")
     built = tmp_path_factory.mktemp("cuda") / "libcuda.so"
     source = HERE.parent / "stubs" / "cuda_current.c"
     compiler = shutil.which("cc") or "gcc"

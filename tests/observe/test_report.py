@@ -193,6 +193,7 @@ def test_names_and_errors_are_text() -> None:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_browser_draws_it(tmp_path: Path) -> None:
     """The script runs through, in both themes, and answers zooming, moving, pointing and keys."""
     path = tmp_path / "page.html"
@@ -216,6 +217,7 @@ def test_a_browser_draws_it(tmp_path: Path) -> None:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_browser_runs_nothing_that_came_from_outside(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(page(story([ran(1, 0, 0, 1, 2, name=HOSTILE, error=HOSTILE)], until=3, name=HOSTILE)))

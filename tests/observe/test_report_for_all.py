@@ -14,6 +14,8 @@ from observe.stories import DEVICES, never_ran, ran, story
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("detect", "x" * 500, "a.very.long.path." * 20)
 STORY = story(
     [ran(n, n % 2, 0, n, n + 1, name=NAMES[n % 3]) for n in range(1, 20)]

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 LIMIT = 30.0  # seconds for a program of its own
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.programs)
+
+
 @pytest.fixture(autouse=True)
 def no_child_left_behind() -> Iterator[None]:
     """Fail a test that leaves a child, running or as a zombie."""

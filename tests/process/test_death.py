@@ -156,6 +156,7 @@ async def test_a_deadline_kills_nobody(tmp_path: Path) -> None:
         assert await next_one == before
 
 
+@pytest.mark.serial
 async def test_a_call_past_its_deadline_is_killed_when_its_timeout_has_passed_too() -> None:
     async with Director("cpu", executor=HASTY) as director:
         before = await director.run(calls.process_id)

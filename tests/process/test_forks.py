@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     Program = Callable[..., CompletedProcess[str]]
 
+pytestmark = pytest.mark.slow
+
 COMMON = """
 import asyncio, os, sys, warnings
 from director import Director, Model

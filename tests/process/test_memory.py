@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from subprocess import CompletedProcess
 
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
+
 BIG = 4 * LARGE
 HUGE = 64 * LARGE  # more than noise on the whole machine
 

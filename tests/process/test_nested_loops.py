@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 pytest.importorskip("nest_asyncio")
 
+pytestmark = pytest.mark.slow
+
 NESTED = """
     import sys, warnings
     warnings.simplefilter("ignore", DeprecationWarning)  # of nest_asyncio's own

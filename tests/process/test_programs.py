@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Program = Callable[..., CompletedProcess[str]]
 
+pytestmark = pytest.mark.slow
+
 SERVER = """
     import asyncio, signal, sys
     from director import Director

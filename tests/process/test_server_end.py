@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
+pytestmark = pytest.mark.slow
+
 SERVER = """
     import gc, json, os, signal, sys, threading, warnings
     from pathlib import Path

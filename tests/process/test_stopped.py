@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     Program = Callable[..., CompletedProcess[str]]
 
+pytestmark = pytest.mark.slow
+
 STOPPED = """
     import asyncio, os, subprocess, sys, time
     from director import Director, JobTimeout

@@ -186,6 +186,7 @@ async def test_garbage_ends_the_child_and_never_becomes_a_value(director: Direct
         await assert_sound(director)
 
 
+@pytest.mark.serial
 async def test_arguments_are_touched_in_their_own_turn_alone() -> None:
     """A slow, or raising, one is of no concern to the calls before it, though it could have been sent ahead."""
     async with Director("cpu", executor="process", max_queue=None) as director:

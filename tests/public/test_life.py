@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
@@ -359,7 +360,7 @@ async def test_a_start_that_fails_can_be_tried_again() -> None:
         ({"clock": Mock()}, TypeError),
         ({"gpus": 2}, TypeError),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" id='\d+'", "", str(value)),  # the same in all processes of a run
 )
 def test_a_wrong_argument_is_refused_when_it_is_made(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,7 +116,7 @@ def as_told(result: Any) -> tuple[str, int]:
 stories = st.builds(Story, fates(), st.integers(1, 5), st.booleans(), st.integers(0, 2), st.booleans())
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(stories)
 def test_every_item_gives_what_it_must_at_its_place(story: Story) -> None:
     told = asyncio.run(story.tell(return_exceptions=True))
@@ -125,7 +126,7 @@ def test_every_item_gives_what_it_must_at_its_place(story: Story) -> None:
     assert story.taken == len(story.items)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(stories)
 def test_the_first_error_ends_it_where_it_stands(story: Story) -> None:
     told = asyncio.run(story.tell(return_exceptions=False))

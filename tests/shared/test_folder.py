@@ -20,6 +20,8 @@ from director._shared.files import LockFile, folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.programs
+
 ALICE, BOB, MALLORY, GROUP = 4201, 4202, 4203, 4300
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can be several users")
 

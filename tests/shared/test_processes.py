@@ -15,6 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow
+
 RIVAL = Path(__file__).with_name("rival.py")
 PATIENCE = 20.0
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 ALL = os.environ.get("DIRECTOR_ZOO") == "all"
 SEED = int(os.environ.get("DIRECTOR_ZOO_SEED") or datetime.datetime.now(datetime.UTC).date().toordinal())
@@ -16,3 +14,7 @@ SEED = int(os.environ.get("DIRECTOR_ZOO_SEED") or datetime.datetime.now(datetime
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     if call.when == "setup":
         item.add_report_section("setup", "seed", f"DIRECTOR_ZOO_SEED={SEED}")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker(pytest.mark.slow)
