@@ -129,6 +129,39 @@ def test_a_message_that_is_too_long_is_refused_with_its_descriptors(ends: tuple[
         Receiver(ends[1]).receive()
 
 
+def test_of_messages_that_are_received_together_only_the_one_that_is_too_long_is_refused(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    receiver = Receiver(ends[1])
+    contents = [b"before", bytes(wire.LONGEST + 1), b"after", b"never asked for"]
+    for content in contents:
+        with segments.filled(wrap(content)) as (descriptor, _):
+            send(ends[0], content, descriptor)
+    for content in contents[:3]:
+        if len(content) > wire.LONGEST:
+            with pytest.raises(WireBroken, match="too long"):
+                receiver.receive_at_once()
+            continue
+        received = receiver.receive_at_once()
+        assert received is not None
+        assert received[0] == content
+        assert len(received[1]) == 1
+        assert not os.get_inheritable(received[1][0])
+        os.close(received[1][0])
+    receiver.close()
+    assert receiver.receive_at_once() is None
+
+
+def test_either_way_of_receiving_goes_on_where_the_other_has_stopped(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    receiver = Receiver(ends[1])
+    assert send_all(ends[0], [b"%d" % n for n in range(40)]) == 40
+    for n in range(40):
+        assert (receiver.receive() if n % 3 else receiver.receive_at_once()) == (b"%d" % n, [])
+    assert (receiver.receive_at_once(), receiver.receive()) == (None, None)
+
+
 def test_a_full_socket_says_so(ends: tuple[socket.socket, socket.socket]) -> None:
     def fill() -> None:
         while True:

@@ -13,8 +13,10 @@ import os
 import socket
 import sys
 from array import array
+from collections import deque
 from functools import cache, partial
-from typing import Any, NoReturn
+from struct import Struct
+from typing import Any
 
 from director._executors._process.wire import LONGEST, WireBroken
 
@@ -26,6 +28,7 @@ KEPT = int(socket.MSG_CMSG_CLOEXEC)
 _NOW, CUT = KEPT | int(socket.MSG_DONTWAIT), int(socket.MSG_TRUNC)
 _AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 MOST = 64  # messages that are sent by one call of the system
+_AT_A_TIME = 16  # and that are received by one
 
 
 class _Piece(ctypes.Structure):
@@ -44,8 +47,12 @@ class _Message(ctypes.Structure):
     )
 
 
-class _Sent(ctypes.Structure):
+class _Entry(ctypes.Structure):
     _fields_ = (("message", _Message), ("length", ctypes.c_uint))
+
+
+_ENTRY = Struct("@40xNi4xI4x")  # of an `_Entry`: length of the control data, flags, length
+assert _ENTRY.size == ctypes.sizeof(_Entry)
 
 
 class Receiver:
@@ -56,15 +63,20 @@ class Receiver:
     """
 
     def __init__(self, source: socket.socket) -> None:
-        self._content = bytearray(LONGEST)
-        self._view, self._pieces = memoryview(self._content), [self._content]
+        memory, control = bytearray(_AT_A_TIME * LONGEST), bytearray(_AT_A_TIME * ROOM)
         self._receive = source.recvmsg_into
+        self._arrived: deque[tuple[memoryview, list[int], int]] = deque()  # received by one call, and not asked for yet
+        self._views = [memoryview(memory)[n : n + LONGEST] for n in range(0, len(memory), LONGEST)]
+        self._controls = [memoryview(control)[n : n + ROOM] for n in range(0, len(control), ROOM)]
+        self._pieces = self._views[:1]
         # The same as the system wants it:
-        memory = (ctypes.c_char * LONGEST).from_buffer(self._content)
-        self._control = ctypes.create_string_buffer(ROOM)
-        self._piece = _Piece(ctypes.addressof(memory), LONGEST)
-        self._message = _Message(None, 0, ctypes.addressof(self._piece), 1, ctypes.addressof(self._control), ROOM, 0)
-        self._receive_at_once = partial(_libc().recvmsg, source.fileno(), ctypes.byref(self._message), _NOW)
+        headers, pieces = (_Entry * _AT_A_TIME)(), (_Piece * _AT_A_TIME)()
+        for header, piece, view, part in zip(headers, pieces, self._views, self._controls, strict=True):
+            piece.base, piece.length = _address(view), LONGEST
+            header.message = _Message(None, 0, ctypes.addressof(piece), 1, _address(part), ROOM, 0)
+        self._headers, self._unused, self._kept = memoryview(headers).cast("B"), bytes(headers), pieces
+        arguments = source.fileno(), ctypes.addressof(headers), _AT_A_TIME, _NOW, None
+        self._receive_several = partial(_libc().recvmmsg, *arguments)
 
     def receive(self, flags: int = _NOW) -> tuple[memoryview, list[int]] | None:
         """The next message, to be read before the next one is received, and its descriptors; an empty one at the end.
@@ -75,39 +87,52 @@ class Receiver:
         Raises:
             WireBroken: It is longer than any message, or can't be received.
         """
+        if self._arrived:
+            return self._checked(*self._arrived.popleft())
         try:
             size, control, told, _ = self._receive(self._pieces, ROOM, flags)
         except BlockingIOError:
             return None
         except ConnectionResetError:
-            return self._view[:0], []
+            return self._views[0][:0], []
         except OSError as error:
             raise WireBroken(f"a message can't be received: {error}") from error
-        descriptors = descriptors_of(control[0][2]) if control else []
-        if told & CUT:
-            self._refuse(descriptors)
-        return self._view[:size], descriptors
+        return self._checked(self._views[0][:size], descriptors_of(control[0][2]) if control else [], told)
 
     def receive_at_once(self) -> tuple[memoryview, list[int]] | None:
-        """The same, without waiting, and without giving up the GIL."""
-        message = self._message
-        message.control_length = ROOM
-        size = self._receive_at_once()
-        if size < 0:  # there is none, or worse: the usual way says what it is
-            return None if ctypes.get_errno() == errno.EAGAIN else self.receive()
-        descriptors: list[int] = []
-        if message.control_length:
-            control = self._control.raw
-            end = int.from_bytes(control[:8], sys.byteorder)  # `cmsg_len`: what comes after it is padding
-            descriptors = descriptors_of(control[_HEAD:end])
-        if message.flags & CUT:
-            self._refuse(descriptors)
-        return self._view[:size], descriptors
+        """The same, without waiting, and without giving up the GIL; what else is there is received by the same call."""
+        arrived = self._arrived
+        if not arrived:
+            self._headers[:] = self._unused
+            count = self._receive_several()
+            if count < 0:  # there is none, or worse: the usual way says what it is
+                return None if ctypes.get_errno() == errno.EAGAIN else self.receive()
+            told = _ENTRY.iter_unpack(self._headers)
+            for _, view, control, (length, flags, size) in zip(
+                range(count), self._views, self._controls, told, strict=False
+            ):
+                descriptors: list[int] = []
+                if length:
+                    end = int.from_bytes(control[:8], sys.byteorder)  # `cmsg_len`: what comes after it is padding
+                    descriptors = descriptors_of(bytes(control[_HEAD:end]))
+                arrived.append((view[:size], descriptors, flags))
+        return self._checked(*arrived.popleft())
+
+    def close(self) -> None:
+        """Close the descriptors of what was received and not asked for."""
+        while self._arrived:
+            close_all(self._arrived.popleft()[1])
 
     @staticmethod
-    def _refuse(descriptors: list[int]) -> NoReturn:
-        close_all(descriptors)
-        raise WireBroken("a message that is too long")
+    def _checked(whole: memoryview, descriptors: list[int], told: int) -> tuple[memoryview, list[int]]:
+        if told & CUT:
+            close_all(descriptors)
+            raise WireBroken("a message that is too long")
+        return whole, descriptors
+
+
+def _address(memory: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def descriptors_of(control: bytes) -> list[int]:
@@ -131,7 +156,7 @@ def send(target: socket.socket, message: bytes, descriptor: int = -1) -> None:
 def send_all(target: socket.socket, messages: list[bytes]) -> int:
     """Send messages without descriptors, as many as there is room for; returns how many were sent."""
     count = min(MOST, len(messages))
-    pieces, headers = (_Piece * count)(), (_Sent * count)()
+    pieces, headers = (_Piece * count)(), (_Entry * count)()
     for piece, header, message in zip(pieces, headers, messages, strict=False):
         piece.base, piece.length = message, len(message)
         header.message.pieces, header.message.piece_count = ctypes.addressof(piece), 1
@@ -153,8 +178,7 @@ def wake_at_once(descriptor: int) -> None:
 @cache
 def _libc() -> Any:
     libc = ctypes.PyDLL(None, use_errno=True)  # unlike `CDLL`, it keeps the GIL
-    libc.recvmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+    libc.recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
     libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
     libc.eventfd_write.argtypes = (ctypes.c_int, ctypes.c_uint64)
-    libc.recvmsg.restype = ctypes.c_ssize_t
     return libc

@@ -96,6 +96,7 @@ class ChildProcess:
             self._requests, self._inbox = _pair(opened, opened)
             self._answers, their_answers = _pair(opened, passed)
             self._receiver, self._inbox_receiver = (Receiver(end) for end in (self._answers, self._inbox))
+            opened.callback(self._receiver.close)
             page = _held(os.memfd_create("director", os.MFD_CLOEXEC), passed)
             os.ftruncate(page, SIZE)
             self._wake = _held(os.eventfd(0, os.EFD_CLOEXEC), opened)
