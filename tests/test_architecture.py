@@ -35,7 +35,7 @@ FLOORS = {
         _executors._base _core.job
         _core.exclusive _core.line _core.slot _core.slot_thread _core.outbox _core.alarms _core.chronicle
         _core.placement _core.accounts _core.admission _core.quarantine _core.warden _shared.files _core.bridge
-        _core.stream_call
+        _core.stream_call _core.endings
     """,
     "groups": """
         _checks _devices.survey _executors._cuda_thread _executors._replicas _executors._attended _executors._remote

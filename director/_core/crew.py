@@ -35,6 +35,8 @@ from director._user_objects import is_a, log_error, repr_of, set_cause
 from director.errors import JobError
 
 if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Callable
     from concurrent.futures import Future
     from typing import Any
 
@@ -199,9 +201,12 @@ class Crew:
 
     def fail(self, cause: BaseException) -> None:
         """The Director itself failed: every open job fails with the cause, so that nobody waits for ever."""
-        for job in (*self.dispatch.withdraw_all(JobState.FAILED), *self.dispatch.running()):
-            if not job.done():
-                self.ledger.end_failed(job, _failure("the Director failed", cause))
+
+        def withdraw(jobs: deque[Job[Any]]) -> None:
+            self.dispatch.withdraw_all(jobs, JobState.FAILED)
+            jobs.extend(self.dispatch.running())
+
+        self.ledger.endings.withdraw(withdraw, self._end_failed("the Director failed", cause))
 
     def join(self, device: Device, count: int) -> None:
         """A device of a fleet has come: give it work.
@@ -341,10 +346,12 @@ class Crew:
         held = [*slot.inside(), *slot.ahead]
         self.outbox.deliver()  # what it has posted is delivered as ever, and may be without a ring
         held = [job for job in held if job._stage is JobState.RUNNING and job._where is slot]
-        for job in (*held, *late):
-            if not job.done():
-                self.ledger.end_failed(job, _failure(f"the worker on {slot.device.label} failed", error))
+        end = self._end_failed(f"the worker on {slot.device.label} failed", error)
+        self.ledger.endings.withdraw(lambda jobs: jobs.extend([*held, *late]), end)
         self.care.warden.worker_failed(slot.place)
+
+    def _end_failed(self, what: str, cause: BaseException) -> Callable[[Job[Any]], None]:
+        return lambda job: self.ledger.end_failed(job, _failure(what, cause))
 
     def _look_at_rest(self) -> None:
         if self._resting and self.dispatch.at_rest() and not self.outbox:

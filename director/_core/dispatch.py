@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
     from director._core.job import Job
     from director._core.policy import Policy
+    from director._core.quarantine import Jobs
     from director._core.service import Ring
     from director._core.slot import Place, Slot
     from director._models import Model
 
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
-_IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
-_PARKED = SlotState.PARKED
+_IDLE, _WORKING, _PARKED = SlotState.IDLE, SlotState.WORKING, SlotState.PARKED
 _LINGER = 0.1  # seconds a worker stays parked before it leaves: long against a wake-up, short against a rest
 
 
@@ -170,13 +170,13 @@ class Dispatch(Overview):
         return True
 
     @alone
-    def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[Job[Any]]:
-        """Move every job that waits (for `model`, if given) to `state` and return them in order of arrival."""
+    def withdraw_all(self, into: Jobs, state: JobState, model: Model[Any] | None = None) -> None:
+        """Add every job that waits (for `model`, if given) to `into`, in order of arrival; then move it to `state`."""
         jobs = [job for job in (*self._queue, *self._late.jobs) if model is None or job._options.model is model]
+        into.extend(sorted(jobs, key=lambda job: job.id))
         for job in jobs:
             job._move(state)
             self._left(job)
-        return sorted(jobs, key=lambda job: job.id)
 
     @dated
     def set_aside(self, _now: float, job: Job[Any]) -> bool:
@@ -207,14 +207,14 @@ class Dispatch(Overview):
         self._is_shut = True
 
     @alone
-    def close(self, place: Place) -> list[Job[Any]]:
-        """Give a device no more work; what it runs goes on. Returns the jobs that no other could run, now FAILED."""
-        return self._quarantine.close(place)
+    def close(self, into: Jobs, place: Place) -> None:
+        """Give a device no more work; what it runs goes on. As `strand` for the jobs that no other could run."""
+        self._quarantine.close(into, place)
 
     @alone
-    def strand(self, unable: frozenset[int], before: float) -> list[Job[Any]]:
-        """Move the jobs to FAILED that only closed slots or these could run, and that were submitted by then."""
-        return self._quarantine.strand(unable, before)
+    def strand(self, into: Jobs, unable: frozenset[int], before: float) -> None:
+        """Add to `into` the jobs that only closed slots or these could run, submitted by then, and make them FAILED."""
+        self._quarantine.strand(into, unable, before)
 
     @dated_surely
     def reopen(self, now: float, place: Place) -> Ring:

@@ -17,6 +17,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._core.alarms import Alarms
+from director._core.endings import Endings
 from director._core.frames import bearable
 from director._core.job import Job
 from director._core.retries import Retries
@@ -72,10 +73,10 @@ class Ledger:
         self._dispatch = dispatch
         self._outbox = outbox
         self._chronicle = chronicle
-        self._is_watched = chronicle.listening
-        self._is_recorded = chronicle.recording
+        self._is_watched, self._is_recorded = chronicle.listening, chronicle.recording
         self._tells_ends = chronicle.listening or chronicle.recording
         self._alarms = Alarms(clock, self._expire)
+        self.endings = Endings(outbox)
         self._retries = Retries(clock, dispatch, chronicle)
         self._wakes = False  # a delivery is going on that wakes who awaits the jobs by itself
         self._exit: BaseException | None = None  # what a callback has raised to stop the loop
@@ -248,8 +249,8 @@ class Ledger:
 
     def cancel_waiting(self) -> None:
         """Cancel every job that waits."""
-        for job in self._dispatch.withdraw_all(JobState.CANCELLED):
-            self._end_cancelled(job, "the Director closed")
+        end = partial(self._end_cancelled, msg="the Director closed")
+        self.endings.withdraw(partial(self._dispatch.withdraw_all, state=JobState.CANCELLED), end)
 
     def end_failed(self, job: Job[Any], error: BaseException) -> None:
         """End a job that runs, or that was withdrawn as FAILED, with `error`."""
@@ -298,8 +299,7 @@ class Ledger:
                 job._cargo, job._finished = value, ended
             self._outbox.unpack(jobs)
         except BaseException as problem:
-            for job in jobs:
-                self._end_broken(job, problem)
+            self.endings.withdraw(lambda left: left.extend(jobs), partial(self._end_broken, problem=problem))
             raise
 
     def start_timer(self, job: Job[Any]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._core.states import JobState
 from director.errors import DeviceLost
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from director._core.job import Job
     from director._core.placement import FreeSlots
     from director._core.queue import ReadyQueue
     from director._core.slot import Place, Slot
+
+    Jobs: TypeAlias = "deque[Job[Any]] | list[Job[Any]]"
 
 
 class Quarantine:
@@ -36,20 +40,24 @@ class Quarantine:
         """A device has joined."""
         self._all |= {slot.number for slot in place.slots}
 
-    def close(self, place: Place) -> list[Job[Any]]:
-        """Give a device no more work; returns the jobs that only closed devices could run, now FAILED."""
-        self._free.close(place)
+    def close(self, into: Jobs, place: Place) -> None:
+        """Give a device no more work, and strand the jobs that only closed devices could run; it may be closed."""
+        if place.slots[0].is_open:
+            self._free.close(place)
         self.closed |= {slot.number for slot in place.slots}
-        return self.strand(frozenset(), float("inf"))
+        self.strand(into, frozenset(), float("inf"))
 
-    def strand(self, unable: frozenset[int], before: float) -> list[Job[Any]]:
-        """The jobs that only closed slots or `unable` ones could run, submitted by then, now FAILED."""
+    def strand(self, into: Jobs, unable: frozenset[int], before: float) -> None:
+        """Add to `into` the jobs that only closed slots or `unable` ones could run, submitted by then; they are FAILED.
+
+        They are added before the first is moved, so that the caller knows them if an exception comes in between.
+        """
         out = self.closed | unable
         stranded = [job for job in self._queue if job._submitted <= before and not self.can_run(job, out)]
+        into.extend(stranded)
         for job in stranded:
             job._move(JobState.FAILED)
             self._queue.left(job)
-        return stranded
 
     def reopen(self, place: Place) -> None:
         """Give a closed device work again."""

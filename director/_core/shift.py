@@ -261,7 +261,9 @@ class Shift:
     def _fail_waiting(self, failure: LoadFailed) -> None:
         """Jobs that wait for a model which is loaded nowhere share the loader's error; later ones try again."""
         if not self._dispatch.is_warm(failure.model):
-            for job in self._dispatch.withdraw_all(JobState.FAILED, failure.model):
+            jobs: list[Job[Any]] = []
+            self._dispatch.withdraw_all(jobs, JobState.FAILED, failure.model)
+            for job in jobs:
                 self._outbox.call(self._raised, job, failure.error)
 
     # ---- what a running job may ask (director._current)

@@ -145,11 +145,15 @@ class Starts:
         unable = frozenset(s.number for s, trouble in self._troubles.items() if now - trouble.since >= _PATIENCE)
         if not unable:
             return
-        slots = self._dispatch.slots
-        for job in self._dispatch.strand(unable, now - _PATIENCE):
+        slots, troubles = self._dispatch.slots, dict(self._troubles)
+
+        def end(job: Job[Any]) -> None:
             slot = slots[min(unable if job._options.allowed is None else unable & job._options.allowed)]
-            reason = f"for {_PATIENCE:g} s no worker could be started: {self._troubles[slot].reason}"
+            reason = f"for {_PATIENCE:g} s no worker could be started: {troubles[slot].reason}"
             self._ledger.end_failed(job, DeviceLost(slot.device, reason))
+
+        strand = partial(self._dispatch.strand, unable=unable, before=now - _PATIENCE)
+        self._ledger.endings.withdraw(strand, end)
 
 
 def _reason(error: Exception) -> str:

@@ -149,8 +149,10 @@ class Warden:
         self._move(patient, Health.QUARANTINED, reason)
         patient.suspended = None
         logger.error("%s gets no more work: %s", place.device.label, reason)
-        for job in self._dispatch.close(place):
-            self._ledger.end_failed(job, DeviceLost(place.device))
+        self._ledger.endings.withdraw(
+            partial(self._dispatch.close, place=place),
+            lambda job: self._ledger.end_failed(job, DeviceLost(place.device)),
+        )
         self._chronicle.quarantined(place.device, reason)
         if not for_good:
             self._wait(place, patient)

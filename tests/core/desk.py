@@ -130,6 +130,12 @@ class Desk:
         job._extra = job._extra or Extra()
         job._extra.tries += 1
 
+    def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[Job[Any]]:
+        """Withdraw what waits."""
+        jobs: list[Job[Any]] = []
+        self.dispatch.withdraw_all(jobs, state, model)
+        return jobs
+
     def try_again(self, job: Job[Any]) -> None:
         """Its back-off is over."""
         self.ring(self.dispatch.try_again(job))

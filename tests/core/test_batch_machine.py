@@ -137,7 +137,7 @@ class Machine(RuleBasedStateMachine):
         if often:
             return  # it ends every story of a crowd
         everybody = [*self.naive.waiting, *self.naive.paused]
-        assert self.desk.dispatch.withdraw_all(CANCELLED) == sorted(everybody, key=lambda job: job.id)
+        assert self.desk.withdraw_all(CANCELLED) == sorted(everybody, key=lambda job: job.id)
         for job in everybody:
             self.note_end(job)
 
@@ -395,7 +395,7 @@ class Machine(RuleBasedStateMachine):
 
     def finish(self) -> None:
         """Serve what is left; then nothing must be kept alive."""
-        for job in self.desk.dispatch.withdraw_all(CANCELLED):
+        for job in self.desk.withdraw_all(CANCELLED):
             self.note_end(job)
         for slot in self.slots:
             if slot.state is LEAVING:

@@ -85,7 +85,7 @@ class Machine(RuleBasedStateMachine):
     def withdraw_all(self, model: int | None) -> None:
         wanted = None if model is None else self.models[model]
         expected = [job for job in self.waiting if wanted is None or job._options.model is wanted]
-        assert self.desk.dispatch.withdraw_all(FAILED, wanted) == expected
+        assert self.desk.withdraw_all(FAILED, wanted) == expected
         self.waiting = [job for job in self.waiting if job not in expected]
 
     # ---- those who are on their way arrive
