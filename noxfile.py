@@ -171,9 +171,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def quick(session: nox.Session) -> None:
-    """Those of the tests that start no processes; arguments after -- go to pytest."""
+    """The tests that start no processes and try no properties; arguments after -- go to pytest."""
     set_up(session, "-e", ".[all]", group="test")
-    run_tests(session, "not slow and not serial and not programs", *session.posargs)
+    run_tests(session, "not slow and not serial and not programs and not hypothesis", *session.posargs)
 
 
 @nox.session(default=False)

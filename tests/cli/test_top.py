@@ -39,6 +39,8 @@ from director.dashboard import Dashboard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.programs
+
 APP = '''
 """A Director with one job that has failed and one that waits at a gate."""
 import asyncio, sys, threading
