@@ -124,7 +124,12 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}  # hundreds of processes would compile the package, each for itself
 WITH_TESTS = {"PYTHONPATH": str(HERE / "tests")}
 TORCH = "torch==2.13.0"
-WITH_TORCH = ["tests/frameworks", "tests/gpu", "tests/process/test_memory.py", "tests/cli/test_digits_example.py"]
+WITH_TORCH = [
+    "tests/frameworks",
+    "tests/gpu",
+    "tests/executors/process/test_memory.py",
+    "tests/cli/test_digits_example.py",
+]
 
 
 def set_up(session: nox.Session, *requirements: str, group: str | None = None) -> None:

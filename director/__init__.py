@@ -7,22 +7,23 @@ the time.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from director._core.job import Job
-    from director._core.states import DirectorState, Health, JobState
-    from director._current import check_cancelled, current_device, current_job, report
+    from director._api.director import Director
+    from director._api.function import Function
+    from director._api.futures_executor import DirectorExecutor
+    from director._api.lease import Lease
+    from director._api.lifecycle import DirectorState
     from director._device import Device
     from director._devices.discovery import discover_devices
-    from director._director import Director
-    from director._executors._base import Executor
-    from director._executors._process.executor import ProcessExecutor
-    from director._executors._ray.sharing import share
-    from director._faces.executor import DirectorExecutor
-    from director._faces.function import Function
-    from director._faces.lease import Lease
-    from director._health_rules import HealthRules
-    from director._models import Model
-    from director._options import BatchOptions, JobOptions
-    from director._stats import DeviceStats, FunctionStats, Stats
+    from director._devices.health.rules import Health, HealthRules
+    from director._executors.base import Executor
+    from director._executors.process.executor import ProcessExecutor
+    from director._executors.ray.sharing import share
+    from director._jobs.current import check_cancelled, current_device, current_job, report
+    from director._jobs.job import Job
+    from director._jobs.model import Model
+    from director._jobs.options import BatchOptions, JobOptions
+    from director._jobs.state import JobState
+    from director._runtime.stats import DeviceStats, FunctionStats, Stats
     from director.errors import (
         AdmissionError,
         BatchMismatch,
@@ -86,22 +87,23 @@ __all__ = [
 ]
 
 _HOMES = {  # of those that are not errors
-    "_core.job": "Job",
-    "_core.states": "DirectorState Health JobState",
-    "_current": "check_cancelled current_device current_job report",
+    "_api.director": "Director",
+    "_api.function": "Function",
+    "_api.futures_executor": "DirectorExecutor",
+    "_api.lease": "Lease",
+    "_api.lifecycle": "DirectorState",
     "_device": "Device",
     "_devices.discovery": "discover_devices",
-    "_director": "Director",
-    "_executors._base": "Executor",
-    "_executors._process.executor": "ProcessExecutor",
-    "_executors._ray.sharing": "share",
-    "_faces.executor": "DirectorExecutor",
-    "_faces.function": "Function",
-    "_faces.lease": "Lease",
-    "_health_rules": "HealthRules",
-    "_models": "Model",
-    "_options": "BatchOptions JobOptions",
-    "_stats": "DeviceStats FunctionStats Stats",
+    "_devices.health.rules": "Health HealthRules",
+    "_executors.base": "Executor",
+    "_executors.process.executor": "ProcessExecutor",
+    "_executors.ray.sharing": "share",
+    "_jobs.current": "check_cancelled current_device current_job report",
+    "_jobs.job": "Job",
+    "_jobs.model": "Model",
+    "_jobs.options": "BatchOptions JobOptions",
+    "_jobs.state": "JobState",
+    "_runtime.stats": "DeviceStats FunctionStats Stats",
 }
 
 if not TYPE_CHECKING:  # a type checker would believe that every name is there

@@ -6,9 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from director._numbers import MOST_SECONDS, MOST_SLOTS, real, whole
-from director._user_objects import is_a, repr_of
-from director.errors import PlacementError
+from director._untrusted.numbers import MOST_SECONDS, MOST_SLOTS, real, whole
+from director._untrusted.objects import is_a
 
 DeviceKind: TypeAlias = Literal["cuda", "cpu", "simulated"]
 
@@ -74,20 +73,6 @@ class SimulatedDevice(Device):
 
 def _speed(speed: Any) -> float:
     return real("speed", speed, 1e-9, 1e9)
-
-
-def find_device(devices: tuple[Device, ...], wanted: Device | int | str) -> Device:
-    """The one of `devices` that is meant by itself, its index, UUID, name, label or ``str``.
-
-    Raises:
-        PlacementError: None is, or several are.
-    """
-    matches = [d for d in devices if wanted == d or wanted in (d.index, d.uuid, d.name, d.label)]
-    matches = matches or [d for d in devices if wanted == str(d)]
-    if len(matches) != 1:
-        known = ", ".join(f"{d.index} {d.label} {d.uuid}" for d in devices)
-        raise PlacementError(f"{repr_of(wanted, 200)} names {len(matches)} of these devices: {known}")
-    return matches[0]
 
 
 def cpu_devices(count: int = 1) -> list[Device]:

@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
 
 from director import Director
 from director.asgi import MEDIA_TYPE, CancelOnDisconnect, Health, Problems, RequestDeadline, lifespan
-from director.asgi._answers import told
+from director.asgi._problem import told
 from director.errors import DirectorError
 
 if TYPE_CHECKING:

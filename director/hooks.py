@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from director._core.job import Job
     from director._device import Device
+    from director._jobs.job import Job
     from director.events import Event
 
 

@@ -6,8 +6,7 @@ import logging
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from director._known_texts import known_repr, known_text
-from director._words import plain
+from director._format import known_repr, known_text, plain
 from director.events import (
     DeviceJoined,
     DeviceQuarantined,

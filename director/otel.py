@@ -11,7 +11,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from director import __version__, current_device
-from director._user_objects import describe, is_a, module_name, story_of, text_of, type_name
+from director._untrusted.objects import describe, is_a, module_name, story_of, text_of, type_name
 from director.events import Event, JobEnded, JobFailed, JobRetried, JobSubmitted
 
 try:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from director import DirectorState, Health, __version__
-from director._numbers import seconds
+from director._untrusted.numbers import seconds
 
 try:
     from prometheus_client import REGISTRY

@@ -7,8 +7,8 @@ import itertools
 import threading
 from typing import TYPE_CHECKING
 
-from director import _numbers as numbers
 from director._device import SimulatedDevice, simulated_devices
+from director._untrusted import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

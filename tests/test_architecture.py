@@ -286,6 +286,6 @@ def test_types_may_be_known_sideways_but_the_command_line_may_not() -> None:
 
 def test_above_the_contract_only_public_names_are_known() -> None:
     assert complaints("cli", "from director import Director\nfrom director.errors import QueueFull\n") == []
-    assert complaints("cli", "import director._core.job\n") == [
+    assert complaints("cli", "import director._jobs.job\n") == [
         "cli:1 imports _core.job; above the contract only public names are known"
     ]

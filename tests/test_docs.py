@@ -37,7 +37,9 @@ from director import (
     testing,
     timeline,
 )
-from director._core.states import HEALTH_MOVES, JOB_MOVES, SLOT_MOVES
+from director._devices.health.rules import HEALTH_MOVES
+from director._jobs.state import JOB_MOVES
+from director._scheduler.slots import SLOT_MOVES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

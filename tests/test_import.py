@@ -27,14 +27,14 @@ def fresh(code: str, *options: str) -> str:
 
 def test_brings_nothing_heavy_along() -> None:
     loaded = set(fresh("import director, sys; director.Director; print(*sys.modules)").split())
-    assert "director._director" in loaded
+    assert "director._api.director" in loaded
     assert loaded & HEAVY == set()
 
 
 def test_names_are_imported_when_they_are_first_asked_for() -> None:
     loaded = fresh("import director, sys; director.current_device, director.JobTimeout; print(*sys.modules)").split()
-    assert "director._current" in loaded
-    assert not {"asyncio", "director._director"} & set(loaded)
+    assert "director._jobs.current" in loaded
+    assert not {"asyncio", "director._api.director"} & set(loaded)
 
 
 def test_every_name_is_found_and_no_other() -> None:

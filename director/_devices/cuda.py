@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from director._devices.apart import Ended, run_script
+from director._devices.isolated import Ended, run_script
 from director.errors import DiscoveryError
 
-_MARK = "director-cuda "  # as in cuda_probe
+_MARK = "director-cuda "  # as in list_cuda
 _NO_DEVICE = 100
 _STUB_LIBRARY = 34  # the toolkit's file to link against, in place of a driver
 _MEANINGS = {
@@ -69,7 +69,7 @@ def ask_cuda(timeout: float) -> CudaAnswer:
         DiscoveryError: CUDA was asked and answered with an error.
     """
     try:
-        ended = run_script("cuda_probe.py", timeout=timeout)
+        ended = run_script("list_cuda.py", timeout=timeout)
     except OSError as error:
         return NoAnswer(f"no process could be started ({error})", installed=True)
     if ended.exitcode is None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from director._device import Device, cpu_devices, simulated_devices
-from director._numbers import MOST_SLOTS, number_in, shown, whole
-from director._user_objects import is_a, plain
+from director._untrusted.numbers import MOST_SLOTS, number_in, shown, whole
+from director._untrusted.objects import is_a, plain
 from director.errors import NoDevices
 
 if TYPE_CHECKING:

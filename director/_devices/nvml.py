@@ -14,8 +14,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from director._devices.apart import NoThread, Overdue, on_thread
-from director._devices.gpu import Gpu, Inventory, LostGpu, MigSlice
+from director._devices.inventory import Gpu, Inventory, LostGpu, MigSlice
+from director._devices.isolated import NoThread, Overdue, on_thread
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from director._device import Device
 from director._devices.cuda import CudaAnswer, CudaDevice, NoAnswer, ask_cuda
-from director._devices.gpu import Inventory, Unit, gpu_uuid, hex_digits
-from director._devices.mask import visible_units
+from director._devices.inventory import Inventory, Unit, gpu_uuid, hex_digits
 from director._devices.nvml import take_inventory, within
-from director._numbers import shortened
+from director._devices.visible_devices import visible_units
+from director._untrusted.numbers import shortened
 
 NVML_TIMEOUT = 60.0  # seconds; without persistence mode the first look takes seconds for each GPU
 CUDA_TIMEOUT = 60.0

@@ -1,1 +1,1 @@
-"""How a slot runs a call: in its own thread, or elsewhere driven by that thread."""
+"""How a call is made: in a thread, in a child process, in a Ray actor."""

@@ -12,10 +12,9 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from director._numbers import MOST_SECONDS, seconds, shown
-from director.asgi._exchange import Answer
+from director._untrusted.numbers import MOST_SECONDS, seconds, shown
 from director.asgi._problem import Problem, problem_of
-from director.asgi._types import header
+from director.asgi._types import Answer, header
 from director.errors import JobTimeout
 
 if TYPE_CHECKING:

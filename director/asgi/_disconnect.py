@@ -7,12 +7,16 @@ no more. So somebody else has to keep asking: a task beside the application's ow
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
 
-from director.asgi._ahead import LEFT, ReadAhead
-from director.asgi._exchange import Answer
+from director._jobs.job import Owned
+from director.asgi._types import Answer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director import Job
     from director.asgi._types import App, Message, Receive, Scope, Send
 
 AGAIN = 0.01  # seconds until a task that somebody else is cancelling is looked at again
@@ -126,3 +130,96 @@ class _Watched(Answer):
         is_ours = self._is_cancelled and not self._is_over and self._task.uncancel() <= self._before
         self._is_over = True
         return is_ours
+
+
+MOST = 65_536  # bytes of a body that are read before the application asks for them: what servers buffer anyway
+LEFT: Message = {"type": "http.disconnect"}
+
+
+class ReadAhead:
+    """Asks the server from now on, in the place of the application, which gets its messages here. On the event loop.
+
+    Args:
+        receive: The server's.
+        hung_up: Called by the loop when the client has left.
+    """
+
+    def __init__(self, receive: Receive, hung_up: Callable[[], None]) -> None:
+        self._receive = receive
+        self._hung_up = hung_up
+        self._messages: deque[Message] = deque()
+        self._bytes = 0
+        self._has_left = False
+        self._error: Exception | None = None
+        self._arrived: asyncio.Event | None = None  # for the application, while it waits
+        self._wanted: asyncio.Event | None = None  # for ourselves, while enough was read
+        loop = asyncio.get_running_loop()
+        self._asking: asyncio.Task[None] | None = loop.create_task(self._keep_asking(), name="director:disconnect")
+
+    async def receive(self) -> Message:
+        """The next message, for the application."""
+        while not self._messages:
+            if self._has_left:
+                return {**LEFT}  # however often it asks
+            if self._error is not None:
+                raise self._error
+            if self._arrived is None or self._arrived.is_set():
+                self._arrived = asyncio.Event()  # one for all who wait: each of them may be the one that has to go on
+            await self._arrived.wait()
+        message = self._messages.popleft()
+        self._bytes -= len(message.get("body", b""))
+        if self._wanted is not None:
+            self._wanted.set()
+        return message
+
+    def close(self) -> None:
+        """Ask no more.
+
+        A server that has sent the whole answer answers who asks, as if the client had left, so the task mostly ends by
+        itself before it would be cancelled, at a fraction of the cost. It holds nothing that anybody waits for.
+        """
+        asking, self._asking = self._asking, None  # an error in it would lead back to us: a cycle for each request
+        if asking is not None:
+            asking.get_loop().call_soon(asking.cancel)
+
+    async def _keep_asking(self) -> None:
+        """Until the client leaves, never more than a little ahead of the application."""
+        try:
+            while not self._has_left:
+                if self._bytes > MOST:
+                    self._wanted = asyncio.Event()
+                    await self._wanted.wait()
+                self._take(await self._receive())
+        except Exception as error:  # noqa: BLE001 - whatever the server raised belongs to who asks for a message
+            self._error = error
+        if self._error is not None and self._arrived is not None:
+            self._arrived.set()
+
+    def _take(self, message: Message) -> None:
+        if message["type"] == "http.disconnect":
+            self._has_left = True
+            if self._asking is not None:
+                asyncio.get_running_loop().call_soon(self._hung_up)
+        else:
+            self._messages.append(message)
+            self._bytes += len(message.get("body", b""))
+        if self._arrived is not None:
+            self._arrived.set()
+
+
+T = TypeVar("T")
+
+
+async def owned(job: Job[T]) -> T:
+    """Await a job that nobody else waits for.
+
+    As in ``await owned(director.submit(fn, item))``. `Director.submit` refuses when too many wait, which is what a
+    server wants, but leaves the job to whoever holds its handle; `Director.run` cancels the job with its caller, but
+    never refuses. This has both.
+
+    Cancellation: cancels the job.
+
+    Raises:
+        BaseException: What the job raised.
+    """
+    return await Owned(job)

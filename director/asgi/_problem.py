@@ -5,18 +5,24 @@ An answer has words of ours and finite numbers alone: what an error says may be 
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import math
-from dataclasses import dataclass, field
+import secrets
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from director._user_objects import attribute_of, plain
+from director._format import known_line
+from director._untrusted.objects import attribute_of, log_error, plain
+from director.asgi._types import Answer
 from director.errors import (
     AdmissionError,
     DeadlineUnreachable,
     DeviceError,
     DirectorClosed,
+    DirectorError,
     JobTimeout,
     PlacementError,
     QueueFull,
@@ -26,7 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from director.asgi._types import Send
-    from director.errors import DirectorError
+
+    pass
+    from director.asgi._types import App, Receive, Scope
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -130,3 +138,70 @@ def _number(found: object) -> int | float | None:
     if (type(found) is float and math.isfinite(found)) or (type(found) is int and abs(found) < 2**53):
         return found
     return None
+
+
+_LONGEST_TEXT = 1_000  # characters of an error in the log
+
+logger = logging.getLogger("director")
+
+
+class Problems:
+    """ASGI middleware: answers a `DirectorError` of the application with problem JSON; see `problem_of`.
+
+    Of several, as a task group raises them, it answers the first, if there are no others among them. A job that was
+    cancelled, by the close or by hand, is answered with 503. Once an answer has begun, errors pass.
+
+    Args:
+        app: The application. One that answers every error by itself, as Litestar does, needs `problem_of` there.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = Answer(send)
+        try:
+            await self._app(scope, receive, answer.send)
+        except DirectorError as error:
+            if answer.has_begun:
+                raise
+            await told(error, scope).send(send)
+        except ExceptionGroup as errors:
+            first = first_of(errors)
+            if first is None or answer.has_begun:
+                raise
+            await told(first, scope).send(send)
+        except asyncio.CancelledError:
+            if answer.has_begun or is_being_cancelled():
+                raise
+            await CANCELLED.send(send)
+
+
+def first_of(errors: ExceptionGroup[Exception]) -> DirectorError | None:
+    """The first error of a group that has none but ours."""
+    ours, others = errors.split(DirectorError)
+    first: Exception | None = ours
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    return first if others is None and isinstance(first, DirectorError) else None
+
+
+def told(error: DirectorError, scope: Scope) -> Problem:
+    """The answer to `error`, of which the log has the rest; a fault of the service's own has the same `id` in both."""
+    problem = problem_of(error)
+    if problem.status != 500:
+        logger.info("%s for %r: %s", problem.status, scope["path"], known_line(error, _LONGEST_TEXT))
+        return problem
+    number = secrets.token_hex(8)
+    log_error(logger, error, "a job of %s failed, id %s", repr(scope["path"]), number)
+    return replace(problem, facts={**problem.facts, "id": number})
+
+
+def is_being_cancelled() -> bool:
+    """Somebody wants this task to end; otherwise a `CancelledError` in it comes from a job that was cancelled."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

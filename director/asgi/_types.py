@@ -15,3 +15,33 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 def header(scope: Scope, name: bytes) -> str | None:
     """The value of a header of the request, by its name in lower case; of several the first."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name), None)
+
+
+class Answer:
+    """The answer to one request on its way out; give `send` to the application.
+
+    Args:
+        send: The server's.
+    """
+
+    __slots__ = ("_send", "_trailers", "has_begun", "is_complete")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._trailers = False
+        self.has_begun = False
+        self.is_complete = False
+
+    async def send(self, message: Message) -> None:
+        """Take note of a message and pass it on."""
+        match message["type"]:
+            case "http.response.start":
+                self.has_begun = True
+                self._trailers = message.get("trailers", False)
+            case "http.response.body" | "http.response.zerocopysend":
+                self.is_complete = not (message.get("more_body", False) or self._trailers)
+            case "http.response.pathsend":
+                self.is_complete = not self._trailers
+            case "http.response.trailers":
+                self.is_complete = not message.get("more_trailers", False)
+        await self._send(message)

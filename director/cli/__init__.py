@@ -13,8 +13,8 @@ from argparse import RawDescriptionHelpFormatter
 from typing import TYPE_CHECKING
 
 from director import __version__
+from director.cli._console import Parser, complain, plainly, trace_of
 from director.cli._status import FAILED, INTERRUPTED, READER_GONE, USAGE, UsageError
-from director.cli._terminal import Parser, complain, plainly, trace_of
 
 if TYPE_CHECKING:
     import argparse

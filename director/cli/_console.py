@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+import unicodedata
+import warnings
+from functools import cache
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.segment import Segment
 
-from director.cli._terminal import shown
+from director._format import about, count, counted, duration, percent, plain, rate
+from director._untrusted.objects import story_of
+from director.cli import _console as _words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import ConsoleOptions, RenderableType
 
@@ -36,3 +48,155 @@ class Plainly(Console):
 def live(console: Plainly, **options: Any) -> Live:
     """A picture that stays in place. What Python code prints meanwhile is left alone or drawn above, by rich."""
     return Live(console=console, **options)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
+    """Lines of a table; the first `left` columns are aligned left, the rest right.
+
+    What terminals would obey is shown instead: cells hold names and messages that anybody may have chosen.
+    """
+    lines = [[_words.plain(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(_width(line[column]) for line in lines) for column in range(len(head))]
+    return [_line(line, widths, left) for line in lines]
+
+
+def _line(row: Sequence[str], widths: Sequence[int], left: int) -> str:
+    room = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+    cells = [
+        cell + space if column < left else space + cell
+        for column, (cell, space) in enumerate(zip(row, room, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal it takes."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in "WF") for each in text)
+
+
+def on_terminal(stream: TextIO) -> bool:
+    """Whether `stream` leads to a terminal that may be sent escape sequences: none for NO_COLOR and TERM=dumb."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+
+
+@cache
+def hint_at_rich() -> None:
+    """Say, once, how to get the live view that this terminal could show."""
+    complain("(for a live view: pip install 'gpu-director[cli]')")
+
+
+def say(text: str | Iterable[str]) -> None:
+    """Print text, or lines, to the standard output."""
+    _write(text, sys.stdout)
+
+
+def say_json(document: object, *, indent: int | None = None) -> None:
+    """Print a document to the standard output, in ASCII."""
+    _write(json.dumps(document, indent=indent), sys.stdout)
+
+
+def complain(text: str | Iterable[str]) -> None:
+    """Print text, or lines, to the standard error."""
+    _write(text, sys.stderr)
+
+
+def shown(text: str) -> str:
+    """Text of several lines as it may be printed: only line breaks are obeyed."""
+    return "\n".join(plain(line.expandtabs()) for line in text.split("\n"))
+
+
+def shown_document(document: Any, key: str = "") -> Any:
+    """A JSON document of another process whose texts may be printed; messages and tracebacks keep their lines."""
+    if isinstance(document, str):
+        return shown(document) if key in ("message", "traceback") else plain(document)
+    if isinstance(document, list):
+        return [shown_document(each, key) for each in document]
+    if isinstance(document, dict):
+        return {plain(name): shown_document(value, name) for name, value in document.items()}
+    return document
+
+
+def shown_json(lines: bytes) -> bytes:
+    """Lines of JSON as they may be printed: the same values, without anything that a terminal obeys."""
+    return "\n".join(map(_json_line, lines.decode("utf-8", "replace").split("\n"))).encode()
+
+
+def _json_line(line: str) -> str:
+    if line.isprintable():
+        return line
+    # What isn't within a string can only be white space, such as a tab or a carriage return.
+    return "".join(" " if each in "\t\r" else each if plain(each) == each else json.dumps(each)[1:-1] for each in line)
+
+
+def _write(text: str | Iterable[str], stream: TextIO) -> None:
+    lines = shown(text if isinstance(text, str) else "\n".join(text))
+    stream.write(f"{lines}\n")  # at once: print() writes the line's end apart, and results may come between
+    stream.flush()
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with arguments, in which there may be anything."""
+
+    def error(self, message: str) -> Any:
+        """Exit with 2; the message quotes arguments."""
+        super().error(shown(message))
+
+
+class _Handler(logging.Handler):
+    """The last resort for records that no handler of the user's takes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            complain(self.format(record))
+        except Exception:  # noqa: BLE001 -- as logging has it: a record that can't be written fails nothing
+            self.handleError(record)
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Have loggers without handlers, warnings and errors of threads written as `complain` does."""
+    before = logging.lastResort, threading.excepthook, sys.unraisablehook, warnings.showwarning
+    logging.lastResort = _Handler(logging.WARNING)
+    threading.excepthook = _thread_failed
+    sys.unraisablehook = _unraisable
+    warnings.showwarning = _warn
+    try:
+        yield
+    finally:
+        logging.lastResort, threading.excepthook, sys.unraisablehook, warnings.showwarning = before
+
+
+def _thread_failed(found: threading.ExceptHookArgs) -> None:
+    if found.exc_type is not SystemExit and found.exc_value is not None:
+        name = "a thread" if found.thread is None else found.thread.name
+        complain(f"Exception in thread {name}:\n{trace_of(found.exc_value)}")
+
+
+def _unraisable(found: sys.UnraisableHookArgs) -> None:
+    if found.exc_value is not None:
+        complain(f"{found.err_msg or 'Exception ignored'}:\n{trace_of(found.exc_value)}")
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: IO[str] | None = None,
+    line: str | None = None,
+) -> None:
+    text = warnings.formatwarning(message, category, filename, lineno, line).removesuffix("\n")
+    if file is None:
+        complain(text)
+    else:
+        file.write(f"{text}\n")
+
+
+def trace_of(error: BaseException) -> str:
+    """The traceback as Python prints it, without the last line break."""
+    return story_of(error).removesuffix("\n")
+
+
+__all__ = ["about", "count", "counted", "duration", "percent", "plain", "rate"]

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from director._devices.nvml import within
 from director._devices.readings import Reading, read
-from director.cli import _words
-from director.cli._table import table
-from director.cli._terminal import hint_at_rich, on_terminal, say, say_json
+from director.cli import _console as _words
+from director.cli._console import hint_at_rich, on_terminal, say, say_json, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

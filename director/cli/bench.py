@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from director.cli._console import complain, say, say_json
 from director.cli._status import DONE, FAILED, UsageError
-from director.cli._terminal import complain, say, say_json
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
     from collections.abc import Iterable, Sequence
 
-    from director._bench.catalog import Experiment
-    from director._bench.goals import Goal
+    from director.cli._bench.catalog import Experiment
+    from director.cli._bench.goals import Goal
 
 DESCRIPTION = """\
 Measure what it costs to run blocking jobs from asyncio, by a Director and by what people use without one. Contenders
@@ -41,8 +41,8 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Run the experiments of `director bench`; see `run_experiments`."""
-    from director._bench.catalog import EXPERIMENTS
-    from director._bench.goals import GOALS
+    from director.cli._bench.catalog import EXPERIMENTS
+    from director.cli._bench.goals import GOALS
 
     return run_experiments(args, EXPERIMENTS, GOALS)
 
@@ -57,8 +57,8 @@ def run_experiments(args: Namespace, experiments: Sequence[Experiment], goals: I
     Raises:
         UsageError: There is no experiment of a name given with `--only`.
     """
-    from director._bench.apart import ExperimentDied
-    from director._bench.suite import by_name
+    from director.cli._bench.apart import ExperimentDied
+    from director.cli._bench.suite import by_name
 
     try:
         chosen = by_name(args.only, experiments)
@@ -81,9 +81,9 @@ def _print_names(experiments: Sequence[Experiment]) -> None:
 
 
 def _measure_and_print(args: Namespace, experiments: Sequence[Experiment], goals: Iterable[Goal]) -> int:
-    from director._bench.report import document, text
-    from director._bench.rounds import Effort
-    from director._bench.suite import run_suite
+    from director.cli._bench.report import document, text
+    from director.cli._bench.rounds import Effort
+    from director.cli._bench.suite import run_suite
 
     outcome = run_suite(experiments, goals, Effort.QUICK if args.quick else Effort.FULL)
     if args.json:

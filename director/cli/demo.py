@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from director.cli._numbers import number_of, whole_number
+from director.cli._status import number_of, whole_number
 
 if TYPE_CHECKING:
     import argparse

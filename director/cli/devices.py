@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from director._devices.gpu import Gpu
-from director.cli import _words
-from director.cli._numbers import parse_seconds
-from director.cli._table import table
-from director.cli._terminal import complain, say, say_json
+from director._devices.inventory import Gpu
+from director.cli import _console as _words
+from director.cli._console import complain, say, say_json, table
+from director.cli._status import UsageError, parse_seconds
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
     from collections.abc import Iterator
 
-    from director._devices.gpu import Inventory, Unit
+    from director._devices.inventory import Inventory, Unit
     from director._devices.survey import Survey
+    from director.ray import Node
 
 DESCRIPTION = """\
 List the GPUs of this machine: those that a Director would use, by their CUDA ordinals, then those that it can't,
@@ -48,7 +48,7 @@ def run(args: Namespace) -> int:
         DiscoveryError: They can't be listed.
     """
     if args.ray is not None:
-        from director.cli._nodes import list_nodes
+        pass
 
         return list_nodes(args.ray, as_json=args.json)
     from director._devices.discovery import survey
@@ -126,3 +126,44 @@ def _document(found: Survey) -> dict[str, Any]:
         "nvml": asdict(found.inventory),
         "cuda": {"devices": [asdict(device) for device in cuda]} if isinstance(cuda, tuple) else asdict(cuda),
     }
+
+
+_NODE_HEAD = ("node", "GPU", "kind of GPU", "CPU", "memory", "id")
+_KIND = "accelerator_type:"  # how Ray names a resource that says what its GPUs are
+
+
+def list_nodes(address: str, *, as_json: bool) -> int:
+    """List the nodes; a hint goes to stderr.
+
+    Args:
+        address: Of the cluster.
+        as_json: Everything that Ray says of their resources.
+
+    Returns:
+        0, whether or not they have GPUs.
+
+    Raises:
+        DiscoveryError: No cluster answers.
+        UsageError: No cluster can have that address.
+    """
+    from director.ray import cluster_nodes
+
+    try:
+        nodes = cluster_nodes(address)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if as_json:
+        listed = [{**node._asdict(), "resources": dict(node.resources)} for node in nodes]
+        say_json({"nodes": listed}, indent=2)
+        return 0
+    say(table(_NODE_HEAD, [_row(node) for node in nodes], left=len(_NODE_HEAD)))
+    if not any(node.resources.get("GPU") for node in nodes):
+        complain("No node has a GPU: a Director takes one core of each, or with devices='cpu:4' four.")
+    return 0
+
+
+def _row(node: Node) -> tuple[str, ...]:
+    held = node.resources
+    kinds = ", ".join(sorted(name.removeprefix(_KIND) for name in held if name.startswith(_KIND)))
+    memory = f"{held.get('memory', 0) / 2**30:.1f} GiB"
+    return node.name, f"{held.get('GPU', 0):g}", kinds or "-", f"{held.get('CPU', 0):g}", memory, node.id

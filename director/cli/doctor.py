@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from director.cli import _words
+from director.cli import _console as _words
+from director.cli._console import say, say_json
 from director.cli._status import DONE, FAILED
-from director.cli._terminal import say, say_json
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
     from collections.abc import Iterator, Sequence
 
-    from director.cli._doctor.finding import Finding
+    from director.cli._doctor.checks import Finding
 
 _DESCRIPTION = """\
 Examine this machine and this environment: the GPUs as NVML, CUDA and a Director see them, the mask, versions, limits of

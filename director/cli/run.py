@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from director._numbers import MOST_SECONDS, MOST_SLOTS, number_in
-from director.cli._numbers import number_of, whole_number
-from director.cli._run.halt import parse_halt
+from director._untrusted.numbers import MOST_SECONDS, MOST_SLOTS, number_in
+from director.cli._run.flow import parse_halt
+from director.cli._status import number_of, whole_number
 
 _DESCRIPTION = """\
 Call a blocking function for every input, each on whichever device is free, and write one line of JSON per item:

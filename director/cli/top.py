@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from director.cli._numbers import parse_seconds, whole_number
+from director.cli._status import parse_seconds, whole_number
 
 _DESCRIPTION = """\
 Show what the Director of a running app does: devices, queue, waits, failures, jobs. The app opens a socket for that:

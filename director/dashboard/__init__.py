@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from director.dashboard._feed import Feed
-from director.dashboard._places import new_path
 from director.dashboard._site import Site
 from director.dashboard._socket import SocketServer
+from director.dashboard._socket_paths import new_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from director import Director
-    from director.dashboard._reply import Receive, Scope, Send
+    from director.dashboard._http import Receive, Scope, Send
 
 __all__ = ["Dashboard"]
 

@@ -16,9 +16,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from director.dashboard._glance import Glance
+from director.dashboard._current import Glance, Meter
 from director.dashboard._jobs import document, open_document
-from director.dashboard._meter import Meter
 from director.dashboard._recorder import Recorder
 from director.dashboard._source import Crowded
 from director.dashboard._tally import SECONDS

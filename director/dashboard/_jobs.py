@@ -9,9 +9,8 @@ from collections import deque
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from director._known_texts import known_repr
-from director._user_objects import is_a
-from director.dashboard._names import shown
+from director._format import known_repr
+from director._untrusted.objects import is_a
 
 if TYPE_CHECKING:
     from director import Device
@@ -157,3 +156,11 @@ def as_text(progress: Any) -> float | str | None:
         progress = float.__float__(progress)
     is_number = type(progress) in (int, float)
     return float(progress) if is_number and abs(progress) < _LARGEST else known_repr(progress, _MOST_CHARACTERS)
+
+
+LONGEST = 120  # characters
+
+
+def shown(name: str) -> str:
+    """The name, cut if it is very long."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

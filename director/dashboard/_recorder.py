@@ -10,8 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from director.dashboard._failures import Failures
-from director.dashboard._jobs import Ended, Jobs, as_text
-from director.dashboard._names import LONGEST, shown
+from director.dashboard._jobs import LONGEST, Ended, Jobs, as_text, shown
 from director.dashboard._tally import Tally, note
 from director.dashboard._tracks import make_tracks
 from director.events import (

@@ -11,15 +11,14 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
-from director.dashboard._door import Door, hide_token
-from director.dashboard._files import find_file
-from director.dashboard._reply import BEARER, Reply
+from director.dashboard._access import Door, hide_token
+from director.dashboard._http import BEARER, Reply, find_file
 from director.dashboard._source import RETRY_AFTER, Crowded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from director.dashboard._reply import Receive, Scope, Send
+    from director.dashboard._http import Receive, Scope, Send
     from director.dashboard._source import Frame, Source
 
 LONGEST_STREAM = 10.0  # seconds

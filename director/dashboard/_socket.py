@@ -19,7 +19,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from director.dashboard._places import check_length
+from director.dashboard._socket_paths import check_length
 from director.dashboard._source import Crowded, pieces
 
 if TYPE_CHECKING:

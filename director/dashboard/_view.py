@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from director import DirectorState, Health, __version__
-from director.dashboard._jobs import document, open_document
-from director.dashboard._names import shown
+from director.dashboard._jobs import document, open_document, shown
 from director.dashboard._tally import quantiles
 from director.dashboard._tracks import WINDOW
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from director import DeviceStats, Director, Stats
-    from director.dashboard._glance import Calls, Glance
-    from director.dashboard._meter import Meter
+    from director.dashboard._current import Calls, Glance, Meter
     from director.dashboard._recorder import Recorder
     from director.dashboard._tally import Second
     from director.dashboard._tracks import Row

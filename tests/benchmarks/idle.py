@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from director._bench.contenders import DIRECTOR, Contender, Seat
-from director._bench.jobs import noop
-from director._bench.rounds import Effort, turns
-from director._bench.sheet import Sheet
+from director.cli._bench.contenders import DIRECTOR, Contender, Seat
+from director.cli._bench.jobs import noop
+from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.sheet import Sheet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -11,10 +11,10 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from director._bench.contenders import DIRECTOR, HOOKED, Contender, Seat, present
-from director._bench.overhead import awaited_in_turn
-from director._bench.rounds import Effort, turns
-from director._bench.sheet import Sheet
+from director.cli._bench.contenders import DIRECTOR, HOOKED, Contender, Seat, present
+from director.cli._bench.overhead import awaited_in_turn
+from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.sheet import Sheet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

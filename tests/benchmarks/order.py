@@ -11,19 +11,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from director._bench.apart import run_apart
-from director._bench.played import Play
-from director._bench.rounds import Effort, turns
-from director._bench.sheet import Sheet
-from director._core.batch_rule import BatchRule
-from director._core.policy import Policy
-from director._options import Options
+from director._jobs.options import BatchRule, Options
+from director._scheduler.policy import Policy
+from director._simulation.play import Play
+from director.cli._bench.apart import run_apart
+from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.sheet import Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from director._core.job import Job
+    from director._jobs.job import Job
 
     Kinds: TypeAlias = "Callable[[int], list[tuple[Options, object]]]"
     """So many different options of jobs, each with a batch key."""

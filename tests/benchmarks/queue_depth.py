@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from director._bench.apart import run_apart
-from director._bench.contenders import DIRECTOR, SEMAPHORES, Contender
-from director._bench.jobs import noop
-from director._bench.rounds import Effort, turns
-from director._bench.sheet import Sheet
+from director.cli._bench.apart import run_apart
+from director.cli._bench.contenders import DIRECTOR, SEMAPHORES, Contender
+from director.cli._bench.jobs import noop
+from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.sheet import Sheet
 
 SLOTS = 4
 PEER_LIMIT = 100_000  # tasks: a million of them take minutes to run

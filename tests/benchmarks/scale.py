@@ -18,12 +18,12 @@ import time
 from typing import Any
 
 from director import Director
-from director._core.dispatch import Dispatch
-from director._core.job import Job
-from director._core.policy import Policy
-from director._core.slot import make_places
-from director._core.states import JobState
-from director._options import Options
+from director._jobs.job import Job
+from director._jobs.options import Options
+from director._jobs.state import JobState
+from director._scheduler.policy import Policy
+from director._scheduler.scheduler import Dispatch
+from director._scheduler.slots import make_places
 from director.testing import simulated_devices
 
 

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import deadlines
 from benchmarks.deadlines import Profile
-from director._bench import lines
-from director._bench.batching import plan
-from director._bench.played import Play
-from director._bench.rounds import Effort, turns
-from director._bench.sheet import Sheet
-from director._core.batch_rule import BatchRule
-from director._core.states import JobState
-from director._options import Options
+from director._jobs.options import BatchRule, Options
+from director._jobs.state import JobState
+from director._simulation.play import Play
+from director.cli._bench import lines
+from director.cli._bench.batching import plan
+from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.sheet import Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.deadlines import Rule
-    from director._core.job import Job
+    from director._jobs.job import Job
 
 DEVICES = 8
 DEADLINE = 0.025  # s

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from director._bench.busy_loops import PERIOD, Burden, block, carry, nothing
-from director._bench.rounds import Effort, turns
-from director._bench.sheet import Sheet
+from director.cli._bench.busy_loops import PERIOD, Burden, block, carry, nothing
+from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.sheet import Sheet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator

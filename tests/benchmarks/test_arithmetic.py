@@ -8,15 +8,15 @@ import pytest
 
 from benchmarks import theory
 from benchmarks.deadlines import Profile, serve
-from director._bench import lines
-from director._bench.catalog import EXPERIMENTS
-from director._bench.goals import GOALS, Goal, judge, judge_all
-from director._bench.lost import loss
-from director._bench.report import document, number, table, text
-from director._bench.rounds import Effort, turns
-from director._bench.sheet import Cell, Sheet, ratio
-from director._bench.suite import Outcome
-from director._bench.waiting import plan
+from director.cli._bench import lines
+from director.cli._bench.catalog import EXPERIMENTS
+from director.cli._bench.goals import GOALS, Goal, judge, judge_all
+from director.cli._bench.lost import loss
+from director.cli._bench.report import document, number, table, text
+from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.sheet import Cell, Sheet, ratio
+from director.cli._bench.suite import Outcome
+from director.cli._bench.waiting import plan
 
 MS = 1_000_000  # ns
 

@@ -9,12 +9,12 @@ import time
 import pytest
 
 from benchmarks import slo
-from director._bench import batching
-from director._bench.batchers import EVERYBODY, MOST, Batcher
-from director._bench.contenders import present
-from director._bench.played import Play
-from director._core.policy import Policy
-from director._options import Options
+from director._jobs.options import Options
+from director._scheduler.policy import Policy
+from director._simulation.play import Play
+from director.cli._bench import batching
+from director.cli._bench.batchers import EVERYBODY, MOST, Batcher
+from director.cli._bench.contenders import present
 from director.errors import QueueFull
 
 SLOTS = 2

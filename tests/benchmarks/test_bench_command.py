@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks import theory
-from director._bench import catalog, suite
-from director._bench.contenders import DIRECTOR, POOL
-from director._bench.sheet import Sheet
 from director.cli import bench
+from director.cli._bench import catalog, suite
+from director.cli._bench.contenders import DIRECTOR, POOL
+from director.cli._bench.sheet import Sheet
 from director.cli._status import UsageError
 
 if TYPE_CHECKING:
-    from director._bench.rounds import Effort
+    from director.cli._bench.rounds import Effort
 
 pytestmark = pytest.mark.programs
 

@@ -17,10 +17,10 @@ from benchmarks.chaos.books import MOST_NAMED, Books
 from benchmarks.chaos.calls import note
 from benchmarks.chaos.remains import Remains
 from benchmarks.chaos.values import Value, WrongArgument, check_argument, make
-from director._bench.apart import run_apart
-from director._bench.calls import Array
-from director._core.stream_call import StreamCall
-from director._executors._thread import ThreadExecutor
+from director._executors.thread import ThreadExecutor
+from director._jobs.calls import StreamCall
+from director.cli._bench.apart import run_apart
+from director.cli._bench.calls import Array
 from director.events import JobProgressed, JobSubmitted, JobSucceeded
 
 if TYPE_CHECKING:

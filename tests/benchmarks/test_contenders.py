@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from director._bench.contenders import EVERYBODY, TO_THREAD, Contender, absent, present
+from director.cli._bench.contenders import EVERYBODY, TO_THREAD, Contender, absent, present
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks import order
-from director._bench.played import Play
-from director._options import Options
+from director._jobs.options import Options
+from director._simulation.play import Play
 
 if TYPE_CHECKING:
     from collections.abc import Callable

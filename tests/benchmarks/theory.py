@@ -11,9 +11,9 @@ from argparse import ArgumentParser
 from typing import TYPE_CHECKING
 
 from benchmarks import idle, observers, order, queue_depth, slo, streams
-from director._bench.catalog import ALL_CORES, COSTS, LOSSES, ONE_CORE, Experiment
-from director._bench.contenders import DIRECTOR, SEMAPHORES
-from director._bench.goals import Goal
+from director.cli._bench.catalog import ALL_CORES, COSTS, LOSSES, ONE_CORE, Experiment
+from director.cli._bench.contenders import DIRECTOR, SEMAPHORES
+from director.cli._bench.goals import Goal
 from director.cli._status import UsageError
 from director.cli.bench import add_options, run_experiments
 

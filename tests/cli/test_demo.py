@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from director.cli import main
-from director.cli._demo.contenders import CONTENDERS
-from director.cli._demo.course import Recording, measure
+from director.cli._demo.contenders import CONTENDERS, Recording, measure
 from director.cli._demo.trace import Call, Run, at_best, figures, lost, make_trace, quantile
 from director.testing import simulated_devices
 

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from director._devices.cuda import CudaDevice, NoAnswer
-from director._devices.gpu import Gpu, Inventory
+from director._devices.inventory import Gpu, Inventory
 from director._devices.readings import Reading
 from director._devices.survey import Survey
 from director.cli import main
-from director.cli._doctor import apps, environment, gpus, limits, system, versions
+from director.cli._doctor import checks as apps
+from director.cli._doctor import checks as environment
+from director.cli._doctor import checks as limits
+from director.cli._doctor import checks as versions
+from director.cli._doctor import gpus, system
 from director.cli._doctor.system import System, gather
 from director.errors import DiscoveryError
 from director.testing import simulated_devices
 
 if TYPE_CHECKING:
-    from director.cli._doctor.finding import Finding
+    from director.cli._doctor.checks import Finding
 
 GIB = 2**30
 DOCS = Path(__file__).parents[2] / "docs"

@@ -12,12 +12,11 @@ import pytest
 
 from director import Director
 from director.cli._run import flow as flow_module
-from director.cli._run.feed import Feed
-from director.cli._run.flow import Flow, Outcome, Rules
-from director.cli._run.halt import Halt
+from director.cli._run.flow import Flow, Halt, Outcome, Rules
 from director.cli._run.inputs import Item
+from director.cli._run.io_threads import Feed
 from director.cli._run.meter import Meter
-from director.cli._run.tally import Tally
+from director.cli._run.summary import Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 import director.cli
 from director import Director
-from director.cli import _words, main
-from director.cli._terminal import complain, on_terminal, plainly, shown_document, shown_json
+from director.cli import _console as _words
+from director.cli import main
+from director.cli._console import complain, on_terminal, plainly, shown_document, shown_json
 from director.dashboard import Dashboard
 
 if TYPE_CHECKING:

@@ -28,12 +28,11 @@ import pytest
 
 from director import Director
 from director.cli import main
+from director.cli._console import shown_document
 from director.cli._status import UsageError
-from director.cli._terminal import shown_document
-from director.cli._top.detail import tell
 from director.cli._top.find import find_app
 from director.cli._top.known import Known, Track
-from director.cli._top.report import report
+from director.cli._top.report import report, tell
 from director.dashboard import Dashboard
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def tmp_path() -> Iterator[Path]:
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No apps but those of the test."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("director.dashboard._places._folders", lambda: [tmp_path / "director"])
+    monkeypatch.setattr("director.dashboard._socket_paths._folders", lambda: [tmp_path / "director"])
     return tmp_path
 
 

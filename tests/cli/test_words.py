@@ -6,9 +6,9 @@ import argparse
 
 import pytest
 
-from director.cli import _words
-from director.cli._run.halt import Halt, parse_halt
-from director.cli._table import table
+from director.cli import _console as _words
+from director.cli._console import table
+from director.cli._run.flow import Halt, parse_halt
 from director.cli.run import parse_devices, parse_slots
 
 

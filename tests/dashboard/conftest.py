@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from public.gates import Gate
+from harness.gates import Gate
 
 from director.testing import TestClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from director.dashboard._reply import Message
+    from director.dashboard._http import Message
 
 
 @pytest.fixture

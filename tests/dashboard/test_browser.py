@@ -13,7 +13,7 @@ from director import Director, Model, report
 from director.dashboard import Dashboard
 
 if TYPE_CHECKING:
-    from public.gates import Gate
+    from harness.gates import Gate
 
 pytestmark = pytest.mark.slow
 

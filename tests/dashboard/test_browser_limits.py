@@ -16,7 +16,7 @@ from director.dashboard import Dashboard
 from director.dashboard._site import Site
 
 if TYPE_CHECKING:
-    from public.gates import Gate
+    from harness.gates import Gate
 
 pytestmark = pytest.mark.slow
 

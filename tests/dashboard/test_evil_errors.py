@@ -12,10 +12,10 @@ import pytest
 
 from dashboard.stories import DEVICES
 from director import Director, report
-from director._known_texts import known_line, known_repr, known_text
-from director.dashboard import Dashboard, _asker
-from director.dashboard._asker import Asker
-from director.dashboard._failures import Failures
+from director._format import known_line, known_repr, known_text
+from director.dashboard import Dashboard
+from director.dashboard import _failures as _asker
+from director.dashboard._failures import Asker, Failures
 from director.errors import BatchMismatch, DirectorClosed, JobTimeout, QueueFull
 from director.timeline import Timeline
 

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from public.gates import until
+from harness.gates import until
 
 from dashboard.conftest import take
 from director import Director
@@ -20,7 +20,7 @@ from director.dashboard._feed import Feed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from public.gates import Gate
+    from harness.gates import Gate
 
     from director.testing import TestClock
 

@@ -20,8 +20,9 @@ import pytest
 
 from dashboard.conftest import take
 from director import Director
-from director.dashboard import Dashboard, _places
-from director.dashboard._remote import Remote
+from director.dashboard import Dashboard
+from director.dashboard import _socket_paths as _places
+from director.dashboard._source import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,9 +15,8 @@ from dashboard.conftest import Browser, take
 from director import Director
 from director.dashboard import Dashboard, _feed, _site, _source
 from director.dashboard._feed import MOST_VIEWERS, Feed
-from director.dashboard._remote import Remote
 from director.dashboard._site import Site
-from director.dashboard._source import Crowded
+from director.dashboard._source import Crowded, Remote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

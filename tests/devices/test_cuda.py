@@ -9,7 +9,7 @@ from subprocess import PIPE
 
 import pytest
 
-from director._devices import apart as _apart
+from director._devices import isolated as _apart
 from director._devices.cuda import NoAnswer, ask_cuda
 
 

@@ -13,7 +13,7 @@ from director._devices import discovery as _discovery
 from director._devices import survey as _survey
 from director._devices.cuda import NoAnswer
 from director._devices.discovery import discover_devices, resolve_devices
-from director._devices.gpu import Inventory
+from director._devices.inventory import Inventory
 from director._devices.survey import Survey
 from director.errors import DiscoveryError, NoDevices
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from process.leaks import children, open_files
+from executors.process.leaks import children, open_files
 
 from director import Director, DirectorError, HealthRules
 from harness.leaks import tasks_left, threads_left

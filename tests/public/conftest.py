@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import PATIENCE, Gate, Recorder
 
 from director.testing import TestClock
-from public.gates import PATIENCE, Gate, Recorder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

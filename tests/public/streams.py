@@ -6,12 +6,13 @@ import itertools
 import threading
 from typing import TYPE_CHECKING, Any
 
+from harness.gates import until
+
 from director import (
     Device,
     Director,
     current_job,
 )
-from public.gates import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

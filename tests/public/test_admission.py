@@ -7,10 +7,10 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, Recorder, outcome, rested, turns, until
 
 from director import AdmissionError, DeadlineUnreachable, Device, Director, Job, JobTimeout, Model, QueueFull
 from director.events import JobRejected, JobSubmitted
-from public.gates import Gate, Recorder, outcome, rested, turns, until
 
 if TYPE_CHECKING:
     from director.testing import TestClock

@@ -6,9 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, turns, until
 
 from director import Director, JobState, Model
-from public.gates import Gate, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import PATIENCE, Gate, Recorder, ThreadClock, outcome, turns, until
 
 from director import (
     BatchMismatch,
@@ -20,7 +21,6 @@ from director import (
 )
 from director.events import JobStarted
 from director.testing import TestClock
-from public.gates import PATIENCE, Gate, Recorder, ThreadClock, outcome, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

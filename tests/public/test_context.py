@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, Recorder, outcome, turns, until
 
 from director import (
     Director,
@@ -21,7 +22,6 @@ from director import (
     report,
 )
 from director.events import JobProgressed
-from public.gates import Gate, Recorder, outcome, turns, until
 
 if TYPE_CHECKING:
     from director.testing import TestClock

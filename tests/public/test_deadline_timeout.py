@@ -8,9 +8,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, ThreadClock, outcome, turns, until
 
 from director import Director, Job, JobError, JobState, JobTimeout, check_cancelled
-from public.gates import Gate, ThreadClock, outcome, turns, until
 
 if TYPE_CHECKING:
     from director.testing import TestClock

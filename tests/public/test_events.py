@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, Recorder, outcome, rested, turns, until
 
 from director import Device, Director, HealthRules, JobTimeout, Model, QueueFull, WorkerDied, events, report
 from director.events import (
@@ -34,7 +35,6 @@ from director.events import (
     WorkerHired,
     WorkerReaped,
 )
-from public.gates import Gate, Recorder, outcome, rested, turns, until
 
 if TYPE_CHECKING:
     from director.testing import TestClock

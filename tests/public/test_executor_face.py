@@ -11,9 +11,9 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, 
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+from harness.gates import PATIENCE, Gate, ThreadClock, outcome, turns, until
 
 from director import Director, DirectorClosed, DirectorExecutor, JobTimeout, Model, current_device, current_job
-from public.gates import PATIENCE, Gate, ThreadClock, outcome, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -7,9 +7,9 @@ import inspect
 from typing import Any
 
 import pytest
+from harness.gates import Gate, turns
 
 from director import Device, Director, DirectorClosed, Function, Job, Model, QueueFull, current_job
-from public.gates import Gate, turns
 
 module_director = Director("simulated:1")
 

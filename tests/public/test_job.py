@@ -7,9 +7,9 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, ThreadClock, outcome, turns, until
 
 from director import Director, Job, JobState, current_job, report
-from public.gates import Gate, ThreadClock, outcome, turns, until
 
 if TYPE_CHECKING:
     from director.testing import TestClock

@@ -12,9 +12,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import outcome, until
 
 from director import Director, JobState, Model
-from public.gates import outcome, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,7 +140,7 @@ async def freed(watched: weakref.ref[Any]) -> bool:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("public.gates.PATIENCE", 0.3)
+    monkeypatch.setattr("harness.gates.PATIENCE", 0.3)
 
 
 def watched_thing() -> tuple[Thing, weakref.ref[Thing]]:

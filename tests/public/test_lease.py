@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from harness.gates import Gate, turns, until
 
 from director import Device, Director, JobState, Model
-from public.gates import Gate, turns, until
 
 
 def where(device: Device) -> int:

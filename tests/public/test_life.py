@@ -10,10 +10,10 @@ from unittest.mock import Mock
 
 import anyio
 import pytest
+from harness.gates import Gate, outcome, turns, until
 
 from director import Director, DirectorClosed, DirectorState, JobError, JobState, Model, PlacementError
-from director._core.dispatch import Dispatch
-from public.gates import Gate, outcome, turns, until
+from director._scheduler.scheduler import Dispatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

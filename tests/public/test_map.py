@@ -10,9 +10,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, collected, outcome, turns, until
 
 from director import Director, DirectorClosed, JobTimeout, Model
-from public.gates import Gate, collected, outcome, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.effort import examples
+from harness.gates import Gate, Recorder, collected, rested, turns, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from director import DeadlineUnreachable, Director, DirectorClosed
 from director.events import JobRetried
-from public.gates import Gate, Recorder, collected, rested, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

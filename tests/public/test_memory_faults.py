@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from harness.gates import Gate, until
 
 from director import DeviceLost, Director, Health
 from director.testing import simulated_devices
-from public.gates import Gate, until
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB"
 BROKEN = "CUDA error: an illegal memory access was encountered"

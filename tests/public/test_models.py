@@ -9,10 +9,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, Recorder, outcome, rested, turns
 
 from director import Device, Director, JobState, Model, PlacementError
 from director.events import WorkerReaped
-from public.gates import Gate, Recorder, outcome, rested, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ import pytest
 from harness.odd import CALLABLES, EXCEPTIONS
 
 from director import Device, DeviceLost, Director, Health, Job, Model, WorkerDied
-from director._user_objects import traceback_of
+from director._untrusted.objects import traceback_of
 from director.logs import Logs
 from director.testing import simulated_devices
 from director.timeline import Timeline

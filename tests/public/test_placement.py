@@ -9,11 +9,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, Recorder, rested, turns
 
 from director import Device, Director, DirectorState, PlacementError
 from director.events import WorkerReaped
 from director.testing import simulated_devices
-from public.gates import Gate, Recorder, rested, turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

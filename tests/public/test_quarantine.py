@@ -7,11 +7,11 @@ from contextvars import Context
 from typing import Any
 
 import pytest
+from harness.gates import Gate
 
 from director import DeviceLost, Director, Health, HealthRules, Job, WorkerDied
 from director.events import DeviceQuarantined, DeviceRestored, Event, JobEnded, JobRetried
 from director.testing import TestClock
-from public.gates import Gate
 
 
 class Fragile:

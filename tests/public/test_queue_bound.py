@@ -7,9 +7,9 @@ import pickle
 from typing import TYPE_CHECKING
 
 import pytest
+from harness.gates import Gate, rested, turns
 
 from director import AdmissionError, Director, Job, JobState, QueueFull
-from public.gates import Gate, rested, turns
 
 if TYPE_CHECKING:
     from director.testing import TestClock

@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, Recorder, outcome, turns, until
 
 from director import (
     DeviceLost,
@@ -21,7 +22,6 @@ from director import (
     current_job,
 )
 from director.events import JobCancelled, JobFailed, JobRetried, JobStarted, JobSubmitted, JobSucceeded
-from public.gates import Gate, Recorder, outcome, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, outcome, rested, until
 
 from director import Director, DirectorState, Model, QueueFull
-from public.gates import Gate, outcome, rested, until
 
 if TYPE_CHECKING:
     from director import Stats

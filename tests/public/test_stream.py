@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import PATIENCE, Gate, Recorder, collected, rested, turns, until
 
 from director import (
     Device,
@@ -25,7 +26,6 @@ from director import (
     report,
 )
 from director.events import JobCancelled, JobProgressed, JobStarted, JobSucceeded
-from public.gates import PATIENCE, Gate, Recorder, collected, rested, turns, until
 from public.streams import Boom, Source, count
 
 if TYPE_CHECKING:

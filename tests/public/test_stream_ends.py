@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, Recorder, collected, rested, turns, until
 
 from director import (
     Device,
@@ -17,7 +18,6 @@ from director import (
     current_job,
 )
 from director.events import JobRetried
-from public.gates import Gate, Recorder, collected, rested, turns, until
 from public.streams import Boom, Source, stalled
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ async def test_closing_in_haste_leaves_one_behind_that_does_not_come_to_a_value(
         gate(device)
         yield 2
 
-    monkeypatch.setattr("director._core.crew._GRACE", 0.01)
+    monkeypatch.setattr("director._runtime.runtime._GRACE", 0.01)
     director = Director("simulated:1")
     await director.start()
     values = director.stream(generate)

@@ -11,6 +11,7 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import PATIENCE, Gate, collected, rested, turns, until
 
 from director import (
     Device,
@@ -19,7 +20,6 @@ from director import (
     JobTimeout,
     check_cancelled,
 )
-from public.gates import PATIENCE, Gate, collected, rested, turns, until
 from public.streams import Boom, Source
 
 if TYPE_CHECKING:

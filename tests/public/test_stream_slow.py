@@ -8,13 +8,14 @@ import threading
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from harness.gates import PATIENCE, Gate, Recorder, collected, turns, until
+
 from director import (
     Device,
     Director,
     SlowReader,
 )
 from director.events import JobFailed
-from public.gates import PATIENCE, Gate, Recorder, collected, turns, until
 from public.streams import Boom, Source, count, stalled
 
 if TYPE_CHECKING:

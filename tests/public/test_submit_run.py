@@ -7,9 +7,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, turns
 
 from director import Director, DirectorClosed, DirectorState, JobState, Model, PlacementError
-from public.gates import Gate, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,10 +7,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, Recorder, rested, turns
 
 from director import DeadlineUnreachable, Director, JobState, QueueFull
 from director.events import JobRejected, JobSubmitted
-from public.gates import Gate, Recorder, rested, turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,11 +9,11 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import Gate, outcome
 
 from director import Director, Model, QueueFull
-from director._core.exclusive import Exclusive
-from director._keys import Interner
-from public.gates import Gate, outcome
+from director._scheduler.exclusive import Exclusive
+from director._untrusted.keys import Interner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from director._bench import lines
-from director._bench.batching import EACH, FIXED, MOST, PEAK, SLOTS, plan
-from director._bench.played import Play
-from director._core.batch_rule import BatchRule
-from director._options import Options
+from director._jobs.options import BatchRule, Options
+from director._simulation.play import Play
+from director.cli._bench import lines
+from director.cli._bench.batching import EACH, FIXED, MOST, PEAK, SLOTS, plan
 
 
 def seconds(size: int) -> float:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from director._bench import lines
-from director._bench.played import Play
-from director._options import Options
+from director._jobs.options import Options
+from director._simulation.play import Play
+from director.cli._bench import lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from benchmarks import slo
 
-from director._bench.batching import plan
+from director.cli._bench.batching import plan
 
 RATE = 5300  # items a second: 91 % of what would be possible with even arrivals
 COUNT = 60_000

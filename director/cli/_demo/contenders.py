@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from director import Director
+from director.cli._demo.trace import Call, Run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,6 +21,10 @@ if TYPE_CHECKING:
 
     Work: TypeAlias = Callable[[SimulatedDevice, Call], None]  # blocks while the device works
     HandOut: TypeAlias = Callable[[Sequence[SimulatedDevice], AsyncIterator[Call], Work], Awaitable[None]]
+    from collections.abc import AsyncIterator, Sequence
+
+    pass
+    from director.testing import SimulatedDevice
 
 
 async def by_index(devices: Sequence[SimulatedDevice], calls: AsyncIterator[Call], work: Work) -> None:
@@ -62,3 +71,90 @@ CONTENDERS: dict[str, HandOut] = {
     "semaphore + to_thread": by_semaphore,
     "director": by_director,
 }
+
+
+BLOCKED, PERIOD = 0.020, 0.040  # s: how long the busy loop stands still, and how often
+
+
+@dataclass(slots=True)
+class Recording:
+    """Runs as they happen. Appended to by the devices' threads; read by the view at any time.
+
+    Args:
+        devices: How many there are.
+        runs: Those that have ended.
+        running: For each device, the arrival and start of what runs on it.
+        start: `time.perf_counter` when the stream began.
+        end: The same when all of it was done; 0 before.
+    """
+
+    devices: int
+    runs: list[Run] = field(default_factory=list)
+    running: dict[int, tuple[float, float]] = field(default_factory=dict)
+    start: float = field(default_factory=time.perf_counter)
+    end: float = 0.0
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start, or until the end."""
+        return (self.end or time.perf_counter()) - self.start
+
+    def work(self, device: SimulatedDevice, call: Call) -> None:
+        """The job: occupy the device, and measure from inside."""
+        started = time.perf_counter() - self.start
+        self.running[device.index] = (call.arrival, started)
+        device.work(call.seconds)
+        self.runs.append(Run(device.index, call.arrival, started, time.perf_counter() - self.start))
+        self.running.pop(device.index, None)
+
+
+async def measure(
+    recording: Recording,
+    hand_out: HandOut,
+    devices: Sequence[SimulatedDevice],
+    trace: list[Call],
+    *,
+    busy: bool,
+) -> None:
+    """Let `hand_out` work through the stream; `recording` has the runs afterwards.
+
+    Args:
+        recording: Fresh.
+        hand_out: The contender.
+        devices: Simulated.
+        trace: The stream.
+        busy: The event loop stands still for 20 ms of every 40, as under a blocking call in some other coroutine.
+    """
+    _give_threads(len(devices))
+    recording.start = time.perf_counter()
+    async with _disturbed() if busy else contextlib.nullcontext():
+        await hand_out(devices, _arrivals(trace, recording.start), recording.work)
+    recording.end = recording.start + max(run.ended for run in recording.runs)
+
+
+async def _arrivals(trace: list[Call], start: float) -> AsyncIterator[Call]:
+    """The calls, each when its time has come; late if the loop is, which counts as waiting."""
+    for call in trace:
+        pause = start + call.arrival - time.perf_counter()
+        if pause > 0:
+            await asyncio.sleep(pause)
+        yield call
+
+
+@contextlib.asynccontextmanager
+async def _disturbed() -> AsyncIterator[None]:
+    async def disturb() -> None:
+        while True:
+            time.sleep(BLOCKED)  # noqa: ASYNC251 -- what this is about: somebody blocks the loop
+            await asyncio.sleep(PERIOD - BLOCKED)
+
+    task = asyncio.create_task(disturb())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def _give_threads(devices: int) -> None:
+    """`asyncio.to_thread` has few threads on small machines; the contenders that use it shall not lose by that."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max(32, devices)))

@@ -18,7 +18,7 @@ from director.cli._console import Plainly, live
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from director.cli._demo.course import Recording
+    from director.cli._demo.contenders import Recording
     from director.cli._demo.trace import Call
 
 _HEIGHTS = " ▁▂▃▄▅▆▇█"

@@ -8,13 +8,12 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from director import __version__
+from director.cli._console import say, say_json
 from director.cli._demo import words
-from director.cli._demo.contenders import CONTENDERS
-from director.cli._demo.course import Recording, measure
+from director.cli._demo.contenders import CONTENDERS, Recording, measure
 from director.cli._demo.stage import Stage, open_stage
 from director.cli._demo.trace import Call, Figures, at_best, figures, make_trace
 from director.cli._status import DONE
-from director.cli._terminal import say, say_json
 from director.testing import SimulatedDevice, simulated_devices
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from director.cli._terminal import complain, hint_at_rich, on_terminal
+from director.cli._console import complain, hint_at_rich, on_terminal
 
 if TYPE_CHECKING:
-    from director.cli._demo.course import Recording
+    from director.cli._demo.contenders import Recording
     from director.cli._demo.trace import Call
 
 

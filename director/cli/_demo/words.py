@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from director.cli import _words
-from director.cli._demo.course import BLOCKED, PERIOD
-from director.cli._table import table
+from director.cli import _console as _words
+from director.cli._console import table
+from director.cli._demo.contenders import BLOCKED, PERIOD
 
 if TYPE_CHECKING:
     from typing import TypeAlias

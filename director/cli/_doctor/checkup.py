@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Any
 from director._devices.discovery import survey
 from director._devices.nvml import within
 from director._devices.readings import Reading, read
-from director.cli._doctor.apps import examine_apps
-from director.cli._doctor.environment import examine_environment
+from director.cli._doctor.checks import examine_apps, examine_environment, examine_limits, examine_versions, installed
 from director.cli._doctor.gpus import examine_gpus, undiscovered
-from director.cli._doctor.limits import examine_limits
 from director.cli._doctor.system import gather
-from director.cli._doctor.versions import examine_versions, installed
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 
     from director import Device
     from director._devices.survey import Survey
-    from director.cli._doctor.finding import Finding
+    from director.cli._doctor.checks import Finding
 
 _PATIENCE = 10.0  # seconds for the readings of all GPUs
 

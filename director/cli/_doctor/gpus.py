@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from director._devices.cuda import NoAnswer
-from director._numbers import shortened
-from director.cli import _words
-from director.cli._doctor.finding import Finding
+from director._untrusted.numbers import shortened
+from director.cli import _console as _words
+from director.cli._doctor.checks import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,13 +9,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from director.cli import _words
+from director.cli import _console as _words
 from director.cli._console import Plainly, live
-from director.cli._run.progress import how_far
+from director.cli._run.meter import how_far
 
 if TYPE_CHECKING:
+    from director.cli._run.io_threads import Stream
     from director.cli._run.meter import LaneReading, Reading
-    from director.cli._run.writer import Stream
 
 
 class Bars:

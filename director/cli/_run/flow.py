@@ -7,27 +7,31 @@ reader, nor one slow item that others must follow in order, makes the memory gro
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import re
 import threading
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
 from director import JobState
+from director._untrusted.numbers import number_in
 from director.cli._run import records
-from director.cli._run.writer import Writer
+from director.cli._run.io_threads import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from director import Director, Job
-    from director.cli._run.feed import Feed
-    from director.cli._run.halt import Halt
+    from director.cli._run.io_threads import Feed
+
+    pass
     from director.cli._run.inputs import Item
-    from director.cli._run.tally import Tally
-    from director.cli._run.writer import Stream
+    from director.cli._run.io_threads import Stream
+    from director.cli._run.summary import Tally
 
 _LAST_WORDS = 1.0  # s for writing what is done when the run is left at once
 
@@ -282,3 +286,36 @@ class _Order:
         while self._next in self._waiting:
             yield self._waiting.pop(self._next)
             self._next += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """The rule.
+
+    Args:
+        when: ``"never"``: all items are tried. ``"soon"``: no new item starts, what runs is finished.
+            ``"now"``: what runs is left behind.
+        failures: How many failed items make it take effect.
+    """
+
+    when: Literal["never", "soon", "now"] = "never"
+    failures: int = 1
+
+    def reached(self, failed: int) -> bool:
+        """Whether `failed` items are enough."""
+        return self.when != "never" and failed >= self.failures
+
+
+def parse_halt(text: str) -> Halt:
+    """``never``, ``soon``, ``now``, ``now,fail=3``, or ``3`` for ``soon,fail=3``.
+
+    Raises:
+        argparse.ArgumentTypeError: `text` is none of these.
+    """
+    if text == "never":
+        return Halt()
+    match = re.fullmatch(r"(?:(?P<when>soon|now)(?:,fail=(?P<count>[1-9][0-9]*))?)|(?P<bare>[1-9][0-9]*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of: never, soon, now, soon,fail=N, now,fail=N, N")
+    failures = number_in(match["count"] or match["bare"] or "1")
+    return Halt("now" if match["when"] == "now" else "soon", failures)

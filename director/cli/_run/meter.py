@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from director.cli import _console as _words
+
 if TYPE_CHECKING:
     from director import Director
-    from director.cli._run.tally import Tally
+    from director.cli._run.summary import Tally
 
 SAMPLE = 0.2  # s between two samples
 _MEMORY = 75  # samples, 15 s: long enough for a calm rate, short enough to notice a change
@@ -105,3 +107,11 @@ class Meter:
             LaneReading(device, sum(busy) / len(busy) if (busy := self._busy[device]) else 0.0, lane.items, lane.mean)
             for device, lane in self._tally.lanes.items()
         )
+
+
+def how_far(reading: Reading) -> str:
+    """``400 of 1,797 (22.3 %)``, or ``400 done`` where nobody knows the end."""
+    if reading.total is None:
+        return f"{_words.count(reading.done)} done"
+    share = reading.done / reading.total if reading.total else 1.0
+    return f"{_words.count(reading.done)} of {_words.count(reading.total)} ({_words.percent(share)})"

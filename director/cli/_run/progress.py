@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from director.cli import _words
-from director.cli._terminal import complain, hint_at_rich, on_terminal
+from director.cli import _console as _words
+from director.cli._console import complain, hint_at_rich, on_terminal
+from director.cli._run.meter import how_far
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from director.cli._run.io_threads import Stream
     from director.cli._run.meter import Reading
-    from director.cli._run.writer import Stream
 
 _FIRST_LINE, _LAST_STEP = 2.0, 60.0  # s: a line after 2 s, then 4, 8, ... later: short logs of long runs
 
@@ -110,11 +111,3 @@ def one_line(reading: Reading) -> str:
         parts.append(f"{_words.count(reading.failed)} failed")
     parts += [f"{lane.device} {lane.busy * 100:.0f} %" for lane in reading.lanes]
     return "  ".join(parts) + " busy"
-
-
-def how_far(reading: Reading) -> str:
-    """``400 of 1,797 (22.3 %)``, or ``400 done`` where nobody knows the end."""
-    if reading.total is None:
-        return f"{_words.count(reading.done)} done"
-    share = reading.done / reading.total if reading.total else 1.0
-    return f"{_words.count(reading.done)} of {_words.count(reading.total)} ({_words.percent(share)})"

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from director._user_objects import module_name, qualified_name, story_of
+from director._untrusted.objects import module_name, qualified_name, story_of
 
 _REMEDIES = {
     "bytes": "return base64.b64encode(x).decode()",

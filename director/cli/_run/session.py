@@ -7,33 +7,33 @@ import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from director import Director, Model
-from director.cli import _status, _words
+from director.cli import _console as _words
+from director.cli import _status
+from director.cli._console import complain, trace_of
 from director.cli._run import target
-from director.cli._run.feed import Feed
 from director.cli._run.flow import Flow, Outcome, Rules
 from director.cli._run.inputs import Source, open_source
+from director.cli._run.io_threads import Descriptor, Feed, OnTerminal, Stream, start_thread
 from director.cli._run.meter import SAMPLE, Meter
 from director.cli._run.outputs import Outputs
 from director.cli._run.progress import make_view
 from director.cli._run.records import message, type_name
-from director.cli._run.summary import Summary, tell
-from director.cli._run.tally import Tally
-from director.cli._run.threads import start_thread
-from director.cli._run.writer import Descriptor, OnTerminal, Stream
+from director.cli._run.summary import Summary, Tally, tell
 from director.cli._status import UsageError
-from director.cli._terminal import complain, trace_of
 from director.errors import DirectorError, DiscoveryError, NoDevices, PlacementError
+from director.timeline import Timeline
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-    from director.cli._run.report import Report
+    pass
     from director.events import Hook
     from director.ray import RayExecutor
 
@@ -235,7 +235,7 @@ class Session:
 
 
 def _report(options: argparse.Namespace) -> Report:
-    from director.cli._run.report import Report
+    pass
 
     return Report(options.report, f"director run {options.function}")
 
@@ -324,3 +324,37 @@ def _shortened(text: bytes) -> str:
 def _one_line(error: BaseException) -> str:
     lines = message(error).splitlines() or [""]
     return f"{type_name(error)}: {lines[0]}".removesuffix(": ")
+
+
+class Report:
+    """Watches a run and writes what it saw.
+
+    Args:
+        path: A page if it ends in ``.html``, a trace for Perfetto if in ``.json``.
+        name: What ran.
+
+    Raises:
+        UsageError: It ends in something else, or can't be written.
+    """
+
+    def __init__(self, path: str, name: str) -> None:
+        timeline = self.timeline = Timeline(name=name)
+        kinds = {".html": timeline.report, ".json": timeline.save}
+        self._path = path
+        try:
+            self._save = kinds[Path(path).suffix.lower()]
+        except KeyError:
+            raise UsageError(f"--report takes a page.html or a trace.json, not {path}") from None
+        try:  # before the run, which may take hours; what the file holds stays until there is something better
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        except OSError as error:
+            raise UsageError(f"{path} can't be written: {error.strerror}") from None
+
+    def write(self) -> bool:
+        """Write it; False, with a word on the standard error, if that can't be done any more."""
+        try:
+            self._save(self._path)
+        except OSError as error:
+            complain(f"director run: {self._path} can't be written: {error.strerror}")
+            return False
+        return True

@@ -6,12 +6,11 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from director.cli import _words
+from director.cli import _console as _words
+from director.cli._console import shown_document, table
 from director.cli._status import UsageError
-from director.cli._table import table
-from director.cli._terminal import shown_document
-from director.dashboard._places import is_open, known_paths
-from director.dashboard._remote import Remote
+from director.dashboard._socket_paths import is_open, known_paths
+from director.dashboard._source import Remote
 
 _PATIENCE = 2.0  # seconds that an app gets to say who it is
 _NONE = """\

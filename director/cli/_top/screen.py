@@ -11,10 +11,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from director.cli import _words
+from director.cli import _console as _words
 from director.cli._console import Plainly, live
 from director.cli._top import report
-from director.cli._top.detail import tell
+from director.cli._top.report import tell
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from director.cli._console import complain, hint_at_rich, on_terminal, say, say_json, shown_document
 from director.cli._status import DONE, FAILED, UsageError
-from director.cli._terminal import complain, hint_at_rich, on_terminal, say, say_json, shown_document
 from director.cli._top.find import find_app
 from director.cli._top.keys import Keys
 from director.cli._top.known import Known
 from director.cli._top.report import report
-from director.dashboard._remote import Remote
+from director.dashboard._source import Remote
 
 if TYPE_CHECKING:
     import argparse

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import uvicorn
 
-from director.cli._terminal import complain
-from director.dashboard._remote import Remote
+from director.cli._console import complain
 from director.dashboard._site import Site
+from director.dashboard._source import Remote
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,8 @@ from argparse import ArgumentParser
 from typing import TYPE_CHECKING
 
 from benchmarks.chaos import report, storm
-from director._numbers import MOST_SECONDS
-from director.cli._numbers import number_of, whole_number
+from director._untrusted.numbers import MOST_SECONDS
+from director.cli._status import number_of, whole_number
 
 if TYPE_CHECKING:
     from argparse import Namespace

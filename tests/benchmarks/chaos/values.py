@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any, NamedTuple
 
-from director._bench.calls import Array
+from director.cli._bench.calls import Array
 
 _STAMP = struct.Struct("<qq")
 _SMALL, _MEDIUM, _LARGE = 4, (256, 4096), 131072  # sizes in stamps: at most 64 bytes, 4 to 64 KB, 2 MB

@@ -1,0 +1,1 @@
+"""What a user holds: the Director, functions, streams, leases, an executor."""

@@ -1,0 +1,219 @@
+"""The Director as a `concurrent.futures.Executor`, for code that takes one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from asyncio import _get_running_loop
+from concurrent.futures import CancelledError, Executor, Future, InvalidStateError, wait
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from director._forks import leave_copy
+from director._jobs.calls import Beside
+from director._untrusted.objects import log_error, name_of, set_traceback, strip, traceback_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._device import Device
+    from director._jobs.job import Job
+
+logger = logging.getLogger("director")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DirectorExecutor(Executor):
+    """See `Director.as_executor`. Shutting it down leaves the Director open.
+
+    Args:
+        loop: The Director's.
+        call: Has the loop call a function, from any thread.
+        open_job: Queues a job, from any thread.
+        is_deciding: Whether this thread is in the midst of a decision of the Director's, which must end first.
+        retries: A job that raises may be tried again.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        call: Callable[..., object],
+        open_job: Callable[[Callable[[Any], None]], Job[None]],
+        is_deciding: Callable[[], bool],
+        retries: bool = False,
+    ) -> None:
+        self._loop = loop
+        self._call = call
+        self._open_job = open_job
+        self._is_deciding = is_deciding
+        self._retries = retries
+        self._lock = threading.RLock()  # guards the two below; a finalizer or a signal handler may submit in the midst
+        self._open: set[_Future] = set()
+        self._is_shut = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue ``fn(*args, **kwargs)``; never blocks, and waits for room in the queue by itself.
+
+        Raises:
+            RuntimeError: The executor was shut down.
+            DirectorClosed: The Director isn't open any more.
+        """
+        future: _Future = _Future(self._loop, self._is_deciding)
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._open.add(future)
+        future.add_done_callback(self._forget)
+        try:
+            call = partial(fn, *args, **kwargs) if callable(fn) else lambda: fn(*args, **kwargs)  # which then says so
+            job = self._open_job(_Call(future, call, name_of(fn), self._retries))
+        except BaseException:
+            future.cancel()
+            raise
+        future.job = job
+        self._call(job.add_done_callback, future.follow)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; optionally cancel those that wait, and wait for those that are open.
+
+        Raises:
+            RuntimeError: It would have to wait on the event loop's own thread, or in a signal handler or finalizer that
+                has interrupted the Director.
+        """
+        with self._lock:
+            self._is_shut = True
+            pending = list(self._open)
+        if cancel_futures:
+            for future in pending:
+                future.cancel()
+        if wait and (pending := [future for future in pending if not future.done()]):
+            _refuse_to_block(self._loop, self._is_deciding, "shutdown(wait=True)")
+            _wait(pending)
+
+    def lose_loop(self) -> None:
+        """The event loop was closed: calls that have begun go on, the others are not made."""
+        with self._lock:
+            pending = list(self._open)
+        for future in pending:
+            if future.claim() or self._retries:
+                with suppress(InvalidStateError):
+                    future.set_exception(RuntimeError("the event loop of the Director was closed, and it was not"))
+
+    def _forget(self, future: Any) -> None:
+        with self._lock:
+            self._open.discard(future)
+
+
+_wait = wait
+
+
+class _Future(Future[Any]):
+    """A future of the executor; cancelling it takes its job out of the queue."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, is_deciding: Callable[[], bool]) -> None:
+        super().__init__()
+        self._loop = loop
+        self._is_deciding = is_deciding
+        self._claim = threading.Lock()  # acquired once, by who claims the future, and never released
+        self.job: Job[None] | None = None
+
+    def cancel(self) -> bool:
+        if not super().cancel():
+            return False
+        if self.job is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.job.cancel)
+        return True
+
+    def result(self, timeout: float | None = None) -> Any:
+        if not self.done():
+            _refuse_to_block(self._loop, self._is_deciding, "result()")
+        try:
+            return super().result(timeout)
+        finally:
+            del self  # what is raised leads to this frame, and the future holds what is raised
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        if not self.done():
+            _refuse_to_block(self._loop, self._is_deciding, "exception()")
+        return super().exception(timeout)
+
+    def claim(self) -> bool:
+        """Whether the call is to be made; tells those who wait if it is not. Either happens once."""
+        return self._claim.acquire(blocking=False) and self.set_running_or_notify_cancel()
+
+    def follow(self, job: asyncio.Future[None]) -> None:
+        """The job is over; if its call never came to settle the future, its end does."""
+        error = None if job.cancelled() else job.exception()
+        with suppress(InvalidStateError):
+            if error is not None and not self.done():
+                self.set_exception(error)
+            elif job.cancelled() and super().cancel():
+                self.claim()
+            elif job.cancelled():  # the call runs on, but nobody is to wait for it
+                self.set_exception(CancelledError("the job was cancelled while it ran"))
+
+
+class _Call(Beside):
+    """The job of one future: runs on a slot's thread and settles the future there, whatever the loop is doing.
+
+    With an error only the loop settles it if there may be another try: the loop knows.
+    """
+
+    def __init__(self, future: _Future, call: Callable[[], Any], name: str, retries: bool) -> None:
+        self._future = future
+        self._call = call
+        self._retries = retries
+        self.__name__ = name
+
+    def __call__(self, _resource: Any) -> None:
+        self._settle(self._call)
+
+    def run_beside(self, _device: Device, make: Callable[[Callable[[], Any]], Any]) -> None:
+        """On the thread of a slot that makes its calls in another process: `make` makes one."""
+        self._settle(partial(make, self._call))
+
+    def _settle(self, call: Callable[[], Any]) -> None:
+        future = self._future
+        if not future.claim() and not (self._retries and future.running()):
+            raise asyncio.CancelledError
+        try:
+            result = call()
+            leave_copy()
+        except BaseException as error:
+            leave_copy(error)
+            if self._retries:
+                raise
+            strip(error)
+            own = traceback_of(error)
+            _answer(future.set_exception, error)
+            set_traceback(error, own)  # callbacks that looked at it have left their frames
+            del self, future, call, own  # the error's frames lead back to this one, and the future holds the error
+            raise
+        _answer(future.set_result, result)
+
+
+def _answer(settle: Callable[[Any], None], outcome: Any) -> None:
+    """Settle a future with its callbacks, which the standard library only guards against an `Exception`."""
+    try:
+        settle(outcome)
+    except InvalidStateError:
+        pass  # its time was up before
+    except BaseException as error:  # noqa: BLE001 - it is no outcome of the call, nor of the slot's thread
+        log_error(logger, error, "a callback of a future raised")
+
+
+def _refuse_to_block(loop: asyncio.AbstractEventLoop, is_deciding: Callable[[], bool], what: str) -> None:
+    if _get_running_loop() is loop:
+        raise RuntimeError(
+            f"{what} on the event loop's own thread would wait for ever: the loop hires the workers. "
+            "Await asyncio.wrap_future(future), or use loop.run_in_executor"
+        )
+    if is_deciding():
+        raise RuntimeError(
+            f"{what} in a signal handler or finalizer that has interrupted the Director would wait for ever: "
+            "the Director goes on when it returns"
+        )

@@ -1,0 +1,377 @@
+"""The life of a Director: start, drain, close, and what it tells of itself. Owns the state and the crew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import warnings
+from enum import Enum
+from threading import get_ident
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
+from weakref import WeakSet
+
+import anyio
+
+from director._api.resolver import Resolver, newcomer_slots, slot_counts
+from director._api.validation import check_clock, check_health, check_slots, check_words, executor_of, policy
+from director._devices.health.rules import HealthRules
+from director._executors.base import Executor, FleetExecutor
+from director._forks import watch
+from director._jobs.options import Options
+from director._runtime.device_claim import Claim
+from director._runtime.runtime import Crew
+from director._runtime.stats import Stats, snapshot
+from director._runtime.worker_pool import create_task
+from director._sharing import check_shared, shared_slots
+from director._untrusted.keys import Interner
+from director._untrusted.numbers import MOST_SECONDS, real
+from director.errors import DirectorClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+    from types import TracebackType
+    from typing import Self, TypeVarTuple
+
+    from director._api.futures_executor import DirectorExecutor
+    from director._clock import Clock
+    from director._device import Device
+    from director._devices.discovery import DeviceSpec
+    from director._runtime.job_lifecycle import Ledger
+    from director.events import Hook
+
+    Ts = TypeVarTuple("Ts")
+
+
+class DirectorState(Enum):
+    """What a Director does with new jobs: only an `OPEN` one takes them."""
+
+    NEW = "new"
+    STARTING = "starting"
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+    FAILED = "failed"
+
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+logger = logging.getLogger("director")
+_OPEN = DirectorState.OPEN
+_PLAIN = Options()
+
+
+class Life:
+    """Starts and ends a Director; see `director.Director` for the arguments."""
+
+    def __init__(
+        self,
+        devices: DeviceSpec = None,
+        *,
+        slots: int | Mapping[Device | int | str, int] = 1,
+        executor: Literal["thread", "process"] | Executor | FleetExecutor = "thread",
+        max_queue: int | None = 1024,
+        max_queue_per_tenant: int | Mapping[Hashable, int] | None = None,
+        tenants: Mapping[Hashable, float] | None = None,
+        admission: Literal["predict"] | None = None,
+        ageing: float | None = None,
+        health: HealthRules | None = None,
+        hooks: Iterable[Hook] = (),
+        name: str | None = None,
+        shared: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._slots = check_slots(slots)
+        self._interner = Interner()  # of tenants
+        self._policy = policy(max_queue, max_queue_per_tenant, tenants, admission, ageing, self._interner.key_of)
+        self.name = check_words(name, hooks := tuple(hooks))
+        check_shared(shared)
+        self._spec = devices
+        self._executor = executor_of(executor)
+        if shared is not None and isinstance(self._executor, FleetExecutor):
+            raise ValueError("shared= is for the processes of one machine, and this executor's devices are elsewhere")
+        self._claim: Claim | None = None  # from its start to its end
+        self._executors: WeakSet[DirectorExecutor] = WeakSet()
+        self._hooks = hooks
+        self._rules = HealthRules() if health is None else check_health(health)
+        self._shared = shared
+        self._clock = check_clock(clock)
+        self._devices: tuple[Device, ...] = ()
+        self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._last_stats = Stats(0, 0, 0, 0, 0, 0, (), ())
+
+    _state = DirectorState.NEW  # these two of the class, for `__del__` when `__init__` has raised
+    _crew: Crew | None = None
+
+    # Of the crew; set by `start`, and kept here because each submission reads them.
+    _ledger: Ledger
+    _loop: asyncio.AbstractEventLoop
+    _thread: int
+    _resolver: Resolver
+
+    _origin: int | None = None  # the process that opened it, in one that was forked from that
+
+    async def start(self) -> None:
+        """Find the devices and accept jobs. A Director that was closed may be started again.
+
+        Raises:
+            NoDevices: There is none of the kind asked for.
+            DiscoveryError: The devices could not be listed.
+            PlacementError: `slots` names a device that isn't there.
+            RuntimeError: It has been started already.
+        """
+        if self._state not in (DirectorState.NEW, DirectorState.CLOSED):
+            raise RuntimeError(f"this Director is {self._state.value}; it can be started when it is new or closed")
+        before, self._state = self._state, DirectorState.STARTING
+        try:
+            await self._open()
+        except BaseException:
+            try:
+                if self._crew is not None:
+                    await self._close_crew()
+                elif self._claim is not None:
+                    await self._claim.give_back()
+            finally:
+                self._state, self._devices, self._claim = before, (), None
+            raise
+
+    async def _open(self) -> None:
+        claim = self._claim = await Claim.make(self._spec, self._executor, self._shared)
+        devices, fleet = claim.devices, claim.fleet
+        counts = slot_counts(self._slots, devices)
+        shared = None if self._shared is None else shared_slots(self._shared)
+        executor = fleet or self._executor
+        assert isinstance(executor, Executor)
+        crew = Crew(devices, counts, executor, self._policy, self._hooks, self._clock, self._rules, shared)
+        self._devices, self._crew, self._closing, self._origin = devices, crew, None, None
+        self._resolver = Resolver(crew.places, crew.residency, self._interner)
+        self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
+        watch(self._be_forked)
+        crew.outbox.doorbell.lost = self._lose_loop
+        self._task = create_task(crew.loop, crew.direct(), f"director:{self.name or 'director'}")
+        self._task.add_done_callback(self._directed)
+        crew.care.start()
+        if fleet is not None:
+            on_loop = crew.outbox.call
+            fleet.watch(lambda device: on_loop(self._join, device), lambda *left: on_loop(self._miss, *left))
+        self._state = DirectorState.OPEN
+        crew.chronicle.opened(devices)
+
+    def add_hook(self, hook: Hook) -> None:
+        """Have `hook` told, too, of everything from the next start on.
+
+        Args:
+            hook: A callable of one event; see `director.events`.
+
+        Raises:
+            TypeError: It can't be called.
+            RuntimeError: The Director is running: jobs are under way of which the hook was told nothing.
+        """
+        check_words(None, (hook,))
+        if self._state not in (DirectorState.NEW, DirectorState.CLOSED):
+            raise RuntimeError(f"this Director is {self._state.value}; a hook is added before it starts")
+        self._hooks += (hook,)
+
+    async def drain(self) -> None:
+        """Accept no more jobs and wait until everything accepted is over and every worker has left.
+
+        Cancellation: stops waiting; the Director goes on draining.
+
+        Raises:
+            DirectorClosed: It isn't open.
+        """
+        crew = self._here(DirectorState.OPEN, DirectorState.DRAINING)
+        self._state = DirectorState.DRAINING
+        if await crew.rest():
+            crew.chronicle.drained()
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Drain, then unload the models and let the threads end. Does nothing if it isn't open.
+
+        Args:
+            timeout: Seconds to drain, 0 or less not to; what waits after that is cancelled, and what still runs a short
+                grace later is cancelled for its callers and left behind, with a warning in the log. `None` for as long
+                as it takes.
+
+        Cancellation: cancels what waits and closes at once, like a `timeout` that has passed; then raises.
+
+        Raises:
+            RuntimeError: Called outside of the Director's event loop, unless that is closed.
+            TypeError: `timeout` is no number.
+            ValueError: It is NaN.
+        """
+        if timeout is not None:
+            kind = "seconds as a number or None"
+            timeout = max(0, min(MOST_SECONDS, real("timeout", timeout, -math.inf, math.inf, kind)))
+        if self._crew is None:
+            return
+        if self._loop.is_closed():
+            self._lose_loop()
+            return
+        if not self._is_at_home():
+            self._refuse_stranger()
+        if self._state is DirectorState.OPEN:
+            self._state = DirectorState.DRAINING
+        try:
+            if await self._crew.rest(timeout):
+                self._crew.chronicle.drained()
+        except asyncio.CancelledError:
+            await self._wind_up()
+            raise
+        await self._wind_up()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close(None if kind is None else 0.0)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """What it runs on; empty before the start."""
+        return self._devices
+
+    @property
+    def state(self) -> DirectorState:
+        """What it does with new jobs."""
+        return self._state
+
+    @property
+    def healthy(self) -> bool:
+        """It accepts jobs, and a device can run them."""
+        return self._state is DirectorState.OPEN and self._crew is not None and self._crew.care.warden.any_healthy
+
+    def stats(self) -> Stats:
+        """A snapshot; after the close the last one."""
+        return self._last_stats if self._crew is None else snapshot(self._crew)
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        busy, slots = sum(d.busy for d in stats.devices), sum(d.slots for d in stats.devices)
+        return (
+            f"<Director{f' {self.name!r}' if self.name else ''} {self._state.value}: {len(self._devices)} devices, "
+            f"{busy}/{slots} slots busy, {stats.queued} queued, {stats.running} running, {stats.succeeded} succeeded, "
+            f"{stats.failed} failed, {stats.cancelled} cancelled>"
+        )
+
+    def __del__(self) -> None:
+        if self._crew is not None:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
+
+    def _here(self, *states: DirectorState) -> Crew:
+        """The crew, if we are in one of `states` and on its loop."""
+        if self._crew is None or self._state not in states or not self._is_at_home():
+            self._refuse()
+        return self._crew
+
+    def _is_at_home(self) -> bool:
+        """We are on the Director's loop. (asyncio could tell the running one too, but asks for the process id.)."""
+        return get_ident() == self._thread and self._loop.is_running()
+
+    def _refuse(self) -> NoReturn:
+        """Say why a call can't be served."""
+        if self._origin is not None:
+            raise RuntimeError(
+                f"this Director was opened in process {self._origin}, from which this one was forked, and its threads "
+                "are not here: start it again in this process, or start processes by spawning them"
+            )
+        if self._state is not DirectorState.OPEN:
+            raise DirectorClosed(self._state.value)
+        self._refuse_stranger()
+
+    def _refuse_stranger(self) -> NoReturn:
+        raise RuntimeError(
+            "this Director belongs to another event loop or thread than the one it was called from; "
+            "from a thread use director.as_executor() or asyncio.run_coroutine_threadsafe()"
+        )
+
+    def _join(self, device: Device) -> None:
+        """A device of our fleet has come."""
+        if self._crew is not None and self._state in (_OPEN, DirectorState.DRAINING):
+            self._crew.join(device, newcomer_slots(self._slots, device))
+            self._devices += (device,)
+            self._resolver.forget()
+
+    def _miss(self, device: Device, reason: str) -> None:
+        """A device of our fleet is there no more."""
+        if self._crew is not None:
+            self._crew.leave(device, reason)
+            self._devices = tuple(other for other in self._devices if other != device)
+            self._resolver.forget()
+
+    async def _wind_up(self) -> None:
+        """Close for good, however often the caller is cancelled: half a close would leave threads behind."""
+        cancelled = False
+        with anyio.CancelScope(shield=True):  # holds off scopes of anyio; Task.cancel() comes through all the same
+            while self._crew is not None:
+                if self._closing is None or self._closing.done():  # done: it was cancelled before it could begin
+                    self._closing = self._loop.create_task(self._close_crew(), name="director:close")
+                try:
+                    await asyncio.shield(self._closing)
+                except asyncio.CancelledError:
+                    cancelled = cancelled or not self._closing.cancelled()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _close_crew(self) -> None:
+        crew = self._crew
+        assert crew is not None
+        try:
+            await crew.stop()
+            if self._claim is not None:
+                await self._claim.give_back()
+        except asyncio.CancelledError:  # everything on this loop is being cancelled
+            crew.abandon()
+        finally:
+            self._lay_down(crew)
+
+    def _be_forked(self, origin: int) -> None:
+        """In a process that was forked from ours: nothing of what runs the jobs has come along."""
+        if self._crew is not None:
+            _left_behind.append(self._crew)
+            self._state, self._crew, self._origin = DirectorState.CLOSED, None, origin
+
+    def _lose_loop(self) -> None:
+        """Our event loop was closed, and we are open; called by who closes it, or later by `close`."""
+        if (crew := self._crew) is None:
+            return
+        said = f"{self!r} was never closed, though its event loop was: its jobs are dropped"
+        crew.lose_loop()
+        for executor in list(self._executors):
+            executor.lose_loop()
+        self._lay_down(crew)
+        warnings.warn(said, ResourceWarning, source=self, stacklevel=1)
+
+    def _lay_down(self, crew: Crew) -> None:
+        self._last_stats = snapshot(crew)
+        if self._claim is not None:
+            self._claim.give_back_soon()  # unless that is done
+            self._claim = None
+        self._state, self._crew = DirectorState.CLOSED, None
+        del self._resolver, self._ledger  # they remember models, jobs, and what seats have opened
+        crew.chronicle.end()
+        if self._task is not None and not self._loop.is_closed():
+            self._task.cancel()
+        self._task = None  # a cancelled one keeps the frame in which it was
+
+    def _directed(self, task: asyncio.Task[None]) -> None:
+        """The Director coroutine has ended: by our close, cancelled by somebody else, or by its own failure."""
+        crew = self._crew
+        if crew is None or task is not self._task:
+            return
+        if self._state is DirectorState.OPEN:
+            self._state = DirectorState.FAILED
+        if task.cancelled():  # with everything else on its loop, as asyncio.run() does at its end
+            crew.retire()
+            return
+        error = task.exception()
+        assert error is not None
+        logger.critical("the Director failed", exc_info=error)
+        crew.fail(error)
+
+
+_left_behind: list[Crew] = []  # in forked copies; kept, for letting go of one would ring for threads that are not here

@@ -1,0 +1,164 @@
+"""From what a user typed to what one running Director can use: device names become slots."""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import TYPE_CHECKING
+
+from director._api.validation import check, errors_of, named_devices
+from director._device import Device
+from director._jobs.model import Model
+from director._jobs.options import JobOptions, Options
+from director._untrusted.numbers import MOST_SLOTS, whole
+from director._untrusted.objects import repr_of
+from director.errors import PlacementError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+
+    from director._jobs.options import BatchRule
+    from director._scheduler.residency import Residency
+    from director._scheduler.slots import Place
+    from director._untrusted.keys import Interner
+
+# By identity, for a user's class may define how it is hashed.
+_COMPARED = frozenset(map(id, (str, int, float, bool, bytes, NoneType, Device, Model, type)))
+_REMEMBERED = 256  # combinations of options; then it forgets them all
+
+
+class Resolver:
+    """Options of one running Director, each combination checked and resolved once.
+
+    Args:
+        places: The devices with their slots.
+        residency: Tells where a model may be loaded.
+        interner: Makes keys of our own of tenants.
+    """
+
+    def __init__(self, places: list[Place], residency: Residency, interner: Interner) -> None:
+        self._interner = interner
+        self._places = places
+        self._residency = residency
+        self._known: dict[Hashable, Options] = {}
+
+    def resolve(self, options: JobOptions, batch: BatchRule | None = None) -> Options:
+        """Options checked, and the devices of job and model turned into the slots that may run it.
+
+        Raises:
+            TypeError: An unknown option, or one of the wrong type.
+            ValueError: An option out of range.
+            PlacementError: No slot is left.
+        """
+        key: Hashable = batch
+        if options:
+            values = tuple(options.values())
+            types = tuple(map(type, values))
+            if not (_COMPARED.issuperset(map(id, types)) or all(map(_is_compared, values))):
+                return self._resolve(options, batch)  # a user's class may say of any two values that they are equal
+            key = (batch, tuple(options), values, types)  # the types: True is equal to 1
+        if (known := self._known.get(key)) is not None:
+            return known
+        resolved = self._resolve(options, batch)
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[key] = resolved
+        return resolved
+
+    def forget(self) -> None:
+        """Devices have come or gone."""
+        self._known.clear()
+
+    def _resolve(self, options: JobOptions, batch: BatchRule | None) -> Options:
+        options = check(options)
+        model, tenant = options.get("model"), options.get("tenant")
+        allowed = _slots_of(options.get("devices"), self._places)
+        if model is not None:
+            homes = self._residency.homes(model, _slots_of(model.devices, self._places), allowed)
+            if allowed is None or homes is None:
+                allowed = homes if allowed is None else allowed
+            elif not (allowed := allowed & homes):
+                raise PlacementError(f"{model!r} may not be loaded on any of the devices asked for")
+        return Options(
+            model=model,
+            priority=options.get("priority", 0),
+            deadline=options.get("deadline"),
+            timeout=options.get("timeout"),
+            allowed=allowed,
+            name=options.get("name"),
+            tenant=tenant,
+            account=self._interner.key_of(tenant),
+            batch=batch,
+            retries=options.get("retries", 0),
+            retry_on=errors_of(options),
+            backoff=options.get("backoff") or 0.0,
+        )
+
+
+def _is_compared(value: object) -> bool:
+    """Whether a value, or each of a tuple, is compared by a class that is none of a user's."""
+    return id(type(value)) in _COMPARED or (type(value) is tuple and _COMPARED.issuperset(map(id, map(type, value))))
+
+
+def slot_counts(slots: int | Mapping[Device | int | str, int], devices: tuple[Device, ...]) -> list[int]:
+    """Slots for each of `devices`; 1 where a mapping names none.
+
+    Raises:
+        PlacementError: The mapping names a device that isn't there.
+        ValueError: It names one twice.
+    """
+    if isinstance(slots, int):
+        return [slots] * len(devices)
+    counts: dict[Device, int] = {}
+    for key, count in slots.items():
+        device = find_device(devices, key)
+        if device in counts:
+            raise ValueError(f"slots names {device.label} twice: {slots!r}")
+        counts[device] = whole("slots", count, 1, MOST_SLOTS)
+    return [counts.get(device, 1) for device in devices]
+
+
+def newcomer_slots(slots: int | Mapping[Device | int | str, int], device: Device) -> int:
+    """Slots for a device that joins; 1 where a mapping does not name it."""
+    if isinstance(slots, int):
+        return slots
+    names = (device, device.uuid, device.name, device.label, device.index, str(device))
+    return whole("slots", next((slots[name] for name in names if name in slots), 1), 1, MOST_SLOTS)
+
+
+def _slots_of(
+    wanted: Iterable[Device | int | str] | Device | int | str | None, places: list[Place]
+) -> frozenset[int] | None:
+    """Numbers of the slots of the devices that are meant; `None` for all."""
+    if wanted is None:
+        return None
+    found = {_find(places, key) for key in named_devices(wanted)}
+    if not found:
+        raise PlacementError("an empty list of devices leaves nothing to run on; None means all")
+    if len(found) == len(places):
+        return None
+    return frozenset(slot.number for place in found for slot in place.slots)
+
+
+def _find(places: list[Place], key: Device | int | str) -> Place:
+    """The place of a device; of one that has left, to be refused by its name, only if none that is there is meant."""
+    there = [place for place in places if not place.is_gone]
+    try:
+        device = find_device(tuple(place.device for place in there), key)
+    except PlacementError:
+        there = places
+        device = find_device(tuple(dict.fromkeys(place.device for place in places)), key)
+    return next(place for place in there if place.device == device)
+
+
+def find_device(devices: tuple[Device, ...], wanted: Device | int | str) -> Device:
+    """The one of `devices` that is meant by itself, its index, UUID, name, label or ``str``.
+
+    Raises:
+        PlacementError: None is, or several are.
+    """
+    matches = [d for d in devices if wanted == d or wanted in (d.index, d.uuid, d.name, d.label)]
+    matches = matches or [d for d in devices if wanted == str(d)]
+    if len(matches) != 1:
+        known = ", ".join(f"{d.index} {d.label} {d.uuid}" for d in devices)
+        raise PlacementError(f"{repr_of(wanted, 200)} names {len(matches)} of these devices: {known}")
+    return matches[0]

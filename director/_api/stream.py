@@ -1,0 +1,96 @@
+"""`stream`: a job that runs a generator function, and the async iterator that reads its values."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from director._jobs.calls import StreamCall
+from director._untrusted.numbers import seconds, shown, whole
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from director._jobs.job import Job
+    from director._jobs.stream_channel import Bridge
+
+T = TypeVar("T")
+
+_IN_A_ROW = 32  # values that a reader gets before the loop turns, however fast they come
+
+
+def stream_values(
+    fn: Callable[..., Any],
+    make_bridge: Callable[[Callable[[], None]], Bridge[T]],
+    open_job: Callable[[StreamCall[T]], Job[None]],
+) -> AsyncGenerator[T, None]:
+    """Read the values of a generator that runs as a job; see `Director.stream`.
+
+    Args:
+        fn: The generator function.
+        make_bridge: Makes the bridge, from what wakes its reader.
+        open_job: Queues the job of a call.
+    """
+    arrived = asyncio.Event()
+    bridge = make_bridge(arrived.set)
+    values = _read(lambda: open_job(StreamCall(fn, bridge)), bridge, arrived)
+    # A reader that is dropped may never be closed, for its loop may be busy or gone: the thread must not wait for that.
+    weakref.finalize(values, bridge.leave).atexit = False
+    return values
+
+
+async def _read(
+    open_job: Callable[[], Job[None]], bridge: Bridge[T], arrived: asyncio.Event
+) -> AsyncGenerator[T, None]:
+    def note_end(job: asyncio.Future[None]) -> None:
+        if not job.cancelled():
+            job.exception()  # it counts as seen, also when the reader has left
+        bridge.shut()
+        arrived.set()
+
+    job = open_job()  # at the first step: what is never stepped never runs
+    job.add_done_callback(note_end)
+    try:
+        in_a_row = 0
+        while True:
+            if in_a_row == _IN_A_ROW:
+                in_a_row = 0
+                await asyncio.sleep(0)  # others want the loop too, and so does who cancels this reader
+            elif bridge.has_value:
+                in_a_row += 1
+                yield bridge.take()  # without a name: it is the reader's alone
+            elif job.done():
+                break
+            elif bridge.expect():
+                in_a_row = 0
+                await arrived.wait()
+                arrived.clear()
+        job.result()
+    finally:
+        bridge.leave()
+        job.cancel()
+        del job  # the traceback of what is raised leads to this frame, and the job holds what is raised
+
+
+def check_stream(fn: Any, buffer: Any, on_slow_reader: Any, slow_reader_timeout: Any) -> tuple[int, float]:
+    """`buffer` and `slow_reader_timeout` of `Director.stream` as plain numbers.
+
+    Raises:
+        TypeError: `fn` is no generator function, or one of the others is of the wrong type.
+        ValueError: One is out of range.
+    """
+    if not _makes_generators(fn):
+        raise TypeError(
+            f"stream() needs a generator function, one that has `yield` in it and blocks, not {shown(fn)}. A function "
+            "that returns an iterator becomes one by `yield from`; for one result there is run()"
+        )
+    if on_slow_reader not in ("wait", "cancel"):
+        raise ValueError(f'on_slow_reader must be "wait" or "cancel", not {shown(on_slow_reader)}')
+    return whole("buffer", buffer, 1), seconds("slow_reader_timeout", slow_reader_timeout)
+
+
+def _makes_generators(fn: Any) -> bool:
+    """Whether calling `fn` gives a generator: it is a function, a method, a partial, or an object that is called so."""
+    return inspect.isgeneratorfunction(fn) or inspect.isgeneratorfunction(type(fn).__call__)

@@ -1,0 +1,312 @@
+"""What is wrong with what a user typed, said before anything is queued."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+from director._clock import MonotonicClock
+from director._device import Device
+from director._devices.health.rules import HealthRules
+from director._executors.process.executor import ProcessExecutor
+from director._executors.thread import ThreadExecutor
+from director._jobs.model import Model
+from director._jobs.options import BatchOptions, BatchRule, JobOptions
+from director._scheduler.policy import Policy
+from director._untrusted.numbers import MOST_COST, MOST_SLOTS, priority, real, seconds, shown, whole
+from director._untrusted.objects import ancestors, is_a, is_one_of, plain, provides, repr_of, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from director._clock import Clock
+    from director._executors.base import Executor, FleetExecutor
+
+_JOB = tuple(JobOptions.__annotations__)
+BATCH = ("max_batch_size", *(name for name in BatchOptions.__annotations__ if name not in _JOB))
+
+
+def check(options: Mapping[str, Any]) -> JobOptions:
+    """The options of a job with numbers and names as plain ones of our own.
+
+    Raises:
+        TypeError: An unknown option, or a value of the wrong type.
+        ValueError: A value out of range.
+    """
+    for option in options:
+        if option in BATCH:
+            raise TypeError(f"{option!r} is an option of functions: bind it with director.function({option}=...)")
+        if option not in _JOB:
+            raise TypeError(
+                f"unknown option {option!r}; known: {', '.join(_JOB)}. "
+                "Keyword arguments of the function itself go through functools.partial."
+            )
+    checked: Any = dict(options)
+    model = options.get("model")
+    if model is not None and not is_a(model, Model):
+        raise TypeError(f"model must be a director.Model, not {shown(model)}; Model(load) makes one from a loader")
+    if "priority" in options:
+        checked["priority"] = priority(options["priority"])
+    if (name := options.get("name")) is not None:
+        checked["name"] = _text("name", name)
+    if not is_hashable(options.get("tenant")):
+        raise TypeError(f"tenant must be hashable, such as a str, not {shown(options['tenant'])}")
+    for each in ("deadline", "timeout"):
+        if each in options:
+            checked[each] = _limit(each, options[each])
+    if options.get("backoff") is not None:
+        checked["backoff"] = seconds("backoff", options["backoff"], zero=True)
+    if "retries" in options:
+        checked["retries"] = whole("retries", options["retries"], 0)
+    errors_of(checked)
+    return cast("JobOptions", checked)
+
+
+def bound_options(options: Mapping[str, Any]) -> JobOptions:
+    """The same for calls to come: with devices that can be asked for more than once.
+
+    Raises:
+        TypeError: As `check`.
+        ValueError: The same.
+    """
+    checked = check(options)
+    if (devices := checked.get("devices")) is not None:
+        checked["devices"] = named_devices(devices)
+    return checked
+
+
+def named_devices(wanted: Any) -> tuple[Device | int | str, ...]:
+    """The option `devices` as a tuple of our own.
+
+    Raises:
+        TypeError: It is made of something else.
+        ValueError: It has no end.
+    """
+    if is_a(wanted, (Device, int, str)):
+        wanted = (wanted,)
+    try:
+        keys = tuple(islice(iter(wanted), MOST_SLOTS + 1))
+    except TypeError:
+        keys = (None,)
+    if len(keys) > MOST_SLOTS:
+        raise ValueError(f"devices names more than {MOST_SLOTS:,}: {shown(wanted)}")
+    if not all(is_a(key, (Device, int, str)) and type(key) is not bool for key in keys):
+        raise TypeError(f"devices must be Device, index, UUID or name, or several of them, not {shown(wanted)}")
+    return tuple(map(_plain_device, keys))
+
+
+def _plain_device(key: Any) -> Device | int | str:
+    if is_a(key, Device):
+        return key
+    text = plain(key)
+    return int.__index__(key) if text is None else text
+
+
+def is_hashable(value: Any) -> bool:
+    """Whether it can be a key. A tuple says that it can, whatever it holds; so it is tried."""
+    try:
+        hash(value)
+    except (TypeError, ValueError):  # a memoryview of what can change says the latter
+        return False
+    return True
+
+
+def errors_of(options: Mapping[str, Any]) -> tuple[type[BaseException], ...]:
+    """The option `retry_on` as a tuple.
+
+    Raises:
+        TypeError: It isn't made of exception classes.
+        ValueError: It is given and `retries` is not.
+    """
+    wanted = options.get("retry_on", ())
+    errors = tuple(tuple.__iter__(wanted)) if is_a(wanted, tuple) else (wanted,)
+    if not all(is_a(error, type) and BaseException in ancestors(error) for error in errors):
+        raise TypeError(f"retry_on must be an exception class or a tuple of them, not {shown(wanted)}")
+    if errors and not options.get("retries"):
+        raise ValueError("retry_on does nothing without retries: say how often, retries=2 for example")
+    return errors
+
+
+def batch_rule(name: str, given: dict[str, Any]) -> BatchRule | None:
+    """How the calls of a function share batches; `None` without batch options: the function takes single items.
+
+    Raises:
+        TypeError: One of the wrong type.
+        ValueError: One out of range, or of no effect.
+    """
+    if not given:
+        return None
+    if "max_batch_size" not in given:
+        raise ValueError(f"{', '.join(given)}: of no effect without max_batch_size, the most items in one call")
+    size = whole("max_batch_size", given["max_batch_size"], 1)
+    window = whole("batch_window", given.get("batch_window", 1), 1)
+    if (max_wait := given.get("max_wait")) is not None:  # without end: until a batch is full
+        max_wait = seconds("max_wait", max_wait, zero=True, endless=True, kind="seconds as a number or None")
+    if (limit := given.get("max_batch_cost")) is not None:
+        hint = "; leave it out for no limit"
+        limit = real("max_batch_cost", limit, 1 / MOST_COST, MOST_COST, "a number or None", hint)
+    cost, padded = _callable("batch_cost", given.get("batch_cost")), _truth("batch_padding", given.get("batch_padding"))
+    if limit is not None and cost is None:
+        raise ValueError("max_batch_cost needs batch_cost, which tells the cost of an item")
+    if cost is None and (padded or window > 1):
+        raise ValueError("batch_padding and batch_window need batch_cost, which tells the cost of an item")
+    if padded and limit is None:
+        raise ValueError("batch_padding needs max_batch_cost, which it bounds")
+    return BatchRule(
+        name=name,
+        max_size=size,
+        max_wait=max_wait or 0.0,
+        key=_callable("batch_key", given.get("batch_key")),
+        cost=cost,
+        max_cost=limit,
+        padded=padded,
+        window=window,
+        isolate_failures=_truth("isolate_failures", given.get("isolate_failures")),
+    )
+
+
+def check_slots(slots: Any) -> Any:
+    """The number of slots as a plain int, or the mapping that was given: devices are looked up in it at each start.
+
+    Raises:
+        TypeError: It is not an int, or a mapping to ints.
+        ValueError: It is out of range.
+    """
+    if not is_one_of(slots, (Mapping,)):
+        return _slots(slots, slots)
+    for count in slots.values():
+        _slots(count, slots)
+    return slots
+
+
+def _slots(count: Any, slots: Any) -> int:
+    kind = "an int or a mapping from device to int" if count is slots else "an int"
+    hint = "; a device needs at least one slot: to spare it, leave it out of `devices`"
+    return whole("slots", count, 1, MOST_SLOTS, kind, hint)
+
+
+def policy(
+    max_queue: Any,
+    per_tenant: Any,
+    tenants: Any,
+    admission: Any,
+    ageing: Any,
+    key_of: Callable[[Any], Hashable],
+) -> Policy:
+    """How a Director admits and orders jobs, from what was said to it.
+
+    Raises:
+        TypeError: A value of the wrong type.
+        ValueError: A value out of range.
+    """
+    if is_one_of(per_tenant, (Mapping,)):
+        per_tenant = {key_of(tenant): _bound("max_queue_per_tenant", bound) for tenant, bound in per_tenant.items()}
+    else:
+        per_tenant = _bound("max_queue_per_tenant", per_tenant)
+    if tenants is None:
+        tenants = {}
+    if not is_one_of(tenants, (Mapping,)):
+        raise TypeError(f'tenants must map tenants to their weights, such as {{"a": 2}}, not {shown(tenants)}')
+    weights = {key_of(tenant): _weight(weight) for tenant, weight in tenants.items()}
+    if admission is not None and plain(admission) != "predict":
+        raise ValueError(f'admission must be None or "predict", not {shown(admission)}')
+    bound = _bound("max_queue", max_queue)
+    return Policy(bound, per_tenant, weights, admission is not None, _limit("ageing", ageing))
+
+
+def _weight(weight: Any) -> float:
+    return real("the weight of a tenant (tenants)", weight, 1e-9, 1e9)
+
+
+def check_clock(clock: Any) -> Clock:
+    """Return `clock` if it tells the time, and the machine's for `None`.
+
+    Raises:
+        TypeError: It doesn't.
+        ValueError: It tells a time that is not finite.
+    """
+    if clock is None:
+        return MonotonicClock()
+    if not (callable(getattr(clock, "time", None)) and callable(getattr(clock, "call_later", None))):
+        raise TypeError(
+            f"clock must have the methods `time` and `call_later`, as TestClock has, not {type_name(clock)}"
+        )
+    now = clock.time()
+    if type(now) not in (int, float):
+        raise TypeError(f"the clock's time() must return seconds as a number, not {type_name(now)}")
+    real("what the clock's time() returns", now)
+    return clock  # type: ignore[no-any-return]
+
+
+def check_health(rules: Any) -> HealthRules:
+    """Return `rules` if they are such.
+
+    Raises:
+        TypeError: They are not.
+    """
+    if not is_a(rules, HealthRules):
+        raise TypeError(f"health must be HealthRules or None, not {shown(rules)}")
+    return rules
+
+
+def check_words(name: Any, hooks: tuple[Any, ...]) -> str | None:
+    """The name given to a Director as a plain one, if its hooks are such.
+
+    Raises:
+        TypeError: The name is no string, or a hook can't be called.
+    """
+    for hook in hooks:
+        if not callable(hook):
+            raise TypeError(f"a hook must be a callable that takes one event, not {shown(hook)}")
+    return None if name is None else _text("name", name)
+
+
+def _text(name: str, value: Any) -> str:
+    text = plain(value)
+    if text is None:
+        raise TypeError(f"{name} must be a str, not {shown(value)}")
+    return text
+
+
+def _truth(name: str, value: Any) -> bool:
+    if value is None or type(value) is bool:
+        return bool(value)
+    number = whole(name, value, kind="True or False")
+    return number != 0
+
+
+def _limit(name: str, value: Any) -> float | None:
+    """Seconds after which something is due; `None` if that is never."""
+    if value is None:
+        return None
+    hint = "; leave it out for no limit"
+    limit = seconds(name, value, endless=True, kind="seconds as a number or None", hint=hint)
+    return None if limit == math.inf else limit
+
+
+def _bound(name: str, value: Any) -> int | None:
+    return None if value is None else whole(name, value, 0, kind="an int or None", hint="; None means no bound")
+
+
+def _callable(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a callable of one item, not {shown(value)}")
+    return value
+
+
+def executor_of(wanted: Any) -> Executor | FleetExecutor:
+    """What `Director(executor=...)` means.
+
+    Raises:
+        ValueError: Nothing.
+    """
+    text = plain(wanted)
+    if text == "thread":
+        return ThreadExecutor()
+    if text == "process":
+        return ProcessExecutor()
+    if provides(wanted, "seat") or provides(wanted, "fleet"):
+        return wanted  # type: ignore[no-any-return]
+    raise ValueError(f'executor must be "thread", "process" or an Executor, not {repr_of(wanted, 200)}')

@@ -1,0 +1,183 @@
+"""What an exception from a user's call says of the device it ran on. No framework is imported to find out.
+
+Two faults concern the Director: the device's memory is full, which a smaller batch or another device may get around;
+and CUDA's context is broken, after which every call in the process fails, so that it must end. Both are recognised by
+what the frameworks raise: by the name of the class and the package it comes from, by error codes, and by CUDA's own
+words in messages of `RuntimeError` and of the frameworks' classes.
+
+A class of an unknown package means nothing by its name alone: `redis` and `psycopg` have an `OutOfMemoryError`, too,
+which is of a server far away. `MemoryError` is of the host's memory, of which another device has no more. Whoever wraps
+a framework's exception in one of his own keeps it recognisable by ``raise ... from``.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from traceback import clear_frames
+from typing import Any, Literal, TypeAlias
+
+from director._untrusted.objects import (
+    ancestors,
+    attribute_of,
+    class_name,
+    family_of,
+    is_a,
+    module_name,
+    text_of,
+    traceback_of,
+    type_name,
+)
+
+FaultKind: TypeAlias = Literal["memory", "sticky"]
+
+_OUT_OF_MEMORY = 2
+
+# CUDA's runtime and driver number them alike; names and words are those of cudaGetErrorName and cudaGetErrorString
+# (13.x). Its documents (driver_types.h) say of these: "To continue using CUDA, the process must be terminated and
+# relaunched"; of 214 and 220 that memory or a link failed under a kernel.
+STICKY_CODES = {
+    214: ("ECC_UNCORRECTABLE", "uncorrectable ECC error encountered"),
+    220: ("NVLINK_UNCORRECTABLE", "uncorrectable NVLink error detected during the execution"),
+    226: ("CONTAINED", "Invalid access of peer GPU memory over nvlink or a hardware error"),
+    700: ("ILLEGAL_ADDRESS", "an illegal memory access was encountered"),
+    702: ("LAUNCH_TIMEOUT", "the launch timed out and was terminated"),
+    710: ("ASSERT", "device-side assert triggered"),
+    714: ("HARDWARE_STACK_ERROR", "hardware stack error"),
+    715: ("ILLEGAL_INSTRUCTION", "an illegal instruction was encountered"),
+    716: ("MISALIGNED_ADDRESS", "misaligned address"),
+    717: ("INVALID_ADDRESS_SPACE", "operation not supported on global/shared address space"),
+    718: ("INVALID_PC", "invalid program counter"),
+    719: ("LAUNCH_FAILED", "unspecified launch failure"),
+    721: ("TENSOR_MEMORY_LEAK", "tensor memory not completely freed"),
+}
+
+FRAMEWORKS = frozenset(
+    ("torch", "cupy", "cupy_backends", "jax", "jaxlib", "tensorflow", "onnxruntime", "numba", "pycuda", "cuda", "rmm")
+)
+_PLAIN = (RuntimeError, MemoryError)  # what bindings to C++ raise; rmm's lack of device memory is a MemoryError
+_MEMORY_CLASSES = {  # package, class
+    ("torch", "OutOfMemoryError"),
+    ("cupy", "OutOfMemoryError"),
+    ("pycuda", "MemoryError"),
+    ("tensorflow", "ResourceExhaustedError"),
+}
+_JAX = {"jax", "jaxlib"}  # one class for everything: the message begins with a status
+_WITH_CODES = {"AcceleratorError", "CUDARuntimeError", "CUDADriverError", "CudaAPIError"}  # of torch, cupy, numba
+_CODES = ("error_code", "status", "code")  # and what they call them
+
+# Compiled when a call has failed for the first time: that takes longer than all else that this file's import does.
+
+
+@cache
+def _memory_words() -> re.Pattern[str]:
+    return re.compile(
+        r"\b(CUDA|HIP|XPU|MPS)\b[^\n]{0,60}\bout of memory|out of memory error on GPU"
+        r"|\bcudaErrorMemoryAllocation\b|\bCUDA_ERROR_OUT_OF_MEMORY\b"
+        r"|\bCU(BLAS|DNN|SPARSE|SOLVER)_STATUS_(INTERNAL_ERROR_DEVICE_)?ALLOC(ATION)?_FAILED\b|\bCUFFT_ALLOC_FAILED\b"
+        r"|bfc_arena[^\n]*(Failed to allocate memory|smaller than requested)",  # onnxruntime
+        re.I,
+    )
+
+
+@cache
+def _sticky_words() -> dict[int, re.Pattern[str]]:
+    return {code: _words_of(code) for code in STICKY_CODES}
+
+
+def _words_of(code: int) -> re.Pattern[str]:
+    """CUDA's words for a code, behind the name of who says them (``misaligned address`` alone might be anybody's)."""
+    name, words = STICKY_CODES[code]
+    runtime_name = name.replace("_", "").replace("LAUNCHFAILED", "LAUNCHFAILURE")
+    speaker = r"\b(CUDA|HIP|cu[A-Z]\w+)\b"  # pycuda: the function of the driver, such as cuMemcpyDtoH
+    return re.compile(
+        rf"{speaker}[^\n]{{0,80}}{re.escape(words)}|\bCUDA_ERROR_{name}\b|\b(?i:cudaError{runtime_name})\b"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What has happened to the device, or to this process's hold on it.
+
+    Args:
+        kind: ``"memory"``: not enough of it was free. ``"sticky"``: nothing works on it in this process any more.
+        reason: The first line of the message, with the class's name.
+        code: CUDA's number, where it is known.
+    """
+
+    kind: FaultKind
+    reason: str
+    code: int | None = None
+
+
+def fault_of(error: BaseException) -> Fault | None:
+    """What `error`, or one that it was raised from or during, says of the device; `None` if nothing.
+
+    A sticky fault outweighs one of memory, which code that cleans up after it may raise.
+
+    Args:
+        error: What a user's call has raised. Nothing of it is kept.
+    """
+    faults = [fault for each in family_of(error) if (fault := _read(each)) is not None]
+    return next((fault for fault in faults if fault.kind == "sticky"), faults[0] if faults else None)
+
+
+def free_caches(error: BaseException | None = None) -> None:
+    """Give memory that frameworks keep for later back to the device; none is imported for it.
+
+    On the thread and in the process that ran out. Whatever fails in it is ignored: it may come after a fault.
+
+    Args:
+        error: The one that told of the lack. The local variables of its frames, which hold tensors, are let go of; its
+            traceback keeps its lines.
+    """
+    if error is not None:
+        for each in family_of(error):
+            clear_frames(traceback_of(each))
+    gc.collect()
+    with suppress(Exception):
+        torch: Any = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+    with suppress(Exception):
+        cupy: Any = sys.modules.get("cupy")
+        if cupy is not None:
+            cupy.get_default_memory_pool().free_all_blocks()
+
+
+def _read(error: BaseException) -> Fault | None:
+    """What this exception says by itself."""
+    kinds = ancestors(type(error))
+    packages = [module_name(kind).partition(".")[0] for kind in kinds]
+    if FRAMEWORKS.isdisjoint(packages) and not any(kinds[0] is kind for kind in _PLAIN):
+        return None
+    classes = set(zip(packages, map(class_name, kinds), strict=True))
+    text, code = text_of(error), _code(error, classes)
+    sticky = code if code in STICKY_CODES else _sticky_code(text)
+    if sticky is not None:
+        return Fault("sticky", _first_line(error, text), sticky)
+    exhausted = not _JAX.isdisjoint(packages) and text.startswith("RESOURCE_EXHAUSTED")
+    if exhausted or code == _OUT_OF_MEMORY or not _MEMORY_CLASSES.isdisjoint(classes) or _memory_words().search(text):
+        return Fault("memory", _first_line(error, text), code)
+    return None
+
+
+def _first_line(error: BaseException, text: str) -> str:
+    first, _, _ = text.strip().partition("\n")
+    return f"{type_name(error)}: {first}"
+
+
+def _code(error: BaseException, classes: set[tuple[str, str]]) -> int | None:
+    """CUDA's number, of classes that carry it: elsewhere `code` may be anything."""
+    if _WITH_CODES.isdisjoint(name for _, name in classes):
+        return None
+    codes = (attribute_of(error, name) for name in _CODES)
+    return next((int.__index__(code) for code in codes if is_a(code, int) and not is_a(code, bool)), None)
+
+
+def _sticky_code(text: str) -> int | None:
+    return next((code for code, words in _sticky_words().items() if words.search(text)), None)

@@ -1,0 +1,1 @@
+"""Whether a device can be used: NVML's events and figures, probes, and the rules that decide."""

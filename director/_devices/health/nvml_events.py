@@ -1,0 +1,180 @@
+"""Waits for the errors that NVIDIA's driver reports of devices, on a thread of its own.
+
+There is no way to be called when NVML has an event, and none to end a wait from outside: so it waits in slices. Four
+wake-ups a second cost less than a thousandth of a core, and make closing wait for a quarter of a second at most.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from director._devices.health.diagnosis import Xid
+from director._devices.nvml import opened
+from director._threads import Flag
+from director.errors import DiscoveryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+SLICE = 250  # milliseconds; never 0, which some drivers take for "without end"
+_BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # seconds after a wait that failed: it may fail at once for ever
+
+# nvml.h. By number, for older versions of nvidia-ml-py don't know all the names.
+_XID = 0x8
+_UNAVAILABLE, _RECOVERY_ACTION = 0x4000, 0x8000
+_WHOLE_GPU = 0xFFFFFFFF
+
+
+class Changed:
+    """Something has happened to some device that only a checkup can tell."""
+
+
+CHANGED = Changed()
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A device whose events come: a GPU, or a slice of one, which has no events but its GPU's."""
+
+    uuid: str
+    gpu: int
+    instances: tuple[int, int] | None
+
+    def is_meant(self, event: Any) -> bool:
+        if self.gpu != _address(event.device):
+            return False
+        meant = (event.gpuInstanceId, event.computeInstanceId)
+        return self.instances is None or all(
+            theirs in (mine, _WHOLE_GPU) for mine, theirs in zip(self.instances, meant, strict=True)
+        )
+
+
+class Listener:
+    """Listens to the events of devices.
+
+    Args:
+        uuids: The devices.
+        post: Takes what is heard, on the listening thread; must not block.
+    """
+
+    def __init__(self, uuids: Iterable[str], post: Callable[[Xid | Changed], object]) -> None:
+        self._uuids = tuple(uuids)
+        self._post = post
+        self._over = False
+        self._call = Flag()  # somebody wants it to look up: it is over, or a device is back
+        self._thread = threading.Thread(target=self._run, name="director:xids", daemon=True)
+
+    def start(self) -> None:
+        """Listen from now on; where there is nothing to hear, the thread ends."""
+        self._thread.start()
+
+    def renew(self) -> None:
+        """Listen anew to all devices: one that was lost is back, and has forgotten that we listen."""
+        self._call.set()
+
+    def stop(self) -> None:
+        """Listen no more. The thread ends within a slice."""
+        self._over = True
+        self._call.set()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for so many seconds until the thread has ended; False if it has not."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            nvml = opened()
+        except DiscoveryError:
+            return
+        failures = 0
+        while nvml is not None and not self._over:
+            try:
+                if not self._listen(nvml):
+                    return
+                failures = 0
+            except nvml.NVMLError as error:
+                self._post(CHANGED)
+                _start_again(nvml, error)
+                self._call.wait(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
+                failures += 1
+
+    def _listen(self, nvml: Any) -> bool:
+        """Listen until somebody calls; False if no device has events at all."""
+        self._call.clear()
+        if self._over:  # its call was the one that has just been cleared
+            return False
+        try:
+            events = nvml.nvmlEventSetCreate()
+        except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound):
+            return False
+        try:
+            heard, later = self._register(nvml, events)
+            if not heard:
+                if later:
+                    self._call.wait()
+                return later
+            while not self._call.is_set():
+                self._wait(nvml, events, heard, SLICE)
+            while not self._over and self._wait(nvml, events, heard, 1):  # what came since
+                pass
+        finally:  # by the thread that waits: freeing it under a waiter is undefined
+            nvml.nvmlEventSetFree(events)
+        return True
+
+    def _register(self, nvml: Any, events: Any) -> tuple[list[_Heard], bool]:
+        """Those that can be heard, and whether others may be one day."""
+        heard, later, gpus = [], False, set()
+        for uuid in self._uuids:
+            try:
+                device, gpu = _find(nvml, uuid)
+                if device.gpu not in gpus:
+                    wanted = nvml.nvmlDeviceGetSupportedEventTypes(gpu) & (_XID | _UNAVAILABLE | _RECOVERY_ACTION)
+                    nvml.nvmlDeviceRegisterEvents(gpu, wanted, events)
+                    gpus.add(device.gpu)
+                heard.append(device)
+            except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):
+                continue
+            except nvml.NVMLError:  # lost, perhaps: the checkups will tell
+                later = True
+        return heard, later
+
+    def _wait(self, nvml: Any, events: Any, heard: list[_Heard], milliseconds: int) -> bool:
+        """Wait for one event and post it; False if none came."""
+        try:
+            event = nvml.nvmlEventSetWait_v2(events, milliseconds)
+        except nvml.NVMLError_Timeout:
+            return False
+        for device in heard:
+            if event.eventType == _XID and device.is_meant(event):
+                self._post(Xid(device.uuid, int(event.eventData)))
+        self._post(CHANGED)
+        return True
+
+
+def _find(nvml: Any, uuid: str) -> tuple[_Heard, Any]:
+    """A device, and the handle of the GPU whose events are its own."""
+    handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+    if not uuid.startswith("MIG-"):
+        return _Heard(uuid, _address(handle), None), handle
+    gpu = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+    instances = nvml.nvmlDeviceGetGpuInstanceId(handle), nvml.nvmlDeviceGetComputeInstanceId(handle)
+    return _Heard(uuid, _address(gpu), instances), gpu
+
+
+def _address(handle: Any) -> int:
+    """What makes two handles of one GPU equal; as objects they never are."""
+    return ctypes.cast(handle, ctypes.c_void_p).value or 0
+
+
+def _start_again(nvml: Any, error: Any) -> None:
+    """Initialise NVML again if somebody else in this process has shut it down once too often."""
+    if isinstance(error, nvml.NVMLError_Uninitialized):
+        try:
+            nvml.nvmlInit()
+        except nvml.NVMLError:
+            return

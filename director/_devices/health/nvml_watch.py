@@ -1,0 +1,222 @@
+"""Watches the GPUs of a running Director: reads them now and then, hears their errors, tells what it thinks of them.
+
+Only its own thread judges and tells. It never calls NVML itself, for NVML may hang for ever when a GPU dies. Each
+checkup has a thread of its own that nobody waits for: one for each device in ten seconds, and none for a device whose
+last checkup has not come back. The events have another one. All of them post to one inbox, so the watch always wakes at
+once, also to end. At rest it wakes when it is time to read, and the listener four times a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, TypeAlias
+
+from director._devices.health.diagnosis import Checkup, Judge, Verdict, Xid
+from director._devices.health.nvml_checkup import Gauge
+from director._devices.health.nvml_events import Changed, Listener
+from director._devices.isolated import last_second
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from director._device import Device
+    from director._devices.health.rules import HealthRules
+
+_log = logging.getLogger("director")
+
+PATIENCE = (
+    10.0  # seconds for an answer of NVML: healthy ones take milliseconds, and a GPU that was asleep a few seconds
+)
+_OFTEN = 1.0  # seconds between checkups while something is in doubt, or happens
+
+
+class _Nothing:
+    """A device can't be watched."""
+
+    def __init__(self, uuid: str) -> None:
+        self.uuid = uuid
+
+
+class _Stop:
+    """The end."""
+
+
+_Post: TypeAlias = Checkup | _Nothing | Xid | Changed | _Stop
+
+
+class Watch:
+    """Watches devices from `start` to `stop`; those that are no GPUs, or unknown to NVML, it leaves alone.
+
+    Args:
+        devices: Those of the Director.
+        tell: Takes each verdict, on the watch's thread and in the order of what happened; must return at once. Not
+            called any more when `stop` has returned.
+        rules: The user's.
+        patience: Seconds that NVML has for an answer.
+    """
+
+    def __init__(
+        self,
+        devices: Iterable[Device],
+        tell: Callable[[Verdict], object],
+        rules: HealthRules,
+        *,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._gauges = {device.uuid: Gauge(device.uuid) for device in devices if device.kind == "cuda"}
+        self._tell = tell
+        self._interval = rules.interval
+        self._patience = patience
+        self._judge = Judge(self._gauges, rules)
+        self._inbox: queue.SimpleQueue[_Post] = queue.SimpleQueue()
+        self._listener = Listener(self._gauges, self._inbox.put)
+        self._thread = threading.Thread(target=self._run, name="director:watch", daemon=True)
+        self._asked: dict[str, float] = {}  # checkups that have not come back, and when they began
+        self._late: set[str] = set()  # of these, those that have used up their patience once
+        self._silent: set[str] = set()
+        self._checkups: dict[str, Checkup] = {}
+        self._next_round = self._last_round = 0.0
+        self._gate = (
+            threading.RLock()
+        )  # between a `tell` and the `stop` after which there is none; one may call the other
+        self._over = False
+
+    @property
+    def checkups(self) -> Mapping[str, Checkup]:
+        """The last checkup of each device that has one, by UUID; on any thread."""
+        return dict(self._checkups)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread has been started and has not ended."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Watch from now on. Starts nothing where there is nothing to watch; warns if no thread can be started."""
+        if not self._gauges or self._interval is None:
+            return
+        try:
+            self._thread.start()
+            self._listener.start()
+        except (RuntimeError, MemoryError) as error:
+            what = "XIDs of the GPUs are not heard" if self._thread.ident else "the health of the GPUs is not watched"
+            _log.warning("%s: %s", what, error)
+
+    def stop(self) -> None:
+        """Tell nothing any more, and let the threads end; returns at once."""
+        with self._gate:
+            self._over = True
+        self._inbox.put(_Stop())
+        self._listener.stop()
+
+    def join(self, timeout: float = 1.0) -> bool:
+        """Wait after `stop` until the threads have ended; False if NVML keeps one of them. Never called at exit.
+
+        Args:
+            timeout: Seconds to wait.
+        """
+        if self._thread.ident is None:
+            return True
+        self._thread.join(timeout)
+        return self._listener.join(timeout) and not self._thread.is_alive()
+
+    # From here on: the watch's thread.
+
+    def _run(self) -> None:
+        self._read_all(time.monotonic())
+        while not self._over and self._gauges:
+            try:
+                post = self._inbox.get(timeout=max(0.0, self._due() - time.monotonic()))
+            except queue.Empty:
+                pass
+            else:
+                self._open(post)
+            self._look_around(time.monotonic())
+        self._listener.stop()
+
+    def _due(self) -> float:
+        """When it has to wake up by itself."""
+        overdue = [begun + self._patience for uuid, begun in self._asked.items() if uuid not in self._silent]
+        return min([self._next_round, *overdue])
+
+    def _open(self, post: _Post) -> None:
+        match post:
+            case Checkup():
+                self._take(post)
+            case _Nothing():
+                del self._gauges[post.uuid], self._asked[post.uuid]
+                self._late.discard(post.uuid)
+                self._silent.discard(post.uuid)
+                self._judge.drop(post.uuid)
+            case Xid():
+                verdict = self._judge.xid(post, time.monotonic())
+                if verdict is not None:
+                    self._say(verdict)
+            case Changed():
+                self._hurry()
+
+    def _take(self, checkup: Checkup) -> None:
+        before = self._checkups.get(checkup.uuid)
+        del self._asked[checkup.uuid]
+        self._late.discard(checkup.uuid)
+        self._silent.discard(checkup.uuid)
+        self._checkups[checkup.uuid] = checkup
+        self._judge.hear(checkup)
+        if self._judge.in_doubt:
+            self._hurry()
+        if before is not None and before.condition == "lost" != checkup.condition:
+            self._listener.renew()
+
+    def _look_around(self, now: float) -> None:
+        for uuid, begun in self._asked.items():
+            if uuid in self._silent or now < begun + self._patience:
+                continue
+            if uuid not in self._late:
+                self._late.add(uuid)
+                self._asked[uuid] = now + last_second(self._patience) - self._patience
+            else:
+                self._silent.add(uuid)
+                self._judge.silence(uuid, now)
+                self._hurry()  # what the others answer tells which one is to blame
+        for verdict in self._judge.changes(now):
+            self._say(verdict)
+        if now >= self._next_round:
+            self._read_all(now)
+
+    def _hurry(self) -> None:
+        self._next_round = min(self._next_round, self._last_round + _OFTEN)
+
+    def _read_all(self, now: float) -> None:
+        assert self._interval is not None
+        self._last_round, self._next_round = now, now + self._interval
+        for uuid, gauge in self._gauges.items():
+            if uuid not in self._asked:
+                self._asked[uuid] = now
+                self._start_checkup(uuid, gauge)
+
+    def _start_checkup(self, uuid: str, gauge: Gauge) -> None:
+        def read() -> None:
+            checkup = None
+            try:
+                checkup = gauge.read()
+            except Exception:  # noqa: BLE001 - our own bug, which must not pass for a device that does not answer
+                _log.exception("The health of device %s can't be read: it is watched no more.", uuid)
+            self._inbox.put(checkup or _Nothing(uuid))
+
+        try:
+            threading.Thread(target=read, name="director-checkup", daemon=True).start()
+        except (RuntimeError, MemoryError):  # no more threads: another time
+            del self._asked[uuid]
+
+    def _say(self, verdict: Verdict) -> None:
+        with self._gate:
+            if self._over:
+                return
+            try:
+                self._tell(verdict)
+            except Exception:  # noqa: BLE001 - our own bug, or an event loop that was closed under us
+                self._over = True
+                _log.exception("Nobody takes what is known of the devices' health: they are watched no more.")

@@ -1,0 +1,1 @@
+"""Scripts that a bare interpreter runs, to ask CUDA in a process of its own."""

@@ -1,0 +1,398 @@
+"""The parent's hold on one child process. Used by the slot's thread alone; only to its `page` any thread may post.
+
+docs/explanation/wire.md is what goes to the child and comes from it, and how the parent knows what has begun.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import pickle
+import select
+import signal
+import socket
+import time
+from contextlib import ExitStack, suppress
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from director._executors.process import spawn
+from director._executors.process.encoding import fits
+from director._executors.remote.runner import CallState
+from director._forks import watch
+from director._ipc import shared_memory as segments
+from director._ipc.channel import Receiver, close_all, send, send_all, wake_at_once
+from director._ipc.frames import (
+    CONTENT,
+    INLINE,
+    Answer,
+    AnswerKind,
+    RequestKind,
+    WireBroken,
+    read_answer,
+    renumbered,
+    request,
+    request_head,
+)
+from director._ipc.protocol import NO_FACTS, UNNUMBERED, CallStyle
+from director._ipc.shared_page import SIZE, WINDOW, Notice, SharedPage
+
+if TYPE_CHECKING:
+    from director._device import Device
+    from director._executors.process.encoding import CallMessage, ProcessCall
+
+_REAPING = 5.0  # seconds between a child's last word and its end, in which a driver lets go of a GPU
+_ROOM = 8 * INLINE  # bytes that lie in a socket, if the system grants so many
+_DAY = 86_400.0  # more milliseconds than an int of C holds are 25 of them
+_HALF = WINDOW // 2
+_LOOK = 0.002  # seconds between two looks whether it has ended, where the system has no pidfd
+_FINAL = frozenset({AnswerKind.RETURNED, AnswerKind.RAISED, AnswerKind.NOT_LOADED, AnswerKind.NOT_READ})
+_PICKLED = frozenset({AnswerKind.RETURNED, AnswerKind.YIELDED, AnswerKind.REPORTED})
+_QUEUED, _SENT, _BEGUN, _ENDED, _LOST = CallState
+
+
+class ChildGone(Exception):
+    """The child has ended, or can't be trusted any more and is to be ended."""
+
+
+class ChildProcess:
+    """One child process.
+
+    Args:
+        device: Which it is for.
+        bell: An eventfd: a write to it wakes the thread that waits for an answer.
+
+    Raises:
+        OSError: The system can't start another process.
+    """
+
+    def __init__(self, device: Device, bell: int) -> None:
+        self.count = 0  # calls that were sent and not taken back
+        self.is_ready = False
+        self.exitcode: int | None = None  # of the process, once it has been reaped
+        self.read_at = 0.0  # when the last answer was received, by the monotonic clock
+        self.known: set[int] = set()  # numbers of the functions that it has
+        self.loaded: set[int] = set()  # and of the models
+        self._bell = bell
+        self._number = 0  # of the last call
+        self._received = 0  # answers
+        self._under_way: dict[int, ProcessCall] = {}  # by number: sent and without a last answer, the oldest first
+        self._has_ended = False
+        with ExitStack() as opened:  # closes everything if the start fails
+            self._start(device, opened)
+            self._opened = opened.pop_all()
+        self._poll, self._poll_for_end = select.poll(), select.poll()
+        self._poll.register(self._answers, select.POLLIN)
+        self._poll_for_end.register(self._answers, 0)  # its end is always told
+        for descriptor in (bell, self._pidfd):
+            if descriptor >= 0:
+                self._poll.register(descriptor, select.POLLIN)
+                self._poll_for_end.register(descriptor, select.POLLIN)
+        watch(self._be_forked)
+
+    def _start(self, device: Device, opened: ExitStack) -> None:
+        with ExitStack() as passed:  # what only the child keeps
+            self._requests, self._inbox = _pair(opened, opened)
+            self._answers, their_answers = _pair(opened, passed)
+            self._receiver, self._inbox_receiver = (Receiver(end) for end in (self._answers, self._inbox))
+            opened.callback(self._receiver.close)
+            page = _held(os.memfd_create("director", os.MFD_CLOEXEC), passed)
+            os.ftruncate(page, SIZE)
+            self._wake = _held(os.eventfd(0, os.EFD_CLOEXEC), opened)
+            with ExitStack() as failing:
+                self.page = SharedPage(page)
+                failing.callback(self.page.close)  # not in `close`: the event loop may be about to post
+                inherited = {
+                    "inbox": self._inbox.fileno(),
+                    "answers": their_answers.fileno(),
+                    "page": page,
+                    "wake": self._wake,
+                }
+                self._process = spawn.start(device, inherited)
+                failing.pop_all()
+        self._pidfd = _pidfd(self.process)
+        if self._pidfd >= 0:
+            opened.callback(os.close, self._pidfd)
+
+    @property
+    def process(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    # ---- to the child
+
+    def send(self, call: ProcessCall, message: CallMessage) -> None:
+        """Send a call. If it raises, the call has gone nowhere.
+
+        Raises:
+            BlockingIOError: There is no room for it now.
+            OSError: There is no memory, or no descriptor, for it.
+        """
+        kind, function, model, facts, payload = message
+        head = kind, call.style, function, model, facts
+        if payload is None:
+            self._post(call, request(*head))
+        elif fits(payload):
+            self._post(call, request(*head, 0, payload.stream))
+        else:
+            with segments.filled(payload) as (descriptor, length):
+                self._post(call, request(*head, length), descriptor)
+
+    def send_ahead(self, calls: list[tuple[ProcessCall, CallMessage]]) -> int:
+        """Send calls without segments; returns how many there was room for. The others have gone nowhere."""
+        wholes = []
+        for call, (kind, function, model, facts, payload) in calls:
+            content = b"" if payload is None else payload.stream
+            wholes.append(self._numbered(call, request(kind, call.style, function, model, facts, 0, content)))
+        sent = send_all(self._requests, wholes)
+        for call, _ in calls[:sent]:
+            self._note_sent(call)
+        return sent
+
+    def _post(self, call: ProcessCall, whole: bytes, descriptor: int = -1) -> None:
+        """Number a request that is complete, and send it."""
+        send(self._requests, self._numbered(call, whole), descriptor)
+        self._note_sent(call)
+
+    def _numbered(self, call: ProcessCall, whole: bytes) -> bytes:
+        self._number = call.number = self._number + 1
+        call.child = self  # from here on the event loop can tell it something; before, that was only noted in its jobs
+        if call.is_unwanted:
+            self.page.post(call.number, Notice.CANCELLED)
+        return renumbered(call.number, whole)
+
+    def _note_sent(self, call: ProcessCall) -> None:
+        self._under_way[call.number] = call
+        self.count += 1
+        call.move(_SENT)
+
+    def dismiss(self) -> None:
+        """Have it unload everything and end, once it has come to the end of its calls."""
+        self._number += 1
+        whole = request(RequestKind.EXIT, CallStyle.PLAIN, UNNUMBERED, UNNUMBERED, NO_FACTS)
+        send(self._requests, renumbered(self._number, whole))
+
+    def is_waiting(self, call: ProcessCall) -> bool:
+        """Whether the child has not received the message of a call."""
+        with suppress(BlockingIOError):
+            head = self._inbox.recv(CONTENT, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return bool(request_head(head)[0] <= call.number)
+        return False
+
+    def take_back(self, current: ProcessCall | None = None) -> list[ProcessCall]:
+        """Take back all that the child has not received, and send it `current` again if that is among it.
+
+        Each message goes to one of the two sides, whichever receives it first.
+
+        Returns:
+            The calls that are QUEUED again.
+
+        Raises:
+            WireBroken: What is there is not what was sent.
+        """
+        returned: list[ProcessCall] = []
+        again: tuple[bytes, list[int]] | None = None
+        try:
+            while (received := self._inbox_receiver.receive()) is not None:
+                whole, descriptors = received
+                number, kind, *_ = request_head(whole)
+                if kind == RequestKind.EXIT:
+                    continue
+                call = self._under_way.pop(number, None)
+                if call is None:
+                    close_all(descriptors)
+                    raise WireBroken(f"a request for call {number}, which is not under way, was taken back")
+                self.count -= 1
+                call.move(_QUEUED)
+                if call is current:
+                    again = bytes(whole), descriptors
+                else:
+                    close_all(descriptors)
+                    returned.append(call)
+            if again is not None and current is not None:
+                self._post(current, again[0], *again[1])
+        finally:
+            close_all(again[1] if again is not None else [])
+        return returned
+
+    def grant(self, call: ProcessCall, answer: Answer) -> None:
+        """Tell the child that a value of a stream was taken; one that waits is woken for each half of the window."""
+        before, call.taken = call.taken, call.taken + 1 + answer.segments
+        self.page.take(call.number, call.taken)
+        if before // _HALF != call.taken // _HALF:  # it waits with a whole window under way: one of these is to come
+            wake_at_once(self._wake)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, after notice that it comes from us."""
+        self.page.end()
+        with suppress(ProcessLookupError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, number)
+            else:
+                os.kill(self.process, number)
+
+    # ---- from the child
+
+    def receive(self, is_one_of_many: bool = False) -> tuple[Answer, ProcessCall | None] | None:
+        """The next answer that is there, and whose it is if that call is under way; `None` if there is none.
+
+        A last answer ends its call.
+
+        Args:
+            is_one_of_many: There may be several, for which the GIL is kept.
+
+        Raises:
+            ChildGone: There is none left, and will be none.
+            WireBroken: It is not what can come next.
+        """
+        received = self._receiver.receive_at_once() if is_one_of_many else self._receiver.receive()
+        if received is None:
+            if self._has_ended:
+                raise ChildGone
+            return None
+        whole, descriptors = received
+        if not whole:
+            raise ChildGone
+        try:
+            self.read_at = time.monotonic()
+            answer = read_answer(whole, descriptors)
+            if answer.sequence != self._received:
+                raise WireBroken(f"answer {answer.sequence} came instead of {self._received}")
+            self._received += 1
+            call = self._find(answer)
+        except BaseException:
+            close_all(descriptors)
+            raise
+        return answer, call
+
+    def _find(self, answer: Answer) -> ProcessCall | None:
+        number = answer.number
+        call = self._under_way.get(number)
+        if answer.kind in _FINAL:
+            if call is None or number != next(iter(self._under_way)):
+                raise WireBroken(f"a last answer for call {number}, which is not the oldest one")
+            del self._under_way[number]
+            call.move(_ENDED)
+        elif call is not None and call.state is _SENT:
+            call.move(_BEGUN)
+        return call
+
+    def wait(self, timeout: float | None) -> None:
+        """Wait for an answer, the bell or the child's end; for `timeout` seconds or a day at most."""
+        milliseconds = None if timeout is None else max(0, ceil(min(timeout, _DAY) * 1000))
+        for descriptor, _ in self._poll.poll(milliseconds):
+            if descriptor == self._bell:
+                os.eventfd_read(self._bell)
+            elif descriptor == self._pidfd:
+                self._has_ended = True  # what it has said before is there
+
+    def sleep_until_exit(self, seconds: float) -> None:
+        """Don't look at its answers for so long, unless the bell is rung or the child ends.
+
+        Each answer would wake us, most likely on the core on which the child is about to take its next call.
+        """
+        if milliseconds := int(seconds * 1000):
+            self._poll_for_end.poll(milliseconds)
+
+    @staticmethod
+    def content(answer: Answer) -> Any:
+        """What an answer carries.
+
+        Raises:
+            BaseException: It can't be unpickled here.
+        """
+        content = segments.read(answer.descriptor, answer.length) if answer.segments else answer.content
+        if answer.kind not in _PICKLED:
+            return marshal.loads(content) if content else None  # noqa: S302 - our own child's
+        if answer.segments:
+            return content
+        return pickle.loads(content) if content else None  # noqa: S301 - the same
+
+    @staticmethod
+    def drop(answer: Answer) -> None:
+        """Let go of an answer for a call that is over."""
+        if answer.descriptor >= 0:
+            os.close(answer.descriptor)
+
+    # ---- its end
+
+    def lose(self) -> list[ProcessCall]:
+        """After its last answer: the calls that had not begun and are QUEUED again; the others are LOST."""
+        returned: list[ProcessCall] = []
+        with suppress(WireBroken):  # then what is left there is not known to be ours
+            returned = self.take_back()
+        for call in self._under_way.values():
+            if call.state is _SENT:
+                call.move(_BEGUN)
+            call.move(_LOST)
+        self._under_way.clear()
+        return returned
+
+    def reap(self) -> int | None:
+        """Wait for the process, end what it has started, close everything, return the exit code; `None` if it stays.
+
+        A process that has closed its sockets, and nothing else, is killed.
+        """
+        if not self._has_exited(_REAPING):
+            self.signal(signal.SIGKILL)
+        if self._has_exited(_REAPING):
+            self.exitcode = self._process.wait()
+        self.close()
+        return self.exitcode
+
+    def close(self) -> None:
+        """Close what belongs to the child; one that is alive ends by itself when its inbox is closed."""
+        self._opened.close()
+
+    def _has_exited(self, seconds: float) -> bool:
+        """Wait for its end, and end what is left in its process group while no other can have that number."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                status = os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:  # the application has collected it: the number may be another's
+                return True
+            if status is not None:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.process, signal.SIGKILL)
+                return True
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            if self._pidfd >= 0:
+                poll = select.poll()
+                poll.register(self._pidfd, select.POLLIN)
+                poll.poll(ceil(left * 1000))
+            else:
+                time.sleep(_LOOK)
+
+    def _be_forked(self, _origin: int) -> None:
+        """In a process that was forked from the parent: it has no children here."""
+        self._process.returncode = 0  # or it would be asked for, and complained of
+        self.close()
+
+
+def _pair(*stacks: ExitStack) -> list[socket.socket]:
+    """Two ends of a socket, each of which belongs to a stack from the first moment on."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end, stack in zip(ends, stacks, strict=True):
+        stack.enter_context(end)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
+    return [
+        stack.enter_context(socket.socket(fileno=spawn.above_stdio(end.detach())))
+        for end, stack in zip(ends, stacks, strict=True)
+    ]
+
+
+def _pidfd(process: int) -> int:
+    """A descriptor that tells of the end of a process; -1 where the system has none."""
+    try:
+        return spawn.above_stdio(os.pidfd_open(process))
+    except OSError:
+        return -1
+
+
+def _held(descriptor: int, stack: ExitStack) -> int:
+    descriptor = spawn.above_stdio(descriptor)
+    stack.callback(os.close, descriptor)
+    return descriptor

@@ -1,0 +1,50 @@
+"""`ProcessExecutor`: what a user says about child processes. Light, for every `import director` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from director._untrusted.numbers import seconds, whole
+
+if TYPE_CHECKING:
+    from director._executors.process.runner import ProcessSeat
+    from director._runtime.instrumentation import Chronicle
+    from director._scheduler.residency import Residency
+    from director._scheduler.slots import Slot
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessExecutor:
+    """Runs the jobs of each slot in a child process of its own; ``Director(executor="process")`` with other terms.
+
+    Args:
+        max_jobs_per_worker: Calls after which a child is replaced, against leaks; `None` for never.
+        grace: Seconds between asking a call to end (its timeout has passed), SIGTERM and SIGKILL.
+
+    Raises:
+        TypeError: A value of the wrong type.
+        ValueError: A value out of range.
+    """
+
+    max_jobs_per_worker: int | None = None
+    grace: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (most := self.max_jobs_per_worker) is not None:
+            most = whole("max_jobs_per_worker", most, 1, kind="an int or None", hint="; None: for never")
+        object.__setattr__(self, "max_jobs_per_worker", most)
+        object.__setattr__(self, "grace", seconds("grace", self.grace, zero=True))
+
+    def seat(self, slot: Slot, residency: Residency, chronicle: Chronicle) -> ProcessSeat:
+        """A seat for `slot`; its child starts with the first job.
+
+        Raises:
+            RuntimeError: Children can't be started here.
+        """
+        from director._executors.process.runner import ProcessSeat
+        from director._executors.process.spawn import check_platform
+
+        check_platform()
+        residency.is_apart = True
+        return ProcessSeat(slot, residency, chronicle, self)

@@ -1,0 +1,1 @@
+"""Calls in Ray actors, on the GPUs of a cluster."""

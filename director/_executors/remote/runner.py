@@ -1,0 +1,219 @@
+"""What a slot has in common with others whose calls are made in another process, be it a child or an actor.
+
+The slot's thread hands each call over, waits for the answer, and may have more calls ready there ahead of their turn.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from director._jobs.calls import Beside, StreamCall
+from director._jobs.state import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from director._device import Device
+    from director._devices.device_errors import Fault
+    from director._jobs.job import Job
+    from director._runtime.instrumentation import Chronicle
+    from director._runtime.worker import Supply
+
+_RUNNING = JobState.RUNNING
+
+
+class CallState(IntEnum):
+    """How far a call has come on its way to another process."""
+
+    QUEUED = 0
+    """No message about it is anywhere: it may be made by any process."""
+    SENT = 1
+    """Its message is on the way and has not been received, as far as is known."""
+    BEGUN = 2
+    """Its message has been received: user code may have run."""
+    ENDED = 3
+    """Its last answer has arrived, or it was never sent and never will be."""
+    LOST = 4
+    """It had begun, and its last answer will never arrive."""
+
+
+LEGAL_MOVES: Mapping[CallState, frozenset[CallState]] = {
+    CallState.QUEUED: frozenset({CallState.SENT, CallState.ENDED}),
+    CallState.SENT: frozenset({CallState.QUEUED, CallState.BEGUN, CallState.ENDED}),
+    CallState.BEGUN: frozenset({CallState.ENDED, CallState.LOST}),
+    CallState.ENDED: frozenset(),
+    CallState.LOST: frozenset(),
+}
+
+
+class PendingCall:
+    """One call on its way to another process and back; docs/explanation/wire.md says when it moves.
+
+    The slot's thread owns it. Other threads may read.
+
+    Args:
+        jobs: Those that it is made for; with several of them it is a batch.
+    """
+
+    __slots__ = ("jobs", "number", "state")
+
+    def __init__(self, jobs: list[Job[Any]]) -> None:
+        self.jobs = jobs
+        self.number = -1  # of the message; given when it is sent, and never used for another call
+        self.state = CallState.QUEUED
+
+    def move(self, state: CallState) -> None:
+        """Go on to `state`.
+
+        Raises:
+            RuntimeError: That is no legal move: a fault of this package.
+        """
+        if state not in LEGAL_MOVES[self.state]:
+            raise RuntimeError(f"a call can't go from {self.state.name} to {state.name}")
+        self.state = state
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether all callers have left, or their time is up."""
+        jobs = self.jobs
+        return not jobs or (jobs[0]._stage is not _RUNNING and all(job._stage is not _RUNNING for job in jobs))
+
+
+C = TypeVar("C", bound=PendingCall)
+
+
+class RemoteStock(Generic[C]):
+    """Calls that were sent ahead of their turn. The slot's thread's; only `find` may be called from others."""
+
+    def __init__(self) -> None:
+        self.supply: Supply | None = None
+        self._sent: dict[Job[Any], C] = {}  # in their order
+        self._unsent: Job[Any] | None = None  # taken from the supply, and not fit to be sent ahead
+
+    def __bool__(self) -> bool:
+        return bool(self._sent) or self._unsent is not None
+
+    def find(self, job: Job[Any]) -> C | None:
+        """From any thread: the call of a job, if it was sent ahead."""
+        return self._sent.get(job)
+
+    def _is_blocked(self) -> bool:
+        """Whether one that could not be sent ahead still waits for its turn."""
+        if self._unsent is not None and self._unsent._stage is not _RUNNING:
+            self._unsent = None
+        return self._unsent is not None
+
+    def _give_back(self, jobs: list[Job[Any]]) -> None:
+        """These of what was sent may go elsewhere, and so may what was not."""
+        for job in jobs:
+            del self._sent[job]
+        if self._is_blocked() and self._unsent is not None:
+            jobs.append(self._unsent)
+            self._unsent = None
+        if jobs and self.supply is not None:
+            self.supply.give_back(jobs)
+
+
+class RemoteSeat(ABC, Generic[C]):
+    """Makes the calls of a slot there. The slot's thread's, but for `leave` and `abort`, which the event loop calls.
+
+    Args:
+        device: The slot's.
+        chronicle: Takes events and tells the time.
+        grace: Seconds that a call gets when its time is up.
+    """
+
+    _Call: ClassVar[type[Any]]  # of jobs, their function, its arguments, and the way in which it is called
+    _BARELY: ClassVar[IntEnum]
+    _AS_STREAM: ClassVar[IntEnum]
+    _stock: RemoteStock[C]
+
+    def __init__(self, device: Device, chronicle: Chronicle, grace: float) -> None:
+        self._device = device
+        self._chronicle = chronicle
+        self._grace = grace
+        self._errand: C | None = None
+        self._is_timely = chronicle.time is time.monotonic  # the clock there; of another machine it is set right
+        self._ended: float | None = None  # when the last call has ended, if that was told
+
+    def run(self, job: Job[Any]) -> Any:
+        """Have the call made; see `Seat.run`.
+
+        Raises:
+            PicklingError: The call, or its result or exception, can't be sent.
+            WorkerDied: Its process or actor was lost in the midst of it.
+            DeviceLost: The device was lost before the call had begun.
+        """
+        self._ended = None
+        try:
+            return self._run(job)
+        finally:
+            job._finished = self._ended  # the answer may have been under way since, or have waited for the GIL
+
+    def recover(self, _error: BaseException, _fault: Fault) -> bool:
+        """Nothing is left to do: memory was freed there, and a process that can't use its device was ended."""
+        return True
+
+    def supply(self, supply: Supply) -> None:
+        """Take jobs from `supply` to send their calls ahead of their turn."""
+        self._stock.supply = supply
+
+    def leave(self, job: Job[Any]) -> None:
+        """On the event loop: the caller of `job`, which runs here, has left, or its time is up.
+
+        When that is so for all jobs of the call, the call is told. If one of them has a timeout, the call is ended when
+        that has passed.
+        """
+        call = self._stock.find(job) or self._errand
+        if call is None or job not in call.jobs or any(mate._stage is _RUNNING for mate in call.jobs):
+            return
+        self._tell(call, is_cancelled=any(mate._stage is JobState.CANCELLED for mate in call.jobs))
+        ends = [end for mate in call.jobs if (end := _end_of(mate)) is not None]
+        if ends:
+            left = max(ends) - self._chronicle.time()  # a deadline may have passed before
+            self._end(call, time.monotonic() + max(0.0, left) + self._grace)
+
+    def abort(self) -> bool:
+        """On the event loop: end the call that runs; False if there is none that could be ended."""
+        call = self._errand
+        if call is None:
+            return False
+        self._end(call, time.monotonic())
+        return True
+
+    def _run(self, job: Job[Any]) -> Any:
+        fn: Any = job._fn
+        if isinstance(fn, Beside):
+            return fn.run_beside(self._device, lambda call: self._make(self._Call([job], call, (), self._BARELY)))
+        if isinstance(fn, StreamCall):
+            return self._make(self._Call([job], fn.func, job._cargo, self._AS_STREAM))
+        return self._make(self._Call([job], fn, job._cargo))
+
+    def _note_progress(self, jobs: list[Job[Any]], progress: Any) -> None:
+        for job in jobs:
+            job._progress = progress
+            if self._chronicle.listening:
+                self._chronicle.progressed(job, progress)
+
+    @abstractmethod
+    def _make(self, call: Any) -> Any:
+        """Have it made, and return what it returns."""
+
+    @abstractmethod
+    def _tell(self, call: C, *, is_cancelled: bool) -> None:
+        """On the event loop: tell the call that all its callers have left; `is_cancelled`, or its time is up."""
+
+    @abstractmethod
+    def _end(self, call: C, moment: float) -> None:
+        """On the event loop: bring the call to its end at `moment`."""
+
+
+def _end_of(job: Job[Any]) -> float | None:
+    """The moment at which the timeout of a job has passed; `None` if nothing says when its call must end."""
+    timeout = job._options.timeout
+    if timeout is None or job._started is None:
+        return None
+    return job._started + timeout

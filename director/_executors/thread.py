@@ -1,0 +1,109 @@
+"""Jobs on the slot's own thread, in this process."""
+
+from __future__ import annotations
+
+from contextvars import Context
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from director._devices.device_errors import free_caches
+from director._executors.cuda_thread import CudaThread
+from director._executors.replicas import Replicas
+from director._jobs.calls import StreamCall
+
+if TYPE_CHECKING:
+    from director._devices.device_errors import Fault
+    from director._jobs.job import Job
+    from director._runtime.instrumentation import Chronicle
+    from director._runtime.worker import Supply
+    from director._scheduler.residency import Residency
+    from director._scheduler.slots import Slot
+
+
+class ThreadSeat:
+    """Calls functions right here."""
+
+    def __init__(self, slot: Slot, replicas: Replicas) -> None:
+        self._slot = slot
+        self._device = slot.device
+        self._replicas = replicas
+
+    def run(self, job: Job[Any]) -> Any:
+        """Make the call, in the context in which it was submitted."""
+        model = job._options.model
+        resource = self._device if model is None else self._replicas.get(model, self._slot)
+        value = (job._context or Context()).run(job._fn, resource, *job._cargo)  # type: ignore[arg-type]
+        if type(value) is CoroutineType:
+            _refuse(value, job)
+        return value
+
+    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+        """Make one call for all of them, in the context in which the first was submitted."""
+        first = jobs[0]
+        model = first._options.model
+        resource = self._device if model is None else self._replicas.get(model, self._slot)
+        items = [job._cargo[0] for job in jobs]
+        value = (first._context or Context()).run(first._fn, resource, items)  # type: ignore[arg-type]
+        if type(value) is CoroutineType:
+            _refuse(value, first)
+        return value
+
+    def recover(self, error: BaseException, fault: Fault) -> bool:
+        """Free memory; a broken context can't be mended within its process."""
+        if fault.kind == "memory":
+            free_caches(error)
+        return fault.kind == "memory"
+
+    def close(self) -> None:
+        """Unload what this slot has loaded."""
+        self._replicas.release(self._slot)
+
+    def supply(self, supply: Supply) -> None:
+        """A thread takes its next job when it is there."""
+
+    def recall(self) -> None:
+        """It holds none."""
+
+    def leave(self, job: Job[Any]) -> None:
+        """The call asks the job itself, in `director.check_cancelled`."""
+
+    def abort(self) -> bool:
+        """A thread can't be ended."""
+        return False
+
+
+class CudaSeat(ThreadSeat):
+    """Calls functions here, with the thread bound to its GPU, and returns when the GPU has finished."""
+
+    def __init__(self, slot: Slot, replicas: Replicas) -> None:
+        super().__init__(slot, replicas)
+        self._cuda = CudaThread(slot.device.index, own_stream=len(slot.place.slots) > 1)
+
+    def run(self, job: Job[Any]) -> Any:
+        """Make the call, and wait for the stream."""
+        if isinstance(job._fn, StreamCall):
+            job._fn.settle = self._cuda.wait  # each value is finished when it is handed over, as each result is
+        return self._cuda.run(super().run, job)
+
+    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+        """Make the call, and wait for the stream."""
+        return self._cuda.run(super().run_batch, jobs)
+
+
+class ThreadExecutor:
+    """Runs jobs on the slots' own threads; `Director(executor="thread")`."""
+
+    def __init__(self) -> None:
+        self._replicas: tuple[Residency, Replicas] | None = None
+
+    def seat(self, slot: Slot, residency: Residency, chronicle: Chronicle) -> ThreadSeat:
+        """A seat on the thread of `slot`; the seats of one Director share its replicas."""
+        if self._replicas is None or self._replicas[0] is not residency:
+            self._replicas = (residency, Replicas(residency, chronicle))
+        seat = CudaSeat if slot.device.kind == "cuda" else ThreadSeat
+        return seat(slot, self._replicas[1])
+
+
+def _refuse(value: CoroutineType[Any, Any, Any], job: Job[Any]) -> NoReturn:
+    value.close()
+    raise TypeError(f"{job.name} is a coroutine function: await it yourself, or give the Director a blocking one")

@@ -1,0 +1,153 @@
+"""Numbers and texts as people read them."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from director import errors
+from director._untrusted.objects import ancestors, class_name, describe, is_a, members_of, module_name, type_name
+from director._untrusted.objects import plain as exact_str
+
+# Controls of terminals; invisible format characters, such as those that turn the direction of a text; halves of
+# characters, of a file name that is no UTF-8; separators of lines and paragraphs.
+_NOT_SHOWN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+
+
+def plain(text: str) -> str:
+    r"""One line of any origin, for a terminal: ``"\x1b[2J"`` is shown as those characters, not obeyed."""
+    if text.isprintable():
+        return text
+    return "".join(_visible(each) if unicodedata.category(each) in _NOT_SHOWN else each for each in text)
+
+
+def _visible(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def count(number: int) -> str:
+    """``1797`` as ``"1,797"``."""
+    return f"{number:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 item``, ``1,797 items``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def percent(share: float) -> str:
+    """``0.974`` as ``"97.4 %"``."""
+    return f"{share * 100:.1f} %"
+
+
+def rate(per_second: float) -> str:
+    """Three digits and the unit: ``"560/s"``, ``"3.14/s"``, ``"0.021/s"``."""
+    if per_second >= 100:
+        return f"{per_second:,.0f}/s"
+    return f"{per_second:.3g}/s"
+
+
+def duration(seconds: float) -> str:
+    """Three digits and the unit: ``"850 µs"``, ``"3.42 ms"``, ``"1.20 s"``, ``"2 min 05 s"``, ``"1 h 02 min"``."""
+    if seconds < 0.9995e-3:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 0.9995:
+        return f"{_three_digits(seconds * 1e3)} ms"
+    if seconds < 59.95:
+        return f"{_three_digits(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def about(seconds: float) -> str:
+    """Whole seconds, for times that change while one looks: ``"4 s"``, ``"2 min 05 s"``."""
+    return f"{round(seconds)} s" if seconds < 59.5 else duration(max(60.0, seconds))
+
+
+def _three_digits(number: float) -> str:
+    if number < 9.995:
+        return f"{number:.2f}"
+    return f"{number:.1f}" if number < 99.95 else f"{number:.0f}"
+
+
+_MOST_PARTS = 20  # of a container
+_DEEPEST = 4
+_LONGEST_PART = 1_000  # characters, or digits
+
+_DICT = type.__dict__["__dict__"].__get__
+_ARGS = BaseException.__dict__["args"].__get__
+_MESSAGE = BaseExceptionGroup.__dict__["message"].__get__
+_OS_FACTS = [OSError.__dict__[name].__get__ for name in ("errno", "strerror", "filename", "filename2")]
+
+
+class _Unknown(Exception):
+    """Only the object itself could say."""
+
+
+def known_text(error: BaseException, limit: int) -> str | None:
+    """What an exception says; `None` if its class, or what it was given, is the user's."""
+    try:
+        text = _text(error)
+    except _Unknown:
+        return None
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def known_line(error: BaseException, limit: int) -> str:
+    """The name of its class and the first line of what it says, if that is known."""
+    text = known_text(error, limit)
+    return f"{type_name(error)}: {text}"[:limit].partition("\n")[0] if text else type_name(error)
+
+
+def known_repr(value: object, limit: int) -> str:
+    """What `repr` gives, of exact_str values and of exceptions with exact_str arguments; else the name of the class."""
+    try:
+        if not is_a(value, BaseException):
+            return repr(_copy(value, 0))[:limit]
+        given = _copy(_ARGS(value), 0)
+    except _Unknown:
+        return f"<{type_name(value)}>"
+    shown = f"({given[0]!r})" if len(given) == 1 else repr(given)
+    return f"{type_name(value)}{shown}"[:limit]
+
+
+def _text(error: BaseException) -> str:
+    owner = next(each for each in ancestors(type(error)) if "__str__" in _DICT(each))
+    if owner is BaseExceptionGroup:
+        if (message := exact_str(_MESSAGE(error))) is None:
+            raise _Unknown
+        count = len(members_of(error))
+        return f"{message} ({count} sub-exception{'' if count == 1 else 's'})"
+    given = _copy(_ARGS(error), 0)
+    if owner is BaseException or owner is ImportError or owner is KeyError:
+        if len(given) != 1:
+            return repr(given) if given else ""
+        return given[0] if type(given[0]) is str and owner is not KeyError else repr(given[0])
+    if owner is OSError:
+        _copy(tuple(fact(error) for fact in _OS_FACTS), 0)
+        return OSError.__str__(error)
+    if module_name(owner) == errors.__name__ and vars(errors).get(class_name(owner)) is owner:
+        return describe(error)[len(type_name(error)) + 2 :]
+    raise _Unknown
+
+
+def _copy(value: Any, depth: int) -> Any:
+    """The value, if all that is in it is of exact_str types; long texts are cut.
+
+    Raises:
+        _Unknown: Something in it isn't exact_str, or there is too much of it.
+    """
+    kind = type(value)
+    if value is None or kind is bool or kind is float:
+        return value
+    if kind is str or kind is bytes:
+        return value[:_LONGEST_PART] if depth else value[: 10 * _LONGEST_PART]
+    if kind is int and value.bit_length() < _LONGEST_PART:
+        return value
+    if kind in (tuple, list, set, frozenset, dict) and len(value) <= _MOST_PARTS and depth < _DEEPEST:
+        if kind is dict:
+            return {_copy(key, depth + 1): _copy(part, depth + 1) for key, part in value.copy().items()}
+        return kind(_copy(part, depth + 1) for part in value)
+    raise _Unknown

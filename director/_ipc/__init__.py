@@ -1,0 +1,1 @@
+"""What crosses between two processes: frames, descriptors, pickles, exceptions, log records."""

@@ -1,0 +1,146 @@
+"""How a function gets from one process to another: by its name if there is one, else as it is.
+
+A decorator that keeps the function it wraps (`Director.function` does) takes its name in the module: such a function
+is named as what its name's new owner wraps.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from functools import partial
+from importlib import import_module
+from itertools import count
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from director._ipc import main_module as program
+from director._ipc.pickling import Payload, can_send_by_value, wrap
+from director._untrusted import objects as _user_objects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_WRAPPED_AT_MOST = 16  # decorators on one function
+_numbers = count()
+_REMEDY = (
+    "Define functions and classes at the top level of a module, send plain values, or install gpu-director[process], "
+    "which sends lambdas and local functions too"
+)
+_named: dict[FunctionType, Name] = {}  # those of modules, which stay; any thread adds
+
+
+def name_of(fn: Any) -> Name | None:
+    """The name of a function that a child can find by one; `None` for all else."""
+    if type(fn) is not FunctionType:
+        return None
+    name = _named.get(fn)
+    if name is None:
+        found = _search(fn)
+        if found is not None:
+            name = _named.setdefault(fn, Name(next(_numbers), found))
+    return name
+
+
+def known_number(fn: Any) -> int | None:
+    """The number of a function whose name was asked for before. Reads no attribute of the function."""
+    name = _named.get(fn) if type(fn) is FunctionType else None
+    return None if name is None else name.number
+
+
+class Name(NamedTuple):
+    """A function that is reached by its name.
+
+    Args:
+        number: By which a child that has met it knows it.
+        sendable: What to pickle.
+    """
+
+    number: int
+    sendable: Any
+
+
+def sendable(fn: Any, named: Callable[[Any], Name | None] = name_of) -> Any:
+    """What to pickle instead of the function `fn`: itself, or how it is reached from the name that `named` gives."""
+    if type(fn) is partial:
+        inner = sendable(fn.func, named)
+        return fn if inner is fn.func else partial(inner, *fn.args, **fn.keywords)
+    name = named(fn)
+    return fn if name is None else name.sendable
+
+
+class Wrapped:
+    """A function that is reached from a name through decorators; unpickles as the function itself."""
+
+    def __init__(self, module: str, name: str, depth: int) -> None:
+        self._path = module, name, depth
+
+    def __reduce__(self) -> Any:
+        return _unwrap, self._path
+
+    def __call__(self) -> None:
+        """Never called: `functools.partial` asks for something that could be."""
+
+
+def pack(value: Any, what: Callable[[], str], is_stranger: bool = False) -> Payload:
+    """`value` as a payload, by value where its names say nothing to the other side.
+
+    Args:
+        value: Anything.
+        what: How the error names it.
+        is_stranger: The other side can't import our `__main__`: a prompt, or a notebook.
+
+    Raises:
+        PicklingError: It can't be sent.
+    """
+    try:
+        payload = wrap(value)
+        if not (is_stranger and b"__main__" in payload.stream):
+            return payload
+        reason: Exception = pickle.PicklingError("it was defined at the prompt")
+    except Exception as error:  # noqa: BLE001 - whatever a class of the user's raises
+        reason = error
+    if can_send_by_value():
+        try:
+            return wrap(value, by_value=True)
+        except Exception as error:  # noqa: BLE001 - the same
+            reason = error
+    message = f"{what()} can't be sent to another process: {describe(reason)}. {_REMEDY}"
+    raise pickle.PicklingError(message) from reason
+
+
+def describe(error: BaseException) -> str:
+    """The type and text of an exception in one line, even if it can't be turned into text."""
+    return (_user_objects.describe(error).strip().splitlines() or ["?"])[0]
+
+
+def _search(fn: FunctionType) -> Any:
+    """`fn` if its name leads to it, a `Wrapped` if it does through decorators, `None` if it leads elsewhere.
+
+    Elsewhere is also where no child gets: a prompt, or a notebook.
+    """
+    if fn.__module__ == program.MAIN and program.origin() is None:
+        return None
+    try:
+        found: Any = _resolve(fn.__module__, fn.__qualname__, sys.modules.__getitem__)
+    except (KeyError, AttributeError):
+        return None
+    for depth in range(_WRAPPED_AT_MOST):
+        if found is fn:
+            return Wrapped(fn.__module__, fn.__qualname__, depth) if depth else fn
+        found = getattr(found, "__wrapped__", None)
+    return None
+
+
+def _unwrap(module: str, name: str, depth: int) -> Any:
+    found = _resolve(module, name, import_module)
+    for _ in range(depth):
+        found = found.__wrapped__
+    return found
+
+
+def _resolve(module: str, name: str, find: Any) -> Any:
+    found = find(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,115 @@
+"""The messages between a slot's thread and its child, as bytes. Pure; docs/explanation/wire.md describes them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from director._ipc.protocol import Facts
+
+INLINE = 1 << 15  # bytes of content in a message; what is longer goes into a segment
+
+_REQUEST = Struct("<QBBBxiiQQqQd")
+_ANSWER = Struct("<QQBBxxQdd")
+_NUMBER = Struct("<Q")
+LONGEST = INLINE + _REQUEST.size
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+
+assert _REQUEST.size >= _ANSWER.size
+
+
+class WireBroken(Exception):
+    """A message breaks a rule of the wire: whatever the other side says from now on can't be trusted."""
+
+
+class RequestKind(IntEnum):
+    """What the parent wants of its child."""
+
+    FIRST_CALL = 1  # make a call: everything about it is in the content
+    CALL = 2  # make a call of a function that the child knows; the content is its arguments
+    EXIT = 3  # unload everything and end
+
+
+class AnswerKind(IntEnum):
+    """What a child says."""
+
+    READY = 1
+    RETURNED = 2
+    RAISED = 3
+    LOADED = 4
+    NOT_LOADED = 5
+    REPORTED = 6
+    LOGGED = 7
+    YIELDED = 8
+    NOT_READ = 9
+
+
+class Answer(NamedTuple):
+    """A message from a child, about the call `number`; the times are seconds of the monotonic clock.
+
+    `descriptor` is of the segment: -1 if there is none, or if it has not arrived.
+    """
+
+    sequence: int
+    number: int
+    kind: int
+    segments: int
+    length: int
+    began: float
+    ended: float
+    content: bytes
+    descriptor: int
+
+
+CONTENT = _REQUEST.size  # where the content of a request begins
+
+
+def request(
+    kind: int, style: int, function: int, model: int, facts: Facts, length: int = 0, content: bytes = b""
+) -> bytes:
+    """A request as bytes, but for its number: see `renumbered`.
+
+    Args:
+        kind: What is wanted.
+        style: A `CallStyle`.
+        function: Its number, or `UNNUMBERED`.
+        model: The same.
+        facts: Of the job. A priority beyond 64 bits is told as the nearest that has so many.
+        length: Bytes in the segment; 0 if there is none.
+        content: What is not in a segment.
+    """
+    number_of_job, priority, attempts, waited = facts
+    facts_of_job = number_of_job, min(max(priority, _LEAST), _MOST), attempts, waited
+    segments = 1 if length else 0
+    return _REQUEST.pack(0, kind, segments, style, function, model, length, *facts_of_job) + content
+
+
+def renumbered(number: int, message: bytes) -> bytes:
+    """The same request with another number."""
+    return _NUMBER.pack(number) + message[_NUMBER.size :]
+
+
+request_head = _REQUEST.unpack_from
+"""Of a request: number, kind, segments, style, function, model, length, and the four `Facts`."""
+
+
+answer_head = _ANSWER.pack
+"""Of an answer, before its content: sequence, number, kind, segments, length, began, ended."""
+
+
+def read_answer(message: memoryview, descriptors: list[int]) -> Answer:
+    """An answer that has arrived.
+
+    Raises:
+        WireBroken: It is none.
+    """
+    if len(message) < _ANSWER.size:
+        raise WireBroken(f"an answer of {len(message)} bytes")
+    head = _ANSWER.unpack_from(message)
+    if len(descriptors) > head[3]:
+        raise WireBroken(f"{len(descriptors)} descriptors in a message that says {head[3]}")
+    content, descriptor = bytes(message[_ANSWER.size :]), descriptors[0] if descriptors else -1
+    sequence, number, kind, segments, length, began, ended = head
+    return Answer(sequence, number, kind, segments, length, began, ended, content, descriptor)

@@ -1,0 +1,38 @@
+"""What a call says of itself on its way to another process, for child processes and actors alike."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Notice(IntEnum):
+    """What the parent has to say about a call."""
+
+    NONE = 0
+    CANCELLED = 1
+    TIME_IS_UP = 2
+
+
+class CallStyle(IntEnum):
+    """How a function is called."""
+
+    WITH_RESOURCE = 0  # its resource is the first argument
+    BATCH = 1  # the same, with a list of items, for a list of results
+    PLAIN = 2  # without a resource
+    STREAM = 3  # it makes a generator
+
+
+class Facts(NamedTuple):
+    """What a child may tell a job about itself."""
+
+    id: int
+    priority: int
+    attempts: int
+    waited: float
+
+
+UNNUMBERED = -1  # instead of the number of a function or model
+
+
+NO_FACTS = Facts(0, 0, 0, 0.0)

@@ -1,0 +1,1 @@
+"""The job, its options, model and stream, and the protocol of what runs it."""

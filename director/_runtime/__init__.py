@@ -1,0 +1,1 @@
+"""One open Director: its workers, results, timers, health and hooks."""

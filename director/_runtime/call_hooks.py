@@ -1,0 +1,103 @@
+"""A seat whose calls are attended by hooks: something of theirs is entered before each call and left after it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, cast
+
+from director._executors.base import LoadFailed
+from director._forks import leave_copy
+from director._untrusted.objects import is_a, log_error, provides, traceback_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from director._devices.device_errors import Fault
+    from director._jobs.job import Job
+    from director._jobs.runner import Seat
+    from director.events import Hook
+    from director.hooks import Attendant
+
+logger = logging.getLogger("director")
+
+
+def attended(seat: Seat, hooks: tuple[Hook, ...]) -> Seat:
+    """`seat` itself, or if some of the hooks attend calls, one that lets them."""
+    if not hooks:
+        return seat
+    attendants = tuple(cast("Attendant", hook) for hook in hooks if provides(hook, "attend"))
+    return AttendedSeat(seat, attendants) if attendants else seat
+
+
+class AttendedSeat:
+    """Encloses each call of another seat.
+
+    Args:
+        seat: Makes the calls.
+        attendants: Entered in this order, left in the opposite one.
+    """
+
+    def __init__(self, seat: Seat, attendants: tuple[Attendant, ...]) -> None:
+        self._seat = seat
+        self._attendants = attendants
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._seat, name)  # what an executor of another kind may have
+
+    def run(self, job: Job[Any]) -> Any:
+        """Make the call of `job`, attended."""
+        return self._enclose((job,), self._seat.run, job)
+
+    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+        """Make one call for all of them, attended."""
+        return self._enclose(jobs, self._seat.run_batch, jobs)
+
+    def recover(self, error: BaseException, fault: Fault) -> bool:
+        """As the seat does."""
+        return self._seat.recover(error, fault)
+
+    def close(self) -> None:
+        """Close the seat."""
+        self._seat.close()
+
+    def _enclose(self, jobs: Sequence[Job[Any]], call: Callable[[Any], Any], what: Any) -> Any:
+        # The job's context is its own from submission on: what is set there is seen by the call and by nobody else.
+        context = jobs[0]._context = jobs[0]._context or Context()
+        entered = [manager for one in self._attendants if (manager := context.run(_enter, one, jobs)) is not None]
+        try:
+            value = call(what)
+        except BaseException:
+            error = sys.exc_info()[1]
+            for manager in reversed(entered):
+                context.run(_leave, manager, error)
+            raise
+        for manager in reversed(entered):
+            context.run(_leave, manager, None)
+        return value
+
+
+def _enter(attendant: Attendant, jobs: Sequence[Job[Any]]) -> AbstractContextManager[object] | None:
+    try:
+        manager = attendant.attend(jobs)
+        manager.__enter__()
+        leave_copy()
+    except BaseException as error:  # noqa: BLE001 - the call is not the attendant's, and knows nothing of it
+        log_error(logger, error, "the attendant %s raised before %s", attendant, jobs)
+        return None
+    return manager
+
+
+def _leave(manager: AbstractContextManager[object], error: BaseException | None) -> None:
+    if error is not None and is_a(error, LoadFailed):
+        error = error.error
+    try:
+        if error is None:
+            manager.__exit__(None, None, None)
+        else:
+            manager.__exit__(type(error), error, traceback_of(error))
+    except BaseException as raised:  # noqa: BLE001 - as in `_enter`
+        if raised is not error:  # a generator with `@contextmanager` raises again what it was told of
+            log_error(logger, raised, "the attendant's %s raised after a call", manager)

@@ -1,0 +1,310 @@
+"""Who looks after the devices: hears what NVML and lost workers tell of them, and has them probed. On the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from director._devices.health.nvml_watch import Watch
+from director._devices.health.probe import probe
+from director._devices.health.rules import HEALTH_MOVES, Health
+from director._scheduler.slots import Slot, SlotState
+from director._threads import SlotThread
+from director._untrusted.objects import attribute_of
+from director.errors import DeviceLost, WorkerDied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVarTuple
+
+    from director._clock import Clock
+    from director._device import Device
+    from director._devices.health.diagnosis import Verdict
+    from director._devices.health.rules import HealthRules
+    from director._jobs.job import Job
+    from director._runtime.instrumentation import Chronicle
+    from director._runtime.job_lifecycle import Ledger
+    from director._runtime.loop_channel import Outbox
+    from director._scheduler.scheduler import Dispatch
+    from director._scheduler.slots import Place
+
+    Ts = TypeVarTuple("Ts")
+    from collections.abc import Awaitable
+
+    from director._clock import Timer
+
+T = TypeVar("T")
+logger = logging.getLogger("director")
+
+
+class Care:
+    """Brings together who knows of faults and who decides what they mean.
+
+    Args:
+        loop: The event loop of the Director.
+        rules: The user's.
+        dispatch: Told which devices get work.
+        ledger: Ends the jobs that no other device can run, and tells of lost workers.
+        outbox: Brings verdicts to the loop.
+        chronicle: Takes events.
+        clock: Makes the timers.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        rules: HealthRules,
+        dispatch: Dispatch,
+        ledger: Ledger,
+        outbox: Outbox,
+        chronicle: Chronicle,
+        clock: Clock,
+    ) -> None:
+        self._loop = loop
+        self._rules = rules
+        self._places = {place.device.uuid: place for place in dispatch.places}
+        self.warden = Warden(dispatch.places, rules, dispatch, ledger, chronicle, clock, self._probe)
+        devices = [place.device for place in dispatch.places if place.device.node is None]
+        self._watch = Watch(devices, lambda verdict: outbox.call(self._hear, verdict), rules)
+        ledger.worker_lost = self._note_loss
+
+    def start(self) -> None:
+        """Watch the GPUs, if there are any."""
+        self._watch.start()
+
+    def lose(self, slot: Slot, reason: str) -> None:
+        """CUDA's context of a device is broken, in this process and for good."""
+        self.warden.lose(slot.place, f"{reason}. This process can't use it any more: restart it", for_good=True)
+
+    def adopt(self, place: Place) -> None:
+        """A device of a fleet has come; it is not watched from here."""
+        self._places[place.device.uuid] = place
+        self.warden.join(place)
+
+    def stop(self) -> None:
+        """Watch and probe no more."""
+        self._watch.stop()
+        self.warden.stop()
+
+    async def join(self) -> None:
+        """Wait a moment for the threads that watch."""
+        if self._watch.is_running:
+            with suppress(RuntimeError):  # no thread is left to wait on
+                await self._off_loop("director:watch ends", self._watch.join, 0.25)
+
+    def _hear(self, verdict: Verdict) -> None:
+        place = self._places[verdict.uuid]
+        if verdict.kind == "lost":
+            self.warden.lose(place, verdict.reason)
+        elif verdict.kind == "degraded":
+            logger.warning("%s is degraded: %s", place.device.label, verdict.reason)
+
+    def _note_loss(self, job: Job[Any], error: BaseException) -> None:
+        if isinstance(job._where, Slot):
+            life = attribute_of(error, "_life") if type(error) is WorkerDied else object()
+            self.warden.worker_lost(job._where.place, job, life)
+
+    async def _probe(self, device: Device) -> str | None:
+        if device.node is not None and self._rules.probe is None:
+            return None  # nothing of it can be tried from here; its next worker is another process
+        return await self._off_loop(f"director:probe {device.label}", probe, device, self._rules)
+
+    async def _off_loop(self, name: str, call: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Call on a thread of its own that nobody waits for at exit."""
+        thread = SlotThread(name)
+        is_over = False
+        try:
+            value = await self._loop.run_in_executor(thread, call, *args)
+            is_over = True
+            return value
+        finally:
+            thread.shutdown(wait=is_over)  # it has nothing more to do: a moment, and no thread is left behind
+
+
+class Patient:
+    """What is known of one device."""
+
+    __slots__ = ("health", "jobs", "lives", "reason", "returned", "rounds", "suspended", "timer")
+
+    def __init__(self) -> None:
+        self.health = Health.HEALTHY
+        self.reason: str | None = None
+        self.lives: set[object] = set()  # workers that were lost in a row
+        self.jobs: set[int] = set()  # that these took along
+        self.returned = 0  # jobs that had come back on the device at the last of these losses
+        self.rounds = 0  # probes that have failed, in a row
+        self.timer: Timer | None = None
+        self.suspended: str | None = None  # why no worker can be started on it
+
+
+class Warden:
+    """Puts devices into quarantine and takes them out again.
+
+    Args:
+        places: The devices.
+        rules: When, and for how long.
+        dispatch: Told which devices get work.
+        ledger: Ends the jobs that no other device can run.
+        chronicle: Takes events.
+        clock: Makes the timers.
+        probe: Tells what is wrong with a device, `None` if nothing is; may take its time.
+    """
+
+    def __init__(
+        self,
+        places: list[Place],
+        rules: HealthRules,
+        dispatch: Dispatch,
+        ledger: Ledger,
+        chronicle: Chronicle,
+        clock: Clock,
+        probe: Callable[[Device], Awaitable[str | None]],
+    ) -> None:
+        self._patients = {place: Patient() for place in places}
+        self._rules = rules
+        self._dispatch = dispatch
+        self._ledger = ledger
+        self._chronicle = chronicle
+        self._clock = clock
+        self._probe = probe
+        self._probes: set[asyncio.Task[None]] = set()
+        self._failures = count(-1, -1)  # numbers that no job has
+
+    def join(self, place: Place) -> None:
+        """A device has come."""
+        self._patients[place] = Patient()
+
+    def health(self, place: Place) -> tuple[Health, str | None]:
+        """How a device is, and why it gets no work if so."""
+        patient = self._patients[place]
+        if patient.health is not Health.HEALTHY or patient.suspended is None:
+            return patient.health, patient.reason
+        return Health.QUARANTINED if _rests(place) else Health.PROBATION, patient.suspended
+
+    @property
+    def any_healthy(self) -> bool:
+        """Whether a device gets work."""
+        return any(patient.health is Health.HEALTHY and not _rests(place) for place, patient in self._patients.items())
+
+    def suspend(self, place: Place, reason: str) -> None:
+        """No worker can be started on a device: it gets work only to find out whether that has changed."""
+        patient = self._patients[place]
+        is_news, patient.suspended = patient.suspended is None, reason
+        if is_news and patient.health is Health.HEALTHY:
+            logger.error("%s gets no work while no worker can be started there: %s", place.device.label, reason)
+            self._chronicle.quarantined(place.device, reason)
+
+    def resume(self, place: Place) -> None:
+        """A worker has been started on a device."""
+        patient = self._patients[place]
+        if patient.suspended is None:
+            return
+        patient.suspended = None
+        if patient.health is Health.HEALTHY:
+            self._say_restored(place)
+
+    def worker_lost(self, place: Place, job: Job[Any], life: object) -> None:
+        """A job has lost its worker. Several workers lost in a row make a quarantine.
+
+        A worker counts once, however many jobs it takes along, and a job counts once, however often it is tried.
+
+        Args:
+            place: Where.
+            job: Which.
+            life: The worker: the same for all jobs that were lost with it.
+        """
+        self._count_loss(place, job.id, life)
+
+    def worker_failed(self, place: Place) -> None:
+        """A worker has failed outside of any call; each counts as another job that has lost its worker."""
+        self._count_loss(place, next(self._failures), object())
+
+    def _count_loss(self, place: Place, loss: int, life: object) -> None:
+        patient = self._patients[place]
+        returned = sum(slot.jobs - slot.lost for slot in place.slots)
+        if returned > patient.returned:
+            patient.lives.clear()
+            patient.jobs.clear()
+        patient.returned = returned
+        if life not in patient.lives and loss not in patient.jobs:
+            patient.lives.add(life)
+        patient.jobs.add(loss)
+        if len(patient.lives) >= self._rules.failures:
+            self.lose(place, f"{len(patient.lives)} jobs in a row have lost their workers on it")
+
+    def lose(self, place: Place, reason: str, for_good: bool = False) -> None:
+        """Give a device no more work; `for_good`: this process can't use it any more, whatever a probe says."""
+        patient = self._patients[place]
+        if patient.health is not Health.HEALTHY:
+            return
+        self._move(patient, Health.QUARANTINED, reason)
+        patient.suspended = None
+        logger.error("%s gets no more work: %s", place.device.label, reason)
+        self._ledger.endings.withdraw(
+            partial(self._dispatch.close, place=place),
+            lambda job: self._ledger.end_failed(job, DeviceLost(place.device)),
+        )
+        self._chronicle.quarantined(place.device, reason)
+        if not for_good:
+            self._wait(place, patient)
+
+    def stop(self) -> None:
+        """Probe no more."""
+        for patient in self._patients.values():
+            if patient.timer is not None:
+                patient.timer.cancel()
+        for task in self._probes:
+            task.cancel()
+
+    def _wait(self, place: Place, patient: Patient) -> None:
+        delay = self._rules.delay(patient.rounds)
+        patient.timer = self._clock.call_later(delay, partial(self._begin_probation, place, patient))
+
+    def _begin_probation(self, place: Place, patient: Patient) -> None:
+        patient.timer = None
+        self._move(patient, Health.PROBATION, patient.reason)
+        task = asyncio.get_running_loop().create_task(self._examine(place, patient), name="director:probe")
+        self._probes.add(task)
+        task.add_done_callback(self._probes.discard)
+
+    async def _examine(self, place: Place, patient: Patient) -> None:
+        try:
+            wrong = await self._probe(place.device)
+        except Exception as error:  # noqa: BLE001 - a probe that fails has found something
+            wrong = f"the probe failed: {error!r}"
+        if wrong is None:
+            self._restore(place, patient)
+            return
+        patient.rounds += 1
+        self._move(patient, Health.QUARANTINED, wrong)
+        logger.warning("%s stays in quarantine: %s", place.device.label, wrong)
+        self._wait(place, patient)
+
+    def _restore(self, place: Place, patient: Patient) -> None:
+        self._move(patient, Health.HEALTHY, None)
+        patient.rounds = 0
+        patient.lives.clear()
+        patient.jobs.clear()
+        self._say_restored(place)
+        ring = self._dispatch.reopen(place)
+        if ring is not None:
+            ring()
+
+    def _say_restored(self, place: Place) -> None:
+        logger.warning("%s gets work again", place.device.label)
+        self._chronicle.restored(place.device)
+
+    @staticmethod
+    def _move(patient: Patient, to: Health, reason: str | None) -> None:
+        if to not in HEALTH_MOVES[patient.health]:
+            raise AssertionError(f"a device can't become {to.value} when it is {patient.health.value}")
+        patient.health, patient.reason = to, reason
+
+
+def _rests(place: Place) -> bool:
+    """Whether no slot of it is offered, for none could begin."""
+    return all(slot.state is SlotState.BACKING_OFF for slot in place.slots)

@@ -1,0 +1,366 @@
+"""What happened, told to the hooks: the only place where events and records are made, and only those that are wanted.
+
+`director.events` and `director.hooks` are imported with the first hook: the classes of the events alone would be a
+seventh of the time `import director` takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from director._format import known_line
+from director._untrusted.objects import is_a, log_error, provides
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from director._device import Device
+    from director._jobs.job import Job
+    from director._jobs.model import Model
+    from director._scheduler.scheduler import Dispatch
+    from director._scheduler.slots import Slot
+    from director.events import Event, Hook, JobProgressed
+    from director.hooks import Choosy, Follower, RawRecord, Recorder, Wide
+
+logger = logging.getLogger("director")
+Span: TypeAlias = "tuple[int | None, float | None, float | None]"  # number of the slot, start and end of the call
+_RECORDER_RAISED = "the recorder %s raised at the end of %s"
+_TOLD_AT_ONCE = 32  # events, then the loop turns
+_LONGEST = 200  # characters of an error in a record: who wants more takes the event
+
+
+class Chronicle:
+    """Makes events and records and hands them to the hooks, on the event loop and in order.
+
+    Callers ask `listening` before they tell of a job, and `recording` before they have it recorded.
+
+    Args:
+        hooks: Callables of one event, which may be more; see `director.hooks`.
+        time: The Director's clock.
+        on_loop: Has the loop call a function with arguments, now or soon; from any thread.
+    """
+
+    def __init__(self, hooks: tuple[Hook, ...], time: Callable[[], float], on_loop: Callable[..., object]) -> None:
+        self.time = time
+        self.listening = False  # somebody wants events of jobs
+        self.recording = False  # somebody wants records of them
+        self._on_loop = on_loop
+        self._events: ModuleType | Any = None
+        self._wanted: dict[str, tuple[Hook, ...]] = {}  # the names of the events that somebody wants, and who
+        self._followers: tuple[Follower, ...] = ()
+        self._recorders: tuple[Recorder, ...] = ()
+        self._record: Callable[[RawRecord], object] | None = None
+        self._submitted: dict[int, Event] = {}  # by job: submissions that have yet to be told
+        self._started: dict[int, Event] = {}  # by job: starts on their way to the loop
+        self._unrecorded: deque[RawRecord] = deque()
+        self._is_recording = False
+        self._untold: deque[Event] = deque()
+        self._is_telling = False  # or will, when the loop has turned
+        self._is_drained = False
+        if hooks:
+            self._meet(hooks)
+
+    def _meet(self, hooks: tuple[Hook, ...]) -> None:
+        """Ask the hooks what they want."""
+        from director import events
+
+        self._events = events
+        choices = (cast("Choosy", hook).wants if provides(hook, "wants") else (events.Event,) for hook in hooks)
+        wants = [(hook, tuple(kinds)) for hook, kinds in zip(hooks, choices, strict=True)]
+        for name, kind in vars(events).items():
+            if isinstance(kind, type) and issubclass(kind, events.Event):
+                takers = tuple(hook for hook, wanted in wants if issubclass(kind, wanted))
+                if takers:
+                    self._wanted[name] = takers
+                    self.listening = self.listening or issubclass(kind, events.JobEvent)
+        self._followers = tuple(cast("Follower", hook) for hook in hooks if provides(hook, "begin", "end"))
+        self._recorders = tuple(cast("Recorder", hook) for hook in self._followers if provides(hook, "record"))
+        if self._recorders:
+            self._record = self._recorders[0].record if len(self._recorders) == 1 else _to_all(self._recorders)
+            self.recording = True
+
+    # ---- of the Director and its workers, on the loop
+
+    def begin(self, dispatch: Dispatch) -> None:
+        """The slots are there."""
+        ask = weakref.ref(dispatch)  # a recorder outlives many of them
+
+        def unfinished(*, and_waiting: bool = True) -> list[RawRecord]:
+            theirs = ask()
+            jobs = [] if theirs is None else theirs.running(and_waiting=and_waiting)
+            return [_unfinished(job) for job in jobs if not job.done()]
+
+        for follower in self._followers:
+            _safely(follower, follower.begin, self.time, tuple(slot.device for slot in dispatch.slots), unfinished)
+
+    def end(self) -> None:
+        """The Director has closed."""
+        self._tell_next(len(self._untold))
+        for follower in self._followers:
+            _safely(follower, follower.end, self.time())
+
+    def opened(self, devices: tuple[Device, ...]) -> None:
+        """The Director accepts jobs."""
+        self._say("DirectorOpened", self.time(), devices)
+
+    def joined(self, device: Device, dispatch: Dispatch) -> None:
+        """A device has come."""
+        for follower in self._followers:
+            if provides(follower, "widen"):
+                _safely(follower, cast("Wide", follower).widen, tuple(slot.device for slot in dispatch.slots))
+        self._say("DeviceJoined", self.time(), device)
+
+    def drained(self) -> None:
+        """Everything accepted is over."""
+        if not self._is_drained:
+            self._is_drained = True
+            self._say("DirectorDrained", self.time())
+
+    def quarantined(self, device: Device, reason: str) -> None:
+        """A device gets no more work."""
+        self._say("DeviceQuarantined", self.time(), device, reason)
+
+    def restored(self, device: Device) -> None:
+        """A device gets work again."""
+        self._say("DeviceRestored", self.time(), device)
+
+    def hired(self, slot: Slot) -> None:
+        """A worker begins."""
+        self._say("WorkerHired", self.time(), slot.device, slot.number)
+
+    def reaped(self, slot: Slot) -> None:
+        """A worker has left."""
+        self._say("WorkerReaped", self.time(), slot.device, slot.number)
+
+    # ---- of jobs on their way
+
+    def submitting(self, job: Job[Any]) -> None:
+        """From any thread: the job is about to be queued; if it is, a worker may be quicker to tell of its start."""
+        if "JobSubmitted" in self._wanted:
+            facts = (job._submitted, job.id, job.name, job.priority, job.tenant, job._context)
+            self._submitted[job.id] = self._events.JobSubmitted(*facts)
+
+    def submitted(self, job: Job[Any]) -> None:
+        """From any thread: the job waits."""
+        if "JobSubmitted" in self._wanted:
+            self._on_loop(self._tell_submission, job.id)
+
+    def rejected(self, job: Job[Any], error: BaseException) -> None:
+        """From any thread: the job was not accepted."""
+        self._submitted.pop(job.id, None)
+        if "JobRejected" in self._wanted:
+            self._on_loop(self._tell, self._events.JobRejected(job._submitted, job.name, error))
+
+    def started(self, job: Job[Any], slot: Slot, now: float, batch: int) -> None:
+        """From its slot's thread: the job runs, as one of `batch` in its call."""
+        if "JobStarted" in self._wanted:
+            facts = (now, job.id, job.name, slot.device, slot.number, now - job._submitted, batch)
+            self._started[job.id] = self._events.JobStarted(*facts)
+            self._on_loop(self._tell_start, job.id)
+
+    def progressed(self, job: Job[Any], progress: Any) -> None:
+        """From its slot's thread: the job reported."""
+        if "JobProgressed" in self._wanted:
+            self._on_loop(self._tell_progress, self._events.JobProgressed(self.time(), job.id, job.name, progress))
+
+    # ---- of their ends, on the loop
+
+    def retried(self, job: Job[Any], device: Device | None, error: BaseException) -> None:
+        """A try has failed and the job waits for another."""
+        self._tell_start(job.id)
+        self._say("JobRetried", self.time(), job.id, job.name, device, job.attempts, error)
+
+    def tried(self, job: Job[Any], slot: Slot, error: BaseException) -> None:
+        """A try on `slot` has failed; the job still knows when."""
+        self._note(job, (slot.number, job._started, job._finished), error, "retried")
+
+    def record_success(self, job: Job[Any]) -> None:
+        """The job has returned; nobody knows yet."""
+        name: Any = job._options.name or job._fn  # which is a name, now that it is over
+        slot: Any = job._where  # which is one, for it has run
+        now = self.time()
+        self._hand_over(
+            (job.id, name, "succeeded", slot.number, job._submitted, job._started, job._finished, now, None)
+        )
+
+    def succeeded(self, job: Job[Any]) -> None:
+        """The job has its result."""
+        self._tell_start(job.id)
+        self._say("JobSucceeded", *self._facts(job, job._started))
+
+    def failed(self, job: Job[Any], error: BaseException, started: float | None) -> None:
+        """The job ended with an error. `started`: when its call began; `None` if it never ran, and never will."""
+        self._note(job, _span(job, started), error)
+        if self.listening:
+            self._tell_start(job.id)
+            self._say("JobFailed", *self._facts(job, started), error)
+
+    def cancelled(self, job: Job[Any], started: float | None) -> None:
+        """The job was cancelled."""
+        self._note(job, _span(job, started))
+        if self.listening:
+            self._tell_start(job.id)
+            self._say("JobCancelled", *self._facts(job, started))
+
+    def returned(self, job: Job[Any]) -> None:
+        """The call has ended of a job that was over before, or was never made."""
+        self._note(job, _span(job, job._started))
+
+    # ---- of models, from slots' threads
+
+    def loaded(self, model: Model[Any], device: Device, seconds: float) -> None:
+        """A replica is resident."""
+        if "ModelLoaded" in self._wanted:
+            self._on_loop(self._say, "ModelLoaded", self.time(), model.name, device, seconds)
+
+    def not_loaded(self, model: Model[Any], device: Device, error: BaseException) -> None:
+        """A loader raised."""
+        if "ModelFailed" in self._wanted:
+            self._on_loop(self._say, "ModelFailed", self.time(), model.name, device, error)
+
+    def unloaded(self, model: Model[Any], device: Device) -> None:
+        """A replica was let go."""
+        if "ModelUnloaded" in self._wanted:
+            self._on_loop(self._say, "ModelUnloaded", self.time(), model.name, device)
+
+    # ----
+
+    def _tell_submission(self, job: int) -> None:
+        """Unless that is done."""
+        event = self._submitted.pop(job, None)
+        if event is not None:
+            self._tell(event)
+
+    def _tell_start(self, job: int) -> None:
+        """Unless that is done: a job may be over for its caller before its start has come here."""
+        self._tell_submission(job)
+        event = self._started.pop(job, None)
+        if event is not None:
+            self._tell(event)
+
+    def _tell_progress(self, event: JobProgressed) -> None:
+        self._tell_start(event.job)
+        self._tell(event)
+
+    def _facts(self, job: Job[Any], started: float | None) -> tuple[Any, ...]:
+        _, _, ended = _span(job, started)
+        device = None if started is None else job.device
+        until = ended if started is None else started
+        ran = None if started is None or ended is None else ended - started
+        return self.time(), job.id, job.name, device, 0.0 if until is None else until - job._submitted, ran
+
+    def _note(self, job: Job[Any], span: Span, error: BaseException | None = None, state: str | None = None) -> None:
+        if self._record is None:
+            return
+        now = self.time()
+        said = None if error is None else known_line(error, _LONGEST)
+        self._hand_over((job.id, job.name, state or job._stage.value, span[0], job._submitted, *span[1:], now, said))
+
+    def _hand_over(self, record: RawRecord) -> None:
+        """Give the recorders a record. One that a finalizer or a signal handler causes meanwhile comes after it."""
+        self._unrecorded.append(record)
+        while self._unrecorded and not self._is_recording:
+            self._is_recording = True
+            try:
+                self._record(self._unrecorded.popleft())  # type: ignore[misc]  # there is one, or none is made
+            except BaseException as error:  # noqa: BLE001
+                _take_note(error, _RECORDER_RAISED, self._recorders[0], record)
+            finally:
+                self._is_recording = False
+
+    def _say(self, kind: str, *facts: Any) -> None:
+        """Make an event and tell it, if somebody wants one of this kind."""
+        if kind in self._wanted:
+            self._tell(getattr(self._events, kind)(*facts))
+
+    def _tell(self, event: Event) -> None:
+        """Tell the hooks.
+
+        What they cause themselves, as by a `submit`, is told after that: to all in one order, and a hook that causes
+        more at every event does not hold the loop.
+        """
+        self._untold.append(event)
+        if not self._is_telling:
+            self._tell_next(_TOLD_AT_ONCE)
+
+    def _tell_next(self, count: int) -> None:
+        self._is_telling = True
+        try:
+            while self._untold and count:
+                count -= 1
+                event = self._untold.popleft()
+                for hook in self._wanted[type(event).__name__]:
+                    try:
+                        hook(event)
+                    except BaseException as error:  # noqa: BLE001
+                        _take_note(error, "the hook %s raised at %s", hook, event)
+        finally:
+            self._is_telling = False  # before looking: what a finalizer causes after that is told at once
+            if self._untold:
+                self._is_telling = True
+                with suppress(RuntimeError):  # the loop has stopped: `end` tells the rest
+                    asyncio.get_running_loop().call_soon(self._tell_next, _TOLD_AT_ONCE)
+
+
+def _span(job: Job[Any], started: float | None) -> Span:
+    """Slot, start and end of a call. While its outcome is on its way it has no end yet: that is told when it comes."""
+    if started is None:
+        return None, None, job._finished
+    slot = getattr(job._where, "number", None)  # a slot: or it has just been set aside
+    return slot, started, job._finished if job._is_let_go else None
+
+
+def _unfinished(job: Job[Any]) -> RawRecord:
+    started = job._started
+    slot, started, ended = _span(job, started)
+    return job.id, job.name, job._stage.value, slot, job._submitted, started, ended, None, None
+
+
+def _to_all(recorders: tuple[Recorder, ...]) -> Callable[[RawRecord], None]:
+    records = [recorder.record for recorder in recorders]
+
+    def record(raw: RawRecord) -> None:
+        for recorder, take in zip(recorders, records, strict=True):
+            try:
+                take(raw)
+            except BaseException as error:  # noqa: BLE001 - the others count this job all the same
+                _take_note(error, _RECORDER_RAISED, recorder, raw)
+
+    return record
+
+
+def _safely(hook: object, call: Callable[..., object], *args: object) -> None:
+    """Make a call of a follower; what it raises is logged and changes nothing."""
+    try:
+        call(*args)
+    except BaseException as error:  # noqa: BLE001
+        _take_note(error, "the hook %s raised", hook)
+
+
+def _take_note(error: BaseException, message: str, *facts: object) -> None:
+    """What a hook raises is logged and changes nothing; what is meant to stop the program does so a little later."""
+    if is_a(error, (SystemExit, KeyboardInterrupt)):
+        leave_loop(error)
+    else:
+        log_error(logger, error, message, *facts)
+
+
+def leave_loop(error: BaseException) -> None:
+    """Have the loop raise `SystemExit` or `KeyboardInterrupt` from a callback of its own.
+
+    A user's callback that raises them is called in the midst of our own work, which must come to its end.
+    """
+    try:
+        asyncio.get_running_loop().call_soon(_raise, error)
+    except RuntimeError:  # the loop has stopped already
+        log_error(logger, error, "a callback raised while the Director was abandoned")
+
+
+def _raise(error: BaseException) -> None:
+    raise error

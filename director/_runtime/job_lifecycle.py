@@ -1,0 +1,399 @@
+"""The ledger of jobs: how each one ends, and how many ended how. On the event loop only, except `open_job`.
+
+A job ends here exactly once: its future is settled, its state moves on, it is counted and its end is told to the hooks.
+An outcome that arrives for a job that is over (its caller has left, its time was up) is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from asyncio import _get_running_loop, current_task
+from contextvars import copy_context
+from functools import partial
+from threading import get_ident
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from director._executors.base import NeverStarted, is_loss
+from director._jobs.job import Job
+from director._jobs.state import JobState
+from director._runtime.endings import Endings
+from director._runtime.retries import Retries
+from director._runtime.timers import Alarms
+from director._scheduler.slots import Slot
+from director._untrusted.objects import bearable, describe, is_a, log_error, repr_of, set_cause
+from director.errors import AdmissionError, DeviceLost, JobError, JobTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from director._clock import Clock
+    from director._jobs.job import Extra
+    from director._jobs.options import Options
+    from director._runtime.instrumentation import Chronicle
+    from director._runtime.loop_channel import Outbox, Post
+    from director._scheduler.scheduler import Dispatch
+
+T = TypeVar("T")
+logger = logging.getLogger("director")
+_QUEUED, _RUNNING, _SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
+_Future: Any = Job.__mro__[1]  # asyncio's, as it was when Job was made: nest_asyncio puts another in its place
+_set_result = _Future.set_result  # a Job refuses its own
+_set_exception = _Future.set_exception
+
+
+class Ledger:
+    """Begins and ends jobs.
+
+    Args:
+        loop: The event loop of the Director.
+        clock: Tells the time.
+        dispatch: Queues and withdraws jobs.
+        outbox: Brings calls from other threads to the loop.
+        chronicle: Takes events.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        dispatch: Dispatch,
+        outbox: Outbox,
+        chronicle: Chronicle,
+    ) -> None:
+        self.succeeded = self.failed = self.cancelled = self.rejected = 0
+        self.worker_lost: Callable[[Job[Any], BaseException], None]  # told of lost workers and devices; set once
+        self.watch: Callable[[], None] | None = None  # called after each end while somebody waits for rest
+        self._loop = loop
+        self._thread = get_ident()
+        self._now = clock.time
+        self._dispatch = dispatch
+        self._outbox = outbox
+        self._chronicle = chronicle
+        self._is_watched, self._is_recorded = chronicle.listening, chronicle.recording
+        self._tells_ends = chronicle.listening or chronicle.recording
+        self._alarms = Alarms(clock, self._expire)
+        self.endings = Endings(outbox)
+        self._retries = Retries(clock, dispatch, chronicle)
+        self._wakes = False  # a delivery is going on that wakes who awaits the jobs by itself
+        self._exit: BaseException | None = None  # what a callback has raised to stop the loop
+        self._numbers = itertools.count(1)
+        dispatch.put_off = partial(outbox.call, self._admit_late)
+
+    def open_job(
+        self, fn: Callable[..., T], args: tuple[Any, ...], options: Options, patient: bool, extra: Extra | None = None
+    ) -> Job[T]:
+        """Make a job and queue it; from any thread.
+
+        Raises:
+            QueueFull: There is no room and the caller is not `patient`.
+            DeadlineUnreachable: It would miss its deadline.
+            TypeError: `fn` can't be called.
+        """
+        if not callable(fn):
+            raise TypeError(f"a job needs a function to call, not {repr_of(fn)}")
+        job: Job[T] = Job(loop=self._loop)
+        job.id = next(self._numbers)
+        job._crew = self
+        job._fn = fn
+        job._cargo = args
+        job._extra = extra
+        job._options = options
+        job._context = copy_context() or None  # an empty one is made anew by who runs the job
+        job._stage = _QUEUED
+        job._started = job._finished = job._progress = None
+        job._submitted = self._now()
+        if self._is_watched:
+            self._chronicle.submitting(job)
+        try:
+            ring = self._dispatch.admit(job, patient)
+            if ring is not None:
+                ring()
+            if options.timed:
+                self._outbox.on_loop(self.start_timer, job)
+        except (AdmissionError, DeviceLost) as error:
+            self.rejected += 1
+            self._chronicle.rejected(job, error)
+            raise
+        except BaseException:  # a signal handler has raised: what was to be called, is called again
+            self._dispatch.call_again()
+            self._outbox.call(self._alarms.look)
+            self._outbox.ring()
+            raise
+        if self._is_watched:
+            self._chronicle.submitted(job)
+        return job
+
+    def deliver(self) -> None:
+        """End the jobs whose outcomes have arrived, and make the calls that came with them."""
+        try:
+            self._deliver()
+        except BaseException:
+            self._outbox.ring()  # for those that have arrived and were not looked at
+            raise
+        finally:
+            self._wakes = False
+        if self.watch is not None:
+            self.watch()
+        if self._exit is not None:
+            error, self._exit = self._exit, None
+            raise error
+
+    def _deliver(self) -> None:
+        # Who awaits a job is woken right here, not by one more call of the loop for each: a seventh of a burst. Inside
+        # of a task (our own close) that is not possible: one task can't be stepped within another. Hooks come first.
+        # Nor where loops may be entered again: a task would do so from within the loop's call of us.
+        self._wakes = not self._is_watched and current_task() is None and not hasattr(self._loop, "_nest_patched")
+        settle = self._settle if self._wakes else _set_result
+        outbox, posts, value = self._outbox, self._outbox.posts, None
+        outbox.begin()
+        while outbox.left:
+            outbox.left -= 1
+            # Each post by itself: what one raises must not keep the others. No call between the two lines that take it:
+            # a signal's handler, which may raise, runs after calls.
+            try:
+                post = posts[0]
+                del posts[0]
+                if isinstance(post, tuple):
+                    post[0](*post[1])
+                    continue
+                value = post._cargo
+                fn = post._fn
+                if type(fn) is FunctionType and type(name := fn.__name__) is str:  # what `_let_go` does then
+                    post._fn, post._cargo, post._context = name, None, None
+                else:
+                    post._let_go()
+                if post._stage is not _RUNNING:  # its caller has left, or its time was up
+                    if self._tells_ends:
+                        self._chronicle.returned(post)
+                    continue
+                if post._options.timed and not (self._was_in_time(post) and post._stage is _RUNNING):
+                    continue
+                post._stage = _SUCCEEDED
+                self.succeeded += 1
+                if self._is_recorded:  # before anybody is woken who may look for it
+                    self._chronicle.record_success(post)
+                settle(post, value)
+                if self._is_watched:
+                    self._chronicle.succeeded(post)
+            except BaseException as error:  # noqa: BLE001
+                self._complete(post, value, error)
+
+    def _complete(self, post: Post, value: Any, error: BaseException) -> None:
+        """A delivery was interrupted by `error`: the job of the post ends all the same.
+
+        Raises:
+            SystemExit: It was that, which is for the loop.
+            KeyboardInterrupt: The same.
+        """
+        if not isinstance(post, tuple) and not post.done():
+            if post._stage is _SUCCEEDED:
+                _set_result(post, value)
+                if self._is_watched:
+                    self._chronicle.succeeded(post)
+            else:
+                self._end_broken(post, error)
+        if is_a(error, (SystemExit, KeyboardInterrupt)):
+            raise error
+        log_error(logger, error, "delivering %s raised", post[0] if isinstance(post, tuple) else post)
+
+    def _settle(self, job: Job[Any], outcome: Any, set_outcome: Callable[[Any, Any], None] = _set_result) -> None:
+        """Set the result or the exception, and call the one callback that there usually is, as the loop would."""
+        callbacks = job._callbacks
+        if callbacks is None or len(callbacks) != 1:
+            set_outcome(job, outcome)
+            return
+        [(callback, context)] = callbacks
+        job.remove_done_callback(callback)
+        set_outcome(job, outcome)
+        try:
+            context.run(callback, job)
+        except (SystemExit, KeyboardInterrupt) as error:
+            self._exit = error  # for the loop, when all is delivered
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the others must be told of theirs
+            report = {"message": f"a callback of {job!r} raised", "exception": error, "future": job}
+            job.get_loop().call_exception_handler(report)
+
+    def cancel(self, job: Job[Any], msg: Any) -> bool:
+        """Cancel a job that is not over; see `Job.cancel`."""
+        if get_ident() != self._thread or _get_running_loop() not in (self._loop, None):
+            # None: asyncio.run() cancels what is left after its loop has stopped.
+            raise RuntimeError(
+                "Job.cancel() belongs to the event loop of its Director; "
+                "from another thread use loop.call_soon_threadsafe(job.cancel)"
+            )
+        return self.end_cancelled(job, msg)
+
+    def end_cancelled(self, job: Job[Any], msg: Any) -> bool:
+        """The same, for who need not be asked where he is."""
+        if job.done():
+            return False
+        if self._dispatch.is_deciding:
+            self._outbox.call(self.cancel, job, msg)
+            return True
+        try:
+            if self._dispatch.withdraw(job, JobState.CANCELLED):
+                if isinstance(job._where, Slot):  # which holds it ahead of its turn
+                    job._where.seat.leave(job)
+            elif job._stage is not _RUNNING:
+                return False  # its end is on its way: of a failed load, or of the step that a handler has interrupted
+            self._end_cancelled(job, msg)
+        except BaseException:  # a signal handler has raised: what is moved must end
+            if job._stage is JobState.CANCELLED and not job.done():
+                self._outbox.call(self._end_cancelled, job, msg)
+            raise
+        return True
+
+    def cancel_waiting(self) -> None:
+        """Cancel every job that waits."""
+        end = partial(self._end_cancelled, msg="the Director closed")
+        self.endings.withdraw(partial(self._dispatch.withdraw_all, state=JobState.CANCELLED), end)
+
+    def end_failed(self, job: Job[Any], error: BaseException) -> None:
+        """End a job that runs, or that was withdrawn as FAILED, with `error`."""
+        if (moved := self._move(job, JobState.FAILED)) is None:
+            return
+        is_left, started = moved
+        self.failed += 1
+        if self._wakes:  # in their order with those that succeed
+            self._settle(job, error, _set_exception)
+        else:
+            _set_exception(job, error)
+        self._clear(job, is_left, started)
+        if self._tells_ends:
+            self._chronicle.failed(job, error, started)
+
+    def raised(self, job: Job[Any], error: BaseException) -> None:
+        """The call of a job has raised, or its model could not be loaded."""
+        try:
+            self._raised(job, error)
+        except BaseException as problem:
+            self._end_broken(job, problem)
+            raise
+
+    def _raised(self, job: Job[Any], error: BaseException) -> None:
+        options, never_started = job._options, is_a(error, NeverStarted)
+        if not never_started and isinstance(job._where, Slot) and is_loss(error, job._where.device):
+            self.worker_lost(job, error)
+        if (options.retries or options.batch is not None or never_started) and self._retries.take(job, error):
+            return
+        if is_a(error, NeverStarted):
+            error = DeviceLost(error.device, error.reason)  # the other name is ours
+        job._let_go()
+        if job.done():  # its caller has left, or its time was up
+            if self._tells_ends:
+                self._chronicle.returned(job)
+            return
+        if is_a(error, asyncio.CancelledError):
+            self._end_cancelled(job, None)
+        else:
+            self.end_failed(job, bearable(error))
+
+    def returned_together(self, jobs: list[Job[Any]], values: Sequence[Any], ended: float) -> None:
+        """A call for all of these has returned; part of a delivery, which goes on with them."""
+        try:
+            for job, value in zip(jobs, values, strict=True):
+                job._cargo, job._finished = value, ended
+            self._outbox.unpack(jobs)
+        except BaseException as problem:
+            self.endings.withdraw(lambda left: left.extend(jobs), partial(self._end_broken, problem=problem))
+            raise
+
+    def start_timer(self, job: Job[Any]) -> None:
+        """Watch over the deadline of a job, or over the timeout of one that has just started."""
+        if (due := job._due()) is not None:
+            self._alarms.set(job, due)
+
+    def stop(self) -> None:
+        """Ring for no deadline and try nothing again any more."""
+        self._alarms.stop()
+        self._retries.stop()
+
+    def _admit_late(self, job: Job[Any], patient: bool) -> None:
+        """On the loop: queue a job that a finalizer or a signal handler has submitted in the midst of a decision."""
+        if self._dispatch.is_deciding:
+            self._outbox.call(self._admit_late, job, patient)
+            return
+        try:
+            ring = self._dispatch.admit_late(job, patient)
+        except (AdmissionError, DeviceLost) as error:
+            self.end_failed(job, error)
+        else:
+            if ring is not None:
+                ring()
+
+    def _was_in_time(self, job: Job[Any]) -> bool:
+        """The clock decides, not whether the loop looks at the outcome or at the alarm first."""
+        due, finished = job._due(), job._finished
+        if due is not None and finished is not None and finished > due:
+            self.end_failed(job, JobTimeout("running"))
+            return False
+        self._alarms.drop(job)
+        return True
+
+    def _expire(self, job: Job[Any]) -> None:
+        if self._dispatch.is_deciding:
+            self._outbox.call(self._expire, job)
+            return
+        if (due := job._due()) is None or self._now() < due:  # it was the timeout of an earlier try
+            self.start_timer(job)
+            return
+        try:
+            # Taken and not begun: the worker looks at the deadline itself. Finished: the outcome is on its way.
+            if self._dispatch.withdraw(job, JobState.FAILED) or (
+                job._stage is _RUNNING and job._started is not None and job._finished is None
+            ):
+                self.end_failed(job, JobTimeout("queued" if job._started is None else "running"))
+        except BaseException:  # a signal handler has raised: what is moved must end
+            if job._stage is JobState.FAILED and not job.done():
+                self._outbox.call(self.end_failed, job, JobTimeout("queued" if job._started is None else "running"))
+            raise
+
+    def _end_cancelled(self, job: Job[Any], msg: Any) -> None:
+        if (moved := self._move(job, JobState.CANCELLED)) is None:
+            return
+        is_left, started = moved
+        self.cancelled += 1
+        _Future.cancel(job, msg)
+        self._clear(job, is_left, started)
+        if self._tells_ends:
+            self._chronicle.cancelled(job, started)
+
+    def _end_broken(self, job: Job[Any], problem: BaseException) -> None:
+        """End a job whose outcome could not be delivered, for a fault of ours; does nothing if it is over."""
+        if job.done():
+            return
+        self._dispatch.withdraw(job, JobState.FAILED)  # it may have been set aside for another try
+        job._stage = JobState.FAILED
+        error = JobError(f"the Director could not deliver the outcome of {job!r}: {describe(problem)}")
+        set_cause(error, problem)
+        self.end_failed(job, error)
+
+    def _move(self, job: Job[Any], state: JobState) -> tuple[bool, float | None] | None:
+        """Move a job to its last state; `None` if it is in another one, for a signal handler has come before.
+
+        Returns whether the slot that has it is to be told, and when it has started: asked once, as it may start now.
+        """
+        if is_inside := job._stage is _RUNNING:
+            job._stage = state  # at once: a signal handler that comes after this finds it over, and leaves the rest
+        elif job._stage is not state:  # the dispatch has moved it already if it was waiting
+            return None
+        is_left, started = is_inside and job._finished is None, job._started
+        if started is None:  # it never ran, and never will
+            job._finished = self._now()
+        return is_left, started
+
+    def _clear(self, job: Job[Any], is_left: bool, started: float | None) -> None:
+        """Let go of what a job needed that has just ended. It is settled by now, whatever this may raise."""
+        if started is None:
+            job._let_go()
+        if is_left:
+            job._where.seat.leave(job)  # type: ignore[union-attr]  # what ran is in a slot
+        if job._options.timed:
+            self._alarms.drop(job)
+        if job._options.retries:
+            self._retries.forget(job)
+        if self.watch is not None:
+            self.watch()

@@ -1,0 +1,198 @@
+"""The way from the slots' threads to the event loop: many posts, one wake-up.
+
+Each finished job is appended; the loop is rung only if no ring is on its way, and then delivers everything that is
+there. (A ring for each job writes to the loop's self-pipe each time, which gives up the GIL between two jobs.) Those of
+a batch come as one post, which the loop unpacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from asyncio import _get_running_loop
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._jobs.job import Job
+
+_Future = asyncio.Future  # as it is now: nest_asyncio puts another in its place
+# A job that has returned (with its value as cargo), or a call.
+Post: TypeAlias = "Job[Any] | tuple[Callable[..., object], tuple[Any, ...]]"
+
+
+class Outbox:
+    """Jobs that have returned, and calls, on their way to the loop, in order. Any thread posts; the loop delivers.
+
+    Args:
+        loop: The event loop of the Director.
+    """
+
+    deliver: Callable[[], None]
+    """Called on the loop when there are posts, to take them. Set once, before the first post."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.posts: deque[Post] = deque()
+        self.ringing = False
+        self.left = 0  # of the posts, how many the delivery that goes on is still to take; the loop's
+        self._loop = loop
+        self.doorbell = Doorbell(loop, lambda: self.deliver())
+
+    def call(self, fn: Callable[..., object], *args: Any) -> None:
+        """Have the loop call `fn`, after what was posted before."""
+        self.posts.append((fn, args))
+        if not self.ringing:
+            self.ring()
+
+    def on_loop(self, fn: Callable[..., object], *args: Any) -> None:
+        """Have the loop call `fn`: now if we are there, else soon."""
+        if _get_running_loop() is self._loop:
+            fn(*args)
+        else:
+            self.call(fn, *args)
+
+    def ring(self) -> None:
+        """Have the loop deliver; for whoever has appended a post and found that nobody is `ringing`."""
+        self.ringing = True  # two threads may both ring: harmless, the second delivery finds nothing
+        try:
+            self.doorbell.ring()
+        except BaseException:  # a signal's handler has raised: the next post must ring
+            self.ringing = False
+            raise
+
+    def stop(self, nobody_rings: bool) -> None:
+        """Deliver what is there, and then no more; `nobody_rings`: no thread is left that could post."""
+        self.deliver()
+        self.doorbell.stop(nobody_rings)
+
+    def begin(self) -> None:
+        """On the loop: what is there now is to be delivered; what arrives meanwhile comes with the next ring."""
+        self.ringing = False  # before looking: a post that comes too late for this delivery must ring again
+        self.left = len(self.posts)
+
+    def unpack(self, jobs: list[Job[Any]]) -> None:
+        """On the loop, while it delivers: these came in one post, and are next."""
+        self.posts.extendleft(reversed(jobs))
+        self.left += len(jobs)
+
+    def __bool__(self) -> bool:
+        return bool(self.posts)
+
+    def jobs(self) -> list[Job[Any]]:
+        """Jobs whose outcome is on its way."""
+        jobs: list[Job[Any]] = []
+        for post in self.posts.copy():
+            first = post[1][0] if isinstance(post, tuple) and post[1] else post
+            if isinstance(first, _Future):
+                jobs.append(first)  # type: ignore[arg-type]  # only jobs are
+            elif isinstance(first, list):  # those of a batch
+                jobs += first
+        return jobs
+
+
+class Doorbell:
+    """Has the loop call `answer` soon; any thread rings.
+
+    Where there is one, an eventfd: the loop then reads eight bytes and is there. `call_soon_threadsafe` makes a handle,
+    writes to a socket, reads it until that raises, and was a fifth of the round trip of a job.
+
+    Args:
+        loop: The event loop.
+        answer: Called on it, once for any number of rings before.
+    """
+
+    lost: Callable[[], None]
+    """Called by who closes the loop before `stop`, where there is an eventfd."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, answer: Callable[[], None]) -> None:
+        self.lost = _nothing
+        self._loop = loop
+        self._answer = answer
+        self._is_over = False
+        self._fd = _eventfd()
+        self._write = _writer()
+        if self._fd >= 0:
+            try:
+                loop.add_reader(self._fd, _Reader(self).read)
+            except (NotImplementedError, OSError):  # a proactor loop watches no descriptors, or the system no more
+                self._drop()
+
+    def ring(self) -> None:
+        """From any thread: wake the loop."""
+        if self._fd >= 0:
+            self._write(self._fd, 1)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._answer)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            # The loop was closed under the Director: nobody is left who could wait for this.
+
+    def stop(self, nobody_rings: bool) -> None:
+        """On the loop: answer no more. Rings of threads that are left behind go nowhere.
+
+        Args:
+            nobody_rings: No such thread is left, so that the descriptor can be closed at once.
+        """
+        self._is_over = True
+        if self._fd < 0:
+            return
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
+        if nobody_rings:
+            self._drop()
+
+    def _drop(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
+
+    def __del__(self) -> None:
+        # Not always in `stop`: a thread that is left behind would write to a number that is another file's by then.
+        if self._fd >= 0:
+            self._drop()
+
+
+class _Reader:
+    """What the loop calls when it was rung. Only the loop holds it, so that its end tells of a loop that was closed."""
+
+    __slots__ = ("_answer", "_doorbell", "_fd")
+
+    def __init__(self, doorbell: Doorbell) -> None:
+        self._doorbell = doorbell
+        self._fd = doorbell._fd
+        self._answer = doorbell._answer
+
+    def read(self) -> None:
+        os.eventfd_read(self._fd)
+        self._answer()
+
+    def __del__(self) -> None:
+        if not self._doorbell._is_over and self._doorbell._loop.is_closed():
+            self._doorbell.lost()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+def _writer() -> Callable[[int, int], object]:
+    """`eventfd_write` that keeps the GIL: beside a busy loop, whoever gives it up waits 5 ms until he gets it back."""
+    import ctypes  # not at the top: it costs `import director` some milliseconds, and a start has them
+
+    try:
+        write = ctypes.PyDLL(None).eventfd_write
+    except (OSError, AttributeError):
+        return os.eventfd_write
+    write.argtypes = (ctypes.c_int, ctypes.c_uint64)
+    return write
+
+
+def _eventfd() -> int:
+    """A new eventfd, or -1 where there is none (macOS, Windows) or no descriptor is left."""
+    try:
+        return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    except (AttributeError, OSError):
+        return -1

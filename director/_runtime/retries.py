@@ -1,0 +1,113 @@
+"""Second tries: which failures are worth one, when it comes, and on which devices. On the event loop only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from director._devices.device_errors import fault_of
+from director._executors.base import NeverStarted, is_loss
+from director._jobs.calls import StreamCall
+from director._jobs.job import Extra
+from director._scheduler.slots import Slot
+from director._untrusted.numbers import MOST_SECONDS
+from director._untrusted.objects import is_a, is_one_of
+
+if TYPE_CHECKING:
+    from director._clock import Clock, Timer
+    from director._jobs.job import Job
+    from director._jobs.options import Options
+    from director._runtime.instrumentation import Chronicle
+    from director._scheduler.scheduler import Dispatch
+
+_DOUBLINGS = 64  # then a back-off of a nanosecond is five hundred years
+
+
+class Retries:
+    """Tries jobs again.
+
+    Args:
+        clock: Tells the time and makes the timers.
+        dispatch: Queues them.
+        chronicle: Takes events.
+    """
+
+    def __init__(self, clock: Clock, dispatch: Dispatch, chronicle: Chronicle) -> None:
+        self._clock = clock
+        self._dispatch = dispatch
+        self._chronicle = chronicle
+        self._timers: dict[Job[Any], Timer] = {}
+
+    def take(self, job: Job[Any], error: BaseException) -> bool:
+        """Try a job that has just failed again, now or later; False if it is not to be tried again."""
+        options, extra, slot = job._options, job._extra, job._where
+        if isinstance(job._fn, StreamCall) and job._fn.bridge.was_crossed:
+            return False  # its reader would get the first values twice
+        asked = options if extra is None else extra.asked or options
+        tries = 0 if extra is None else extra.tries
+        if not isinstance(slot, Slot) or not (allowed := self._allowed(error, asked, tries, slot)):
+            return False
+        delay = min(options.backoff * 2 ** min(tries, _DOUBLINGS), MOST_SECONDS)
+        if self._clock.time() + delay >= job._deadline_at():
+            return False
+        if not self._dispatch.set_aside(job):
+            return False
+        if not is_a(error, NeverStarted):
+            asked = replace(asked, allowed=allowed)
+        self._reset(job, asked, slot, error)
+        if delay:
+            self._timers[job] = self._clock.call_later(delay, partial(self._go, job))
+        else:
+            self._go(job)
+        return True
+
+    def forget(self, job: Job[Any]) -> None:
+        """It is over: its next try is not waited for."""
+        if (timer := self._timers.pop(job, None)) is not None:
+            timer.cancel()
+
+    def stop(self) -> None:
+        """Try nothing again."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _reset(self, job: Job[Any], options: Options, slot: Slot, error: BaseException) -> None:
+        """Make it like one that has never run, but for its count and the device it avoids."""
+        extra = job._extra = job._extra or Extra()
+        extra.asked = extra.asked or job._options
+        extra.tries += not is_a(error, NeverStarted)  # it was not even begun
+        if self._chronicle.recording:
+            self._chronicle.tried(job, slot, error)
+        job._started = job._finished = None
+        job._options = options
+        if self._chronicle.listening:
+            self._chronicle.retried(job, slot.device, error)
+
+    def _allowed(self, error: BaseException, asked: Options, tries: int, slot: Slot) -> frozenset[int] | None:
+        """The slots on which another try is worth it; nothing if it is not."""
+        open_slots = self._dispatch.open_slots()
+        allowed = open_slots if asked.allowed is None else open_slots & asked.allowed
+        if is_a(error, NeverStarted):
+            return allowed or None
+        others = allowed - {other.number for other in slot.place.slots}
+        fault, again = fault_of(error), tries < asked.retries
+        if fault is not None and fault.kind == "memory" and (again or asked.batch is not None):
+            roomier = frozenset(number for number in others if self._is_roomier(number, slot))
+            if roomier:
+                return roomier
+        if again and (fault is not None or is_loss(error, slot.device) or is_one_of(error, asked.retry_on)):
+            return others or allowed
+        return None
+
+    def _is_roomier(self, number: int, slot: Slot) -> bool:
+        """Whether the device of slot `number` has more memory than that of `slot`."""
+        theirs, ours = self._dispatch.slots[number].device.total_memory, slot.device.total_memory
+        return theirs is not None and ours is not None and theirs > ours
+
+    def _go(self, job: Job[Any]) -> None:
+        self._timers.pop(job, None)
+        ring = self._dispatch.try_again(job)
+        if ring is not None:
+            ring()

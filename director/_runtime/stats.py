@@ -1,0 +1,122 @@
+"""What a Director tells of itself, as frozen snapshots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from director._scheduler.slots import SlotState
+
+if TYPE_CHECKING:
+    from director._device import Device
+    from director._devices.health.rules import Health
+    from director._runtime.runtime import Crew
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStats:
+    """One device at one moment.
+
+    Args:
+        device: Which.
+        slots: How many jobs it may run at once.
+        busy: Slots whose thread is in a call now, be the caller still there or not.
+        elsewhere: Slots that another process has and this one wants; see `Director(shared=...)`.
+        jobs: Calls that have ended on it.
+        busy_seconds: Seconds that its slots have spent in calls that have ended.
+        models: Names of the models that are resident.
+        health: Whether it gets work.
+        reason: Why it gets none.
+    """
+
+    device: Device
+    slots: int
+    busy: int
+    elsewhere: int
+    jobs: int
+    busy_seconds: float
+    models: tuple[str, ...]
+    health: Health
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionStats:
+    """What the calls of one function of batches cost on one device: seconds as a line over the size of the batch.
+
+    Learned from the last calls by least squares; the newest weigh most.
+
+    Args:
+        name: The function's.
+        device: Where.
+        calls: Calls that were measured; not those that loaded a model or raised.
+        items: Items in these.
+        fixed_seconds: Seconds of a call whatever its size.
+        seconds_per_item: Seconds that each item adds.
+    """
+
+    name: str
+    device: Device
+    calls: int
+    items: int
+    fixed_seconds: float
+    seconds_per_item: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A Director at one moment. Every accepted job is in exactly one of the first five counts.
+
+    Args:
+        queued: Jobs that wait, with those whose callers wait for room in the queue.
+        running: Jobs that have been started and are not over for their callers.
+        succeeded: Jobs that have returned.
+        failed: Jobs that have raised, or whose time was up.
+        cancelled: Jobs that were cancelled, waiting or running.
+        rejected: Jobs that were refused at submission; not among the accepted.
+        devices: One entry for each device.
+        functions: One entry for each function of batches and device that has run it.
+    """
+
+    queued: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    rejected: int
+    devices: tuple[DeviceStats, ...]
+    functions: tuple[FunctionStats, ...]
+
+
+def snapshot(crew: Crew) -> Stats:
+    """The state of a crew now, recounted from its slots and queue."""
+    ledger = crew.ledger
+    latest = {place.device: place for place in crew.places}  # one that has left and come back stands there once
+    devices = tuple(
+        DeviceStats(
+            place.device,
+            len(place.slots),
+            sum(slot.state is SlotState.WORKING for slot in place.slots),
+            sum(slot.state is SlotState.ELSEWHERE for slot in place.slots),
+            sum(slot.jobs for slot in place.slots),
+            sum(slot.busy_seconds for slot in place.slots),
+            tuple(model.name for model in crew.residency.on(place)),
+            *crew.care.warden.health(place),
+        )
+        for place in crew.places
+        if latest[place.device] is place
+    )
+    functions = tuple(
+        FunctionStats(rule.name, place.device, line.calls, line.items, *line.fit())
+        for rule, place, line in crew.dispatch.costs()
+        if latest[place.device] is place
+    )
+    return Stats(
+        *crew.counts(),
+        ledger.succeeded,
+        ledger.failed,
+        ledger.cancelled,
+        ledger.rejected,
+        devices,
+        functions,
+    )

@@ -1,0 +1,335 @@
+"""A shift: what a worker does on its slot's thread, from its first job to the moment it finds no more.
+
+At the end of each job the worker asks `dispatch` for the next one itself; the event loop only hears of the outcome.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from director._devices.device_errors import fault_of
+from director._executors.base import LoadFailed, NeverStarted, is_loss
+from director._forks import copied, leave_copy
+from director._jobs.current import here
+from director._jobs.state import JobState
+from director._runtime.batch_call import BatchRun
+from director._untrusted.objects import is_a, strip
+from director.errors import JobTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from director._device import Device
+    from director._jobs.job import Job
+    from director._runtime.instrumentation import Chronicle
+    from director._runtime.job_lifecycle import Ledger
+    from director._runtime.loop_channel import Outbox, Post
+    from director._scheduler.scheduler import Dispatch
+    from director._scheduler.slots import Slot
+    from director._scheduler.wakeups import Ring
+
+
+_RUNNING = JobState.RUNNING
+
+
+class Shift:
+    """The work of one slot; `work` is what the Director offloads to the slot's thread.
+
+    Args:
+        slot: Whose thread and seat it uses; it alone writes the slot's counters.
+        dispatch: Asked for jobs.
+        outbox: Takes outcomes.
+        chronicle: Takes events and tells the time.
+        ledger: Told of jobs that have started with a timeout, and of those that have raised or were called together.
+        lose: Called on the loop with a slot whose device this process can't use any more, and the reason.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        dispatch: Dispatch,
+        outbox: Outbox,
+        chronicle: Chronicle,
+        ledger: Ledger,
+        lose: Callable[[Slot, str], None],
+    ) -> None:
+        self.take: Callable[[Slot], tuple[Job[Any] | None, Ring]] = dispatch.take  # or what stands before it
+        self._slot = slot
+        self._dispatch = dispatch
+        self._outbox = outbox
+        self._chronicle = chronicle
+        self._start_timer = ledger.start_timer  # these three on the loop
+        self._raised = ledger.raised
+        self._returned = ledger.returned_together
+        self._lose = lose
+        self._time = chronicle.time
+        self._now = 0.0  # the end of the last job
+        self._call = slot.seat.run
+        self._is_watched = chronicle.listening
+
+    def work(self) -> None:
+        """Run jobs until there has been none for the time a worker lingers.
+
+        Raises:
+            NeverStarted: The last job has not begun, for nothing can begin here now; it is on its way back.
+        """
+        here.running = self
+        slot, take, run, outbox = self._slot, self.take, self._run, self._outbox
+        self._now = self._time()
+        has_posted = False
+        while True:
+            job, ring = take(slot)
+            if slot.late:
+                self._fail_late()
+                has_posted = True
+            # The loop hears of an outcome after the next job has been taken: a caller who answers it with another job
+            # finds this slot working or parked, never in between, where he would wake a second one for nothing.
+            if has_posted and not outbox.ringing:
+                outbox.ring()
+            if ring is not None:
+                ring()
+            if job is not None:
+                if slot.mates is None:
+                    outbox.posts.append(run(job))
+                else:
+                    outbox.posts.extend(self._run_batch(slot.mates))
+                has_posted = True
+                job = None  # nothing of it is kept alive while the worker waits
+            elif not slot.bell.acquire(timeout=self._dispatch.linger):
+                if self._dispatch.leave(slot):
+                    return
+                slot.bell.acquire()  # called at the last moment: the ring is on its way
+
+    def note_wait(self) -> None:
+        """On its thread, before a wait for the slot: the next job does not begin where the last one ended."""
+        self._now = -math.inf
+
+    def _run(self, job: Job[Any]) -> Post:
+        """Run a job; returns its outcome for the outbox."""
+        now = self._now  # when the job before it ended: waiting and running add up, and the clock is read once less
+        is_timed = job._options.timed
+        if now < job._submitted or is_timed:
+            now = self._time()
+        if is_timed and now >= job._deadline_at():
+            return self._raised, (job, JobTimeout("queued"))
+        job._started = now
+        if job._stage is not _RUNNING:
+            return _not_begun(job, now)
+        if is_timed or self._is_watched:
+            self._tell_start(job, now)
+        try:
+            job._cargo = self._call(job)
+        except NeverStarted as error:
+            return self._return([(self._raised, (job, error))], error)[0]
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+            if copied:
+                leave_copy(error)
+            self._slot.lost += is_loss(error, self._slot.device)
+            try:
+                return self._raised, (job, self._owned(error))
+            finally:
+                self._note_end(job, now)
+                del job  # the frames of the error's traceback lead back to this one
+        if copied:
+            leave_copy()
+        # What `_note_end` does, without the call.
+        ended = job._finished
+        if ended is None:
+            job._finished = ended = self._time()
+        self._now = ended
+        slot = self._slot
+        slot.jobs = jobs = slot.jobs + 1
+        slot.busy_seconds += ended - now
+        if jobs >= slot.mark_at:
+            slot.mark()
+        return job
+
+    def _note_end(self, job: Job[Any], began: float) -> None:
+        ended = job._finished  # noted by a seat that knows better when the call has ended
+        if ended is None:
+            job._finished = ended = self._time()
+        self._now = ended
+        slot = self._slot
+        slot.jobs += 1
+        slot.busy_seconds += ended - began
+        if slot.jobs >= slot.mark_at:
+            slot.mark()
+
+    def _run_batch(self, jobs: list[Job[Any]]) -> list[Post]:
+        """Run jobs that share one call; returns their outcomes for the outbox."""
+        now = self._time()
+        posts: list[Post] = []
+        ready: list[Job[Any]] = []
+        are_timed = False
+        for job in jobs:
+            is_timed = job._options.timed
+            job._started = now
+            if (job._stage is _RUNNING and not is_timed) or self._is_ready(job, now, posts):
+                ready.append(job)
+                are_timed |= is_timed
+        if not ready:
+            return posts
+        if self._is_watched or are_timed:
+            for job in ready:
+                self._tell_start(job, now, len(ready))
+        rule = ready[0]._options.batch
+        assert rule is not None
+        batch = BatchRun(self._slot.seat, rule)
+        errors = batch.run(ready)
+        unable = [error for error in errors.values() if is_a(error, NeverStarted)]
+        self._note_batch_end(len(ready) - len(unable), batch, now)
+        if are_timed or batch.values is None:  # whether a deadline was kept is ours to say
+            for job in ready:
+                job._finished = self._now
+        if batch.values is not None:
+            # As one post, and the loop hands out: to touch each job takes time, and the device has nothing to do now.
+            posts.append((self._returned, (ready, batch.values, self._now)))
+        else:
+            posts += self._failures(ready, errors) if errors else ready
+        return self._return(posts, unable[0]) if unable else posts
+
+    def _return(self, posts: list[Post], error: NeverStarted) -> list[Post]:
+        """Nothing can begin here now: post, take no other job, and leave; but for those that were taken ahead."""
+        strip(error)
+        self._now = self._time()
+        if self._slot.ahead:
+            return posts
+        self._outbox.posts.extend(posts)
+        self._outbox.ring()
+        raise error
+
+    def _note_batch_end(self, count: int, batch: BatchRun, began: float) -> None:
+        self._now = ended = self._time()
+        slot = self._slot
+        if (charge := slot.charge) is not None:
+            charge.size, charge.is_typical = count, batch.is_typical and charge.is_typical
+            charge.fits = None if batch.shortage is None else batch.fits
+        slot.jobs += count
+        slot.busy_seconds += ended - began
+        if slot.jobs >= slot.mark_at:
+            slot.mark()
+
+    def _failures(self, jobs: list[Job[Any]], errors: dict[Job[Any], BaseException]) -> Iterator[Post]:
+        """The outcomes of jobs, in their order, when some have failed."""
+        owned: dict[int, BaseException] = {}  # an error that many share is stripped once
+        for job in jobs:
+            if (error := errors.get(job)) is None:
+                yield job
+                continue
+            self._slot.lost += is_loss(error, self._slot.device) and not is_a(error, NeverStarted)
+            if id(error) not in owned:
+                owned[id(error)] = self._owned(error)
+            yield self._raised, (job, owned[id(error)])
+
+    def _is_ready(self, job: Job[Any], now: float, posts: list[Post]) -> bool:
+        """Whether a job that was taken still wants to run; says what became of it if not."""
+        if job._stage is not _RUNNING:
+            posts.append(_not_begun(job, now))
+            return False
+        if job._options.timed and now >= job._deadline_at():
+            job._started = None
+            posts.append((self._raised, (job, JobTimeout("queued"))))
+            return False
+        return True
+
+    def _fail_late(self) -> None:
+        """Tell of jobs that were found too late for their deadlines."""
+        late, self._slot.late = self._slot.late, []
+        self._outbox.posts.extend((self._raised, (job, JobTimeout("queued"))) for job in late)
+
+    def _tell_start(self, job: Job[Any], now: float, size: int = 1) -> None:
+        """Tell of the start, after it has been noted in the job."""
+        if job._options.timeout is not None:  # its deadline is watched from its submission on
+            self._outbox.call(self._start_timer, job)
+        if self._is_watched:
+            self._chronicle.started(job, self._slot, now, size)
+
+    def _owned(self, error: BaseException) -> BaseException:
+        """The caller's own error, without the frames of this package."""
+        strip(error)
+        if is_a(error, NeverStarted):
+            return error
+        if is_a(error, LoadFailed):
+            strip(error.error)
+            self._fail_waiting(error)
+            return error.error
+        if (fault := fault_of(error)) is not None and not self._slot.seat.recover(error, fault):
+            self._outbox.call(self._lose, self._slot, fault.reason)
+        return error
+
+    def _fail_waiting(self, failure: LoadFailed) -> None:
+        """Jobs that wait for a model which is loaded nowhere share the loader's error; later ones try again."""
+        if not self._dispatch.is_warm(failure.model):
+            jobs: list[Job[Any]] = []
+            self._dispatch.withdraw_all(jobs, JobState.FAILED, failure.model)
+            for job in jobs:
+                self._outbox.call(self._raised, job, failure.error)
+
+    # ---- what a running job may ask (director._jobs.current)
+
+    def job(self) -> Job[Any] | None:
+        """The job that runs; of a batch the first."""
+        return self._slot.job
+
+    def jobs(self) -> list[Job[Any]]:
+        """All jobs that share the call that runs."""
+        return self._slot.inside()
+
+    def device(self) -> Device:
+        """Its device."""
+        return self._slot.device
+
+    def time(self) -> float:
+        """Seconds of the Director's clock."""
+        return self._time()
+
+    def report(self, progress: Any) -> None:
+        """Keep it for `Job.progress` and tell the hooks."""
+        for job in self.jobs():
+            job._progress = progress
+            if self._chronicle.listening:
+                self._chronicle.progressed(job, progress)
+
+
+def _not_begun(job: Job[Any], now: float) -> Job[Any]:
+    """A job that was over for its caller before it could begin.
+
+    The event loop moves a job first and asks then whether it has started; the worker notes the start first and asks
+    then for the state. So a job that never ran for the loop, which has let go of its arguments, is never called.
+    """
+    job._started = None
+    if job._finished is None:
+        job._finished = now
+    return job
+
+
+class Supply:
+    """Jobs for one slot ahead of their turn; the shift gets them from `Dispatch.take` in the same order.
+
+    Args:
+        slot: Whose.
+        dispatch: Decides.
+    """
+
+    __slots__ = ("_ahead", "_dispatch", "_slot")
+
+    def __init__(self, slot: Slot, dispatch: Dispatch) -> None:
+        self._slot = slot
+        self._dispatch = dispatch
+        self._ahead = dispatch.ahead
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether there is none, by a look without the lock: what it misses is there at the next one."""
+        return self._ahead.is_scarce
+
+    def take(self) -> Job[Any] | None:
+        """One more, if there are enough."""
+        return self._dispatch.take_ahead(self._slot)
+
+    def give_back(self, jobs: Iterable[Job[Any]]) -> None:
+        """Jobs that have not begun may go elsewhere."""
+        ring = self._dispatch.give_back(self._slot, jobs)
+        if ring is not None:
+            ring()

@@ -1,0 +1,110 @@
+"""Who is let in: bounds on what waits, and deadlines that can't be met. Called under `dispatch`'s lock."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from director._scheduler.slots import SlotState
+from director.errors import DeadlineUnreachable, QueueFull
+
+if TYPE_CHECKING:
+    from director._jobs.job import Job
+    from director._scheduler.costs import Costs
+    from director._scheduler.policy import Policy
+    from director._scheduler.queue.ready_queue import ReadyQueue
+    from director._scheduler.slots import Slot
+
+_FREE = (SlotState.IDLE, SlotState.PARKED)
+
+
+class Admission:
+    """Refuses jobs.
+
+    Args:
+        policy: The bounds.
+        queue: What waits.
+        slots: What runs it.
+        coming: Slots on their way to take work.
+        costs: What calls cost.
+    """
+
+    __slots__ = ("_coming", "_costs", "_policy", "_queue", "_slots", "bound", "bounds_tenants", "predicts")
+
+    def __init__(
+        self, policy: Policy, queue: ReadyQueue, slots: list[Slot], coming: dict[Slot, None], costs: Costs
+    ) -> None:
+        self.bound = math.inf if policy.max_queue is None else policy.max_queue
+        self.bounds_tenants = policy.max_queue_per_tenant is not None
+        self.predicts = policy.predict
+        self._policy = policy
+        self._queue = queue
+        self._slots = slots
+        self._coming = coming
+        self._costs = costs
+
+    def check_room(self, job: Job[Any]) -> None:
+        """Refuse `job` if it would be one too many; what free slots are about to take does not count as waiting.
+
+        Raises:
+            QueueFull: By the bound of all, or of its tenant.
+        """
+        about_to_run = self._free(job) + len(self._coming)
+        waiting = self._queue.live() - about_to_run
+        if waiting >= self.bound:
+            raise QueueFull(int(self.bound), waiting, self.seconds_for(waiting))
+        account = job._options.account
+        bound = self._policy.bound_of(account)
+        if bound is None:
+            return
+        known = self._queue.tenants.get(account)
+        own = 0 if known is None else known.waiting
+        if own - about_to_run >= bound:
+            raise QueueFull(bound, own, self.seconds_for(own), job._options.tenant)
+
+    def check_deadline(self, job: Job[Any]) -> None:
+        """Refuse `job` if it would miss its deadline, as far as anything is known.
+
+        A free slot refuses nobody: what is known may be of long ago, and only running tells what it takes now.
+
+        Raises:
+            DeadlineUnreachable: With the prediction.
+        """
+        deadline = job._options.deadline
+        if deadline is None or self._free(job):
+            return
+        open_slots = [slot for slot in self._slots if slot.is_open]
+        pace, each = _pace(self._able(job, open_slots))
+        if not pace:
+            return
+        ahead = self._queue.ahead_of(job, frozenset(slot.number for slot in open_slots)) + 1
+        rule = job._options.batch
+        predicted = ahead / pace + (each if rule is None else self._costs.least_seconds(rule, 1))
+        if predicted > deadline:
+            raise DeadlineUnreachable(deadline, predicted)
+
+    def seconds_for(self, waiting: int) -> float | None:
+        """Seconds that so many jobs need at the measured pace of the slots."""
+        pace, _ = _pace([slot for slot in self._slots if slot.is_open])
+        return waiting / pace if pace else None
+
+    def _free(self, job: Job[Any]) -> int:
+        """Free slots that may run it."""
+        return sum(slot.state in _FREE and slot.is_open for slot in self._able(job, self._slots))
+
+    @staticmethod
+    def _able(job: Job[Any], slots: list[Slot]) -> list[Slot]:
+        allowed = job._options.allowed
+        return slots if allowed is None else [slot for slot in slots if slot.number in allowed]
+
+
+def _pace(slots: list[Slot]) -> tuple[float, float]:
+    """Jobs a second that `slots` do together when they are busy, and seconds of one job; zeros if nothing is known.
+
+    Those that have done nothing yet are taken for average.
+    """
+    paces = [pace for slot in slots if (pace := slot.pace())]
+    if not paces:
+        return 0.0, 0.0
+    mean = sum(paces) / len(paces)
+    return mean * len(slots), 1 / mean

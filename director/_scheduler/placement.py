@@ -1,0 +1,243 @@
+"""Which device: most free slots first, ties in rotation. Guarded by `dispatch`'s lock; decides, and wakes nobody.
+
+Places stand in buckets by their number of free slots; one that changes goes to the end of its new bucket, so the head
+of a bucket is the one that has rested longest, and the pick is O(1) however many devices there are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from director._jobs.state import JobState
+from director._scheduler.slots import SlotState
+from director.errors import DeviceLost
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Iterator
+
+    from director._jobs.job import Job
+    from director._scheduler.queue.lane import Lane
+    from director._scheduler.queue.ready_queue import Plain
+    from director._scheduler.slots import Place, Slot
+
+    pass
+    from director._scheduler.queue.ready_queue import ReadyQueue
+
+    Jobs: TypeAlias = "deque[Job[Any]] | list[Job[Any]]"
+
+_NOWHERE: frozenset[int] = frozenset()
+_IDLE, _PARKED = SlotState.IDLE, SlotState.PARKED
+
+
+class FreeSlots:
+    """The slots that could take a job now: idle ones without a worker, and parked ones whose worker waits.
+
+    The slots of a closed device are in none of the buckets and counts.
+
+    Args:
+        places: All devices of a Director, every slot idle.
+    """
+
+    __slots__ = ("_buckets", "_top", "idle", "parked")
+
+    def __init__(self, places: list[Place]) -> None:
+        self.recount(places)
+
+    def recount(self, places: list[Place]) -> None:
+        """Find the free slots by their states."""
+        self._buckets: list[dict[Place, None]] = [{} for _ in range(1 + max(len(p.slots) for p in places))]
+        self._top = len(self._buckets) - 1
+        self.idle = self.parked = 0
+        for place in places:
+            place.idle = [slot for slot in reversed(place.slots) if slot.state is _IDLE]
+            place.parked = [slot for slot in place.slots if slot.state is _PARKED]
+            place.free = len(place.idle) + len(place.parked)
+            if place.slots[0].is_open:
+                self._buckets[place.free][place] = None
+                self.idle += len(place.idle)
+                self.parked += len(place.parked)
+
+    def add(self, place: Place) -> None:
+        """A device has joined, every slot idle."""
+        self._buckets.extend({} for _ in range(1 + len(place.slots) - len(self._buckets)))
+        self._buckets[place.free][place] = None
+        self._top = max(self._top, place.free)
+        self.idle += place.free
+
+    def park(self, slot: Slot) -> None:
+        """A worker found nothing to do and waits."""
+        slot.place.parked.append(slot)
+        self.parked += slot.is_open
+        self._move(slot.place, 1)
+
+    def rest(self, slot: Slot) -> None:
+        """A worker was reaped; the slot is without one."""
+        slot.place.idle.append(slot)
+        self.idle += slot.is_open
+        self._move(slot.place, 1)
+
+    def claim(self, slot: Slot) -> None:
+        """The slot is free no more: somebody brings it work, or its worker leaves."""
+        if slot.state is _PARKED:
+            slot.place.parked.remove(slot)
+            self.parked -= slot.is_open
+        else:
+            slot.place.idle.remove(slot)
+            self.idle -= slot.is_open
+        self._move(slot.place, -1)
+
+    def close(self, place: Place) -> None:
+        """Offer the slots of an open device no more."""
+        del self._buckets[place.free][place]
+        self.idle -= len(place.idle)
+        self.parked -= len(place.parked)
+        for slot in place.slots:
+            slot.is_open = False
+
+    def reopen(self, place: Place) -> None:
+        """Offer the slots of a closed device again."""
+        for slot in place.slots:
+            slot.is_open = True
+        self.idle += len(place.idle)
+        self.parked += len(place.parked)
+        self._buckets[place.free][place] = None
+        self._top = max(self._top, place.free)
+
+    def pick(
+        self,
+        allowed: frozenset[int] | None = None,
+        warm: frozenset[int] = _NOWHERE,
+        only: SlotState | None = None,
+    ) -> Slot | None:
+        """The free slot that the next job of a lane should go to, or `None`.
+
+        Args:
+            allowed: Numbers of the slots that may run it; `None` for all.
+            warm: Numbers of the slots on which its model is loaded: preferred whatever their load.
+            only: `PARKED` or `IDLE`: consider no others.
+        """
+        if allowed is None and not warm and only is None:  # the usual case
+            top = self._highest()
+            place = next(iter(self._buckets[top])) if top else None
+            return None if place is None else place.parked[-1] if place.parked else place.idle[-1]
+        cold = None
+        for place in self._most_free_first():
+            for slot in self._of(place, only):
+                if allowed is not None and slot.number not in allowed:
+                    continue
+                if not warm or slot.number in warm:
+                    return slot
+                cold = cold or slot
+        return cold
+
+    def _highest(self) -> int:
+        """The number of free slots of the places that have most; 0 only if none has any."""
+        buckets = self._buckets
+        while self._top and not buckets[self._top]:
+            self._top -= 1
+        return self._top
+
+    def _most_free_first(self) -> Iterator[Place]:
+        for free in range(self._highest(), 0, -1):
+            yield from self._buckets[free]
+
+    @staticmethod
+    def _of(place: Place, only: SlotState | None) -> Iterator[Slot]:
+        """Free slots of a place, those whose worker is awake first."""
+        if only is not _IDLE:
+            yield from reversed(place.parked)
+        if only is not _PARKED:
+            yield from reversed(place.idle)
+
+    def _move(self, place: Place, by: int) -> None:
+        """One slot of `place` more or less is free: put it at the end of its new bucket."""
+        buckets = self._buckets
+        if not place.slots[0].is_open:
+            place.free += by
+            return
+        del buckets[place.free][place]
+        place.free = free = place.free + by
+        buckets[free][place] = None
+        if free > self._top:
+            self._top = free
+
+
+def subtract(coming: dict[Slot, None], lane: Lane | Plain) -> int:
+    """Take from `coming` the slots that will serve `lane`; returns how many."""
+    able = [slot for slot in coming if slot.is_open and (lane.allowed is None or slot.number in lane.allowed)]
+    serving = able[: lane.calls]
+    for slot in serving:
+        del coming[slot]
+    return len(serving)
+
+
+class Quarantine:
+    """Closes devices and opens them again.
+
+    Args:
+        slots: All of them.
+        free: Told which to offer.
+        queue: What waits.
+    """
+
+    __slots__ = ("_all", "_free", "_queue", "_slots", "closed")
+
+    def __init__(self, slots: list[Slot], free: FreeSlots, queue: ReadyQueue) -> None:
+        self._slots = slots
+        self._free = free
+        self._queue = queue
+        self._all = frozenset(slot.number for slot in slots)
+        self.closed: frozenset[int] = frozenset()  # numbers of slots
+
+    def add(self, place: Place) -> None:
+        """A device has joined."""
+        self._all |= {slot.number for slot in place.slots}
+
+    def close(self, into: Jobs, place: Place) -> None:
+        """Give a device no more work, and strand the jobs that only closed devices could run; it may be closed."""
+        if place.slots[0].is_open:
+            self._free.close(place)
+        self.closed |= {slot.number for slot in place.slots}
+        self.strand(into, frozenset(), float("inf"))
+
+    def strand(self, into: Jobs, unable: frozenset[int], before: float) -> None:
+        """Add to `into` the jobs that only closed slots or `unable` ones could run, submitted by then; they are FAILED.
+
+        They are added before the first is moved, so that the caller knows them if an exception comes in between.
+        """
+        out = self.closed | unable
+        stranded = [job for job in self._queue if job._submitted <= before and not self.can_run(job, out)]
+        into.extend(stranded)
+        for job in stranded:
+            job._move(JobState.FAILED)
+            self._queue.left(job)
+
+    def reopen(self, place: Place) -> None:
+        """Give a closed device work again."""
+        self._free.reopen(place)
+        self.closed -= {slot.number for slot in place.slots}
+
+    def mend(self) -> None:
+        """Have the slots say what was decided of their devices."""
+        self._all = frozenset(slot.number for slot in self._slots)
+        for slot in self._slots:
+            slot.is_open = slot.number not in self.closed
+
+    def open_slots(self) -> frozenset[int]:
+        """Numbers of the slots that get work."""
+        return self._all - self.closed
+
+    def check(self, job: Job[Any]) -> None:
+        """Refuse a job that only closed devices could run.
+
+        Raises:
+            DeviceLost: One of these devices.
+        """
+        if not self.can_run(job, self.closed):
+            raise DeviceLost(self._slots[min(job._options.allowed or self._all)].device)
+
+    def can_run(self, job: Job[Any], out: frozenset[int]) -> bool:
+        """Whether a slot may run it that is not among those which are out."""
+        allowed = job._options.allowed
+        return not (self._all if allowed is None else allowed) <= out

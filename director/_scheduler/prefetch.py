@@ -1,0 +1,167 @@
+"""Jobs that slots hold before their turn, for seats that can have a call ready when the one before it ends.
+
+Part of the decision: called by `dispatch` under its lock. Such a job is RUNNING and has not begun. It goes back into
+the queue, to its own place, when another slot is free first, so that binding stays late where it matters.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from director._jobs.calls import Beside, StreamCall
+from director._jobs.state import JobState
+from director._scheduler.slots import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from director._jobs.job import Job
+    from director._jobs.model import Model
+    from director._scheduler.placement import FreeSlots
+    from director._scheduler.queue.ready_queue import ReadyQueue
+    from director._scheduler.wakeups import Waking
+
+_QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
+
+
+class Ahead:
+    """Hands out jobs ahead of their turn and takes them back.
+
+    Args:
+        slots: All of them.
+        free: Those that could take a job.
+        queue: What waits.
+        waking: Knows which slots suit a lane, and who is on the way.
+        warm: Tells the numbers of the slots on which a model is loaded.
+    """
+
+    __slots__ = ("_free", "_queue", "_slots", "_waking", "_warm", "count")
+
+    def __init__(
+        self,
+        slots: list[Slot],
+        free: FreeSlots,
+        queue: ReadyQueue,
+        waking: Waking,
+        warm: Callable[[Model[Any]], frozenset[int]],
+    ) -> None:
+        self._slots = slots
+        self._free = free
+        self._queue = queue
+        self._waking = waking
+        self._warm = warm
+        self.count = 0  # in all slots
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether a slot is free, or about to be, for what waits; or a burst ends: whoever is free first gets it."""
+        free = self._free
+        return bool(free.parked or free.idle or self._waking.coming or self._queue.live() < len(self._slots))
+
+    def take(self, slot: Slot, now: float) -> Job[Any] | None:
+        """One more job for a slot that WORKS; none while they are scarce."""
+        queue = self._queue
+        if self.is_scarce:
+            return None
+        if not slot.is_open or slot.mates is not None or slot.charge is not None:
+            return None
+        job = self._front_of_rich(slot, now) if queue.is_rich else self._front_of_plain()
+        if job is not None:
+            slot.ahead.append(job)
+            self.count += 1
+            job._stage = _RUNNING
+            if queue.is_rich:
+                queue.left(job)
+            else:
+                queue.plain.live -= 1
+                queue.plain.jobs.popleft()
+            job._where = slot
+        return job
+
+    def next_for(self, slot: Slot) -> Job[Any]:
+        """The turn of the first job that `slot` holds has come; it may be over by now."""
+        self.count -= 1
+        return slot.ahead.popleft()
+
+    def give_back(self, slot: Slot, jobs: Iterable[Job[Any]]) -> None:
+        """Put jobs that `slot` holds into the queue again, but for those that are over."""
+        for job in jobs:
+            if job._stage is _RUNNING:
+                self._push(job)  # first, so that at any moment either the queue has it or the slot
+                job._move(_QUEUED)
+            slot.ahead.remove(job)
+            self.count -= 1
+
+    def end(self, job: Job[Any], state: JobState) -> bool:
+        """Move a job that a slot holds, else False: here, for `give_back` could meet whoever moves it elsewhere."""
+        slot = job._where
+        if job._stage is not _RUNNING or not isinstance(slot, Slot) or job not in slot.ahead:
+            return False
+        job._move(state)
+        return True
+
+    def recall(self) -> None:
+        """Without the lock: have all seats give back what they hold, for a job is to be served before it."""
+        for slot in self._slots:
+            if slot.ahead:
+                slot.recall()
+
+    def mend(self) -> None:
+        """Count anew what slots hold: not what has gone back."""
+        for slot in self._slots:
+            slot.ahead = deque(job for job in slot.ahead if job._stage is not _QUEUED)
+            for job in slot.ahead:
+                job._where = slot
+        self.count = sum(len(slot.ahead) for slot in self._slots)
+
+    def forget(self, slot: Slot) -> None:
+        """A worker has failed; its jobs were told."""
+        self.count -= len(slot.ahead)
+        slot.ahead.clear()
+
+    def live(self) -> int:
+        """Jobs in all slots that are not over."""
+        return sum(job._stage is _RUNNING for slot in self._slots for job in slot.ahead)
+
+    def holder(self, slot: Slot) -> Slot | None:
+        """Who holds most of what `slot`, which finds nothing else, could run right now."""
+        holders = [other for other in self._slots if other.ahead and self._may_run(slot, other.ahead[-1])]
+        return max(holders, key=lambda other: len(other.ahead), default=None)
+
+    def _front_of_plain(self) -> Job[Any] | None:
+        jobs = self._queue.plain.jobs
+        while jobs and jobs[0]._stage is not _QUEUED:
+            self._queue.spent.append(jobs.popleft())
+        return jobs[0] if jobs and _is_simple(jobs[0]) else None
+
+    def _front_of_rich(self, slot: Slot, now: float) -> Job[Any] | None:
+        queue = self._queue
+        job = queue.front(self._waking.suits, slot, now)
+        if job is None or queue.tenants.known or not _is_simple(job) or not self._may_run(slot, job):
+            return None
+        popped = queue.pop(self._waking.suits, slot, now)
+        assert popped is job
+        return job
+
+    def _push(self, job: Job[Any]) -> None:
+        queue = self._queue
+        if queue.is_rich:
+            queue.push(job)
+            return
+        plain = queue.plain
+        at = next((at for at, other in enumerate(plain.jobs) if other.id > job.id), len(plain.jobs))
+        job._where = plain
+        plain.live += 1
+        plain.jobs.insert(at, job)
+
+    def _may_run(self, slot: Slot, job: Job[Any]) -> bool:
+        """Whether it may, and without loading a model first: that takes longer than waiting for one's turn."""
+        allowed, model = job._options.allowed, job._options.model
+        return (allowed is None or slot.number in allowed) and (model is None or slot.number in self._warm(model))
+
+
+def _is_simple(job: Job[Any]) -> bool:
+    """One call, which nobody times, and which is made where the slot makes its calls."""
+    options = job._options
+    return not options.timed and options.batch is None and not issubclass(type(job._fn), (Beside, StreamCall))

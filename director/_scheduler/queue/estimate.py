@@ -1,0 +1,131 @@
+"""Who waits, counted for predictions: how many jobs would be served before a new one. Guarded by `dispatch`'s lock.
+
+An estimate: jobs that several slots may run are shared out among these, and tenants take turns by their weights.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from director._jobs.job import Job
+    from director._jobs.options import LaneKey
+
+
+class Census:
+    """Jobs that wait in lines, by lane, priority and tenant.
+
+    Args:
+        weights: Of the tenants; 1 for those that are not named.
+    """
+
+    __slots__ = ("_lanes", "_weights")
+
+    def __init__(self, weights: Mapping[Hashable, float]) -> None:
+        self._lanes: dict[LaneKey, _Lane] = {}
+        self._weights = weights
+
+    def add(self, job: Job[Any]) -> None:
+        """It waits in a line."""
+        options = job._options
+        lane = self._lanes.get(options.lane)
+        if lane is None:
+            lane = self._lanes[options.lane] = _Lane()
+        lane.level(options.priority).change(
+            options.account, self._weight(options.account), 1, options.deadline is not None
+        )
+
+    def add_plain(self, count: int) -> None:
+        """So many jobs without any option wait in a line."""
+        self._lanes[None] = lane = _Lane()
+        lane.level(0).change(None, self._weight(None), count, False)
+
+    def drop(self, job: Job[Any]) -> None:
+        """It waits in its line no more."""
+        options = job._options
+        lane = self._lanes[options.lane]
+        level = lane.level(options.priority)
+        level.change(options.account, self._weight(options.account), -1, options.deadline is not None)
+        if not level.total:
+            lane.drop(options.priority)
+            if not lane.levels:
+                del self._lanes[options.lane]
+
+    def ahead_of(self, job: Job[Any], slots: frozenset[int]) -> float:
+        """About how many jobs that `slots` will run are served before a new one with a deadline.
+
+        Args:
+            job: The new one.
+            slots: Those that get work.
+        """
+        options = job._options
+        mine = slots if options.allowed is None else slots & options.allowed
+        weight, ahead = self._weight(options.account), 0.0
+        for key, lane in self._lanes.items():
+            theirs = slots if key is None or key[0] is None else slots & key[0]
+            if common := len(mine & theirs):
+                ahead += lane.ahead_of(options.priority, options.account, weight) * common / len(theirs)
+        return ahead
+
+    def _weight(self, tenant: Hashable) -> float:
+        return self._weights.get(tenant, 1.0)
+
+
+class _Lane:
+    """The levels of one lane, by priority."""
+
+    __slots__ = ("_priorities", "levels")
+
+    def __init__(self) -> None:
+        self._priorities: list[int] = []  # sorted
+        self.levels: list[_Level] = []  # in the same order
+
+    def level(self, priority: int) -> _Level:
+        at = bisect_left(self._priorities, priority)
+        if at == len(self._priorities) or self._priorities[at] != priority:
+            self._priorities.insert(at, priority)
+            self.levels.insert(at, _Level())
+        return self.levels[at]
+
+    def drop(self, priority: int) -> None:
+        at = bisect_left(self._priorities, priority)
+        del self._priorities[at], self.levels[at]
+
+    def ahead_of(self, priority: int, tenant: Hashable, weight: float) -> float:
+        above = bisect_right(self._priorities, priority)
+        ahead = float(sum(level.total for level in self.levels[above:]))
+        if above and self._priorities[above - 1] == priority:
+            ahead += self.levels[above - 1].ahead_of(tenant, weight)
+        return ahead
+
+
+class _Level:
+    """The jobs of one priority."""
+
+    __slots__ = ("_counts", "_weight", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._counts: dict[Hashable, tuple[int, int]] = {}  # by tenant: jobs, and those with a deadline
+        self._weight = 0.0  # of these tenants
+
+    def change(self, tenant: Hashable, weight: float, by: int, timed: bool) -> None:
+        """So many more wait, or fewer."""
+        self.total += by
+        jobs, urgent = self._counts.get(tenant, (0, 0))
+        if not jobs:
+            self._weight += weight
+        if jobs + by:
+            self._counts[tenant] = (jobs + by, urgent + by * timed)
+        else:
+            del self._counts[tenant]
+            self._weight -= weight
+
+    def ahead_of(self, tenant: Hashable, weight: float) -> float:
+        """Its tenant's jobs with a deadline, and for each of them and for itself the turns of the others."""
+        jobs, urgent = self._counts.get(tenant, (0, 0))
+        others = self._weight - (weight if jobs else 0.0)
+        return urgent + min(self.total - jobs, (urgent + 1) * others / weight)

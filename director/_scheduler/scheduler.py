@@ -1,0 +1,399 @@
+"""The decision: which job runs on which slot. The only writer of queue and slot state, behind one short lock.
+
+Called by the Director on the event loop (a job arrived, a worker was reaped) and by each slot's thread at the end of a
+job, so between two jobs of a device there is no hop through the loop. User code, the loop and callbacks are never
+called under the lock: what has to happen outside comes back as a `Ring` for the caller to call. What finalizers and
+signal handlers do in the midst of a decision says `exclusive`.
+
+Whose turn it is says `service`, which slot is meant `placement`, who gets in `admission`, who is woken `waking`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from director._jobs.state import JobState
+from director._scheduler.accounting import Accounts
+from director._scheduler.admission import Admission
+from director._scheduler.exclusive import REFUSALS, alone, dated, dated_surely
+from director._scheduler.introspection import Overview
+from director._scheduler.placement import FreeSlots, Quarantine
+from director._scheduler.prefetch import Ahead
+from director._scheduler.queue.ready_queue import Pause, ReadyQueue
+from director._scheduler.selection import Service
+from director._scheduler.slots import SlotState
+from director._scheduler.wakeups import Waking, both
+from director.errors import DirectorClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from director._jobs.job import Job
+    from director._jobs.model import Model
+    from director._scheduler.placement import Jobs
+    from director._scheduler.policy import Policy
+    from director._scheduler.slots import Place, Slot
+    from director._scheduler.wakeups import Ring
+
+_QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
+_IDLE, _WORKING, _PARKED = SlotState.IDLE, SlotState.WORKING, SlotState.PARKED
+_LINGER = 0.1  # seconds a worker stays parked before it leaves: long against a wake-up, short against a rest
+
+
+class Dispatch(Overview):
+    """Ready queue and slots of one running Director.
+
+    Args:
+        places: The devices with their slots, all idle.
+        policy: How jobs are admitted and ordered.
+        warm: Tells the numbers of the slots on which a model is loaded.
+        call_director: Thread-safe; asks the Director coroutine to `hire`.
+        time: The Director's clock.
+        ripen_at: Thread-safe; asks for a call of `ripen` at a moment.
+
+    Invariants, checked by `tests/core`: a slot has a job exactly while WORKING; `_free` holds exactly the IDLE and
+    PARKED slots; a job that waits (and is not held for a fuller batch) while a slot that may run it is free has a
+    worker on its way.
+    """
+
+    put_off: Callable[[Job[Any], bool], None]
+    """Has the loop call `admit_late` with a job, from any thread. Set once, before the first job."""
+
+    def __init__(
+        self,
+        places: list[Place],
+        policy: Policy,
+        warm: Callable[[Model[Any]], frozenset[int]],
+        call_director: Callable[[], None],
+        time: Callable[[], float],
+        ripen_at: Callable[[float], None],
+    ) -> None:
+        super().__init__(time)
+        self.places = places
+        self.slots = [slot for place in places for slot in place.slots]
+        self.linger = _LINGER
+        self._warm = warm
+        self._queue = ReadyQueue(policy)
+        self._free = FreeSlots(places)
+        self._waking = Waking(self.slots, self._free, self._queue, warm, call_director)
+        self._accounts = Accounts(self._queue.tenants, self._queue.spent)
+        self._admission = Admission(policy, self._queue, self.slots, self._waking.coming, self._accounts.costs)
+        self._service = Service(self._queue, self._accounts, warm, ripen_at)
+        self._quarantine = Quarantine(self.slots, self._free, self._queue)
+        self.ahead = Ahead(self.slots, self._free, self._queue, self._waking, warm)
+        self._late = Pause()  # jobs that were submitted in the midst of a decision
+        self._is_shut = False
+
+    # ---- the Director's side: event loop (and threads, for `admit`)
+
+    def admit(self, job: Job[Any], patient: bool) -> Ring:
+        """Queue a job.
+
+        Args:
+            job: A new one.
+            patient: Its caller can wait, so it stands in the queue though that is full, in the same order of service.
+
+        Raises:
+            QueueFull: There is no room and the caller can't wait.
+            DeadlineUnreachable: It would miss its deadline, and the Director predicts.
+            DirectorClosed: It is shut.
+            DeviceLost: Every device that could run it is closed.
+        """
+        try:
+            self._acquire()
+        except BaseException:  # of a signal handler, before this thread had the lock or right after
+            try:  # noqa: SIM105 - another signal may come in the calls that `suppress` is made of
+                self._release()
+            except RuntimeError:
+                pass
+            raise
+        try:
+            if self._is_deciding:
+                self._late.push(job)
+                return partial(self.put_off, job, patient)
+            try:
+                self._is_deciding = True
+                if self._is_shut or self._quarantine.closed:
+                    self._check_open(job)
+                queue = self._queue
+                plain = queue.plain
+                if queue.is_rich or not job._options.is_plain:
+                    return self._admit_rich(job, patient, job._submitted)
+                if plain.live >= self._admission.bound and not patient:
+                    self._admission.check_room(job)
+                job._where = plain
+                plain.live += 1
+                plain.jobs.append(job)
+                free, waking = self._free, self._waking
+                if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
+                    return waking.rouse(job._submitted)
+                return None  # all are busy or on their way: the usual case under load
+            except REFUSALS:
+                raise
+            except BaseException:
+                self.undo()
+                raise
+            finally:
+                self._is_deciding = False
+        finally:
+            self._release()
+
+    @dated_surely
+    def admit_late(self, now: float, job: Job[Any], patient: bool) -> Ring:
+        """Queue a job that was submitted in the midst of a decision, unless it is over by now.
+
+        Raises:
+            As `admit`; the job is FAILED then.
+        """
+        if job not in self._late.jobs:
+            return None
+        self._late.left(job)
+        try:
+            self._check_open(job)
+            return self._admit_rich(job, patient, now)
+        except REFUSALS:
+            job._move(JobState.FAILED)
+            raise
+
+    @alone
+    def withdraw(self, job: Job[Any], state: JobState) -> bool:
+        """Move a job that waits to `state`, so that it never runs; False if it doesn't wait any more.
+
+        One that a slot holds ahead of its turn is moved too, so that it can't come back, but may have begun.
+        """
+        if job._stage is not _QUEUED:
+            return self.ahead.end(job, state)
+        job._move(state)
+        self._left(job)
+        return True
+
+    @alone
+    def withdraw_all(self, into: Jobs, state: JobState, model: Model[Any] | None = None) -> None:
+        """Add every job that waits (for `model`, if given) to `into`, in order of arrival; then move it to `state`."""
+        jobs = [job for job in (*self._queue, *self._late.jobs) if model is None or job._options.model is model]
+        into.extend(sorted(jobs, key=lambda job: job.id))
+        for job in jobs:
+            job._move(state)
+            self._left(job)
+
+    @dated
+    def set_aside(self, _now: float, job: Job[Any]) -> bool:
+        """Let a job that has failed wait for its next try, unseen by slots; False if it is over, or we are shut."""
+        if self._is_shut or job._stage is not _RUNNING:
+            return False
+        if not self._queue.is_rich:
+            self._queue.enrich()
+        self._queue.set_aside(job)
+        job._move(_QUEUED)
+        return True
+
+    @dated_surely
+    def try_again(self, now: float, job: Job[Any]) -> Ring:
+        """The time of a job that was set aside has come; it goes before its equals. Does nothing if it is over."""
+        if job._stage is not _QUEUED:
+            return None
+        return both(self._service.push(job, now), self._waking.rouse(now))
+
+    @dated_surely
+    def ripen(self, now: float) -> Ring:
+        """Let go of the groups that have waited long enough for fuller batches."""
+        return both(self._service.ripen(now), self._waking.rouse(now))
+
+    @alone
+    def shut(self) -> None:
+        """Admit nothing more."""
+        self._is_shut = True
+
+    @alone
+    def close(self, into: Jobs, place: Place) -> None:
+        """Give a device no more work; what it runs goes on. As `strand` for the jobs that no other could run."""
+        self._quarantine.close(into, place)
+
+    @alone
+    def strand(self, into: Jobs, unable: frozenset[int], before: float) -> None:
+        """Add to `into` the jobs that only closed slots or these could run, submitted by then, and make them FAILED."""
+        self._quarantine.strand(into, unable, before)
+
+    @dated_surely
+    def reopen(self, now: float, place: Place) -> Ring:
+        """Give a closed device work again."""
+        self._quarantine.reopen(place)
+        return self._waking.rouse(now)
+
+    @dated_surely
+    def join(self, now: float, place: Place) -> Ring:
+        """Give a new device work; its slots have their threads and seats."""
+        self.places.append(place)  # these two lists are known to all parts
+        self.slots.extend(place.slots)
+        self._free.add(place)
+        self._quarantine.add(place)
+        return self._waking.rouse(now)
+
+    @dated
+    def hire(self, now: float, most: int) -> list[Slot]:
+        """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
+        return self._waking.hire(most, now)
+
+    @dated
+    def call_parked(self, now: float) -> Ring:
+        """Call a parked worker for what still waits when nobody more could be hired."""
+        return self._waking.rouse_parked(now)
+
+    @dated_surely
+    def reaped(self, now: float, slot: Slot) -> Ring:
+        """The worker's task is done and its thread has left, or the slot has rested: it is idle again."""
+        self._vacate(slot, _IDLE)
+        self._free.rest(slot)
+        return self._waking.rouse(now)
+
+    @dated_surely
+    def back_off(self, now: float, slot: Slot) -> Ring:
+        """Its worker could not begin: what waits goes to others until it is `reaped`."""
+        self._vacate(slot, SlotState.BACKING_OFF)
+        return self._waking.rouse(now)
+
+    @alone
+    def dismiss(self) -> list[Slot]:
+        """Let workers leave as soon as they find nothing, and batches go; returns the parked ones, to be rung."""
+        self.linger = 0.0
+        self._service.let_go()
+        parked = [slot for place in self.places for slot in place.parked]
+        for slot in parked:
+            self._waking.call(slot)
+        return parked
+
+    # ---- the worker's side: the slot's thread
+
+    def take(self, slot: Slot) -> tuple[Job[Any] | None, Ring]:
+        """The next job for `slot`, now RUNNING, perhaps with `slot.mates`; without one the slot is PARKED.
+
+        Jobs that can't make their deadlines any more are left in `slot.late`, as FAILED.
+        """
+        _job, _mates = slot.job, slot.mates  # let go of without the lock, like `_spent`
+        alarm, queue = None, self._queue
+        now = self._time() if queue.is_rich else None  # who makes it so after this look has read the clock just now
+        try:  # no signal handler runs on this thread, so `acquire` does not raise before it has the lock
+            self._acquire()  # of its own code alone, so it is not in the midst of another decision
+            try:
+                self._is_deciding = True
+                if slot.state is not _WORKING:
+                    self._waking.arrive(slot)
+                if slot.ahead:
+                    job = self.ahead.next_for(slot)
+                elif not slot.is_open:
+                    self._service.settle(slot)
+                    job = None
+                elif queue.is_rich:
+                    job, alarm = self._service.next_for(slot, self._waking.suits, self._moment if now is None else now)
+                else:
+                    job = queue.pop_plain(slot)
+                if job is None:
+                    slot.job = None
+                    slot.state = _PARKED
+                    self._free.park(slot)
+                    if self.ahead.count and (holder := self.ahead.holder(slot)) is not None:
+                        alarm = both(alarm, holder.recall)
+                else:
+                    slot.job = job
+                    slot.state = _WORKING
+                free, waking = self._free, self._waking
+                if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
+                    ring = waking.rouse(self._moment if now is None else now)
+                    alarm = ring if alarm is None else both(alarm, ring)
+                if queue.spent:
+                    _spent = self.take_spent()
+                return job, alarm
+            except BaseException:
+                self.undo()
+                raise
+            finally:
+                self._is_deciding = False
+        finally:
+            self._release()
+
+    @dated
+    def take_ahead(self, now: float, slot: Slot) -> Job[Any] | None:
+        """One more job for a slot that works, which `take` will return in its turn."""
+        return self.ahead.take(slot, now)
+
+    @dated_surely
+    def give_back(self, now: float, slot: Slot, jobs: Iterable[Job[Any]]) -> Ring:
+        """Jobs that `slot` holds ahead, and has not begun, may go elsewhere."""
+        self.ahead.give_back(slot, jobs)
+        return self._waking.rouse(now)
+
+    @dated_surely
+    def stand_in_line(self, now: float, slot: Slot) -> Ring:
+        """Another process has the slot: until its worker comes back to `take`, what waits goes to others."""
+        self._waking.arrive(slot)
+        self._service.settle(slot)
+        slot.state, slot.job = SlotState.ELSEWHERE, None
+        return self._waking.rouse(now)
+
+    @alone
+    def leave(self, slot: Slot) -> bool:
+        """A parked worker wants to go; False if it has been called in the meantime and must look again."""
+        if slot.state is not _PARKED:
+            return False
+        self._free.claim(slot)
+        slot.state = SlotState.LEAVING
+        return True
+
+    # ---- exceptions of signal handlers
+
+    def mend(self) -> None:
+        """Make all that is counted anew from what jobs and slots say; see `exclusive`."""
+        self.slots[:] = [slot for place in self.places for slot in place.slots]
+        self._quarantine.mend()
+        self.ahead.mend()
+        self._queue.mend(self.slots)
+        self._accounts.mend(self.slots)
+        self._free.recount(self.places)
+        self._waking.mend()
+        self._service.mend(self._moment)
+
+    def call_again(self) -> None:
+        """Call the Director and every worker that was called: to be called twice does no harm."""
+        self._service.call_again()
+        self._waking.call_again()
+
+    def take_spent(self) -> list[Any]:
+        """What was passed over, to be let go of without the lock."""
+        spent, self._queue.spent[:] = self._queue.spent[:], []
+        return spent
+
+    # ---- under the lock
+
+    def _check_open(self, job: Job[Any]) -> None:
+        if self._is_shut:  # a submission from another thread can meet the close
+            raise DirectorClosed("closed")
+        if self._quarantine.closed:
+            self._quarantine.check(job)
+
+    def _vacate(self, slot: Slot, state: SlotState) -> None:
+        """The slot has no worker any more."""
+        self._waking.arrive(slot)  # if it failed before it could look for work
+        slot.state, slot.job, slot.mates = state, None, None
+        if slot.charge is not None:  # it failed in the middle of a call
+            self._accounts.settle(slot)
+        self.ahead.forget(slot)
+
+    def _left(self, job: Job[Any]) -> None:
+        (self._late if job._where is self._late else self._queue).left(job)
+
+    def _admit_rich(self, job: Job[Any], patient: bool, now: float) -> Ring:
+        queue, admission, free, waking = self._queue, self._admission, self._free, self._waking
+        if not patient and (queue.live() >= admission.bound or admission.bounds_tenants):
+            admission.check_room(job)
+        if admission.predicts:
+            admission.check_deadline(job)
+        if not queue.is_rich:
+            queue.enrich()
+        self._moment = now
+        alarm = self._service.push(job, now)
+        if self.ahead.count and job._options.priority > 0:
+            alarm = both(alarm, self.ahead.recall)
+        if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
+            return both(alarm, waking.rouse(now))
+        return alarm

@@ -1,0 +1,203 @@
+"""A slot: one unit of concurrency on a device, with its own long-lived thread.
+
+`state`, `job`, `mates`, `ahead`, `charge` and `is_open` are written by `dispatch` under its lock; the counters by the
+slot's own thread alone. `late` is filled by `dispatch` and emptied by the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+    from collections.abc import Hashable
+
+    from director._device import Device
+    from director._jobs.job import Job
+    from director._jobs.options import BatchRule
+    from director._jobs.runner import Seat
+    from director._scheduler.fair_share import Tenant
+    from director._threads import SlotThread
+
+_RECENT = 16  # the pace of a slot is that of its last so many jobs, or up to twice as many
+
+
+class Slot:
+    """One unit of concurrency on a device."""
+
+    __slots__ = (
+        "ahead",
+        "bell",
+        "busy_seconds",
+        "charge",
+        "device",
+        "is_open",
+        "job",
+        "jobs",
+        "late",
+        "loading_seconds",
+        "loads",
+        "lost",
+        "mark_at",
+        "marks",
+        "mates",
+        "number",
+        "place",
+        "ring",
+        "seat",
+        "state",
+        "thread",
+    )
+
+    seat: Seat
+    thread: SlotThread
+
+    def __init__(self, number: int, place: Place) -> None:
+        self.number = number
+        self.place = place
+        self.device = place.device
+        self.state = SlotState.IDLE
+        self.job: Job[Any] | None = None
+        self.mates: list[Job[Any]] | None = None  # with `job` at their head, when they share a batch
+        self.ahead: deque[Job[Any]] = deque()  # RUNNING, and not begun: its seat has them ready
+        self.is_open = True  # False while its device is in quarantine
+        self.late: list[Job[Any]] = []  # found too late for their deadlines; the worker fails them
+        self.charge: Charge | None = None
+        self.bell = threading.Lock()  # a parked worker waits to acquire it; `ring` releases it
+        self.bell.acquire()
+        self.ring = partial(_ring, self.bell)  # wakes the worker; once more does no harm
+        self.jobs = 0
+        self.lost = 0  # of these: went down with their workers
+        self.busy_seconds = 0.0
+        self.loads = 0  # calls before which a model was loaded, or tried to
+        self.loading_seconds = 0.0  # of the busy ones
+        self.marks = (0, 0.0, 0, 0.0)  # the two counters at two moments in the past
+        self.mark_at = _RECENT
+
+    def note_load(self, seconds: float) -> None:
+        """On its thread: a call begins with loading a model, which tells nothing of the pace."""
+        self.loads += 1
+        self.loading_seconds += seconds
+
+    def mark(self) -> None:
+        """On its thread, when `jobs` has come to `mark_at`: what was long ago no longer tells its pace."""
+        _, _, jobs, seconds = self.marks
+        self.marks = (jobs, seconds, *self._work())
+        self.mark_at = self.jobs + _RECENT
+
+    def pace(self) -> float:
+        """Jobs that it has done in a busy second, of late; 0 while nothing was measured."""
+        jobs, seconds = self._work()
+        jobs, seconds = jobs - self.marks[0], seconds - self.marks[1]
+        return jobs / seconds if jobs > 0 and seconds > 0 else 0.0
+
+    def _work(self) -> tuple[int, float]:
+        """Jobs and busy seconds without loads."""
+        return self.jobs - self.loads, self.busy_seconds - self.loading_seconds
+
+    def recall(self) -> None:
+        """Have its seat give back what it holds ahead."""
+        self.seat.recall()
+
+    def inside(self) -> list[Job[Any]]:
+        """The jobs of the call that it is in."""
+        return [] if self.job is None else self.mates or [self.job]
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.number} of {self.device.label} {self.state.value}>"
+
+
+def _ring(bell: threading.Lock) -> None:
+    try:
+        bell.release()
+    except RuntimeError:  # it was rung already
+        return
+
+
+class Place:
+    """A device with its slots and its semaphore: one permit for each slot that has no worker."""
+
+    __slots__ = ("device", "free", "idle", "is_gone", "parked", "permits", "position", "slots")
+
+    def __init__(self, position: int, device: Device, count: int, first_number: int) -> None:
+        self.position = position
+        self.device = device
+        self.permits = asyncio.Semaphore(count)
+        self.slots = [Slot(first_number + i, self) for i in range(count)]
+        self.idle: list[Slot] = list(reversed(self.slots))
+        self.parked: list[Slot] = []
+        self.free = count  # idle and parked ones; `placement` writes the three
+        self.is_gone = False  # its device has left for good, and has another place should it return; set by the crew
+
+    def __repr__(self) -> str:
+        return f"<Place {self.device.label} {self.free}/{len(self.slots)} free>"
+
+
+def make_places(devices: tuple[Device, ...], counts: list[int]) -> list[Place]:
+    """One place for each device, its slots numbered through all devices."""
+    places: list[Place] = []
+    first = 0
+    for position, (device, count) in enumerate(zip(devices, counts, strict=True)):
+        places.append(Place(position, device, count, first))
+        first += count
+    return places
+
+
+class Charge:
+    """One call on a slot, to be settled when it has ended."""
+
+    __slots__ = ("at", "before", "fits", "is_typical", "key", "rule", "size", "tenants")
+
+    def __init__(self, at: float, before: float, rule: BatchRule | None, key: Hashable, size: int) -> None:
+        self.at = at  # when it began
+        self.before = before  # busy seconds of the slot
+        self.rule = rule
+        self.key = key
+        self.size = size  # items; lowered by the slot's own thread when some have left before the call
+        self.is_typical = True  # cleared by the slot's own thread when the call has raised
+        self.fits: int | None = None  # set by that thread when memory was lacking: the largest call that fitted
+        self.tenants: list[tuple[Tenant, float]] = []  # one for each item, with the seconds it was charged
+
+
+class SlotState(Enum):
+    """Where a slot is between two rests.
+
+    | from | to | who |
+    |---|---|---|
+    | `IDLE` | `HIRED` | the Director coroutine takes a permit |
+    | `HIRED`, `CALLED` | `WORKING`, `PARKED` | the worker looks for a job |
+    | `WORKING` | `WORKING`, `PARKED` | the worker looks for its next job |
+    | `PARKED` | `CALLED` | whoever brings work |
+    | `PARKED` | `LEAVING` | the worker has lingered long enough |
+    | `LEAVING` | `IDLE` | the done-callback reaps: the permit goes back |
+    | `HIRED`, `CALLED`, `WORKING` | `ELSEWHERE` | the worker finds that another process has the slot |
+    | `ELSEWHERE` | `WORKING`, `PARKED` | the worker has got it |
+    | `HIRED`, `CALLED`, `WORKING`, `ELSEWHERE` | `BACKING_OFF` | its thread or process can't be started |
+    | `BACKING_OFF` | `IDLE` | it has rested, and may be tried again |
+    """
+
+    IDLE = "idle"
+    HIRED = "hired"
+    WORKING = "working"
+    PARKED = "parked"
+    CALLED = "called"
+    LEAVING = "leaving"
+    ELSEWHERE = "elsewhere"
+    BACKING_OFF = "backing off"
+
+
+SLOT_MOVES: dict[SlotState, frozenset[SlotState]] = {
+    SlotState.IDLE: frozenset({SlotState.HIRED}),
+    SlotState.HIRED: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE, SlotState.BACKING_OFF}),
+    SlotState.WORKING: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE, SlotState.BACKING_OFF}),
+    SlotState.PARKED: frozenset({SlotState.CALLED, SlotState.LEAVING}),
+    SlotState.CALLED: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE, SlotState.BACKING_OFF}),
+    SlotState.LEAVING: frozenset({SlotState.IDLE}),
+    SlotState.ELSEWHERE: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.BACKING_OFF}),
+    SlotState.BACKING_OFF: frozenset({SlotState.IDLE}),
+}

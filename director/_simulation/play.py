@@ -1,0 +1,178 @@
+"""The Director's own decision, played on virtual time: no threads, no event loop, and only calls take time.
+
+`Dispatch` decides as it does in a running Director. Whoever would be called (the Director coroutine, a parked worker)
+comes at once; a call on a slot takes as long as the play says. So what comes out is the policy alone, to be held
+against theory and against other policies on the same trace.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from functools import partial
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, cast
+
+from director._device import simulated_devices
+from director._jobs.job import Extra, Job
+from director._jobs.state import JobState
+from director._scheduler.policy import Policy
+from director._scheduler.scheduler import Dispatch
+from director._scheduler.slots import Slot, make_places
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable, Sequence
+
+    from director._jobs.options import Options
+
+    Seconds = Callable[[list[Job[Any]], Slot], float]
+    """What a call for these jobs takes on that slot."""
+
+_HIRE_AT_ONCE = 16
+
+
+class _NoLoop:
+    """The loop of jobs that nobody awaits."""
+
+    def get_debug(self) -> bool:
+        return False
+
+
+class Play:
+    """A Director's decision with slots that it believes in.
+
+    Args:
+        slots: How many there are on each device.
+        seconds: What a call takes.
+        policy: How jobs are admitted and ordered.
+    """
+
+    def __init__(self, slots: Sequence[int], seconds: Seconds, policy: Policy = Policy()) -> None:  # noqa: B008 - frozen
+        self.now = 0.0
+        self.calls: list[list[Job[Any]]] = []
+        """Every call that has ended, with its jobs."""
+        self.late: list[Job[Any]] = []
+        """Jobs that were failed for they could not make their deadline any more."""
+        self.dispatch = Dispatch(
+            make_places(tuple(simulated_devices(len(slots))), list(slots)),
+            policy,
+            lambda _model: frozenset(),
+            self._call_director,
+            lambda: self.now,
+            self._ripen_at,
+        )
+        self._seconds = seconds
+        self._loop = cast("asyncio.AbstractEventLoop", _NoLoop())
+        self._ids = itertools.count(1)
+        self._order = itertools.count()
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
+        self._rung: deque[Slot] = deque()
+        self._director_called = False
+        self._ripe: float | None = None  # when the dispatch wants to look at its groups
+        for slot in self.dispatch.slots:
+            slot.ring = partial(self._rung.append, slot)
+
+    def submit(self, options: Options, cargo: object = None, key: object = None, cost: float = 0.0) -> Job[Any]:
+        """Queue a job now.
+
+        Raises:
+            AdmissionError: It is refused.
+        """
+        job: Job[Any] = Job(loop=self._loop)
+        job.id = next(self._ids)
+        job._fn, job._cargo, job._options, job._context = "played", (cargo,), options, None
+        job._extra = Extra(key, cost) if options.batch is not None else None
+        job._stage = JobState.QUEUED
+        job._started = job._finished = job._progress = None
+        job._submitted = self.now
+        self._ring(self.dispatch.admit(job, patient=False))
+        self._settle()
+        return job
+
+    def cancel(self, job: Job[Any]) -> bool:
+        """Withdraw a job that waits; False if it doesn't wait any more."""
+        return self.dispatch.withdraw(job, JobState.CANCELLED)
+
+    def at(self, moment: float, what: Callable[[], object]) -> None:
+        """Do something at a moment to come."""
+        heappush(self._events, (moment, next(self._order), what))
+
+    def run(self, until: float = float("inf")) -> None:
+        """Let time pass until nothing is left to happen, or to a moment."""
+        events = self._events
+        while events and events[0][0] <= until:
+            self.now, _, what = heappop(events)
+            what()
+            self._settle()
+        if until < float("inf"):
+            self.now = max(self.now, until)
+
+    def arrive(self, moments: Iterable[float], options: Options) -> list[Job[Any]]:
+        """Submit a job at each of these moments, in order, and run to the end."""
+        jobs = []
+        for moment in moments:
+            self.run(until=moment)
+            jobs.append(self.submit(options))
+        self.run()
+        return jobs
+
+    # ---- who is called comes at once
+
+    def _call_director(self) -> None:
+        self._director_called = True
+
+    def _ripen_at(self, moment: float) -> None:
+        """One timer, as in a running Director: an earlier one takes its place."""
+        self._ripe = moment = max(moment, self.now)
+        self.at(moment, lambda: self._ripen(moment))
+
+    def _ripen(self, moment: float) -> None:
+        if moment == self._ripe:
+            self._ripe = None
+            self._ring(self.dispatch.ripen())
+
+    def _ring(self, ring: Callable[[], None] | None) -> None:
+        if ring is not None:
+            ring()
+
+    def _settle(self) -> None:
+        while self._rung or self._director_called:
+            if self._rung:
+                self._look(self._rung.popleft())
+            else:
+                self._hire()
+
+    def _hire(self) -> None:
+        self._director_called = False
+        hired = self.dispatch.hire(_HIRE_AT_ONCE)
+        if len(hired) == _HIRE_AT_ONCE:
+            self._director_called = True  # it goes on by itself
+        else:
+            self._ring(self.dispatch.call_parked())
+        self._rung += hired
+
+    # ---- slots
+
+    def _look(self, slot: Slot) -> None:
+        """A worker asks for work; having none it stays parked until it is rung."""
+        job, ring = self.dispatch.take(slot)
+        self._ring(ring)
+        for late in slot.late:
+            late._finished = self.now
+        self.late += slot.late
+        slot.late.clear()
+        if job is not None:
+            jobs = slot.mates or [job]
+            for each in jobs:
+                each._started = self.now
+            self.at(self.now + self._seconds(jobs, slot), partial(self._end, slot, jobs, self.now))
+
+    def _end(self, slot: Slot, jobs: list[Job[Any]], began: float) -> None:
+        slot.jobs += 1
+        slot.busy_seconds += self.now - began
+        for job in jobs:
+            job._finished = self.now
+            job._stage = JobState.SUCCEEDED
+        self.calls.append(jobs)
+        self._look(slot)

@@ -1,0 +1,148 @@
+"""The long-lived thread of one slot.
+
+Not a pool: the current CUDA device, cuBLAS workspaces, CUDA graphs and compiled models belong to a thread, so a slot
+keeps its own. A daemon, never joined at exit: a stuck call must not keep the interpreter from leaving.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+from director._forks import leave_copy, workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Its lock is never held while a thread is anywhere else, so a fork can't leave it locked; nor can a `__del__` meet it.
+Calls: TypeAlias = "SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]"
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SlotThread(Executor):
+    """An executor of exactly one thread, started at the first call; what `loop.run_in_executor` offloads a shift to.
+
+    Args:
+        name: Name of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._thread: threading.Thread | None = None
+        self._calls: Calls
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call `fn` on the thread, after the calls submitted before.
+
+        Raises:
+            RuntimeError: The system can't start another thread, and nothing was submitted: a later call tries again.
+        """
+        if self._thread is None:
+            self._start()
+        future: Future[T] = Future()
+        self._calls.put((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def _start(self) -> None:
+        calls: Calls = SimpleQueue()
+        thread = threading.Thread(target=_run, args=(calls,), name=self._name, daemon=True)
+        try:
+            thread.start()
+        except BaseException:  # a signal may also come when the thread is there already: it has nothing else to do
+            calls.put(None)
+            raise
+        self._calls, self._thread = calls, thread
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a thread yet."""
+        return self._thread is not None
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the thread end after the calls it has; `wait` joins it."""
+        if not self.started:
+            return
+        self._calls.put(None)
+        if wait:
+            self.join()
+
+    def join(self) -> None:
+        """Wait for the end of the thread, once it was told to end."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def __del__(self) -> None:
+        self.shutdown(wait=False)
+
+
+def call_once(name: str, fn: Callable[[], T]) -> Future[T]:
+    """Call `fn` on a thread of its own, which ends then and which nobody waits for at exit.
+
+    Raises:
+        RuntimeError: The system can't start another thread.
+    """
+    thread = SlotThread(name)
+    future = thread.submit(fn)
+    thread.shutdown(wait=False)
+    return future
+
+
+def _run(calls: Calls) -> None:
+    """The thread. It does not hold its executor, so that one which nobody holds any more can let it end."""
+    workers.add(threading.get_ident())
+    while (call := calls.get()) is not None:
+        future, fn = call
+        if future.set_running_or_notify_cancel():
+            try:
+                value = fn()
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who waits
+                leave_copy(error)
+                future.set_exception(error)
+            else:
+                leave_copy()
+                future.set_result(value)
+                del value
+        del call, future, fn
+    workers.discard(threading.get_ident())
+
+
+class Flag:
+    """A `threading.Event` whose `set` holds no lock. Any thread may wait; one thread may `clear`."""
+
+    __slots__ = ("_gate", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._gate = threading.Lock()  # who waits acquires it; open while the flag is set
+        self._gate.acquire()
+
+    def is_set(self) -> bool:
+        """Whether it was set and not cleared since."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Let go who waits, and who comes to wait."""
+        self._is_set = True
+        self._open()
+
+    def clear(self) -> None:
+        """From now on `wait` waits."""
+        self._is_set = False
+        self._gate.acquire(blocking=False)
+
+    def wait(self, timeout: float = -1) -> bool:
+        """Wait until it is set, for so many seconds at most if `timeout` is given; False if it isn't."""
+        while not self._is_set:
+            if not self._gate.acquire(timeout=timeout):
+                return self._is_set
+        self._open()  # for others that wait
+        return True
+
+    def _open(self) -> None:
+        try:
+            self._gate.release()
+        except RuntimeError:  # it is open already
+            return

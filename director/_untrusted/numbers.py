@@ -1,0 +1,153 @@
+"""Users' numbers as our own: an exact `int` or `float` of the same value, or a refusal that names the limits.
+
+An `int`, a `float`, one of their subclasses (an enum, say), and whatever says by `numbers.Number` that it is a real
+number (a `Decimal`, a `Fraction`, a scalar of NumPy) is taken as what it is, once, on the thread of who gives it:
+nothing later asks the user's object again. A bool is no number. Whatever the object does, nothing but `TypeError` and
+`ValueError` is raised.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from numbers import Complex, Integral, Number, Real
+from typing import Any
+
+from director._untrusted.objects import repr_of
+
+FARTHEST = 2**63  # what is less fits into a frame, a heap of C and the arguments of the standard library
+MOST_SECONDS = 10**9  # thirty years: the sum with a clock, in milliseconds too, is a time that timers can keep
+MOST_SLOTS = 10_000  # of a device, and devices: each is an object
+MOST_COST = 1e30  # of an item: any sum of costs is finite
+_LARGEST = 1.7976931348623157e308
+_GIANT = 10**400
+_MOST_DIGITS = 40
+_LONGEST = 200  # characters of a value in a message
+
+
+def whole(
+    name: str, value: Any, least: int = -FARTHEST, most: int = FARTHEST - 1, kind: str = "an int", hint: str = ""
+) -> int:
+    """An `int`.
+
+    Args:
+        name: Of the option.
+        value: What was given.
+        least: The limit below.
+        most: The limit above.
+        kind: What it must be, in words.
+        hint: What to do instead, in words, if it is out of range.
+
+    Raises:
+        TypeError: It is none; a bool and a float aren't either.
+        ValueError: It is out of range.
+    """
+    number = value if type(value) is int else _plain(value)
+    if type(number) is not int:
+        raise TypeError(f"{name} must be {kind}, not {shown(value)}")
+    if not least <= number <= most:
+        raise ValueError(f"{name} must be at least {_said(least)} and at most {_said(most)}, not {shown(number)}{hint}")
+    return number
+
+
+def priority(value: Any) -> int:
+    """The option of this name: what a frame can hold. A bool is 0 or 1.
+
+    Raises:
+        TypeError: It is no `int`.
+        ValueError: It needs more than 64 bits.
+    """
+    return int(value) if type(value) is bool else whole("priority", value)
+
+
+def real(
+    name: str, value: Any, least: float = -_LARGEST, most: float = _LARGEST, kind: str = "a number", hint: str = ""
+) -> float:
+    """A finite `float`, or an `int` that was one.
+
+    Raises:
+        TypeError: It can't be made one; a bool isn't.
+        ValueError: It is out of range, or not a number (NaN).
+    """
+    number = value if type(value) is float else _plain(value)
+    if number is None:
+        raise TypeError(f"{name} must be {kind}, not {shown(value)}")
+    if not least <= number <= most:  # also refuses NaN
+        raise ValueError(f"{name} must be from {_said(least)} to {_said(most)}, not {shown(number)}{hint}")
+    return number
+
+
+def seconds(
+    name: str,
+    value: Any,
+    *,
+    zero: bool = False,
+    endless: bool = False,
+    kind: str = "seconds as a number",
+    hint: str = "",
+) -> float:
+    """Positive seconds; with `zero` also none, with `endless` also infinite ones.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative, or too large, or not a number (NaN).
+    """
+    number = value if type(value) is float else _plain(value)
+    if number is None:
+        raise TypeError(f"{name} must be {kind}, not {shown(value)}")
+    is_enough = number >= 0 if zero else number > 0
+    if is_enough and (number <= MOST_SECONDS or (endless and number == math.inf)):
+        return number
+    limits = f"{'not be negative' if zero else 'be positive seconds'}, and at most {MOST_SECONDS:,} seconds"
+    raise ValueError(f"{name} must {limits}, not {shown(number)}{hint}")
+
+
+def number_in(digits: str) -> int:
+    """The number that ASCII digits say; where there are too many for any limit, one that is beyond every limit."""
+    return int(digits.lstrip("0")[:_MOST_DIGITS] or "0")
+
+
+def shown(value: Any) -> str:
+    """A value in a message: what `repr` gives, if it gives any, and not too much of it."""
+    return repr_of(value, _LONGEST)
+
+
+def shortened(text: str, most: int = 2 * _LONGEST) -> str:
+    """The beginning of a text of any length, and how long it is if that is not all of it."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def _said(limit: float) -> str:
+    if limit in (-FARTHEST, FARTHEST - 1):
+        return "-2**63" if limit < 0 else "2**63 - 1 (64 bits)"
+    return f"{limit:,}" if type(limit) is int and limit <= MOST_SECONDS else f"{limit:g}"
+
+
+def _plain(value: Any) -> int | float | None:
+    """The same number as an exact `int` or `float`; `None` if it is none, or too large for both."""
+    kind = type(value)
+    if kind is bool:
+        return None
+    if issubclass(kind, int):
+        return int.__index__(value)
+    if issubclass(kind, float):
+        return float.__float__(value)
+    try:
+        if issubclass(kind, Integral):
+            return int.__index__(operator.index(value))
+        if issubclass(kind, Real) or (issubclass(kind, Number) and not issubclass(kind, Complex)):
+            return _as_float(value)
+    except BaseException:  # noqa: BLE001 - of the object, or of its class: it is no number that can be used
+        return None
+    return None
+
+
+def _as_float(value: Any) -> float:
+    """The nearest `float`; of what is larger than all of them, but not infinite, an `int` beyond every limit."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    if math.isinf(number) and value != number:
+        return _GIANT if number > 0 else -_GIANT
+    return number

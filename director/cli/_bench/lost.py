@@ -1,0 +1,116 @@
+"""How much of the devices' time is lost: between two jobs, and inside a job that waits for the GIL."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from director.cli._bench.busy_loops import PERIOD, Burden, block, burdens, carry, nothing
+from director.cli._bench.contenders import ANYIO, DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, Contender, Seat
+from director.cli._bench.jobs import Stamped, bare_time, noop
+from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.sheet import Sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SETTLING = 0.005  # s from the submission to the window: every slot has begun by then
+SPARE = 1.5  # times as many jobs as the slots can do, so that the queue is never empty
+
+
+EVERYBODY = (POOL, RUN_IN_EXECUTOR, ANYIO, SEMAPHORES, DIRECTOR)
+QUICK_ONES = (POOL, SEMAPHORES, DIRECTOR)
+QUICK_BURDENS = {"idle loop": nothing, "loop blocked": block}
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Shares of the slots' time, 1.0 being all of it.
+
+    Args:
+        total: 1 - jobs done x time of the bare call / time of the slots.
+        between: The part in which no job was on the slot; the rest was lost inside the jobs.
+    """
+
+    total: float
+    between: float
+
+
+def loss(spans: Iterable[tuple[int, int]], bare: float, slots: int, window: tuple[int, int]) -> Loss:
+    """What `slots` slots lost in a window of time.
+
+    A job that only partly lies in the window counts for that part of a job.
+
+    Args:
+        spans: When each job began and ended, in nanoseconds.
+        bare: Seconds of the same call alone.
+        slots: How many jobs could have run at once.
+        window: When it began and ended, in nanoseconds.
+    """
+    opened, closed = window
+    jobs = 0.0
+    occupied = 0
+    for began, ended in spans:
+        inside = min(ended, closed) - max(began, opened)
+        if inside > 0:
+            jobs += inside / (ended - began)
+            occupied += inside
+    available = slots * (closed - opened)
+    return Loss(1 - jobs * bare * 1e9 / available, 1 - occupied / available)
+
+
+async def watch(seat: Seat, slots: int, seconds: float, burden: Burden, window: float) -> Loss:
+    """Keep `slots` slots full for `window` seconds beside a loop that carries `burden`.
+
+    Args:
+        seat: The opened contender.
+        slots: For how many slots it was opened.
+        seconds: How long a job occupies its device.
+        burden: What the loop does besides.
+        window: How long to watch, in seconds.
+    """
+    await seat.gather([seat.submit(noop) for _ in range(4 * slots)])
+    job = Stamped(seconds)
+    bare = bare_time(Stamped(seconds), max(3, round(0.05 / seconds)))
+    handles = [seat.submit(job) for _ in range(round(SPARE * slots * window / seconds) + slots)]
+    await asyncio.sleep(SETTLING)
+    opened = time.perf_counter_ns()
+    await carry(burden, window)
+    closed = time.perf_counter_ns()
+    job.over = True
+    await seat.gather(handles)
+    return loss(job.spans, bare, slots, (opened, closed))
+
+
+def _report(sheet: Sheet, contender: Contender, figure: str, lost: Loss) -> None:
+    sheet.add(contender.name, figure, "%", 100 * lost.total)
+    sheet.add(contender.name, f"between jobs: {figure}", "%", 100 * lost.between)
+
+
+def measure(effort: Effort, seconds: float) -> Sheet:
+    """Four slots and a queue that is never empty, beside each kind of busy loop."""
+    sheet = Sheet()
+    contenders = effort.pick(EVERYBODY, QUICK_ONES)
+    window = PERIOD * effort.pick(8, 3) if seconds < PERIOD / 4 else PERIOD * effort.pick(15, 6)
+    chosen = effort.pick(burdens(), QUICK_BURDENS)
+    for name, burden in chosen.items():
+        for contender in turns(contenders, rounds=effort.pick(5, 3)):
+            _report(sheet, contender, name, asyncio.run(_piece(contender, 4, seconds, burden, window)))
+    return sheet
+
+
+async def _piece(contender: Contender, slots: int, seconds: float, burden: Burden, window: float) -> Loss:
+    async with contender.open(slots) as seat:
+        return await watch(seat, slots, seconds, burden, window)
+
+
+def many_slots(effort: Effort) -> Sheet:
+    """64 slots with jobs of 20 ms: does the design keep more devices busy than the machine has cores?"""
+    sheet = Sheet()
+    contenders = effort.pick(EVERYBODY, QUICK_ONES)
+    window = PERIOD * effort.pick(15, 6)
+    for contender in turns(contenders, rounds=effort.pick(5, 3)):
+        _report(sheet, contender, "64 slots, 20 ms", asyncio.run(_piece(contender, 64, 0.020, nothing, window)))
+    return sheet

@@ -1,0 +1,118 @@
+"""A run of the benchmarks: which experiments, where, and what came of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from director.cli._bench.apart import can_pin
+from director.cli._bench.batchers import EVERYBODY as BATCHERS
+from director.cli._bench.catalog import ONE_CORE, Experiment, run_one
+from director.cli._bench.contenders import EVERYBODY, absent
+from director.cli._bench.goals import Goal, Verdict, judge_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from director.cli._bench.rounds import Effort
+    from director.cli._bench.sheet import Cell
+
+DISTRIBUTIONS = ("gpu-director", "anyio", "aiojobs", "async-batcher", "batched", "uvloop")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that one run measured.
+
+    Args:
+        experiments: What was run.
+        effort: Full or quick.
+        circumstances: When, on what, with which versions.
+        left_out: What could not take part, and why.
+        measured: Cells by experiment and place.
+        verdicts: The goals that this run can judge.
+    """
+
+    experiments: Sequence[Experiment]
+    effort: Effort
+    circumstances: Mapping[str, str]
+    left_out: tuple[str, ...]
+    measured: Mapping[tuple[str, str], tuple[Cell, ...]]
+    verdicts: tuple[Verdict, ...]
+
+
+def run_suite(experiments: Sequence[Experiment], goals: Iterable[Goal], effort: Effort) -> Outcome:
+    """Run experiments one after the other, alone, and judge the goals; progress goes to stderr.
+
+    Raises:
+        ExperimentDied: The process of an experiment ended without an answer.
+    """
+    before = circumstances()
+    measured = {}
+    for experiment in experiments:
+        for place in experiment.places_for(effort):
+            if place != ONE_CORE or can_pin():
+                measured[experiment.name, place] = _timed(experiment, place, effort)
+    return Outcome(experiments, effort, before, tuple(left_out()), measured, tuple(judge_all(measured, goals)))
+
+
+def _timed(experiment: Experiment, place: str, effort: Effort) -> tuple[Cell, ...]:
+    sys.stderr.write(f"{experiment.name}, {place} ")
+    sys.stderr.flush()
+    began = time.perf_counter()
+    try:
+        return run_one(experiment, place, effort)
+    finally:
+        sys.stderr.write(f" {time.perf_counter() - began:.1f} s\n")
+
+
+def by_name(names: Sequence[str], experiments: Sequence[Experiment]) -> list[Experiment]:
+    """Those of the experiments that have one of the names, all of them for no name.
+
+    Raises:
+        ValueError: There is no experiment of such a name.
+    """
+    known = {experiment.name: experiment for experiment in experiments}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"no experiment is called {unknown[0]!r}; there are {', '.join(known)}")
+    return [known[name] for name in names] or list(experiments)
+
+
+def left_out() -> list[str]:
+    """What cannot take part on this machine."""
+    missing = (*absent(EVERYBODY), *absent(BATCHERS))
+    reasons = [f"{contender.name}: {contender.needs} is not installed" for contender in missing]
+    if _version_of("uvloop") is None:
+        reasons.append("director on uvloop: uvloop is not installed")
+    if not can_pin():
+        reasons.append("everything on one core: this system cannot bind a process to a core")
+    return reasons
+
+
+def circumstances() -> dict[str, str]:
+    """When and where this is."""
+    versions = {
+        name: _version_of(name) for name in ("gpu-director", "anyio", "aiojobs", "uvloop", "async-batcher", "batched")
+    }
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": str(len(os.sched_getaffinity(0)) if can_pin() else os.cpu_count()),
+        "load before": f"{os.getloadavg()[0]:.2f}",
+        **{name: found for name, found in versions.items() if found},
+    }
+
+
+def _version_of(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

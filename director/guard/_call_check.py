@@ -1,0 +1,150 @@
+"""What the guard does around one call: a glance at the thread's device before and after, or a close look."""
+
+from __future__ import annotations
+
+import dis
+import sys
+from typing import TYPE_CHECKING, Any
+
+from director import current_device
+from director.guard._cuda import Driver, devices_of
+from director.guard._source_lines import Place, is_library, outward, own_frame, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+
+    from director.guard._cuda import Driver
+    from director.guard._findings import Notebook
+    from director.guard._source_lines import Place
+
+
+class Attendance:
+    """A context manager around one call.
+
+    Args:
+        notebook: Takes findings.
+        driver: Tells which device is current.
+        name: The job's name.
+        key: By which the notebook knows the function on this slot.
+        is_close: Take a close look.
+    """
+
+    __slots__ = ("_before", "_driver", "_given", "_key", "_look", "_name", "_notebook")
+
+    def __init__(self, notebook: Notebook, driver: Driver, name: str, key: tuple[str, int], is_close: bool) -> None:
+        self._notebook = notebook
+        self._driver = driver
+        self._name = name
+        self._key = key
+        self._given = device = current_device()
+        ordinal = device.index if device.kind == "cuda" else None
+        self._look = CloseLook(ordinal, driver, self._found) if is_close else None
+        self._before: int | None = None
+
+    def __enter__(self) -> None:
+        self._before = self._driver.context()
+        if self._look is not None and not self._look.begin():
+            self._look = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._look is not None:
+            self._look.end()
+        if self._before is None or self._driver.context() == self._before:
+            return
+        if self._driver.current() != self._given.index and self._look is None:
+            self._notebook.suspect(self._key)
+        self._driver.put_back(self._before)  # or the jobs that follow on this slot would begin on the wrong device
+
+    def _found(self, place: Place, used: int, what: str) -> None:
+        self._notebook.note_device(self._name, self._given, place, used, what)
+
+
+class CloseLook:
+    """Watches the calling thread from `begin` to `end`.
+
+    Only the first thing that is wrong is told: the rest mostly follows from it.
+
+    Args:
+        given: Ordinal of the device that the call was given; `None` if it was given none of CUDA's.
+        driver: Tells which device is current.
+        found: Called with the place, another ordinal, and what is on it.
+    """
+
+    def __init__(self, given: int | None, driver: Driver, found: Callable[[Place, int, str], None]) -> None:
+        self._given = given
+        self._driver = driver
+        self._found = found
+        self._has_found = False
+        self._known: dict[FrameType, dict[str, int]] = {}  # by frame: the locals that were looked at, by name
+        self._was_current: int | None = None
+
+    def begin(self) -> bool:
+        """Watch from here on; False if somebody else profiles this thread."""
+        if sys.getprofile() is not None:
+            return False
+        self._was_current = self._driver.current()
+        sys.setprofile(self._step)
+        return True
+
+    def end(self) -> None:
+        """Watch no more."""
+        sys.setprofile(None)
+        self._known.clear()
+
+    def _step(self, frame: FrameType, event: str, argument: Any) -> None:
+        if self._has_found:
+            return
+        try:
+            if event == "c_call":
+                self._look_at(getattr(argument, "__self__", None), frame, "")
+            elif event == "return":
+                self._look_at(argument, frame, "what is returned")
+            if not is_library(frame.f_code.co_filename):
+                self._look_at_locals(frame)
+                self._look_at_current(frame)
+            elif event == "c_return":
+                self._look_at_current(frame)
+            if event == "return":
+                self._known.pop(frame, None)
+        except Exception:  # noqa: BLE001, S110 -- whatever a strange object does when it is asked, the call goes on
+            pass
+
+    def _look_at_locals(self, frame: FrameType) -> None:
+        known = self._known.setdefault(frame, {})
+        for name, value in frame.f_locals.items():
+            if known.get(name) != id(value):
+                known[name] = id(value)
+                self._look_at(value, frame, name)
+
+    def _look_at(self, value: Any, frame: FrameType, name: str) -> None:
+        for device in devices_of(value):
+            if device != self._given:
+                line = _stored_at(frame, name) if name in frame.f_code.co_varnames + frame.f_code.co_cellvars else None
+                self._tell(frame, device, name or f"a {type(value).__name__}", line)
+
+    def _look_at_current(self, frame: FrameType) -> None:
+        current = self._driver.current()
+        if current is not None and current not in (self._given, self._was_current):
+            self._tell(frame, current, "the thread")
+        self._was_current = current
+
+    def _tell(self, frame: FrameType, device: int, what: str, line: int | None = None) -> None:
+        own = own_frame(outward(frame))
+        if own is None or self._has_found:
+            return  # the library's own doing, outside of the user's function; or what follows from the first mistake
+        self._has_found = True
+        self._found(place_of(own, line if own is frame else None), device, what)
+
+
+def _stored_at(frame: FrameType, name: str) -> int:
+    """The line that last gave a local variable its value: a step is seen a little later than it happens."""
+    line = frame.f_code.co_firstlineno  # of an argument
+    for step in dis.get_instructions(frame.f_code):
+        if step.offset >= frame.f_lasti:
+            break
+        if step.argval == name and step.opname.startswith("STORE_") and step.positions is not None:
+            line = step.positions.lineno or line
+    return line

@@ -1,0 +1,107 @@
+"""What the guard has found. Owner of the findings; slots' threads and the thread that watches the loop write."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from director import Device
+    from director.guard._source_lines import Place
+
+logger = logging.getLogger("director.guard")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A mistake, and the line where it was seen.
+
+    Args:
+        kind: ``"loop blocked"`` or ``"other device"``.
+        file: The source file.
+        line: The line in it, from 1.
+        function: The function it is in.
+        source: What stands there.
+        message: What is wrong and what to do, in words.
+        seconds: The longest that the loop stood still there; 0 for another device.
+        times: How often it was seen.
+    """
+
+    kind: Literal["loop blocked", "other device"]
+    file: str
+    line: int
+    function: str
+    source: str
+    message: str
+    seconds: float = 0.0
+    times: int = 1
+
+
+class Notebook:
+    """Takes down what was found, each line once, and which calls deserve a close look.
+
+    Args:
+        first: Calls of each function on each slot that get one.
+        every: After these, one of so many.
+    """
+
+    def __init__(self, first: int, every: int) -> None:
+        self._first = first
+        self._every = every
+        self._calls: Counter[tuple[str, int]] = Counter()  # by name and thread; each key is its thread's own
+        self._lock = threading.RLock()  # a finalizer or a signal handler may ask for `findings` in the midst of `_note`
+        self._findings: dict[tuple[str, str, int], Finding] = {}
+
+    def findings(self) -> tuple[Finding, ...]:
+        """All so far, oldest first."""
+        with self._lock:
+            return tuple(self._findings.values())
+
+    # ---- close looks
+
+    def is_due(self, key: tuple[str, int]) -> bool:
+        """Count a call by its function's name and its thread; True if it should get a close look."""
+        number = self._calls[key]
+        self._calls[key] = number + 1
+        return self._first > 0 and (number < self._first or number % self._every == 0)
+
+    def suspect(self, key: tuple[str, int]) -> None:
+        """A call has moved its thread to another device, and nobody saw where: the next one gets a close look."""
+        self._calls[key] = 0
+
+    # ---- findings
+
+    def note_device(self, name: str, given: Device, place: Place, used: int, what: str) -> None:
+        """The job `name` was `given` a device, and `what` is on another one at `place`."""
+        remedy = f"Use the device that the job is given (str(device) == {str(given)!r}) instead of one of its own."
+        self._note(
+            "other device", place, f"job {name!r} was given {given.label}, and {what} is on cuda:{used}. {remedy}"
+        )
+
+    def note_block(self, place: Place, seconds: float, on_gpu: bool) -> None:
+        """The event loop stood still at `place`."""
+        if on_gpu:
+            message = "GPU work blocked the event loop; give it to the Director: `await director.run(function, ...)`."
+        else:
+            message = (
+                "Something blocked the event loop; give it to a thread (`asyncio.to_thread`), "
+                "or to the Director if it is GPU work."
+            )
+        self._note("loop blocked", place, message, seconds)
+
+    def _note(
+        self, kind: Literal["loop blocked", "other device"], place: Place, message: str, seconds: float = 0.0
+    ) -> None:
+        key = (kind, place.file, place.line)
+        with self._lock:
+            before = self._findings.get(key)
+            if before is not None:
+                longest = max(before.seconds, seconds)
+                self._findings[key] = replace(before, times=before.times + 1, seconds=longest)
+                return
+            self._findings[key] = Finding(kind, *place, message, seconds)
+        took = f" for {seconds:.3f} s" if seconds else ""
+        logger.warning("%s%s at %s\n  %s", kind, took, place, message)

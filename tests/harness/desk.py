@@ -1,0 +1,166 @@
+"""A `Dispatch` with everything around it played by the test: no event loop, no threads, no time of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from director._jobs.job import Extra, Job
+from director._jobs.options import Options
+from director._jobs.state import JobState
+from director._scheduler.policy import Policy
+from director._scheduler.scheduler import Dispatch
+from director._scheduler.slots import Slot, SlotState, make_places
+from director.testing import simulated_devices
+
+if TYPE_CHECKING:
+    from director._jobs.model import Model
+
+QUEUED, RUNNING, SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
+CANCELLED, FAILED = JobState.CANCELLED, JobState.FAILED
+IDLE, HIRED, WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
+PARKED, CALLED, LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
+COMING = (HIRED, CALLED)
+FREE = (IDLE, PARKED)
+
+
+class Nowhere(asyncio.AbstractEventLoop):
+    """The loop of jobs that nobody will ever await."""
+
+    def get_debug(self) -> bool:
+        return False
+
+
+class Desk:
+    """A `Dispatch` with everything around it played by the test."""
+
+    def __init__(self, counts: list[int], max_queue: int | None = None, policy: Policy | None = None) -> None:
+        self.loop = Nowhere()
+        self.places = make_places(tuple(simulated_devices(len(counts))), counts)
+        self.warm: dict[Model[Any], frozenset[int]] = {}
+        self.director_called = False
+        self.now = 0.0
+        self.ripens_at: list[float] = []
+        self.dispatch = Dispatch(
+            self.places,
+            policy or Policy(max_queue),
+            lambda model: self.warm.get(model, frozenset()),
+            self._call,
+            self._tell_time,
+            self.ripens_at.append,
+        )
+        self.slots = self.dispatch.slots
+        self.put_off: list[tuple[Job[Any], bool]] = []  # for `admit_late`
+        self.dispatch.put_off = lambda job, patient: self.put_off.append((job, patient))
+        self._numbers = iter(range(1, 10**9))
+
+    def _tell_time(self) -> float:
+        lock: Any = self.dispatch._lock
+        assert not lock._is_owned(), "the clock is user code, and was called under the lock"
+        return self.now
+
+    def _call(self) -> None:
+        self.director_called = True
+
+    def job(self, options: Options = Options(), fn: Any = print, extra: Extra | None = None) -> Job[Any]:  # noqa: B008
+        """A job as `Ledger.open_job` makes it."""
+        job: Job[Any] = Job(loop=self.loop)
+        job.id = next(self._numbers)
+        job._fn, job._cargo, job._options, job._context = fn, (), options, copy_context()
+        job._stage, job._extra = QUEUED, extra if extra is not None or options.batch is None else Extra()
+        job._started = job._finished = job._progress = None
+        job._submitted = self.now
+        return job
+
+    def admit(
+        self,
+        options: Options = Options(),  # noqa: B008 - frozen
+        patient: bool = False,
+        fn: Any = print,
+        extra: Extra | None = None,
+    ) -> Job[Any]:
+        """Queue a job and ring whom the dispatch wants to have rung."""
+        job = self.job(options, fn, extra)
+        self.ring(self.dispatch.admit(job, patient))
+        return job
+
+    def ring(self, ring: Any) -> None:
+        """Call a `Ring`. Ringing twice for one call raises: the bell is a lock."""
+        if ring is not None:
+            ring()
+
+    def hire(self, most: int = 16) -> list[Slot]:
+        """The Director coroutine looks."""
+        self.director_called = False
+        hired = self.dispatch.hire(most)
+        if len(hired) == most:
+            self.director_called = True  # it goes on by itself
+        else:
+            self.ring(self.dispatch.call_parked())
+        return hired
+
+    def take(self, slot: Slot) -> Job[Any] | None:
+        """The worker of `slot`, hired or rung or at the end of a job, looks for the next one."""
+        if slot.state is CALLED:
+            assert slot.bell.acquire(blocking=False), "called and not rung"
+        job, ring = self.dispatch.take(slot)
+        self.ring(ring)
+        return job
+
+    def end(self, slot: Slot, seconds: float = 0.0) -> list[Job[Any]]:
+        """The call on `slot` ends well after `seconds`; its worker has yet to look for more. Returns its jobs."""
+        jobs = slot.mates or [slot.job]  # type: ignore[list-item]
+        slot.jobs += len(jobs)
+        slot.busy_seconds += seconds
+        for job in jobs:
+            if job._stage is JobState.RUNNING:
+                job._move(JobState.SUCCEEDED)
+        return jobs
+
+    def fail(self, slot: Slot, again: bool = True) -> None:
+        """As `end`, but with an error for which its job is tried `again`."""
+        job = slot.job
+        assert job is not None
+        slot.jobs += 1
+        if not again:
+            job._move(FAILED)
+            return
+        assert self.dispatch.set_aside(job)
+        job._extra = job._extra or Extra()
+        job._extra.tries += 1
+
+    def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[Job[Any]]:
+        """Withdraw what waits."""
+        jobs: list[Job[Any]] = []
+        self.dispatch.withdraw_all(jobs, state, model)
+        return jobs
+
+    def try_again(self, job: Job[Any]) -> None:
+        """Its back-off is over."""
+        self.ring(self.dispatch.try_again(job))
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock, making the calls of `ripen` that were asked for."""
+        until = self.now + seconds
+        while (moment := min(self.ripens_at, default=until + 1.0)) <= until:
+            self.ripens_at.remove(moment)
+            self.now = max(self.now, moment)
+            self.ring(self.dispatch.ripen())
+        self.now = until
+
+    def on_their_way(self) -> list[Slot]:
+        """Workers that will look for work."""
+        return [slot for slot in self.slots if slot.state in COMING]
+
+    def settle(self) -> int:
+        """Let all who are on their way arrive, until nobody is; returns the number of steps."""
+        steps = 0
+        while self.director_called or self.on_their_way():
+            steps += 1
+            assert steps < 1000, f"they call each other for ever: {self.slots}"
+            if self.director_called:
+                self.hire()
+            for slot in self.on_their_way():
+                self.take(slot)
+        return steps

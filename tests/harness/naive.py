@@ -1,0 +1,207 @@
+"""What the decision ought to be, worked out naively from a list of all jobs; for the machines of the tests.
+
+Only the tenants' counters and the costs that were learned are asked of the real thing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from harness.desk import FREE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+
+    from director._jobs.job import Job
+    from director._jobs.options import BatchRule, Options
+    from director._scheduler.policy import Policy
+    from director._scheduler.queue.ready_queue import ReadyQueue
+    from director._scheduler.slots import Slot
+    from harness.desk import Desk
+
+    GroupKey = tuple[Any, BatchRule, Hashable]
+
+LEEWAY = 0.005  # seconds before the last moment at which a deadline presses
+
+
+class Naive:
+    """Jobs that wait, and the groups among them that may be taken.
+
+    Args:
+        desk: The real thing; its slots, its clock and what it has learned are read.
+        policy: What it was told.
+    """
+
+    def __init__(self, desk: Desk, policy: Policy) -> None:
+        self.desk = desk
+        self.policy = policy
+        self.waiting: list[Job[Any]] = []
+        self.paused: list[Job[Any]] = []
+        self.released: set[GroupKey] = set()
+        self.holds = True
+        self.order: dict[Job[Any], tuple[Any, ...]] = {}
+
+    # ---- groups
+
+    @staticmethod
+    def group_of(job: Job[Any]) -> GroupKey | None:
+        """Jobs with the same may share a batch."""
+        rule = job._options.batch
+        assert rule is None or job._extra is not None
+        return None if rule is None else (job._options.lane, rule, job._extra.key)  # type: ignore[union-attr]
+
+    def members(self, key: GroupKey) -> list[Job[Any]]:
+        return [job for job in self.waiting if self.group_of(job) == key]
+
+    def is_held(self, job: Job[Any]) -> bool:
+        key = self.group_of(job)
+        return key is not None and key[1].max_wait > 0 and key not in self.released
+
+    def is_ripe(self, key: GroupKey) -> bool:
+        jobs, rule = self.members(key), key[1]
+        if len(jobs) >= rule.max_size or not self.holds or self.is_dear(jobs, rule):
+            return True
+        if min(job._submitted for job in jobs) + rule.max_wait <= self.desk.now:
+            return True
+        due = min(job._deadline_at() for job in jobs)
+        if due == math.inf:
+            return False
+        seconds = self.desk.dispatch._accounts.costs.safe_seconds(rule, min(len(jobs) + 1, rule.max_size))
+        return due - seconds - LEEWAY <= self.desk.now
+
+    @staticmethod
+    def is_dear(jobs: list[Job[Any]], rule: BatchRule) -> bool:
+        costs = [cost_of(job) for job in jobs]
+        if rule.max_cost is None:
+            return False
+        return max(costs) * (len(costs) + 1) > rule.max_cost if rule.padded else sum(costs) >= rule.max_cost
+
+    def look_at(self, keys: Iterable[GroupKey | None]) -> None:
+        """Let go of those among these groups that are ripe."""
+        self.released |= {key for key in keys if key is not None and self.members(key) and self.is_ripe(key)}
+
+    def look_at_all(self) -> None:
+        self.look_at({self.group_of(job) for job in self.waiting})
+
+    def forget_empty(self) -> None:
+        self.released = {key for key in self.released if self.members(key)}
+
+    # ---- the order of service
+
+    def rank(self, job: Job[Any]) -> tuple[Any, ...]:
+        """Smaller goes first."""
+        ageing = self.policy.ageing
+        if ageing is not None and self.desk.now - job._submitted >= ageing:
+            return (-math.inf, job._submitted, job.id)
+        return self.rank_in_group(job)
+
+    def rank_in_group(self, job: Job[Any]) -> tuple[Any, ...]:
+        """The same, for those of whom nobody is old."""
+        options = job._options
+        used = self.desk.dispatch._queue.tenants.rank(options.account)
+        again = job._extra is not None and job._extra.tries > 0
+        return (-options.priority, *used, job._deadline_at(), not again, job.id)
+
+    def may(self, options: Options, slot: Slot) -> bool:
+        return options.allowed is None or slot.number in options.allowed
+
+    def able(self, slot: Slot) -> list[Job[Any]]:
+        """Jobs that a slot may take."""
+        return [job for job in self.waiting if self.may(job._options, slot) and not self.is_held(job)]
+
+    def first_for(self, slot: Slot) -> Job[Any] | None:
+        return min(self.able(slot), key=self.rank, default=None)
+
+    def note_order(self) -> None:
+        """Before a job is taken: tenants are charged with what is."""
+        self.order = {job: self.rank_in_group(job) for job in self.waiting}
+
+    def mates_of(self, first: Job[Any]) -> list[Job[Any]]:
+        """Those who may share a batch with it, in the order that was noted."""
+        key = self.group_of(first)
+        assert key is not None
+        return sorted((job for job in self.members(key) if job is not first), key=lambda job: self.order[job])
+
+    def batch_of(self, first: Job[Any], mates: list[Job[Any]]) -> list[Job[Any]]:
+        """The call that `first` begins, if nothing is known of what calls cost."""
+        rule, batch = first._options.batch, [first]
+        assert rule is not None
+        if rule.window > 1:
+            ahead = mates[: rule.window * rule.max_size - 1]
+            near = sorted(ahead, key=lambda job: abs(cost_of(job) - cost_of(first)))
+            for job in near:
+                if self.fits([*batch, job], rule):
+                    batch.append(job)
+            return batch
+        for job in mates:
+            if not self.fits([*batch, job], rule):
+                break
+            batch.append(job)
+        return batch
+
+    @staticmethod
+    def fits(jobs: list[Job[Any]], rule: BatchRule) -> bool:
+        if len(jobs) > rule.max_size:
+            return False
+        costs = [cost_of(job) for job in jobs]
+        total = max(costs) * len(costs) if rule.padded else sum(costs)
+        return rule.max_cost is None or total <= rule.max_cost
+
+    def take(self, batch: list[Job[Any]], late: list[Job[Any]]) -> None:
+        """These have been taken, and those been found too late."""
+        for job in [*batch, *late]:
+            self.waiting.remove(job)
+        key = self.group_of(batch[0]) if batch else None
+        if key is not None and key[1].max_wait and len(self.members(key)) < key[1].max_size:
+            self.released.discard(key)
+            self.look_at([key])
+        self.forget_empty()
+
+    # ---- counts
+
+    def is_full(self, options: Options) -> Hashable | bool:
+        """Whether one more is refused; by which bound: True for that of all, else its tenant."""
+        free = sum(slot.state in FREE and self.may(options, slot) for slot in self.desk.slots)
+        about_to_run = free + len(self.desk.on_their_way())
+        everybody = [*self.waiting, *self.paused]
+        if self.policy.max_queue is not None and len(everybody) - about_to_run >= self.policy.max_queue:
+            return True
+        bound = self.policy.bound_of(options.account)
+        own = sum(job._options.account == options.account for job in everybody)
+        return options.tenant if bound is not None and own - about_to_run >= bound else False
+
+    def calls_in(self, lane: Any, live: Callable[[Job[Any]], bool]) -> int:
+        """Calls that the jobs of a lane would make, if every batch were full."""
+        jobs = [job for job in self.waiting if job._options.lane == lane and live(job)]
+        groups = {self.group_of(job) for job in jobs} - {None}
+        singles = sum(self.group_of(job) is None for job in jobs)
+        return singles + sum(math.ceil(len(self.members(key)) / key[1].max_size) for key in groups if key is not None)
+
+
+def cost_of(job: Job[Any]) -> float:
+    return 0.0 if job._extra is None else job._extra.cost
+
+
+def check_lanes(queue: ReadyQueue, naive: Naive) -> None:
+    """The real lanes and groups are those of the naive list, with the same counts."""
+    assert queue._lanes.keys() >= {job._options.lane for job in naive.waiting}
+    for key, lane in queue._lanes.items():
+        jobs = [job for job in naive.waiting if job._options.lane == key]
+        assert lane.live == sum(not naive.is_held(job) for job in jobs)
+        assert lane.calls == naive.calls_in(key, lambda job: not naive.is_held(job))
+        assert {(key, *group.key) for group in lane._groups.values()} == {naive.group_of(job) for job in jobs} - {None}
+        for group in lane._groups.values():
+            members = naive.members((key, *group.key))
+            assert group.live == len(members)
+            assert (group.upper is None) is naive.is_held(members[0])
+            assert group.looked_at == math.inf or group.upper is None
+
+
+def check_tenants(queue: ReadyQueue, naive: Naive, slots: list[Slot]) -> None:
+    """What tenants have waiting and running is what there is."""
+    charged = [slot.charge.tenants for slot in slots if slot.charge is not None]
+    everybody = [*naive.waiting, *naive.paused]
+    for name, tenant in queue.tenants.known.items():
+        assert tenant.waiting == sum(job._options.account == name for job in everybody)
+        assert tenant.running == sum(each is tenant for charges in charged for each, _ in charges)

@@ -1,0 +1,113 @@
+"""Many jobs are ended together, and a signal handler raises between two of them: all the same each of them ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from harness.gates import Gate
+from harness.interrupt import Interrupter
+
+from director import Director, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from director._runtime.runtime import Crew
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Interrupted(BaseException):
+    """What a handler raises."""
+
+
+def act() -> None:
+    raise Interrupted
+
+
+def double(_resource: Any, value: int) -> int:
+    return 2 * value
+
+
+def give_up(crew: Crew) -> None:
+    """For a long time no worker could be started on the only slot."""
+    [slot] = crew.dispatch.slots
+    trouble = type("Trouble", (), {"since": -1e9, "reason": "none", "timer": None})
+    crew.starts._troubles[slot] = trouble  # type: ignore[assignment]
+    try:
+        crew.starts._give_up(1e12)
+    finally:
+        crew.starts._troubles.clear()
+
+
+STEPS: dict[str, Callable[[Crew], None]] = {
+    "close": lambda crew: crew.ledger.cancel_waiting(),
+    "failure": lambda crew: crew.fail(ValueError("the Director coroutine")),
+    "lost device": lambda crew: crew.care.warden.lose(crew.places[0], "lost"),
+    "no worker": give_up,
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+async def test_a_handler_may_raise_at_any_line_while_jobs_are_ended_together(rich: bool, step: str) -> None:
+    at, is_over = 0, False
+    while not is_over:
+        director, gate = Director("simulated:1", max_queue=None), Gate()
+        await director.start()
+        crew = director._crew
+        assert crew is not None
+        running = director.submit(gate)
+        await gate.begun()
+        jobs = [director.submit(double, n, **({"priority": n, "deadline": 60} if rich else {})) for n in range(3)]
+        gc.disable()  # a finalizer of the Director before this one would be interrupted instead
+        try:
+            with Interrupter(act, at):
+                STEPS[step](crew)
+            is_over = True
+        except Interrupted:
+            at += 1
+        finally:
+            gc.enable()
+        crew.outbox.deliver()
+        for job in jobs:  # those that were not withdrawn may be withdrawn later
+            assert job.done() or job.state is JobState.QUEUED, f"{job!r} will never end, after line {at}"
+        gate.open()
+        async with asyncio.timeout(10):
+            await director.close()
+            await asyncio.gather(running, *jobs, return_exceptions=True)
+        assert director.stats().queued == 0
+    assert at > 10
+
+
+async def test_an_end_that_raises_keeps_no_other_job_from_its_own() -> None:
+    director, gate = Director("simulated:1", max_queue=None), Gate()
+    await director.start()
+    crew = director._crew
+    assert crew is not None
+    director.submit(gate)
+    await gate.begun()
+    jobs = [director.submit(double, n) for n in range(4)]
+    tried: list[Any] = []
+
+    def end(job: Any) -> None:
+        tried.append(job)
+        if job is jobs[1]:
+            raise Interrupted
+        crew.ledger._end_cancelled(job, None)
+
+    def withdraw(into: Any) -> None:
+        crew.dispatch.withdraw_all(into, JobState.CANCELLED)
+
+    with pytest.raises(Interrupted):
+        crew.ledger.endings.withdraw(withdraw, end)
+    crew.outbox.deliver()
+    assert [job.done() for job in jobs] == [True, False, True, True]
+    assert tried == [jobs[0], jobs[1], jobs[1], jobs[2], jobs[3]]
+    crew.ledger._end_cancelled(jobs[1], None)
+    gate.open()
+    async with asyncio.timeout(10):
+        await director.close()
