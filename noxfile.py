@@ -211,7 +211,7 @@ def ray(session: nox.Session) -> None:
         set_up(session, "-e", ".[ray]", "ray[serve]", "numpy", group="test")
     except nox.command.CommandFailed:
         session.skip("Ray can't be installed here: there is none for this Python or platform")
-    session.run("pytest", *(session.posargs or ["tests/cluster"]), env={"RAY_USAGE_STATS_ENABLED": "0"})
+    session.run("pytest", *(session.posargs or ["tests/executors/ray"]), env={"RAY_USAGE_STATS_ENABLED": "0"})
 
 
 @nox.session(python=PYTHONS, default=False)

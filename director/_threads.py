@@ -22,7 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class SlotThread(Executor):
+class DaemonThreadExecutor(Executor):
     """An executor of exactly one thread, started at the first call; what `loop.run_in_executor` offloads a shift to.
 
     Args:
@@ -84,7 +84,7 @@ def call_once(name: str, fn: Callable[[], T]) -> Future[T]:
     Raises:
         RuntimeError: The system can't start another thread.
     """
-    thread = SlotThread(name)
+    thread = DaemonThreadExecutor(name)
     future = thread.submit(fn)
     thread.shutdown(wait=False)
     return future

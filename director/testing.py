@@ -52,7 +52,7 @@ class TestClock:
         while (call := self._take(until)) is not None:
             when, _, timer = call
             self._now = max(self._now, when)
-            timer.ring()
+            timer.wake()
         self._now = max(self._now, until)
 
     def _take(self, until: float) -> tuple[float, int, TestTimer] | None:
@@ -72,7 +72,7 @@ class TestTimer:
         """Don't make it."""
         self._callback = None
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Make it, unless it was cancelled."""
         callback, self._callback = self._callback, None
         if callback is not None:

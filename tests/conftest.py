@@ -17,7 +17,7 @@ from pytest_asyncio import is_async_test
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "harness.fixtures"]
 PART = 25  # percent
 PROGRAMS = {"program", "python", "start"}
 

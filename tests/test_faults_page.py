@@ -9,9 +9,10 @@ import pytest
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "reference" / "faults.md"
-BOTH, DEATH, ERRORS = "process/test_faults_in_both.py", "process/test_death.py", "process/test_errors.py"
-PROGRAMS, MEMORY = "process/test_programs.py", "process/test_memory.py"
-WATCHES, WATCH = "health/test_director_watches.py", "health/test_gpu_watch.py"
+BOTH = "executors/process/test_faults_in_both.py"
+DEATH, ERRORS = "executors/process/test_death.py", "executors/process/test_errors.py"
+PROGRAMS, MEMORY = "executors/process/test_programs.py", "executors/process/test_memory.py"
+WATCHES, WATCH = "devices/health/test_director_watches.py", "devices/health/test_nvml_watch.py"
 
 # The beginning of each row, and the tests that show it: file, and names of functions in it. A test of `BOTH`, of
 # `WATCHES`, of closed streams and of forks runs with threads and with processes; what NVML says is the same for both.
@@ -41,33 +42,33 @@ EVERYWHERE = {
         "test_the_size_that_fits_is_remembered_and_raised_slowly "
         "test_one_item_that_does_not_fit_is_tried_once_more_and_fails_with_the_sizes "
         "test_an_item_that_does_not_fit_goes_to_a_device_with_more_memory",
-        "process/test_streams.py": "test_a_batch_that_lacks_memory_is_halved "
+        "executors/process/test_streams.py": "test_a_batch_that_lacks_memory_is_halved "
         "test_a_lack_of_memory_comes_without_the_framework",
-        "health/test_framework_errors.py": "test_memory test_what_is_imported_lets_go_of_its_caches",
+        "devices/health/test_framework_errors.py": "test_memory test_what_is_imported_lets_go_of_its_caches",
     },
     "CUDA's context is broken (": {
         "public/test_memory_faults.py": "test_a_broken_context_closes_the_device_for_good "
         "test_a_job_that_meets_a_broken_context_is_tried_elsewhere_if_it_may",
-        "health/test_framework_errors.py": "test_each_sticky_code_by_number_name_and_words",
+        "devices/health/test_framework_errors.py": "test_each_sticky_code_by_number_name_and_words",
     },
     "a GPU falls off the bus": {
         WATCHES: "test_a_lost_gpu_gets_no_work_until_it_is_back",
-        "health/test_gauge.py": "test_codes_of_a_lost_gpu test_the_recovery_that_the_driver_asks_for",
+        "devices/health/test_nvml_checkup.py": "test_codes_of_a_lost_gpu test_the_recovery_that_the_driver_asks_for",
     },
     "the driver reports a fatal error": {WATCHES: "test_a_fatal_xid_takes_the_waiting_work_elsewhere"},
     "NVML hangs for a GPU": {WATCH: "test_a_call_that_hangs_while_others_answer"},
     "NVML hangs for all": {WATCH: "test_a_driver_that_hangs_for_all test_the_only_gpu_hangs"},
     "the driver reports another error": {
         WATCHES: "test_a_gpu_that_wears_out_works_on_with_a_warning",
-        "health/test_gauge.py": "test_worn_memory_makes_a_gpu_degraded",
+        "devices/health/test_nvml_checkup.py": "test_worn_memory_makes_a_gpu_degraded",
     },
     "there is no NVML": {WATCH: "test_without_a_driver_the_watch_ends_by_itself"},
     "the Director's own coroutine fails": {
-        "core/test_failures.py": "test_a_failing_director_fails_all_open_jobs",
+        "runtime/test_failures.py": "test_a_failing_director_fails_all_open_jobs",
         BOTH: "test_a_director_that_fails_fails_its_jobs_and_leaves_nothing",
     },
     "the event loop is closed": {
-        "core/test_surroundings.py": "test_the_loop_is_closed_under_the_director",
+        "runtime/test_surroundings.py": "test_the_loop_is_closed_under_the_director",
         BOTH: "test_a_loop_that_ends_under_a_director_leaves_nothing",
         DEATH: "test_a_loop_that_ends_takes_its_children_along",
     },
@@ -78,17 +79,17 @@ EVERYWHERE = {
     },
     "your program's stdin": {PROGRAMS: "test_closed_standard_streams"},
     "a slot's thread can't be started": {
-        "core/test_starts.py": "test_one_thread_that_cannot_be_started_stops_nobody "
+        "runtime/test_starts.py": "test_one_thread_that_cannot_be_started_stops_nobody "
         "test_no_thread_for_long_fails_what_waits_with_the_cause_and_what_helps"
     },
     "your program is stopped": {
-        "process/test_stopped.py": "test_a_program_that_is_stopped_and_goes_on",
+        "executors/process/test_stopped.py": "test_a_program_that_is_stopped_and_goes_on",
         WATCH: "test_a_process_that_was_stopped_blames_no_device",
     },
-    "a job forks": {"process/test_forks.py": "test_a_copy_ends_where_its_call_comes_back"},
+    "a job forks": {"executors/process/test_forks.py": "test_a_copy_ends_where_its_call_comes_back"},
     "your program forks": {PROGRAMS: "test_a_fork_of_a_process_with_an_open_director"},
     "your program is killed": {
-        "shared/test_processes.py": "test_four_processes_share_and_one_is_killed",
+        "sharing/test_processes.py": "test_four_processes_share_and_one_is_killed",
         MEMORY: "test_a_killed_parent_leaves_no_memory test_no_names_are_left_in_shared_memory",
     },
 }
@@ -101,7 +102,7 @@ IN_PROCESSES = {
         DEATH: "test_a_child_that_died_idle_is_replaced_without_a_word "
         "test_a_large_array_for_a_child_that_died_idle_goes_to_the_next",
         BOTH: "test_the_third_child_that_dies_before_it_begins_is_the_last",
-        "process/test_ahead.py": "test_a_child_that_dies_loses_only_the_call_that_ran",
+        "executors/process/test_prefetch.py": "test_a_child_that_dies_loses_only_the_call_that_ran",
     },
     "the call, or the loader, never returns": {
         DEATH: "test_a_call_that_asks_leaves_at_its_timeout_and_its_child_stays "
@@ -120,17 +121,18 @@ IN_PROCESSES = {
     "arguments, a result or a value": {
         ERRORS: "test_arguments_that_can_not_be_pickled test_results_that_can_not_be_pickled "
         "test_arguments_that_can_not_be_unpickled test_results_that_can_not_be_unpickled",
-        "process/test_streams.py": "test_values_that_can_not_travel",
+        "executors/process/test_streams.py": "test_values_that_can_not_travel",
         PROGRAMS: "test_without_cloudpickle_each_job_says_what_helps",
     },
     "there is no memory, or no descriptor": {
         MEMORY: "test_out_of_memory_is_an_error_of_the_job",
-        "process/test_parts.py": "test_a_descriptor_for_which_there_is_no_number_is_missed_by_its_message_alone",
-        "process/test_wire.py": "test_a_segment_that_can_not_be_received_fails_its_own_call",
+        "executors/process/test_parts.py": "test_a_descriptor_for_which_there_is_no_number_"
+        "is_missed_by_its_message_alone",
+        "executors/process/test_wire.py": "test_a_segment_that_can_not_be_received_fails_its_own_call",
     },
-    "a job has started a program": {"process/test_wire.py": "test_no_child_is_left_that_a_job_has_started"},
+    "a job has started a program": {"executors/process/test_wire.py": "test_no_child_is_left_that_a_job_has_started"},
     "a child, or something in it, writes": {
-        "process/test_wire.py": "test_garbage_ends_the_child_and_never_becomes_a_value"
+        "executors/process/test_wire.py": "test_garbage_ends_the_child_and_never_becomes_a_value"
     },
     "the main module": {
         PROGRAMS: "test_a_main_module_without_a_guard_is_said_clearly_and_once "
@@ -138,11 +140,11 @@ IN_PROCESSES = {
     },
     "children can't be started": {DEATH: "test_jobs_wait_while_no_child_can_be_started"},
     "children end before": {DEATH: "test_children_that_can_not_start_fail_their_jobs"},
-    "CUDA's context is broken": {"process/test_streams.py": "test_a_child_with_a_broken_context_is_replaced"},
+    "CUDA's context is broken": {"executors/process/test_streams.py": "test_a_child_with_a_broken_context_is_replaced"},
     "your program is killed": {PROGRAMS: "test_children_die_with_a_parent_that_is_killed"},
     "`close` finds calls": {
         DEATH: "test_a_call_that_runs_at_the_close_is_ended",
-        "process/test_server_end.py": "test_what_does_not_end_is_given_up_within_a_time",
+        "executors/process/test_server_end.py": "test_what_does_not_end_is_given_up_within_a_time",
     },
 }
 SECTIONS = {"What happens then": EVERYWHERE, "In processes": IN_PROCESSES}

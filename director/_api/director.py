@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from director._api.function import Function, extra_of
 from director._api.futures_executor import DirectorExecutor
 from director._api.lease import Lease
-from director._api.lifecycle import DirectorState, Life
+from director._api.lifecycle import DirectorState, Lifecycle
 from director._api.map import map_jobs
 from director._api.preload import load_model
 from director._api.stream import check_stream, stream_values
 from director._api.validation import BATCH, batch_rule, bound_options
-from director._jobs.job import Job, Owned
+from director._jobs.job import Job, OwnedJob
 from director._jobs.options import BatchOptions, JobOptions, Options
-from director._jobs.stream_channel import Bridge
+from director._jobs.stream_channel import StreamChannel
 from director._untrusted.numbers import FARTHEST
 from director._untrusted.objects import name_of, repr_of
 
@@ -36,7 +36,7 @@ _OPEN = DirectorState.OPEN
 _PLAIN = Options()
 
 
-class Director(Life):
+class Director(Lifecycle):
     """Runs blocking calls on all devices, each on whichever is free, for one asyncio application.
 
     Made anywhere; starts in ``async with`` or `start`, and then belongs to that event loop. A job is a call
@@ -86,7 +86,7 @@ class Director(Life):
         """
         if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
             self._refuse()
-        return self._ledger.open_job(fn, args, self._resolve(options) if options else _PLAIN, False)
+        return self._jobs.create_job(fn, args, self._resolve(options) if options else _PLAIN, False)
 
     async def run(self, fn: Callable[[Any, *Ts], T], /, *args: *Ts, **options: Unpack[JobOptions]) -> T:
         """Queue the call ``fn(resource, *args)``, waiting for room if need be, and return its result.
@@ -98,7 +98,7 @@ class Director(Life):
         """
         if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
             self._refuse()
-        return await Owned(self._ledger.open_job(fn, args, self._resolve(options) if options else _PLAIN, True))
+        return await OwnedJob(self._jobs.create_job(fn, args, self._resolve(options) if options else _PLAIN, True))
 
     def map(
         self,
@@ -166,16 +166,16 @@ class Director(Life):
         closed on its own thread at the `yield` where it is or comes to next, and then the slot is free.
         """
         buffer, slow_reader_timeout = check_stream(fn, buffer, on_slow_reader, slow_reader_timeout)
-        crew = self._here(DirectorState.OPEN)
+        runtime = self._here(DirectorState.OPEN)
         resolved = self._resolve(options)
 
         def is_patient() -> bool:
             return on_slow_reader == "wait" and self._state is _OPEN
 
-        def make_bridge(wake: Callable[[], None]) -> Bridge[T]:
-            return Bridge(buffer, slow_reader_timeout, is_patient, self._clock, crew.outbox.call, wake)
+        def make_channel(wake: Callable[[], None]) -> StreamChannel[T]:
+            return StreamChannel(buffer, slow_reader_timeout, is_patient, self._clock, runtime.loop_channel.call, wake)
 
-        return stream_values(fn, make_bridge, lambda call: self._open_job(call, args, resolved, True))
+        return stream_values(fn, make_channel, lambda call: self._open_job(call, args, resolved, True))
 
     @overload
     def function(
@@ -242,11 +242,11 @@ class Director(Life):
         """
         if options.get("deadline") is not None or options.get("timeout") is not None:
             raise TypeError("a lease takes no deadline or timeout: put `async with asyncio.timeout(...)` around it")
-        crew = self._here(DirectorState.OPEN)
-        if options.get("model") is not None and crew.residency.is_apart:
+        runtime = self._here(DirectorState.OPEN)
+        if options.get("model") is not None and runtime.residency.is_per_slot:
             raise TypeError('a lease can\'t hand over a replica that lives in another process: use executor="thread"')
         resolved = self._resolve({"name": "lease", **options})
-        return Lease(crew.loop, crew.outbox.call, lambda fn: self._open_job(fn, (), resolved, True))
+        return Lease(runtime.loop, runtime.loop_channel.call, lambda fn: self._open_job(fn, (), resolved, True))
 
     def as_executor(self, **options: Unpack[JobOptions]) -> DirectorExecutor:
         """A `concurrent.futures.Executor` whose calls run on the slots; usable from any thread.
@@ -258,13 +258,13 @@ class Director(Life):
         Args:
             options: As for `submit`.
         """
-        crew = self._here(DirectorState.OPEN)
+        runtime = self._here(DirectorState.OPEN)
         resolved = self._resolve(options)
         executor = DirectorExecutor(
-            crew.loop,
-            crew.outbox.call,
+            runtime.loop,
+            runtime.loop_channel.call,
             lambda fn: self._open_job(fn, (), resolved, True),
-            lambda: crew.dispatch.is_deciding,
+            lambda: runtime.scheduler.is_deciding,
             resolved.retries > 0,
         )
         self._executors.add(executor)
@@ -279,10 +279,12 @@ class Director(Life):
 
         Cancellation: stops waiting; loads that have begun go on.
         """
-        crew = self._here(DirectorState.OPEN)
+        runtime = self._here(DirectorState.OPEN)
         allowed = self._resolve({"model": model}).allowed
-        is_apart = crew.residency.is_apart
-        await load_model(crew.dispatch.places, model, allowed, is_apart, lambda fn, o: self._open_job(fn, (), o, True))
+        is_apart = runtime.residency.is_per_slot
+        await load_model(
+            runtime.scheduler.places, model, allowed, is_apart, lambda fn, o: self._open_job(fn, (), o, True)
+        )
 
     def _map(
         self,
@@ -293,10 +295,10 @@ class Director(Life):
         return_exceptions: bool,
         rule: BatchRule | None = None,
     ) -> AsyncGenerator[T, None]:
-        crew = self._here(DirectorState.OPEN)
+        runtime = self._here(DirectorState.OPEN)
         if window is None:  # for each slot eight, or the batch that runs and those that it may choose the next one from
             each = 8 if rule is None else max(8, rule.max_size * (1 + rule.window))
-            window = min(FARTHEST - 1, max(32, each * len(crew.dispatch.slots)))
+            window = min(FARTHEST - 1, max(32, each * len(runtime.scheduler.slots)))
         return map_jobs(open_job, items, window, ordered, return_exceptions, self._clock.time)
 
     def _open_call(
@@ -311,13 +313,13 @@ class Director(Life):
             self._refuse()
         extra = None if rule is None else extra_of(rule, args)
         resolved = self._resolve(options, rule) if options or rule else _PLAIN
-        return self._ledger.open_job(fn, args, resolved, patient, extra)
+        return self._jobs.create_job(fn, args, resolved, patient, extra)
 
     def _open_job(self, fn: Callable[..., T], args: tuple[Any, ...], options: Options, patient: bool) -> Job[T]:
-        if self._state is not DirectorState.OPEN or self._crew is None:
+        if self._state is not DirectorState.OPEN or self._runtime is None:
             self._refuse()
-        return self._crew.ledger.open_job(fn, args, options, patient)
+        return self._runtime.job_lifecycle.create_job(fn, args, options, patient)
 
     def _resolve(self, options: JobOptions, rule: BatchRule | None = None) -> Options:
-        assert self._crew is not None
+        assert self._runtime is not None
         return self._resolver.resolve(options, rule)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, cast
 
 from director._api.validation import bound_options, is_hashable
-from director._jobs.job import Extra, Owned
+from director._jobs.job import JobExtras, OwnedJob
 from director._untrusted.numbers import MOST_COST, real, shown
 from director._untrusted.objects import name_of, wrap
 
@@ -49,7 +49,7 @@ class Function(Generic[*Ts, T]):
 
     async def __call__(self, *args: *Ts) -> T:
         """Run it and return its result; waits for room in the queue. As `Director.run`."""
-        return await Owned(self._open(args, True))
+        return await OwnedJob(self._open(args, True))
 
     def submit(self, *args: *Ts) -> Job[T]:
         """Queue a call and return its handle at once. As `Director.submit`."""
@@ -109,16 +109,16 @@ class Function(Generic[*Ts, T]):
         return f"<Function {name_of(self._fn)!r} of {self._director!r}>"
 
 
-def extra_of(rule: BatchRule, args: tuple[Any, ...]) -> Extra:
+def extra_of(rule: BatchRule, args: tuple[Any, ...]) -> JobExtras:
     """Key and cost of the one item of a call, by the functions that tell them."""
     if len(args) != 1:
         raise TypeError(f"{rule.name} takes batches: call it with one item (a tuple, if it has parts), not {len(args)}")
     if rule.key is None and rule.cost is None:
-        return Extra()
+        return JobExtras()
     key = None if rule.key is None else rule.key(args[0])
     if not is_hashable(key):
         raise TypeError(f"batch_key of {rule.name} must return something hashable, not {shown(key)}")
     cost = 0.0 if rule.cost is None else rule.cost(args[0])
     if type(cost) is not float or not 0 <= cost <= MOST_COST:
         cost = real(f"what batch_cost of {rule.name} returns", cost, 0, MOST_COST)
-    return Extra(rule.interner.key_of(key), cost)
+    return JobExtras(rule.interner.key_of(key), cost)

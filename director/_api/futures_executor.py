@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from director._forks import leave_copy
-from director._jobs.calls import Beside
+from director._jobs.calls import LocalCall
 from director._untrusted.objects import log_error, name_of, set_traceback, strip, traceback_of
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class _Future(Future[Any]):
                 self.set_exception(CancelledError("the job was cancelled while it ran"))
 
 
-class _Call(Beside):
+class _Call(LocalCall):
     """The job of one future: runs on a slot's thread and settles the future there, whatever the loop is doing.
 
     With an error only the loop settles it if there may be another try: the loop knows.
@@ -172,7 +172,7 @@ class _Call(Beside):
     def __call__(self, _resource: Any) -> None:
         self._settle(self._call)
 
-    def run_beside(self, _device: Device, make: Callable[[Callable[[], Any]], Any]) -> None:
+    def run_locally(self, _device: Device, make: Callable[[Callable[[], Any]], Any]) -> None:
         """On the thread of a slot that makes its calls in another process: `make` makes one."""
         self._settle(partial(make, self._call))
 

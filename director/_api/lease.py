@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from director._jobs.calls import Beside
+from director._jobs.calls import LocalCall
 from director._threads import Flag
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Lease:
             self._granted.set_exception(error)
 
 
-class _Holding(Beside):
+class _Holding(LocalCall):
     """The function of a lease's job. It runs here, also where the slot makes its calls elsewhere."""
 
     __name__ = "lease"
@@ -83,7 +83,7 @@ class _Holding(Beside):
     def __call__(self, resource: Any) -> None:
         self._hold(resource)
 
-    def run_beside(self, device: Device, _make: Callable[[Callable[[], Any]], Any]) -> None:
+    def run_locally(self, device: Device, _make: Callable[[Callable[[], Any]], Any]) -> None:
         """On the thread of a slot that makes its calls in another process."""
         self._hold(device)
 

@@ -1,4 +1,4 @@
-"""The life of a Director: start, drain, close, and what it tells of itself. Owns the state and the crew."""
+"""The life of a Director: start, drain, close, and what it tells of itself. Owns the state and the runtime."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from director._devices.health.rules import HealthRules
 from director._executors.base import Executor, FleetExecutor
 from director._forks import watch
 from director._jobs.options import Options
-from director._runtime.device_claim import Claim
-from director._runtime.runtime import Crew
+from director._runtime.device_claim import DeviceClaim
+from director._runtime.runtime import Runtime
 from director._runtime.stats import Stats, snapshot
 from director._runtime.worker_pool import create_task
 from director._sharing import check_shared, shared_slots
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from director._clock import Clock
     from director._device import Device
     from director._devices.discovery import DeviceSpec
-    from director._runtime.job_lifecycle import Ledger
+    from director._runtime.job_lifecycle import JobLifecycle
     from director.events import Hook
 
     Ts = TypeVarTuple("Ts")
@@ -61,7 +61,7 @@ _OPEN = DirectorState.OPEN
 _PLAIN = Options()
 
 
-class Life:
+class Lifecycle:
     """Starts and ends a Director; see `director.Director` for the arguments."""
 
     def __init__(
@@ -90,7 +90,7 @@ class Life:
         self._executor = executor_of(executor)
         if shared is not None and isinstance(self._executor, FleetExecutor):
             raise ValueError("shared= is for the processes of one machine, and this executor's devices are elsewhere")
-        self._claim: Claim | None = None  # from its start to its end
+        self._claim: DeviceClaim | None = None  # from its start to its end
         self._executors: WeakSet[DirectorExecutor] = WeakSet()
         self._hooks = hooks
         self._rules = HealthRules() if health is None else check_health(health)
@@ -102,10 +102,10 @@ class Life:
         self._last_stats = Stats(0, 0, 0, 0, 0, 0, (), ())
 
     _state = DirectorState.NEW  # these two of the class, for `__del__` when `__init__` has raised
-    _crew: Crew | None = None
+    _runtime: Runtime | None = None
 
-    # Of the crew; set by `start`, and kept here because each submission reads them.
-    _ledger: Ledger
+    # Of the runtime; set by `start`, and kept here because each submission reads them.
+    _jobs: JobLifecycle
     _loop: asyncio.AbstractEventLoop
     _thread: int
     _resolver: Resolver
@@ -128,7 +128,7 @@ class Life:
             await self._open()
         except BaseException:
             try:
-                if self._crew is not None:
+                if self._runtime is not None:
                     await self._close_crew()
                 elif self._claim is not None:
                     await self._claim.give_back()
@@ -137,26 +137,26 @@ class Life:
             raise
 
     async def _open(self) -> None:
-        claim = self._claim = await Claim.make(self._spec, self._executor, self._shared)
+        claim = self._claim = await DeviceClaim.make(self._spec, self._executor, self._shared)
         devices, fleet = claim.devices, claim.fleet
         counts = slot_counts(self._slots, devices)
         shared = None if self._shared is None else shared_slots(self._shared)
         executor = fleet or self._executor
         assert isinstance(executor, Executor)
-        crew = Crew(devices, counts, executor, self._policy, self._hooks, self._clock, self._rules, shared)
-        self._devices, self._crew, self._closing, self._origin = devices, crew, None, None
-        self._resolver = Resolver(crew.places, crew.residency, self._interner)
-        self._ledger, self._loop, self._thread = crew.ledger, crew.loop, get_ident()
+        runtime = Runtime(devices, counts, executor, self._policy, self._hooks, self._clock, self._rules, shared)
+        self._devices, self._runtime, self._closing, self._origin = devices, runtime, None, None
+        self._resolver = Resolver(runtime.device_slots, runtime.residency, self._interner)
+        self._jobs, self._loop, self._thread = runtime.job_lifecycle, runtime.loop, get_ident()
         watch(self._be_forked)
-        crew.outbox.doorbell.lost = self._lose_loop
-        self._task = create_task(crew.loop, crew.direct(), f"director:{self.name or 'director'}")
+        runtime.loop_channel.wakeup.lost = self._lose_loop
+        self._task = create_task(runtime.loop, runtime.direct(), f"director:{self.name or 'director'}")
         self._task.add_done_callback(self._directed)
-        crew.care.start()
+        runtime.health.start()
         if fleet is not None:
-            on_loop = crew.outbox.call
+            on_loop = runtime.loop_channel.call
             fleet.watch(lambda device: on_loop(self._join, device), lambda *left: on_loop(self._miss, *left))
         self._state = DirectorState.OPEN
-        crew.chronicle.opened(devices)
+        runtime.instrumentation.opened(devices)
 
     def add_hook(self, hook: Hook) -> None:
         """Have `hook` told, too, of everything from the next start on.
@@ -181,10 +181,10 @@ class Life:
         Raises:
             DirectorClosed: It isn't open.
         """
-        crew = self._here(DirectorState.OPEN, DirectorState.DRAINING)
+        runtime = self._here(DirectorState.OPEN, DirectorState.DRAINING)
         self._state = DirectorState.DRAINING
-        if await crew.rest():
-            crew.chronicle.drained()
+        if await runtime.wait_idle():
+            runtime.instrumentation.drained()
 
     async def close(self, timeout: float | None = None) -> None:
         """Drain, then unload the models and let the threads end. Does nothing if it isn't open.
@@ -204,7 +204,7 @@ class Life:
         if timeout is not None:
             kind = "seconds as a number or None"
             timeout = max(0, min(MOST_SECONDS, real("timeout", timeout, -math.inf, math.inf, kind)))
-        if self._crew is None:
+        if self._runtime is None:
             return
         if self._loop.is_closed():
             self._lose_loop()
@@ -214,8 +214,8 @@ class Life:
         if self._state is DirectorState.OPEN:
             self._state = DirectorState.DRAINING
         try:
-            if await self._crew.rest(timeout):
-                self._crew.chronicle.drained()
+            if await self._runtime.wait_idle(timeout):
+                self._runtime.instrumentation.drained()
         except asyncio.CancelledError:
             await self._wind_up()
             raise
@@ -243,11 +243,15 @@ class Life:
     @property
     def healthy(self) -> bool:
         """It accepts jobs, and a device can run them."""
-        return self._state is DirectorState.OPEN and self._crew is not None and self._crew.care.warden.any_healthy
+        return (
+            self._state is DirectorState.OPEN
+            and self._runtime is not None
+            and self._runtime.health.registry.any_healthy
+        )
 
     def stats(self) -> Stats:
         """A snapshot; after the close the last one."""
-        return self._last_stats if self._crew is None else snapshot(self._crew)
+        return self._last_stats if self._runtime is None else snapshot(self._runtime)
 
     def __repr__(self) -> str:
         stats = self.stats()
@@ -259,14 +263,14 @@ class Life:
         )
 
     def __del__(self) -> None:
-        if self._crew is not None:
+        if self._runtime is not None:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
 
-    def _here(self, *states: DirectorState) -> Crew:
-        """The crew, if we are in one of `states` and on its loop."""
-        if self._crew is None or self._state not in states or not self._is_at_home():
+    def _here(self, *states: DirectorState) -> Runtime:
+        """The runtime, if we are in one of `states` and on its loop."""
+        if self._runtime is None or self._state not in states or not self._is_at_home():
             self._refuse()
-        return self._crew
+        return self._runtime
 
     def _is_at_home(self) -> bool:
         """We are on the Director's loop. (asyncio could tell the running one too, but asks for the process id.)."""
@@ -291,15 +295,15 @@ class Life:
 
     def _join(self, device: Device) -> None:
         """A device of our fleet has come."""
-        if self._crew is not None and self._state in (_OPEN, DirectorState.DRAINING):
-            self._crew.join(device, newcomer_slots(self._slots, device))
+        if self._runtime is not None and self._state in (_OPEN, DirectorState.DRAINING):
+            self._runtime.join(device, newcomer_slots(self._slots, device))
             self._devices += (device,)
             self._resolver.forget()
 
     def _miss(self, device: Device, reason: str) -> None:
         """A device of our fleet is there no more."""
-        if self._crew is not None:
-            self._crew.leave(device, reason)
+        if self._runtime is not None:
+            self._runtime.leave(device, reason)
             self._devices = tuple(other for other in self._devices if other != device)
             self._resolver.forget()
 
@@ -307,7 +311,7 @@ class Life:
         """Close for good, however often the caller is cancelled: half a close would leave threads behind."""
         cancelled = False
         with anyio.CancelScope(shield=True):  # holds off scopes of anyio; Task.cancel() comes through all the same
-            while self._crew is not None:
+            while self._runtime is not None:
                 if self._closing is None or self._closing.done():  # done: it was cancelled before it could begin
                     self._closing = self._loop.create_task(self._close_crew(), name="director:close")
                 try:
@@ -318,60 +322,62 @@ class Life:
             raise asyncio.CancelledError
 
     async def _close_crew(self) -> None:
-        crew = self._crew
-        assert crew is not None
+        runtime = self._runtime
+        assert runtime is not None
         try:
-            await crew.stop()
+            await runtime.stop()
             if self._claim is not None:
                 await self._claim.give_back()
         except asyncio.CancelledError:  # everything on this loop is being cancelled
-            crew.abandon()
+            runtime.abandon()
         finally:
-            self._lay_down(crew)
+            self._lay_down(runtime)
 
     def _be_forked(self, origin: int) -> None:
         """In a process that was forked from ours: nothing of what runs the jobs has come along."""
-        if self._crew is not None:
-            _left_behind.append(self._crew)
-            self._state, self._crew, self._origin = DirectorState.CLOSED, None, origin
+        if self._runtime is not None:
+            _left_behind.append(self._runtime)
+            self._state, self._runtime, self._origin = DirectorState.CLOSED, None, origin
 
     def _lose_loop(self) -> None:
         """Our event loop was closed, and we are open; called by who closes it, or later by `close`."""
-        if (crew := self._crew) is None:
+        if (runtime := self._runtime) is None:
             return
         said = f"{self!r} was never closed, though its event loop was: its jobs are dropped"
-        crew.lose_loop()
+        runtime.lose_loop()
         for executor in list(self._executors):
             executor.lose_loop()
-        self._lay_down(crew)
+        self._lay_down(runtime)
         warnings.warn(said, ResourceWarning, source=self, stacklevel=1)
 
-    def _lay_down(self, crew: Crew) -> None:
-        self._last_stats = snapshot(crew)
+    def _lay_down(self, runtime: Runtime) -> None:
+        self._last_stats = snapshot(runtime)
         if self._claim is not None:
             self._claim.give_back_soon()  # unless that is done
             self._claim = None
-        self._state, self._crew = DirectorState.CLOSED, None
-        del self._resolver, self._ledger  # they remember models, jobs, and what seats have opened
-        crew.chronicle.end()
+        self._state, self._runtime = DirectorState.CLOSED, None
+        del self._resolver, self._jobs  # they remember models, jobs, and what runners have opened
+        runtime.instrumentation.end()
         if self._task is not None and not self._loop.is_closed():
             self._task.cancel()
         self._task = None  # a cancelled one keeps the frame in which it was
 
     def _directed(self, task: asyncio.Task[None]) -> None:
         """The Director coroutine has ended: by our close, cancelled by somebody else, or by its own failure."""
-        crew = self._crew
-        if crew is None or task is not self._task:
+        runtime = self._runtime
+        if runtime is None or task is not self._task:
             return
         if self._state is DirectorState.OPEN:
             self._state = DirectorState.FAILED
         if task.cancelled():  # with everything else on its loop, as asyncio.run() does at its end
-            crew.retire()
+            runtime.retire()
             return
         error = task.exception()
         assert error is not None
         logger.critical("the Director failed", exc_info=error)
-        crew.fail(error)
+        runtime.fail(error)
 
 
-_left_behind: list[Crew] = []  # in forked copies; kept, for letting go of one would ring for threads that are not here
+_left_behind: list[
+    Runtime
+] = []  # in forked copies; kept, for letting go of one would wake for threads that are not here

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from director._jobs.job import Job
     from director._jobs.model import Model
-    from director._scheduler.slots import Place
+    from director._scheduler.slots import DeviceSlots
 
 _FIRST = 2**31  # priority: whoever asks to load ahead wants it before the jobs that will need it
 
 
 async def load_model(
-    places: list[Place],
+    places: list[DeviceSlots],
     model: Model[Any],
     allowed: frozenset[int] | None,
     is_apart: bool,
@@ -38,7 +38,7 @@ async def load_model(
 
 
 def _targets(
-    places: list[Place], model: Model[Any], allowed: frozenset[int] | None, is_apart: bool
+    places: list[DeviceSlots], model: Model[Any], allowed: frozenset[int] | None, is_apart: bool
 ) -> list[frozenset[int]]:
     everywhere = [frozenset(slot.number for slot in place.slots) for place in places]
     targets = [numbers for numbers in everywhere if allowed is None or numbers & allowed]

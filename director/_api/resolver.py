@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from director._jobs.options import BatchRule
     from director._scheduler.residency import Residency
-    from director._scheduler.slots import Place
+    from director._scheduler.slots import DeviceSlots
     from director._untrusted.keys import Interner
 
 # By identity, for a user's class may define how it is hashed.
@@ -35,7 +35,7 @@ class Resolver:
         interner: Makes keys of our own of tenants.
     """
 
-    def __init__(self, places: list[Place], residency: Residency, interner: Interner) -> None:
+    def __init__(self, places: list[DeviceSlots], residency: Residency, interner: Interner) -> None:
         self._interner = interner
         self._places = places
         self._residency = residency
@@ -87,7 +87,7 @@ class Resolver:
             name=options.get("name"),
             tenant=tenant,
             account=self._interner.key_of(tenant),
-            batch=batch,
+            batch_rule=batch,
             retries=options.get("retries", 0),
             retry_on=errors_of(options),
             backoff=options.get("backoff") or 0.0,
@@ -126,7 +126,7 @@ def newcomer_slots(slots: int | Mapping[Device | int | str, int], device: Device
 
 
 def _slots_of(
-    wanted: Iterable[Device | int | str] | Device | int | str | None, places: list[Place]
+    wanted: Iterable[Device | int | str] | Device | int | str | None, places: list[DeviceSlots]
 ) -> frozenset[int] | None:
     """Numbers of the slots of the devices that are meant; `None` for all."""
     if wanted is None:
@@ -139,7 +139,7 @@ def _slots_of(
     return frozenset(slot.number for place in found for slot in place.slots)
 
 
-def _find(places: list[Place], key: Device | int | str) -> Place:
+def _find(places: list[DeviceSlots], key: Device | int | str) -> DeviceSlots:
     """The place of a device; of one that has left, to be refused by its name, only if none that is there is meant."""
     there = [place for place in places if not place.is_gone]
     try:

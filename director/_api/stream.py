@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from director._jobs.job import Job
-    from director._jobs.stream_channel import Bridge
+    from director._jobs.stream_channel import StreamChannel
 
 T = TypeVar("T")
 
@@ -23,31 +23,31 @@ _IN_A_ROW = 32  # values that a reader gets before the loop turns, however fast 
 
 def stream_values(
     fn: Callable[..., Any],
-    make_bridge: Callable[[Callable[[], None]], Bridge[T]],
+    make_channel: Callable[[Callable[[], None]], StreamChannel[T]],
     open_job: Callable[[StreamCall[T]], Job[None]],
 ) -> AsyncGenerator[T, None]:
     """Read the values of a generator that runs as a job; see `Director.stream`.
 
     Args:
         fn: The generator function.
-        make_bridge: Makes the bridge, from what wakes its reader.
+        make_channel: Makes the channel, from what wakes its reader.
         open_job: Queues the job of a call.
     """
     arrived = asyncio.Event()
-    bridge = make_bridge(arrived.set)
-    values = _read(lambda: open_job(StreamCall(fn, bridge)), bridge, arrived)
+    channel = make_channel(arrived.set)
+    values = _read(lambda: open_job(StreamCall(fn, channel)), channel, arrived)
     # A reader that is dropped may never be closed, for its loop may be busy or gone: the thread must not wait for that.
-    weakref.finalize(values, bridge.leave).atexit = False
+    weakref.finalize(values, channel.close_reader).atexit = False
     return values
 
 
 async def _read(
-    open_job: Callable[[], Job[None]], bridge: Bridge[T], arrived: asyncio.Event
+    open_job: Callable[[], Job[None]], channel: StreamChannel[T], arrived: asyncio.Event
 ) -> AsyncGenerator[T, None]:
     def note_end(job: asyncio.Future[None]) -> None:
         if not job.cancelled():
             job.exception()  # it counts as seen, also when the reader has left
-        bridge.shut()
+        channel.close_writer()
         arrived.set()
 
     job = open_job()  # at the first step: what is never stepped never runs
@@ -58,18 +58,18 @@ async def _read(
             if in_a_row == _IN_A_ROW:
                 in_a_row = 0
                 await asyncio.sleep(0)  # others want the loop too, and so does who cancels this reader
-            elif bridge.has_value:
+            elif channel.has_value:
                 in_a_row += 1
-                yield bridge.take()  # without a name: it is the reader's alone
+                yield channel.take()  # without a name: it is the reader's alone
             elif job.done():
                 break
-            elif bridge.expect():
+            elif channel.expect():
                 in_a_row = 0
                 await arrived.wait()
                 arrived.clear()
         job.result()
     finally:
-        bridge.leave()
+        channel.close_reader()
         job.cancel()
         del job  # the traceback of what is raised leads to this frame, and the job holds what is raised
 

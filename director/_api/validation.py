@@ -14,7 +14,7 @@ from director._executors.process.executor import ProcessExecutor
 from director._executors.thread import ThreadExecutor
 from director._jobs.model import Model
 from director._jobs.options import BatchOptions, BatchRule, JobOptions
-from director._scheduler.policy import Policy
+from director._scheduler.policy import SchedulingPolicy
 from director._untrusted.numbers import MOST_COST, MOST_SLOTS, priority, real, seconds, shown, whole
 from director._untrusted.objects import ancestors, is_a, is_one_of, plain, provides, repr_of, type_name
 
@@ -194,7 +194,7 @@ def policy(
     admission: Any,
     ageing: Any,
     key_of: Callable[[Any], Hashable],
-) -> Policy:
+) -> SchedulingPolicy:
     """How a Director admits and orders jobs, from what was said to it.
 
     Raises:
@@ -213,7 +213,7 @@ def policy(
     if admission is not None and plain(admission) != "predict":
         raise ValueError(f'admission must be None or "predict", not {shown(admission)}')
     bound = _bound("max_queue", max_queue)
-    return Policy(bound, per_tenant, weights, admission is not None, _limit("ageing", ageing))
+    return SchedulingPolicy(bound, per_tenant, weights, admission is not None, _limit("ageing", ageing))
 
 
 def _weight(weight: Any) -> float:
@@ -307,6 +307,6 @@ def executor_of(wanted: Any) -> Executor | FleetExecutor:
         return ThreadExecutor()
     if text == "process":
         return ProcessExecutor()
-    if provides(wanted, "seat") or provides(wanted, "fleet"):
+    if provides(wanted, "runner") or provides(wanted, "fleet"):
         return wanted  # type: ignore[no-any-return]
     raise ValueError(f'executor must be "thread", "process" or an Executor, not {repr_of(wanted, 200)}')

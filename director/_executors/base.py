@@ -1,4 +1,4 @@
-"""The door for ways to run a call. The shift is the same for all: it runs on the slot's thread and asks its seat."""
+"""The door for ways to run a call. The worker is the same for all: it runs on the slot's thread and asks its runner."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._devices.discovery import DeviceSpec
     from director._jobs.model import Model
-    from director._jobs.runner import Seat
-    from director._runtime.instrumentation import Chronicle
+    from director._jobs.runner import Runner
+    from director._runtime.instrumentation import Instrumentation
     from director._scheduler.residency import Residency
     from director._scheduler.slots import Slot
 
 
 class LoadFailed(Exception):
-    """A replica could not be made; carries the loader's own error to the shift, never further."""
+    """A replica could not be made; carries the loader's own error to the worker, never further."""
 
     def __init__(self, model: Model[Any], error: BaseException) -> None:
         super().__init__(model, error)
@@ -29,17 +29,17 @@ class LoadFailed(Exception):
 
 
 class NeverStarted(DeviceLost):
-    """Nothing of a call ran: it may go elsewhere, whatever its `retries`. Carried to the shift, never further.
+    """Nothing of a call ran: it may go elsewhere, whatever its `retries`. Carried to the worker, never further.
 
-    Raised by `Seat.run` and `run_batch` when the thread, process or actor that would make the call can't be started, or
-    was lost before the call had begun. The slot then rests for a while.
+    Raised by `Runner.run` and `run_batch` when the thread, process or actor that would make the call can't be started,
+    or was lost before the call had begun. The slot then rests for a while.
     """
 
 
 class NotSent(Exception):
-    """A batch could not be sent, or not be read there; its function was not called. For the shift alone.
+    """A batch could not be sent, or not be read there; its function was not called. For the worker alone.
 
-    Raised by `Seat.run_batch` for more than one job: what is wrong may be the argument of one of them.
+    Raised by `Runner.run_batch` for more than one job: what is wrong may be the argument of one of them.
     """
 
 
@@ -53,15 +53,15 @@ def is_loss(error: BaseException, device: Device) -> bool:
 
 @runtime_checkable
 class Executor(Protocol):
-    """Makes the seats of one running Director."""
+    """Makes the runners of one running Director."""
 
-    def seat(self, slot: Slot, residency: Residency, chronicle: Chronicle) -> Seat:
-        """A seat for `slot`; called on the event loop, before the slot's first job.
+    def runner(self, slot: Slot, residency: Residency, instrumentation: Instrumentation) -> Runner:
+        """A runner for `slot`; called on the event loop, before the slot's first job.
 
         Args:
             slot: Whose jobs it will run.
             residency: Where to tell which models are loaded.
-            chronicle: Takes events, and tells the time, on any thread.
+            instrumentation: Takes events, and tells the time, on any thread.
         """
 
 
@@ -69,7 +69,7 @@ class Fleet(Executor, Protocol):
     """An executor of one running Director, that brings devices of its own."""
 
     def gather(self, spec: DeviceSpec) -> tuple[Device, ...]:
-        """The devices that there are; called once, before there are seats. Blocks, off the loop.
+        """The devices that there are; called once, before there are runners. Blocks, off the loop.
 
         Args:
             spec: The Director's ``devices=``.

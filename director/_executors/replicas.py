@@ -13,7 +13,7 @@ from director._untrusted.objects import is_a, log_error, set_cause, type_name
 
 if TYPE_CHECKING:
     from director._jobs.model import Model
-    from director._runtime.instrumentation import Chronicle
+    from director._runtime.instrumentation import Instrumentation
     from director._scheduler.residency import Residency
     from director._scheduler.slots import Slot
 
@@ -38,12 +38,12 @@ class Replicas:
 
     Args:
         residency: Is told what is loaded where.
-        chronicle: Takes events and tells the time.
+        instrumentation: Takes events and tells the time.
     """
 
-    def __init__(self, residency: Residency, chronicle: Chronicle) -> None:
+    def __init__(self, residency: Residency, instrumentation: Instrumentation) -> None:
         self._residency = residency
-        self._chronicle = chronicle
+        self._instrumentation = instrumentation
         self._lock = threading.Lock()
         self._replicas: dict[tuple[int, int, bool], _Replica] = {}  # by the model's identity
 
@@ -60,7 +60,7 @@ class Replicas:
             if replica is None:
                 replica = self._replicas[key] = _Replica(model, slot)
         if not replica.ready.is_set():
-            began = self._chronicle.time()
+            began = self._instrumentation.time()
             if mine:
                 try:
                     self._load(model, slot, replica)
@@ -71,7 +71,7 @@ class Replicas:
                     replica.ready.set()
             else:
                 replica.ready.wait()
-            slot.note_load(self._chronicle.time() - began)
+            slot.note_load(self._instrumentation.time() - began)
         if replica.error is not None:
             raise LoadFailed(model, replica.error)
         return replica.value
@@ -86,7 +86,7 @@ class Replicas:
             self._unload(replica.model, slot, replica)
 
     def _load(self, model: Model[Any], slot: Slot, replica: _Replica) -> None:
-        began = self._chronicle.time()
+        began = self._instrumentation.time()
         try:
             replica.value = model.load(slot.device)
             leave_copy()
@@ -98,11 +98,11 @@ class Replicas:
                 self._unload(model, slot, replica)
                 raise
             self._residency.add(model, slot)
-            self._chronicle.loaded(model, slot.device, self._chronicle.time() - began)
+            self._instrumentation.loaded(model, slot.device, self._instrumentation.time() - began)
         except BaseException as error:  # noqa: BLE001 - it belongs to the jobs that wait for the replica
             leave_copy(error)
             replica.error = bearable(model, error)
-            self._chronicle.not_loaded(model, slot.device, error)
+            self._instrumentation.not_loaded(model, slot.device, error)
 
     def _unload(self, model: Model[Any], slot: Slot, replica: _Replica) -> None:
         value, replica.value = replica.value, None
@@ -111,7 +111,7 @@ class Replicas:
                 model.unload(value)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the other replicas must go too
                 log_error(logger, error, "unloading %s from %s failed", model.name, slot.device.label)
-        self._chronicle.unloaded(model, slot.device)
+        self._instrumentation.unloaded(model, slot.device)
 
 
 def bearable(model: Model[Any], error: BaseException) -> BaseException:

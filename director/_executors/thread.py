@@ -14,13 +14,13 @@ from director._jobs.calls import StreamCall
 if TYPE_CHECKING:
     from director._devices.device_errors import Fault
     from director._jobs.job import Job
-    from director._runtime.instrumentation import Chronicle
-    from director._runtime.worker import Supply
+    from director._runtime.instrumentation import Instrumentation
+    from director._runtime.worker import PrefetchSource
     from director._scheduler.residency import Residency
     from director._scheduler.slots import Slot
 
 
-class ThreadSeat:
+class ThreadRunner:
     """Calls functions right here."""
 
     def __init__(self, slot: Slot, replicas: Replicas) -> None:
@@ -58,13 +58,13 @@ class ThreadSeat:
         """Unload what this slot has loaded."""
         self._replicas.release(self._slot)
 
-    def supply(self, supply: Supply) -> None:
+    def set_prefetch(self, source: PrefetchSource) -> None:
         """A thread takes its next job when it is there."""
 
-    def recall(self) -> None:
+    def recall_prefetched(self) -> None:
         """It holds none."""
 
-    def leave(self, job: Job[Any]) -> None:
+    def abandon(self, job: Job[Any]) -> None:
         """The call asks the job itself, in `director.check_cancelled`."""
 
     def abort(self) -> bool:
@@ -72,7 +72,7 @@ class ThreadSeat:
         return False
 
 
-class CudaSeat(ThreadSeat):
+class CudaRunner(ThreadRunner):
     """Calls functions here, with the thread bound to its GPU, and returns when the GPU has finished."""
 
     def __init__(self, slot: Slot, replicas: Replicas) -> None:
@@ -96,12 +96,12 @@ class ThreadExecutor:
     def __init__(self) -> None:
         self._replicas: tuple[Residency, Replicas] | None = None
 
-    def seat(self, slot: Slot, residency: Residency, chronicle: Chronicle) -> ThreadSeat:
-        """A seat on the thread of `slot`; the seats of one Director share its replicas."""
+    def runner(self, slot: Slot, residency: Residency, instrumentation: Instrumentation) -> ThreadRunner:
+        """A runner on the thread of `slot`; the runners of one Director share its replicas."""
         if self._replicas is None or self._replicas[0] is not residency:
-            self._replicas = (residency, Replicas(residency, chronicle))
-        seat = CudaSeat if slot.device.kind == "cuda" else ThreadSeat
-        return seat(slot, self._replicas[1])
+            self._replicas = (residency, Replicas(residency, instrumentation))
+        runner = CudaRunner if slot.device.kind == "cuda" else ThreadRunner
+        return runner(slot, self._replicas[1])
 
 
 def _refuse(value: CoroutineType[Any, Any, Any], job: Job[Any]) -> NoReturn:

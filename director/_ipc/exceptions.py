@@ -17,10 +17,10 @@ from director.errors import JobError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Raised", "error_of", "free_caches", "raised"]
+__all__ = ["RemoteError", "error_of", "free_caches", "pack_error"]
 
 
-class Raised(NamedTuple):
+class RemoteError(NamedTuple):
     """An exception as it travels.
 
     Args:
@@ -49,7 +49,9 @@ def _packed(error: BaseException) -> tuple[bytes, list[bytes]]:
     return payload.stream, [bytes(buffer) for buffer in payload.buffers]
 
 
-def raised(error: BaseException, packed: Callable[[BaseException], tuple[bytes, list[bytes]]] = _packed) -> Raised:
+def pack_error(
+    error: BaseException, packed: Callable[[BaseException], tuple[bytes, list[bytes]]] = _packed
+) -> RemoteError:
     """In the child: what to send of an exception. Whether it comes back as itself is tried here and now.
 
     Args:
@@ -58,7 +60,7 @@ def raised(error: BaseException, packed: Callable[[BaseException], tuple[bytes, 
     """
     process = os.getpid()
     if isinstance(error, Unguarded):
-        return Raised(pickle.dumps(RuntimeError(str(error))), [], "", "", "", "", process, None)
+        return RemoteError(pickle.dumps(RuntimeError(str(error))), [], "", "", "", "", process, None)
     with suppress(BaseException):
         strip(error)
     stream, reason = b"", ""
@@ -71,7 +73,7 @@ def raised(error: BaseException, packed: Callable[[BaseException], tuple[bytes, 
     package = module_name(type(error)).partition(".")[0]
     fault = fault_of(error)
     facts = None if fault is None else (fault.kind, fault.reason, fault.code)
-    return Raised(stream, buffers, package, describe(error), reason, story_of(error), process, facts)
+    return RemoteError(stream, buffers, package, describe(error), reason, story_of(error), process, facts)
 
 
 def error_of(content: Any, label: str) -> tuple[BaseException, Fault | None]:
@@ -79,7 +81,7 @@ def error_of(content: Any, label: str) -> tuple[BaseException, Fault | None]:
 
     One that can't be rebuilt here is a `JobError` that says what it was.
     """
-    told = Raised(*content)
+    told = RemoteError(*content)
     fault = None if told.fault is None else Fault(*told.fault)
     error = _rebuild(told, fault)
     if told.traceback:
@@ -87,7 +89,7 @@ def error_of(content: Any, label: str) -> tuple[BaseException, Fault | None]:
     return error, fault
 
 
-def _rebuild(told: Raised, fault: Fault | None) -> BaseException:
+def _rebuild(told: RemoteError, fault: Fault | None) -> BaseException:
     reason = told.reason
     if told.stream:
         if told.package in FRAMEWORKS and told.package not in sys.modules:

@@ -23,7 +23,7 @@ def levels() -> dict[str, int]:
 
 def redirect(levels: dict[str, int], tell: Callable[[dict[str, Any]], None]) -> None:
     """In the child: send every record to `tell`, at the levels that the parent has set."""
-    logging.getLogger().handlers[:] = [Bridge(tell)]
+    logging.getLogger().handlers[:] = [RelayHandler(tell)]
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
 
@@ -35,7 +35,7 @@ def relay(facts: dict[str, Any], label: str) -> None:
         logger.handle(logging.makeLogRecord({**facts, "processName": label}))
 
 
-class Bridge(logging.Handler):
+class RelayHandler(logging.Handler):
     """Sends records as plain values: texts are made here, where the objects are.
 
     Args:

@@ -36,7 +36,7 @@ class Unguarded(RuntimeError):
     """The main module starts the program when it is imported. Its text says everything; a traceback adds nothing."""
 
 
-class LateMain(ModuleType):
+class LazyMainModule(ModuleType):
     """Stands for the main module in a child and imports it when it is first asked for something.
 
     Args:
@@ -59,7 +59,7 @@ class LateMain(ModuleType):
             raise AttributeError(name)
         if self._origin is None:
             raise AttributeError(f"{name} was defined at a prompt or in a notebook, which a child process can't import")
-        if sys.modules[TWIN] is self and not LateMain.is_importing:
+        if sys.modules[TWIN] is self and not LazyMainModule.is_importing:
             _import_main(*self._origin)
         main = sys.modules[TWIN]
         if main is self:  # the `__main__` of a package: Python itself never imports that a second time
@@ -73,7 +73,7 @@ def refuse_while_importing() -> None:
     Raises:
         RuntimeError: It does.
     """
-    if LateMain.is_importing:
+    if LazyMainModule.is_importing:
         raise Unguarded(f"the main module starts a Director with processes when it is imported. {_ADVICE}.")
 
 
@@ -81,7 +81,7 @@ def _import_main(how: str, where: str) -> None:
     from multiprocessing import process
     from multiprocessing.spawn import prepare
 
-    LateMain.is_importing = process.current_process()._inheriting = True  # type: ignore[attr-defined]  # as spawn does
+    LazyMainModule.is_importing = process.current_process()._inheriting = True  # type: ignore[attr-defined]  # as spawn does
     try:
         prepare({how: where})
     except BaseException as error:
@@ -89,4 +89,4 @@ def _import_main(how: str, where: str) -> None:
             raise
         raise RuntimeError(f"importing the main module {where} raised {error!r}. {_ADVICE}.") from error
     finally:
-        LateMain.is_importing = process.current_process()._inheriting = False  # type: ignore[attr-defined]
+        LazyMainModule.is_importing = process.current_process()._inheriting = False  # type: ignore[attr-defined]

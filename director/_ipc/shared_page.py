@@ -12,7 +12,7 @@ from director._ipc.protocol import Notice
 __all__ = ["SIZE", "WINDOW", "Notice", "SharedPage"]
 
 SIZE = 4096  # bytes
-# Values of a stream that are on their way; each that the reader's bridge has taken makes room for another. One in a
+# Values of a stream that are on their way; each that the reader's channel has taken makes room for another. One in a
 # segment counts twice: small ones cost little memory, and the fewer the window holds, the more often both sides wait.
 WINDOW = 8
 _ENDING, _TAKEN, PLACES = 511, 510, 510  # entries; more calls than `PLACES` are never under way

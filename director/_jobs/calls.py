@@ -1,6 +1,6 @@
-"""The call of a stream's job: a generator function, run to its end on the slot's thread, its values put on a bridge.
+"""The call of a stream's job: a generator function, run to its end on the slot's thread, its values put on a channel.
 
-An executor that runs calls elsewhere recognises it, runs `func` there and feeds `bridge` from the slot's thread.
+An executor that runs calls elsewhere recognises it, runs `func` there and feeds `channel` from the slot's thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import GeneratorType
 
     from director._device import Device
-    from director._jobs.stream_channel import Bridge
+    from director._jobs.stream_channel import StreamChannel
 
 T = TypeVar("T")
 logger = logging.getLogger("director")
@@ -31,24 +31,24 @@ class StreamCall(Generic[T]):
 
     Args:
         func: A generator function of a resource and arguments.
-        bridge: Takes the values.
+        channel: Takes the values.
     """
 
-    __slots__ = ("bridge", "func", "settle")
+    __slots__ = ("channel", "func", "settle")
 
-    def __init__(self, func: Callable[..., GeneratorType[T, Any, Any]], bridge: Bridge[T]) -> None:
+    def __init__(self, func: Callable[..., GeneratorType[T, Any, Any]], channel: StreamChannel[T]) -> None:
         self.func = func
-        self.bridge = bridge
+        self.channel = channel
         self.settle: Callable[[], None] | None = None
-        """Called before a value is handed over; a seat may set it to wait until the device has made the value."""
+        """Called before a value is handed over; a runner may set it to wait until the device has made the value."""
 
     @property
     def __name__(self) -> str:
         return name_of(self.func)
 
     def __call__(self, resource: Any, *args: Any) -> None:
-        """Put every value on the bridge; close the generator, here on its own thread, if it takes no more."""
-        put = self.bridge.put if self.settle is None else self._settle_and_put
+        """Put every value on the channel; close the generator, here on its own thread, if it takes no more."""
+        put = self.channel.put if self.settle is None else self._settle_and_put
         generator = self.func(resource, *args)
         try:
             for _ in map(put, generator):  # gives no value a name: it would be kept while the next one is made
@@ -60,7 +60,7 @@ class StreamCall(Generic[T]):
     def _settle_and_put(self, value: T) -> None:
         assert self.settle is not None
         self.settle()
-        self.bridge.put(value)
+        self.channel.put(value)
 
 
 def close(generator: GeneratorType[Any, Any, Any]) -> None:
@@ -83,11 +83,11 @@ def close(generator: GeneratorType[Any, Any, Any]) -> None:
             return
 
 
-class Beside:
+class LocalCall:
     """What a lease and the calls of an executor are made of."""
 
     @abstractmethod
-    def run_beside(self, device: Device, make: Callable[[Callable[[], Any]], Any]) -> Any:
+    def run_locally(self, device: Device, make: Callable[[Callable[[], Any]], Any]) -> Any:
         """Run on the thread of a slot whose calls are made elsewhere.
 
         Args:

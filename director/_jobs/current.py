@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from director._jobs.job import Job
 
 
-class Running(Protocol):
-    """The shift that runs on this thread."""
+class CurrentCall(Protocol):
+    """The worker that runs on this thread."""
 
     def job(self) -> Job[Any] | None:
         """The job it runs now; of a batch the first."""
@@ -35,7 +35,7 @@ class Running(Protocol):
 
 
 class _Here(threading.local):
-    running: Running | None = None
+    running: CurrentCall | None = None
 
 
 here = _Here()

@@ -1,7 +1,7 @@
 """A job: one call the user asked for, and the handle that awaits it.
 
-Written by: `ledger`, which makes it; `dispatch` under its lock (`_stage` out of QUEUED, `_where`); the slot's thread
-(`_started`, `_finished`); `ledger` on the event loop (every move out of RUNNING, and the result).
+Written by: `job_lifecycle`, which makes it; `scheduler` under its lock (`_stage` out of QUEUED, `_where`); the slot's
+thread (`_started`, `_finished`); `job_lifecycle` on the event loop (every move out of RUNNING, and the result).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Owner(Protocol):
         """Cancel `job`; False if it was over."""
 
 
-class Extra:
+class JobExtras:
     """What few jobs have.
 
     Args:
@@ -42,13 +42,13 @@ class Extra:
         cost: Its batch cost.
     """
 
-    __slots__ = ("asked", "cost", "key", "tries")
+    __slots__ = ("batch_cost", "batch_key", "failed_attempts", "original_options")
 
     def __init__(self, key: Hashable = None, cost: float = 0.0) -> None:
-        self.key = key
-        self.cost = cost
-        self.tries = 0  # that have failed, each to be followed by another
-        self.asked: Options | None = None  # its options before the first of these
+        self.batch_key = key
+        self.batch_cost = cost
+        self.failed_attempts = 0  # that have failed, each to be followed by another
+        self.original_options: Options | None = None  # its options before the first of these
 
 
 class Job(asyncio.Future[T]):
@@ -65,12 +65,12 @@ class Job(asyncio.Future[T]):
     __slots__ = (
         "_cargo",
         "_context",
-        "_crew",
         "_extra",
         "_finished",
         "_fn",
         "_options",
         "_progress",
+        "_runtime",
         "_stage",
         "_started",
         "_submitted",
@@ -81,15 +81,16 @@ class Job(asyncio.Future[T]):
     id: int
     """Number of the job within its Director, from 1, in order of submission."""
 
-    # Written by `Ledger.open_job` right after the object is made: an `__init__` in Python would double the cost.
-    _crew: Owner
+    # Written by `JobLifecycle.create_job` right after the object is made: an `__init__` in Python would double the
+    # cost.
+    _runtime: Owner
     _fn: Callable[..., T] | str  # what is called; after the end only its name
     _cargo: Any  # the arguments on the way in, the value on the way out
     _options: Options
     _context: Context | None  # the submitter's, unless it was empty
     _stage: JobState
-    _where: Home | Slot | None  # where it waits, then the slot that runs it
-    _extra: Extra | None  # for batches and second tries
+    _where: Location | Slot | None  # where it waits, then the slot that runs it
+    _extra: JobExtras | None  # for batches and second tries
     _submitted: float
     _started: float | None
     _finished: float | None
@@ -138,7 +139,7 @@ class Job(asyncio.Future[T]):
     @property
     def attempts(self) -> int:
         """How often the job has been started."""
-        tries = 0 if self._extra is None else self._extra.tries
+        tries = 0 if self._extra is None else self._extra.failed_attempts
         return tries if self._started is None else tries + 1
 
     @property
@@ -158,7 +159,7 @@ class Job(asyncio.Future[T]):
         Raises:
             RuntimeError: Called from another thread than the event loop's.
         """
-        return self._crew.cancel(self, msg)
+        return self._runtime.cancel(self, msg)
 
     def set_result(self, result: T) -> NoReturn:
         """Not for callers: the Director sets the result."""
@@ -231,7 +232,7 @@ class Job(asyncio.Future[T]):
         return f"<Job {self.id} {self.name!r} {self._stage.value}{where}>"
 
 
-class Owned(Generic[T]):
+class OwnedJob(Generic[T]):
     """A job awaited by its only owner: cancelling the awaiting task cancels the job."""
 
     __slots__ = ("_job",)
@@ -243,11 +244,11 @@ class Owned(Generic[T]):
         return self._job._await_owned()
 
 
-class Home(Protocol):
+class Location(Protocol):
     """Where a job waits; the job's `_where`."""
 
     @property
-    def upper(self) -> Home | None:
+    def upper(self) -> Location | None:
         """A home in whose line the jobs stand too."""
 
     def left(self, job: Job[Any]) -> None:

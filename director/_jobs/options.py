@@ -71,7 +71,7 @@ class Options:
     name: str | None = None
     tenant: Hashable = None
     account: Hashable = None
-    batch: BatchRule | None = None
+    batch_rule: BatchRule | None = None
     retries: int = 0
     retry_on: tuple[type[BaseException], ...] = ()
     backoff: float = 0.0
@@ -89,7 +89,7 @@ class Options:
         anywhere = self.allowed is None and self.model is None
         anytime = self.priority == 0 and self.deadline is None and self.tenant is None
         object.__setattr__(self, "lane", None if anywhere else (self.allowed, model))
-        object.__setattr__(self, "is_plain", anywhere and anytime and self.batch is None)
+        object.__setattr__(self, "is_plain", anywhere and anytime and self.batch_rule is None)
         object.__setattr__(self, "timed", self.deadline is not None or self.timeout is not None)
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from director._devices.device_errors import Fault
     from director._jobs.job import Job
-    from director._runtime.worker import Supply
+    from director._runtime.worker import PrefetchSource
 
 
-class Seat(Protocol):
+class Runner(Protocol):
     """Where the jobs of one slot run. Its jobs run on the slot's own thread, or are driven by it."""
 
     def run(self, job: Job[Any]) -> Any:
@@ -41,15 +41,15 @@ class Seat(Protocol):
     def close(self) -> None:
         """Let go of everything that the slot holds; no job comes after."""
 
-    def supply(self, supply: Supply) -> None:
+    def set_prefetch(self, source: PrefetchSource) -> None:
         """Where to get jobs ahead of their turn; called on the event loop, before the first job."""
 
-    def recall(self) -> None:
+    def recall_prefetched(self) -> None:
         """From any thread: give back what was taken ahead and has not begun."""
 
     # These two are called on the event loop, at any moment:
 
-    def leave(self, job: Job[Any]) -> None:
+    def abandon(self, job: Job[Any]) -> None:
         """The caller of `job`, which runs here, has left: it was cancelled, or its time is up."""
 
     def abort(self) -> bool:

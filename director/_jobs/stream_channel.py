@@ -1,4 +1,4 @@
-"""The bridge of a stream: values on their way from a generator's thread to a reader on the event loop.
+"""The channel of a stream: values on their way from a generator's thread to a reader on the event loop.
 
 Whoever holds `_lock` may change it; the timer belongs to the event loop. The lock is reentrant because `leave` is also
 called when a reader is collected as garbage: on any thread and at any moment, so also on one that is inside of it.
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Bridge(Generic[T]):
+class StreamChannel(Generic[T]):
     """A bounded queue between one thread, which puts, and the event loop, which takes.
 
-    The thread waits for the loop only while the bridge is full. The loop is woken only when it expects a value and the
+    The thread waits for the loop only while the channel is full. The loop is woken only when it expects a value and the
     first one comes: what follows until it looks is found by the same look.
 
     Args:
@@ -68,13 +68,13 @@ class Bridge(Generic[T]):
     # ---- the generator's side: one thread
 
     def put(self, value: T) -> None:
-        """Send `value` to the reader; waits while the bridge is full.
+        """Send `value` to the reader; waits while the channel is full.
 
         Once it has raised, the generator is to be closed and the error let through: it ends the job.
 
         Raises:
             asyncio.CancelledError: The reader has left, or the job is over.
-            SlowReader: The bridge has been full for longer than it may be.
+            SlowReader: The channel has been full for longer than it may be.
         """
         if copied:
             leave_copy()
@@ -120,7 +120,7 @@ class Bridge(Generic[T]):
                 self._unblock()
             return self._values.popleft()
 
-    def leave(self) -> None:
+    def close_reader(self) -> None:
         """Nobody will take anything any more; from any thread."""
         with self._lock:
             self._end()
@@ -129,15 +129,15 @@ class Bridge(Generic[T]):
 
     # ---- the job's side: the event loop
 
-    def shut(self) -> None:
-        """The job is over: what is on the bridge stays, nothing more is let on."""
+    def close_writer(self) -> None:
+        """The job is over: what is on the channel stays, nothing more is let on."""
         with self._lock:
             self._end()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def hurry(self) -> None:
+    def stop_waiting(self) -> None:
         """The Director drains, and nobody `is_patient` any more: time a `put` that waits already."""
         with self._lock:
             if not self._is_blocked or self._is_timed:
@@ -146,12 +146,12 @@ class Bridge(Generic[T]):
         self._set_timer()
 
     def _set_timer(self) -> None:
-        """Look when the bridge has been full for too long, but never at once: a reader that was woken goes first."""
+        """Look when the channel has been full for too long, but never at once: a reader that was woken goes first."""
         left = self._full_since + self._limit - self._clock.time()
         self._timer = self._clock.call_later(max(0.0, left), self._look)
 
     def _look(self) -> None:
-        """Cut the bridge if it has been full for too long."""
+        """Cut the channel if it has been full for too long."""
         with self._lock:
             self._timer = None
             self._is_timed = self._is_blocked
@@ -166,7 +166,7 @@ class Bridge(Generic[T]):
     # ---- under the lock
 
     def _start_timing(self) -> Callable[[], None] | None:
-        """Note since when the bridge is full; returns what the loop has to do about it, if anything."""
+        """Note since when the channel is full; returns what the loop has to do about it, if anything."""
         self._full_since = self._clock.time()
         if self._is_timed:
             return None  # whoever looks next finds the new moment

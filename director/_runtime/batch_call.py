@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from director._devices.device_errors import Fault
     from director._jobs.job import Job
     from director._jobs.options import BatchRule
-    from director._jobs.runner import Seat
+    from director._jobs.runner import Runner
 
 
-class BatchRun:
+class BatchCall:
     """One batch on its way through.
 
     Args:
-        seat: Makes the calls.
+        runner: Makes the calls.
         rule: The function's.
     """
 
-    __slots__ = ("_rule", "_seat", "fits", "is_typical", "shortage", "sizes", "values")
+    __slots__ = ("_rule", "_runner", "is_typical", "largest_fit", "oom_fault", "sizes", "values")
 
-    def __init__(self, seat: Seat, rule: BatchRule) -> None:
-        self._seat = seat
+    def __init__(self, runner: Runner, rule: BatchRule) -> None:
+        self._runner = runner
         self._rule = rule
         self.is_typical = True  # one call that returned
-        self.shortage: Fault | None = None  # the last lack of memory
+        self.oom_fault: Fault | None = None  # the last lack of memory
         self.sizes: list[int] = []  # of the calls that lacked it
-        self.fits = 0  # the largest call that returned after that
-        self.values: Sequence[Any] | None = None  # of one call for all, without an error; the shift hands them out
+        self.largest_fit = 0  # the largest call that returned after that
+        self.values: Sequence[Any] | None = None  # of one call for all, without an error; the worker hands them out
 
     def run(self, jobs: list[Job[Any]]) -> dict[Job[Any], BaseException]:
         """Run jobs of one function as one batch, or if that fails perhaps in parts.
@@ -51,7 +51,7 @@ class BatchRun:
             The errors of those that have failed; the others have their values as cargo, or there are `values`.
         """
         try:
-            values = self._seat.run_batch(jobs)
+            values = self._runner.run_batch(jobs)
             leave_copy()
             values = _checked(values, len(jobs), self._rule.name)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the callers
@@ -61,8 +61,8 @@ class BatchRun:
             if not parts:
                 return dict.fromkeys(jobs, error)
         else:
-            if self.shortage is not None:
-                self.fits = max(self.fits, len(jobs))
+            if self.oom_fault is not None:
+                self.largest_fit = max(self.largest_fit, len(jobs))
             if not self.is_typical or _has_error(values):
                 return _told_apart(jobs, values)
             self.values = [*values]  # the next call may write into the same list
@@ -87,9 +87,9 @@ class BatchRun:
         return []
 
     def _smaller(self, jobs: list[Job[Any]], error: BaseException, fault: Fault) -> list[list[Job[Any]]]:
-        self.shortage = fault
+        self.oom_fault = fault
         self.sizes.append(len(jobs))
-        self._seat.recover(error, fault)
+        self._runner.recover(error, fault)
         if len(jobs) > 1:
             return _halves(jobs)
         if self.sizes.count(1) == 1:

@@ -1,4 +1,4 @@
-"""A seat whose calls are attended by hooks: something of theirs is entered before each call and left after it."""
+"""A runner whose calls are attended by hooks: something of theirs is entered before each call and left after it."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ if TYPE_CHECKING:
 
     from director._devices.device_errors import Fault
     from director._jobs.job import Job
-    from director._jobs.runner import Seat
+    from director._jobs.runner import Runner
     from director.events import Hook
     from director.hooks import Attendant
 
 logger = logging.getLogger("director")
 
 
-def attended(seat: Seat, hooks: tuple[Hook, ...]) -> Seat:
-    """`seat` itself, or if some of the hooks attend calls, one that lets them."""
+def hooked(runner: Runner, hooks: tuple[Hook, ...]) -> Runner:
+    """`runner` itself, or if some of the hooks attend calls, one that lets them."""
     if not hooks:
-        return seat
+        return runner
     attendants = tuple(cast("Attendant", hook) for hook in hooks if provides(hook, "attend"))
-    return AttendedSeat(seat, attendants) if attendants else seat
+    return HookedRunner(runner, attendants) if attendants else runner
 
 
-class AttendedSeat:
-    """Encloses each call of another seat.
+class HookedRunner:
+    """Encloses each call of another runner.
 
     Args:
-        seat: Makes the calls.
+        runner: Makes the calls.
         attendants: Entered in this order, left in the opposite one.
     """
 
-    def __init__(self, seat: Seat, attendants: tuple[Attendant, ...]) -> None:
-        self._seat = seat
+    def __init__(self, runner: Runner, attendants: tuple[Attendant, ...]) -> None:
+        self._runner = runner
         self._attendants = attendants
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._seat, name)  # what an executor of another kind may have
+        return getattr(self._runner, name)  # what an executor of another kind may have
 
     def run(self, job: Job[Any]) -> Any:
         """Make the call of `job`, attended."""
-        return self._enclose((job,), self._seat.run, job)
+        return self._enclose((job,), self._runner.run, job)
 
     def run_batch(self, jobs: list[Job[Any]]) -> Any:
         """Make one call for all of them, attended."""
-        return self._enclose(jobs, self._seat.run_batch, jobs)
+        return self._enclose(jobs, self._runner.run_batch, jobs)
 
     def recover(self, error: BaseException, fault: Fault) -> bool:
-        """As the seat does."""
-        return self._seat.recover(error, fault)
+        """As the runner does."""
+        return self._runner.recover(error, fault)
 
     def close(self) -> None:
-        """Close the seat."""
-        self._seat.close()
+        """Close the runner."""
+        self._runner.close()
 
     def _enclose(self, jobs: Sequence[Job[Any]], call: Callable[[Any], Any], what: Any) -> Any:
         # The job's context is its own from submission on: what is set there is seen by the call and by nobody else.

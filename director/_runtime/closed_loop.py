@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from director._jobs.calls import Beside, StreamCall
+from director._jobs.calls import LocalCall, StreamCall
 
 if TYPE_CHECKING:
     import asyncio
 
-    from director._runtime.job_lifecycle import Ledger
-    from director._runtime.loop_channel import Outbox
-    from director._scheduler.scheduler import Dispatch
+    from director._runtime.job_lifecycle import JobLifecycle
+    from director._runtime.loop_channel import LoopChannel
+    from director._scheduler.scheduler import Scheduler
 
 
-def drop_jobs(dispatch: Dispatch, outbox: Outbox, ledger: Ledger) -> None:
+def drop_jobs(scheduler: Scheduler, loop_channel: LoopChannel, job_lifecycle: JobLifecycle) -> None:
     """Cancel all jobs, and let those end that wait on their slots' threads for somebody on the loop."""
-    jobs = [*dispatch.running(and_waiting=True), *outbox.jobs()]
-    outbox.posts.clear()
+    jobs = [*scheduler.running(and_waiting=True), *loop_channel.jobs()]
+    loop_channel.entries.clear()
     for job in jobs:
         forget_callbacks(job)
         if isinstance(job._fn, StreamCall):
-            job._fn.bridge.leave()
-        elif isinstance(job._fn, Beside):
+            job._fn.channel.close_reader()
+        elif isinstance(job._fn, LocalCall):
             job._fn.release()
-        ledger.end_cancelled(job, "its event loop was closed")
+        job_lifecycle.end_cancelled(job, "its event loop was closed")
 
 
 def forget_callbacks(future: asyncio.Future[Any]) -> None:

@@ -23,7 +23,7 @@ logger = logging.getLogger("director")
 _DISBANDING = 10.0  # seconds in which a fleet's devices are given back
 
 
-class Claim:
+class DeviceClaim:
     """The devices of one start, from `make` to `give_back`."""
 
     def __init__(self, devices: tuple[Device, ...], presence: Presence | None, fleet: Fleet | None) -> None:
@@ -32,17 +32,17 @@ class Claim:
         self._presence = presence
 
     @staticmethod
-    async def make(spec: DeviceSpec, executor: Executor | FleetExecutor, shared: str | None) -> Claim:
+    async def make(spec: DeviceSpec, executor: Executor | FleetExecutor, shared: str | None) -> DeviceClaim:
         """Find the devices, off the loop and on a thread that nobody joins: NVML may hang when a GPU dies."""
 
-        def survey() -> Claim:
-            import ctypes  # noqa: F401 - the doorbell's, made on the loop, which should not wait for the import
+        def survey() -> DeviceClaim:
+            import ctypes  # noqa: F401 - the wakeup's, made on the loop, which should not wait for the import
 
             if isinstance(executor, FleetExecutor):
                 fleet = executor.fleet()
-                return Claim(fleet.gather(spec), None, fleet)
+                return DeviceClaim(fleet.gather(spec), None, fleet)
             devices = resolve_devices(spec)
-            return Claim(devices, announce(devices, shared), None)
+            return DeviceClaim(devices, announce(devices, shared), None)
 
         found = call_once("director:discovery", survey)
         try:
@@ -74,7 +74,7 @@ class Claim:
             return None
 
 
-def _send_home(found: Future[Claim]) -> None:
+def _send_home(found: Future[DeviceClaim]) -> None:
     """Nobody waits for what was found."""
     if not found.cancelled() and found.exception() is None:
         found.result().give_back_soon()

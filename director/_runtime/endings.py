@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._jobs.job import Job
-    from director._runtime.loop_channel import Outbox
+    from director._runtime.loop_channel import LoopChannel
 
     Withdraw: TypeAlias = "Callable[[deque[Job[Any]]], object]"
     End: TypeAlias = "Callable[[Job[Any]], object]"
@@ -21,13 +21,13 @@ class Endings:
     """What is cut off by an exception is done by the event loop, and the exception goes on its way.
 
     Args:
-        outbox: Has the loop do it.
+        loop_channel: Has the loop do it.
     """
 
-    __slots__ = ("_outbox",)
+    __slots__ = ("_loop_channel",)
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, loop_channel: LoopChannel) -> None:
+        self._loop_channel = loop_channel
 
     def withdraw(self, withdraw: Withdraw, end: End) -> None:
         """Withdraw jobs and end them.
@@ -45,8 +45,8 @@ class Endings:
             withdraw(jobs)
             self._end_all(jobs, end)
         except BaseException:
-            self._outbox.call(self._end_all, jobs, end)
-            self._outbox.call(self._withdraw_rest, withdraw, end)
+            self._loop_channel.call(self._end_all, jobs, end)
+            self._loop_channel.call(self._withdraw_rest, withdraw, end)
             raise
 
     def _end_all(self, jobs: deque[Job[Any]], end: End) -> None:
@@ -57,8 +57,8 @@ class Endings:
                 jobs.popleft()
         except BaseException:
             if jobs:
-                self._outbox.call(self._end, jobs.popleft(), end)
-                self._outbox.call(self._end_all, jobs, end)
+                self._loop_channel.call(self._end, jobs.popleft(), end)
+                self._loop_channel.call(self._end_all, jobs, end)
             raise
 
     def _end(self, job: Job[Any], end: End) -> None:

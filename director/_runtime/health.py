@@ -9,11 +9,11 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from director._devices.health.nvml_watch import Watch
+from director._devices.health.nvml_watch import NvmlWatch
 from director._devices.health.probe import probe
 from director._devices.health.rules import HEALTH_MOVES, Health
 from director._scheduler.slots import Slot, SlotState
-from director._threads import SlotThread
+from director._threads import DaemonThreadExecutor
 from director._untrusted.objects import attribute_of
 from director.errors import DeviceLost, WorkerDied
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from director._devices.health.diagnosis import Verdict
     from director._devices.health.rules import HealthRules
     from director._jobs.job import Job
-    from director._runtime.instrumentation import Chronicle
-    from director._runtime.job_lifecycle import Ledger
-    from director._runtime.loop_channel import Outbox
-    from director._scheduler.scheduler import Dispatch
-    from director._scheduler.slots import Place
+    from director._runtime.instrumentation import Instrumentation
+    from director._runtime.job_lifecycle import JobLifecycle
+    from director._runtime.loop_channel import LoopChannel
+    from director._scheduler.scheduler import Scheduler
+    from director._scheduler.slots import DeviceSlots
 
     Ts = TypeVarTuple("Ts")
     from collections.abc import Awaitable
@@ -41,16 +41,16 @@ T = TypeVar("T")
 logger = logging.getLogger("director")
 
 
-class Care:
+class HealthMonitor:
     """Brings together who knows of faults and who decides what they mean.
 
     Args:
         loop: The event loop of the Director.
         rules: The user's.
-        dispatch: Told which devices get work.
-        ledger: Ends the jobs that no other device can run, and tells of lost workers.
-        outbox: Brings verdicts to the loop.
-        chronicle: Takes events.
+        scheduler: Told which devices get work.
+        job_lifecycle: Ends the jobs that no other device can run, and tells of lost workers.
+        loop_channel: Brings verdicts to the loop.
+        instrumentation: Takes events.
         clock: Makes the timers.
     """
 
@@ -58,37 +58,39 @@ class Care:
         self,
         loop: asyncio.AbstractEventLoop,
         rules: HealthRules,
-        dispatch: Dispatch,
-        ledger: Ledger,
-        outbox: Outbox,
-        chronicle: Chronicle,
+        scheduler: Scheduler,
+        job_lifecycle: JobLifecycle,
+        loop_channel: LoopChannel,
+        instrumentation: Instrumentation,
         clock: Clock,
     ) -> None:
         self._loop = loop
         self._rules = rules
-        self._places = {place.device.uuid: place for place in dispatch.places}
-        self.warden = Warden(dispatch.places, rules, dispatch, ledger, chronicle, clock, self._probe)
-        devices = [place.device for place in dispatch.places if place.device.node is None]
-        self._watch = Watch(devices, lambda verdict: outbox.call(self._hear, verdict), rules)
-        ledger.worker_lost = self._note_loss
+        self._places = {place.device.uuid: place for place in scheduler.places}
+        self.registry = HealthRegistry(
+            scheduler.places, rules, scheduler, job_lifecycle, instrumentation, clock, self._probe
+        )
+        devices = [place.device for place in scheduler.places if place.device.node is None]
+        self._watch = NvmlWatch(devices, lambda verdict: loop_channel.call(self._hear, verdict), rules)
+        job_lifecycle.worker_lost = self._note_loss
 
     def start(self) -> None:
         """Watch the GPUs, if there are any."""
         self._watch.start()
 
-    def lose(self, slot: Slot, reason: str) -> None:
+    def quarantine(self, slot: Slot, reason: str) -> None:
         """CUDA's context of a device is broken, in this process and for good."""
-        self.warden.lose(slot.place, f"{reason}. This process can't use it any more: restart it", for_good=True)
+        self.registry.quarantine(slot.place, f"{reason}. This process can't use it any more: restart it", for_good=True)
 
-    def adopt(self, place: Place) -> None:
+    def adopt(self, place: DeviceSlots) -> None:
         """A device of a fleet has come; it is not watched from here."""
         self._places[place.device.uuid] = place
-        self.warden.join(place)
+        self.registry.join(place)
 
     def stop(self) -> None:
         """Watch and probe no more."""
         self._watch.stop()
-        self.warden.stop()
+        self.registry.stop()
 
     async def join(self) -> None:
         """Wait a moment for the threads that watch."""
@@ -99,14 +101,14 @@ class Care:
     def _hear(self, verdict: Verdict) -> None:
         place = self._places[verdict.uuid]
         if verdict.kind == "lost":
-            self.warden.lose(place, verdict.reason)
+            self.registry.quarantine(place, verdict.reason)
         elif verdict.kind == "degraded":
             logger.warning("%s is degraded: %s", place.device.label, verdict.reason)
 
     def _note_loss(self, job: Job[Any], error: BaseException) -> None:
         if isinstance(job._where, Slot):
             life = attribute_of(error, "_life") if type(error) is WorkerDied else object()
-            self.warden.worker_lost(job._where.place, job, life)
+            self.registry.worker_lost(job._where.place, job, life)
 
     async def _probe(self, device: Device) -> str | None:
         if device.node is not None and self._rules.probe is None:
@@ -115,7 +117,7 @@ class Care:
 
     async def _off_loop(self, name: str, call: Callable[[*Ts], T], *args: *Ts) -> T:
         """Call on a thread of its own that nobody waits for at exit."""
-        thread = SlotThread(name)
+        thread = DaemonThreadExecutor(name)
         is_over = False
         try:
             value = await self._loop.run_in_executor(thread, call, *args)
@@ -125,10 +127,10 @@ class Care:
             thread.shutdown(wait=is_over)  # it has nothing more to do: a moment, and no thread is left behind
 
 
-class Patient:
+class DeviceHealth:
     """What is known of one device."""
 
-    __slots__ = ("health", "jobs", "lives", "reason", "returned", "rounds", "suspended", "timer")
+    __slots__ = ("failed_probes", "health", "jobs", "lives", "reason", "returned", "suspended", "timer")
 
     def __init__(self) -> None:
         self.health = Health.HEALTHY
@@ -136,49 +138,49 @@ class Patient:
         self.lives: set[object] = set()  # workers that were lost in a row
         self.jobs: set[int] = set()  # that these took along
         self.returned = 0  # jobs that had come back on the device at the last of these losses
-        self.rounds = 0  # probes that have failed, in a row
+        self.failed_probes = 0  # probes that have failed, in a row
         self.timer: Timer | None = None
         self.suspended: str | None = None  # why no worker can be started on it
 
 
-class Warden:
+class HealthRegistry:
     """Puts devices into quarantine and takes them out again.
 
     Args:
         places: The devices.
         rules: When, and for how long.
-        dispatch: Told which devices get work.
-        ledger: Ends the jobs that no other device can run.
-        chronicle: Takes events.
+        scheduler: Told which devices get work.
+        job_lifecycle: Ends the jobs that no other device can run.
+        instrumentation: Takes events.
         clock: Makes the timers.
         probe: Tells what is wrong with a device, `None` if nothing is; may take its time.
     """
 
     def __init__(
         self,
-        places: list[Place],
+        places: list[DeviceSlots],
         rules: HealthRules,
-        dispatch: Dispatch,
-        ledger: Ledger,
-        chronicle: Chronicle,
+        scheduler: Scheduler,
+        job_lifecycle: JobLifecycle,
+        instrumentation: Instrumentation,
         clock: Clock,
         probe: Callable[[Device], Awaitable[str | None]],
     ) -> None:
-        self._patients = {place: Patient() for place in places}
+        self._patients = {place: DeviceHealth() for place in places}
         self._rules = rules
-        self._dispatch = dispatch
-        self._ledger = ledger
-        self._chronicle = chronicle
+        self._scheduler = scheduler
+        self._job_lifecycle = job_lifecycle
+        self._instrumentation = instrumentation
         self._clock = clock
         self._probe = probe
         self._probes: set[asyncio.Task[None]] = set()
         self._failures = count(-1, -1)  # numbers that no job has
 
-    def join(self, place: Place) -> None:
+    def join(self, place: DeviceSlots) -> None:
         """A device has come."""
-        self._patients[place] = Patient()
+        self._patients[place] = DeviceHealth()
 
-    def health(self, place: Place) -> tuple[Health, str | None]:
+    def health(self, place: DeviceSlots) -> tuple[Health, str | None]:
         """How a device is, and why it gets no work if so."""
         patient = self._patients[place]
         if patient.health is not Health.HEALTHY or patient.suspended is None:
@@ -190,15 +192,15 @@ class Warden:
         """Whether a device gets work."""
         return any(patient.health is Health.HEALTHY and not _rests(place) for place, patient in self._patients.items())
 
-    def suspend(self, place: Place, reason: str) -> None:
+    def suspend(self, place: DeviceSlots, reason: str) -> None:
         """No worker can be started on a device: it gets work only to find out whether that has changed."""
         patient = self._patients[place]
         is_news, patient.suspended = patient.suspended is None, reason
         if is_news and patient.health is Health.HEALTHY:
             logger.error("%s gets no work while no worker can be started there: %s", place.device.label, reason)
-            self._chronicle.quarantined(place.device, reason)
+            self._instrumentation.quarantined(place.device, reason)
 
-    def resume(self, place: Place) -> None:
+    def resume(self, place: DeviceSlots) -> None:
         """A worker has been started on a device."""
         patient = self._patients[place]
         if patient.suspended is None:
@@ -207,7 +209,7 @@ class Warden:
         if patient.health is Health.HEALTHY:
             self._say_restored(place)
 
-    def worker_lost(self, place: Place, job: Job[Any], life: object) -> None:
+    def worker_lost(self, place: DeviceSlots, job: Job[Any], life: object) -> None:
         """A job has lost its worker. Several workers lost in a row make a quarantine.
 
         A worker counts once, however many jobs it takes along, and a job counts once, however often it is tried.
@@ -219,11 +221,11 @@ class Warden:
         """
         self._count_loss(place, job.id, life)
 
-    def worker_failed(self, place: Place) -> None:
+    def worker_failed(self, place: DeviceSlots) -> None:
         """A worker has failed outside of any call; each counts as another job that has lost its worker."""
         self._count_loss(place, next(self._failures), object())
 
-    def _count_loss(self, place: Place, loss: int, life: object) -> None:
+    def _count_loss(self, place: DeviceSlots, loss: int, life: object) -> None:
         patient = self._patients[place]
         returned = sum(slot.jobs - slot.lost for slot in place.slots)
         if returned > patient.returned:
@@ -234,9 +236,9 @@ class Warden:
             patient.lives.add(life)
         patient.jobs.add(loss)
         if len(patient.lives) >= self._rules.failures:
-            self.lose(place, f"{len(patient.lives)} jobs in a row have lost their workers on it")
+            self.quarantine(place, f"{len(patient.lives)} jobs in a row have lost their workers on it")
 
-    def lose(self, place: Place, reason: str, for_good: bool = False) -> None:
+    def quarantine(self, place: DeviceSlots, reason: str, for_good: bool = False) -> None:
         """Give a device no more work; `for_good`: this process can't use it any more, whatever a probe says."""
         patient = self._patients[place]
         if patient.health is not Health.HEALTHY:
@@ -244,11 +246,11 @@ class Warden:
         self._move(patient, Health.QUARANTINED, reason)
         patient.suspended = None
         logger.error("%s gets no more work: %s", place.device.label, reason)
-        self._ledger.endings.withdraw(
-            partial(self._dispatch.close, place=place),
-            lambda job: self._ledger.end_failed(job, DeviceLost(place.device)),
+        self._job_lifecycle.endings.withdraw(
+            partial(self._scheduler.close, place=place),
+            lambda job: self._job_lifecycle.end_failed(job, DeviceLost(place.device)),
         )
-        self._chronicle.quarantined(place.device, reason)
+        self._instrumentation.quarantined(place.device, reason)
         if not for_good:
             self._wait(place, patient)
 
@@ -260,18 +262,18 @@ class Warden:
         for task in self._probes:
             task.cancel()
 
-    def _wait(self, place: Place, patient: Patient) -> None:
-        delay = self._rules.delay(patient.rounds)
+    def _wait(self, place: DeviceSlots, patient: DeviceHealth) -> None:
+        delay = self._rules.delay(patient.failed_probes)
         patient.timer = self._clock.call_later(delay, partial(self._begin_probation, place, patient))
 
-    def _begin_probation(self, place: Place, patient: Patient) -> None:
+    def _begin_probation(self, place: DeviceSlots, patient: DeviceHealth) -> None:
         patient.timer = None
         self._move(patient, Health.PROBATION, patient.reason)
         task = asyncio.get_running_loop().create_task(self._examine(place, patient), name="director:probe")
         self._probes.add(task)
         task.add_done_callback(self._probes.discard)
 
-    async def _examine(self, place: Place, patient: Patient) -> None:
+    async def _examine(self, place: DeviceSlots, patient: DeviceHealth) -> None:
         try:
             wrong = await self._probe(place.device)
         except Exception as error:  # noqa: BLE001 - a probe that fails has found something
@@ -279,32 +281,32 @@ class Warden:
         if wrong is None:
             self._restore(place, patient)
             return
-        patient.rounds += 1
+        patient.failed_probes += 1
         self._move(patient, Health.QUARANTINED, wrong)
         logger.warning("%s stays in quarantine: %s", place.device.label, wrong)
         self._wait(place, patient)
 
-    def _restore(self, place: Place, patient: Patient) -> None:
+    def _restore(self, place: DeviceSlots, patient: DeviceHealth) -> None:
         self._move(patient, Health.HEALTHY, None)
-        patient.rounds = 0
+        patient.failed_probes = 0
         patient.lives.clear()
         patient.jobs.clear()
         self._say_restored(place)
-        ring = self._dispatch.reopen(place)
-        if ring is not None:
-            ring()
+        wake = self._scheduler.reopen(place)
+        if wake is not None:
+            wake()
 
-    def _say_restored(self, place: Place) -> None:
+    def _say_restored(self, place: DeviceSlots) -> None:
         logger.warning("%s gets work again", place.device.label)
-        self._chronicle.restored(place.device)
+        self._instrumentation.restored(place.device)
 
     @staticmethod
-    def _move(patient: Patient, to: Health, reason: str | None) -> None:
+    def _move(patient: DeviceHealth, to: Health, reason: str | None) -> None:
         if to not in HEALTH_MOVES[patient.health]:
             raise AssertionError(f"a device can't become {to.value} when it is {patient.health.value}")
         patient.health, patient.reason = to, reason
 
 
-def _rests(place: Place) -> bool:
+def _rests(place: DeviceSlots) -> bool:
     """Whether no slot of it is offered, for none could begin."""
     return all(slot.state is SlotState.BACKING_OFF for slot in place.slots)

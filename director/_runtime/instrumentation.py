@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._jobs.job import Job
     from director._jobs.model import Model
-    from director._scheduler.scheduler import Dispatch
+    from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import Slot
     from director.events import Event, Hook, JobProgressed
     from director.hooks import Choosy, Follower, RawRecord, Recorder, Wide
@@ -35,7 +35,7 @@ _TOLD_AT_ONCE = 32  # events, then the loop turns
 _LONGEST = 200  # characters of an error in a record: who wants more takes the event
 
 
-class Chronicle:
+class Instrumentation:
     """Makes events and records and hands them to the hooks, on the event loop and in order.
 
     Callers ask `listening` before they tell of a job, and `recording` before they have it recorded.
@@ -87,9 +87,9 @@ class Chronicle:
 
     # ---- of the Director and its workers, on the loop
 
-    def begin(self, dispatch: Dispatch) -> None:
+    def begin(self, scheduler: Scheduler) -> None:
         """The slots are there."""
-        ask = weakref.ref(dispatch)  # a recorder outlives many of them
+        ask = weakref.ref(scheduler)  # a recorder outlives many of them
 
         def unfinished(*, and_waiting: bool = True) -> list[RawRecord]:
             theirs = ask()
@@ -97,7 +97,7 @@ class Chronicle:
             return [_unfinished(job) for job in jobs if not job.done()]
 
         for follower in self._followers:
-            _safely(follower, follower.begin, self.time, tuple(slot.device for slot in dispatch.slots), unfinished)
+            _safely(follower, follower.begin, self.time, tuple(slot.device for slot in scheduler.slots), unfinished)
 
     def end(self) -> None:
         """The Director has closed."""
@@ -109,11 +109,11 @@ class Chronicle:
         """The Director accepts jobs."""
         self._say("DirectorOpened", self.time(), devices)
 
-    def joined(self, device: Device, dispatch: Dispatch) -> None:
+    def joined(self, device: Device, scheduler: Scheduler) -> None:
         """A device has come."""
         for follower in self._followers:
             if provides(follower, "widen"):
-                _safely(follower, cast("Wide", follower).widen, tuple(slot.device for slot in dispatch.slots))
+                _safely(follower, cast("Wide", follower).widen, tuple(slot.device for slot in scheduler.slots))
         self._say("DeviceJoined", self.time(), device)
 
     def drained(self) -> None:
@@ -130,11 +130,11 @@ class Chronicle:
         """A device gets work again."""
         self._say("DeviceRestored", self.time(), device)
 
-    def hired(self, slot: Slot) -> None:
+    def worker_started(self, slot: Slot) -> None:
         """A worker begins."""
         self._say("WorkerHired", self.time(), slot.device, slot.number)
 
-    def reaped(self, slot: Slot) -> None:
+    def worker_stopped(self, slot: Slot) -> None:
         """A worker has left."""
         self._say("WorkerReaped", self.time(), slot.device, slot.number)
 
@@ -171,7 +171,7 @@ class Chronicle:
 
     # ---- of their ends, on the loop
 
-    def retried(self, job: Job[Any], device: Device | None, error: BaseException) -> None:
+    def retry_scheduled(self, job: Job[Any], device: Device | None, error: BaseException) -> None:
         """A try has failed and the job waits for another."""
         self._tell_start(job.id)
         self._say("JobRetried", self.time(), job.id, job.name, device, job.attempts, error)

@@ -1,4 +1,4 @@
-"""The ledger of jobs: how each one ends, and how many ended how. On the event loop only, except `open_job`.
+"""The job lifecycle of jobs: how each one ends, and how many ended how. On the event loop only, except `open_job`.
 
 A job ends here exactly once: its future is settled, its state moves on, it is counted and its end is told to the hooks.
 An outcome that arrives for a job that is over (its caller has left, its time was up) is dropped.
@@ -20,8 +20,8 @@ from director._executors.base import NeverStarted, is_loss
 from director._jobs.job import Job
 from director._jobs.state import JobState
 from director._runtime.endings import Endings
-from director._runtime.retries import Retries
-from director._runtime.timers import Alarms
+from director._runtime.retries import RetryPolicy
+from director._runtime.timers import DeadlineTimers
 from director._scheduler.slots import Slot
 from director._untrusted.objects import bearable, describe, is_a, log_error, repr_of, set_cause
 from director.errors import AdmissionError, DeviceLost, JobError, JobTimeout
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from director._clock import Clock
-    from director._jobs.job import Extra
+    from director._jobs.job import JobExtras
     from director._jobs.options import Options
-    from director._runtime.instrumentation import Chronicle
-    from director._runtime.loop_channel import Outbox, Post
-    from director._scheduler.scheduler import Dispatch
+    from director._runtime.instrumentation import Instrumentation
+    from director._runtime.loop_channel import LoopChannel, Post
+    from director._scheduler.scheduler import Scheduler
 
 T = TypeVar("T")
 logger = logging.getLogger("director")
@@ -44,24 +44,24 @@ _set_result = _Future.set_result  # a Job refuses its own
 _set_exception = _Future.set_exception
 
 
-class Ledger:
+class JobLifecycle:
     """Begins and ends jobs.
 
     Args:
         loop: The event loop of the Director.
         clock: Tells the time.
-        dispatch: Queues and withdraws jobs.
-        outbox: Brings calls from other threads to the loop.
-        chronicle: Takes events.
+        scheduler: Queues and withdraws jobs.
+        loop_channel: Brings calls from other threads to the loop.
+        instrumentation: Takes events.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
-        dispatch: Dispatch,
-        outbox: Outbox,
-        chronicle: Chronicle,
+        scheduler: Scheduler,
+        loop_channel: LoopChannel,
+        instrumentation: Instrumentation,
     ) -> None:
         self.succeeded = self.failed = self.cancelled = self.rejected = 0
         self.worker_lost: Callable[[Job[Any], BaseException], None]  # told of lost workers and devices; set once
@@ -69,21 +69,26 @@ class Ledger:
         self._loop = loop
         self._thread = get_ident()
         self._now = clock.time
-        self._dispatch = dispatch
-        self._outbox = outbox
-        self._chronicle = chronicle
-        self._is_watched, self._is_recorded = chronicle.listening, chronicle.recording
-        self._tells_ends = chronicle.listening or chronicle.recording
-        self._alarms = Alarms(clock, self._expire)
-        self.endings = Endings(outbox)
-        self._retries = Retries(clock, dispatch, chronicle)
+        self._scheduler = scheduler
+        self._loop_channel = loop_channel
+        self._instrumentation = instrumentation
+        self._is_watched, self._is_recorded = instrumentation.listening, instrumentation.recording
+        self._tells_ends = instrumentation.listening or instrumentation.recording
+        self._timers = DeadlineTimers(clock, self._expire)
+        self.endings = Endings(loop_channel)
+        self._retries = RetryPolicy(clock, scheduler, instrumentation)
         self._wakes = False  # a delivery is going on that wakes who awaits the jobs by itself
         self._exit: BaseException | None = None  # what a callback has raised to stop the loop
         self._numbers = itertools.count(1)
-        dispatch.put_off = partial(outbox.call, self._admit_late)
+        scheduler.put_off = partial(loop_channel.call, self._admit_late)
 
-    def open_job(
-        self, fn: Callable[..., T], args: tuple[Any, ...], options: Options, patient: bool, extra: Extra | None = None
+    def create_job(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        options: Options,
+        patient: bool,
+        extra: JobExtras | None = None,
     ) -> Job[T]:
         """Make a job and queue it; from any thread.
 
@@ -96,7 +101,7 @@ class Ledger:
             raise TypeError(f"a job needs a function to call, not {repr_of(fn)}")
         job: Job[T] = Job(loop=self._loop)
         job.id = next(self._numbers)
-        job._crew = self
+        job._runtime = self
         job._fn = fn
         job._cargo = args
         job._extra = extra
@@ -106,32 +111,32 @@ class Ledger:
         job._started = job._finished = job._progress = None
         job._submitted = self._now()
         if self._is_watched:
-            self._chronicle.submitting(job)
+            self._instrumentation.submitting(job)
         try:
-            ring = self._dispatch.admit(job, patient)
-            if ring is not None:
-                ring()
+            wake = self._scheduler.admit(job, patient)
+            if wake is not None:
+                wake()
             if options.timed:
-                self._outbox.on_loop(self.start_timer, job)
+                self._loop_channel.on_loop(self.start_timer, job)
         except (AdmissionError, DeviceLost) as error:
             self.rejected += 1
-            self._chronicle.rejected(job, error)
+            self._instrumentation.rejected(job, error)
             raise
         except BaseException:  # a signal handler has raised: what was to be called, is called again
-            self._dispatch.call_again()
-            self._outbox.call(self._alarms.look)
-            self._outbox.ring()
+            self._scheduler.wake_again()
+            self._loop_channel.call(self._timers.look)
+            self._loop_channel.notify()
             raise
         if self._is_watched:
-            self._chronicle.submitted(job)
+            self._instrumentation.submitted(job)
         return job
 
-    def deliver(self) -> None:
+    def deliver_results(self) -> None:
         """End the jobs whose outcomes have arrived, and make the calls that came with them."""
         try:
             self._deliver()
         except BaseException:
-            self._outbox.ring()  # for those that have arrived and were not looked at
+            self._loop_channel.notify()  # for those that have arrived and were not looked at
             raise
         finally:
             self._wakes = False
@@ -147,10 +152,10 @@ class Ledger:
         # Nor where loops may be entered again: a task would do so from within the loop's call of us.
         self._wakes = not self._is_watched and current_task() is None and not hasattr(self._loop, "_nest_patched")
         settle = self._settle if self._wakes else _set_result
-        outbox, posts, value = self._outbox, self._outbox.posts, None
-        outbox.begin()
-        while outbox.left:
-            outbox.left -= 1
+        loop_channel, posts, value = self._loop_channel, self._loop_channel.entries, None
+        loop_channel.begin()
+        while loop_channel.left:
+            loop_channel.left -= 1
             # Each post by itself: what one raises must not keep the others. No call between the two lines that take it:
             # a signal's handler, which may raise, runs after calls.
             try:
@@ -167,17 +172,17 @@ class Ledger:
                     post._let_go()
                 if post._stage is not _RUNNING:  # its caller has left, or its time was up
                     if self._tells_ends:
-                        self._chronicle.returned(post)
+                        self._instrumentation.returned(post)
                     continue
                 if post._options.timed and not (self._was_in_time(post) and post._stage is _RUNNING):
                     continue
                 post._stage = _SUCCEEDED
                 self.succeeded += 1
                 if self._is_recorded:  # before anybody is woken who may look for it
-                    self._chronicle.record_success(post)
+                    self._instrumentation.record_success(post)
                 settle(post, value)
                 if self._is_watched:
-                    self._chronicle.succeeded(post)
+                    self._instrumentation.succeeded(post)
             except BaseException as error:  # noqa: BLE001
                 self._complete(post, value, error)
 
@@ -192,7 +197,7 @@ class Ledger:
             if post._stage is _SUCCEEDED:
                 _set_result(post, value)
                 if self._is_watched:
-                    self._chronicle.succeeded(post)
+                    self._instrumentation.succeeded(post)
             else:
                 self._end_broken(post, error)
         if is_a(error, (SystemExit, KeyboardInterrupt)):
@@ -230,26 +235,26 @@ class Ledger:
         """The same, for who need not be asked where he is."""
         if job.done():
             return False
-        if self._dispatch.is_deciding:
-            self._outbox.call(self.cancel, job, msg)
+        if self._scheduler.is_deciding:
+            self._loop_channel.call(self.cancel, job, msg)
             return True
         try:
-            if self._dispatch.withdraw(job, JobState.CANCELLED):
+            if self._scheduler.remove(job, JobState.CANCELLED):
                 if isinstance(job._where, Slot):  # which holds it ahead of its turn
-                    job._where.seat.leave(job)
+                    job._where.runner.abandon(job)
             elif job._stage is not _RUNNING:
                 return False  # its end is on its way: of a failed load, or of the step that a handler has interrupted
             self._end_cancelled(job, msg)
         except BaseException:  # a signal handler has raised: what is moved must end
             if job._stage is JobState.CANCELLED and not job.done():
-                self._outbox.call(self._end_cancelled, job, msg)
+                self._loop_channel.call(self._end_cancelled, job, msg)
             raise
         return True
 
     def cancel_waiting(self) -> None:
         """Cancel every job that waits."""
         end = partial(self._end_cancelled, msg="the Director closed")
-        self.endings.withdraw(partial(self._dispatch.withdraw_all, state=JobState.CANCELLED), end)
+        self.endings.withdraw(partial(self._scheduler.remove_all, state=JobState.CANCELLED), end)
 
     def end_failed(self, job: Job[Any], error: BaseException) -> None:
         """End a job that runs, or that was withdrawn as FAILED, with `error`."""
@@ -263,9 +268,9 @@ class Ledger:
             _set_exception(job, error)
         self._clear(job, is_left, started)
         if self._tells_ends:
-            self._chronicle.failed(job, error, started)
+            self._instrumentation.failed(job, error, started)
 
-    def raised(self, job: Job[Any], error: BaseException) -> None:
+    def handle_error(self, job: Job[Any], error: BaseException) -> None:
         """The call of a job has raised, or its model could not be loaded."""
         try:
             self._raised(job, error)
@@ -277,26 +282,26 @@ class Ledger:
         options, never_started = job._options, is_a(error, NeverStarted)
         if not never_started and isinstance(job._where, Slot) and is_loss(error, job._where.device):
             self.worker_lost(job, error)
-        if (options.retries or options.batch is not None or never_started) and self._retries.take(job, error):
+        if (options.retries or options.batch_rule is not None or never_started) and self._retries.take(job, error):
             return
         if is_a(error, NeverStarted):
             error = DeviceLost(error.device, error.reason)  # the other name is ours
         job._let_go()
         if job.done():  # its caller has left, or its time was up
             if self._tells_ends:
-                self._chronicle.returned(job)
+                self._instrumentation.returned(job)
             return
         if is_a(error, asyncio.CancelledError):
             self._end_cancelled(job, None)
         else:
             self.end_failed(job, bearable(error))
 
-    def returned_together(self, jobs: list[Job[Any]], values: Sequence[Any], ended: float) -> None:
+    def handle_batch(self, jobs: list[Job[Any]], values: Sequence[Any], ended: float) -> None:
         """A call for all of these has returned; part of a delivery, which goes on with them."""
         try:
             for job, value in zip(jobs, values, strict=True):
                 job._cargo, job._finished = value, ended
-            self._outbox.unpack(jobs)
+            self._loop_channel.unpack(jobs)
         except BaseException as problem:
             self.endings.withdraw(lambda left: left.extend(jobs), partial(self._end_broken, problem=problem))
             raise
@@ -304,25 +309,25 @@ class Ledger:
     def start_timer(self, job: Job[Any]) -> None:
         """Watch over the deadline of a job, or over the timeout of one that has just started."""
         if (due := job._due()) is not None:
-            self._alarms.set(job, due)
+            self._timers.set(job, due)
 
     def stop(self) -> None:
         """Ring for no deadline and try nothing again any more."""
-        self._alarms.stop()
+        self._timers.stop()
         self._retries.stop()
 
     def _admit_late(self, job: Job[Any], patient: bool) -> None:
         """On the loop: queue a job that a finalizer or a signal handler has submitted in the midst of a decision."""
-        if self._dispatch.is_deciding:
-            self._outbox.call(self._admit_late, job, patient)
+        if self._scheduler.is_deciding:
+            self._loop_channel.call(self._admit_late, job, patient)
             return
         try:
-            ring = self._dispatch.admit_late(job, patient)
+            wake = self._scheduler.admit_late(job, patient)
         except (AdmissionError, DeviceLost) as error:
             self.end_failed(job, error)
         else:
-            if ring is not None:
-                ring()
+            if wake is not None:
+                wake()
 
     def _was_in_time(self, job: Job[Any]) -> bool:
         """The clock decides, not whether the loop looks at the outcome or at the alarm first."""
@@ -330,25 +335,27 @@ class Ledger:
         if due is not None and finished is not None and finished > due:
             self.end_failed(job, JobTimeout("running"))
             return False
-        self._alarms.drop(job)
+        self._timers.drop(job)
         return True
 
     def _expire(self, job: Job[Any]) -> None:
-        if self._dispatch.is_deciding:
-            self._outbox.call(self._expire, job)
+        if self._scheduler.is_deciding:
+            self._loop_channel.call(self._expire, job)
             return
         if (due := job._due()) is None or self._now() < due:  # it was the timeout of an earlier try
             self.start_timer(job)
             return
         try:
             # Taken and not begun: the worker looks at the deadline itself. Finished: the outcome is on its way.
-            if self._dispatch.withdraw(job, JobState.FAILED) or (
+            if self._scheduler.remove(job, JobState.FAILED) or (
                 job._stage is _RUNNING and job._started is not None and job._finished is None
             ):
                 self.end_failed(job, JobTimeout("queued" if job._started is None else "running"))
         except BaseException:  # a signal handler has raised: what is moved must end
             if job._stage is JobState.FAILED and not job.done():
-                self._outbox.call(self.end_failed, job, JobTimeout("queued" if job._started is None else "running"))
+                self._loop_channel.call(
+                    self.end_failed, job, JobTimeout("queued" if job._started is None else "running")
+                )
             raise
 
     def _end_cancelled(self, job: Job[Any], msg: Any) -> None:
@@ -359,13 +366,13 @@ class Ledger:
         _Future.cancel(job, msg)
         self._clear(job, is_left, started)
         if self._tells_ends:
-            self._chronicle.cancelled(job, started)
+            self._instrumentation.cancelled(job, started)
 
     def _end_broken(self, job: Job[Any], problem: BaseException) -> None:
         """End a job whose outcome could not be delivered, for a fault of ours; does nothing if it is over."""
         if job.done():
             return
-        self._dispatch.withdraw(job, JobState.FAILED)  # it may have been set aside for another try
+        self._scheduler.remove(job, JobState.FAILED)  # it may have been set aside for another try
         job._stage = JobState.FAILED
         error = JobError(f"the Director could not deliver the outcome of {job!r}: {describe(problem)}")
         set_cause(error, problem)
@@ -378,7 +385,7 @@ class Ledger:
         """
         if is_inside := job._stage is _RUNNING:
             job._stage = state  # at once: a signal handler that comes after this finds it over, and leaves the rest
-        elif job._stage is not state:  # the dispatch has moved it already if it was waiting
+        elif job._stage is not state:  # the scheduler has moved it already if it was waiting
             return None
         is_left, started = is_inside and job._finished is None, job._started
         if started is None:  # it never ran, and never will
@@ -390,9 +397,9 @@ class Ledger:
         if started is None:
             job._let_go()
         if is_left:
-            job._where.seat.leave(job)  # type: ignore[union-attr]  # what ran is in a slot
+            job._where.runner.abandon(job)  # type: ignore[union-attr]  # what ran is in a slot
         if job._options.timed:
-            self._alarms.drop(job)
+            self._timers.drop(job)
         if job._options.retries:
             self._retries.forget(job)
         if self.watch is not None:

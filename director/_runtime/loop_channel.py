@@ -1,7 +1,7 @@
 """The way from the slots' threads to the event loop: many posts, one wake-up.
 
-Each finished job is appended; the loop is rung only if no ring is on its way, and then delivers everything that is
-there. (A ring for each job writes to the loop's self-pipe each time, which gives up the GIL between two jobs.) Those of
+Each finished job is appended; the loop is rung only if no wake is on its way, and then delivers everything that is
+there. (A wake for each job writes to the loop's self-pipe each time, which gives up the GIL between two jobs.) Those of
 a batch come as one post, which the loop unpacks.
 """
 
@@ -23,7 +23,7 @@ _Future = asyncio.Future  # as it is now: nest_asyncio puts another in its place
 Post: TypeAlias = "Job[Any] | tuple[Callable[..., object], tuple[Any, ...]]"
 
 
-class Outbox:
+class LoopChannel:
     """Jobs that have returned, and calls, on their way to the loop, in order. Any thread posts; the loop delivers.
 
     Args:
@@ -34,17 +34,17 @@ class Outbox:
     """Called on the loop when there are posts, to take them. Set once, before the first post."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.posts: deque[Post] = deque()
+        self.entries: deque[Post] = deque()
         self.ringing = False
         self.left = 0  # of the posts, how many the delivery that goes on is still to take; the loop's
         self._loop = loop
-        self.doorbell = Doorbell(loop, lambda: self.deliver())
+        self.wakeup = LoopWakeup(loop, lambda: self.deliver())
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Have the loop call `fn`, after what was posted before."""
-        self.posts.append((fn, args))
+        self.entries.append((fn, args))
         if not self.ringing:
-            self.ring()
+            self.notify()
 
     def on_loop(self, fn: Callable[..., object], *args: Any) -> None:
         """Have the loop call `fn`: now if we are there, else soon."""
@@ -53,37 +53,37 @@ class Outbox:
         else:
             self.call(fn, *args)
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Have the loop deliver; for whoever has appended a post and found that nobody is `ringing`."""
-        self.ringing = True  # two threads may both ring: harmless, the second delivery finds nothing
+        self.ringing = True  # two threads may both wake: harmless, the second delivery finds nothing
         try:
-            self.doorbell.ring()
-        except BaseException:  # a signal's handler has raised: the next post must ring
+            self.wakeup.notify()
+        except BaseException:  # a signal's handler has raised: the next post must wake
             self.ringing = False
             raise
 
     def stop(self, nobody_rings: bool) -> None:
         """Deliver what is there, and then no more; `nobody_rings`: no thread is left that could post."""
         self.deliver()
-        self.doorbell.stop(nobody_rings)
+        self.wakeup.stop(nobody_rings)
 
     def begin(self) -> None:
-        """On the loop: what is there now is to be delivered; what arrives meanwhile comes with the next ring."""
-        self.ringing = False  # before looking: a post that comes too late for this delivery must ring again
-        self.left = len(self.posts)
+        """On the loop: what is there now is to be delivered; what arrives meanwhile comes with the next wake."""
+        self.ringing = False  # before looking: a post that comes too late for this delivery must wake again
+        self.left = len(self.entries)
 
     def unpack(self, jobs: list[Job[Any]]) -> None:
         """On the loop, while it delivers: these came in one post, and are next."""
-        self.posts.extendleft(reversed(jobs))
+        self.entries.extendleft(reversed(jobs))
         self.left += len(jobs)
 
     def __bool__(self) -> bool:
-        return bool(self.posts)
+        return bool(self.entries)
 
     def jobs(self) -> list[Job[Any]]:
         """Jobs whose outcome is on its way."""
         jobs: list[Job[Any]] = []
-        for post in self.posts.copy():
+        for post in self.entries.copy():
             first = post[1][0] if isinstance(post, tuple) and post[1] else post
             if isinstance(first, _Future):
                 jobs.append(first)  # type: ignore[arg-type]  # only jobs are
@@ -92,7 +92,7 @@ class Outbox:
         return jobs
 
 
-class Doorbell:
+class LoopWakeup:
     """Has the loop call `answer` soon; any thread rings.
 
     Where there is one, an eventfd: the loop then reads eight bytes and is there. `call_soon_threadsafe` makes a handle,
@@ -119,7 +119,7 @@ class Doorbell:
             except (NotImplementedError, OSError):  # a proactor loop watches no descriptors, or the system no more
                 self._drop()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """From any thread: wake the loop."""
         if self._fd >= 0:
             self._write(self._fd, 1)
@@ -158,20 +158,20 @@ class Doorbell:
 class _Reader:
     """What the loop calls when it was rung. Only the loop holds it, so that its end tells of a loop that was closed."""
 
-    __slots__ = ("_answer", "_doorbell", "_fd")
+    __slots__ = ("_answer", "_fd", "_wakeup")
 
-    def __init__(self, doorbell: Doorbell) -> None:
-        self._doorbell = doorbell
-        self._fd = doorbell._fd
-        self._answer = doorbell._answer
+    def __init__(self, wakeup: LoopWakeup) -> None:
+        self._wakeup = wakeup
+        self._fd = wakeup._fd
+        self._answer = wakeup._answer
 
     def read(self) -> None:
         os.eventfd_read(self._fd)
         self._answer()
 
     def __del__(self) -> None:
-        if not self._doorbell._is_over and self._doorbell._loop.is_closed():
-            self._doorbell.lost()
+        if not self._wakeup._is_over and self._wakeup._loop.is_closed():
+            self._wakeup.lost()
 
 
 def _nothing() -> None:

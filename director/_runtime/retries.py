@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from director._devices.device_errors import fault_of
 from director._executors.base import NeverStarted, is_loss
 from director._jobs.calls import StreamCall
-from director._jobs.job import Extra
+from director._jobs.job import JobExtras
 from director._scheduler.slots import Slot
 from director._untrusted.numbers import MOST_SECONDS
 from director._untrusted.objects import is_a, is_one_of
@@ -18,40 +18,40 @@ if TYPE_CHECKING:
     from director._clock import Clock, Timer
     from director._jobs.job import Job
     from director._jobs.options import Options
-    from director._runtime.instrumentation import Chronicle
-    from director._scheduler.scheduler import Dispatch
+    from director._runtime.instrumentation import Instrumentation
+    from director._scheduler.scheduler import Scheduler
 
 _DOUBLINGS = 64  # then a back-off of a nanosecond is five hundred years
 
 
-class Retries:
+class RetryPolicy:
     """Tries jobs again.
 
     Args:
         clock: Tells the time and makes the timers.
-        dispatch: Queues them.
-        chronicle: Takes events.
+        scheduler: Queues them.
+        instrumentation: Takes events.
     """
 
-    def __init__(self, clock: Clock, dispatch: Dispatch, chronicle: Chronicle) -> None:
+    def __init__(self, clock: Clock, scheduler: Scheduler, instrumentation: Instrumentation) -> None:
         self._clock = clock
-        self._dispatch = dispatch
-        self._chronicle = chronicle
+        self._scheduler = scheduler
+        self._instrumentation = instrumentation
         self._timers: dict[Job[Any], Timer] = {}
 
     def take(self, job: Job[Any], error: BaseException) -> bool:
         """Try a job that has just failed again, now or later; False if it is not to be tried again."""
         options, extra, slot = job._options, job._extra, job._where
-        if isinstance(job._fn, StreamCall) and job._fn.bridge.was_crossed:
+        if isinstance(job._fn, StreamCall) and job._fn.channel.was_crossed:
             return False  # its reader would get the first values twice
-        asked = options if extra is None else extra.asked or options
-        tries = 0 if extra is None else extra.tries
+        asked = options if extra is None else extra.original_options or options
+        tries = 0 if extra is None else extra.failed_attempts
         if not isinstance(slot, Slot) or not (allowed := self._allowed(error, asked, tries, slot)):
             return False
         delay = min(options.backoff * 2 ** min(tries, _DOUBLINGS), MOST_SECONDS)
         if self._clock.time() + delay >= job._deadline_at():
             return False
-        if not self._dispatch.set_aside(job):
+        if not self._scheduler.hold_for_retry(job):
             return False
         if not is_a(error, NeverStarted):
             asked = replace(asked, allowed=allowed)
@@ -75,25 +75,25 @@ class Retries:
 
     def _reset(self, job: Job[Any], options: Options, slot: Slot, error: BaseException) -> None:
         """Make it like one that has never run, but for its count and the device it avoids."""
-        extra = job._extra = job._extra or Extra()
-        extra.asked = extra.asked or job._options
-        extra.tries += not is_a(error, NeverStarted)  # it was not even begun
-        if self._chronicle.recording:
-            self._chronicle.tried(job, slot, error)
+        extra = job._extra = job._extra or JobExtras()
+        extra.original_options = extra.original_options or job._options
+        extra.failed_attempts += not is_a(error, NeverStarted)  # it was not even begun
+        if self._instrumentation.recording:
+            self._instrumentation.tried(job, slot, error)
         job._started = job._finished = None
         job._options = options
-        if self._chronicle.listening:
-            self._chronicle.retried(job, slot.device, error)
+        if self._instrumentation.listening:
+            self._instrumentation.retry_scheduled(job, slot.device, error)
 
     def _allowed(self, error: BaseException, asked: Options, tries: int, slot: Slot) -> frozenset[int] | None:
         """The slots on which another try is worth it; nothing if it is not."""
-        open_slots = self._dispatch.open_slots()
+        open_slots = self._scheduler.open_slots()
         allowed = open_slots if asked.allowed is None else open_slots & asked.allowed
         if is_a(error, NeverStarted):
             return allowed or None
         others = allowed - {other.number for other in slot.place.slots}
         fault, again = fault_of(error), tries < asked.retries
-        if fault is not None and fault.kind == "memory" and (again or asked.batch is not None):
+        if fault is not None and fault.kind == "memory" and (again or asked.batch_rule is not None):
             roomier = frozenset(number for number in others if self._is_roomier(number, slot))
             if roomier:
                 return roomier
@@ -103,11 +103,11 @@ class Retries:
 
     def _is_roomier(self, number: int, slot: Slot) -> bool:
         """Whether the device of slot `number` has more memory than that of `slot`."""
-        theirs, ours = self._dispatch.slots[number].device.total_memory, slot.device.total_memory
+        theirs, ours = self._scheduler.slots[number].device.total_memory, slot.device.total_memory
         return theirs is not None and ours is not None and theirs > ours
 
     def _go(self, job: Job[Any]) -> None:
         self._timers.pop(job, None)
-        ring = self._dispatch.try_again(job)
-        if ring is not None:
-            ring()
+        wake = self._scheduler.requeue(job)
+        if wake is not None:
+            wake()

@@ -1,7 +1,7 @@
 """Taking jobs for a slot that other processes use too.
 
-A job is bound to a slot by `Dispatch.take`, so the worker asks for the slot first. If another process has it, what
-waits goes to other slots meanwhile, and the worker waits in the system's own line, on its own thread.
+A job is bound to a slot by `Scheduler.next_work`, so the worker asks for the slot first. If another process has it,
+what waits goes to other slots meanwhile, and the worker waits in the system's own line, on its own thread.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from director._executors.base import NeverStarted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._scheduler.scheduler import Dispatch
+    from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import Slot
-    from director._scheduler.wakeups import Ring
-    from director._sharing.slot_lock import Turnstile
+    from director._scheduler.wakeups import WakeCall
+    from director._sharing.slot_lock import SlotLock
 
 _TURN = 0.005  # real seconds that one process has when others wait: a hand-over takes some 0.1 ms
 
 
-class TurnTaker:
-    """`Dispatch.take` for the worker of a shared slot: holds the slot from before a job is taken until it parks.
+class SharedSlotGuard:
+    """`Scheduler.next_work` for the worker of a shared slot: holds the slot from before a job is taken until it parks.
 
     Args:
-        turnstile: That of the slot.
-        dispatch: Asked for jobs.
+        slot_lock: That of the slot.
+        scheduler: Asked for jobs.
         note_wait: Called before a wait.
         in_line: Called before a wait too, once others can have what waits.
     """
 
     def __init__(
         self,
-        turnstile: Turnstile,
-        dispatch: Dispatch,
+        slot_lock: SlotLock,
+        scheduler: Scheduler,
         note_wait: Callable[[], None],
         in_line: Callable[[], None],
     ) -> None:
-        self._turnstile = turnstile
-        self._dispatch = dispatch
+        self._slot_lock = slot_lock
+        self._scheduler = scheduler
         self._note_wait = note_wait
         self._in_line = in_line
         self._since = 0.0
 
-    def take(self, slot: Slot) -> tuple[Any, Ring]:
-        """As `Dispatch.take`; blocks while another process has the slot.
+    def take(self, slot: Slot) -> tuple[Any, WakeCall]:
+        """As `Scheduler.next_work`; blocks while another process has the slot.
 
         Raises:
             NeverStarted: The slot's files can't be locked, and no job was taken.
@@ -56,17 +56,17 @@ class TurnTaker:
         except OSError as error:
             self._in_line()  # tells the loop of what was posted
             raise NeverStarted(slot.device, f"the lock of a shared slot failed: {error}") from error
-        taken, ring = self._dispatch.take(slot)
+        taken, wake = self._scheduler.next_work(slot)
         if taken is None:
-            self._turnstile.leave()  # who parks holds nothing
-        return taken, ring
+            self._slot_lock.leave()  # who parks holds nothing
+        return taken, wake
 
     def _enter(self, slot: Slot) -> None:
-        if self._turnstile.is_mine:
+        if self._slot_lock.is_mine:
             if self._is_over():
-                self._turnstile.leave()
+                self._slot_lock.leave()
                 self._wait(slot)
-        elif self._turnstile.try_enter():
+        elif self._slot_lock.try_enter():
             self._since = time.monotonic()
         else:
             self._wait(slot)
@@ -77,13 +77,13 @@ class TurnTaker:
         if now - self._since < _TURN:
             return False
         self._since = now
-        return self._turnstile.is_wanted() and self._dispatch.waiting() > 0
+        return self._slot_lock.is_wanted() and self._scheduler.waiting() > 0
 
     def _wait(self, slot: Slot) -> None:
         self._note_wait()
-        ring = self._dispatch.stand_in_line(slot)
-        if ring is not None:
-            ring()
+        wake = self._scheduler.wait_for_shared_slot(slot)
+        if wake is not None:
+            wake()
         self._in_line()
-        self._turnstile.enter()
+        self._slot_lock.enter()
         self._since = time.monotonic()

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from director._clock import Clock, Timer
     from director._jobs.job import Job
-    from director._runtime.health import Warden
-    from director._runtime.job_lifecycle import Ledger
-    from director._runtime.loop_channel import Outbox
-    from director._scheduler.scheduler import Dispatch
-    from director._scheduler.slots import Place, Slot
-    from director._scheduler.wakeups import Ring
+    from director._runtime.health import HealthRegistry
+    from director._runtime.job_lifecycle import JobLifecycle
+    from director._runtime.loop_channel import LoopChannel
+    from director._scheduler.scheduler import Scheduler
+    from director._scheduler.slots import DeviceSlots, Slot
+    from director._scheduler.wakeups import WakeCall
 
-    Take = Callable[[Slot], tuple[Job[Any] | None, Ring]]
+    Take = Callable[[Slot], tuple[Job[Any] | None, WakeCall]]
 
 logger = logging.getLogger("director")
 _REST, _LONGEST_REST = 0.1, 10.0  # seconds before a slot is tried again; doubled each time
@@ -51,22 +51,29 @@ class _Trouble:
         self.timer: Timer | None = None  # while it rests
 
 
-class Starts:
+class StartBackoff:
     """Has slots rest that could not begin.
 
     Args:
-        dispatch: Told which slots rest.
-        ledger: Ends the jobs for which no slot can begin.
-        outbox: Brings news from the slots' threads.
-        warden: Told of devices of which no slot can begin.
+        scheduler: Told which slots rest.
+        job_lifecycle: Ends the jobs for which no slot can begin.
+        loop_channel: Brings news from the slots' threads.
+        registry: Told of devices of which no slot can begin.
         clock: Makes the timers.
     """
 
-    def __init__(self, dispatch: Dispatch, ledger: Ledger, outbox: Outbox, warden: Warden, clock: Clock) -> None:
-        self._dispatch = dispatch
-        self._ledger = ledger
-        self._outbox = outbox
-        self._warden = warden
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        job_lifecycle: JobLifecycle,
+        loop_channel: LoopChannel,
+        registry: HealthRegistry,
+        clock: Clock,
+    ) -> None:
+        self._scheduler = scheduler
+        self._job_lifecycle = job_lifecycle
+        self._loop_channel = loop_channel
+        self._registry = registry
         self._clock = clock
         self._troubles: dict[Slot, _Trouble] = {}
         self._is_over = False
@@ -74,27 +81,27 @@ class Starts:
     def failed(self, slot: Slot, error: Exception) -> None:
         """The worker of a slot could not begin, and has left."""
         if self._is_over:
-            self._dispatch.reaped(slot)
+            self._scheduler.mark_idle(slot)
             return
         now = self._clock.time()
         trouble = self._troubles.setdefault(slot, _Trouble(now))
         trouble.tries += 1
         trouble.had_thread, trouble.reason = isinstance(error, NeverStarted), _reason(error)
         delay = min(_LONGEST_REST, _REST * 2.0 ** min(trouble.tries - 1, 60))
-        ring = self._dispatch.back_off(slot)
+        wake = self._scheduler.back_off(slot)
         trouble.timer = self._clock.call_later(delay, partial(self._go, slot, trouble))
         if all(other in self._troubles for other in slot.place.slots):
-            self._warden.suspend(slot.place, trouble.reason)
+            self._registry.suspend(slot.place, trouble.reason)
         elif trouble.tries == 1:
             logger.warning("no worker can be started in a slot of %s: %s", slot.device.label, trouble.reason)
         self._give_up(now)
-        if ring is not None:
-            ring()
+        if wake is not None:
+            wake()
 
     def begun(self, slot: Slot) -> None:
         """The worker of a slot has begun."""
         if self._troubles.pop(slot, None) is not None:
-            self._warden.resume(slot.place)
+            self._registry.resume(slot.place)
 
     def hired(self, slot: Slot) -> None:
         """The thread of a slot has been started."""
@@ -107,14 +114,14 @@ class Starts:
             return take
         has_job = is_told = False
 
-        def take_on_trial(slot: Slot) -> tuple[Job[Any] | None, Ring]:
+        def take_on_trial(slot: Slot) -> tuple[Job[Any] | None, WakeCall]:
             nonlocal has_job, is_told
             if has_job and not is_told:
                 is_told = True
-                self._outbox.call(self.begun, slot)
-            job, ring = take(slot)
+                self._loop_channel.call(self.begun, slot)
+            job, wake = take(slot)
             has_job = has_job or job is not None
-            return job, ring
+            return job, wake
 
         return take_on_trial
 
@@ -125,9 +132,9 @@ class Starts:
             if trouble.timer is not None:
                 trouble.timer.cancel()
                 trouble.timer = None
-                self._dispatch.reaped(slot)
+                self._scheduler.mark_idle(slot)
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: DeviceSlots) -> None:
         """A device is there no more."""
         for slot in place.slots:
             trouble = self._troubles.pop(slot, None)
@@ -136,24 +143,24 @@ class Starts:
 
     def _go(self, slot: Slot, trouble: _Trouble) -> None:
         trouble.timer = None
-        ring = self._dispatch.reaped(slot)
-        if ring is not None:
-            ring()
+        wake = self._scheduler.mark_idle(slot)
+        if wake is not None:
+            wake()
 
     def _give_up(self, now: float) -> None:
         """Fail the jobs that have waited long enough for slots none of which could begin."""
         unable = frozenset(s.number for s, trouble in self._troubles.items() if now - trouble.since >= _PATIENCE)
         if not unable:
             return
-        slots, troubles = self._dispatch.slots, dict(self._troubles)
+        slots, troubles = self._scheduler.slots, dict(self._troubles)
 
         def end(job: Job[Any]) -> None:
             slot = slots[min(unable if job._options.allowed is None else unable & job._options.allowed)]
             reason = f"for {_PATIENCE:g} s no worker could be started: {troubles[slot].reason}"
-            self._ledger.end_failed(job, DeviceLost(slot.device, reason))
+            self._job_lifecycle.end_failed(job, DeviceLost(slot.device, reason))
 
-        strand = partial(self._dispatch.strand, unable=unable, before=now - _PATIENCE)
-        self._ledger.endings.withdraw(strand, end)
+        strand = partial(self._scheduler.strand, unable=unable, before=now - _PATIENCE)
+        self._job_lifecycle.endings.withdraw(strand, end)
 
 
 def _reason(error: Exception) -> str:

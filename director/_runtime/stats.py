@@ -10,7 +10,7 @@ from director._scheduler.slots import SlotState
 if TYPE_CHECKING:
     from director._device import Device
     from director._devices.health.rules import Health
-    from director._runtime.runtime import Crew
+    from director._runtime.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,35 +88,37 @@ class Stats:
     functions: tuple[FunctionStats, ...]
 
 
-def snapshot(crew: Crew) -> Stats:
-    """The state of a crew now, recounted from its slots and queue."""
-    ledger = crew.ledger
-    latest = {place.device: place for place in crew.places}  # one that has left and come back stands there once
+def snapshot(runtime: Runtime) -> Stats:
+    """The state of a runtime now, recounted from its slots and queue."""
+    job_lifecycle = runtime.job_lifecycle
+    latest = {
+        place.device: place for place in runtime.device_slots
+    }  # one that has left and come back stands there once
     devices = tuple(
         DeviceStats(
             place.device,
             len(place.slots),
             sum(slot.state is SlotState.WORKING for slot in place.slots),
-            sum(slot.state is SlotState.ELSEWHERE for slot in place.slots),
+            sum(slot.state is SlotState.WAITING_FOR_OTHERS for slot in place.slots),
             sum(slot.jobs for slot in place.slots),
             sum(slot.busy_seconds for slot in place.slots),
-            tuple(model.name for model in crew.residency.on(place)),
-            *crew.care.warden.health(place),
+            tuple(model.name for model in runtime.residency.on(place)),
+            *runtime.health.registry.health(place),
         )
-        for place in crew.places
+        for place in runtime.device_slots
         if latest[place.device] is place
     )
     functions = tuple(
         FunctionStats(rule.name, place.device, line.calls, line.items, *line.fit())
-        for rule, place, line in crew.dispatch.costs()
+        for rule, place, line in runtime.scheduler.costs()
         if latest[place.device] is place
     )
     return Stats(
-        *crew.counts(),
-        ledger.succeeded,
-        ledger.failed,
-        ledger.cancelled,
-        ledger.rejected,
+        *runtime.counts(),
+        job_lifecycle.succeeded,
+        job_lifecycle.failed,
+        job_lifecycle.cancelled,
+        job_lifecycle.rejected,
         devices,
         functions,
     )

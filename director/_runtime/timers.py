@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 _SWEEP_AT = 64  # entries of jobs that are over before the heap is swept, once they are the majority
 
 
-class Alarms:
+class DeadlineTimers:
     """Moments at which a job must have ended.
 
     Args:
         clock: Tells the time and makes the timer.
-        ring: Called with a job whose moment has come and that is not over.
+        wake: Called with a job whose moment has come and that is not over.
     """
 
-    def __init__(self, clock: Clock, ring: Callable[[Job[Any]], None]) -> None:
+    def __init__(self, clock: Clock, wake: Callable[[Job[Any]], None]) -> None:
         self._clock = clock
-        self._ring = ring
+        self._wake = wake
         self._heap: list[tuple[float, int, Job[Any]]] = []
         self._timer: Timer | None = None
         self._over = 0
@@ -68,12 +68,12 @@ class Alarms:
         while self._heap and self._heap[0][0] <= now:
             job = heappop(self._heap)[2]
             if not job.done():
-                self._ring(job)
+                self._wake(job)
         if self._heap:
             self._arm()
 
 
-class Ripening:
+class FlushTimer:
     """Makes a call at a moment.
 
     Args:

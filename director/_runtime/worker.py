@@ -1,6 +1,6 @@
-"""A shift: what a worker does on its slot's thread, from its first job to the moment it finds no more.
+"""A worker: what a worker does on its slot's thread, from its first job to the moment it finds no more.
 
-At the end of each job the worker asks `dispatch` for the next one itself; the event loop only hears of the outcome.
+At the end of each job the worker asks `scheduler` for the next one itself; the event loop only hears of the outcome.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from director._executors.base import LoadFailed, NeverStarted, is_loss
 from director._forks import copied, leave_copy
 from director._jobs.current import here
 from director._jobs.state import JobState
-from director._runtime.batch_call import BatchRun
+from director._runtime.batch_call import BatchCall
 from director._untrusted.objects import is_a, strip
 from director.errors import JobTimeout
 
@@ -22,91 +22,91 @@ if TYPE_CHECKING:
 
     from director._device import Device
     from director._jobs.job import Job
-    from director._runtime.instrumentation import Chronicle
-    from director._runtime.job_lifecycle import Ledger
-    from director._runtime.loop_channel import Outbox, Post
-    from director._scheduler.scheduler import Dispatch
+    from director._runtime.instrumentation import Instrumentation
+    from director._runtime.job_lifecycle import JobLifecycle
+    from director._runtime.loop_channel import LoopChannel, Post
+    from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import Slot
-    from director._scheduler.wakeups import Ring
+    from director._scheduler.wakeups import WakeCall
 
 
 _RUNNING = JobState.RUNNING
 
 
-class Shift:
+class Worker:
     """The work of one slot; `work` is what the Director offloads to the slot's thread.
 
     Args:
-        slot: Whose thread and seat it uses; it alone writes the slot's counters.
-        dispatch: Asked for jobs.
-        outbox: Takes outcomes.
-        chronicle: Takes events and tells the time.
-        ledger: Told of jobs that have started with a timeout, and of those that have raised or were called together.
-        lose: Called on the loop with a slot whose device this process can't use any more, and the reason.
+        slot: Whose thread and runner it uses; it alone writes the slot's counters.
+        scheduler: Asked for jobs.
+        loop_channel: Takes outcomes.
+        instrumentation: Takes events and tells the time.
+        job_lifecycle: Told of jobs that have started with a timeout, and of those that have raised or were called
+        together. lose: Called on the loop with a slot whose device this process can't use any more, and the reason.
     """
 
     def __init__(
         self,
         slot: Slot,
-        dispatch: Dispatch,
-        outbox: Outbox,
-        chronicle: Chronicle,
-        ledger: Ledger,
+        scheduler: Scheduler,
+        loop_channel: LoopChannel,
+        instrumentation: Instrumentation,
+        job_lifecycle: JobLifecycle,
         lose: Callable[[Slot, str], None],
     ) -> None:
-        self.take: Callable[[Slot], tuple[Job[Any] | None, Ring]] = dispatch.take  # or what stands before it
+        self.take: Callable[[Slot], tuple[Job[Any] | None, WakeCall]] = scheduler.next_work  # or what stands before it
         self._slot = slot
-        self._dispatch = dispatch
-        self._outbox = outbox
-        self._chronicle = chronicle
-        self._start_timer = ledger.start_timer  # these three on the loop
-        self._raised = ledger.raised
-        self._returned = ledger.returned_together
+        self._scheduler = scheduler
+        self._loop_channel = loop_channel
+        self._instrumentation = instrumentation
+        self._start_timer = job_lifecycle.start_timer  # these three on the loop
+        self._raised = job_lifecycle.handle_error
+        self._returned = job_lifecycle.handle_batch
         self._lose = lose
-        self._time = chronicle.time
+        self._time = instrumentation.time
         self._now = 0.0  # the end of the last job
-        self._call = slot.seat.run
-        self._is_watched = chronicle.listening
+        self._call = slot.runner.run
+        self._is_watched = instrumentation.listening
 
-    def work(self) -> None:
+    def run(self) -> None:
         """Run jobs until there has been none for the time a worker lingers.
 
         Raises:
             NeverStarted: The last job has not begun, for nothing can begin here now; it is on its way back.
         """
         here.running = self
-        slot, take, run, outbox = self._slot, self.take, self._run, self._outbox
+        slot, take, run, loop_channel = self._slot, self.take, self._run, self._loop_channel
         self._now = self._time()
         has_posted = False
         while True:
-            job, ring = take(slot)
-            if slot.late:
+            job, wake = take(slot)
+            if slot.missed_deadline:
                 self._fail_late()
                 has_posted = True
             # The loop hears of an outcome after the next job has been taken: a caller who answers it with another job
             # finds this slot working or parked, never in between, where he would wake a second one for nothing.
-            if has_posted and not outbox.ringing:
-                outbox.ring()
-            if ring is not None:
-                ring()
+            if has_posted and not loop_channel.ringing:
+                loop_channel.notify()
+            if wake is not None:
+                wake()
             if job is not None:
-                if slot.mates is None:
-                    outbox.posts.append(run(job))
+                if slot.batch is None:
+                    loop_channel.entries.append(run(job))
                 else:
-                    outbox.posts.extend(self._run_batch(slot.mates))
+                    loop_channel.entries.extend(self._run_batch(slot.batch))
                 has_posted = True
                 job = None  # nothing of it is kept alive while the worker waits
-            elif not slot.bell.acquire(timeout=self._dispatch.linger):
-                if self._dispatch.leave(slot):
+            elif not slot.wake_signal.acquire(timeout=self._scheduler.linger):
+                if self._scheduler.leave(slot):
                     return
-                slot.bell.acquire()  # called at the last moment: the ring is on its way
+                slot.wake_signal.acquire()  # called at the last moment: the wake is on its way
 
     def note_wait(self) -> None:
         """On its thread, before a wait for the slot: the next job does not begin where the last one ended."""
         self._now = -math.inf
 
     def _run(self, job: Job[Any]) -> Post:
-        """Run a job; returns its outcome for the outbox."""
+        """Run a job; returns its outcome for the loop channel."""
         now = self._now  # when the job before it ended: waiting and running add up, and the clock is read once less
         is_timed = job._options.timed
         if now < job._submitted or is_timed:
@@ -146,7 +146,7 @@ class Shift:
         return job
 
     def _note_end(self, job: Job[Any], began: float) -> None:
-        ended = job._finished  # noted by a seat that knows better when the call has ended
+        ended = job._finished  # noted by a runner that knows better when the call has ended
         if ended is None:
             job._finished = ended = self._time()
         self._now = ended
@@ -157,7 +157,7 @@ class Shift:
             slot.mark()
 
     def _run_batch(self, jobs: list[Job[Any]]) -> list[Post]:
-        """Run jobs that share one call; returns their outcomes for the outbox."""
+        """Run jobs that share one call; returns their outcomes for the loop channel."""
         now = self._time()
         posts: list[Post] = []
         ready: list[Job[Any]] = []
@@ -173,9 +173,9 @@ class Shift:
         if self._is_watched or are_timed:
             for job in ready:
                 self._tell_start(job, now, len(ready))
-        rule = ready[0]._options.batch
+        rule = ready[0]._options.batch_rule
         assert rule is not None
-        batch = BatchRun(self._slot.seat, rule)
+        batch = BatchCall(self._slot.runner, rule)
         errors = batch.run(ready)
         unable = [error for error in errors.values() if is_a(error, NeverStarted)]
         self._note_batch_end(len(ready) - len(unable), batch, now)
@@ -193,18 +193,18 @@ class Shift:
         """Nothing can begin here now: post, take no other job, and leave; but for those that were taken ahead."""
         strip(error)
         self._now = self._time()
-        if self._slot.ahead:
+        if self._slot.prefetched:
             return posts
-        self._outbox.posts.extend(posts)
-        self._outbox.ring()
+        self._loop_channel.entries.extend(posts)
+        self._loop_channel.notify()
         raise error
 
-    def _note_batch_end(self, count: int, batch: BatchRun, began: float) -> None:
+    def _note_batch_end(self, count: int, batch: BatchCall, began: float) -> None:
         self._now = ended = self._time()
         slot = self._slot
-        if (charge := slot.charge) is not None:
+        if (charge := slot.usage) is not None:
             charge.size, charge.is_typical = count, batch.is_typical and charge.is_typical
-            charge.fits = None if batch.shortage is None else batch.fits
+            charge.fits = None if batch.oom_fault is None else batch.largest_fit
         slot.jobs += count
         slot.busy_seconds += ended - began
         if slot.jobs >= slot.mark_at:
@@ -235,15 +235,15 @@ class Shift:
 
     def _fail_late(self) -> None:
         """Tell of jobs that were found too late for their deadlines."""
-        late, self._slot.late = self._slot.late, []
-        self._outbox.posts.extend((self._raised, (job, JobTimeout("queued"))) for job in late)
+        late, self._slot.missed_deadline = self._slot.missed_deadline, []
+        self._loop_channel.entries.extend((self._raised, (job, JobTimeout("queued"))) for job in late)
 
     def _tell_start(self, job: Job[Any], now: float, size: int = 1) -> None:
         """Tell of the start, after it has been noted in the job."""
         if job._options.timeout is not None:  # its deadline is watched from its submission on
-            self._outbox.call(self._start_timer, job)
+            self._loop_channel.call(self._start_timer, job)
         if self._is_watched:
-            self._chronicle.started(job, self._slot, now, size)
+            self._instrumentation.started(job, self._slot, now, size)
 
     def _owned(self, error: BaseException) -> BaseException:
         """The caller's own error, without the frames of this package."""
@@ -254,17 +254,17 @@ class Shift:
             strip(error.error)
             self._fail_waiting(error)
             return error.error
-        if (fault := fault_of(error)) is not None and not self._slot.seat.recover(error, fault):
-            self._outbox.call(self._lose, self._slot, fault.reason)
+        if (fault := fault_of(error)) is not None and not self._slot.runner.recover(error, fault):
+            self._loop_channel.call(self._lose, self._slot, fault.reason)
         return error
 
     def _fail_waiting(self, failure: LoadFailed) -> None:
         """Jobs that wait for a model which is loaded nowhere share the loader's error; later ones try again."""
-        if not self._dispatch.is_warm(failure.model):
+        if not self._scheduler.is_resident(failure.model):
             jobs: list[Job[Any]] = []
-            self._dispatch.withdraw_all(jobs, JobState.FAILED, failure.model)
+            self._scheduler.remove_all(jobs, JobState.FAILED, failure.model)
             for job in jobs:
-                self._outbox.call(self._raised, job, failure.error)
+                self._loop_channel.call(self._raised, job, failure.error)
 
     # ---- what a running job may ask (director._jobs.current)
 
@@ -274,7 +274,7 @@ class Shift:
 
     def jobs(self) -> list[Job[Any]]:
         """All jobs that share the call that runs."""
-        return self._slot.inside()
+        return self._slot.current_jobs()
 
     def device(self) -> Device:
         """Its device."""
@@ -288,8 +288,8 @@ class Shift:
         """Keep it for `Job.progress` and tell the hooks."""
         for job in self.jobs():
             job._progress = progress
-            if self._chronicle.listening:
-                self._chronicle.progressed(job, progress)
+            if self._instrumentation.listening:
+                self._instrumentation.progressed(job, progress)
 
 
 def _not_begun(job: Job[Any], now: float) -> Job[Any]:
@@ -304,32 +304,32 @@ def _not_begun(job: Job[Any], now: float) -> Job[Any]:
     return job
 
 
-class Supply:
-    """Jobs for one slot ahead of their turn; the shift gets them from `Dispatch.take` in the same order.
+class PrefetchSource:
+    """Jobs for one slot ahead of their turn; the worker gets them from `Scheduler.next_work` in the same order.
 
     Args:
         slot: Whose.
-        dispatch: Decides.
+        scheduler: Decides.
     """
 
-    __slots__ = ("_ahead", "_dispatch", "_slot")
+    __slots__ = ("_ahead", "_scheduler", "_slot")
 
-    def __init__(self, slot: Slot, dispatch: Dispatch) -> None:
+    def __init__(self, slot: Slot, scheduler: Scheduler) -> None:
         self._slot = slot
-        self._dispatch = dispatch
-        self._ahead = dispatch.ahead
+        self._scheduler = scheduler
+        self._ahead = scheduler.prefetched
 
     @property
-    def is_scarce(self) -> bool:
+    def is_short(self) -> bool:
         """Whether there is none, by a look without the lock: what it misses is there at the next one."""
-        return self._ahead.is_scarce
+        return self._ahead.is_short
 
     def take(self) -> Job[Any] | None:
         """One more, if there are enough."""
-        return self._dispatch.take_ahead(self._slot)
+        return self._scheduler.prefetch(self._slot)
 
-    def give_back(self, jobs: Iterable[Job[Any]]) -> None:
+    def return_prefetched(self, jobs: Iterable[Job[Any]]) -> None:
         """Jobs that have not begun may go elsewhere."""
-        ring = self._dispatch.give_back(self._slot, jobs)
-        if ring is not None:
-            ring()
+        wake = self._scheduler.return_prefetched(self._slot, jobs)
+        if wake is not None:
+            wake()

@@ -9,35 +9,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
-    from director._runtime.loop_channel import Outbox
-    from director._scheduler.scheduler import Dispatch
+    from director._runtime.loop_channel import LoopChannel
+    from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import Slot
 
 _HIRED_AT_ONCE = 16  # then the loop turns, so that a burst of short jobs does not hire a worker for each
 
 
-class Hiring:
+class WorkerStarter:
     """Hires a worker for work that waits and a slot that is free, and never awaits one.
 
     Args:
         loop: The event loop of the Director.
-        outbox: Brings calls from other threads to the loop.
+        loop_channel: Brings calls from other threads to the loop.
         hire: Makes the worker of a slot.
         failed: Told of an error of ours.
     """
 
-    dispatch: Dispatch
+    scheduler: Scheduler
     """Decides. Set once, before the first job."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        outbox: Outbox,
+        loop_channel: LoopChannel,
         hire: Callable[[Slot], Awaitable[None]],
         failed: Callable[[BaseException], None],
     ) -> None:
         self._loop = loop
-        self._outbox = outbox
+        self._loop_channel = loop_channel
         self._hire = hire
         self._failed = failed
         self._arrived = asyncio.Event()
@@ -50,11 +50,11 @@ class Hiring:
             self._arrived.clear()
             await self._look()
 
-    def call(self) -> None:
+    def notify(self) -> None:
         """From any thread: have it look."""
-        self._outbox.on_loop(self.call_here)
+        self._loop_channel.on_loop(self.notify_here)
 
-    def call_here(self) -> None:
+    def notify_here(self) -> None:
         """The same on the loop."""
         if not self._arrived.is_set():
             self._arrived.set()
@@ -71,13 +71,13 @@ class Hiring:
             self._failed(error)
 
     async def _look(self) -> None:
-        while hired := self.dispatch.hire(_HIRED_AT_ONCE):
+        while hired := self.scheduler.pick_slots_to_start(_HIRED_AT_ONCE):
             await self._hire_all(iter(hired))
             if len(hired) == _HIRED_AT_ONCE:
                 await asyncio.sleep(0)
-        ring = self.dispatch.call_parked()
-        if ring is not None:
-            ring()
+        wake = self.scheduler.wake_parked()
+        if wake is not None:
+            wake()
 
     async def _hire_all(self, slots: Iterator[Slot]) -> None:
         try:
@@ -85,7 +85,7 @@ class Hiring:
                 await self._hire(slot)
         except BaseException:
             for slot in slots:  # those that are left
-                self.dispatch.reaped(slot)
+                self.scheduler.mark_idle(slot)
             raise
 
 

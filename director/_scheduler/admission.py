@@ -1,4 +1,4 @@
-"""Who is let in: bounds on what waits, and deadlines that can't be met. Called under `dispatch`'s lock."""
+"""Who is let in: bounds on what waits, and deadlines that can't be met. Called under `scheduler`'s lock."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from director.errors import DeadlineUnreachable, QueueFull
 
 if TYPE_CHECKING:
     from director._jobs.job import Job
-    from director._scheduler.costs import Costs
-    from director._scheduler.policy import Policy
+    from director._scheduler.costs import CostModel
+    from director._scheduler.policy import SchedulingPolicy
     from director._scheduler.queue.ready_queue import ReadyQueue
     from director._scheduler.slots import Slot
 
@@ -32,7 +32,7 @@ class Admission:
     __slots__ = ("_coming", "_costs", "_policy", "_queue", "_slots", "bound", "bounds_tenants", "predicts")
 
     def __init__(
-        self, policy: Policy, queue: ReadyQueue, slots: list[Slot], coming: dict[Slot, None], costs: Costs
+        self, policy: SchedulingPolicy, queue: ReadyQueue, slots: list[Slot], coming: dict[Slot, None], costs: CostModel
     ) -> None:
         self.bound = math.inf if policy.max_queue is None else policy.max_queue
         self.bounds_tenants = policy.max_queue_per_tenant is not None
@@ -78,7 +78,7 @@ class Admission:
         if not pace:
             return
         ahead = self._queue.ahead_of(job, frozenset(slot.number for slot in open_slots)) + 1
-        rule = job._options.batch
+        rule = job._options.batch_rule
         predicted = ahead / pace + (each if rule is None else self._costs.least_seconds(rule, 1))
         if predicted > deadline:
             raise DeadlineUnreachable(deadline, predicted)

@@ -1,4 +1,4 @@
-"""Which jobs share a batch, decided at the moment a slot takes it. Called under `dispatch`'s lock.
+"""Which jobs share a batch, decided at the moment a slot takes it. Called under `scheduler`'s lock.
 
 The first job is the one whose turn it is. Its mates follow in the order of service of its group, as long as there is
 room, their cost fits, and no deadline in the batch is endangered by one more.
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
     from director._jobs.job import Job
     from director._jobs.options import BatchRule
-    from director._scheduler.costs import CostLine
-    from director._scheduler.queue.batch_group import Group
+    from director._scheduler.costs import LinearCost
+    from director._scheduler.queue.batch_group import BatchGroup
 
-Known: TypeAlias = "Callable[[], CostLine | None]"
+Known: TypeAlias = "Callable[[], LinearCost | None]"
 
 _RUNNING, _FAILED = JobState.RUNNING, JobState.FAILED
 _NEVER = float("inf")
 
 
-class Batch:
+class BatchBuilder:
     """A batch that is being filled.
 
     Args:
@@ -42,14 +42,14 @@ class Batch:
     def __init__(self, rule: BatchRule, known: Known, now: float, most: int, jobs: list[Job[Any]]) -> None:
         self.jobs = jobs  # RUNNING from now on
         self.late: list[Job[Any]] = []  # FAILED: they would miss their deadlines
-        self._basket = Basket(rule, len(jobs))
+        self._basket = CostBudget(rule, len(jobs))
         self._now = now
         self._most = most
         self._known: Known | None = known
-        self._line: CostLine | None = None
+        self._line: LinearCost | None = None
         self._due = _NEVER
 
-    def line(self) -> CostLine | None:
+    def line(self) -> LinearCost | None:
         """What calls cost; asked for at the first deadline, for most batches have none."""
         if self._known is not None:
             self._line, self._known = self._known(), None
@@ -93,7 +93,9 @@ class Batch:
         return self._now + line.seconds(self._basket.size + 1) + line.margin > due
 
 
-def form(first: Job[Any], group: Group, known: Known, now: float, most: int) -> tuple[list[Job[Any]], list[Job[Any]]]:
+def form_batch(
+    first: Job[Any], group: BatchGroup, known: Known, now: float, most: int
+) -> tuple[list[Job[Any]], list[Job[Any]]]:
     """The batch of the job whose turn it is. Who leaves the group has its new state; the counts are yet to be told.
 
     Args:
@@ -113,7 +115,7 @@ def form(first: Job[Any], group: Group, known: Known, now: float, most: int) -> 
         job._stage = _RUNNING  # from QUEUED: the line hands out no other
     if len(run) in (most, group.live):
         return run, []
-    batch = Batch(rule, known, now, most, run)
+    batch = BatchBuilder(rule, known, now, most, run)
     if not run:
         _start(batch, first, group, now, most)
     if batch.jobs and not batch.is_full:
@@ -121,7 +123,7 @@ def form(first: Job[Any], group: Group, known: Known, now: float, most: int) -> 
     return batch.jobs, batch.late
 
 
-def _start(batch: Batch, first: Job[Any], group: Group, now: float, most: int) -> None:
+def _start(batch: BatchBuilder, first: Job[Any], group: BatchGroup, now: float, most: int) -> None:
     """Begin with the job whose turn it is, and those that deadlines force upon it.
 
     While there is time for all, that is the job alone. When there is not, the batch begins with the job that lets most
@@ -146,12 +148,12 @@ def _start(batch: Batch, first: Job[Any], group: Group, now: float, most: int) -
         group.line.push(job)
 
 
-def _has_no_time(first: Job[Any], size: int, line: CostLine, now: float) -> bool:
+def _has_no_time(first: Job[Any], size: int, line: LinearCost, now: float) -> bool:
     """Whether so many can't all be served together before the first one's deadline."""
     return now + line.seconds(size) + line.margin > first._deadline_at()
 
 
-def choose(dues: list[float], now: float, most: int, line: CostLine) -> tuple[int, int]:
+def choose(dues: list[float], now: float, most: int, line: LinearCost) -> tuple[int, int]:
     """How many jobs to leave out, and how many then go together, so that most of the pressing ones are saved.
 
     Pressing is who can't wait for another call after this one. With loose deadlines nobody is, and nobody is left out.
@@ -180,15 +182,15 @@ def choose(dues: list[float], now: float, most: int, line: CostLine) -> tuple[in
     return best_at, best_size
 
 
-def _fill(batch: Batch, group: Group) -> None:
+def _fill(batch: BatchBuilder, group: BatchGroup) -> None:
     """Add mates strictly in order: nobody overtakes one that did not fit."""
-    while not batch.is_full and (found := group.line.front()) is not None:
+    while not batch.is_full and (found := group.line.peek()) is not None:
         mate = found[1]
         if not batch.drops(mate) and not batch.takes(mate):
             return
 
 
-def _fill_with_nearest(batch: Batch, group: Group) -> None:
+def _fill_with_nearest(batch: BatchBuilder, group: BatchGroup) -> None:
     """Of the next few batches' worth of items take those most like the first one, which nobody can overtake."""
     line, rule = group.line, group.rule
     ahead: dict[Job[Any], None] = {}  # in order; one that is tried again may stand there twice
@@ -204,7 +206,7 @@ def _fill_with_nearest(batch: Batch, group: Group) -> None:
         line.push(mate)
 
 
-class Basket:
+class CostBudget:
     """The cost of a batch while it is being filled."""
 
     __slots__ = ("_dearest", "_sum", "rule", "size")

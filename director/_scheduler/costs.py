@@ -1,6 +1,6 @@
 """What calls cost, learned as they end: seconds as a line over the batch size, by function and device.
 
-Guarded by `dispatch`'s lock.
+Guarded by `scheduler`'s lock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
     from director._jobs.options import BatchRule
-    from director._scheduler.slots import Place
+    from director._scheduler.slots import DeviceSlots
 
 
 _KEEP = 0.98  # weight of the past against one new call: the line follows about the last 50
@@ -21,7 +21,7 @@ _NOTED = 64  # calls that have ended, before somebody has asked
 _DOUBTED = 16  # times as long as a call takes, without one: then the line is not believed if it says `too late`
 
 
-class CostLine:
+class LinearCost:
     """Least squares over (size, seconds) with exponential forgetting, and how far calls stray from it."""
 
     __slots__ = (
@@ -51,7 +51,7 @@ class CostLine:
 
     def add(self, size: int, seconds: float, at: float = math.inf) -> None:
         """A call with `size` items, begun `at` a moment, has taken `seconds`."""
-        if self.is_doubtful(at) and 2 * seconds < self.seconds(size):
+        if self.is_stale(at) and 2 * seconds < self.seconds(size):
             self._clear()
         self._fit = self._margin = None
         self.at = at
@@ -82,7 +82,7 @@ class CostLine:
         fixed = seconds - slope * size
         return (fixed, slope) if fixed >= 0 else (0.0, seconds / size)
 
-    def is_doubtful(self, now: float) -> bool:
+    def is_stale(self, now: float) -> bool:
         """It was long ago that a call was measured: only another one tells whether the line still holds."""
         return now - self.at > _DOUBTED * self.seconds(1)
 
@@ -99,10 +99,10 @@ class CostLine:
         while the first calls are of one size, and what it gets wrong then would be remembered.
         """
         if self._margin is None:
-            self._margin = self._stray()
+            self._margin = self._residual()
         return self._margin
 
-    def _stray(self) -> float:
+    def _residual(self) -> float:
         weight = self._weight
         if not weight:
             return 0.0
@@ -112,7 +112,7 @@ class CostLine:
         return 2 * math.sqrt(max(0.0, (squares + about_fixed) / weight))
 
 
-class Costs:
+class CostModel:
     """The lines of all functions on all devices; a function that nobody holds any more is forgotten.
 
     A call that has ended is only noted: a slot is between two calls then, and its device waits. What was noted is
@@ -122,19 +122,19 @@ class Costs:
     __slots__ = ("_lines", "_noted")
 
     def __init__(self) -> None:
-        self._lines: WeakKeyDictionary[BatchRule, dict[Place, CostLine]] = WeakKeyDictionary()
-        self._noted: list[tuple[ref[BatchRule], Place, int, float, float]] = []
+        self._lines: WeakKeyDictionary[BatchRule, dict[DeviceSlots, LinearCost]] = WeakKeyDictionary()
+        self._noted: list[tuple[ref[BatchRule], DeviceSlots, int, float, float]] = []
 
-    def add(self, rule: BatchRule, place: Place, size: int, seconds: float, at: float = math.inf) -> None:
+    def add(self, rule: BatchRule, place: DeviceSlots, size: int, seconds: float, at: float = math.inf) -> None:
         """A call of the function, begun `at` a moment, has ended on a device."""
         self._noted.append((ref(rule), place, size, seconds, at))
         if len(self._noted) >= _NOTED:
             self._learn()
 
-    def line(self, rule: BatchRule, place: Place, now: float) -> CostLine | None:
+    def line(self, rule: BatchRule, place: DeviceSlots, now: float) -> LinearCost | None:
         """What is known of a function on a device; `None` also if that is in doubt."""
         line = self._lines_of(rule).get(place)
-        return None if line is None or line.is_doubtful(now) else line
+        return None if line is None or line.is_stale(now) else line
 
     def safe_seconds(self, rule: BatchRule, size: int) -> float:
         """What a call takes at most on the slowest device that is known; infinite while nothing was measured."""
@@ -144,13 +144,13 @@ class Costs:
         """Predicted on the fastest device that is known; 0 while nothing was measured."""
         return min((line.seconds(size) for line in self._lines_of(rule).values()), default=0.0)
 
-    def __iter__(self) -> Iterator[tuple[BatchRule, Place, CostLine]]:
+    def __iter__(self) -> Iterator[tuple[BatchRule, DeviceSlots, LinearCost]]:
         self._learn()
         for rule, lines in list(self._lines.items()):
             for place, line in lines.items():
                 yield rule, place, line
 
-    def _lines_of(self, rule: BatchRule) -> dict[Place, CostLine]:
+    def _lines_of(self, rule: BatchRule) -> dict[DeviceSlots, LinearCost]:
         if self._noted:
             self._learn()
         return self._lines.get(rule, {})
@@ -163,7 +163,7 @@ class Costs:
             lines = self._lines.setdefault(rule, {})
             line = lines.get(place)
             if line is None:
-                line = lines[place] = CostLine()
+                line = lines[place] = LinearCost()
             line.add(size, seconds, at)
 
 
@@ -181,22 +181,22 @@ class Limit:
         self.calls = 0  # of that size, that have fitted
 
 
-class Limits:
+class BatchSizeLimits:
     """Limits by function, batch key and device; where none was met there is none."""
 
     __slots__ = ("_limits", "_met")
 
     def __init__(self) -> None:
-        self._limits: WeakKeyDictionary[BatchRule, dict[tuple[Hashable, Place], Limit]] = WeakKeyDictionary()
+        self._limits: WeakKeyDictionary[BatchRule, dict[tuple[Hashable, DeviceSlots], Limit]] = WeakKeyDictionary()
         self._met = False  # any: most often none is, and each call asks
 
-    def most(self, rule: BatchRule, key: Hashable, place: Place) -> int:
+    def most(self, rule: BatchRule, key: Hashable, place: DeviceSlots) -> int:
         """Most items that a call should have."""
         limits = self._limits.get(rule) if self._met else None
         limit = None if limits is None else limits.get((key, place))
         return rule.max_size if limit is None else min(limit.size, rule.max_size)
 
-    def lower(self, rule: BatchRule, key: Hashable, place: Place, fits: int) -> None:
+    def lower(self, rule: BatchRule, key: Hashable, place: DeviceSlots, fits: int) -> None:
         """A call lacked memory; one with `fits` items did not (0: none did)."""
         self._met = True
         limits = self._limits.setdefault(rule, {})
@@ -204,7 +204,7 @@ class Limits:
             limits.clear()
         limits[key, place] = Limit(max(1, fits))
 
-    def note_fit(self, rule: BatchRule, key: Hashable, place: Place, size: int) -> None:
+    def note_fit(self, rule: BatchRule, key: Hashable, place: DeviceSlots, size: int) -> None:
         """A call with `size` items has fitted: after many at the limit, one item more is tried."""
         limits = self._limits.get(rule) if self._met else None
         limit = None if limits is None else limits.get((key, place))

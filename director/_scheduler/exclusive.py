@@ -12,7 +12,7 @@ must not see or change what is half decided:
   half as much. Their `acquire` is itself within a `try`, for a handler raises in that call (while the thread waits, and
   then it does not have the lock) or as the call returns; between it and the `try` that releases there is no other call.
 - No user code runs under the lock on purpose. The clock may be the user's: it is read before the lock is taken.
-- An exception that comes in the midst of a decision undoes it: `mend` makes the state anew from what jobs and slots
+- An exception that comes in the midst of a decision undoes it: `repair` makes the state anew from what jobs and slots
   say of themselves, before the lock is free.
 """
 
@@ -59,10 +59,10 @@ class Exclusive(ABC):
             return self._is_deciding
 
     def undo(self) -> None:
-        """Under the lock: `mend`, however often a handler raises meanwhile."""
+        """Under the lock: `repair`, however often a handler raises meanwhile."""
         for left in reversed(range(_TRIES)):
             try:
-                self.mend()
+                self.repair()
             except BaseException:
                 if not left:
                     raise
@@ -70,19 +70,19 @@ class Exclusive(ABC):
                 return
 
     @abstractmethod
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Under the lock: undo what an exception has cut off; does so from the start if it is cut off itself."""
 
     @abstractmethod
-    def call_again(self) -> None:
+    def wake_again(self) -> None:
         """Without the lock: call whoever was to be called, for an exception may have come before that."""
 
     @abstractmethod
-    def take_spent(self) -> object:
+    def take_discarded(self) -> object:
         """Under the lock: what is to be let go of without it, for that may run user code."""
 
 
-def alone(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self, P], T]:
+def exclusive(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self, P], T]:
     """Run a method under the lock, as a whole or not at all."""
 
     @wraps(step)
@@ -101,12 +101,12 @@ def alone(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self,
                     raise
                 finally:
                     self._is_deciding = False
-                spent = self.take_spent()
+                spent = self.take_discarded()
             del spent
         except REFUSALS:
             raise
         except BaseException:
-            self.call_again()
+            self.wake_again()
             raise
         return result
 
@@ -119,7 +119,7 @@ def dated(step: Callable[Concatenate[Self, float, P], T]) -> Callable[Concatenat
     Raises:
         BaseException: Of the clock, and nothing was decided.
     """
-    decide = alone(step)
+    decide = exclusive(step)
 
     @wraps(step)
     def read_and_decide(self: Self, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -135,7 +135,7 @@ def dated_surely(step: Callable[Concatenate[Self, float, P], T]) -> Callable[Con
     Raises:
         BaseException: Of the clock. It was decided all the same, as of the moment that the clock has told last.
     """
-    decide = alone(step)
+    decide = exclusive(step)
 
     @wraps(step)
     def read_and_decide(self: Self, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -143,7 +143,7 @@ def dated_surely(step: Callable[Concatenate[Self, float, P], T]) -> Callable[Con
             self._moment = now = self._time()
         except BaseException:
             decide(self, self._moment, *args, **kwargs)
-            self.call_again()  # what it returns is lost
+            self.wake_again()  # what it returns is lost
             raise
         return decide(self, now, *args, **kwargs)
 

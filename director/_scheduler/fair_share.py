@@ -1,4 +1,4 @@
-"""Fairness between tenants by the device seconds they have used. Guarded by `dispatch`'s lock.
+"""Fairness between tenants by the device seconds they have used. Guarded by `scheduler`'s lock.
 
 Deficit round robin for work whose cost is known only afterwards: each tenant has a counter of device seconds divided by
 its weight, the lowest counter is served next, and what a job was charged at its start is corrected at its end. One who
@@ -58,7 +58,7 @@ class Tenant:
         return self.waiting > 0 or self.running > 0
 
 
-class Tenants:
+class FairShare:
     """All tenants that have work or have to be remembered.
 
     Args:
@@ -101,7 +101,7 @@ class Tenants:
             tenant = self.known[name] = Tenant(name, self._weights.get(name, 1.0), next(self._newcomers))
         return tenant
 
-    def arrive(self, tenant: Tenant) -> None:
+    def enqueue(self, tenant: Tenant) -> None:
         """A job of it waits."""
         if tenant.is_active:
             tenant.waiting += 1
@@ -112,7 +112,7 @@ class Tenants:
         if len(self.known) > self._forget_at:
             self._forget()
 
-    def serve(self, tenant: Tenant) -> float:
+    def start(self, tenant: Tenant) -> float:
         """A job of it starts; returns the seconds charged."""
         tenant.turn = next(self._turns)
         self._served = max(self._served, tenant.used)
@@ -120,7 +120,7 @@ class Tenants:
         self._highest = max(self._highest, tenant.used)
         return charged
 
-    def settle(self, tenant: Tenant, charged: float, seconds: float) -> None:
+    def finish(self, tenant: Tenant, charged: float, seconds: float) -> None:
         """A job of it, charged with `charged` seconds, has taken `seconds`."""
         tenant.settle(charged, seconds)
         self._highest = max(self._highest, tenant.used)

@@ -17,65 +17,65 @@ if TYPE_CHECKING:
     from director._jobs.job import Job
     from director._jobs.model import Model
     from director._jobs.options import BatchRule
-    from director._scheduler.accounting import Accounts
-    from director._scheduler.costs import CostLine
-    from director._scheduler.placement import Quarantine
-    from director._scheduler.prefetch import Ahead
-    from director._scheduler.queue.ready_queue import Pause, ReadyQueue
-    from director._scheduler.slots import Place, Slot
+    from director._scheduler.accounting import Accounting
+    from director._scheduler.costs import LinearCost
+    from director._scheduler.placement import ClosedDevices
+    from director._scheduler.prefetch import Prefetch
+    from director._scheduler.queue.ready_queue import ReadyQueue, RetryWaiting
+    from director._scheduler.slots import DeviceSlots, Slot
 
 _QUEUED = JobState.QUEUED
-_RESTING = (SlotState.IDLE, SlotState.ELSEWHERE, SlotState.BACKING_OFF)
+_RESTING = (SlotState.IDLE, SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF)
 
 
-class Overview(Exclusive):
-    """The questions; `Dispatch` has what they are about."""
+class Introspection(Exclusive):
+    """The questions; `Scheduler` has what they are about."""
 
     slots: list[Slot]
-    ahead: Ahead
+    prefetched: Prefetch
     _queue: ReadyQueue
-    _accounts: Accounts
-    _late: Pause
-    _quarantine: Quarantine
-    _warm: Callable[[Model[Any]], frozenset[int]]
+    _accounting: Accounting
+    _paused: RetryWaiting
+    _quarantine: ClosedDevices
+    _resident: Callable[[Model[Any]], frozenset[int]]
 
     def waiting(self) -> int:
         """Jobs that wait, in the queue or ahead in a slot."""
         with self._lock:
-            return self._queue.live() + self.ahead.live() + len(self._late.jobs)
+            return self._queue.live() + self.prefetched.live() + len(self._paused.jobs)
 
     def running(self, *, and_waiting: bool = False) -> list[Job[Any]]:
         """Jobs in slots, over for their callers or not; and if asked those that wait."""
         with self._lock:
-            running = [job for slot in self.slots for job in (*slot.inside(), *slot.ahead)]
-            return [*running, *((*self._queue, *self._late.jobs) if and_waiting else ())]
+            running = [job for slot in self.slots for job in (*slot.current_jobs(), *slot.prefetched)]
+            return [*running, *((*self._queue, *self._paused.jobs) if and_waiting else ())]
 
-    def census(self, on_their_way: Callable[[], list[Job[Any]]]) -> tuple[int, set[Job[Any]]]:
+    def counts(self, on_their_way: Callable[[], list[Job[Any]]]) -> tuple[int, set[Job[Any]]]:
         """How many jobs wait, and those that were started: in slots, and `on_their_way` to the loop.
 
         At one moment: a worker posts an outcome before it takes the next job, which needs the lock.
         """
         with self._lock:
-            in_slots = (job for slot in self.slots if slot.job is not None for job in slot.mates or [slot.job])
+            in_slots = (job for slot in self.slots if slot.job is not None for job in slot.batch or [slot.job])
             started = {*in_slots, *on_their_way()}
             begun = {job for job in started if job._stage is not _QUEUED}  # the others are to be tried again
-            return self._queue.live() + self.ahead.live() + len(self._late.jobs), begun
+            return self._queue.live() + self.prefetched.live() + len(self._paused.jobs), begun
 
-    def is_warm(self, model: Model[Any]) -> bool:
+    def is_resident(self, model: Model[Any]) -> bool:
         """Whether any slot has `model` loaded."""
-        return bool(self._warm(model))
+        return bool(self._resident(model))
 
     def open_slots(self) -> frozenset[int]:
         """Numbers of the slots whose devices get work."""
         return self._quarantine.open_slots()
 
-    def at_rest(self) -> bool:
+    def is_idle(self) -> bool:
         """Nothing waits and no slot has a worker, but for those that wait for another process and hold nothing."""
         with self._lock:
-            idle = not self._queue.live() and not self._late.jobs
+            idle = not self._queue.live() and not self._paused.jobs
             return idle and all(slot.state in _RESTING for slot in self.slots)
 
-    def costs(self) -> list[tuple[BatchRule, Place, CostLine]]:
+    def costs(self) -> list[tuple[BatchRule, DeviceSlots, LinearCost]]:
         """What calls cost, by function and device; read them only."""
         with self._lock:
-            return list(self._accounts.costs)
+            return list(self._accounting.costs)

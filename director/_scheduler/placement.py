@@ -1,4 +1,4 @@
-"""Which device: most free slots first, ties in rotation. Guarded by `dispatch`'s lock; decides, and wakes nobody.
+"""Which device: most free slots first, ties in rotation. Guarded by `scheduler`'s lock; decides, and wakes nobody.
 
 Places stand in buckets by their number of free slots; one that changes goes to the end of its new bucket, so the head
 of a bucket is the one that has rested longest, and the pick is O(1) however many devices there are.
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from director._jobs.job import Job
     from director._scheduler.queue.lane import Lane
-    from director._scheduler.queue.ready_queue import Plain
-    from director._scheduler.slots import Place, Slot
+    from director._scheduler.queue.ready_queue import FifoQueue
+    from director._scheduler.slots import DeviceSlots, Slot
 
     pass
     from director._scheduler.queue.ready_queue import ReadyQueue
@@ -41,12 +41,12 @@ class FreeSlots:
 
     __slots__ = ("_buckets", "_top", "idle", "parked")
 
-    def __init__(self, places: list[Place]) -> None:
+    def __init__(self, places: list[DeviceSlots]) -> None:
         self.recount(places)
 
-    def recount(self, places: list[Place]) -> None:
+    def recount(self, places: list[DeviceSlots]) -> None:
         """Find the free slots by their states."""
-        self._buckets: list[dict[Place, None]] = [{} for _ in range(1 + max(len(p.slots) for p in places))]
+        self._buckets: list[dict[DeviceSlots, None]] = [{} for _ in range(1 + max(len(p.slots) for p in places))]
         self._top = len(self._buckets) - 1
         self.idle = self.parked = 0
         for place in places:
@@ -58,7 +58,7 @@ class FreeSlots:
                 self.idle += len(place.idle)
                 self.parked += len(place.parked)
 
-    def add(self, place: Place) -> None:
+    def add(self, place: DeviceSlots) -> None:
         """A device has joined, every slot idle."""
         self._buckets.extend({} for _ in range(1 + len(place.slots) - len(self._buckets)))
         self._buckets[place.free][place] = None
@@ -87,7 +87,7 @@ class FreeSlots:
             self.idle -= slot.is_open
         self._move(slot.place, -1)
 
-    def close(self, place: Place) -> None:
+    def close(self, place: DeviceSlots) -> None:
         """Offer the slots of an open device no more."""
         del self._buckets[place.free][place]
         self.idle -= len(place.idle)
@@ -95,7 +95,7 @@ class FreeSlots:
         for slot in place.slots:
             slot.is_open = False
 
-    def reopen(self, place: Place) -> None:
+    def reopen(self, place: DeviceSlots) -> None:
         """Offer the slots of a closed device again."""
         for slot in place.slots:
             slot.is_open = True
@@ -138,19 +138,19 @@ class FreeSlots:
             self._top -= 1
         return self._top
 
-    def _most_free_first(self) -> Iterator[Place]:
+    def _most_free_first(self) -> Iterator[DeviceSlots]:
         for free in range(self._highest(), 0, -1):
             yield from self._buckets[free]
 
     @staticmethod
-    def _of(place: Place, only: SlotState | None) -> Iterator[Slot]:
+    def _of(place: DeviceSlots, only: SlotState | None) -> Iterator[Slot]:
         """Free slots of a place, those whose worker is awake first."""
         if only is not _IDLE:
             yield from reversed(place.parked)
         if only is not _PARKED:
             yield from reversed(place.idle)
 
-    def _move(self, place: Place, by: int) -> None:
+    def _move(self, place: DeviceSlots, by: int) -> None:
         """One slot of `place` more or less is free: put it at the end of its new bucket."""
         buckets = self._buckets
         if not place.slots[0].is_open:
@@ -163,7 +163,7 @@ class FreeSlots:
             self._top = free
 
 
-def subtract(coming: dict[Slot, None], lane: Lane | Plain) -> int:
+def subtract(coming: dict[Slot, None], lane: Lane | FifoQueue) -> int:
     """Take from `coming` the slots that will serve `lane`; returns how many."""
     able = [slot for slot in coming if slot.is_open and (lane.allowed is None or slot.number in lane.allowed)]
     serving = able[: lane.calls]
@@ -172,7 +172,7 @@ def subtract(coming: dict[Slot, None], lane: Lane | Plain) -> int:
     return len(serving)
 
 
-class Quarantine:
+class ClosedDevices:
     """Closes devices and opens them again.
 
     Args:
@@ -190,11 +190,11 @@ class Quarantine:
         self._all = frozenset(slot.number for slot in slots)
         self.closed: frozenset[int] = frozenset()  # numbers of slots
 
-    def add(self, place: Place) -> None:
+    def add(self, place: DeviceSlots) -> None:
         """A device has joined."""
         self._all |= {slot.number for slot in place.slots}
 
-    def close(self, into: Jobs, place: Place) -> None:
+    def close(self, into: Jobs, place: DeviceSlots) -> None:
         """Give a device no more work, and strand the jobs that only closed devices could run; it may be closed."""
         if place.slots[0].is_open:
             self._free.close(place)
@@ -213,12 +213,12 @@ class Quarantine:
             job._move(JobState.FAILED)
             self._queue.left(job)
 
-    def reopen(self, place: Place) -> None:
+    def reopen(self, place: DeviceSlots) -> None:
         """Give a closed device work again."""
         self._free.reopen(place)
         self.closed -= {slot.number for slot in place.slots}
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Have the slots say what was decided of their devices."""
         self._all = frozenset(slot.number for slot in self._slots)
         for slot in self._slots:

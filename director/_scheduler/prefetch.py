@@ -1,6 +1,6 @@
-"""Jobs that slots hold before their turn, for seats that can have a call ready when the one before it ends.
+"""Jobs that slots hold before their turn, for runners that can have a call ready when the one before it ends.
 
-Part of the decision: called by `dispatch` under its lock. Such a job is RUNNING and has not begun. It goes back into
+Part of the decision: called by `scheduler` under its lock. Such a job is RUNNING and has not begun. It goes back into
 the queue, to its own place, when another slot is free first, so that binding stays late where it matters.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from director._jobs.calls import Beside, StreamCall
+from director._jobs.calls import LocalCall, StreamCall
 from director._jobs.state import JobState
 from director._scheduler.slots import Slot
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from director._jobs.model import Model
     from director._scheduler.placement import FreeSlots
     from director._scheduler.queue.ready_queue import ReadyQueue
-    from director._scheduler.wakeups import Waking
+    from director._scheduler.wakeups import Wakeups
 
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
 
 
-class Ahead:
+class Prefetch:
     """Hands out jobs ahead of their turn and takes them back.
 
     Args:
@@ -43,7 +43,7 @@ class Ahead:
         slots: list[Slot],
         free: FreeSlots,
         queue: ReadyQueue,
-        waking: Waking,
+        waking: Wakeups,
         warm: Callable[[Model[Any]], frozenset[int]],
     ) -> None:
         self._slots = slots
@@ -54,35 +54,35 @@ class Ahead:
         self.count = 0  # in all slots
 
     @property
-    def is_scarce(self) -> bool:
+    def is_short(self) -> bool:
         """Whether a slot is free, or about to be, for what waits; or a burst ends: whoever is free first gets it."""
         free = self._free
-        return bool(free.parked or free.idle or self._waking.coming or self._queue.live() < len(self._slots))
+        return bool(free.parked or free.idle or self._waking.on_the_way or self._queue.live() < len(self._slots))
 
     def take(self, slot: Slot, now: float) -> Job[Any] | None:
         """One more job for a slot that WORKS; none while they are scarce."""
         queue = self._queue
-        if self.is_scarce:
+        if self.is_short:
             return None
-        if not slot.is_open or slot.mates is not None or slot.charge is not None:
+        if not slot.is_open or slot.batch is not None or slot.usage is not None:
             return None
-        job = self._front_of_rich(slot, now) if queue.is_rich else self._front_of_plain()
+        job = self._front_of_rich(slot, now) if queue.has_lanes else self._front_of_plain()
         if job is not None:
-            slot.ahead.append(job)
+            slot.prefetched.append(job)
             self.count += 1
             job._stage = _RUNNING
-            if queue.is_rich:
+            if queue.has_lanes:
                 queue.left(job)
             else:
-                queue.plain.live -= 1
-                queue.plain.jobs.popleft()
+                queue.fifo.live -= 1
+                queue.fifo.jobs.popleft()
             job._where = slot
         return job
 
     def next_for(self, slot: Slot) -> Job[Any]:
         """The turn of the first job that `slot` holds has come; it may be over by now."""
         self.count -= 1
-        return slot.ahead.popleft()
+        return slot.prefetched.popleft()
 
     def give_back(self, slot: Slot, jobs: Iterable[Job[Any]]) -> None:
         """Put jobs that `slot` holds into the queue again, but for those that are over."""
@@ -90,49 +90,49 @@ class Ahead:
             if job._stage is _RUNNING:
                 self._push(job)  # first, so that at any moment either the queue has it or the slot
                 job._move(_QUEUED)
-            slot.ahead.remove(job)
+            slot.prefetched.remove(job)
             self.count -= 1
 
     def end(self, job: Job[Any], state: JobState) -> bool:
         """Move a job that a slot holds, else False: here, for `give_back` could meet whoever moves it elsewhere."""
         slot = job._where
-        if job._stage is not _RUNNING or not isinstance(slot, Slot) or job not in slot.ahead:
+        if job._stage is not _RUNNING or not isinstance(slot, Slot) or job not in slot.prefetched:
             return False
         job._move(state)
         return True
 
     def recall(self) -> None:
-        """Without the lock: have all seats give back what they hold, for a job is to be served before it."""
+        """Without the lock: have all runners give back what they hold, for a job is to be served before it."""
         for slot in self._slots:
-            if slot.ahead:
+            if slot.prefetched:
                 slot.recall()
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Count anew what slots hold: not what has gone back."""
         for slot in self._slots:
-            slot.ahead = deque(job for job in slot.ahead if job._stage is not _QUEUED)
-            for job in slot.ahead:
+            slot.prefetched = deque(job for job in slot.prefetched if job._stage is not _QUEUED)
+            for job in slot.prefetched:
                 job._where = slot
-        self.count = sum(len(slot.ahead) for slot in self._slots)
+        self.count = sum(len(slot.prefetched) for slot in self._slots)
 
     def forget(self, slot: Slot) -> None:
         """A worker has failed; its jobs were told."""
-        self.count -= len(slot.ahead)
-        slot.ahead.clear()
+        self.count -= len(slot.prefetched)
+        slot.prefetched.clear()
 
     def live(self) -> int:
         """Jobs in all slots that are not over."""
-        return sum(job._stage is _RUNNING for slot in self._slots for job in slot.ahead)
+        return sum(job._stage is _RUNNING for slot in self._slots for job in slot.prefetched)
 
-    def holder(self, slot: Slot) -> Slot | None:
+    def biggest_holder(self, slot: Slot) -> Slot | None:
         """Who holds most of what `slot`, which finds nothing else, could run right now."""
-        holders = [other for other in self._slots if other.ahead and self._may_run(slot, other.ahead[-1])]
-        return max(holders, key=lambda other: len(other.ahead), default=None)
+        holders = [other for other in self._slots if other.prefetched and self._may_run(slot, other.prefetched[-1])]
+        return max(holders, key=lambda other: len(other.prefetched), default=None)
 
     def _front_of_plain(self) -> Job[Any] | None:
-        jobs = self._queue.plain.jobs
+        jobs = self._queue.fifo.jobs
         while jobs and jobs[0]._stage is not _QUEUED:
-            self._queue.spent.append(jobs.popleft())
+            self._queue.discarded.append(jobs.popleft())
         return jobs[0] if jobs and _is_simple(jobs[0]) else None
 
     def _front_of_rich(self, slot: Slot, now: float) -> Job[Any] | None:
@@ -146,10 +146,10 @@ class Ahead:
 
     def _push(self, job: Job[Any]) -> None:
         queue = self._queue
-        if queue.is_rich:
+        if queue.has_lanes:
             queue.push(job)
             return
-        plain = queue.plain
+        plain = queue.fifo
         at = next((at for at, other in enumerate(plain.jobs) if other.id > job.id), len(plain.jobs))
         job._where = plain
         plain.live += 1
@@ -164,4 +164,4 @@ class Ahead:
 def _is_simple(job: Job[Any]) -> bool:
     """One call, which nobody times, and which is made where the slot makes its calls."""
     options = job._options
-    return not options.timed and options.batch is None and not issubclass(type(job._fn), (Beside, StreamCall))
+    return not options.timed and options.batch_rule is None and not issubclass(type(job._fn), (LocalCall, StreamCall))

@@ -10,7 +10,7 @@ from director.errors import PlacementError
 
 if TYPE_CHECKING:
     from director._jobs.model import Model
-    from director._scheduler.slots import Place, Slot
+    from director._scheduler.slots import DeviceSlots, Slot
 
 _NONE: tuple[None, frozenset[int]] = (None, frozenset())
 
@@ -22,15 +22,15 @@ class Residency:
         places: The devices of the Director with their slots.
     """
 
-    def __init__(self, places: list[Place]) -> None:
+    def __init__(self, places: list[DeviceSlots]) -> None:
         self._places = places
         self._lock = threading.RLock()
-        self.is_apart = False  # each slot has replicas of its own; whoever makes the seats says so
+        self.is_per_slot = False  # each slot has replicas of its own; whoever makes the runners says so
         # By identity: a subclass of `Model` may define what is equal. The entries keep the models alive.
         self._warm: dict[int, tuple[Model[Any], frozenset[int]]] = {}
         self._homes: dict[int, tuple[Model[Any], frozenset[int]]] = {}
 
-    def warm(self, model: Model[Any]) -> frozenset[int]:
+    def resident(self, model: Model[Any]) -> frozenset[int]:
         """Numbers of the slots that can serve `model` without loading."""
         return self._warm.get(id(model), _NONE)[1]
 
@@ -38,21 +38,21 @@ class Residency:
         """A replica was loaded by `slot`."""
         sharing = self._sharing(model, slot)
         with self._lock:
-            self._warm = {**self._warm, id(model): (model, self.warm(model) | sharing)}
+            self._warm = {**self._warm, id(model): (model, self.resident(model) | sharing)}
 
     def remove(self, model: Model[Any], slot: Slot) -> None:
         """The replica loaded by `slot` was let go."""
         sharing = self._sharing(model, slot)
         with self._lock:
-            self._warm = {**self._warm, id(model): (model, self.warm(model) - sharing)}
+            self._warm = {**self._warm, id(model): (model, self.resident(model) - sharing)}
 
-    def on(self, place: Place) -> tuple[Model[Any], ...]:
+    def on(self, place: DeviceSlots) -> tuple[Model[Any], ...]:
         """Models with a replica on a place."""
         numbers = {slot.number for slot in place.slots}
         with self._lock:
             return tuple(model for model, warm in self._warm.values() if warm & numbers)
 
-    def forget_homes(self, place: Place) -> None:
+    def forget_homes(self, place: DeviceSlots) -> None:
         """A device is gone: models that were to be loaded there find homes anew when they are next asked for."""
         numbers = {slot.number for slot in place.slots}
         with self._lock:
@@ -85,12 +85,12 @@ class Residency:
 
     def _sharing(self, model: Model[Any], slot: Slot) -> frozenset[int]:
         """The slots that use the replica which `slot` loaded."""
-        if self.is_apart or model.per_slot:
+        if self.is_per_slot or model.per_slot:
             return frozenset({slot.number})
         return frozenset(s.number for s in slot.place.slots)
 
-    def _choose(self, places: list[Place], replicas: int, wanted: frozenset[int] | None) -> frozenset[int]:
-        def reluctance(place: Place) -> tuple[bool, int]:
+    def _choose(self, places: list[DeviceSlots], replicas: int, wanted: frozenset[int] | None) -> frozenset[int]:
+        def reluctance(place: DeviceSlots) -> tuple[bool, int]:
             number = place.slots[0].number
             return wanted is not None and number not in wanted, sum(number in home for _, home in self._homes.values())
 

@@ -14,16 +14,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._jobs.state import JobState
-from director._scheduler.accounting import Accounts
+from director._scheduler.accounting import Accounting
 from director._scheduler.admission import Admission
-from director._scheduler.exclusive import REFUSALS, alone, dated, dated_surely
-from director._scheduler.introspection import Overview
-from director._scheduler.placement import FreeSlots, Quarantine
-from director._scheduler.prefetch import Ahead
-from director._scheduler.queue.ready_queue import Pause, ReadyQueue
-from director._scheduler.selection import Service
+from director._scheduler.exclusive import REFUSALS, dated, dated_surely, exclusive
+from director._scheduler.introspection import Introspection
+from director._scheduler.placement import ClosedDevices, FreeSlots
+from director._scheduler.prefetch import Prefetch
+from director._scheduler.queue.ready_queue import ReadyQueue, RetryWaiting
+from director._scheduler.selection import Selection
 from director._scheduler.slots import SlotState
-from director._scheduler.wakeups import Waking, both
+from director._scheduler.wakeups import Wakeups, combine
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from director._jobs.job import Job
     from director._jobs.model import Model
     from director._scheduler.placement import Jobs
-    from director._scheduler.policy import Policy
-    from director._scheduler.slots import Place, Slot
-    from director._scheduler.wakeups import Ring
+    from director._scheduler.policy import SchedulingPolicy
+    from director._scheduler.slots import DeviceSlots, Slot
+    from director._scheduler.wakeups import WakeCall
 
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
 _IDLE, _WORKING, _PARKED = SlotState.IDLE, SlotState.WORKING, SlotState.PARKED
 _LINGER = 0.1  # seconds a worker stays parked before it leaves: long against a wake-up, short against a rest
 
 
-class Dispatch(Overview):
+class Scheduler(Introspection):
     """Ready queue and slots of one running Director.
 
     Args:
@@ -62,8 +62,8 @@ class Dispatch(Overview):
 
     def __init__(
         self,
-        places: list[Place],
-        policy: Policy,
+        places: list[DeviceSlots],
+        policy: SchedulingPolicy,
         warm: Callable[[Model[Any]], frozenset[int]],
         call_director: Callable[[], None],
         time: Callable[[], float],
@@ -73,21 +73,21 @@ class Dispatch(Overview):
         self.places = places
         self.slots = [slot for place in places for slot in place.slots]
         self.linger = _LINGER
-        self._warm = warm
+        self._resident = warm
         self._queue = ReadyQueue(policy)
         self._free = FreeSlots(places)
-        self._waking = Waking(self.slots, self._free, self._queue, warm, call_director)
-        self._accounts = Accounts(self._queue.tenants, self._queue.spent)
-        self._admission = Admission(policy, self._queue, self.slots, self._waking.coming, self._accounts.costs)
-        self._service = Service(self._queue, self._accounts, warm, ripen_at)
-        self._quarantine = Quarantine(self.slots, self._free, self._queue)
-        self.ahead = Ahead(self.slots, self._free, self._queue, self._waking, warm)
-        self._late = Pause()  # jobs that were submitted in the midst of a decision
+        self._waking = Wakeups(self.slots, self._free, self._queue, warm, call_director)
+        self._accounting = Accounting(self._queue.tenants, self._queue.discarded)
+        self._admission = Admission(policy, self._queue, self.slots, self._waking.on_the_way, self._accounting.costs)
+        self._service = Selection(self._queue, self._accounting, warm, ripen_at)
+        self._quarantine = ClosedDevices(self.slots, self._free, self._queue)
+        self.prefetched = Prefetch(self.slots, self._free, self._queue, self._waking, warm)
+        self._paused = RetryWaiting()  # jobs that were submitted in the midst of a decision
         self._is_shut = False
 
     # ---- the Director's side: event loop (and threads, for `admit`)
 
-    def admit(self, job: Job[Any], patient: bool) -> Ring:
+    def admit(self, job: Job[Any], patient: bool) -> WakeCall:
         """Queue a job.
 
         Args:
@@ -110,15 +110,15 @@ class Dispatch(Overview):
             raise
         try:
             if self._is_deciding:
-                self._late.push(job)
+                self._paused.push(job)
                 return partial(self.put_off, job, patient)
             try:
                 self._is_deciding = True
                 if self._is_shut or self._quarantine.closed:
                     self._check_open(job)
                 queue = self._queue
-                plain = queue.plain
-                if queue.is_rich or not job._options.is_plain:
+                plain = queue.fifo
+                if queue.has_lanes or not job._options.is_plain:
                     return self._admit_rich(job, patient, job._submitted)
                 if plain.live >= self._admission.bound and not patient:
                     self._admission.check_room(job)
@@ -127,7 +127,7 @@ class Dispatch(Overview):
                 plain.jobs.append(job)
                 free, waking = self._free, self._waking
                 if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-                    return waking.rouse(job._submitted)
+                    return waking.pick_wakeup(job._submitted)
                 return None  # all are busy or on their way: the usual case under load
             except REFUSALS:
                 raise
@@ -140,15 +140,15 @@ class Dispatch(Overview):
             self._release()
 
     @dated_surely
-    def admit_late(self, now: float, job: Job[Any], patient: bool) -> Ring:
+    def admit_late(self, now: float, job: Job[Any], patient: bool) -> WakeCall:
         """Queue a job that was submitted in the midst of a decision, unless it is over by now.
 
         Raises:
             As `admit`; the job is FAILED then.
         """
-        if job not in self._late.jobs:
+        if job not in self._paused.jobs:
             return None
-        self._late.left(job)
+        self._paused.left(job)
         try:
             self._check_open(job)
             return self._admit_rich(job, patient, now)
@@ -156,108 +156,108 @@ class Dispatch(Overview):
             job._move(JobState.FAILED)
             raise
 
-    @alone
-    def withdraw(self, job: Job[Any], state: JobState) -> bool:
+    @exclusive
+    def remove(self, job: Job[Any], state: JobState) -> bool:
         """Move a job that waits to `state`, so that it never runs; False if it doesn't wait any more.
 
         One that a slot holds ahead of its turn is moved too, so that it can't come back, but may have begun.
         """
         if job._stage is not _QUEUED:
-            return self.ahead.end(job, state)
+            return self.prefetched.end(job, state)
         job._move(state)
         self._left(job)
         return True
 
-    @alone
-    def withdraw_all(self, into: Jobs, state: JobState, model: Model[Any] | None = None) -> None:
+    @exclusive
+    def remove_all(self, into: Jobs, state: JobState, model: Model[Any] | None = None) -> None:
         """Add every job that waits (for `model`, if given) to `into`, in order of arrival; then move it to `state`."""
-        jobs = [job for job in (*self._queue, *self._late.jobs) if model is None or job._options.model is model]
+        jobs = [job for job in (*self._queue, *self._paused.jobs) if model is None or job._options.model is model]
         into.extend(sorted(jobs, key=lambda job: job.id))
         for job in jobs:
             job._move(state)
             self._left(job)
 
     @dated
-    def set_aside(self, _now: float, job: Job[Any]) -> bool:
+    def hold_for_retry(self, _now: float, job: Job[Any]) -> bool:
         """Let a job that has failed wait for its next try, unseen by slots; False if it is over, or we are shut."""
         if self._is_shut or job._stage is not _RUNNING:
             return False
-        if not self._queue.is_rich:
-            self._queue.enrich()
+        if not self._queue.has_lanes:
+            self._queue.switch_to_lanes()
         self._queue.set_aside(job)
         job._move(_QUEUED)
         return True
 
     @dated_surely
-    def try_again(self, now: float, job: Job[Any]) -> Ring:
+    def requeue(self, now: float, job: Job[Any]) -> WakeCall:
         """The time of a job that was set aside has come; it goes before its equals. Does nothing if it is over."""
         if job._stage is not _QUEUED:
             return None
-        return both(self._service.push(job, now), self._waking.rouse(now))
+        return combine(self._service.push(job, now), self._waking.pick_wakeup(now))
 
     @dated_surely
-    def ripen(self, now: float) -> Ring:
+    def flush_due(self, now: float) -> WakeCall:
         """Let go of the groups that have waited long enough for fuller batches."""
-        return both(self._service.ripen(now), self._waking.rouse(now))
+        return combine(self._service.flush_due(now), self._waking.pick_wakeup(now))
 
-    @alone
-    def shut(self) -> None:
+    @exclusive
+    def stop_admission(self) -> None:
         """Admit nothing more."""
         self._is_shut = True
 
-    @alone
-    def close(self, into: Jobs, place: Place) -> None:
+    @exclusive
+    def close(self, into: Jobs, place: DeviceSlots) -> None:
         """Give a device no more work; what it runs goes on. As `strand` for the jobs that no other could run."""
         self._quarantine.close(into, place)
 
-    @alone
+    @exclusive
     def strand(self, into: Jobs, unable: frozenset[int], before: float) -> None:
         """Add to `into` the jobs that only closed slots or these could run, submitted by then, and make them FAILED."""
         self._quarantine.strand(into, unable, before)
 
     @dated_surely
-    def reopen(self, now: float, place: Place) -> Ring:
+    def reopen(self, now: float, place: DeviceSlots) -> WakeCall:
         """Give a closed device work again."""
         self._quarantine.reopen(place)
-        return self._waking.rouse(now)
+        return self._waking.pick_wakeup(now)
 
     @dated_surely
-    def join(self, now: float, place: Place) -> Ring:
-        """Give a new device work; its slots have their threads and seats."""
+    def join(self, now: float, place: DeviceSlots) -> WakeCall:
+        """Give a new device work; its slots have their threads and runners."""
         self.places.append(place)  # these two lists are known to all parts
         self.slots.extend(place.slots)
         self._free.add(place)
         self._quarantine.add(place)
-        return self._waking.rouse(now)
+        return self._waking.pick_wakeup(now)
 
     @dated
-    def hire(self, now: float, most: int) -> list[Slot]:
+    def pick_slots_to_start(self, now: float, most: int) -> list[Slot]:
         """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
-        return self._waking.hire(most, now)
+        return self._waking.pick_slots_to_start(most, now)
 
     @dated
-    def call_parked(self, now: float) -> Ring:
+    def wake_parked(self, now: float) -> WakeCall:
         """Call a parked worker for what still waits when nobody more could be hired."""
-        return self._waking.rouse_parked(now)
+        return self._waking.pick_parked(now)
 
     @dated_surely
-    def reaped(self, now: float, slot: Slot) -> Ring:
+    def mark_idle(self, now: float, slot: Slot) -> WakeCall:
         """The worker's task is done and its thread has left, or the slot has rested: it is idle again."""
         self._vacate(slot, _IDLE)
         self._free.rest(slot)
-        return self._waking.rouse(now)
+        return self._waking.pick_wakeup(now)
 
     @dated_surely
-    def back_off(self, now: float, slot: Slot) -> Ring:
+    def back_off(self, now: float, slot: Slot) -> WakeCall:
         """Its worker could not begin: what waits goes to others until it is `reaped`."""
         self._vacate(slot, SlotState.BACKING_OFF)
-        return self._waking.rouse(now)
+        return self._waking.pick_wakeup(now)
 
-    @alone
-    def dismiss(self) -> list[Slot]:
+    @exclusive
+    def stop_lingering(self) -> list[Slot]:
         """Let workers leave as soon as they find nothing, and batches go; returns the parked ones, to be rung."""
         self.linger = 0.0
-        self._service.let_go()
+        self._service.release_all()
         parked = [slot for place in self.places for slot in place.parked]
         for slot in parked:
             self._waking.call(slot)
@@ -265,44 +265,44 @@ class Dispatch(Overview):
 
     # ---- the worker's side: the slot's thread
 
-    def take(self, slot: Slot) -> tuple[Job[Any] | None, Ring]:
+    def next_work(self, slot: Slot) -> tuple[Job[Any] | None, WakeCall]:
         """The next job for `slot`, now RUNNING, perhaps with `slot.mates`; without one the slot is PARKED.
 
         Jobs that can't make their deadlines any more are left in `slot.late`, as FAILED.
         """
-        _job, _mates = slot.job, slot.mates  # let go of without the lock, like `_spent`
+        _job, _mates = slot.job, slot.batch  # let go of without the lock, like `_spent`
         alarm, queue = None, self._queue
-        now = self._time() if queue.is_rich else None  # who makes it so after this look has read the clock just now
+        now = self._time() if queue.has_lanes else None  # who makes it so after this look has read the clock just now
         try:  # no signal handler runs on this thread, so `acquire` does not raise before it has the lock
             self._acquire()  # of its own code alone, so it is not in the midst of another decision
             try:
                 self._is_deciding = True
                 if slot.state is not _WORKING:
                     self._waking.arrive(slot)
-                if slot.ahead:
-                    job = self.ahead.next_for(slot)
+                if slot.prefetched:
+                    job = self.prefetched.next_for(slot)
                 elif not slot.is_open:
                     self._service.settle(slot)
                     job = None
-                elif queue.is_rich:
-                    job, alarm = self._service.next_for(slot, self._waking.suits, self._moment if now is None else now)
+                elif queue.has_lanes:
+                    job, alarm = self._service.next_job(slot, self._waking.suits, self._moment if now is None else now)
                 else:
-                    job = queue.pop_plain(slot)
+                    job = queue.pop_fifo(slot)
                 if job is None:
                     slot.job = None
                     slot.state = _PARKED
                     self._free.park(slot)
-                    if self.ahead.count and (holder := self.ahead.holder(slot)) is not None:
-                        alarm = both(alarm, holder.recall)
+                    if self.prefetched.count and (holder := self.prefetched.biggest_holder(slot)) is not None:
+                        alarm = combine(alarm, holder.recall)
                 else:
                     slot.job = job
                     slot.state = _WORKING
                 free, waking = self._free, self._waking
                 if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-                    ring = waking.rouse(self._moment if now is None else now)
-                    alarm = ring if alarm is None else both(alarm, ring)
-                if queue.spent:
-                    _spent = self.take_spent()
+                    wake = waking.pick_wakeup(self._moment if now is None else now)
+                    alarm = wake if alarm is None else combine(alarm, wake)
+                if queue.discarded:
+                    _spent = self.take_discarded()
                 return job, alarm
             except BaseException:
                 self.undo()
@@ -313,25 +313,25 @@ class Dispatch(Overview):
             self._release()
 
     @dated
-    def take_ahead(self, now: float, slot: Slot) -> Job[Any] | None:
+    def prefetch(self, now: float, slot: Slot) -> Job[Any] | None:
         """One more job for a slot that works, which `take` will return in its turn."""
-        return self.ahead.take(slot, now)
+        return self.prefetched.take(slot, now)
 
     @dated_surely
-    def give_back(self, now: float, slot: Slot, jobs: Iterable[Job[Any]]) -> Ring:
+    def return_prefetched(self, now: float, slot: Slot, jobs: Iterable[Job[Any]]) -> WakeCall:
         """Jobs that `slot` holds ahead, and has not begun, may go elsewhere."""
-        self.ahead.give_back(slot, jobs)
-        return self._waking.rouse(now)
+        self.prefetched.give_back(slot, jobs)
+        return self._waking.pick_wakeup(now)
 
     @dated_surely
-    def stand_in_line(self, now: float, slot: Slot) -> Ring:
+    def wait_for_shared_slot(self, now: float, slot: Slot) -> WakeCall:
         """Another process has the slot: until its worker comes back to `take`, what waits goes to others."""
         self._waking.arrive(slot)
         self._service.settle(slot)
-        slot.state, slot.job = SlotState.ELSEWHERE, None
-        return self._waking.rouse(now)
+        slot.state, slot.job = SlotState.WAITING_FOR_OTHERS, None
+        return self._waking.pick_wakeup(now)
 
-    @alone
+    @exclusive
     def leave(self, slot: Slot) -> bool:
         """A parked worker wants to go; False if it has been called in the meantime and must look again."""
         if slot.state is not _PARKED:
@@ -342,25 +342,25 @@ class Dispatch(Overview):
 
     # ---- exceptions of signal handlers
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Make all that is counted anew from what jobs and slots say; see `exclusive`."""
         self.slots[:] = [slot for place in self.places for slot in place.slots]
-        self._quarantine.mend()
-        self.ahead.mend()
-        self._queue.mend(self.slots)
-        self._accounts.mend(self.slots)
+        self._quarantine.repair()
+        self.prefetched.repair()
+        self._queue.repair(self.slots)
+        self._accounting.repair(self.slots)
         self._free.recount(self.places)
-        self._waking.mend()
-        self._service.mend(self._moment)
+        self._waking.repair()
+        self._service.repair(self._moment)
 
-    def call_again(self) -> None:
+    def wake_again(self) -> None:
         """Call the Director and every worker that was called: to be called twice does no harm."""
-        self._service.call_again()
-        self._waking.call_again()
+        self._service.wake_again()
+        self._waking.wake_again()
 
-    def take_spent(self) -> list[Any]:
+    def take_discarded(self) -> list[Any]:
         """What was passed over, to be let go of without the lock."""
-        spent, self._queue.spent[:] = self._queue.spent[:], []
+        spent, self._queue.discarded[:] = self._queue.discarded[:], []
         return spent
 
     # ---- under the lock
@@ -374,26 +374,26 @@ class Dispatch(Overview):
     def _vacate(self, slot: Slot, state: SlotState) -> None:
         """The slot has no worker any more."""
         self._waking.arrive(slot)  # if it failed before it could look for work
-        slot.state, slot.job, slot.mates = state, None, None
-        if slot.charge is not None:  # it failed in the middle of a call
-            self._accounts.settle(slot)
-        self.ahead.forget(slot)
+        slot.state, slot.job, slot.batch = state, None, None
+        if slot.usage is not None:  # it failed in the middle of a call
+            self._accounting.settle(slot)
+        self.prefetched.forget(slot)
 
     def _left(self, job: Job[Any]) -> None:
-        (self._late if job._where is self._late else self._queue).left(job)
+        (self._paused if job._where is self._paused else self._queue).left(job)
 
-    def _admit_rich(self, job: Job[Any], patient: bool, now: float) -> Ring:
+    def _admit_rich(self, job: Job[Any], patient: bool, now: float) -> WakeCall:
         queue, admission, free, waking = self._queue, self._admission, self._free, self._waking
         if not patient and (queue.live() >= admission.bound or admission.bounds_tenants):
             admission.check_room(job)
         if admission.predicts:
             admission.check_deadline(job)
-        if not queue.is_rich:
-            queue.enrich()
+        if not queue.has_lanes:
+            queue.switch_to_lanes()
         self._moment = now
         alarm = self._service.push(job, now)
-        if self.ahead.count and job._options.priority > 0:
-            alarm = both(alarm, self.ahead.recall)
+        if self.prefetched.count and job._options.priority > 0:
+            alarm = combine(alarm, self.prefetched.recall)
         if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-            return both(alarm, waking.rouse(now))
+            return combine(alarm, waking.pick_wakeup(now))
         return alarm

@@ -1,7 +1,7 @@
 """A slot: one unit of concurrency on a device, with its own long-lived thread.
 
-`state`, `job`, `mates`, `ahead`, `charge` and `is_open` are written by `dispatch` under its lock; the counters by the
-slot's own thread alone. `late` is filled by `dispatch` and emptied by the thread.
+`state`, `job`, `mates`, `ahead`, `charge` and `is_open` are written by `scheduler` under its lock; the counters by the
+slot's own thread alone. `late` is filled by `scheduler` and emptied by the thread.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._jobs.job import Job
     from director._jobs.options import BatchRule
-    from director._jobs.runner import Seat
+    from director._jobs.runner import Runner
     from director._scheduler.fair_share import Tenant
-    from director._threads import SlotThread
+    from director._threads import DaemonThreadExecutor
 
 _RECENT = 16  # the pace of a slot is that of its last so many jobs, or up to twice as many
 
@@ -31,46 +31,46 @@ class Slot:
     """One unit of concurrency on a device."""
 
     __slots__ = (
-        "ahead",
-        "bell",
+        "batch",
         "busy_seconds",
-        "charge",
         "device",
         "is_open",
         "job",
         "jobs",
-        "late",
         "loading_seconds",
         "loads",
         "lost",
         "mark_at",
         "marks",
-        "mates",
+        "missed_deadline",
         "number",
         "place",
-        "ring",
-        "seat",
+        "prefetched",
+        "runner",
         "state",
         "thread",
+        "usage",
+        "wake",
+        "wake_signal",
     )
 
-    seat: Seat
-    thread: SlotThread
+    runner: Runner
+    thread: DaemonThreadExecutor
 
-    def __init__(self, number: int, place: Place) -> None:
+    def __init__(self, number: int, place: DeviceSlots) -> None:
         self.number = number
         self.place = place
         self.device = place.device
         self.state = SlotState.IDLE
         self.job: Job[Any] | None = None
-        self.mates: list[Job[Any]] | None = None  # with `job` at their head, when they share a batch
-        self.ahead: deque[Job[Any]] = deque()  # RUNNING, and not begun: its seat has them ready
+        self.batch: list[Job[Any]] | None = None  # with `job` at their head, when they share a batch
+        self.prefetched: deque[Job[Any]] = deque()  # RUNNING, and not begun: its runner has them ready
         self.is_open = True  # False while its device is in quarantine
-        self.late: list[Job[Any]] = []  # found too late for their deadlines; the worker fails them
-        self.charge: Charge | None = None
-        self.bell = threading.Lock()  # a parked worker waits to acquire it; `ring` releases it
-        self.bell.acquire()
-        self.ring = partial(_ring, self.bell)  # wakes the worker; once more does no harm
+        self.missed_deadline: list[Job[Any]] = []  # found too late for their deadlines; the worker fails them
+        self.usage: CallUsage | None = None
+        self.wake_signal = threading.Lock()  # a parked worker waits to acquire it; `wake` releases it
+        self.wake_signal.acquire()
+        self.wake = partial(_wake, self.wake_signal)  # wakes the worker; once more does no harm
         self.jobs = 0
         self.lost = 0  # of these: went down with their workers
         self.busy_seconds = 0.0
@@ -101,25 +101,25 @@ class Slot:
         return self.jobs - self.loads, self.busy_seconds - self.loading_seconds
 
     def recall(self) -> None:
-        """Have its seat give back what it holds ahead."""
-        self.seat.recall()
+        """Have its runner give back what it holds ahead."""
+        self.runner.recall_prefetched()
 
-    def inside(self) -> list[Job[Any]]:
+    def current_jobs(self) -> list[Job[Any]]:
         """The jobs of the call that it is in."""
-        return [] if self.job is None else self.mates or [self.job]
+        return [] if self.job is None else self.batch or [self.job]
 
     def __repr__(self) -> str:
         return f"<Slot {self.number} of {self.device.label} {self.state.value}>"
 
 
-def _ring(bell: threading.Lock) -> None:
+def _wake(bell: threading.Lock) -> None:
     try:
         bell.release()
     except RuntimeError:  # it was rung already
         return
 
 
-class Place:
+class DeviceSlots:
     """A device with its slots and its semaphore: one permit for each slot that has no worker."""
 
     __slots__ = ("device", "free", "idle", "is_gone", "parked", "permits", "position", "slots")
@@ -132,23 +132,23 @@ class Place:
         self.idle: list[Slot] = list(reversed(self.slots))
         self.parked: list[Slot] = []
         self.free = count  # idle and parked ones; `placement` writes the three
-        self.is_gone = False  # its device has left for good, and has another place should it return; set by the crew
+        self.is_gone = False  # its device has left for good, and has another place should it return; set by the runtime
 
     def __repr__(self) -> str:
         return f"<Place {self.device.label} {self.free}/{len(self.slots)} free>"
 
 
-def make_places(devices: tuple[Device, ...], counts: list[int]) -> list[Place]:
+def make_device_slots(devices: tuple[Device, ...], counts: list[int]) -> list[DeviceSlots]:
     """One place for each device, its slots numbered through all devices."""
-    places: list[Place] = []
+    places: list[DeviceSlots] = []
     first = 0
     for position, (device, count) in enumerate(zip(devices, counts, strict=True)):
-        places.append(Place(position, device, count, first))
+        places.append(DeviceSlots(position, device, count, first))
         first += count
     return places
 
 
-class Charge:
+class CallUsage:
     """One call on a slot, to be settled when it has ended."""
 
     __slots__ = ("at", "before", "fits", "is_typical", "key", "rule", "size", "tenants")
@@ -182,22 +182,28 @@ class SlotState(Enum):
     """
 
     IDLE = "idle"
-    HIRED = "hired"
+    STARTING = "hired"
     WORKING = "working"
     PARKED = "parked"
-    CALLED = "called"
+    WOKEN = "called"
     LEAVING = "leaving"
-    ELSEWHERE = "elsewhere"
+    WAITING_FOR_OTHERS = "elsewhere"
     BACKING_OFF = "backing off"
 
 
 SLOT_MOVES: dict[SlotState, frozenset[SlotState]] = {
-    SlotState.IDLE: frozenset({SlotState.HIRED}),
-    SlotState.HIRED: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE, SlotState.BACKING_OFF}),
-    SlotState.WORKING: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE, SlotState.BACKING_OFF}),
-    SlotState.PARKED: frozenset({SlotState.CALLED, SlotState.LEAVING}),
-    SlotState.CALLED: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.ELSEWHERE, SlotState.BACKING_OFF}),
+    SlotState.IDLE: frozenset({SlotState.STARTING}),
+    SlotState.STARTING: frozenset(
+        {SlotState.WORKING, SlotState.PARKED, SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF}
+    ),
+    SlotState.WORKING: frozenset(
+        {SlotState.WORKING, SlotState.PARKED, SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF}
+    ),
+    SlotState.PARKED: frozenset({SlotState.WOKEN, SlotState.LEAVING}),
+    SlotState.WOKEN: frozenset(
+        {SlotState.WORKING, SlotState.PARKED, SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF}
+    ),
     SlotState.LEAVING: frozenset({SlotState.IDLE}),
-    SlotState.ELSEWHERE: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.BACKING_OFF}),
+    SlotState.WAITING_FOR_OTHERS: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.BACKING_OFF}),
     SlotState.BACKING_OFF: frozenset({SlotState.IDLE}),
 }

@@ -1,4 +1,4 @@
-"""Who is called for the work that waits: a parked worker, or the Director, who hires one. Guarded by `dispatch`'s lock.
+"""What is woken for waiting work: a parked worker, or the Director, which starts one. Guarded by the scheduler's lock.
 
 Waking is chained: at most one parked worker is on its way at a time, and when it takes its job it calls the next one
 while work is left. That costs a burst one wake-up instead of one for each slot, and a lone job nothing.
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
     from director._scheduler.placement import FreeSlots
     from director._scheduler.queue.lane import Lane
-    from director._scheduler.queue.ready_queue import Plain, ReadyQueue
+    from director._scheduler.queue.ready_queue import FifoQueue, ReadyQueue
 
     pass
     from director._jobs.model import Model
     from director._scheduler.slots import Slot
 
-_IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
-_PARKED, _CALLED, _LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
-_ELSEWHERE, _BACKING_OFF = SlotState.ELSEWHERE, SlotState.BACKING_OFF
+_IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.STARTING, SlotState.WORKING
+_PARKED, _CALLED, _LEAVING = SlotState.PARKED, SlotState.WOKEN, SlotState.LEAVING
+_ELSEWHERE, _BACKING_OFF = SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF
 _NOWHERE: frozenset[int] = frozenset()
 
 
-class Waking:
+class Wakeups:
     """Calls workers, and keeps who is on the way.
 
     Args:
@@ -40,7 +40,7 @@ class Waking:
         call_director: Thread-safe; asks the Director coroutine to hire.
     """
 
-    __slots__ = ("_call_director", "_free", "_queue", "_slots", "_warm", "calling", "coming", "hiring")
+    __slots__ = ("_call_director", "_free", "_queue", "_slots", "_warm", "calling", "hiring", "on_the_way")
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Waking:
         self._queue = queue
         self._warm = warm
         self._call_director = call_director
-        self.coming: dict[Slot, None] = {}  # HIRED and CALLED: on their way to look for work
+        self.on_the_way: dict[Slot, None] = {}  # HIRED and CALLED: on their way to look for work
         self.calling = False  # one parked worker is on its way
         self.hiring = False  # the Director coroutine has been asked and has not looked yet
 
-    def rouse(self, now: float) -> Ring:
+    def pick_wakeup(self, now: float) -> WakeCall:
         """Whom to call for the work that waits; marks him called."""
         for lane in self._queue.in_order(now):
             slot = self._pick(lane)
@@ -73,9 +73,9 @@ class Waking:
                 return self._send(slot)
         return None
 
-    def rouse_parked(self, now: float) -> Ring:
+    def pick_parked(self, now: float) -> WakeCall:
         """The same among parked workers only, for what those on their way will not take."""
-        coming = dict(self.coming)
+        coming = dict(self.on_the_way)
         for lane in self._queue.in_order(now):
             if lane.calls <= subtract(coming, lane):
                 continue
@@ -84,11 +84,11 @@ class Waking:
                 return self._send(slot)
         return None
 
-    def hire(self, most: int, now: float) -> list[Slot]:
+    def pick_slots_to_start(self, most: int, now: float) -> list[Slot]:
         """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
         self.hiring = False
         hired: list[Slot] = []
-        coming = dict(self.coming)
+        coming = dict(self.on_the_way)
         try:
             for lane in self._queue.in_order(now):
                 short = lane.calls - subtract(coming, lane)
@@ -98,7 +98,7 @@ class Waking:
                     hired.append(slot)
                     self._free.claim(slot)
                     slot.state = _HIRED
-                    self.coming[slot] = None
+                    self.on_the_way[slot] = None
                     short -= 1
         except BaseException:  # of a signal handler: no worker will be made
             for slot in hired:
@@ -112,31 +112,31 @@ class Waking:
         """A parked worker is called; whoever calls this rings for it."""
         self._free.claim(slot)
         slot.state = _CALLED
-        self.coming[slot] = None
+        self.on_the_way[slot] = None
 
     def arrive(self, slot: Slot) -> None:
         """A worker that was on its way looks for work."""
         if slot.state is _PARKED:  # it was rung twice
             self._free.claim(slot)
-        self.coming.pop(slot, None)  # not if it comes from elsewhere
+        self.on_the_way.pop(slot, None)  # not if it comes from elsewhere
         if slot.state is _CALLED:
             self.calling = False
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Count anew who is on the way, from the states of the slots."""
-        self.coming.clear()
-        self.coming.update(dict.fromkeys(slot for slot in self._slots if slot.state in (_HIRED, _CALLED)))
+        self.on_the_way.clear()
+        self.on_the_way.update(dict.fromkeys(slot for slot in self._slots if slot.state in (_HIRED, _CALLED)))
         self.calling = any(slot.state is _CALLED for slot in self._slots)
         self.hiring = False
 
-    def call_again(self) -> None:
+    def wake_again(self) -> None:
         """Without the lock: call the Director and every worker that was called."""
         self._call_director()
         for slot in self._slots:
             if slot.state is _CALLED:
-                slot.ring()
+                slot.wake()
 
-    def suits(self, lane: Lane | Plain, slot: Slot) -> bool:
+    def suits(self, lane: Lane | FifoQueue, slot: Slot) -> bool:
         """Whether `slot` should serve `lane`: it may, and no free slot has the model loaded when this one has not."""
         if lane.key is None:
             return True
@@ -151,23 +151,23 @@ class Waking:
         busy = (_WORKING, _LEAVING, _ELSEWHERE, _BACKING_OFF)
         return not any(self._slots[n].is_open and self._slots[n].state not in busy for n in better)
 
-    def _send(self, slot: Slot) -> Ring:
+    def _send(self, slot: Slot) -> WakeCall:
         self.calling = True
         self.call(slot)
-        return slot.ring
+        return slot.wake
 
-    def _pick(self, lane: Lane | Plain, only: SlotState | None = None) -> Slot | None:
+    def _pick(self, lane: Lane | FifoQueue, only: SlotState | None = None) -> Slot | None:
         if lane.key is None:
             return self._free.pick(only=only)
         warm = _NOWHERE if lane.model is None else self._warm(lane.model)
         return self._free.pick(lane.allowed, warm, only)
 
 
-Ring: TypeAlias = "Callable[[], None] | None"
+WakeCall: TypeAlias = "Callable[[], None] | None"
 
 
-def both(first: Ring, second: Ring) -> Ring:
-    """One ring for two."""
+def combine(first: WakeCall, second: WakeCall) -> WakeCall:
+    """One wake for two."""
     if first is None or second is None:
         return first or second
     return partial(_call_both, first, second)

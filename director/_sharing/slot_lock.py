@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from director._sharing.lock_file import Folder
 
 
-class Turnstile:
+class SlotLock:
     """Lets one process at a time work on a slot. Used by the slot's own thread alone.
 
     Two locks. Who works holds ``slot``. Who is next holds ``line`` and waits for ``slot``; all others wait for
@@ -81,7 +81,7 @@ class SharedSlots:
         self._folder = folder("shared", name)
         self._folder.check()
 
-    def turnstile(self, slot: Slot) -> Turnstile:
+    def slot_lock(self, slot: Slot) -> SlotLock:
         """That of one slot, by the UUID of its device, which is the same in every process, and its place there."""
         position = slot.number - slot.place.slots[0].number
-        return Turnstile(self._folder, f"{slot.device.uuid.replace('/', '-')}.{position}")
+        return SlotLock(self._folder, f"{slot.device.uuid.replace('/', '-')}.{position}")

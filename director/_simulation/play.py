@@ -1,6 +1,6 @@
 """The Director's own decision, played on virtual time: no threads, no event loop, and only calls take time.
 
-`Dispatch` decides as it does in a running Director. Whoever would be called (the Director coroutine, a parked worker)
+`Scheduler` decides as it does in a running Director. Whoever would be called (the Director coroutine, a parked worker)
 comes at once; a call on a slot takes as long as the play says. So what comes out is the policy alone, to be held
 against theory and against other policies on the same trace.
 """
@@ -14,11 +14,11 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, cast
 
 from director._device import simulated_devices
-from director._jobs.job import Extra, Job
+from director._jobs.job import Job, JobExtras
 from director._jobs.state import JobState
-from director._scheduler.policy import Policy
-from director._scheduler.scheduler import Dispatch
-from director._scheduler.slots import Slot, make_places
+from director._scheduler.policy import SchedulingPolicy
+from director._scheduler.scheduler import Scheduler
+from director._scheduler.slots import Slot, make_device_slots
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,14 +48,14 @@ class Play:
         policy: How jobs are admitted and ordered.
     """
 
-    def __init__(self, slots: Sequence[int], seconds: Seconds, policy: Policy = Policy()) -> None:  # noqa: B008 - frozen
+    def __init__(self, slots: Sequence[int], seconds: Seconds, policy: SchedulingPolicy = SchedulingPolicy()) -> None:  # noqa: B008 - frozen
         self.now = 0.0
         self.calls: list[list[Job[Any]]] = []
         """Every call that has ended, with its jobs."""
         self.late: list[Job[Any]] = []
         """Jobs that were failed for they could not make their deadline any more."""
-        self.dispatch = Dispatch(
-            make_places(tuple(simulated_devices(len(slots))), list(slots)),
+        self.scheduler = Scheduler(
+            make_device_slots(tuple(simulated_devices(len(slots))), list(slots)),
             policy,
             lambda _model: frozenset(),
             self._call_director,
@@ -69,9 +69,9 @@ class Play:
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._rung: deque[Slot] = deque()
         self._director_called = False
-        self._ripe: float | None = None  # when the dispatch wants to look at its groups
-        for slot in self.dispatch.slots:
-            slot.ring = partial(self._rung.append, slot)
+        self._ripe: float | None = None  # when the scheduler wants to look at its groups
+        for slot in self.scheduler.slots:
+            slot.wake = partial(self._rung.append, slot)
 
     def submit(self, options: Options, cargo: object = None, key: object = None, cost: float = 0.0) -> Job[Any]:
         """Queue a job now.
@@ -82,17 +82,17 @@ class Play:
         job: Job[Any] = Job(loop=self._loop)
         job.id = next(self._ids)
         job._fn, job._cargo, job._options, job._context = "played", (cargo,), options, None
-        job._extra = Extra(key, cost) if options.batch is not None else None
+        job._extra = JobExtras(key, cost) if options.batch_rule is not None else None
         job._stage = JobState.QUEUED
         job._started = job._finished = job._progress = None
         job._submitted = self.now
-        self._ring(self.dispatch.admit(job, patient=False))
+        self._wake(self.scheduler.admit(job, patient=False))
         self._settle()
         return job
 
     def cancel(self, job: Job[Any]) -> bool:
         """Withdraw a job that waits; False if it doesn't wait any more."""
-        return self.dispatch.withdraw(job, JobState.CANCELLED)
+        return self.scheduler.remove(job, JobState.CANCELLED)
 
     def at(self, moment: float, what: Callable[[], object]) -> None:
         """Do something at a moment to come."""
@@ -130,11 +130,11 @@ class Play:
     def _ripen(self, moment: float) -> None:
         if moment == self._ripe:
             self._ripe = None
-            self._ring(self.dispatch.ripen())
+            self._wake(self.scheduler.flush_due())
 
-    def _ring(self, ring: Callable[[], None] | None) -> None:
-        if ring is not None:
-            ring()
+    def _wake(self, wake: Callable[[], None] | None) -> None:
+        if wake is not None:
+            wake()
 
     def _settle(self) -> None:
         while self._rung or self._director_called:
@@ -145,25 +145,25 @@ class Play:
 
     def _hire(self) -> None:
         self._director_called = False
-        hired = self.dispatch.hire(_HIRE_AT_ONCE)
+        hired = self.scheduler.pick_slots_to_start(_HIRE_AT_ONCE)
         if len(hired) == _HIRE_AT_ONCE:
             self._director_called = True  # it goes on by itself
         else:
-            self._ring(self.dispatch.call_parked())
+            self._wake(self.scheduler.wake_parked())
         self._rung += hired
 
     # ---- slots
 
     def _look(self, slot: Slot) -> None:
         """A worker asks for work; having none it stays parked until it is rung."""
-        job, ring = self.dispatch.take(slot)
-        self._ring(ring)
-        for late in slot.late:
+        job, wake = self.scheduler.next_work(slot)
+        self._wake(wake)
+        for late in slot.missed_deadline:
             late._finished = self.now
-        self.late += slot.late
-        slot.late.clear()
+        self.late += slot.missed_deadline
+        slot.missed_deadline.clear()
         if job is not None:
-            jobs = slot.mates or [job]
+            jobs = slot.batch or [job]
             for each in jobs:
                 each._started = self.now
             self.at(self.now + self._seconds(jobs, slot), partial(self._end, slot, jobs, self.now))

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
-from director._jobs.job import Owned
+from director._jobs.job import OwnedJob
 from director.asgi._types import Answer
 
 if TYPE_CHECKING:
@@ -222,4 +222,4 @@ async def owned(job: Job[T]) -> T:
     Raises:
         BaseException: What the job raised.
     """
-    return await Owned(job)
+    return await OwnedJob(job)

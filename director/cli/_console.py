@@ -1,4 +1,9 @@
-"""The terminal for what rich draws. Whose text it draws is shown, not obeyed. The only maker of rich's consoles."""
+"""All that the commands write to a terminal goes through here, and is shown rather than obeyed.
+
+Names, messages, paths and log records hold what anybody may have chosen. `say` writes text, `Plainly` what a live view
+draws, and `plainly` catches what others write for the commands: the parser of arguments, loggers, Python itself. What
+the user's own function prints is the user's.
+"""
 
 from __future__ import annotations
 
@@ -14,40 +19,11 @@ import warnings
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.live import Live
-from rich.segment import Segment
-
-from director._format import about, count, counted, duration, percent, plain, rate
+from director._format import plain
 from director._untrusted.objects import story_of
-from director.cli import _console as _words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    from rich.console import ConsoleOptions, RenderableType
-
-
-class Plainly(Console):
-    """Writes the escape sequences that rich makes, and none that stand in the text; nor is text read as markup.
-
-    Args:
-        stderr: Draw there rather than on the standard output.
-        options: For tests, as `rich.console.Console` has them.
-    """
-
-    def __init__(self, *, stderr: bool = False, **options: Any) -> None:
-        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, **options)
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What `renderable` looks like, in segments."""
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(shown(segment.text), segment.style)
-
-
-def live(console: Plainly, **options: Any) -> Live:
-    """A picture that stays in place. What Python code prints meanwhile is left alone or drawn above, by rich."""
-    return Live(console=console, **options)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
@@ -55,7 +31,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) 
 
     What terminals would obey is shown instead: cells hold names and messages that anybody may have chosen.
     """
-    lines = [[_words.plain(cell) for cell in row] for row in (head, *rows)]
+    lines = [[plain(cell) for cell in row] for row in (head, *rows)]
     widths = [max(_width(line[column]) for line in lines) for column in range(len(head))]
     return [_line(line, widths, left) for line in lines]
 
@@ -90,6 +66,12 @@ def hint_at_rich() -> None:
 def say(text: str | Iterable[str]) -> None:
     """Print text, or lines, to the standard output."""
     _write(text, sys.stdout)
+
+
+def tick(text: str = ".") -> None:
+    """Write to the standard error, without a line break, what has been done of something longer."""
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 def say_json(document: object, *, indent: int | None = None) -> None:
@@ -197,6 +179,3 @@ def _warn(
 def trace_of(error: BaseException) -> str:
     """The traceback as Python prints it, without the last line break."""
     return story_of(error).removesuffix("\n")
-
-
-__all__ = ["about", "count", "counted", "duration", "percent", "plain", "rate"]

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from director import _format
 from director._devices.nvml import within
 from director._devices.readings import Reading, read
-from director.cli import _console as _words
 from director.cli._console import hint_at_rich, on_terminal, say, say_json, table
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _place(as_json: bool) -> Iterator[tuple[Callable[[str], None], bool]]:
     try:
         from rich.text import Text
 
-        from director.cli._console import Plainly, live
+        from director.cli._rich import Plainly, live
     except ImportError:
         hint_at_rich()
         yield say, False
@@ -64,7 +64,7 @@ def _lines(pairs: Sequence[tuple[Device, Reading]], is_live: bool) -> list[str]:
     if not is_live:
         return table(_HEAD, rows, left=2)
     head = (*_HEAD[:4], "heat", *_HEAD[5:-1])  # with what they note below, 80 columns hold the rest
-    notes = [_words.plain(f"{row[0]}: {row[-1]}") for row in rows if row[-1]]
+    notes = [_format.plain(f"{row[0]}: {row[-1]}") for row in rows if row[-1]]
     return [*table(head, [row[:-1] for row in rows], left=2), *notes]
 
 
@@ -78,7 +78,7 @@ def _facts(device: Device, reading: Reading, is_live: bool) -> tuple[str, ...]:
         return "?", "?", "?", "?", f"unusable: {reading.error}"
     total = "?" if device.total_memory is None else f"{device.total_memory / 2**30:.1f}"
     used = "?" if reading.used_memory is None else f"{reading.used_memory / 2**30:.1f}"
-    load = "?" if reading.load is None else _words.percent(reading.load)
+    load = "?" if reading.load is None else _format.percent(reading.load)
     if is_live and reading.load is not None:  # a glance tells which one works
         load = f"{'█' * round(reading.load * _CELLS):░<{_CELLS}} {load:>7}"
     temperature = "?" if reading.temperature is None else f"{reading.temperature} °C"

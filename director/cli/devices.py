@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from director import _format
 from director._devices.inventory import Gpu
-from director.cli import _console as _words
 from director.cli._console import complain, say, say_json, table
 from director.cli._status import UsageError, parse_seconds
 
@@ -74,7 +74,7 @@ def _report(found: Survey) -> Iterator[str]:
         yield from table(_HEAD, rows, left=len(_HEAD))
     for variable, value in (("CUDA_VISIBLE_DEVICES", found.mask), ("CUDA_DEVICE_ORDER", found.order)):
         if value is not None:
-            yield f"{variable}={_words.plain(value)}"
+            yield f"{variable}={_format.plain(value)}"
 
 
 def _used(found: Survey) -> Iterator[tuple[str, ...]]:

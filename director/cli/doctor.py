@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from director.cli import _console as _words
+from director import _format
 from director.cli._console import say, say_json
 from director.cli._status import DONE, FAILED
 
@@ -57,5 +57,5 @@ def _tell(findings: Sequence[Finding]) -> Iterator[str]:
         if each.remedy:
             yield f"         → {each.remedy}"
     wrong, notes = (sum(each.level == level for each in findings) for level in ("wrong", "note"))
-    said = "nothing looks wrong" if not wrong else f"{_words.counted(wrong, 'thing')} wrong"
-    yield f"{said}, {_words.counted(notes, 'note')}"
+    said = "nothing looks wrong" if not wrong else f"{_format.counted(wrong, 'thing')} wrong"
+    yield f"{said}, {_format.counted(notes, 'note')}"

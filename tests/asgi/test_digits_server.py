@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from harness.gates import PATIENCE, rested, until
-from wire import Client, Served, served
+
+from asgi.wire import Client, Served, served
 
 pytestmark = [
     pytest.mark.slow,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.gates import Gate, turns
-from wire import LEFT, PATIENCE, Exchange, body
 
+from asgi.wire import LEFT, PATIENCE, Exchange, body
 from director import Director, JobState
 from director.asgi import CancelOnDisconnect, owned
 from director.asgi._disconnect import MOST

@@ -16,8 +16,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from harness.gates import Gate, rested, turns, until
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.testclient import TestClient
-from wire import PATIENCE, Served, served
 
+from asgi.wire import PATIENCE, Served, served
 from director import Director, DirectorState, Model, QueueFull
 from director.asgi import MEDIA_TYPE, owned, time_left
 from director.fastapi import PROBLEMS, DirectorDep, install, lifespan

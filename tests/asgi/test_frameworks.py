@@ -12,8 +12,8 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from wire import served
 
+from asgi.wire import served
 from director import Director, DirectorState
 from director.asgi import MEDIA_TYPE, CancelOnDisconnect, Health, Problems, lifespan, owned, problem_of
 from director.errors import DirectorError

@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from harness.gates import Gate, until
-from wire import Exchange
 
+from asgi.wire import Exchange
 from director import Director, DirectorState, Model
 from director.asgi import Health
 
@@ -70,7 +70,7 @@ async def test_it_lives_unless_the_director_has_failed(monkeypatch: pytest.Monke
     exchange = await ask(health, "/livez")
     assert (exchange.status, exchange.json()) == (200, {"director": "new"})
     async with director:
-        monkeypatch.setattr(director._crew, "fail", lambda _: None)
+        monkeypatch.setattr(director._runtime, "fail", lambda _: None)
         director._task.cancel()  # type: ignore[union-attr]
         await until(lambda: director.state is DirectorState.FAILED)
         assert (await ask(health, "/livez")).status == 503

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import FastAPI
-from wire import PATIENCE, served
 
+from asgi.wire import PATIENCE, served
 from director import Director
 from director.asgi import owned
 from director.fastapi import install, lifespan

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from harness.gates import Gate
-from wire import Exchange
 
+from asgi.wire import Exchange
 from director import Director
 from director.asgi import MEDIA_TYPE, Problem, Problems, owned, problem_of
 from director.errors import (

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from wire import Exchange
 
+from asgi.wire import Exchange
 from director import Director, JobTimeout
 from director.asgi import RequestDeadline, time_left
 

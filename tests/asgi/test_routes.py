@@ -12,8 +12,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from harness.gates import Gate, until
 from starlette.testclient import TestClient
-from wire import served
 
+from asgi.wire import served
 from director import Director
 from director.asgi import owned
 from director.fastapi import install, lifespan

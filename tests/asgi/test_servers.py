@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.gates import PATIENCE, Gate, rested, until
-from wire import Served, served
 
+from asgi.wire import Served, served
 from director import Director
 from director.asgi import CancelOnDisconnect, Health, Problems, owned
 

@@ -11,14 +11,14 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from harness.gates import Gate, rested, until
-from wire import served
 
+from asgi.wire import served
 from director import Device, Director
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from wire import Served
+    from asgi.wire import Served
 
 
 class Service:

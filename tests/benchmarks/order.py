@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from director._jobs.options import BatchRule, Options
-from director._scheduler.policy import Policy
+from director._scheduler.policy import SchedulingPolicy
 from director._simulation.play import Play
 from director.cli._bench.apart import run_apart
 from director.cli._bench.rounds import Effort, turns
@@ -45,7 +45,7 @@ class Case:
 
     name: str
     kinds: Kinds
-    policy: Policy = Policy()  # noqa: RUF009 - frozen
+    policy: SchedulingPolicy = SchedulingPolicy()  # noqa: RUF009 - frozen
     jobs: bool = False
     cancels: bool = False
 
@@ -56,7 +56,7 @@ def _one(**options: Any) -> Kinds:
 
 def _keys(**words: Any) -> Kinds:
     def kinds(count: int) -> list[tuple[Options, object]]:
-        options = Options(batch=BatchRule("batched", **words))
+        options = Options(batch_rule=BatchRule("batched", **words))
         return [(options, key) for key in range(count)]
 
     return kinds
@@ -77,13 +77,13 @@ CASES = {
         Case("jobs with a priority", _one(priority=1), jobs=True),
         Case("jobs with a deadline", _one(deadline=LATER), jobs=True),
         Case("jobs in batches", _keys(max_size=16), jobs=True),
-        Case("jobs that grow old", _one(priority=1), Policy(ageing=LATER), jobs=True),
+        Case("jobs that grow old", _one(priority=1), SchedulingPolicy(ageing=LATER), jobs=True),
         Case("cancelled jobs", _one(), jobs=True, cancels=True),
         Case("cancelled jobs with a deadline", _one(deadline=LATER), jobs=True, cancels=True),
         Case("tenants", _tenants),
-        Case("tenants, predicted", _tenants, Policy(predict=True)),
+        Case("tenants, predicted", _tenants, SchedulingPolicy(predict=True)),
         Case("priorities", _priorities),
-        Case("priorities, predicted", _priorities, Policy(predict=True)),
+        Case("priorities, predicted", _priorities, SchedulingPolicy(predict=True)),
         Case("batch keys", _keys(max_size=16)),
         Case("batch keys, held", _keys(max_size=16, max_wait=1.0)),
         Case("cancelled batch keys, held", _keys(max_size=16, max_wait=1.0), cancels=True),
@@ -95,7 +95,7 @@ def cost(name: str, jobs: int, kinds: int) -> tuple[float, float]:
     """Microseconds of a submission and of a job that is taken (or cancelled). Wants a fresh process."""
     case = CASES[name]
     play = Play([1], lambda *_: 0.0, case.policy)
-    slot = play.dispatch.slots[0]
+    slot = play.scheduler.slots[0]
     for _ in range(3):  # the pace of the slot is known, and then it is taken
         play.submit(Options())
         slot.busy_seconds += 1e-6
@@ -110,7 +110,7 @@ def cost(name: str, jobs: int, kinds: int) -> tuple[float, float]:
         play.run()
     done = time.perf_counter() - began
     play.run()  # the few at the beginning, where the others were cancelled
-    if play.dispatch.waiting():
+    if play.scheduler.waiting():
         raise AssertionError("some were left")
     return submitted / jobs * 1e6, done / jobs * 1e6
 

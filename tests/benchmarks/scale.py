@@ -21,9 +21,9 @@ from director import Director
 from director._jobs.job import Job
 from director._jobs.options import Options
 from director._jobs.state import JobState
-from director._scheduler.policy import Policy
-from director._scheduler.scheduler import Dispatch
-from director._scheduler.slots import make_places
+from director._scheduler.policy import SchedulingPolicy
+from director._scheduler.scheduler import Scheduler
+from director._scheduler.slots import make_device_slots
 from director.testing import simulated_devices
 
 
@@ -57,7 +57,9 @@ async def decide(slots: int, jobs: int) -> dict[str, Any]:
     devices = tuple(simulated_devices(slots))
     options = Options()
     nothing: Any = lambda *_: None  # noqa: E731
-    dispatch = Dispatch(make_places(devices, [1] * slots), Policy(), lambda _: frozenset(), nothing, nothing, nothing)
+    dispatch = Scheduler(
+        make_device_slots(devices, [1] * slots), SchedulingPolicy(), lambda _: frozenset(), nothing, nothing, nothing
+    )
     dispatch._waking._time = dispatch._service._time = time.monotonic
     loop = asyncio.get_running_loop()
 
@@ -71,14 +73,14 @@ async def decide(slots: int, jobs: int) -> dict[str, Any]:
     for number in range(slots):
         arrive(number)
     hired: list[Any] = []
-    while batch := dispatch.hire(16):
+    while batch := dispatch.pick_slots_to_start(16):
         hired += batch
         for slot in batch:
-            dispatch.take(slot)
+            dispatch.next_work(slot)
     began = time.process_time()
     for number in range(jobs):
         arrive(slots + number)
-        dispatch.take(hired[number % len(hired)])
+        dispatch.next_work(hired[number % len(hired)])
     return {"slots": slots, "decision_us": round((time.process_time() - began) / jobs * 1e6, 2)}
 
 

@@ -54,7 +54,7 @@ def played(moments: list[float], max_wait: float) -> list[bool]:
     play = Play([1] * DEVICES, lambda jobs, _: PROFILE.seconds(len(jobs)))
     rule = BatchRule("resnet", max_size=MOST, max_wait=max_wait)
     teach(play, rule)
-    jobs = play.arrive([play.now + moment for moment in moments], Options(deadline=DEADLINE, batch=rule))
+    jobs = play.arrive([play.now + moment for moment in moments], Options(deadline=DEADLINE, batch_rule=rule))
     return [_is_in_time(job) for job in jobs]
 
 
@@ -69,7 +69,7 @@ def teach(play: Play, rule: BatchRule) -> None:
     """Let it see calls of several sizes on each device, in order to learn what they cost."""
     for size in (1, 4, 16) * 2:
         for _ in range(DEVICES * size):
-            play.submit(Options(batch=rule))
+            play.submit(Options(batch_rule=rule))
         play.run()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import slo
 from director._jobs.options import Options
-from director._scheduler.policy import Policy
+from director._scheduler.policy import SchedulingPolicy
 from director._simulation.play import Play
 from director.cli._bench import batching
 from director.cli._bench.batchers import EVERYBODY, MOST, Batcher
@@ -106,7 +106,7 @@ def test_the_director_is_taught_before_it_is_judged() -> None:
 
 
 def test_a_play_refuses_as_a_director_does() -> None:
-    play = Play([1], lambda jobs, _: 1.0, Policy(max_queue=1))
+    play = Play([1], lambda jobs, _: 1.0, SchedulingPolicy(max_queue=1))
     play.submit(Options())
     play.submit(Options())
     with pytest.raises(QueueFull):

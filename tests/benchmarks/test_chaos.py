@@ -155,8 +155,8 @@ class Wire:
         self.kept: Any = None
         self.gate = threading.Event()
 
-    def seat(self, *arguments: Any) -> Any:
-        return Misplacing(self._threads.seat(*arguments), self)
+    def runner(self, *arguments: Any) -> Any:
+        return Misplacing(self._threads.runner(*arguments), self)
 
     def carry(self, value: Any) -> list[Any]:
         """What arrives instead of `value`."""
@@ -187,7 +187,7 @@ class Misplacing:
     def run(self, job: Any) -> Any:
         if isinstance(job._fn, StreamCall):
             if self._wire.streams:
-                job._fn.bridge = MisplacingBridge(job._fn.bridge, self._wire)
+                job._fn.channel = MisplacingBridge(job._fn.channel, self._wire)
             return self._seat.run(job)
         answer = self._seat.run(job)
         if self._wire.streams or not isinstance(answer, Value):

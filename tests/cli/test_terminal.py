@@ -22,8 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import director.cli
-from director import Director
-from director.cli import _console as _words
+from director import Director, _format
 from director.cli import main
 from director.cli._console import complain, on_terminal, plainly, shown_document, shown_json
 from director.dashboard import Dashboard
@@ -45,7 +44,7 @@ def check(raw: bytes, *, styled: bool = False) -> str:
     for planted in (b"\x1b]", b"\x1b[31mRED", "\x9b".encode(), b"\x07", b"\x08", b"\x7f", "\u202e".encode()):
         assert planted not in raw, raw[max(0, raw.index(planted) - 80) :][:160]
     text = (OWN.sub(b"", raw) if styled else raw.replace(b"\r\n", b"\n")).decode()
-    assert [line for line in text.split("\n") if _words.plain(line) != line] == []
+    assert [line for line in text.split("\n") if _format.plain(line) != line] == []
     return text
 
 
@@ -261,7 +260,7 @@ def test_nothing_is_written_past_it() -> None:
     """Neither `print` nor the standard streams nor rich's own consoles are used elsewhere in the commands."""
     wrong = []
     for path in COMMANDS.rglob("*.py"):
-        if path.name in ("_terminal.py", "_console.py"):
+        if path.name in ("_console.py", "_rich.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
@@ -274,8 +273,8 @@ def test_nothing_is_written_past_it() -> None:
 @settings(max_examples=examples(50))
 @given(st.text())
 def test_plain_text_has_nothing_that_a_terminal_obeys(text: str) -> None:
-    shown = _words.plain(text)
-    assert _words.plain(shown) == shown
+    shown = _format.plain(text)
+    assert _format.plain(shown) == shown
     assert not re.search("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]", shown)
     assert shown == text or not text.isprintable()
 
@@ -289,7 +288,7 @@ def test_json_on_a_terminal_is_the_same_value(value: object) -> None:
     line = (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "replace")
     shown = shown_json(line)
     assert json.loads(shown) == json.loads(line)
-    assert _words.plain(shown.decode().removesuffix("\n")) == shown.decode().removesuffix("\n")
+    assert _format.plain(shown.decode().removesuffix("\n")) == shown.decode().removesuffix("\n")
 
 
 def test_json_that_was_written_with_tabs_and_returns() -> None:
@@ -299,7 +298,7 @@ def test_json_that_was_written_with_tabs_and_returns() -> None:
 def test_a_document_of_another_process() -> None:
     found = shown_document({EVIL: [EVIL, 1, None, {"traceback": "a\n\x1b"}], "name": "a\nb"})
     assert found == {
-        _words.plain(EVIL): [_words.plain(EVIL), 1, None, {"traceback": "a\n\\x1b"}],
+        _format.plain(EVIL): [_format.plain(EVIL), 1, None, {"traceback": "a\n\\x1b"}],
         "name": "a\\nb",
     }
 
@@ -319,7 +318,7 @@ def test_what_others_write(capsys: pytest.CaptureFixture[str]) -> None:
     complain([EVIL, "next"])
     told = capsys.readouterr().err
     assert told.count("PWN") >= 3
-    assert all(_words.plain(line) == line for line in told.split("\n"))
+    assert all(_format.plain(line) == line for line in told.split("\n"))
 
 
 def test_an_error_of_a_command_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,7 +329,7 @@ def test_an_error_of_a_command_itself(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert main(["doctor"]) == 1
     told = capsys.readouterr().err
     assert "LookupError: a\\x1b]0;PWN" in told
-    assert all(_words.plain(line) == line for line in told.split("\n"))
+    assert all(_format.plain(line) == line for line in told.split("\n"))
 
 
 def test_a_stream_that_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

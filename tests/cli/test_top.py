@@ -296,7 +296,7 @@ async def known_of(director: Director, dashboard: Dashboard) -> Known:
 
 
 def drawn(known: Known, width: int, height: int, *keys: str) -> list[str]:
-    from director.cli._console import Plainly
+    from director.cli._rich import Plainly
     from director.cli._top.screen import Screen
 
     console = Plainly(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from director.cli import _console as _words
+from director import _format
 from director.cli._console import table
 from director.cli._run.flow import Halt, parse_halt
 from director.cli.run import parse_devices, parse_slots
@@ -32,25 +32,25 @@ from director.cli.run import parse_devices, parse_slots
     ],
 )
 def test_duration(seconds: float, shown: str) -> None:
-    assert _words.duration(seconds) == shown
+    assert _format.duration(seconds) == shown
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.2, "0 s"), (4.4, "4 s"), (59.4, "59 s"), (59.5, "1 min 00 s")])
 def test_about(seconds: float, shown: str) -> None:
-    assert _words.about(seconds) == shown
+    assert _format.about(seconds) == shown
 
 
 @pytest.mark.parametrize(
     ("number", "shown"), [(12345.6, "12,346/s"), (560, "560/s"), (33.41, "33.4/s"), (0.0214, "0.0214/s"), (0, "0/s")]
 )
 def test_rate(number: float, shown: str) -> None:
-    assert _words.rate(number) == shown
+    assert _format.rate(number) == shown
 
 
 def test_counted() -> None:
-    assert _words.counted(1, "item") == "1 item"
-    assert _words.counted(1797, "item") == "1,797 items"
-    assert _words.percent(0.9744) == "97.4 %"
+    assert _format.counted(1, "item") == "1 item"
+    assert _format.counted(1797, "item") == "1,797 items"
+    assert _format.percent(0.9744) == "97.4 %"
 
 
 def test_a_table_is_aligned() -> None:
@@ -119,7 +119,7 @@ def test_not_slots(text: str) -> None:
     ],
 )
 def test_what_terminals_would_obey_is_shown(written: str, shown: str) -> None:
-    assert _words.plain(written) == shown
+    assert _format.plain(written) == shown
     assert table(("a", "b"), [(written, "1")])[1] == f"{shown}  1"
     shown.encode()
 

@@ -1,4 +1,4 @@
-"""A `Dispatch` with everything around it played by the test: no event loop, no threads, no time of its own."""
+"""A `Scheduler` with everything around it played by the test: no event loop, no threads, no time of its own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from director._jobs.job import Extra, Job
+from director._jobs.job import Job, JobExtras
 from director._jobs.options import Options
 from director._jobs.state import JobState
-from director._scheduler.policy import Policy
-from director._scheduler.scheduler import Dispatch
-from director._scheduler.slots import Slot, SlotState, make_places
+from director._scheduler.policy import SchedulingPolicy
+from director._scheduler.scheduler import Scheduler
+from director._scheduler.slots import Slot, SlotState, make_device_slots
 from director.testing import simulated_devices
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 QUEUED, RUNNING, SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
 CANCELLED, FAILED = JobState.CANCELLED, JobState.FAILED
-IDLE, HIRED, WORKING = SlotState.IDLE, SlotState.HIRED, SlotState.WORKING
-PARKED, CALLED, LEAVING = SlotState.PARKED, SlotState.CALLED, SlotState.LEAVING
+IDLE, HIRED, WORKING = SlotState.IDLE, SlotState.STARTING, SlotState.WORKING
+PARKED, CALLED, LEAVING = SlotState.PARKED, SlotState.WOKEN, SlotState.LEAVING
 COMING = (HIRED, CALLED)
 FREE = (IDLE, PARKED)
 
@@ -33,42 +33,42 @@ class Nowhere(asyncio.AbstractEventLoop):
 
 
 class Desk:
-    """A `Dispatch` with everything around it played by the test."""
+    """A `Scheduler` with everything around it played by the test."""
 
-    def __init__(self, counts: list[int], max_queue: int | None = None, policy: Policy | None = None) -> None:
+    def __init__(self, counts: list[int], max_queue: int | None = None, policy: SchedulingPolicy | None = None) -> None:
         self.loop = Nowhere()
-        self.places = make_places(tuple(simulated_devices(len(counts))), counts)
+        self.places = make_device_slots(tuple(simulated_devices(len(counts))), counts)
         self.warm: dict[Model[Any], frozenset[int]] = {}
         self.director_called = False
         self.now = 0.0
         self.ripens_at: list[float] = []
-        self.dispatch = Dispatch(
+        self.scheduler = Scheduler(
             self.places,
-            policy or Policy(max_queue),
+            policy or SchedulingPolicy(max_queue),
             lambda model: self.warm.get(model, frozenset()),
             self._call,
             self._tell_time,
             self.ripens_at.append,
         )
-        self.slots = self.dispatch.slots
+        self.slots = self.scheduler.slots
         self.put_off: list[tuple[Job[Any], bool]] = []  # for `admit_late`
-        self.dispatch.put_off = lambda job, patient: self.put_off.append((job, patient))
+        self.scheduler.put_off = lambda job, patient: self.put_off.append((job, patient))
         self._numbers = iter(range(1, 10**9))
 
     def _tell_time(self) -> float:
-        lock: Any = self.dispatch._lock
+        lock: Any = self.scheduler._lock
         assert not lock._is_owned(), "the clock is user code, and was called under the lock"
         return self.now
 
     def _call(self) -> None:
         self.director_called = True
 
-    def job(self, options: Options = Options(), fn: Any = print, extra: Extra | None = None) -> Job[Any]:  # noqa: B008
-        """A job as `Ledger.open_job` makes it."""
+    def job(self, options: Options = Options(), fn: Any = print, extra: JobExtras | None = None) -> Job[Any]:  # noqa: B008
+        """A job as `JobLifecycle.create_job` makes it."""
         job: Job[Any] = Job(loop=self.loop)
         job.id = next(self._numbers)
         job._fn, job._cargo, job._options, job._context = fn, (), options, copy_context()
-        job._stage, job._extra = QUEUED, extra if extra is not None or options.batch is None else Extra()
+        job._stage, job._extra = QUEUED, extra if extra is not None or options.batch_rule is None else JobExtras()
         job._started = job._finished = job._progress = None
         job._submitted = self.now
         return job
@@ -78,39 +78,39 @@ class Desk:
         options: Options = Options(),  # noqa: B008 - frozen
         patient: bool = False,
         fn: Any = print,
-        extra: Extra | None = None,
+        extra: JobExtras | None = None,
     ) -> Job[Any]:
-        """Queue a job and ring whom the dispatch wants to have rung."""
+        """Queue a job and wake whom the scheduler wants to have rung."""
         job = self.job(options, fn, extra)
-        self.ring(self.dispatch.admit(job, patient))
+        self.wake(self.scheduler.admit(job, patient))
         return job
 
-    def ring(self, ring: Any) -> None:
+    def wake(self, wake: Any) -> None:
         """Call a `Ring`. Ringing twice for one call raises: the bell is a lock."""
-        if ring is not None:
-            ring()
+        if wake is not None:
+            wake()
 
     def hire(self, most: int = 16) -> list[Slot]:
         """The Director coroutine looks."""
         self.director_called = False
-        hired = self.dispatch.hire(most)
+        hired = self.scheduler.pick_slots_to_start(most)
         if len(hired) == most:
             self.director_called = True  # it goes on by itself
         else:
-            self.ring(self.dispatch.call_parked())
+            self.wake(self.scheduler.wake_parked())
         return hired
 
     def take(self, slot: Slot) -> Job[Any] | None:
         """The worker of `slot`, hired or rung or at the end of a job, looks for the next one."""
         if slot.state is CALLED:
-            assert slot.bell.acquire(blocking=False), "called and not rung"
-        job, ring = self.dispatch.take(slot)
-        self.ring(ring)
+            assert slot.wake_signal.acquire(blocking=False), "called and not rung"
+        job, wake = self.scheduler.next_work(slot)
+        self.wake(wake)
         return job
 
     def end(self, slot: Slot, seconds: float = 0.0) -> list[Job[Any]]:
         """The call on `slot` ends well after `seconds`; its worker has yet to look for more. Returns its jobs."""
-        jobs = slot.mates or [slot.job]  # type: ignore[list-item]
+        jobs = slot.batch or [slot.job]  # type: ignore[list-item]
         slot.jobs += len(jobs)
         slot.busy_seconds += seconds
         for job in jobs:
@@ -126,19 +126,19 @@ class Desk:
         if not again:
             job._move(FAILED)
             return
-        assert self.dispatch.set_aside(job)
-        job._extra = job._extra or Extra()
-        job._extra.tries += 1
+        assert self.scheduler.hold_for_retry(job)
+        job._extra = job._extra or JobExtras()
+        job._extra.failed_attempts += 1
 
     def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[Job[Any]]:
         """Withdraw what waits."""
         jobs: list[Job[Any]] = []
-        self.dispatch.withdraw_all(jobs, state, model)
+        self.scheduler.remove_all(jobs, state, model)
         return jobs
 
     def try_again(self, job: Job[Any]) -> None:
         """Its back-off is over."""
-        self.ring(self.dispatch.try_again(job))
+        self.wake(self.scheduler.requeue(job))
 
     def advance(self, seconds: float) -> None:
         """Move the clock, making the calls of `ripen` that were asked for."""
@@ -146,7 +146,7 @@ class Desk:
         while (moment := min(self.ripens_at, default=until + 1.0)) <= until:
             self.ripens_at.remove(moment)
             self.now = max(self.now, moment)
-            self.ring(self.dispatch.ripen())
+            self.wake(self.scheduler.flush_due())
         self.now = until
 
     def on_their_way(self) -> list[Slot]:

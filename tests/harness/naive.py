@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from director._jobs.job import Job
     from director._jobs.options import BatchRule, Options
-    from director._scheduler.policy import Policy
+    from director._scheduler.policy import SchedulingPolicy
     from director._scheduler.queue.ready_queue import ReadyQueue
     from director._scheduler.slots import Slot
     from harness.desk import Desk
@@ -33,7 +33,7 @@ class Naive:
         policy: What it was told.
     """
 
-    def __init__(self, desk: Desk, policy: Policy) -> None:
+    def __init__(self, desk: Desk, policy: SchedulingPolicy) -> None:
         self.desk = desk
         self.policy = policy
         self.waiting: list[Job[Any]] = []
@@ -47,9 +47,9 @@ class Naive:
     @staticmethod
     def group_of(job: Job[Any]) -> GroupKey | None:
         """Jobs with the same may share a batch."""
-        rule = job._options.batch
+        rule = job._options.batch_rule
         assert rule is None or job._extra is not None
-        return None if rule is None else (job._options.lane, rule, job._extra.key)  # type: ignore[union-attr]
+        return None if rule is None else (job._options.lane, rule, job._extra.batch_key)  # type: ignore[union-attr]
 
     def members(self, key: GroupKey) -> list[Job[Any]]:
         return [job for job in self.waiting if self.group_of(job) == key]
@@ -67,7 +67,7 @@ class Naive:
         due = min(job._deadline_at() for job in jobs)
         if due == math.inf:
             return False
-        seconds = self.desk.dispatch._accounts.costs.safe_seconds(rule, min(len(jobs) + 1, rule.max_size))
+        seconds = self.desk.scheduler._accounting.costs.safe_seconds(rule, min(len(jobs) + 1, rule.max_size))
         return due - seconds - LEEWAY <= self.desk.now
 
     @staticmethod
@@ -99,8 +99,8 @@ class Naive:
     def rank_in_group(self, job: Job[Any]) -> tuple[Any, ...]:
         """The same, for those of whom nobody is old."""
         options = job._options
-        used = self.desk.dispatch._queue.tenants.rank(options.account)
-        again = job._extra is not None and job._extra.tries > 0
+        used = self.desk.scheduler._queue.tenants.rank(options.account)
+        again = job._extra is not None and job._extra.failed_attempts > 0
         return (-options.priority, *used, job._deadline_at(), not again, job.id)
 
     def may(self, options: Options, slot: Slot) -> bool:
@@ -125,7 +125,7 @@ class Naive:
 
     def batch_of(self, first: Job[Any], mates: list[Job[Any]]) -> list[Job[Any]]:
         """The call that `first` begins, if nothing is known of what calls cost."""
-        rule, batch = first._options.batch, [first]
+        rule, batch = first._options.batch_rule, [first]
         assert rule is not None
         if rule.window > 1:
             ahead = mates[: rule.window * rule.max_size - 1]
@@ -180,7 +180,7 @@ class Naive:
 
 
 def cost_of(job: Job[Any]) -> float:
-    return 0.0 if job._extra is None else job._extra.cost
+    return 0.0 if job._extra is None else job._extra.batch_cost
 
 
 def check_lanes(queue: ReadyQueue, naive: Naive) -> None:
@@ -195,12 +195,12 @@ def check_lanes(queue: ReadyQueue, naive: Naive) -> None:
             members = naive.members((key, *group.key))
             assert group.live == len(members)
             assert (group.upper is None) is naive.is_held(members[0])
-            assert group.looked_at == math.inf or group.upper is None
+            assert group.checked_at == math.inf or group.upper is None
 
 
 def check_tenants(queue: ReadyQueue, naive: Naive, slots: list[Slot]) -> None:
     """What tenants have waiting and running is what there is."""
-    charged = [slot.charge.tenants for slot in slots if slot.charge is not None]
+    charged = [slot.usage.tenants for slot in slots if slot.usage is not None]
     everybody = [*naive.waiting, *naive.paused]
     for name, tenant in queue.tenants.known.items():
         assert tenant.waiting == sum(job._options.account == name for job in everybody)

@@ -80,7 +80,7 @@ class Noise:
         self.is_under_lock = False
 
     def note(self) -> None:
-        self.is_under_lock = self.is_under_lock or (self.desk is not None and self.desk.dispatch._is_deciding)
+        self.is_under_lock = self.is_under_lock or (self.desk is not None and self.desk.scheduler._is_deciding)
 
     def function(self) -> Any:
         thing = Thing(self)
@@ -112,7 +112,7 @@ class Wish:
             account=account,
             deadline=self.deadline,
             allowed=allowed,
-            batch=batch,
+            batch_rule=batch,
         )
 
 

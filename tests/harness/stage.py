@@ -32,7 +32,7 @@ _MOVES = {JobState: JOB_MOVES, SlotState: SLOT_MOVES}
 class Watch:
     """Sees every move of jobs and slots: notes those that no table allows, and tells `changed` of each.
 
-    Moves are made under the dispatch's lock or on the loop, so `log` has them in the order in which they happened.
+    Moves are made under the scheduler's lock or on the loop, so `log` has them in the order in which they happened.
     """
 
     def __init__(self) -> None:
@@ -196,17 +196,17 @@ class Stage:
         self.gates, self.crowd = [], Crowd()
         self._loop: Any = asyncio.get_running_loop()
         await self.director.start()
-        crew = self._crew = self.director._crew
-        assert crew is not None
-        self._tell(crew.outbox, "ring")
+        runtime = self._runtime = self.director._runtime
+        assert runtime is not None
+        self._tell(runtime.loop_channel, "notify")
         if not hasattr(self._loop, "is_told"):
             self._loop.is_told = True
             self._tell(self._loop, "call_soon_threadsafe")
-        self.places, self.slots = crew.places, crew.dispatch.slots
-        crew.dispatch.linger = self._linger
-        self.bells = [_Bell(slot.bell, self.watch.changed) for slot in self.slots]
+        self.places, self.slots = runtime.device_slots, runtime.scheduler.slots
+        runtime.scheduler.linger = self._linger
+        self.bells = [_Bell(slot.wake_signal, self.watch.changed) for slot in self.slots]
         for slot, bell in zip(self.slots, self.bells, strict=True):
-            slot.bell = bell  # type: ignore[assignment]
+            slot.wake_signal = bell  # type: ignore[assignment]
         return self
 
     def gate(self) -> Gate:
@@ -284,7 +284,7 @@ class Stage:
 
     def _is_loop_busy(self) -> bool:
         """It has something to do, or is just being rung."""
-        is_rung = self._crew.outbox.ringing and self.director._crew is self._crew
+        is_rung = self._runtime.loop_channel.ringing and self.director._runtime is self._runtime
         return bool(self._loop._ready or is_rung)
 
     def _tell(self, owner: Any, name: str) -> None:

@@ -202,8 +202,8 @@ async def test_the_collector_costs_a_job_nothing() -> None:
     """It is no hook, so the core knows nothing of it."""
     async with Director("simulated:1") as director:
         DirectorCollector(director, registry=None)
-        assert director._crew is not None
-        assert not director._crew.chronicle.recording
+        assert director._runtime is not None
+        assert not director._runtime.instrumentation.recording
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

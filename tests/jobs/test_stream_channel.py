@@ -1,4 +1,4 @@
-"""The bridge of a stream against a simple model: a real thread puts, and the test is the event loop.
+"""The channel of a stream against a simple model: a real thread puts, and the test is the event loop.
 
 Nothing sleeps: the thread says when it is done with a `put`, and its bell says when the thread waits at it.
 """
@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from director._jobs.stream_channel import Bridge
+from director._jobs.stream_channel import StreamChannel
 from director.errors import SlowReader
 from director.testing import TestClock
 
@@ -57,11 +57,11 @@ class Bell:
 class Putter:
     """A thread that puts what it is told to, one value at a time."""
 
-    def __init__(self, bridge: Bridge[Any]) -> None:
+    def __init__(self, channel: StreamChannel[Any]) -> None:
         self.changed = threading.Condition()
         self.error: BaseException | None = None
-        self._bridge = bridge
-        self._bell = bridge._bell = Bell(self.changed)  # type: ignore[assignment]
+        self._channel = channel
+        self._bell = channel._bell = Bell(self.changed)  # type: ignore[assignment]
         self._told: deque[Any] = deque()
         self._ends = False
         self._thread = threading.Thread(target=self._work, name="director:putter")
@@ -97,7 +97,7 @@ class Putter:
                     return
                 value = self._told[0]
             try:
-                self._bridge.put(value)
+                self._channel.put(value)
             except BaseException as error:
                 self.error = error
             with self.changed:
@@ -106,7 +106,7 @@ class Putter:
 
 
 class Machine(RuleBasedStateMachine):
-    """What is on the bridge, who waits, and why nothing more is let on."""
+    """What is on the channel, who waits, and why nothing more is let on."""
 
     @initialize(size=st.integers(1, 3), limit=st.sampled_from([1.0, 3.0]), waits=st.booleans())
     def begin(self, size: int, limit: float, waits: bool) -> None:
@@ -115,10 +115,10 @@ class Machine(RuleBasedStateMachine):
         self.clock = TestClock()
         self.posts: deque[Callable[[], None]] = deque()
         self.wakes = self.looks = 0
-        self.bridge: Bridge[int] = Bridge(
+        self.channel: StreamChannel[int] = StreamChannel(
             size, limit, lambda: self.is_patient, self.clock, self.posts.append, self.note_wake
         )
-        self.putter = Putter(self.bridge)
+        self.putter = Putter(self.channel)
         self.numbers = iter(range(10_000))
         self.on_it: deque[int] = deque()
         self.pending: int | None = None  # what a blocked `put` holds
@@ -132,7 +132,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "putter"):
-            self.bridge.leave()
+            self.channel.close_reader()
             self.putter.end()
 
     # ---- the generator
@@ -165,18 +165,18 @@ class Machine(RuleBasedStateMachine):
     def expect(self) -> None:
         self.looks += not self.on_it and not self.expected
         self.expected = not self.on_it
-        assert self.bridge.expect() is self.expected
+        assert self.channel.expect() is self.expected
 
     @precondition(lambda self: self.on_it)
     @rule()
     def take(self) -> None:
-        assert self.bridge.take() == self.on_it.popleft()
+        assert self.channel.take() == self.on_it.popleft()
         self.unblock()
 
     @rule(chance=RARELY)
     def leave(self, chance: bool) -> None:
         if chance:
-            self.bridge.leave()
+            self.channel.close_reader()
             self.has_left = True
             self.on_it.clear()
             self.refuse(asyncio.CancelledError)
@@ -186,13 +186,13 @@ class Machine(RuleBasedStateMachine):
     @rule(chance=RARELY)
     def shut(self, chance: bool) -> None:
         if chance:
-            self.bridge.shut()
+            self.channel.close_writer()
             self.refuse(asyncio.CancelledError)
 
     @rule()
     def drain(self) -> None:
         self.is_patient = False
-        self.bridge.hurry()
+        self.channel.stop_waiting()
         if self.pending is not None and self.full_since is None:
             self.full_since = self.clock.time()
 
@@ -227,9 +227,9 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "putter"):
             return
         self.putter.settle()
-        assert list(self.bridge._values) == list(self.on_it)
+        assert list(self.channel._values) == list(self.on_it)
         assert len(self.on_it) <= self.size
-        assert self.bridge.has_value is bool(self.on_it)
+        assert self.channel.has_value is bool(self.on_it)
         assert self.putter.is_blocked is (self.pending is not None)
         assert self.pending is None or len(self.on_it) == self.size, "the generator waits though there is room"
 
@@ -238,7 +238,7 @@ TestBridge = Machine.TestCase
 TestBridge.settings = settings(max_examples=examples(100), stateful_step_count=50)
 
 
-def make_bridge(size: int = 1, **changes: Any) -> Bridge[Any]:
+def make_bridge(size: int = 1, **changes: Any) -> StreamChannel[Any]:
     arguments: dict[str, Any] = {
         "limit": 1.0,
         "is_patient": lambda: True,
@@ -246,7 +246,7 @@ def make_bridge(size: int = 1, **changes: Any) -> Bridge[Any]:
         "call": lambda fn: None,
         "wake": lambda: None,
     }
-    return Bridge(size, **{**arguments, **changes})
+    return StreamChannel(size, **{**arguments, **changes})
 
 
 def test_a_reader_that_is_collected_under_the_lock_does_no_harm() -> None:
@@ -254,14 +254,14 @@ def test_a_reader_that_is_collected_under_the_lock_does_no_harm() -> None:
 
     def is_patient() -> bool:
         gc_runs.append(1)
-        bridge.leave()
+        channel.close_reader()
         return True
 
     gc_runs: list[int] = []
-    bridge = make_bridge(is_patient=is_patient)
-    bridge.put(1)
+    channel = make_bridge(is_patient=is_patient)
+    channel.put(1)
     with pytest.raises(asyncio.CancelledError):
-        bridge.put(2)
+        channel.put(2)
     assert gc_runs == [1]
 
 
@@ -272,8 +272,8 @@ def test_what_the_reader_left_is_let_go_outside_of_the_lock() -> None:
 
     def lock_is_free() -> bool:
         def look() -> None:
-            if bridge._lock.acquire(blocking=False):
-                bridge._lock.release()
+            if channel._lock.acquire(blocking=False):
+                channel._lock.release()
                 found.append(True)
 
         found: list[bool] = []
@@ -283,40 +283,40 @@ def test_what_the_reader_left_is_let_go_outside_of_the_lock() -> None:
         return bool(found)
 
     free: list[bool] = []
-    bridge = make_bridge(3)
-    bridge.put(Value())
+    channel = make_bridge(3)
+    channel.put(Value())
     gc.collect()
-    bridge.leave()
+    channel.close_reader()
     assert free == [True]
 
 
 def test_many_values_wake_the_reader_once() -> None:
     posts: list[Callable[[], None]] = []
-    bridge = make_bridge(100, call=posts.append)
-    assert bridge.expect()
+    channel = make_bridge(100, call=posts.append)
+    assert channel.expect()
     for number in range(100):
-        bridge.put(number)
+        channel.put(number)
     assert len(posts) == 1
-    assert not bridge.expect()
-    assert [bridge.take() for _ in range(100)] == list(range(100))
+    assert not channel.expect()
+    assert [channel.take() for _ in range(100)] == list(range(100))
     assert len(posts) == 1
 
 
 @pytest.fixture
-def timed() -> Iterator[tuple[Bridge[Any], Putter, TestClock]]:
-    """A bridge of one place with a limit of 1 s, full, with the generator waiting since 10 s."""
+def timed() -> Iterator[tuple[StreamChannel[Any], Putter, TestClock]]:
+    """A channel of one place with a limit of 1 s, full, with the generator waiting since 10 s."""
     clock = TestClock()
-    bridge = make_bridge(is_patient=lambda: False, clock=clock, call=lambda fn: fn())
-    putter = Putter(bridge)
+    channel = make_bridge(is_patient=lambda: False, clock=clock, call=lambda fn: fn())
+    putter = Putter(channel)
     clock.advance(10)
     putter.put("first")
     putter.put("second")
-    yield bridge, putter, clock
-    bridge.leave()
+    yield channel, putter, clock
+    channel.close_reader()
     putter.end()
 
 
-def test_the_limit_counts_from_when_it_is_full(timed: tuple[Bridge[Any], Putter, TestClock]) -> None:
+def test_the_limit_counts_from_when_it_is_full(timed: tuple[StreamChannel[Any], Putter, TestClock]) -> None:
     _, putter, clock = timed
     clock.advance(0.9)
     assert putter.is_blocked
@@ -326,10 +326,10 @@ def test_the_limit_counts_from_when_it_is_full(timed: tuple[Bridge[Any], Putter,
     assert (putter.error.seconds, putter.error.buffer) == (1.0, 1)
 
 
-def test_each_value_that_is_taken_begins_a_new_limit(timed: tuple[Bridge[Any], Putter, TestClock]) -> None:
-    bridge, putter, clock = timed
+def test_each_value_that_is_taken_begins_a_new_limit(timed: tuple[StreamChannel[Any], Putter, TestClock]) -> None:
+    channel, putter, clock = timed
     clock.advance(0.6)
-    assert bridge.take() == "first"
+    assert channel.take() == "first"
     putter.settle()
     putter.put("third")
     clock.advance(0.9)
@@ -339,10 +339,10 @@ def test_each_value_that_is_taken_begins_a_new_limit(timed: tuple[Bridge[Any], P
     assert isinstance(putter.error, SlowReader)
 
 
-def test_a_director_that_drains_does_not_begin_a_new_limit(timed: tuple[Bridge[Any], Putter, TestClock]) -> None:
-    bridge, putter, clock = timed
+def test_a_director_that_drains_does_not_begin_a_new_limit(timed: tuple[StreamChannel[Any], Putter, TestClock]) -> None:
+    channel, putter, clock = timed
     clock.advance(0.5)
-    bridge.hurry()
+    channel.stop_waiting()
     clock.advance(0.5)
     putter.settle()
     assert isinstance(putter.error, SlowReader)
@@ -352,18 +352,18 @@ def test_a_reader_that_was_woken_goes_before_the_limit() -> None:
     """The loop was busy for longer than the limit, so the reader had no chance: it has one turn now."""
     clock = TestClock()
     posts: list[Callable[[], None]] = []
-    bridge = make_bridge(is_patient=lambda: False, clock=clock, call=posts.append)
-    putter = Putter(bridge)
+    channel = make_bridge(is_patient=lambda: False, clock=clock, call=posts.append)
+    putter = Putter(channel)
     putter.put("first")
     putter.put("second")
     clock.advance(5)
     for post in posts:
         post()
     assert putter.is_blocked
-    assert bridge.take() == "first"
+    assert channel.take() == "first"
     clock.advance(0)
     assert putter.error is None
-    bridge.leave()
+    channel.close_reader()
     putter.end()
 
 
@@ -376,14 +376,14 @@ def test_a_full_bridge_is_timed_by_one_timer_however_often_it_is_full() -> None:
             return super().call_later(delay, callback)
 
     clock = CountingClock()
-    bridge = make_bridge(is_patient=lambda: False, clock=clock, call=lambda fn: fn())
-    putter = Putter(bridge)
+    channel = make_bridge(is_patient=lambda: False, clock=clock, call=lambda fn: fn())
+    putter = Putter(channel)
     for number in range(50):
         putter.put(number)
         assert number == 0 or putter.is_blocked
         if number:
-            assert bridge.take() == number - 1
+            assert channel.take() == number - 1
             putter.settle()
     assert clock.timers == 1
-    bridge.leave()
+    channel.close_reader()
     putter.end()

@@ -64,8 +64,8 @@ async def stalled(director: Director, source: Source) -> None:
     """Wait until the generator waits for its reader, and the loop knows if that is timed; nothing public tells it."""
 
     def waits() -> bool:
-        assert director._crew is not None
-        bridges = [call.bridge for _, call in director._crew._streams()]
+        assert director._runtime is not None
+        bridges = [call.channel for _, call in director._runtime._streams()]
         return all(bridge._is_blocked and bridge._is_timed == (bridge._timer is not None) for bridge in bridges)
 
     await until(lambda: source.made and (source.ended.is_set() or waits()))

@@ -398,8 +398,8 @@ class BetweenSteps(ThreadClock):
     director: Director
 
     def time(self) -> float:
-        crew = self.director._crew if hasattr(self, "director") else None
-        return TestClock.time(self) if crew is None or crew.dispatch._is_deciding else super().time()
+        runtime = self.director._runtime if hasattr(self, "director") else None
+        return TestClock.time(self) if runtime is None or runtime.scheduler._is_deciding else super().time()
 
 
 async def test_an_item_that_is_cancelled_when_its_batch_has_been_taken_is_not_in_the_call(gate: Gate) -> None:
@@ -413,10 +413,11 @@ async def test_an_item_that_is_cancelled_when_its_batch_has_been_taken_is_not_in
         clock.director = director
         clock.hold()
         blocker.open()
-        await asyncio.to_thread(clock.asked.wait, PATIENCE)  # the end of the blocker
-        clock.asked.clear()
-        clock.release()
-        clock.hold()
+        for _ in ("the end of the blocker", "before the lock"):
+            await asyncio.to_thread(clock.asked.wait, PATIENCE)
+            clock.asked.clear()
+            clock.release()
+            clock.hold()
         await until(lambda: jobs[1].state is JobState.RUNNING)
         assert jobs[1].cancel()
         clock.release()

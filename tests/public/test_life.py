@@ -13,7 +13,7 @@ import pytest
 from harness.gates import Gate, outcome, turns, until
 
 from director import Director, DirectorClosed, DirectorState, JobError, JobState, Model, PlacementError
-from director._scheduler.scheduler import Dispatch
+from director._scheduler.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -483,7 +483,7 @@ async def test_if_the_director_itself_fails_every_open_job_does(
     def fail(*_: object) -> None:
         raise Poison("a bug of ours")
 
-    monkeypatch.setattr(Dispatch, "hire", fail)
+    monkeypatch.setattr(Scheduler, "pick_slots_to_start", fail)
     director = Director("simulated:1")
     await director.start()
     jobs = [director.submit(gate) for _ in range(3)]

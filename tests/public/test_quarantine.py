@@ -17,7 +17,7 @@ from director.testing import TestClock
 class Fragile:
     """An executor on the slot's thread whose calls of `die` lose their worker."""
 
-    def seat(self, slot: Any, residency: Any, chronicle: Any) -> Fragile.Seat:
+    def runner(self, slot: Any, residency: Any, chronicle: Any) -> Fragile.Seat:
         return Fragile.Seat(slot)
 
     class Seat:
@@ -38,11 +38,11 @@ class Fragile:
 
         def close(self) -> None: ...
 
-        def supply(self, supply: Any) -> None: ...
+        def set_prefetch(self, supply: Any) -> None: ...
 
-        def recall(self) -> None: ...
+        def recall_prefetched(self) -> None: ...
 
-        def leave(self, job: Job[Any]) -> None: ...
+        def abandon(self, job: Job[Any]) -> None: ...
 
         def abort(self) -> bool:
             return False

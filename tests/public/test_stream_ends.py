@@ -237,8 +237,8 @@ async def test_streams_end_with_a_director_that_fails(monkeypatch: pytest.Monkey
     values = director.stream(source, buffer=1)
     assert await anext(values) == 0
     await until(lambda: source.made == 3)
-    assert director._crew is not None
-    director._crew.fail(Boom("inside"))
+    assert director._runtime is not None
+    director._runtime.fail(Boom("inside"))
     await source.is_over()
     seen, error = await collected(values)
     assert seen == [1]

@@ -113,7 +113,7 @@ async def test_no_method_of_a_users_object_is_called_under_the_lock(gate: Gate, 
         ageing=Real(1e6),
     )
     async with director:
-        scheduler = director._crew.dispatch  # type: ignore[union-attr]
+        scheduler = director._runtime.scheduler  # type: ignore[union-attr]
         assert isinstance(scheduler, Exclusive)
         inside.lock = scheduler._lock
         models = [OddModel(lambda device: ("first", device.index)), OddModel(lambda device: ("second", device.index))]

@@ -60,10 +60,10 @@ def many_switches() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def check_whole(director: Director, crew: Any) -> None:
-    assert all(place.permits._value == len(place.slots) for place in crew.places)
-    assert all(slot.state is SlotState.IDLE and slot.job is None for slot in crew.dispatch.slots)
-    assert not any(slot.thread._thread.is_alive() for slot in crew.dispatch.slots)
+def check_whole(director: Director, runtime: Any) -> None:
+    assert all(place.permits._value == len(place.slots) for place in runtime.device_slots)
+    assert all(slot.state is SlotState.IDLE and slot.job is None for slot in runtime.scheduler.slots)
+    assert not any(slot.thread._thread.is_alive() for slot in runtime.scheduler.slots)
     stats = director.stats()
     assert (stats.queued, stats.running) == (0, 0)
     assert sum(device.busy for device in stats.devices) == 0
@@ -76,7 +76,7 @@ async def test_every_job_is_accounted_for(seed: int) -> None:
     floor = Floor()
     director = Director("simulated:3", slots=2, max_queue=None)
     await director.start()
-    crew = director._crew
+    runtime = director._runtime
     models = [None, Model(lambda device: device), Model(lambda device: device, per_slot=True)]
     jobs: list[Job[int]] = []
     for number in range(JOBS):
@@ -107,7 +107,7 @@ async def test_every_job_is_accounted_for(seed: int) -> None:
             assert isinstance(result, asyncio.CancelledError)
         assert floor.calls[number] == 1 if job.state is not JobState.CANCELLED else floor.calls[number] <= 1
     assert max(floor.most.values()) <= 2
-    check_whole(director, crew)
+    check_whole(director, runtime)
 
 
 @pytest.mark.every_loop
@@ -117,8 +117,8 @@ async def test_callers_come_and_go_under_races(many_switches: None) -> None:
     floor = Floor()
     director = Director("simulated:2", slots={0: 1, 1: 2}, max_queue=3)
     await director.start()
-    crew: Any = director._crew
-    crew.dispatch.linger = 0.0005  # so that workers often leave just as they are called
+    runtime: Any = director._runtime
+    runtime.scheduler.linger = 0.0005  # so that workers often leave just as they are called
     until = time.monotonic() + STRESS
     outcomes: Counter[str] = Counter()
 
@@ -152,7 +152,7 @@ async def test_callers_come_and_go_under_races(many_switches: None) -> None:
     assert outcomes["left"] > 0
     assert all(most <= device.slots for device in stats.devices for most in [floor.most[device.device]])
     assert max(floor.calls.values()) == 1
-    check_whole(director, crew)
+    check_whole(director, runtime)
 
 
 async def test_threads_submit_while_the_loop_cancels(many_switches: None) -> None:
@@ -161,7 +161,7 @@ async def test_threads_submit_while_the_loop_cancels(many_switches: None) -> Non
     floor = Floor()
     director = Director("simulated:2", slots=2, max_queue=None)
     await director.start()
-    crew = director._crew
+    runtime = director._runtime
     executor = director.as_executor()
     count = 500
     futures: list[list[Any]] = [[], [], []]
@@ -182,7 +182,7 @@ async def test_threads_submit_while_the_loop_cancels(many_switches: None) -> Non
     assert len(done) == 3 * count
     assert all(floor.calls[number] <= 1 for number in range(3 * count))
     assert all(future.cancelled() or future.result() == number for number, future in enumerate(done))
-    check_whole(director, crew)
+    check_whole(director, runtime)
 
 
 async def churn(director: Director, chance: random.Random) -> None:

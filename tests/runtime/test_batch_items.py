@@ -10,7 +10,7 @@ import pytest
 from harness.stage import FOREVER, PATIENCE
 
 from director import Job, JobState, JobTimeout
-from director._runtime.worker import Shift
+from director._runtime.worker import Worker
 from director.events import Event, JobStarted
 
 MakeStage = "Callable[..., Awaitable[Stage]]"
@@ -67,14 +67,14 @@ async def test_what_left_before_the_call_is_not_counted_as_an_item_of_it(
     make_stage: MakeStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither in what a call of that size costs, nor in the event of its start."""
-    taken, may_go, run_batch = threading.Event(), threading.Event(), Shift._run_batch
+    taken, may_go, run_batch = threading.Event(), threading.Event(), Worker._run_batch
 
-    def hesitate(shift: Shift, jobs: list[Job[Any]]) -> Any:
+    def hesitate(worker: Worker, jobs: list[Job[Any]]) -> Any:
         taken.set()
         assert may_go.wait(PATIENCE)
-        return run_batch(shift, jobs)
+        return run_batch(worker, jobs)
 
-    monkeypatch.setattr(Shift, "_run_batch", hesitate)
+    monkeypatch.setattr(Worker, "_run_batch", hesitate)
     events: list[Event] = []
     stage = await make_stage(hooks=[events.append])
     blocker, _ = stage.submit()

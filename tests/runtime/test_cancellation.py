@@ -101,7 +101,7 @@ async def submitted(stage: Stage, gate: Gate) -> None:
 async def hired(stage: Stage, gate: Gate) -> None:
     """A worker is on its way, and has not taken the job yet."""
     stage.clock.is_armed = True  # type: ignore[attr-defined]
-    await stage.until(lambda: stage.slots[0].state is SlotState.HIRED)
+    await stage.until(lambda: stage.slots[0].state is SlotState.STARTING)
     assert stage.clock.holds.wait(PATIENCE)  # type: ignore[attr-defined]
 
 
@@ -181,10 +181,10 @@ class Stepper:
     """Stops the thread of a slot before one chosen instruction of what starts a job."""
 
     def __init__(self, stage: Stage) -> None:
-        from director._executors.thread import ThreadSeat
-        from director._runtime.worker import Shift
+        from director._executors.thread import ThreadRunner
+        from director._runtime.worker import Worker
 
-        self.codes = {Shift._run.__code__, ThreadSeat.run.__code__}
+        self.codes = {Worker._run.__code__, ThreadRunner.run.__code__}
         self.changed = stage.watch.changed
         self.stop_at = 0
         self.steps = 0

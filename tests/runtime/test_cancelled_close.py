@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from harness.stage import Gate
 
-    from director._threads import SlotThread
+    from director._threads import DaemonThreadExecutor
 
     Make = Callable[..., Awaitable[Stage]]
 
@@ -275,14 +275,14 @@ def test_asyncio_run_ends_with_callers_left(is_running: bool) -> None:
         begun.set()
         go.wait(PATIENCE)
 
-    async def main() -> tuple[asyncio.Task[Any], SlotThread]:
+    async def main() -> tuple[asyncio.Task[Any], DaemonThreadExecutor]:
         await director.start()
         task = asyncio.create_task(director.run(work))
         await asyncio.sleep(0)
         if is_running:
             await asyncio.to_thread(begun.wait)
-        assert director._crew is not None
-        return task, director._crew.dispatch.slots[0].thread
+        assert director._runtime is not None
+        return task, director._runtime.scheduler.slots[0].thread
 
     with pytest.warns(ResourceWarning, match="was never closed"):
         task, thread = asyncio.run(main())

@@ -13,7 +13,7 @@ from harness.gates import Gate
 from director import Director, Model
 from director._clock import MonotonicClock
 from director._jobs.options import Options
-from director._scheduler.policy import Policy
+from director._scheduler.policy import SchedulingPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,9 +70,9 @@ async def test_a_clock_is_read_without_the_lock_and_may_submit() -> None:
     clock = Curious()
     director, gate = Director("simulated:2", clock=clock, max_queue=None, ageing=60), Gate()
     await director.start()
-    crew = director._crew
-    assert crew is not None
-    lock: Any = crew.dispatch._lock
+    runtime = director._runtime
+    assert runtime is not None
+    lock: Any = runtime.scheduler._lock
     executor, more, looks = director.as_executor(), [], [0, 0]
 
     def look() -> None:
@@ -119,14 +119,14 @@ class Stopped(Desk):
         with pytest.raises(Broken):
             step()
         self.is_broken = False
-        assert not self.dispatch._is_deciding
+        assert not self.scheduler._is_deciding
 
 
 def test_a_worker_that_looks_for_work_is_where_it_was_if_the_clock_raises() -> None:
     desk = Stopped([1])
     job = desk.admit(RICH)
     [slot] = desk.hire()
-    desk.fails(lambda: desk.dispatch.take(slot))
+    desk.fails(lambda: desk.scheduler.next_work(slot))
     assert (slot.state, job.state) == (HIRED, QUEUED)
     assert desk.take(slot) is job
     assert (slot.state, job.state) == (WORKING, RUNNING)
@@ -135,7 +135,7 @@ def test_a_worker_that_looks_for_work_is_where_it_was_if_the_clock_raises() -> N
 def test_nobody_is_hired_if_the_clock_raises() -> None:
     desk = Stopped([1])
     job = desk.admit(RICH)
-    desk.fails(lambda: desk.dispatch.hire(16))
+    desk.fails(lambda: desk.scheduler.pick_slots_to_start(16))
     [slot] = desk.hire()
     assert desk.take(slot) is job
 
@@ -148,11 +148,11 @@ def test_a_slot_is_free_after_its_worker_though_the_clock_raises_and_the_directo
     desk.end(slot)
     assert desk.take(slot) is None
     assert slot.state is PARKED
-    assert desk.dispatch.leave(slot)
+    assert desk.scheduler.leave(slot)
     assert slot.state is LEAVING
     second = desk.admit(RICH)
     desk.director_called = False
-    desk.fails(lambda: desk.dispatch.reaped(slot))
+    desk.fails(lambda: desk.scheduler.mark_idle(slot))
     assert slot.state is IDLE
     assert desk.director_called
     [slot] = desk.hire()
@@ -160,12 +160,12 @@ def test_a_slot_is_free_after_its_worker_though_the_clock_raises_and_the_directo
 
 
 def test_a_job_waits_again_after_its_back_off_though_the_clock_raises() -> None:
-    desk = Stopped([1], policy=Policy(None))
+    desk = Stopped([1], policy=SchedulingPolicy(None))
     job = desk.admit(RICH)
     [slot] = desk.hire()
     assert desk.take(slot) is job
     desk.fail(slot)
     assert desk.take(slot) is None
-    desk.fails(lambda: desk.dispatch.try_again(job))
-    assert slot.bell.acquire(blocking=False)
-    assert desk.dispatch.take(slot)[0] is job
+    desk.fails(lambda: desk.scheduler.requeue(job))
+    assert slot.wake_signal.acquire(blocking=False)
+    assert desk.scheduler.next_work(slot)[0] is job

@@ -111,16 +111,16 @@ async def test_whatever_is_refused_once(monkeypatch: pytest.MonkeyPatch, what: s
 
 
 class Broken:
-    """An executor whose n-th seat can't be made."""
+    """An executor whose n-th runner can't be made."""
 
     def __init__(self, inner: Any, number: int) -> None:
         self.inner, self.left = inner, number
 
-    def seat(self, slot: Any, residency: Any, chronicle: Any) -> Any:
+    def runner(self, slot: Any, residency: Any, instrumentation: Any) -> Any:
         self.left -= 1
         if not self.left:
             raise OSError(24, "Too many open files")
-        return self.inner.seat(slot, residency, chronicle)
+        return self.inner.runner(slot, residency, instrumentation)
 
 
 @pytest.mark.parametrize("inner", [ThreadExecutor, ProcessExecutor])

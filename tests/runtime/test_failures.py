@@ -11,7 +11,7 @@ from harness.stage import PATIENCE, Stage, Watch
 
 from director._api.lifecycle import DirectorState
 from director._devices.health.rules import Health
-from director._scheduler.scheduler import Dispatch
+from director._scheduler.scheduler import Scheduler
 from director.errors import DeviceLost, DirectorClosed, JobError
 from director.testing import TestClock
 
@@ -33,8 +33,8 @@ async def test_a_failing_director_fails_all_open_jobs(make_stage: Make, monkeypa
     await stage.quiet()
     waiting = [stage.submit()[1] for _ in range(3)]
     cause = RuntimeError("a bug of ours")
-    monkeypatch.setattr(Dispatch, "hire", lambda self, most: throw(cause))
-    stage._crew._hiring.call()
+    monkeypatch.setattr(Scheduler, "pick_slots_to_start", lambda self, most: throw(cause))
+    stage._runtime._hiring.notify()
     await stage.quiet()
     for job in [running, *waiting]:
         error = job.exception()
@@ -96,7 +96,7 @@ async def test_a_worker_that_fails_takes_only_what_it_holds(monkeypatch: pytest.
 async def test_a_device_whose_workers_fail_again_and_again_gets_no_more_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even one that holds no job when it fails may go round for ever: what waits is told."""
     stage = await Stage(Watch().install(monkeypatch)).open()
-    monkeypatch.setattr(Dispatch, "take", lambda self, slot: throw(MemoryError()))
+    monkeypatch.setattr(Scheduler, "next_work", lambda self, slot: throw(MemoryError()))
     job = stage.director.submit(lambda device: 1)
     await stage.until(job.done)
     assert isinstance(job.exception(), DeviceLost)
@@ -109,13 +109,13 @@ async def test_a_device_whose_workers_fail_again_and_again_gets_no_more_work(mon
 async def test_what_a_failed_worker_has_posted_is_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
     """It fails before it has rung for the outcomes that are there already."""
     stage = await Stage(Watch().install(monkeypatch)).open()
-    taken, take = [0], Dispatch.take
+    taken, take = [0], Scheduler.next_work
 
-    def fail_at_second(self: Dispatch, slot: Slot) -> Any:
+    def fail_at_second(self: Scheduler, slot: Slot) -> Any:
         taken[0] += 1
         return throw(MemoryError()) if taken[0] == 2 else take(self, slot)
 
-    monkeypatch.setattr(Dispatch, "take", fail_at_second)
+    monkeypatch.setattr(Scheduler, "next_work", fail_at_second)
     jobs = [stage.director.submit(lambda device, number: number, number) for number in range(3)]
     assert await asyncio.wait_for(asyncio.gather(*jobs), PATIENCE) == [0, 1, 2]
     monkeypatch.undo()

@@ -15,7 +15,7 @@ from director import Director, JobState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._runtime.runtime import Crew
+    from director._runtime.runtime import Runtime
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,21 +32,21 @@ def double(_resource: Any, value: int) -> int:
     return 2 * value
 
 
-def give_up(crew: Crew) -> None:
+def give_up(runtime: Runtime) -> None:
     """For a long time no worker could be started on the only slot."""
-    [slot] = crew.dispatch.slots
+    [slot] = runtime.scheduler.slots
     trouble = type("Trouble", (), {"since": -1e9, "reason": "none", "timer": None})
-    crew.starts._troubles[slot] = trouble  # type: ignore[assignment]
+    runtime.start_backoff._troubles[slot] = trouble  # type: ignore[assignment]
     try:
-        crew.starts._give_up(1e12)
+        runtime.start_backoff._give_up(1e12)
     finally:
-        crew.starts._troubles.clear()
+        runtime.start_backoff._troubles.clear()
 
 
-STEPS: dict[str, Callable[[Crew], None]] = {
-    "close": lambda crew: crew.ledger.cancel_waiting(),
-    "failure": lambda crew: crew.fail(ValueError("the Director coroutine")),
-    "lost device": lambda crew: crew.care.warden.lose(crew.places[0], "lost"),
+STEPS: dict[str, Callable[[Runtime], None]] = {
+    "close": lambda runtime: runtime.job_lifecycle.cancel_waiting(),
+    "failure": lambda runtime: runtime.fail(ValueError("the Director coroutine")),
+    "lost device": lambda runtime: runtime.health.registry.quarantine(runtime.device_slots[0], "lost"),
     "no worker": give_up,
 }
 
@@ -58,21 +58,21 @@ async def test_a_handler_may_raise_at_any_line_while_jobs_are_ended_together(ric
     while not is_over:
         director, gate = Director("simulated:1", max_queue=None), Gate()
         await director.start()
-        crew = director._crew
-        assert crew is not None
+        runtime = director._runtime
+        assert runtime is not None
         running = director.submit(gate)
         await gate.begun()
         jobs = [director.submit(double, n, **({"priority": n, "deadline": 60} if rich else {})) for n in range(3)]
         gc.disable()  # a finalizer of the Director before this one would be interrupted instead
         try:
             with Interrupter(act, at):
-                STEPS[step](crew)
+                STEPS[step](runtime)
             is_over = True
         except Interrupted:
             at += 1
         finally:
             gc.enable()
-        crew.outbox.deliver()
+        runtime.loop_channel.deliver()
         for job in jobs:  # those that were not withdrawn may be withdrawn later
             assert job.done() or job.state is JobState.QUEUED, f"{job!r} will never end, after line {at}"
         gate.open()
@@ -86,8 +86,8 @@ async def test_a_handler_may_raise_at_any_line_while_jobs_are_ended_together(ric
 async def test_an_end_that_raises_keeps_no_other_job_from_its_own() -> None:
     director, gate = Director("simulated:1", max_queue=None), Gate()
     await director.start()
-    crew = director._crew
-    assert crew is not None
+    runtime = director._runtime
+    assert runtime is not None
     director.submit(gate)
     await gate.begun()
     jobs = [director.submit(double, n) for n in range(4)]
@@ -97,17 +97,17 @@ async def test_an_end_that_raises_keeps_no_other_job_from_its_own() -> None:
         tried.append(job)
         if job is jobs[1]:
             raise Interrupted
-        crew.ledger._end_cancelled(job, None)
+        runtime.job_lifecycle._end_cancelled(job, None)
 
     def withdraw(into: Any) -> None:
-        crew.dispatch.withdraw_all(into, JobState.CANCELLED)
+        runtime.scheduler.remove_all(into, JobState.CANCELLED)
 
     with pytest.raises(Interrupted):
-        crew.ledger.endings.withdraw(withdraw, end)
-    crew.outbox.deliver()
+        runtime.job_lifecycle.endings.withdraw(withdraw, end)
+    runtime.loop_channel.deliver()
     assert [job.done() for job in jobs] == [True, False, True, True]
     assert tried == [jobs[0], jobs[1], jobs[1], jobs[2], jobs[3]]
-    crew.ledger._end_cancelled(jobs[1], None)
+    runtime.job_lifecycle._end_cancelled(jobs[1], None)
     gate.open()
     async with asyncio.timeout(10):
         await director.close()

@@ -129,9 +129,9 @@ async def test_a_handler_in_the_midst_of_a_submission_may_call_the_director(rich
     director, gate = Director("simulated:1", max_queue=None), Gate()
     await director.start()
     scene = await Scene(director, gate).begin(rich)
-    crew = director._crew
-    assert crew is not None
-    with Interrupter(lambda: count(scene), None, lambda: crew.dispatch._is_deciding) as interrupter:
+    runtime = director._runtime
+    assert runtime is not None
+    with Interrupter(lambda: count(scene), None, lambda: runtime.scheduler._is_deciding) as interrupter:
         scene.jobs.append(SUBMISSIONS[step](scene))
     assert interrupter.lines > 3
     await scene.end(len(lost) + 1)
@@ -142,10 +142,10 @@ async def test_a_handler_in_the_midst_of_a_cancellation_may_call_the_director(ac
     director, gate = Director("simulated:1", max_queue=None), Gate()
     await director.start()
     scene = await Scene(director, gate).begin(rich=True)
-    crew = director._crew
-    assert crew is not None
+    runtime = director._runtime
+    assert runtime is not None
     cancelled = scene.jobs[3]
-    with Interrupter(lambda: ACTS[act](scene), None, lambda: crew.dispatch._is_deciding) as interrupter:
+    with Interrupter(lambda: ACTS[act](scene), None, lambda: runtime.scheduler._is_deciding) as interrupter:
         assert cancelled.cancel()
     assert interrupter.lines > 3
     await scene.end(interrupter.lines)
@@ -157,12 +157,12 @@ async def test_a_worker_that_is_interrupted_as_it_looks_for_work_may_submit() ->
     director, gate = Director("simulated:1", max_queue=None), Gate()
     await director.start()
     scene = await Scene(director, gate).begin(rich=True)
-    crew, futures = director._crew, []
-    assert crew is not None
+    runtime, futures = director._runtime, []
+    assert runtime is not None
     interrupter = Interrupter(
         lambda: (futures.append(scene.executor.submit(int)), director.stats()),
         None,
-        lambda: crew.dispatch._is_deciding and len(futures) < 50,
+        lambda: runtime.scheduler._is_deciding and len(futures) < 50,
     )
 
     def look(_device: Any) -> None:
@@ -181,11 +181,11 @@ async def test_a_refusal_that_comes_later_fails_the_job() -> None:
     await director.start()
     blocker = director.submit(gate)
     await gate.begun()
-    crew = director._crew
-    assert crew is not None
+    runtime = director._runtime
+    assert runtime is not None
     late: list[Job[int]] = []
     with Interrupter(
-        lambda: late.append(director.submit(double, 3)), None, lambda: crew.dispatch._is_deciding and not late
+        lambda: late.append(director.submit(double, 3)), None, lambda: runtime.scheduler._is_deciding and not late
     ):
         first = director.submit(double, 1)
     [job] = late
@@ -206,15 +206,15 @@ async def test_what_comes_in_the_midst_of_a_close_is_closed_too() -> None:
     director, gate = Director("simulated:1"), Gate()
     await director.start()
     scene = await Scene(director, gate).begin(rich=True)
-    crew = director._crew
-    assert crew is not None
-    late = [crew.ledger.open_job(double, (4,), scene.jobs[0]._options, False)]  # type: ignore[attr-defined]
+    runtime = director._runtime
+    assert runtime is not None
+    late = [runtime.job_lifecycle.create_job(double, (4,), scene.jobs[0]._options, False)]  # type: ignore[attr-defined]
     with Interrupter(
-        lambda: late.append(crew.ledger.open_job(double, (5,), late[0]._options, False)),
+        lambda: late.append(runtime.job_lifecycle.create_job(double, (5,), late[0]._options, False)),
         None,
-        lambda: crew.dispatch._is_deciding and len(late) < 9,
+        lambda: runtime.scheduler._is_deciding and len(late) < 9,
     ):
-        crew.retire()
+        runtime.retire()
     gate.open()
     outcomes = await asyncio.gather(*late, return_exceptions=True)
     assert {type(each) for each in outcomes} <= {asyncio.CancelledError, DirectorClosed}
@@ -330,12 +330,12 @@ async def test_a_handler_may_raise_while_a_submission_waits_for_the_lock() -> No
 
     director = Director("simulated:1", max_queue=None)
     await director.start()
-    crew = director._crew
-    assert crew is not None
+    runtime = director._runtime
+    assert runtime is not None
     holds = threading.Event()
 
     def hold() -> None:
-        with crew.dispatch._lock:
+        with runtime.scheduler._lock:
             holds.set()
             while not raised:
                 called.clear()
@@ -353,8 +353,8 @@ async def test_a_handler_may_raise_while_a_submission_waits_for_the_lock() -> No
         raised.append(True)
         thread.join()
         signal.signal(signal.SIGUSR1, before)
-    assert not crew.dispatch._is_deciding
-    assert await asyncio.to_thread(is_free, crew.dispatch._lock), "the lock is held by the main thread"
+    assert not runtime.scheduler._is_deciding
+    assert await asyncio.to_thread(is_free, runtime.scheduler._lock), "the lock is held by the main thread"
     async with asyncio.timeout(10):
         assert await director.run(double, 21) == 42
         await director.close()

@@ -16,7 +16,7 @@ from director._api.lease import Lease
 from director._devices import discovery
 from director._executors.ray.actor.side_channel import SideChannel
 from director._executors.ray.messages import Note, NoteKind
-from director._jobs.stream_channel import Bridge
+from director._jobs.stream_channel import StreamChannel
 from director._threads import Flag
 from director.dashboard._failures import Asker
 from director.errors import JobTimeout
@@ -94,24 +94,24 @@ def test_a_flag_lets_all_go_that_wait() -> None:
 # ---- streams, leases, futures
 
 
-def full_bridge() -> Bridge[int]:
-    bridge: Bridge[int] = Bridge(1, 5.0, lambda: False, TestClock(), lambda _call: None, lambda: None)
-    bridge.put(0)
-    return bridge
+def full_bridge() -> StreamChannel[int]:
+    channel: StreamChannel[int] = StreamChannel(1, 5.0, lambda: False, TestClock(), lambda _call: None, lambda: None)
+    channel.put(0)
+    return channel
 
 
 def test_a_reader_that_leaves_at_any_line_of_a_put_lets_it_go() -> None:
     def attempt(at: int) -> Interrupter:
-        bridge = full_bridge()
-        with Interrupter(bridge.leave, at) as interrupter:
+        channel = full_bridge()
+        with Interrupter(channel.close_reader, at) as interrupter:
             try:
-                had_room = bridge._put(1)
+                had_room = channel._put(1)
             except asyncio.CancelledError:
                 had_room = True
         if interrupter.lines > at:
-            assert had_room or bridge._bell.acquire(timeout=0), "the put that waits is never woken"
+            assert had_room or channel._bell.acquire(timeout=0), "the put that waits is never woken"
             with pytest.raises(asyncio.CancelledError):
-                bridge.put(2)
+                channel.put(2)
         return interrupter
 
     assert at_each_line(attempt) > 8
@@ -119,11 +119,11 @@ def test_a_reader_that_leaves_at_any_line_of_a_put_lets_it_go() -> None:
 
 def test_two_that_leave_at_once_end_one_wait_once() -> None:
     def attempt(at: int) -> Interrupter:
-        bridge = full_bridge()
-        assert not bridge._put(1)
-        with Interrupter(bridge.leave, at) as interrupter:
-            bridge.leave()
-        assert bridge._bell.acquire(timeout=0)
+        channel = full_bridge()
+        assert not channel._put(1)
+        with Interrupter(channel.close_reader, at) as interrupter:
+            channel.close_reader()
+        assert channel._bell.acquire(timeout=0)
         return interrupter
 
     assert at_each_line(attempt) > 3
@@ -186,8 +186,8 @@ async def test_a_handler_may_use_an_executor_at_any_line_of_its_own_steps() -> N
 async def test_a_handler_that_waits_for_a_result_in_the_midst_of_a_decision_is_told() -> None:
     """On the loop's thread it is told anyway: here a thread of the user's submits."""
     plain = await busy(max_queue=None)
-    crew, errors = plain.director._crew, []
-    assert crew is not None
+    runtime, errors = plain.director._runtime, []
+    assert runtime is not None
     waited_for = plain.executor.submit(int)
 
     def wait() -> None:
@@ -200,7 +200,7 @@ async def test_a_handler_that_waits_for_a_result_in_the_midst_of_a_decision_is_t
     executor = plain.director.as_executor()
 
     def submit() -> None:
-        with Interrupter(wait, None, lambda: crew.dispatch._is_deciding and not errors):
+        with Interrupter(wait, None, lambda: runtime.scheduler._is_deciding and not errors):
             executor.submit(int)
 
     await asyncio.wait_for(asyncio.to_thread(submit), 10)
@@ -220,20 +220,20 @@ async def test_a_handler_may_raise_at_any_line_of_the_end_of_a_job_whose_time_is
     def act() -> None:
         raise Interrupted
 
-    crew = plain.director._crew
-    assert crew is not None
+    runtime = plain.director._runtime
+    assert runtime is not None
     at, is_over = 0, False
     while not is_over:
         job = plain.director.submit(int, deadline=1)
         clock._now += 2
         with Interrupter(act, at):
             try:
-                crew.ledger._expire(job)
+                runtime.job_lifecycle._expire(job)
                 is_over = True
             except Interrupted:
                 at += 1
         if job.state is JobState.QUEUED:
-            crew.ledger._expire(job)
+            runtime.job_lifecycle._expire(job)
         assert isinstance(await asyncio.wait_for(outcome(job), 5), JobTimeout)
         assert job.state is JobState.FAILED
     assert at > 10

@@ -37,8 +37,8 @@ class Held:
 
 
 def threads_of(director: Director) -> list[threading.Thread]:
-    assert director._crew is not None
-    threads = [slot.thread._thread for slot in director._crew.dispatch.slots]
+    assert director._runtime is not None
+    threads = [slot.thread._thread for slot in director._runtime.scheduler.slots]
     return [thread for thread in threads if thread is not None]
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from harness.desk import CANCELLED, Desk
 from harness.stage import PATIENCE
 
-from director._jobs.job import Extra
-from director._scheduler.scheduler import Dispatch
+from director._jobs.job import JobExtras
+from director._scheduler.scheduler import Scheduler
 
 if TYPE_CHECKING:
     import pytest
@@ -23,23 +23,23 @@ async def test_a_job_that_waits_again_is_not_counted_as_running_in_the_slot_that
     make_stage: MakeStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its outcome may be delivered before its worker has looked for the next job."""
-    failed, may_go, take = threading.Event(), threading.Event(), Dispatch.take
+    failed, may_go, take = threading.Event(), threading.Event(), Scheduler.next_work
 
-    def hesitate(dispatch: Dispatch, slot: Slot) -> Any:
+    def hesitate(scheduler: Scheduler, slot: Slot) -> Any:
         if slot.job is not None:
             failed.set()
             assert may_go.wait(PATIENCE)
-        return take(dispatch, slot)
+        return take(scheduler, slot)
 
-    monkeypatch.setattr(Dispatch, "take", hesitate)
+    monkeypatch.setattr(Scheduler, "next_work", hesitate)
     stage = await make_stage()
     gate, job = stage.submit(retries=1, retry_on=OSError, backoff=1.0)
     await stage.quiet()
     gate.open(OSError())
     assert failed.wait(PATIENCE)
-    crew = stage.director._crew
-    assert crew is not None
-    crew.ledger.deliver()
+    runtime = stage.director._runtime
+    assert runtime is not None
+    runtime.job_lifecycle.deliver_results()
     stats = stage.director.stats()
     assert (stats.queued, stats.running) == (1, 0)
     may_go.set()
@@ -53,7 +53,7 @@ def test_what_was_withdrawn_before_the_queue_became_rich_is_let_go_outside_of_th
 
     class Resource:
         def __del__(self) -> None:
-            locked.append(desk.dispatch._is_deciding)
+            locked.append(desk.scheduler._is_deciding)
 
         def use(self, device: Any) -> None: ...
 
@@ -61,10 +61,10 @@ def test_what_was_withdrawn_before_the_queue_became_rich_is_let_go_outside_of_th
     job = desk.admit()
     desk.settle()
     for gone in [desk.admit(fn=Resource().use) for _ in range(30)]:
-        desk.dispatch.withdraw(gone, CANCELLED)
+        desk.scheduler.remove(gone, CANCELLED)
     del gone
     assert slot.job is job
-    job._extra = Extra()
+    job._extra = JobExtras()
     desk.fail(slot)
     desk.try_again(job)
     desk.take(slot)

@@ -56,7 +56,7 @@ class Unready:
         self.tries: list[int] = []  # slots, in the order of their failed starts
         self.cause = cause or OSError(errno.EMFILE, "Too many open files")
 
-    def seat(self, slot: Any, residency: Any, chronicle: Any) -> Unready.Seat:
+    def runner(self, slot: Any, residency: Any, instrumentation: Any) -> Unready.Seat:
         return Unready.Seat(slot, self)
 
     class Seat:
@@ -81,11 +81,11 @@ class Unready:
 
         def close(self) -> None: ...
 
-        def supply(self, supply: Any) -> None: ...
+        def set_prefetch(self, source: Any) -> None: ...
 
-        def recall(self) -> None: ...
+        def recall_prefetched(self) -> None: ...
 
-        def leave(self, job: Any) -> None: ...
+        def abandon(self, job: Any) -> None: ...
 
         def abort(self) -> bool:
             return False

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from harness.stage import Stage
 
-    from director._threads import SlotThread
+    from director._threads import DaemonThreadExecutor
 
     Make = Callable[..., Awaitable[Stage]]
 
@@ -80,25 +80,25 @@ def test_the_loop_is_closed_under_the_director(monkeypatch: pytest.MonkeyPatch) 
     assert not complaints
 
 
-def collect_after(leave: Callable[[], list[SlotThread]]) -> None:
+def collect_after(leave: Callable[[], list[DaemonThreadExecutor]]) -> None:
     """Call `leave`, which returns threads of slots; let them end, and let the Director become garbage."""
     for thread in leave():
         thread.shutdown()  # joins it
     gc.collect()
 
 
-def threads_of(director: Director) -> list[SlotThread]:
-    assert director._crew is not None
-    return [slot.thread for slot in director._crew.dispatch.slots]
+def threads_of(director: Director) -> list[DaemonThreadExecutor]:
+    assert director._runtime is not None
+    return [slot.thread for slot in director._runtime.scheduler.slots]
 
 
-def leave_in_the_middle() -> list[SlotThread]:
+def leave_in_the_middle() -> list[DaemonThreadExecutor]:
     """Close a loop while a job runs; returns the threads of the slots."""
     go, begun = threading.Event(), threading.Event()
     director = Director("cpu")
     loop = asyncio.new_event_loop()
 
-    async def begin() -> list[SlotThread]:
+    async def begin() -> list[DaemonThreadExecutor]:
         await director.start()
         director.submit(lambda device: begun.set() or go.wait(PATIENCE))
         await asyncio.to_thread(begun.wait)
@@ -114,7 +114,7 @@ def leave_in_the_middle() -> list[SlotThread]:
 
 
 def test_a_forgotten_close_is_warned_of() -> None:
-    async def main() -> list[SlotThread]:
+    async def main() -> list[DaemonThreadExecutor]:
         director = Director("cpu", name="mine")
         await director.start()
         assert await director.run(lambda device: 1) == 1

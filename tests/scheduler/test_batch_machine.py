@@ -1,6 +1,6 @@
 """The decision in many random stories of batches, tenants, deadlines, tries and age, against a naive one.
 
-As in test_dispatch.py nobody but the test moves, and whoever is on the way may arrive in any order. Here the clock
+As in test_scheduler.py nobody but the test moves, and whoever is on the way may arrive in any order. Here the clock
 moves too.
 """
 
@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from director._jobs.job import Extra
+from director._jobs.job import JobExtras
 from director._jobs.options import Options
-from director._scheduler.policy import Policy
+from director._scheduler.policy import SchedulingPolicy
 from director._untrusted.keys import Interner
 from director.errors import QueueFull
 
@@ -64,7 +64,7 @@ class Machine(RuleBasedStateMachine):
         if isinstance(per_tenant, dict):
             per_tenant = {self.account(self.noise.tenant(name)): bound for name, bound in per_tenant.items()}
         named = {self.account(self.noise.tenant(name)): weight for name, weight in weights.items()}
-        self.policy = Policy(max_queue, per_tenant, named, predict, ageing)
+        self.policy = SchedulingPolicy(max_queue, per_tenant, named, predict, ageing)
         self.desk = self.noise.desk = Desk(counts, policy=self.policy)
         self.slots = self.desk.slots
         self.functions = functions()
@@ -72,7 +72,7 @@ class Machine(RuleBasedStateMachine):
         for function in self.functions[-3:]:
             for place in self.desk.places:
                 for size in (1, 2, 3, 4):
-                    self.desk.dispatch._accounts.costs.add(function, place, size, KNOWN * size)
+                    self.desk.scheduler._accounting.costs.add(function, place, size, KNOWN * size)
         self.naive = Naive(self.desk, self.policy)
         self.ended: weakref.WeakSet[Job[Any]] = weakref.WeakSet()
         self.accepted = self.over = 0
@@ -91,11 +91,11 @@ class Machine(RuleBasedStateMachine):
     def account(self, tenant: Any) -> Any:
         return self.interner.key_of(tenant)
 
-    def extra(self, batch: BatchRule, wish: Wish) -> Extra:
+    def extra(self, batch: BatchRule, wish: Wish) -> JobExtras:
         key = batch.interner.key_of(Name(self.noise, wish.key))
-        return Extra(key, 0.0 if batch.cost is None else wish.cost)
+        return JobExtras(key, 0.0 if batch.cost is None else wish.cost)
 
-    def admit_one(self, options: Options, extra: Extra | None, patient: bool) -> None:
+    def admit_one(self, options: Options, extra: JobExtras | None, patient: bool) -> None:
         bound = False if patient else self.naive.is_full(options)
         if bound is not False:
             with pytest.raises(QueueFull) as caught:
@@ -115,8 +115,8 @@ class Machine(RuleBasedStateMachine):
         for _ in range(many):
             if jobs := [*self.naive.waiting, *self.naive.paused]:
                 job = jobs[index % len(jobs)]
-                assert self.desk.dispatch.withdraw(job, state)
-                assert not self.desk.dispatch.withdraw(job, state)
+                assert self.desk.scheduler.remove(job, state)
+                assert not self.desk.scheduler.remove(job, state)
                 self.note_end(job)
 
     @precondition(lambda self: len(self.naive.waiting) > 6)
@@ -166,9 +166,9 @@ class Machine(RuleBasedStateMachine):
             elif slot.state in COMING:
                 self.take(slot)
             elif slot.state is PARKED:
-                assert self.desk.dispatch.leave(slot)
+                assert self.desk.scheduler.leave(slot)
             elif slot.state is LEAVING:
-                self.desk.ring(self.desk.dispatch.reaped(slot))
+                self.desk.wake(self.desk.scheduler.mark_idle(slot))
                 assert slot.state is IDLE
 
     @precondition(lambda self: self.naive.waiting)
@@ -184,9 +184,9 @@ class Machine(RuleBasedStateMachine):
 
     def end(self, slot: Slot, seconds: float, again: bool) -> None:
         """The call ends; some of its jobs are to be tried again."""
-        if slot.charge is not None:
-            slot.charge.is_typical = False  # what is known shall stay as it is
-        jobs = slot.mates or [slot.job]
+        if slot.usage is not None:
+            slot.usage.is_typical = False  # what is known shall stay as it is
+        jobs = slot.batch or [slot.job]
         slot.busy_seconds += seconds
         for number, job in enumerate(jobs):
             assert job is not None
@@ -199,9 +199,9 @@ class Machine(RuleBasedStateMachine):
                 self.note_end(job)
 
     def set_aside(self, job: Job[Any]) -> None:
-        assert self.desk.dispatch.set_aside(job)
-        extra = job._extra = job._extra or Extra()
-        extra.tries += 1
+        assert self.desk.scheduler.hold_for_retry(job)
+        extra = job._extra = job._extra or JobExtras()
+        extra.failed_attempts += 1
         job._options = replace(job._options, allowed=None)
         self.naive.paused.append(job)
 
@@ -215,15 +215,15 @@ class Machine(RuleBasedStateMachine):
 
     def take(self, slot: Slot) -> None:
         """The worker looks for its next call, which must be the right one."""
-        self.desk.dispatch._service.settle(slot)  # as it does itself: what tenants have used tells whose turn it is
+        self.desk.scheduler._service.settle(slot)  # as it does itself: what tenants have used tells whose turn it is
         first, before = self.naive.first_for(slot), self.naive.able(slot)
         self.ranks = {job: self.naive.rank(job) for job in before}
         self.naive.note_order()
         job = self.desk.take(slot)
-        late, slot.late = slot.late, []
+        late, slot.missed_deadline = slot.missed_deadline, []
         for each in late:
             self.check_late(each)
-        batch = [] if job is None else slot.mates or [job]
+        batch = [] if job is None else slot.batch or [job]
         self.check_batch(batch)
         self.naive.take(batch, [each for each in late if each in self.naive.waiting])
         for each in late:
@@ -246,12 +246,12 @@ class Machine(RuleBasedStateMachine):
 
     def check_late(self, job: Job[Any]) -> None:
         assert job._stage is FAILED
-        assert job._options.batch in self.functions[-3:]
+        assert job._options.batch_rule in self.functions[-3:]
         assert self.desk.now + KNOWN > job._deadline_at() - 1e-9, "it could have been served"
 
     def is_pressed(self, first: Job[Any], waiting: list[Job[Any]]) -> bool:
         """Whether deadlines have a say in who begins the batch."""
-        rule = first._options.batch
+        rule = first._options.batch_rule
         if rule not in self.functions[-3:] or first._options.deadline is None:
             return False
         mates = [job for job in waiting if self.naive.group_of(job) == self.naive.group_of(first)]
@@ -299,7 +299,7 @@ class Machine(RuleBasedStateMachine):
         self.desk.advance(seconds)
         for job in [*self.naive.waiting, *self.naive.paused]:
             if job._deadline_at() <= self.desk.now:
-                assert self.desk.dispatch.withdraw(job, FAILED)
+                assert self.desk.scheduler.remove(job, FAILED)
                 self.note_end(job)
         self.naive.look_at_all()
 
@@ -308,8 +308,8 @@ class Machine(RuleBasedStateMachine):
     def dismiss(self, often: int) -> None:
         if often:
             return  # it ends every story of groups that are held
-        for slot in self.desk.dispatch.dismiss():
-            slot.ring()
+        for slot in self.desk.scheduler.stop_lingering():
+            slot.wake()
         self.naive.holds = False
         self.naive.look_at_all()
 
@@ -332,16 +332,16 @@ class Machine(RuleBasedStateMachine):
     def counts_are_right(self) -> None:
         if not hasattr(self, "desk"):
             return
-        dispatch, naive = self.desk.dispatch, self.naive
-        queue = dispatch._queue
-        assert dispatch.waiting() == len(naive.waiting) + len(naive.paused)
+        scheduler, naive = self.desk.scheduler, self.naive
+        queue = scheduler._queue
+        assert scheduler.waiting() == len(naive.waiting) + len(naive.paused)
         assert all(job._stage is QUEUED for job in [*naive.waiting, *naive.paused])
         assert sorted(queue, key=id) == sorted([*naive.waiting, *naive.paused], key=id)
-        if queue.is_rich:
+        if queue.has_lanes:
             check_lanes(queue, naive)
             check_tenants(queue, naive, self.slots)
-        running = sum(job._stage is RUNNING for slot in self.slots if slot.job for job in slot.mates or [slot.job])
-        assert self.accepted == dispatch.waiting() + running + self.over, "a job has ended twice, or not at all"
+        running = sum(job._stage is RUNNING for slot in self.slots if slot.job for job in slot.batch or [slot.job])
+        assert self.accepted == scheduler.waiting() + running + self.over, "a job has ended twice, or not at all"
 
     @invariant()
     def nobody_is_held_who_is_ripe(self) -> None:
@@ -387,7 +387,7 @@ class Machine(RuleBasedStateMachine):
             self.note_end(job)
         for slot in self.slots:
             if slot.state is LEAVING:
-                self.desk.ring(self.desk.dispatch.reaped(slot))
+                self.desk.wake(self.desk.scheduler.mark_idle(slot))
         self.admit_one(Options(), None, patient=True)  # whoever takes it clears away what is behind
         self.settle()
         for slot in self.slots:
@@ -397,7 +397,7 @@ class Machine(RuleBasedStateMachine):
         job = None
         gc.collect()
         assert not self.ended
-        assert self.desk.dispatch.waiting() == 0
+        assert self.desk.scheduler.waiting() == 0
         assert not self.noise.is_under_lock
 
 

@@ -32,13 +32,13 @@ class Story(Play):
     def __init__(self, slots: list[int]) -> None:
         super().__init__(slots, self._begin)
         self.waiting: list[Job[Any]] = []
-        admit = self.dispatch.admit
+        admit = self.scheduler.admit
 
         def noted(job: Job[Any], patient: bool) -> Any:
             self.waiting.append(job)
             return admit(job, patient)
 
-        self.dispatch.admit = noted  # type: ignore[method-assign]
+        self.scheduler.admit = noted  # type: ignore[method-assign]
 
     def _begin(self, jobs: list[Job[Any]], _slot: Slot) -> float:
         self.started(jobs)
@@ -88,19 +88,19 @@ class Greedy(Story):
 
     def expected(self) -> list[Job[Any]]:
         first, *others = sorted(self.waiting, key=lambda job: (-job._options.priority, job.id))
-        rule = first._options.batch
+        rule = first._options.batch_rule
         if rule is None:
             return [first]
         batch = [first]
         for other in others:
-            if other._options.batch is rule and other._extra.key == first._extra.key:  # type: ignore[union-attr]
+            if other._options.batch_rule is rule and other._extra.batch_key == first._extra.batch_key:  # type: ignore[union-attr]
                 if not self.fits([*batch, other], rule):
                     break
                 batch.append(other)
         return batch
 
     def fits(self, batch: list[Job[Any]], rule: BatchRule) -> bool:
-        costs = [job._extra.cost for job in batch]  # type: ignore[union-attr]
+        costs = [job._extra.batch_cost for job in batch]  # type: ignore[union-attr]
         total = max(costs) * len(costs) if rule.padded else sum(costs)
         return len(batch) <= rule.max_size and (rule.max_cost is None or total <= rule.max_cost)
 
@@ -117,14 +117,14 @@ def test_a_call_gets_who_should_share_it(
         play.run(until=play.now + pause)
         for item in arriving:
             batch = rules[item.rule] if item.key < 2 else None  # the third kind is single
-            jobs.append(play.submit(Options(priority=item.priority, batch=batch), key=item.key, cost=item.cost))
+            jobs.append(play.submit(Options(priority=item.priority, batch_rule=batch), key=item.key, cost=item.cost))
         if jobs:
             job = jobs[cancelled % len(jobs)]
             waits = job.state is JobState.QUEUED
             assert play.cancel(job) is waits
     play.run()
     assert not play.waiting
-    assert play.dispatch.waiting() == 0
+    assert play.scheduler.waiting() == 0
     ran = [job for call in play.calls for job in call]
     assert len(ran) == len(set(ran))
     assert set(ran) == {job for job in jobs if job.state is not JobState.CANCELLED}
@@ -134,14 +134,14 @@ class Windowed(Story):
     """Checks the batches of a function with a window."""
 
     def started(self, jobs: list[Job[Any]]) -> None:
-        rule = jobs[0]._options.batch
+        rule = jobs[0]._options.batch_rule
         assert rule is not None
         assert jobs[0] is self.waiting[0], "the oldest always goes"
         ahead = self.waiting[: rule.window * rule.max_size]
         assert set(jobs) <= set(ahead)
         assert len(jobs) == min(len(self.waiting), rule.max_size)
-        strangeness = [abs(job._extra.cost - jobs[0]._extra.cost) for job in ahead]  # type: ignore[union-attr]
-        taken = [abs(job._extra.cost - jobs[0]._extra.cost) for job in jobs]  # type: ignore[union-attr]
+        strangeness = [abs(job._extra.batch_cost - jobs[0]._extra.batch_cost) for job in ahead]  # type: ignore[union-attr]
+        taken = [abs(job._extra.batch_cost - jobs[0]._extra.batch_cost) for job in jobs]  # type: ignore[union-attr]
         assert sorted(taken) == sorted(strangeness)[: len(jobs)], "the most alike"
 
 
@@ -158,7 +158,7 @@ def test_a_window_takes_the_most_alike_and_always_the_oldest(
     for pause, costs in steps:
         play.run(until=play.now + pause)
         for cost in costs:
-            play.submit(Options(batch=rule), cost=cost)
+            play.submit(Options(batch_rule=rule), cost=cost)
             count += 1
     play.run()
     assert sum(map(len, play.calls)) == count
@@ -203,10 +203,10 @@ def test_a_held_batch_goes_when_it_is_full_or_old_enough(rule: BatchRule, arriva
     for gap, key in arrivals:
         moment += gap * 0.1037
         groups[key].arrivals.append(moment)
-        play.at(moment, lambda key=key: play.submit(Options(batch=rule), key=key))  # type: ignore[misc]
+        play.at(moment, lambda key=key: play.submit(Options(batch_rule=rule), key=key))  # type: ignore[misc]
     play.run()
     for key, group in groups.items():
-        calls = [call for call in play.calls if call[0]._extra.key == key]  # type: ignore[union-attr]
+        calls = [call for call in play.calls if call[0]._extra.batch_key == key]  # type: ignore[union-attr]
         began = sorted((call[0]._started, len(call)) for call in calls)
         expected = group.calls()
         assert [size for _, size in began] == [size for _, size in expected]
@@ -218,12 +218,12 @@ def test_a_held_batch_goes_when_it_is_full_or_old_enough(rule: BatchRule, arriva
 
 def teach(play: Play, rule: BatchRule) -> None:
     """Let it see calls of two sizes on each device."""
-    for slot in play.dispatch.slots:
+    for slot in play.scheduler.slots:
         for size in (1, rule.max_size):
             for _ in range(size):
-                play.submit(Options(batch=rule, allowed=frozenset({slot.number})))
+                play.submit(Options(batch_rule=rule, allowed=frozenset({slot.number})))
             play.run()
-    assert len(play.dispatch.costs()) == len(play.dispatch.slots)
+    assert len(play.scheduler.costs()) == len(play.scheduler.slots)
 
 
 @settings(max_examples=examples(200), deadline=None)
@@ -253,7 +253,7 @@ def test_who_is_started_is_in_time_and_who_is_failed_was_hopeless(
     for gap, deadline in arrivals:
         moment += gap * 0.1037
         play.run(until=moment)
-        jobs.append(play.submit(Options(batch=rule, deadline=deadline)))
+        jobs.append(play.submit(Options(batch_rule=rule, deadline=deadline)))
     play.run()
     assert len(jobs) == sum(job._finished is not None for job in jobs)
     for job in jobs:
@@ -275,7 +275,7 @@ def test_loose_deadlines_are_served_by_their_order_and_nobody_is_left_out(gaps: 
     for number, gap in enumerate(gaps):
         moment += gap * 0.1037
         play.run(until=moment)
-        play.submit(Options(batch=rule, deadline=1e6 + 1000 * ((7 * number) % 11)))
+        play.submit(Options(batch_rule=rule, deadline=1e6 + 1000 * ((7 * number) % 11)))
     play.run()
     assert sum(map(len, play.calls)) == len(gaps)
     assert not play.late
@@ -301,16 +301,16 @@ def calls_of_a_decision(groups: int) -> float:
     rule = BatchRule("f", max_size=4)
     play.submit(Options())
     for key in itertools.chain(range(groups), range(groups)):
-        play.submit(Options(batch=rule), key=key)
+        play.submit(Options(batch_rule=rule), key=key)
     count = 0
 
     def note(_frame: Any, event: str, _arg: Any) -> None:
         nonlocal count
         count += event == "call"
 
-    (slot,) = play.dispatch.slots
+    (slot,) = play.scheduler.slots
     sys.setprofile(note)
     for _ in range(10):
-        play.dispatch.take(slot)
+        play.scheduler.next_work(slot)
     sys.setprofile(None)
     return count / 10

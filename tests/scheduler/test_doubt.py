@@ -18,7 +18,7 @@ class Bench:
     def __init__(self) -> None:
         self.desk = Desk([1])
         (self.slot,) = self.desk.slots
-        self.options = Options(deadline=1.0, batch=BatchRule("f", max_size=4))
+        self.options = Options(deadline=1.0, batch_rule=BatchRule("f", max_size=4))
 
     def call(self, seconds: float) -> Job[object]:
         """An item; if it is run, it takes so long."""
@@ -28,7 +28,7 @@ class Bench:
             self.desk.now += seconds
             self.desk.end(self.slot, seconds)
             self.desk.take(self.slot)
-        self.slot.late.clear()
+        self.slot.missed_deadline.clear()
         return job
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from director._jobs.options import BatchRule, Options
-from director._scheduler.policy import Policy
+from director._scheduler.policy import SchedulingPolicy
 from director._simulation.play import Play
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Market(Play):
     """A play in which a job lasts as long as its cargo says, a batch as its longest, and tenants are watched."""
 
     def __init__(self, slots: int, weights: dict[Hashable, float], ageing: float | None = None) -> None:
-        super().__init__([slots], self._begin, Policy(weights=weights, ageing=ageing))
+        super().__init__([slots], self._begin, SchedulingPolicy(weights=weights, ageing=ageing))
         self.slots = slots
         self.weights = weights
         self.services: list[Service] = []
@@ -112,7 +112,7 @@ def test_no_tenant_falls_behind_while_it_has_work(
     for gap, tenant, seconds, many in arrivals:
         market.run(until=market.now + gap)
         for _ in range(many):
-            market.arrive_for(tenant, float(seconds), batch=rule if tenant in in_batches else None)
+            market.arrive_for(tenant, float(seconds), batch_rule=rule if tenant in in_batches else None)
     market.run()
     assert not +market.waiting
     assert market.gap <= 1.0
@@ -138,7 +138,7 @@ def test_a_batch_costs_its_tenants_one_call_together() -> None:
     market = Market(1, {})
     rule = BatchRule("f", max_size=4)
     for _ in range(400):
-        market.arrive_for("batches", 10.0, batch=rule)
+        market.arrive_for("batches", 10.0, batch_rule=rule)
         market.arrive_for("singles", 10.0)
     market.run(until=1000.0)
     assert market.used("batches") == pytest.approx(market.used("singles"), rel=0.1)
@@ -290,7 +290,7 @@ def test_a_low_priority_under_lasting_overload(ageing: float | None) -> None:
 # ---- many of them
 
 
-@pytest.mark.parametrize("options", [{}, {"batch": BatchRule("f", max_size=2)}], ids=["jobs", "batches"])
+@pytest.mark.parametrize("options", [{}, {"batch_rule": BatchRule("f", max_size=2)}], ids=["jobs", "batches"])
 def test_a_decision_costs_no_more_among_very_many_tenants(options: dict[str, Any]) -> None:
     """Counted in calls of functions, which repeat exactly."""
     few, many = (calls_of_a_decision(tenants, options) for tenants in (10, 10_000))
@@ -308,10 +308,10 @@ def calls_of_a_decision(tenants: int, options: dict[str, Any]) -> float:
         nonlocal count
         count += event == "call"
 
-    (slot,) = play.dispatch.slots
+    (slot,) = play.scheduler.slots
     sys.setprofile(note)
     for _ in range(10):
         slot.busy_seconds += 1.0
-        play.dispatch.take(slot)
+        play.scheduler.next_work(slot)
     sys.setprofile(None)
     return count / 10

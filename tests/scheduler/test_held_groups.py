@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness.desk import CANCELLED, Desk
 
-from director._jobs.job import Extra
+from director._jobs.job import JobExtras
 from director._jobs.options import BatchRule, Options
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def rule(**words: Any) -> BatchRule:
 def learn(desk: Desk, rule: BatchRule, seconds: float, size: int = 1) -> None:
     """A call has been measured on every device."""
     for place in desk.places:
-        desk.dispatch._accounts.costs.add(rule, place, size, seconds)
+        desk.scheduler._accounting.costs.add(rule, place, size, seconds)
 
 
 def is_called(desk: Desk) -> bool:
@@ -58,7 +58,7 @@ def desk() -> Desk:
 
 def test_the_oldest_item_counts_though_it_came_last(desk: Desk) -> None:
     """One that is tried again has been submitted before those who wait."""
-    options = Options(batch=rule())
+    options = Options(batch_rule=rule())
     (slot,) = desk.slots
     first = desk.admit(options)
     desk.advance(5.0)
@@ -75,9 +75,9 @@ def test_the_oldest_item_counts_though_it_came_last(desk: Desk) -> None:
 def test_a_deadline_presses(desk: Desk) -> None:
     function = rule()
     learn(desk, function, 1.0)
-    desk.admit(Options(batch=function))
+    desk.admit(Options(batch_rule=function))
     desk.advance(0.5)
-    desk.admit(Options(batch=function, deadline=4.0))  # a call with one more takes three seconds
+    desk.admit(Options(batch_rule=function, deadline=4.0))  # a call with one more takes three seconds
     assert not is_called(desk)
     desk.advance(0.5)
     assert not is_called(desk)
@@ -88,9 +88,9 @@ def test_a_deadline_presses(desk: Desk) -> None:
 def test_a_deadline_of_one_that_has_gone_presses_no_more(desk: Desk) -> None:
     function = rule()
     learn(desk, function, 1.0)
-    desk.admit(Options(batch=function))
-    gone = desk.admit(Options(batch=function, deadline=4.0))
-    desk.dispatch.withdraw(gone, CANCELLED)
+    desk.admit(Options(batch_rule=function))
+    gone = desk.admit(Options(batch_rule=function, deadline=4.0))
+    desk.scheduler.remove(gone, CANCELLED)
     desk.advance(4.9)
     assert not is_called(desk)
     desk.advance(0.2)
@@ -102,7 +102,7 @@ def test_a_pressing_deadline_leaves_time_for_calls_that_take_longer_than_usual(d
     function = rule()
     for number in range(100):
         learn(desk, function, 1.0 + 0.2 * (number % 2 * 2 - 1))
-    jobs = [desk.admit(Options(batch=function, deadline=5.0)) for _ in range(2)]
+    jobs = [desk.admit(Options(batch_rule=function, deadline=5.0)) for _ in range(2)]
     desk.advance(1.5)  # 5.0 - 3 * 1.0 would be half a second later
     assert not is_called(desk)
     desk.advance(0.3)
@@ -114,7 +114,7 @@ def test_a_deadline_that_presses_leaves_time_to_wake_up(desk: Desk) -> None:
     function = rule()
     for size in (1, 2, 3, 4):
         learn(desk, function, 1.0, size)
-    job = desk.admit(Options(batch=function, deadline=3.0))
+    job = desk.admit(Options(batch_rule=function, deadline=3.0))
     desk.advance(3.0 - 1.0 - 0.005)
     assert is_called(desk)
     desk.now += 0.002
@@ -124,18 +124,18 @@ def test_a_deadline_that_presses_leaves_time_to_wake_up(desk: Desk) -> None:
 def test_padding_makes_a_batch_full(desk: Desk) -> None:
     """When not even one more as dear as the dearest would fit."""
     function = rule(max_size=10, max_cost=20.0, padded=True)
-    jobs = [desk.admit(Options(batch=function), extra=Extra(None, 1.0))]
+    jobs = [desk.admit(Options(batch_rule=function), extra=JobExtras(None, 1.0))]
     assert not is_called(desk)
-    jobs.append(desk.admit(Options(batch=function), extra=Extra(None, 9.0)))
+    jobs.append(desk.admit(Options(batch_rule=function), extra=JobExtras(None, 9.0)))
     assert run_all(desk) == [jobs]
 
 
 def test_what_padding_has_filled_is_forgotten_with_the_item_that_was_cancelled(desk: Desk) -> None:
     function = rule(max_size=10, max_cost=20.0, padded=True)
-    dear = desk.admit(Options(batch=function), extra=Extra(None, 9.0))
-    desk.dispatch.withdraw(dear, CANCELLED)
+    dear = desk.admit(Options(batch_rule=function), extra=JobExtras(None, 9.0))
+    desk.scheduler.remove(dear, CANCELLED)
     for _ in range(3):
-        desk.admit(Options(batch=function), extra=Extra(None, 1.0))
+        desk.admit(Options(batch_rule=function), extra=JobExtras(None, 1.0))
     assert not is_called(desk)
 
 
@@ -148,10 +148,10 @@ def test_released_items_keep_their_place_among_others(desk: Desk) -> None:
     blocker = desk.admit()
     desk.settle()
     function = rule()
-    held = desk.admit(Options(batch=function))
+    held = desk.admit(Options(batch_rule=function))
     desk.now = 1.0
     single = desk.admit(Options(timeout=1.0, tenant="a", allowed=None))
-    desk.dispatch.withdraw(single, CANCELLED)
+    desk.scheduler.remove(single, CANCELLED)
     later = desk.admit()
     desk.advance(5.0)
     assert run_all(desk) == [[blocker], [held], [later]]
@@ -161,10 +161,10 @@ def test_released_items_keep_their_place_among_others(desk: Desk) -> None:
 def test_one_that_is_tried_again_goes_before_its_equals_when_its_group_is_released(desk: Desk) -> None:
     (slot,) = desk.slots
     function = rule(max_size=1)
-    first = desk.admit(Options(batch=function))
+    first = desk.admit(Options(batch_rule=function))
     desk.settle()
     assert slot.job is first
-    others = [desk.admit(Options(batch=function)) for _ in range(2)]
+    others = [desk.admit(Options(batch_rule=function)) for _ in range(2)]
     desk.fail(slot)
     desk.try_again(first)
     desk.take(slot)
@@ -197,13 +197,13 @@ def admit_many(desk: Desk, options: Options, count: int) -> weakref.WeakSet[Job[
 def settled(desk: Desk) -> None:
     """Everything has run, and whoever was cleared away behind it is gone."""
     run_all(desk)
-    desk.slots[0].job, desk.slots[0].mates = None, None
+    desk.slots[0].job, desk.slots[0].batch = None, None
     gc.collect()
 
 
 def test_nothing_of_a_batch_that_has_gone_is_kept_until_it_would_have_been_ripe(desk: Desk) -> None:
     function = rule(max_wait=3600.0)
-    alive = admit_many(desk, Options(batch=function), 4)
+    alive = admit_many(desk, Options(batch_rule=function), 4)
     settled(desk)
     assert not alive
 
@@ -214,14 +214,14 @@ def test_keys_that_have_gone_do_not_pile_up_until_they_would_have_been_ripe(desk
 
     alive: weakref.WeakSet[Key] = weakref.WeakSet()
     function = rule(max_size=1, max_wait=3600.0)
-    held = Options(batch=rule(max_wait=3600.0))
+    held = Options(batch_rule=rule(max_wait=3600.0))
     desk.admit(held)
     for _ in range(1000):
         key = Key()
         alive.add(key)
-        desk.admit(Options(batch=function), extra=Extra(key))
-        job = desk.admit(held, extra=Extra(key))
-        desk.dispatch.withdraw(job, CANCELLED)
+        desk.admit(Options(batch_rule=function), extra=JobExtras(key))
+        job = desk.admit(held, extra=JobExtras(key))
+        desk.scheduler.remove(job, CANCELLED)
         del key, job
         run_all(desk)
     settled(desk)
@@ -233,11 +233,11 @@ def test_those_who_overtake_an_item_are_not_kept_until_it_has_gone(desk: Desk, p
     """In the order of arrival, and in that of deadlines, by which a held group is ripe, it stands before them."""
     function = rule(max_size=2, max_wait=3600.0)
     learn(desk, function, 0.1)
-    low = desk.admit(Options(batch=function, priority=-1, deadline=1800.0 if pressed else None))
+    low = desk.admit(Options(batch_rule=function, priority=-1, deadline=1800.0 if pressed else None))
     alive: weakref.WeakSet[Job[Any]] = weakref.WeakSet()
     for _ in range(1000):
         for _ in range(2):
-            alive.add(desk.admit(Options(batch=function, deadline=3600.0)))
+            alive.add(desk.admit(Options(batch_rule=function, deadline=3600.0)))
         assert [len(call) for call in run_all(desk)] == [2]
     settled(desk)
     assert len(alive) < 150
@@ -277,12 +277,12 @@ async def test_an_item_is_not_held_into_its_deadline_while_nothing_is_known_of_i
 
 async def test_the_earliest_ripening_is_kept_in_whatever_order_threads_ask_for_it(make_stage: MakeStage) -> None:
     stage = await make_stage()
-    crew = stage.director._crew
-    assert crew is not None
+    runtime = stage.director._runtime
+    assert runtime is not None
     gate = stage.gate()
     gate.open(["done"])
     job = stage.director.function(gate, max_batch_size=4, max_wait=1.0).submit("item")
     await stage.quiet()
-    crew._ripening.set(5.0)  # asked for by a thread before it, and brought to the loop after it
+    runtime._flush_timer.set(5.0)  # asked for by a thread before it, and brought to the loop after it
     await stage.advance(1.0)
     assert job.done()

@@ -1,6 +1,6 @@
 """The decision alone: no event loop, no threads, no time. Each worker is a state that the test moves step by step.
 
-The model is a list of waiting jobs and the states that a user of `Dispatch` can know. Whoever is on the way (the
+The model is a list of waiting jobs and the states that a user of `Scheduler` can know. Whoever is on the way (the
 Director that was called, a worker that was hired or rung) may arrive in any order and as late as the story likes.
 """
 
@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from director._jobs.model import Model
 from director._jobs.options import Options
 from director._jobs.state import JobState
-from director._scheduler.fair_share import Tenants
-from director._scheduler.queue.priority_queue import Line
+from director._scheduler.fair_share import FairShare
+from director._scheduler.queue.priority_queue import PriorityQueue
 from director.errors import QueueFull
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 100), state=st.sampled_from([CANCELLED, FAILED]))
     def withdraw(self, index: int, state: JobState) -> None:
         job = self.waiting.pop(index % len(self.waiting))
-        assert self.desk.dispatch.withdraw(job, state)
-        assert not self.desk.dispatch.withdraw(job, state)
+        assert self.desk.scheduler.remove(job, state)
+        assert not self.desk.scheduler.remove(job, state)
 
     @precondition(lambda self: len(self.waiting) > 3)
     @rule(model=st.none() | st.integers(0, 1))
@@ -94,10 +94,10 @@ class Machine(RuleBasedStateMachine):
             if slot.state in (*COMING, WORKING):
                 self.take(slot)
             elif slot.state is PARKED:
-                assert self.desk.dispatch.leave(slot)
+                assert self.desk.scheduler.leave(slot)
                 assert slot.state is LEAVING
             elif slot.state is LEAVING:
-                self.desk.ring(self.desk.dispatch.reaped(slot))
+                self.desk.wake(self.desk.scheduler.mark_idle(slot))
                 assert slot.state is IDLE
 
     def take(self, slot: Slot) -> None:
@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: any(slot.job and slot.job._options.model for slot in self.slots))
     @rule(index=st.integers(0, 8))
     def model_is_loaded(self, index: int) -> None:
-        """By one of the jobs that run, for all slots of its place; nobody asks the dispatch."""
+        """By one of the jobs that run, for all slots of its place; nobody asks the scheduler."""
         loading = [slot for slot in self.slots if slot.job and slot.job._options.model]
         slot = loading[index % len(loading)]
         assert slot.job is not None
@@ -128,15 +128,15 @@ class Machine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 100))
     def worker_that_was_called_cannot_leave(self, index: int) -> None:
         called = [slot for slot in self.slots if slot.state is CALLED]
-        assert not self.desk.dispatch.leave(called[index % len(called)])
+        assert not self.desk.scheduler.leave(called[index % len(called)])
 
     @precondition(lambda self: sum(slot.state is PARKED for slot in self.slots) > 2)
     @rule()
     def dismiss(self) -> None:
-        for slot in self.desk.dispatch.dismiss():
-            slot.ring()
+        for slot in self.desk.scheduler.stop_lingering():
+            slot.wake()
         assert not any(slot.state is PARKED for slot in self.slots)
-        assert self.desk.dispatch.linger == 0.0
+        assert self.desk.scheduler.linger == 0.0
 
     @rule(late=st.booleans())
     def settle(self, late: bool) -> None:
@@ -160,16 +160,16 @@ class Machine(RuleBasedStateMachine):
     def counts_are_right(self) -> None:
         if not hasattr(self, "desk"):
             return
-        dispatch = self.desk.dispatch
-        assert dispatch.waiting() == len(self.waiting)
-        assert sorted(dispatch.running(), key=id) == sorted((s.job for s in self.slots if s.job), key=id)
+        scheduler = self.desk.scheduler
+        assert scheduler.waiting() == len(self.waiting)
+        assert sorted(scheduler.running(), key=id) == sorted((s.job for s in self.slots if s.job), key=id)
         for slot in self.slots:
             assert (slot.job is not None) is (slot.state is WORKING)
             assert (slot in slot.place.idle) is (slot.state is IDLE)
             assert (slot in slot.place.parked) is (slot.state is PARKED)
-        assert dispatch._free.idle == sum(slot.state is IDLE for slot in self.slots)
-        assert dispatch._free.parked == sum(slot.state is PARKED for slot in self.slots)
-        assert dispatch.at_rest() is (not self.waiting and all(slot.state is IDLE for slot in self.slots))
+        assert scheduler._free.idle == sum(slot.state is IDLE for slot in self.slots)
+        assert scheduler._free.parked == sum(slot.state is PARKED for slot in self.slots)
+        assert scheduler.is_idle() is (not self.waiting and all(slot.state is IDLE for slot in self.slots))
 
     @invariant()
     def no_wake_up_is_lost(self) -> None:
@@ -183,7 +183,7 @@ class Machine(RuleBasedStateMachine):
     def who_was_called_was_rung(self) -> None:
         if hasattr(self, "desk"):
             for slot in self.slots:
-                assert slot.bell.locked() is (slot.state is not CALLED)
+                assert slot.wake_signal.locked() is (slot.state is not CALLED)
 
     # ---- the model
 
@@ -265,7 +265,7 @@ def test_a_job_that_is_withdrawn_does_not_take_the_wake_up_of_another_along() ->
     job = desk.admit(second)  # one is on its way; that one will call the next
     gone = desk.admit(Options(allowed=first.allowed, priority=1))
     desk.take(desk.slots[2])
-    desk.dispatch.withdraw(gone, CANCELLED)
+    desk.scheduler.remove(gone, CANCELLED)
     desk.settle()
     assert desk.slots[1].job is job
 
@@ -296,11 +296,11 @@ def test_a_withdrawn_job_is_let_go() -> None:
     jobs = [desk.admit() for _ in range(1000)]
     alive = weakref.WeakSet(jobs)
     for job in jobs:
-        desk.dispatch.withdraw(job, CANCELLED)
+        desk.scheduler.remove(job, CANCELLED)
     del jobs, job
     gc.collect()
     assert len(alive) < 150
-    assert desk.dispatch.waiting() == 1
+    assert desk.scheduler.waiting() == 1
     desk.hire()
     assert desk.take(desk.slots[0]) is first
 
@@ -313,13 +313,13 @@ def test_user_code_never_runs_under_the_lock(how: str) -> None:
 
     class Resource:
         def __del__(self) -> None:
-            locked.append(desk.dispatch._is_deciding)
+            locked.append(desk.scheduler._is_deciding)
 
         def use(self, device: Any) -> None: ...
 
     def bury(count: int, options: Options = Options()) -> None:  # noqa: B008 - frozen
         for job in [desk.admit(options, fn=Resource().use) for _ in range(count)]:
-            desk.dispatch.withdraw(job, CANCELLED)
+            desk.scheduler.remove(job, CANCELLED)
 
     if how == "served":
         desk.admit()
@@ -353,8 +353,8 @@ class Lines:
 
     def __init__(self) -> None:
         self.spent: list[Any] = []
-        self.tenants = Tenants({})
-        self.line = Line(self, self.tenants, self.spent)
+        self.tenants = FairShare({})
+        self.line = PriorityQueue(self, self.tenants, self.spent)
         self.desk = Desk([1])
         self.jobs: list[Job[Any]] = []
 
@@ -404,7 +404,7 @@ def test_a_line_is_a_sorted_list(moves: list[tuple[str, int, float | None, int]]
             expected = lines.in_order()[0]
             assert lines.pop() is expected
         elif lines.jobs and move == "front":
-            front = lines.line.front()
+            front = lines.line.peek()
             assert front is not None
             assert front[1] is lines.in_order()[0]
         assert sorted(lines.line, key=id) == sorted(lines.jobs, key=id)
@@ -436,10 +436,10 @@ def test_a_tenant_of_its_own_for_each_job_does_not_pile_up() -> None:
     lines = Lines()
     for number in range(3000):
         tenant = lines.tenants.of(number)
-        lines.tenants.arrive(tenant)
+        lines.tenants.enqueue(tenant)
         lines.push(Options(tenant=number))
         lines.pop()
         tenant.waiting -= 1
-        lines.tenants.settle(tenant, lines.tenants.serve(tenant), 0.0)
+        lines.tenants.finish(tenant, lines.tenants.start(tenant), 0.0)
     assert len(lines.tenants) < 1100
     assert len(lines.line._levels) <= 1

@@ -17,7 +17,7 @@ MANY = 3000  # tenants; enough for those who rest to be forgotten
 def test_a_tenant_that_comes_when_others_are_forgotten_is_remembered() -> None:
     desk = Desk([1])
     (slot,) = desk.slots
-    tenants = desk.dispatch._queue.tenants
+    tenants = desk.scheduler._queue.tenants
     for number in range(MANY):
         desk.admit(Options(tenant=number))
         known = tenants.get(number)
@@ -45,7 +45,7 @@ def test_tenants_do_not_pile_up_behind_one_that_waits_and_is_never_served() -> N
         job = desk.take(slot)
         assert job is not None
         assert job._options.tenant == number
-    tenants = desk.dispatch._queue.tenants
+    tenants = desk.scheduler._queue.tenants
     assert len(tenants) < MANY / 2
     assert len(tenants._active) < MANY / 2
 

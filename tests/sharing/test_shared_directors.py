@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def slots(director: Director) -> list[Slot]:
-    assert director._crew is not None
-    return director._crew.dispatch.slots
+    assert director._runtime is not None
+    return director._runtime.scheduler.slots
 
 
 def is_elsewhere(director: Director, number: int = 0) -> bool:
-    return slots(director)[number].state is SlotState.ELSEWHERE
+    return slots(director)[number].state is SlotState.WAITING_FOR_OTHERS
 
 
 async def test_a_slot_is_used_by_one_at_a_time(gate: Gate) -> None:
@@ -128,7 +128,7 @@ async def test_both_have_their_turns(monkeypatch: pytest.MonkeyPatch, gate: Gate
             time.sleep(0.001)
 
     async with Director("simulated:1", shared="x") as one, Director("simulated:1", shared="x") as two:
-        look = SharedSlots("x").turnstile(slots(one)[0])
+        look = SharedSlots("x").slot_lock(slots(one)[0])
         first = one.submit(gate)
         await gate.begun()
         jobs = [two.submit(work, 2) for _ in range(10)]
@@ -317,7 +317,7 @@ async def test_what_goes_wrong_with_the_files_fails_the_jobs(monkeypatch: pytest
     def broken(self: object) -> bool:
         raise OSError("no locks available")
 
-    monkeypatch.setattr("director._sharing.slot_lock.Turnstile.try_enter", broken)
+    monkeypatch.setattr("director._sharing.slot_lock.SlotLock.try_enter", broken)
     clock = TestClock()
     async with Director("simulated:1", shared="x", clock=clock) as director:
         job = director.submit(lambda _: current_device())

@@ -1,4 +1,4 @@
-"""One slot, several who want it. Two turnstiles in one process hold each other off as those of two processes do."""
+"""One slot, several who want it. Two locks in one process hold each other off as those of two processes do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from director import Director
-from director._scheduler.slots import make_places
+from director._scheduler.slots import make_device_slots
 from director._sharing.lock_file import Folder, LockFile
-from director._sharing.slot_lock import SharedSlots, Turnstile
+from director._sharing.slot_lock import SharedSlots, SlotLock
 from director.testing import simulated_devices
 
 if TYPE_CHECKING:
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE = 5.0
-SLOTS = [slot for place in make_places(tuple(simulated_devices(2)), [2, 1]) for slot in place.slots]
+SLOTS = [slot for place in make_device_slots(tuple(simulated_devices(2)), [2, 1]) for slot in place.slots]
 
 
 @pytest.fixture
-def turnstile() -> Callable[[], Turnstile]:
-    return lambda: SharedSlots("x").turnstile(SLOTS[0])
+def slot_lock() -> Callable[[], SlotLock]:
+    return lambda: SharedSlots("x").slot_lock(SLOTS[0])
 
 
 class Entering:
     """Stands in the line on a thread of its own."""
 
-    def __init__(self, turnstile: Turnstile) -> None:
-        self.turnstile = turnstile
-        self.thread = threading.Thread(target=turnstile.enter, daemon=True)
+    def __init__(self, slot_lock: SlotLock) -> None:
+        self.slot_lock = slot_lock
+        self.thread = threading.Thread(target=slot_lock.enter, daemon=True)
         self.thread.start()
 
     def is_in(self) -> bool:
         self.thread.join(PATIENCE)
-        return self.turnstile.is_mine
+        return self.slot_lock.is_mine
 
 
-def test_one_at_a_time(turnstile: Callable[[], Turnstile]) -> None:
-    one, two = turnstile(), turnstile()
+def test_one_at_a_time(slot_lock: Callable[[], SlotLock]) -> None:
+    one, two = slot_lock(), slot_lock()
     assert one.try_enter()
     assert not two.try_enter()
     entering = Entering(two)
@@ -55,15 +55,15 @@ def test_one_at_a_time(turnstile: Callable[[], Turnstile]) -> None:
     assert one.try_enter(), "nobody has it and nobody waits"
 
 
-def test_other_slots_are_others(turnstile: Callable[[], Turnstile]) -> None:
-    assert turnstile().try_enter()
-    assert SharedSlots("x").turnstile(SLOTS[1]).try_enter()
-    assert SharedSlots("y").turnstile(SLOTS[0]).try_enter()
-    assert SharedSlots("x").turnstile(SLOTS[2]).try_enter()
+def test_other_slots_are_others(slot_lock: Callable[[], SlotLock]) -> None:
+    assert slot_lock().try_enter()
+    assert SharedSlots("x").slot_lock(SLOTS[1]).try_enter()
+    assert SharedSlots("y").slot_lock(SLOTS[0]).try_enter()
+    assert SharedSlots("x").slot_lock(SLOTS[2]).try_enter()
 
 
-def test_who_has_it_sees_that_somebody_waits(turnstile: Callable[[], Turnstile]) -> None:
-    one, two = turnstile(), turnstile()
+def test_who_has_it_sees_that_somebody_waits(slot_lock: Callable[[], SlotLock]) -> None:
+    one, two = slot_lock(), slot_lock()
     assert one.try_enter()
     assert not one.is_wanted()
     assert not two.try_enter()
@@ -74,8 +74,8 @@ def test_who_has_it_sees_that_somebody_waits(turnstile: Callable[[], Turnstile])
     assert not two.is_wanted()
 
 
-def test_who_has_just_left_overtakes_nobody(turnstile: Callable[[], Turnstile]) -> None:
-    one, two = turnstile(), turnstile()
+def test_who_has_just_left_overtakes_nobody(slot_lock: Callable[[], SlotLock]) -> None:
+    one, two = slot_lock(), slot_lock()
     assert one.try_enter()
     assert not two.try_enter()
     one.leave()
@@ -86,13 +86,13 @@ def test_who_has_just_left_overtakes_nobody(turnstile: Callable[[], Turnstile]) 
     assert entering.is_in()
 
 
-def test_two_take_turns(turnstile: Callable[[], Turnstile]) -> None:
+def test_two_take_turns(slot_lock: Callable[[], SlotLock]) -> None:
     """Each leaves as soon as the other wants it: they alternate strictly."""
     turns: list[int] = []
     both_in_line = threading.Barrier(2)
 
     def take_turns(number: int) -> None:
-        mine = turnstile()
+        mine = slot_lock()
         both_in_line.wait(PATIENCE)
         for _ in range(50):
             mine.enter()
@@ -112,22 +112,22 @@ def test_two_take_turns(turnstile: Callable[[], Turnstile]) -> None:
 
 CHILD = """
 import sys
-from director._scheduler.slots import make_places
+from director._scheduler.slots import make_device_slots
 from director._sharing.slot_lock import SharedSlots
 from director.testing import simulated_devices
-(place,) = make_places(tuple(simulated_devices(1)), [1])
-turnstile = SharedSlots("x").turnstile(place.slots[0])
+(place,) = make_device_slots(tuple(simulated_devices(1)), [1])
+slot_lock = SharedSlots("x").slot_lock(place.slots[0])
 {how}
 print(flush=True)
 sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("how", ["turnstile.try_enter()", "turnstile.try_enter(); turnstile.enter()"])
-def test_the_dead_hold_nothing(turnstile: Callable[[], Turnstile], how: str) -> None:
+@pytest.mark.parametrize("how", ["slot_lock.try_enter()", "slot_lock.try_enter(); slot_lock.enter()"])
+def test_the_dead_hold_nothing(slot_lock: Callable[[], SlotLock], how: str) -> None:
     """Neither the slot nor the place in the line."""
     program = [sys.executable, "-c", CHILD.format(how=how)]
-    mine = turnstile()
+    mine = slot_lock()
     waits = "enter()" in how.split(";")[-1] and ";" in how
     if waits:
         assert mine.try_enter()
@@ -146,9 +146,9 @@ def test_the_dead_hold_nothing(turnstile: Callable[[], Turnstile], how: str) -> 
         assert mine.is_mine
 
 
-def test_a_forked_child_holds_nothing(turnstile: Callable[[], Turnstile]) -> None:
+def test_a_forked_child_holds_nothing(slot_lock: Callable[[], SlotLock]) -> None:
     """It has copies of its parent's files, and may live longer."""
-    mine = turnstile()
+    mine = slot_lock()
     assert mine.try_enter()
     ready, go = os.pipe(), os.pipe()
     child = os.fork()
@@ -159,15 +159,15 @@ def test_a_forked_child_holds_nothing(turnstile: Callable[[], Turnstile]) -> Non
     os.read(ready[0], 1)
     mine._slot.close()  # as if the parent had died
     mine._line.close()
-    assert turnstile().try_enter()
+    assert slot_lock().try_enter()
     os.write(go[1], b".")
     os.waitpid(child, 0)
     for end in (*ready, *go):
         os.close(end)
 
 
-def test_files_that_were_tidied_away_are_made_anew(turnstile: Callable[[], Turnstile], runtime: Path) -> None:
-    one, two = turnstile(), turnstile()
+def test_files_that_were_tidied_away_are_made_anew(slot_lock: Callable[[], SlotLock], runtime: Path) -> None:
+    one, two = slot_lock(), slot_lock()
     assert one.try_enter()
     one.leave()
     for file in runtime.rglob("SIM-0*"):

@@ -16,7 +16,7 @@ def seconds(size: int) -> float:
 
 def stays_of_director(moments: list[float], max_wait: float = 0.0) -> tuple[list[float], Play]:
     play = Play([1] * SLOTS, lambda jobs, _: seconds(len(jobs)))
-    jobs = play.arrive(moments, Options(batch=BatchRule("f", max_size=MOST, max_wait=max_wait)))
+    jobs = play.arrive(moments, Options(batch_rule=BatchRule("f", max_size=MOST, max_wait=max_wait)))
     return [(job._finished or 0.0) - job._submitted for job in jobs], play
 
 

@@ -88,8 +88,8 @@ async def test_innocents_with_the_value_of_another_are_found(shared: Shared, mon
 
 async def test_counts_that_do_not_add_up_are_found(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     async def door(d: Director, _thing: str) -> None:
-        assert d._crew is not None
-        d._crew.ledger.succeeded -= 1
+        assert d._runtime is not None
+        d._runtime.job_lifecycle.succeeded -= 1
 
     assert await kinds(shared, monkeypatch, door) == ["counts"]
 

@@ -39,7 +39,7 @@ class _Case:
     answered: float = 0.0  # when the last question was asked that it has answered
 
 
-class Judge:
+class Diagnosis:
     """Keeps the case of each device.
 
     Args:

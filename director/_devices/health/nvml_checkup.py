@@ -43,7 +43,7 @@ _WEARS = {
 }
 
 
-class Gauge:
+class NvmlCheckup:
     """Reads one device. Used by one thread at a time.
 
     Args:

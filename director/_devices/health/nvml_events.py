@@ -52,7 +52,7 @@ class _Heard:
         )
 
 
-class Listener:
+class NvmlEvents:
     """Listens to the events of devices.
 
     Args:

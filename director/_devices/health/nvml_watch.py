@@ -14,9 +14,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-from director._devices.health.diagnosis import Checkup, Judge, Verdict, Xid
-from director._devices.health.nvml_checkup import Gauge
-from director._devices.health.nvml_events import Changed, Listener
+from director._devices.health.diagnosis import Checkup, Diagnosis, Verdict, Xid
+from director._devices.health.nvml_checkup import NvmlCheckup
+from director._devices.health.nvml_events import Changed, NvmlEvents
 from director._devices.isolated import last_second
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class _Stop:
 _Post: TypeAlias = Checkup | _Nothing | Xid | Changed | _Stop
 
 
-class Watch:
+class NvmlWatch:
     """Watches devices from `start` to `stop`; those that are no GPUs, or unknown to NVML, it leaves alone.
 
     Args:
@@ -66,13 +66,13 @@ class Watch:
         *,
         patience: float = PATIENCE,
     ) -> None:
-        self._gauges = {device.uuid: Gauge(device.uuid) for device in devices if device.kind == "cuda"}
+        self._gauges = {device.uuid: NvmlCheckup(device.uuid) for device in devices if device.kind == "cuda"}
         self._tell = tell
         self._interval = rules.interval
         self._patience = patience
-        self._judge = Judge(self._gauges, rules)
+        self._judge = Diagnosis(self._gauges, rules)
         self._inbox: queue.SimpleQueue[_Post] = queue.SimpleQueue()
-        self._listener = Listener(self._gauges, self._inbox.put)
+        self._listener = NvmlEvents(self._gauges, self._inbox.put)
         self._thread = threading.Thread(target=self._run, name="director:watch", daemon=True)
         self._asked: dict[str, float] = {}  # checkups that have not come back, and when they began
         self._late: set[str] = set()  # of these, those that have used up their patience once
@@ -197,7 +197,7 @@ class Watch:
                 self._asked[uuid] = now
                 self._start_checkup(uuid, gauge)
 
-    def _start_checkup(self, uuid: str, gauge: Gauge) -> None:
+    def _start_checkup(self, uuid: str, gauge: NvmlCheckup) -> None:
         def read() -> None:
             checkup = None
             try:

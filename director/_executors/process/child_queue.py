@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from director._executors.process.child_process import ChildProcess
 from director._executors.process.encoding import ProcessCall
-from director._executors.remote.prefetch_depth import Pace
-from director._executors.remote.runner import RemoteStock
+from director._executors.remote.prefetch_depth import PrefetchDepth
+from director._executors.remote.runner import RemoteQueue
 from director._ipc.channel import MOST
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from director._executors.process.encoding import CallEncoder, CallMessage
 
 
-class PrefetchedCalls(RemoteStock[ProcessCall]):
+class ChildQueue(RemoteQueue[ProcessCall]):
     """What one child has ahead.
 
     Args:
@@ -31,14 +31,14 @@ class PrefetchedCalls(RemoteStock[ProcessCall]):
 
     def __init__(self, encoder: CallEncoder, most: int | None) -> None:
         super().__init__()
-        self.pace = Pace()
+        self.pace = PrefetchDepth()
         self._encoder = encoder
         self._most = math.inf if most is None else most
 
     @property
     def rest(self) -> float:
         """Seconds for which the child's answers can wait: it has work, and so have all other slots."""
-        if not self._sent or self.supply is None or self.supply.is_scarce:
+        if not self._sent or self.source is None or self.source.is_short:
             return 0.0
         return self.pace.rest(len(self._sent))
 
@@ -59,11 +59,11 @@ class PrefetchedCalls(RemoteStock[ProcessCall]):
     def fill(self, child: ChildProcess) -> None:
         """Send more ahead, as the pace demands."""
         depth = self.pace.depth
-        if self.supply is None or depth - len(self._sent) < max(1, depth // 4) or self._is_blocked():
+        if self.source is None or depth - len(self._sent) < max(1, depth // 4) or self._is_blocked():
             return
         ready: list[tuple[ProcessCall, CallMessage]] = []
         most = min(MOST, depth - len(self._sent), self._most - child.count)
-        while len(ready) < most and (job := self.supply.take()) is not None:
+        while len(ready) < most and (job := self.source.take()) is not None:
             call = ProcessCall([job], job._fn, job._cargo)
             message = self._encoder.encode_ahead(call, child)
             if message is None:
@@ -75,6 +75,6 @@ class PrefetchedCalls(RemoteStock[ProcessCall]):
             sent = child.send_ahead(ready)
             self._give_back([call.jobs[0] for call, _ in ready[sent:]])
 
-    def give_back(self, calls: Iterable[ProcessCall]) -> None:
+    def return_all(self, calls: Iterable[ProcessCall]) -> None:
         """These were taken back from the child: they may go elsewhere, and so may one that could not be sent ahead."""
         self._give_back([job for call in calls if self._sent.get(job := call.jobs[0]) is call])

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from director._executors.process.termination import Termination
-from director._executors.remote.replicas import Recipe
+from director._executors.remote.replicas import ModelSpec
 from director._executors.remote.runner import CallState, PendingCall
 from director._ipc import main_module as program
 from director._ipc.by_name import known_number, name_of, pack, sendable
@@ -217,9 +217,9 @@ def fits(payload: Payload | None) -> bool:
     return payload is None or (not payload.buffers and len(payload.stream) <= INLINE)
 
 
-def recipe(model: Model[Any]) -> Recipe:
+def recipe(model: Model[Any]) -> ModelSpec:
     """What a child needs of a model."""
-    return Recipe(sendable(model.load), sendable(model.warmup), sendable(model.unload), model.name)
+    return ModelSpec(sendable(model.load), sendable(model.warmup), sendable(model.unload), model.name)
 
 
 def _are_plain(values: Any, depth: int = _NESTED_AT_MOST) -> bool:

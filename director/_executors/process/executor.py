@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from director._untrusted.numbers import seconds, whole
 
 if TYPE_CHECKING:
-    from director._executors.process.runner import ProcessSeat
-    from director._runtime.instrumentation import Chronicle
+    from director._executors.process.runner import ProcessRunner
+    from director._runtime.instrumentation import Instrumentation
     from director._scheduler.residency import Residency
     from director._scheduler.slots import Slot
 
@@ -36,15 +36,15 @@ class ProcessExecutor:
         object.__setattr__(self, "max_jobs_per_worker", most)
         object.__setattr__(self, "grace", seconds("grace", self.grace, zero=True))
 
-    def seat(self, slot: Slot, residency: Residency, chronicle: Chronicle) -> ProcessSeat:
-        """A seat for `slot`; its child starts with the first job.
+    def runner(self, slot: Slot, residency: Residency, instrumentation: Instrumentation) -> ProcessRunner:
+        """A runner for `slot`; its child starts with the first job.
 
         Raises:
             RuntimeError: Children can't be started here.
         """
-        from director._executors.process.runner import ProcessSeat
+        from director._executors.process.runner import ProcessRunner
         from director._executors.process.spawn import check_platform
 
         check_platform()
-        residency.is_apart = True
-        return ProcessSeat(slot, residency, chronicle, self)
+        residency.is_per_slot = True
+        return ProcessRunner(slot, residency, instrumentation, self)

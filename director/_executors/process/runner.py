@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from director._executors.base import LoadFailed, NeverStarted, NotSent
 from director._executors.process.child_process import ChildGone, ChildProcess
-from director._executors.process.child_queue import PrefetchedCalls
+from director._executors.process.child_queue import ChildQueue
 from director._executors.process.encoding import CallEncoder, ModelNumbers, ProcessCall
 from director._executors.process.termination import Termination, Unkillable
 from director._executors.remote.batch_items import joined
-from director._executors.remote.runner import CallState, RemoteSeat
+from director._executors.remote.runner import CallState, RemoteRunner
 from director._executors.replicas import bearable
 from director._ipc import log_relay as logs
 from director._ipc.by_name import describe
@@ -35,13 +35,13 @@ from director.errors import WorkerDied
 if TYPE_CHECKING:
     from director._executors.process.executor import ProcessExecutor
     from director._jobs.job import Job
-    from director._runtime.instrumentation import Chronicle
+    from director._runtime.instrumentation import Instrumentation
     from director._scheduler.residency import Residency
     from director._scheduler.slots import Slot
 
 logger = logging.getLogger("director")
 _TRIES = 3  # children that may end before they have received a call; it has not begun then, and is safe to send again
-_UNLOADING = 8.0  # seconds that a dismissed child gets before it is told to end; the crew waits two longer
+_UNLOADING = 8.0  # seconds that a dismissed child gets before it is told to end; the runtime waits two longer
 _RETURNED, _STREAM, _BATCH = (
     AnswerKind.RETURNED,
     CallStyle.STREAM,
@@ -51,33 +51,35 @@ _YIELDED, _ENDED, _LOST = AnswerKind.YIELDED, CallState.ENDED, CallState.LOST
 _ABOUT_THE_CHILD = frozenset({AnswerKind.LOGGED, AnswerKind.LOADED})
 
 
-class ProcessSeat(RemoteSeat[ProcessCall]):
+class ProcessRunner(RemoteRunner[ProcessCall]):
     """Makes the calls of a slot in a child, which is started when there is one to make.
 
     Args:
         slot: Whose calls.
         residency: Is told what the child has loaded.
-        chronicle: Takes events and tells the time.
+        instrumentation: Takes events and tells the time.
         terms: Of all children.
     """
 
     _Call, _BARELY, _AS_STREAM = ProcessCall, CallStyle.PLAIN, CallStyle.STREAM
-    _stock: PrefetchedCalls
+    _queue: ChildQueue
 
-    def __init__(self, slot: Slot, residency: Residency, chronicle: Chronicle, terms: ProcessExecutor) -> None:
-        super().__init__(slot.device, chronicle, terms.grace)
+    def __init__(
+        self, slot: Slot, residency: Residency, instrumentation: Instrumentation, terms: ProcessExecutor
+    ) -> None:
+        super().__init__(slot.device, instrumentation, terms.grace)
         self._slot = slot
         self._residency = residency
         self._terms = terms
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._child: ChildProcess | None = None
         self._models = ModelNumbers()
-        self._encoder = CallEncoder(self._models, chronicle.time)
-        self._stock = PrefetchedCalls(self._encoder, terms.max_jobs_per_worker)
+        self._encoder = CallEncoder(self._models, instrumentation.time)
+        self._queue = ChildQueue(self._encoder, terms.max_jobs_per_worker)
         self._is_recalled = False
 
     def run_batch(self, jobs: list[Job[Any]]) -> Any:
-        """Have the child make one call for all of them; see `Seat.run_batch`.
+        """Have the child make one call for all of them; see `Runner.run_batch`.
 
         Raises:
             PicklingError: The call, or its result or exception, can't be sent.
@@ -92,7 +94,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
         if self._child is not None:
             self._dismiss(self._child)
 
-    def recall(self) -> None:
+    def recall_prefetched(self) -> None:
         """From any thread: give back what the child has not begun."""
         self._is_recalled = True
         os.eventfd_write(self._bell, 1)
@@ -104,20 +106,20 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
 
     # ---- one call
 
-    def _tell(self, errand: ProcessCall, *, is_cancelled: bool) -> None:
-        errand.notify(Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
+    def _tell(self, call: ProcessCall, *, is_cancelled: bool) -> None:
+        call.notify(Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
 
-    def _end(self, errand: ProcessCall, moment: float) -> None:
-        errand.end(moment, self._grace)
+    def _end(self, call: ProcessCall, moment: float) -> None:
+        call.end(moment, self._grace)
         os.eventfd_write(self._bell, 1)
 
     def _run(self, job: Job[Any]) -> Any:
-        call = self._stock.find(job)
+        call = self._queue.find(job)
         return super()._run(job) if call is None else self._make(call)
 
     def _make(self, call: ProcessCall) -> Any:
-        self._errand = call
-        self._stock.start(call)
+        self._call = call
+        self._queue.start(call)
         try:
             for _ in range(_TRIES):
                 if call.state is _LOST:  # maybe since before its turn
@@ -128,7 +130,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
                     self._bury(error)
             raise WorkerDied(None if call.child is None else call.child.exitcode, self._device)
         finally:
-            self._errand = None
+            self._call = None
 
     def _run_call(self, call: ProcessCall) -> Any:
         """Send a call, if it was not sent ahead, and wait for its end."""
@@ -155,7 +157,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
             try:
                 child.send(call, message)
             except BlockingIOError:  # the socket is full of calls that are over: the child need not see them
-                self._stock.give_back(child.take_back())
+                self._queue.return_all(child.take_back())
                 child.send(call, message)
         except WireBroken:
             raise
@@ -180,7 +182,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
             if received is None:
                 self._mind_stock(call, child, now)
                 if call.style <= _BATCH:
-                    child.sleep_until_exit(self._stock.rest)
+                    child.sleep_until_exit(self._queue.rest)
                 child.wait(self._patience(call, now))
                 now = time.monotonic()
                 if now >= call.next_look():
@@ -188,7 +190,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
                 continue
             answer, whose = received
             if whose is not call:
-                if whose is not None and whose.state is _ENDED and self._stock.find(whose.jobs[0]) is whose:
+                if whose is not None and whose.state is _ENDED and self._queue.find(whose.jobs[0]) is whose:
                     whose.answer = answer  # the child has received it before this one was sent again
                 else:
                     self._note(call, child, answer, is_its_own=False)
@@ -201,29 +203,29 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
 
     def _mind_stock(self, call: ProcessCall, child: ChildProcess, now: float) -> None:
         """Before a wait: have the child have enough ahead, or give back what others are free for."""
-        stock, supply = self._stock, self._stock.supply
-        if not stock and (supply is None or supply.is_scarce):
+        queue, source = self._queue, self._queue.source
+        if not queue and (source is None or source.is_short):
             self._is_recalled = False
             return
         # One that lasts longer than those before it: what is behind it is better off elsewhere.
-        if self._is_recalled or now >= call.began + stock.pace.patience:
+        if self._is_recalled or now >= call.began + queue.pace.patience:
             self._is_recalled = False
-            if stock:
-                stock.give_back(child.take_back(call))
+            if queue:
+                queue.return_all(child.take_back(call))
         else:
-            stock.fill(child)
+            queue.fill(child)
 
     def _patience(self, call: ProcessCall, now: float) -> float | None:
         """Seconds to wait for an answer; `None` for ever."""
         moment = call.next_look()
-        if self._stock:
-            moment = min(moment, call.began + self._stock.pace.patience)
+        if self._queue:
+            moment = min(moment, call.began + self._queue.pace.patience)
         return None if moment == math.inf else max(0.0, moment - now)
 
     def _finish(self, call: ProcessCall, child: ChildProcess, answer: Answer) -> Any:
         """The call has ended."""
         if call.is_typical:
-            self._stock.pace.note(answer.began, answer.ended, child.read_at)
+            self._queue.pace.note(answer.began, answer.ended, child.read_at)
         if self._is_timely:
             self._ended = max(answer.ended, call.jobs[0]._started or 0.0)
         if call.refusal is not None:
@@ -246,7 +248,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
             child.signal(signal.SIGKILL)
             self._bury(None)
         if answer.kind == AnswerKind.NOT_LOADED and model is not None:
-            self._chronicle.not_loaded(model, self._device, error)
+            self._instrumentation.not_loaded(model, self._device, error)
             raise LoadFailed(model, bearable(model, error))
         if answer.kind == AnswerKind.NOT_READ and len(call.jobs) > 1:
             raise NotSent from error
@@ -257,7 +259,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
         stream: Any = call.jobs[0]._fn
         if call.refusal is None and isinstance(stream, StreamCall):
             try:
-                stream.bridge.put(child.content(answer))
+                stream.channel.put(child.content(answer))
             except BaseException as refusal:  # noqa: BLE001 - raised when the stream has ended
                 call.refusal = refusal
                 call.notify(Notice.CANCELLED)
@@ -290,7 +292,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
         model = self._models.by_number(number)
         self._residency.add(model, self._slot)
         self._slot.note_load(seconds)
-        self._chronicle.loaded(model, self._device, seconds)
+        self._instrumentation.loaded(model, self._device, seconds)
 
     # ---- the child
 
@@ -315,7 +317,7 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
         termination.begin(time.monotonic() + _UNLOADING)
         nothing = ProcessCall([], None, ())
         try:
-            self._stock.give_back(child.take_back())
+            self._queue.return_all(child.take_back())
             child.dismiss()
             while True:
                 if (received := child.receive()) is not None:
@@ -333,10 +335,10 @@ class ProcessSeat(RemoteSeat[ProcessCall]):
         if isinstance(error, (OSError, WireBroken)):
             logger.error("the process of %s is ended, for it can't be trusted: %s", self._device.label, error)
             child.signal(signal.SIGKILL)
-        self._stock.give_back(child.lose())
+        self._queue.return_all(child.lose())
         for number in child.loaded:
             model = self._models.by_number(number)
             self._residency.remove(model, self._slot)
-            self._chronicle.unloaded(model, self._device)
+            self._instrumentation.unloaded(model, self._device)
         if child.reap() is None:
             logger.warning("process %d of %s does not end: it is left behind", child.process, self._device.label)

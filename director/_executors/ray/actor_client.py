@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._executors.ray.allocation import Actor
-    from director._executors.ray.fleet import Fleet
+    from director._executors.ray.fleet import RayFleet
     from director._executors.ray.pending_call import RayCall
-    from director._runtime.instrumentation import Chronicle
+    from director._runtime.instrumentation import Instrumentation
     from director._scheduler.residency import Residency
     from director._scheduler.slots import Slot
 
 logger = logging.getLogger("director")
 _GLANCE = 0.25  # seconds: Ray's own waits can't be woken
 _ENDING = 5.0  # seconds in which an actor that was killed is gone, and what is ready is here
-_UNLOADING = 8.0  # seconds that a dismissed actor gets; the crew waits two longer
+_UNLOADING = 8.0  # seconds that a dismissed actor gets; the runtime waits two longer
 
 
 class ActorLost(Exception):
@@ -44,7 +44,7 @@ class ActorClient:
     Args:
         slot: Whose.
         residency: Is told what the actor has loaded.
-        chronicle: Takes events and tells the time.
+        instrumentation: Takes events and tells the time.
         fleet: Knows the device's claim.
         log: Takes log records, and the number of those that were dropped.
     """
@@ -53,13 +53,13 @@ class ActorClient:
         self,
         slot: Slot,
         residency: Residency,
-        chronicle: Chronicle,
-        fleet: Fleet,
+        instrumentation: Instrumentation,
+        fleet: RayFleet,
         log: Callable[[Note], None],
     ) -> None:
         self._slot = slot
         self._residency = residency
-        self._chronicle = chronicle
+        self._instrumentation = instrumentation
         self._terms = fleet.terms
         self._log = log
         self.claim = fleet.claim_of(slot.device)
@@ -73,7 +73,7 @@ class ActorClient:
         self._asked_at = 0.0  # when the fleet has last looked whether the actor is there; the fleet's thread's
         self._models = ModelNumbers()
         self._loaded: set[int] = set()
-        self.encoder = CallEncoder(slot.device, self._models, chronicle.time)
+        self.encoder = CallEncoder(slot.device, self._models, instrumentation.time)
 
     # ---- to the actor
 
@@ -230,7 +230,7 @@ class ActorClient:
             model = self._models.by_number(number)
             self._residency.add(model, self._slot)
             self._slot.note_load(seconds)
-            self._chronicle.loaded(model, self._slot.device, seconds)
+            self._instrumentation.loaded(model, self._slot.device, seconds)
         if answer.kind != AnswerKind.UNSENDABLE or answer.began:
             self.encoder.introduced(call)
 
@@ -283,7 +283,7 @@ class ActorClient:
         for number in self._loaded:
             model = self._models.by_number(number)
             self._residency.remove(model, self._slot)
-            self._chronicle.unloaded(model, self._slot.device)
+            self._instrumentation.unloaded(model, self._slot.device)
         self._loaded.clear()
 
     def _await_successor(self, until: float) -> tuple[int, ...] | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._executors.ray.messages import WITHDRAW
 from director._executors.ray.pending_call import RayCall
-from director._executors.remote.runner import CallState, RemoteStock
+from director._executors.remote.runner import CallState, RemoteQueue
 from director._ipc.protocol import Notice
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _PATIENCE = 2.0  # times the mean that a call may take before the one behind it 
 _SHORTEST_PATIENCE = 0.1  # seconds; machines falter
 
 
-class PrefetchedCalls(RemoteStock[RayCall]):
+class ActorQueue(RemoteQueue[RayCall]):
     """What one actor has ahead.
 
     Args:
@@ -78,10 +78,10 @@ class PrefetchedCalls(RemoteStock[RayCall]):
         self._give_back([])
 
     def _fill(self) -> None:
-        supply = self.supply
-        if supply is None or supply.is_scarce or len(self._client.in_flight) >= MOST_IN_FLIGHT:
+        source = self.source
+        if source is None or source.is_short or len(self._client.in_flight) >= MOST_IN_FLIGHT:
             return
-        if (job := supply.take()) is None:
+        if (job := source.take()) is None:
             return
         call = RayCall([job], job._fn, job._cargo)
         if not self._client.encoder.may_go_ahead(call):

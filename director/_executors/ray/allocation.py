@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from director._device import Device
 from director._executors.ray.actor.actor import GROUPS, DirectorWorker
-from director._executors.ray.placement_groups import Groups
+from director._executors.ray.placement_groups import PlacementGroups
 from director._ipc import log_relay as logs
 from director._threads import call_once
 from director.errors import DiscoveryError
@@ -35,7 +35,7 @@ _KILLING = 3.0  # seconds in which Ray tells an actor to end, if there is a head
 _LITTLE = 0.001  # of a device: enough for Ray to tell an actor which one it is, and room for a thousand slots
 
 
-class Claim:
+class Reservation:
     """One device, asked for; it is there when its first actor has said what `hardware` it has.
 
     Args:
@@ -46,7 +46,9 @@ class Claim:
         groups: Makes its placement group.
     """
 
-    def __init__(self, node: Node, ordinal: int, amounts: dict[str, float], terms: RayExecutor, groups: Groups) -> None:
+    def __init__(
+        self, node: Node, ordinal: int, amounts: dict[str, float], terms: RayExecutor, groups: PlacementGroups
+    ) -> None:
         self.node = node
         self.ordinal = ordinal
         self.device: Device | None = None
@@ -204,7 +206,7 @@ Key: TypeAlias = tuple[str, int]  # the id of a node, and which of its devices
 _AGAIN = 15.0  # seconds after which a device that was in use elsewhere is asked for again
 
 
-class Muster:
+class Allocation:
     """Claims what the nodes have, again and again.
 
     Args:
@@ -214,16 +216,16 @@ class Muster:
     """
 
     def __init__(self, amounts: Mapping[str, float], most: int, terms: RayExecutor) -> None:
-        self.there: dict[Key, Claim] = {}
+        self.there: dict[Key, Reservation] = {}
         self.refusal: DiscoveryError | None = None  # why the last one that could not be used could not
         self._amounts = dict(amounts)
         self._most = most
         self._terms = terms
-        self._groups = Groups()
-        self._asked: dict[Key, tuple[Claim, float]] = {}  # and until when
+        self._groups = PlacementGroups()
+        self._asked: dict[Key, tuple[Reservation, float]] = {}  # and until when
         self._later: dict[Key, float] = {}  # in vain, and when to ask again
 
-    def look(self, nodes: Iterable[Node], patience: float) -> tuple[list[Claim], list[Claim]]:
+    def look(self, nodes: Iterable[Node], patience: float) -> tuple[list[Reservation], list[Reservation]]:
         """Ask for what is missing.
 
         Args:
@@ -259,9 +261,12 @@ class Muster:
         if key in self.there or key in self._asked or self._later.get(key, now) > now:
             return
         self._later.pop(key, None)
-        self._asked[key] = Claim(node, ordinal, self._amounts, self._terms, self._groups), now + self._terms.patience
+        self._asked[key] = (
+            Reservation(node, ordinal, self._amounts, self._terms, self._groups),
+            now + self._terms.patience,
+        )
 
-    def _arrived(self, patience: float) -> list[Claim]:
+    def _arrived(self, patience: float) -> list[Reservation]:
         import ray
 
         if not self._asked:
@@ -282,11 +287,11 @@ class Muster:
                 self._give_up(key, claim)
         return arrived
 
-    def _give_up(self, key: Key, claim: Claim) -> None:
+    def _give_up(self, key: Key, claim: Reservation) -> None:
         claim.release()
         self._later[key] = time.monotonic() + _AGAIN
 
-    def _recognise(self, claim: Claim) -> bool:
+    def _recognise(self, claim: Reservation) -> bool:
         """Whether the first actor says what it is."""
         import ray
         from ray.exceptions import RayError

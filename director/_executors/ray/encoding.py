@@ -7,10 +7,10 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from director._executors.process.spawn import inner
-from director._executors.ray.messages import CallHeader, Introduction
+from director._executors.ray.messages import CallHeader, FirstUse
 from director._executors.ray.payload import is_reference, pack, runs_no_code, unsendable
 from director._executors.ray.pickling import dumps, goes_by_value
-from director._executors.remote.replicas import Recipe
+from director._executors.remote.replicas import ModelSpec
 from director._ipc.by_name import name_of, sendable
 from director._ipc.protocol import UNNUMBERED, CallStyle
 
@@ -100,7 +100,7 @@ class CallEncoder:
         is_met, is_known = function in self._functions, model is None or recipe in self._recipes
         introduction = None
         if self._is_new or not is_met or not is_known:
-            introduction = Introduction(
+            introduction = FirstUse(
                 self._device,
                 b"" if is_met else dumps(sendable(call.fn, _imported_name)),
                 b"" if is_known or model is None else dumps(_recipe(model)),
@@ -138,6 +138,6 @@ def _are_there(references: list[Any]) -> bool:
     return len(ready) == len(references)
 
 
-def _recipe(model: Model[Any]) -> Recipe:
+def _recipe(model: Model[Any]) -> ModelSpec:
     load, warmup, unload = (sendable(fn, _imported_name) for fn in (model.load, model.warmup, model.unload))
-    return Recipe(load, warmup, unload, model.name)
+    return ModelSpec(load, warmup, unload, model.name)

@@ -11,7 +11,7 @@ from director._executors.ray.connection import check_address
 from director._untrusted.numbers import real, seconds, shown
 
 if TYPE_CHECKING:
-    from director._executors.ray.fleet import Fleet
+    from director._executors.ray.fleet import RayFleet
 
 _LEAST, _MOST = 0.0001, 10**15  # of a resource: Ray's steps, and more bytes than a node has
 
@@ -55,11 +55,11 @@ class RayExecutor:
         if self.resources is not None:
             object.__setattr__(self, "resources", _amounts(self.resources))
 
-    def fleet(self) -> Fleet:
+    def fleet(self) -> RayFleet:
         """What one running Director uses (`director._executors.base.Fleet`)."""
-        from director._executors.ray.fleet import Fleet
+        from director._executors.ray.fleet import RayFleet
 
-        return Fleet(self)
+        return RayFleet(self)
 
 
 def _amounts(resources: Mapping[str, float]) -> dict[str, float]:

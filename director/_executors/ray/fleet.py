@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from director._executors.ray.allocation import Muster
+from director._executors.ray.allocation import Allocation
 from director._executors.ray.connection import connect, disconnect
 from director._executors.ray.nodes import Names, amounts_of
-from director._executors.ray.runner import RaySeat
-from director._threads import Flag, SlotThread
+from director._executors.ray.runner import RayRunner
+from director._threads import DaemonThreadExecutor, Flag
 from director.errors import NoDevices, PlacementError
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from director._device import Device
     from director._devices.discovery import DeviceSpec
-    from director._executors.ray.allocation import Claim
+    from director._executors.ray.allocation import Reservation
     from director._executors.ray.executor import RayExecutor
     from director._executors.ray.nodes import Node
-    from director._runtime.instrumentation import Chronicle
+    from director._runtime.instrumentation import Instrumentation
     from director._scheduler.residency import Residency
     from director._scheduler.slots import Slot
 
@@ -36,7 +36,7 @@ _EVERY = 1.0  # seconds between two looks at the nodes
 _SILENCE = 10.0  # seconds in which the head answers, if it is there
 
 
-class Fleet:
+class RayFleet:
     """Brings the devices of a cluster to one Director, and runs the calls of their slots.
 
     Args:
@@ -48,12 +48,12 @@ class Fleet:
         self._is_ours = False  # the connection
         self._names = Names()
         self._lock = threading.RLock()  # a finalizer may find that the loop is gone, and disband, in the midst
-        self._muster: Muster | None = None
-        self._claims: dict[Device, Claim] = {}
-        self._seats: list[RaySeat] = []
+        self._muster: Allocation | None = None
+        self._claims: dict[Device, Reservation] = {}
+        self._runners: list[RayRunner] = []
         self._is_answered = True  # what the head was asked last
-        self._asking = SlotThread("director:ray asks")
-        self._watching = SlotThread("director:ray watch")
+        self._asking = DaemonThreadExecutor("director:ray asks")
+        self._watching = DaemonThreadExecutor("director:ray watch")
         self._is_over = Flag()
         self._left: Callable[[Device, str], None] = lambda _device, _reason: None
 
@@ -73,7 +73,7 @@ class Fleet:
         try:
             nodes = self._nodes()
             amounts, most = amounts_of(spec, self.terms.resources, nodes)
-            self._muster = Muster(amounts, most, self.terms)
+            self._muster = Allocation(amounts, most, self.terms)
             arrived, _ = self._muster.look(nodes, self.terms.patience)
             if not arrived:
                 raise self._muster.refusal or NoDevices(_why_none(nodes, amounts, self._muster.missing, self.terms))
@@ -96,16 +96,16 @@ class Fleet:
         self._left = left
         self._watching.submit(self._watch, joined)
 
-    def seat(self, slot: Slot, residency: Residency, chronicle: Chronicle) -> RaySeat:
-        """A seat for `slot`."""
+    def runner(self, slot: Slot, residency: Residency, instrumentation: Instrumentation) -> RayRunner:
+        """A runner for `slot`."""
         gpus = self.claim_of(slot.device).amounts.get("GPU", 0)
         if gpus > 1 and len(slot.place.slots) > 1:
             raise PlacementError(f"a device of {gpus:g} GPUs has one slot: Ray gives all of them to one actor")
-        residency.is_apart = True
-        seat = RaySeat(slot, residency, chronicle, self)
+        residency.is_per_slot = True
+        runner = RayRunner(slot, residency, instrumentation, self)
         with self._lock:
-            self._seats.append(seat)
-        return seat
+            self._runners.append(runner)
+        return runner
 
     def disband(self) -> None:
         """Let go of everything in the cluster. Blocks."""
@@ -119,14 +119,14 @@ class Fleet:
             self._is_ours = False
             disconnect()
 
-    # ---- for the seats, on their threads
+    # ---- for the runners, on their threads
 
-    def claim_of(self, device: Device) -> Claim:
+    def claim_of(self, device: Device) -> Reservation:
         """What is held for a device."""
         with self._lock:
             return self._claims[device]
 
-    def lose(self, claim: Claim, reason: str) -> None:
+    def lose(self, claim: Reservation, reason: str) -> None:
         """A device is there no more."""
         with self._lock:
             if claim.is_lost or claim.device is None:
@@ -149,7 +149,7 @@ class Fleet:
         self._is_answered = True
         return nodes
 
-    def _add(self, claims: list[Claim]) -> None:
+    def _add(self, claims: list[Reservation]) -> None:
         with self._lock:
             self._claims.update({claim.device: claim for claim in claims if claim.device is not None})
 
@@ -177,9 +177,9 @@ class Fleet:
     def _find_dead(self) -> None:
         """Ask Ray's head for the actors of calls that take long, should the slots' threads wait in vain."""
         with self._lock:
-            seats = list(self._seats)
-        for seat in seats:
-            actor = seat.client.silent_actor(_SILENCE)
+            runners = list(self._runners)
+        for runner in runners:
+            actor = runner.client.silent_actor(_SILENCE)
             if actor is not None:
                 with suppress(Exception):  # the head does not answer: `_watch` sees that
                     actor.is_dead = self._asking.submit(actor.ask_if_dead).result(_SILENCE)

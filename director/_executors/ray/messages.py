@@ -41,7 +41,7 @@ WITHDRAW = 3
 """A request beside the values of `Notice`: forget a call unless it has begun."""
 
 
-class Introduction(NamedTuple):
+class FirstUse(NamedTuple):
     """What an actor must have once.
 
     Args:
@@ -74,7 +74,7 @@ class CallHeader(NamedTuple):
     name: str
     facts: tuple[int, int, int, float]
     style: int
-    introduction: Introduction | None
+    introduction: FirstUse | None
     awaited: tuple[int, ...]
 
 

@@ -6,7 +6,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from director._devices.device_errors import free_caches
-from director._ipc.exceptions import raised
+from director._ipc.exceptions import pack_error
 from director._untrusted.objects import describe
 from director.errors import JobError
 
@@ -59,9 +59,9 @@ def packed_error(error: BaseException) -> tuple[Payload, bool]:
 def story(error: BaseException) -> tuple[Any, ...]:
     """In the actor: the fields of the `Raised` of an exception."""
     try:
-        told = raised(error, lambda error: (dumps(error), []))
+        told = pack_error(error, lambda error: (dumps(error), []))
     except BaseException:  # noqa: BLE001 - whatever its class raises
-        told = raised(JobError(f"{describe(error)} (the exception itself could not be sent from its process)"))
+        told = pack_error(JobError(f"{describe(error)} (the exception itself could not be sent from its process)"))
     if told.fault is not None and told.fault[0] == "memory":
         free_caches(error)
     return tuple(told)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _STARTING = 60.0  # seconds
 
 
-class Groups:
+class PlacementGroups:
     """Makes groups of one bundle on one node."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Groups:
         by_value: Any = cloudpickle
         by_value.register_pickle_by_value(keeper)
         remote: Any = ray.remote
-        made = remote(keeper.DirectorKeeper).options(
+        made = remote(keeper.CleanupActor).options(
             name=uuid4().hex, namespace="director", lifetime="detached", num_cpus=0, max_concurrency=1_000
         )
         self._keeper = made.remote()

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from director._executors.base import LoadFailed, NeverStarted, NotSent
 from director._executors.ray.actor_client import ActorClient, ActorLost
-from director._executors.ray.actor_queue import Offset, PrefetchedCalls
+from director._executors.ray.actor_queue import ActorQueue, Offset
 from director._executors.ray.messages import AnswerKind, NoteKind
 from director._executors.ray.payload import unpack, unsendable
 from director._executors.ray.pending_call import RayCall
 from director._executors.remote.batch_items import joined
-from director._executors.remote.runner import CallState, RemoteSeat
+from director._executors.remote.runner import CallState, RemoteRunner
 from director._executors.replicas import bearable
 from director._ipc import log_relay as logs
 from director._ipc.exceptions import error_of
@@ -28,10 +28,10 @@ from director._untrusted.objects import log_error
 from director.errors import WorkerDied
 
 if TYPE_CHECKING:
-    from director._executors.ray.fleet import Fleet
+    from director._executors.ray.fleet import RayFleet
     from director._executors.ray.messages import Answer, Note
     from director._jobs.job import Job
-    from director._runtime.instrumentation import Chronicle
+    from director._runtime.instrumentation import Instrumentation
     from director._scheduler.residency import Residency
     from director._scheduler.slots import Slot
 
@@ -40,27 +40,27 @@ _FAILURES = frozenset({AnswerKind.RAISED, AnswerKind.NOT_LOADED, AnswerKind.NOT_
 _TRIES = 3  # actors that may end before they have begun a call: it is safe to send again then
 
 
-class RaySeat(RemoteSeat[RayCall]):
+class RayRunner(RemoteRunner[RayCall]):
     """Makes the calls of a slot in an actor.
 
     Args:
         slot: Whose calls.
         residency: Is told what the actor has loaded.
-        chronicle: Takes events and tells the time.
+        instrumentation: Takes events and tells the time.
         fleet: Knows the device's claim, and whether its node is there.
     """
 
     _Call, _BARELY, _AS_STREAM = RayCall, CallStyle.PLAIN, CallStyle.STREAM
-    _stock: PrefetchedCalls
+    _queue: ActorQueue
 
-    def __init__(self, slot: Slot, residency: Residency, chronicle: Chronicle, fleet: Fleet) -> None:
-        super().__init__(slot.device, chronicle, fleet.terms.grace)
-        self.client = ActorClient(slot, residency, chronicle, fleet, self._log)
-        self._stock = PrefetchedCalls(self.client)
+    def __init__(self, slot: Slot, residency: Residency, instrumentation: Instrumentation, fleet: RayFleet) -> None:
+        super().__init__(slot.device, instrumentation, fleet.terms.grace)
+        self.client = ActorClient(slot, residency, instrumentation, fleet, self._log)
+        self._queue = ActorQueue(self.client)
         self._offset = Offset()
 
     def run_batch(self, jobs: list[Job[Any]]) -> Any:
-        """Have the actor make one call for all of them; see `Seat.run_batch`.
+        """Have the actor make one call for all of them; see `Runner.run_batch`.
 
         Raises:
             PicklingError: The call, or its result or exception, can't be sent.
@@ -74,9 +74,9 @@ class RaySeat(RemoteSeat[RayCall]):
         """Let the actor unload its models, and end it."""
         self.client.dismiss()
 
-    def recall(self) -> None:
+    def recall_prefetched(self) -> None:
         """From any thread: give back what the actor has not begun."""
-        self._stock.recall()
+        self._queue.recall()
 
     # ---- one call
 
@@ -87,7 +87,7 @@ class RaySeat(RemoteSeat[RayCall]):
         call.end(moment)
 
     def _make(self, call: RayCall) -> Any:
-        call = self._errand = self._stock.turn_of(call.jobs[0]) or call
+        call = self._call = self._queue.turn_of(call.jobs[0]) or call
         try:
             for tries_left in reversed(range(_TRIES)):
                 try:
@@ -96,7 +96,7 @@ class RaySeat(RemoteSeat[RayCall]):
                     return self._result(call, self._outcome(call))
                 except ActorLost:
                     call.life = self.client.recover(call.ends_at)
-                    self._stock.return_all()
+                    self._queue.return_all()
                     if call.state is not CallState.QUEUED or not tries_left:
                         break
             died = WorkerDied(None, self._device)
@@ -104,11 +104,11 @@ class RaySeat(RemoteSeat[RayCall]):
                 died._life = call.life
             raise died
         finally:
-            self._errand = None
+            self._call = None
 
     def _outcome(self, call: RayCall) -> Answer:
         """Send a call, if it was not sent ahead, and wait for its end; meanwhile keep the actor in work."""
-        client, stock = self.client, self._stock
+        client, queue = self.client, self._queue
         if call.state is not CallState.QUEUED and call.is_unwanted:  # before we could be told
             client.request(call, Notice.CANCELLED)
         began = time.monotonic()
@@ -116,8 +116,8 @@ class RaySeat(RemoteSeat[RayCall]):
             if call.state is CallState.QUEUED:
                 self._send(call)
             if call.style is not CallStyle.STREAM:
-                stock.keep(began)
-            client.wait(min(call.ends_at, stock.overdue_at(began)))
+                queue.keep(began)
+            client.wait(min(call.ends_at, queue.overdue_at(began)))
             self._note_news(call)
             self._hand_over(call)
             if call.answer is None:
@@ -145,7 +145,7 @@ class RaySeat(RemoteSeat[RayCall]):
             call.taken += 1
             if call.refusal is None and type(stream) is StreamCall:
                 try:
-                    stream.bridge.put(unpack(payload))
+                    stream.channel.put(unpack(payload))
                 except BaseException as refusal:  # noqa: BLE001 - raised when the stream has ended
                     call.refusal = refusal
                     self.client.request(call, Notice.CANCELLED)
@@ -158,7 +158,7 @@ class RaySeat(RemoteSeat[RayCall]):
             if self._is_timely:
                 self._ended = max(call.jobs[0]._started or 0.0, min(ended, call.read_at))
             if call.style is CallStyle.WITH_RESOURCE and answer.kind == AnswerKind.RETURNED and not answer.loaded:
-                self._stock.note(answer.ended - answer.began)
+                self._queue.note(answer.ended - answer.began)
         if call.refusal is not None:
             raise call.refusal
         job = call.jobs[0]
@@ -177,9 +177,9 @@ class RaySeat(RemoteSeat[RayCall]):
             raise unsendable(f"the result of {job.name}", content)
         if fault is not None and fault.kind == "sticky":  # it begins nothing more
             self.client.replace()
-            self._stock.return_all()
+            self._queue.return_all()
         if answer.kind == AnswerKind.NOT_LOADED and (model := job._options.model) is not None:
-            self._chronicle.not_loaded(model, self._device, content)
+            self._instrumentation.not_loaded(model, self._device, content)
             raise LoadFailed(model, bearable(model, content))
         if answer.kind == AnswerKind.NOT_READ and len(call.jobs) > 1:
             raise NotSent from content

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _STATES = {Notice.NONE: JobState.RUNNING, Notice.CANCELLED: JobState.CANCELLED, Notice.TIME_IS_UP: JobState.FAILED}
 
 
-class StandIn:
+class WorkerJob:
     """The facts of a running job; its result and callbacks belong to the parent's event loop.
 
     Args:

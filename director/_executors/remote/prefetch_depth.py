@@ -21,7 +21,7 @@ _LONGEST_REST = 0.005  # seconds: what an answer may be late by, whatever is ahe
 _PATIENCE = 2.0  # times the mean (or the work ahead) that a call may take before what is ahead goes back
 
 
-class Pace:
+class PrefetchDepth:
     """Run times and lateness of one slot's calls."""
 
     __slots__ = ("_noted_at", "horizon", "mean")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("director")
 
 
-class Recipe:
+class ModelSpec:
     """How to make a replica: what of a `Model` a child needs.
 
     Args:
@@ -29,7 +29,7 @@ class Recipe:
         self.name = name
 
     def __reduce__(self) -> Any:
-        return Recipe, (self.load, self.warmup, self.unload, self.name)
+        return ModelSpec, (self.load, self.warmup, self.unload, self.name)
 
 
 class NotLoaded(Exception):
@@ -40,7 +40,7 @@ class NotLoaded(Exception):
         self.error = error
 
 
-class Shelf:
+class WorkerReplicas:
     """Replicas by the parent's number for their model.
 
     Args:
@@ -51,9 +51,9 @@ class Shelf:
     def __init__(self, device: Device, loaded: Callable[[int, float], None]) -> None:
         self._device = device
         self._loaded = loaded
-        self._replicas: dict[int, tuple[Any, Recipe]] = {}
+        self._replicas: dict[int, tuple[Any, ModelSpec]] = {}
 
-    def get(self, number: int, recipe: Recipe | None) -> Any:
+    def get(self, number: int, recipe: ModelSpec | None) -> Any:
         """The replica of a model, made if need be.
 
         Raises:
@@ -69,7 +69,7 @@ class Shelf:
         while self._replicas:
             _unload(*self._replicas.popitem()[1], self._device)
 
-    def _load(self, number: int, recipe: Recipe) -> Any:
+    def _load(self, number: int, recipe: ModelSpec) -> Any:
         began = time.monotonic()
         try:
             replica = recipe.load(self._device)
@@ -85,7 +85,7 @@ class Shelf:
         return replica
 
 
-def _unload(replica: Any, recipe: Recipe, device: Device) -> None:
+def _unload(replica: Any, recipe: ModelSpec, device: Device) -> None:
     if recipe.unload is not None:
         try:
             recipe.unload(replica)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from director._jobs.calls import Beside, StreamCall
+from director._jobs.calls import LocalCall, StreamCall
 from director._jobs.state import JobState
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._devices.device_errors import Fault
     from director._jobs.job import Job
-    from director._runtime.instrumentation import Chronicle
-    from director._runtime.worker import Supply
+    from director._runtime.instrumentation import Instrumentation
+    from director._runtime.worker import PrefetchSource
 
 _RUNNING = JobState.RUNNING
 
@@ -85,13 +85,13 @@ class PendingCall:
 C = TypeVar("C", bound=PendingCall)
 
 
-class RemoteStock(Generic[C]):
+class RemoteQueue(Generic[C]):
     """Calls that were sent ahead of their turn. The slot's thread's; only `find` may be called from others."""
 
     def __init__(self) -> None:
-        self.supply: Supply | None = None
+        self.source: PrefetchSource | None = None
         self._sent: dict[Job[Any], C] = {}  # in their order
-        self._unsent: Job[Any] | None = None  # taken from the supply, and not fit to be sent ahead
+        self._unsent: Job[Any] | None = None  # taken from the source, and not fit to be sent ahead
 
     def __bool__(self) -> bool:
         return bool(self._sent) or self._unsent is not None
@@ -113,34 +113,34 @@ class RemoteStock(Generic[C]):
         if self._is_blocked() and self._unsent is not None:
             jobs.append(self._unsent)
             self._unsent = None
-        if jobs and self.supply is not None:
-            self.supply.give_back(jobs)
+        if jobs and self.source is not None:
+            self.source.return_prefetched(jobs)
 
 
-class RemoteSeat(ABC, Generic[C]):
+class RemoteRunner(ABC, Generic[C]):
     """Makes the calls of a slot there. The slot's thread's, but for `leave` and `abort`, which the event loop calls.
 
     Args:
         device: The slot's.
-        chronicle: Takes events and tells the time.
+        instrumentation: Takes events and tells the time.
         grace: Seconds that a call gets when its time is up.
     """
 
     _Call: ClassVar[type[Any]]  # of jobs, their function, its arguments, and the way in which it is called
     _BARELY: ClassVar[IntEnum]
     _AS_STREAM: ClassVar[IntEnum]
-    _stock: RemoteStock[C]
+    _queue: RemoteQueue[C]
 
-    def __init__(self, device: Device, chronicle: Chronicle, grace: float) -> None:
+    def __init__(self, device: Device, instrumentation: Instrumentation, grace: float) -> None:
         self._device = device
-        self._chronicle = chronicle
+        self._instrumentation = instrumentation
         self._grace = grace
-        self._errand: C | None = None
-        self._is_timely = chronicle.time is time.monotonic  # the clock there; of another machine it is set right
+        self._call: C | None = None
+        self._is_timely = instrumentation.time is time.monotonic  # the clock there; of another machine it is set right
         self._ended: float | None = None  # when the last call has ended, if that was told
 
     def run(self, job: Job[Any]) -> Any:
-        """Have the call made; see `Seat.run`.
+        """Have the call made; see `Runner.run`.
 
         Raises:
             PicklingError: The call, or its result or exception, can't be sent.
@@ -157,28 +157,28 @@ class RemoteSeat(ABC, Generic[C]):
         """Nothing is left to do: memory was freed there, and a process that can't use its device was ended."""
         return True
 
-    def supply(self, supply: Supply) -> None:
-        """Take jobs from `supply` to send their calls ahead of their turn."""
-        self._stock.supply = supply
+    def set_prefetch(self, source: PrefetchSource) -> None:
+        """Take jobs from `source` to send their calls ahead of their turn."""
+        self._queue.source = source
 
-    def leave(self, job: Job[Any]) -> None:
+    def abandon(self, job: Job[Any]) -> None:
         """On the event loop: the caller of `job`, which runs here, has left, or its time is up.
 
         When that is so for all jobs of the call, the call is told. If one of them has a timeout, the call is ended when
         that has passed.
         """
-        call = self._stock.find(job) or self._errand
+        call = self._queue.find(job) or self._call
         if call is None or job not in call.jobs or any(mate._stage is _RUNNING for mate in call.jobs):
             return
         self._tell(call, is_cancelled=any(mate._stage is JobState.CANCELLED for mate in call.jobs))
         ends = [end for mate in call.jobs if (end := _end_of(mate)) is not None]
         if ends:
-            left = max(ends) - self._chronicle.time()  # a deadline may have passed before
+            left = max(ends) - self._instrumentation.time()  # a deadline may have passed before
             self._end(call, time.monotonic() + max(0.0, left) + self._grace)
 
     def abort(self) -> bool:
         """On the event loop: end the call that runs; False if there is none that could be ended."""
-        call = self._errand
+        call = self._call
         if call is None:
             return False
         self._end(call, time.monotonic())
@@ -186,8 +186,8 @@ class RemoteSeat(ABC, Generic[C]):
 
     def _run(self, job: Job[Any]) -> Any:
         fn: Any = job._fn
-        if isinstance(fn, Beside):
-            return fn.run_beside(self._device, lambda call: self._make(self._Call([job], call, (), self._BARELY)))
+        if isinstance(fn, LocalCall):
+            return fn.run_locally(self._device, lambda call: self._make(self._Call([job], call, (), self._BARELY)))
         if isinstance(fn, StreamCall):
             return self._make(self._Call([job], fn.func, job._cargo, self._AS_STREAM))
         return self._make(self._Call([job], fn, job._cargo))
@@ -195,8 +195,8 @@ class RemoteSeat(ABC, Generic[C]):
     def _note_progress(self, jobs: list[Job[Any]], progress: Any) -> None:
         for job in jobs:
             job._progress = progress
-            if self._chronicle.listening:
-                self._chronicle.progressed(job, progress)
+            if self._instrumentation.listening:
+                self._instrumentation.progressed(job, progress)
 
     @abstractmethod
     def _make(self, call: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A group: waiting jobs of one function with equal keys, which share batches. Guarded by `dispatch`'s lock.
+"""A group: waiting jobs of one function with equal keys, which share batches. Guarded by `scheduler`'s lock.
 
 Its jobs stand in a line of their own, and the one at the front of it competes for the group in the lane. A group with
 `max_wait` is held out of the competition until a batch is ripe: full, old enough, or pressed by a deadline.
@@ -10,16 +10,16 @@ import itertools
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from director._scheduler.queue.lazy_heap import Soonest
-from director._scheduler.queue.priority_queue import Line, number_of
+from director._scheduler.queue.lazy_heap import LazyHeap
+from director._scheduler.queue.priority_queue import PriorityQueue, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from director._jobs.job import Job
     from director._jobs.options import BatchRule
-    from director._scheduler.costs import Costs
-    from director._scheduler.fair_share import Tenants
+    from director._scheduler.costs import CostModel
+    from director._scheduler.fair_share import FairShare
     from director._scheduler.queue.lane import Lane
     from director._scheduler.queue.priority_queue import Rank
 
@@ -31,7 +31,7 @@ _NEVER = float("inf")
 _LEEWAY = 0.005  # seconds by which a timer, a sleeping thread and a busy loop may be late
 
 
-class Group:
+class BatchGroup:
     """Jobs that may share a batch.
 
     Args:
@@ -50,31 +50,31 @@ class Group:
         "_dues",
         "_spent",
         "_tenants",
+        "checked_at",
+        "entry",
         "key",
         "lane",
         "line",
         "live",
-        "looked_at",
         "rule",
-        "standing",
         "upper",
     )
 
-    def __init__(self, lane: Lane, rule: BatchRule, key: GroupKey, tenants: Tenants, spent: list[Any]) -> None:
+    def __init__(self, lane: Lane, rule: BatchRule, key: GroupKey, tenants: FairShare, spent: list[Any]) -> None:
         self.lane = lane
         self.rule = rule
         self.key = key
-        self.line = Line(self, tenants, spent)
+        self.line = PriorityQueue(self, tenants, spent)
         self.live = 0
         self.upper: Lane | None = None if rule.max_wait else lane  # None: held
-        self.standing: Rank | None = None  # its rank in the lane, at best; the lane corrects it
-        self.looked_at = _NEVER  # the next moment at which somebody will look whether it is ripe
+        self.entry: Rank | None = None  # its rank in the lane, at best; the lane corrects it
+        self.checked_at = _NEVER  # the next moment at which somebody will look whether it is ripe
         self._tenants = tenants
         self._spent = spent
         self._calls = 0
         self._cost = 0.0  # of all jobs, with `max_cost`
         # With `max_wait` only: what is needed to tell when it will be ripe.
-        self._arrivals, self._dues, self._dearest = Soonest(), Soonest(), Soonest()
+        self._arrivals, self._dues, self._dearest = LazyHeap(), LazyHeap(), LazyHeap()
 
     def push(self, job: Job[Any]) -> None:
         """Add a job."""
@@ -84,13 +84,13 @@ class Group:
         self.line.push(job)
         self.live += 1
         if rule.max_cost is not None:
-            self._cost += extra.cost
+            self._cost += extra.batch_cost
         if rule.max_wait:
             self._arrivals.push(job._submitted, job)
             if job._options.deadline is not None:
                 self._dues.push(job._deadline_at(), job)
             if rule.padded:
-                self._dearest.push(-extra.cost, job)
+                self._dearest.push(-extra.batch_cost, job)
         if self.upper is not None:
             if self.lane.ages:
                 self.lane.note_arrival(job)
@@ -117,7 +117,7 @@ class Group:
 
     # ---- held and released
 
-    def ripe_at(self, costs: Costs) -> float:
+    def flush_at(self, costs: CostModel) -> float:
         """The moment from which its jobs wait no longer for company.
 
         Args:
@@ -136,29 +136,29 @@ class Group:
     def release(self) -> None:
         """Let its jobs be taken."""
         self.upper = self.lane
-        self.looked_at = _NEVER
+        self.checked_at = _NEVER
         for job in self.line if self.lane.ages else ():
             self.lane.note_arrival(job)
-        front = self.line.front()
+        front = self.line.peek()
         assert front is not None, "a group counts jobs that it does not have"
-        self.lane.stand(self, front[0])
+        self.lane.compete(self, front[0])
         self._recount(self.live)
 
     def hold(self) -> None:
         """Keep what is left for a fuller batch."""
-        self.upper = self.standing = None
+        self.upper = self.entry = None
         self.lane.grow(-self.live, -self._calls)
         self._calls = 0
 
     def _advance(self, job: Job[Any]) -> None:
         """A new job may be better than the one at the front."""
-        options, standing = job._options, self.standing
+        options, standing = job._options, self.entry
         is_usual = options.deadline is None and not self._tenants.known
         if is_usual and standing is not None and standing[0] <= -options.priority and not _tries(job):
             return  # it stands behind all of its priority
         rank = (-options.priority, *self._tenants.rank(options.account), job._deadline_at(), number_of(job))
         if standing is None or rank < standing:
-            self.lane.stand(self, rank)
+            self.lane.compete(self, rank)
 
     def _is_full(self) -> bool:
         """There are enough for a batch that takes no more."""
@@ -172,14 +172,14 @@ class Group:
         least = self._first(self._dearest)
         return least is not None and -least * (self.live + 1) > rule.max_cost
 
-    def _first(self, heap: Soonest) -> float | None:
+    def _first(self, heap: LazyHeap) -> float | None:
         found = heap.first(self.line.waits, self._spent)
         return None if found is None else found[0]
 
     def _clear(self) -> None:
         """Let go of those that have left, when it is empty; who still holds the group holds nothing else."""
-        self.looked_at = _NEVER
-        self.standing = None
+        self.checked_at = _NEVER
+        self.entry = None
         self.line.close()
         for heap in (self._arrivals, self._dues, self._dearest) if self.rule.max_wait else ():
             heap.clear(self._spent)
@@ -194,18 +194,18 @@ class Group:
 
 
 def _tries(job: Job[Any]) -> int:
-    return 0 if job._extra is None else job._extra.tries
+    return 0 if job._extra is None else job._extra.failed_attempts
 
 
 def cost_of(job: Job[Any]) -> float:
     """What its function's `batch_cost` said of it."""
-    return 0.0 if job._extra is None else job._extra.cost
+    return 0.0 if job._extra is None else job._extra.batch_cost
 
 
 _SWEEP_AT = 64  # entries, before those that mean nothing any more are swept out
 
 
-class Holds:
+class FlushTimers:
     """Moments at which held groups may be ripe: an entry means something while it is the group's `looked_at`.
 
     Args:
@@ -215,36 +215,36 @@ class Holds:
     __slots__ = ("_numbers", "_spent", "_sweep_at", "entries")
 
     def __init__(self, spent: list[Any]) -> None:
-        self.entries: list[tuple[float, int, Group]] = []
+        self.entries: list[tuple[float, int, BatchGroup]] = []
         self._numbers = itertools.count()
         self._spent = spent
         self._sweep_at = _SWEEP_AT
 
-    def look_at(self, group: Group, moment: float) -> None:
+    def set(self, group: BatchGroup, moment: float) -> None:
         """Look at a held group at `moment`, if nobody does before."""
-        if moment >= group.looked_at:
+        if moment >= group.checked_at:
             return
-        group.looked_at = moment
+        group.checked_at = moment
         heappush(self.entries, (moment, next(self._numbers), group))
         if len(self.entries) > self._sweep_at:
             self._sweep()
 
-    def next_look(self) -> float:
+    def next_due(self) -> float:
         """The next moment at which a held group may be ripe."""
         entries = self.entries
         while entries:
             moment, _, group = entries[0]
-            if moment == group.looked_at:
+            if moment == group.checked_at:
                 return moment
             self._spent.append(heappop(entries))
         return _NEVER
 
-    def take_due(self, now: float) -> list[Group]:
+    def take_due(self, now: float) -> list[BatchGroup]:
         """Take out the groups to be looked at."""
         groups = []
-        while self.next_look() <= now:
+        while self.next_due() <= now:
             group = heappop(self.entries)[2]
-            group.looked_at = _NEVER
+            group.checked_at = _NEVER
             groups.append(group)
         return groups
 
@@ -256,6 +256,6 @@ class Holds:
 
     def _sweep(self) -> None:
         self._spent.append(self.entries)
-        self.entries = [entry for entry in self.entries if entry[0] == entry[2].looked_at]
+        self.entries = [entry for entry in self.entries if entry[0] == entry[2].checked_at]
         heapify(self.entries)
         self._sweep_at = max(_SWEEP_AT, 2 * len(self.entries))

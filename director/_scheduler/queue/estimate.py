@@ -1,4 +1,4 @@
-"""Who waits, counted for predictions: how many jobs would be served before a new one. Guarded by `dispatch`'s lock.
+"""Who waits, counted for predictions: how many jobs would be served before a new one. Guarded by `scheduler`'s lock.
 
 An estimate: jobs that several slots may run are shared out among these, and tenants take turns by their weights.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from director._jobs.options import LaneKey
 
 
-class Census:
+class QueueEstimate:
     """Jobs that wait in lines, by lane, priority and tenant.
 
     Args:

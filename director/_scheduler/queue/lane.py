@@ -1,6 +1,6 @@
 """A lane: waiting jobs that the same slots can serve, single ones and groups that share batches.
 
-Guarded by `dispatch`'s lock. `live` and `calls` are recounted from the groups at each change.
+Guarded by `scheduler`'s lock. `live` and `calls` are recounted from the groups at each change.
 
 Single jobs stand in a line. A group competes with them and with other groups by the job at its front, so that each of
 its jobs stands in one line only. Its entry in the heap is never better than the group is: a push that makes the group
@@ -13,18 +13,18 @@ import itertools
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any
 
-from director._scheduler.queue.batch_group import Group
-from director._scheduler.queue.lazy_heap import Soonest
-from director._scheduler.queue.priority_queue import Line
+from director._scheduler.queue.batch_group import BatchGroup
+from director._scheduler.queue.lazy_heap import LazyHeap
+from director._scheduler.queue.priority_queue import PriorityQueue
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Hashable, Iterator
 
-    from director._jobs.job import Home, Job
+    from director._jobs.job import Job, Location
     from director._jobs.model import Model
     from director._jobs.options import BatchRule, LaneKey
-    from director._scheduler.fair_share import Tenants
+    from director._scheduler.fair_share import FairShare
     from director._scheduler.queue.priority_queue import Rank, Ranked
 
 _NEVER = float("inf")
@@ -59,10 +59,10 @@ class Lane:
         "model",
     )
 
-    upper: Home | None = None
+    upper: Location | None = None
 
     def __init__(
-        self, key: LaneKey, model: Model[Any] | None, tenants: Tenants, spent: list[Any], aged: float | None
+        self, key: LaneKey, model: Model[Any] | None, tenants: FairShare, spent: list[Any], aged: float | None
     ) -> None:
         self.key = key
         self.allowed = None if key is None else key[0]
@@ -72,16 +72,18 @@ class Lane:
         self._tenants = tenants
         self._spent = spent
         self._aged = aged
-        self._arrivals = Soonest()  # of all that a slot may take; only with `aged`
-        self._line = Line(self, tenants, spent)
+        self._arrivals = LazyHeap()  # of all that a slot may take; only with `aged`
+        self._line = PriorityQueue(self, tenants, spent)
         self._singles = 0
-        self._groups: dict[tuple[BatchRule, Hashable], Group] = {}
-        self._fronts: list[tuple[Rank, int, Group]] = []  # an entry means something while it is the group's `standing`
+        self._groups: dict[tuple[BatchRule, Hashable], BatchGroup] = {}
+        self._fronts: list[
+            tuple[Rank, int, BatchGroup]
+        ] = []  # an entry means something while it is the group's `standing`
         self._numbers = itertools.count()
 
-    def push(self, job: Job[Any]) -> Group | None:
+    def push(self, job: Job[Any]) -> BatchGroup | None:
         """Add a job; returns the group in which it waits, if it can share a batch."""
-        rule = job._options.batch
+        rule = job._options.batch_rule
         if rule is None:
             job._where = self
             self._line.push(job)
@@ -92,10 +94,10 @@ class Lane:
                 self.note_arrival(job)
             return None
         assert job._extra is not None
-        key = (rule, job._extra.key)
+        key = (rule, job._extra.batch_key)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(self, rule, key, self._tenants, self._spent)
+            group = self._groups[key] = BatchGroup(self, rule, key, self._tenants, self._spent)
         group.push(job)
         return group
 
@@ -123,7 +125,7 @@ class Lane:
         """The job that is served next and its rank against other lanes' fronts, smaller first."""
         if self._aged is not None and (old := self._oldest(now)) is not None:
             return (-_NEVER, 0.0, 0, old._submitted, old.id), old
-        single = self._line.front() if self._singles else None
+        single = self._line.peek() if self._singles else None
         grouped = self._front_of_groups() if self._fronts else None
         if single is None or grouped is None:
             return single or grouped
@@ -139,14 +141,14 @@ class Lane:
         found = self.front(now)
         return None if found is None else found[1]
 
-    def stand(self, group: Group, rank: Rank) -> None:
+    def compete(self, group: BatchGroup, rank: Rank) -> None:
         """The job at the front of a group has this rank, or a better one than before."""
-        group.standing = rank
+        group.entry = rank
         fronts = self._fronts
         heappush(fronts, (rank, next(self._numbers), group))
         if len(fronts) > _SWEEP_AT + 2 * len(self._groups):
             self._spent.append(fronts)
-            self._fronts = [entry for entry in fronts if entry[0] is entry[2].standing]
+            self._fronts = [entry for entry in fronts if entry[0] is entry[2].entry]
             heapify(self._fronts)
 
     def note_arrival(self, job: Job[Any]) -> None:
@@ -167,12 +169,12 @@ class Lane:
         if jobs < 0 and (self._aged is not None or not self.live):
             self._tidy()
 
-    def dissolve(self, group: Group) -> None:
+    def dissolve(self, group: BatchGroup) -> None:
         """A group is empty."""
         del self._groups[group.key]
         self._spent.append(group)
 
-    def held(self) -> list[Group]:
+    def held(self) -> list[BatchGroup]:
         """Groups that are held."""
         return [group for group in self._groups.values() if group.upper is None]
 
@@ -205,12 +207,12 @@ class Lane:
         fronts = self._fronts
         while fronts:
             rank, _, group = fronts[0]
-            if rank is not group.standing or (found := group.line.front()) is None:
+            if rank is not group.entry or (found := group.line.peek()) is None:
                 self._spent.append(heappop(fronts))
             elif found[0] == rank:
                 return found
             else:
-                group.standing = found[0]
+                group.entry = found[0]
                 heapreplace(fronts, (found[0], next(self._numbers), group))
         return None
 

@@ -1,4 +1,4 @@
-"""Jobs by a moment (or another number), lowest first. Guarded by `dispatch`'s lock.
+"""Jobs by a moment (or another number), lowest first. Guarded by `scheduler`'s lock.
 
 A job that has left stays where it stands and is passed over when it comes to the front, or swept.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SWEEP_AT = 64  # entries of jobs that have left, before they are swept out, once they outnumber those who wait
 
 
-class Soonest:
+class LazyHeap:
     """A heap of jobs, whatever they are ordered by."""
 
     __slots__ = ("_entries",)

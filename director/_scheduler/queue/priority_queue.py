@@ -1,6 +1,6 @@
 """Jobs in order of service: priority, then fairness between tenants, then earliest deadline, then arrival.
 
-Guarded by `dispatch`'s lock. A job that has left (taken, cancelled, gone to another line) stays where it stands and is
+Guarded by `scheduler`'s lock. A job that has left (taken, cancelled, gone to another line) stays where it stands and is
 passed over when it comes to the front, so that leaving is O(1) and every decision O(log n).
 """
 
@@ -16,8 +16,8 @@ from director._jobs.state import JobState
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-    from director._jobs.job import Home, Job
-    from director._scheduler.fair_share import Tenants
+    from director._jobs.job import Job, Location
+    from director._scheduler.fair_share import FairShare
 
 Front: TypeAlias = "tuple[float, int, Job[Any]]"  # deadline (a moment), number and job
 Rank: TypeAlias = "tuple[float, float, int, float, int]"  # -priority, use and turn of the tenant, deadline, number
@@ -30,7 +30,7 @@ _NOBODY: Any = object()  # the home of no job
 _SWEEP_AT = 64  # entries of jobs that have left, before they are swept out, once they outnumber those who wait
 
 
-class Backlog:
+class TenantQueue:
     """Jobs of one tenant at one priority: earliest deadline first, those without one last and by their numbers."""
 
     __slots__ = ("heap", "jobs", "tenant")
@@ -43,13 +43,13 @@ class Backlog:
     def push(self, job: Job[Any]) -> None:
         """Add a job; it may be there already."""
         extra, jobs = job._extra, self.jobs
-        in_turn = extra is None or not extra.tries
+        in_turn = extra is None or not extra.failed_attempts
         if in_turn and job._options.deadline is None and (not jobs or job.id > jobs[-1].id):
             jobs.append(job)
         else:
             heappush(self.heap, (job._deadline_at(), number_of(job), job))
 
-    def front(self, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> Front | None:
+    def peek(self, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> Front | None:
         """What comes first; those that have left are moved to `spent`."""
         heap, jobs = self.heap, self.jobs
         while heap and not waits(heap[0][2]):
@@ -68,7 +68,7 @@ class Backlog:
         else:
             self.jobs.popleft()
 
-    def pop_run(self, most: int, home: Home, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> list[Job[Any]]:
+    def pop_run(self, most: int, home: Location, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> list[Job[Any]]:
         """Remove and return up to `most` jobs as they come, unless some stand in the heap."""
         jobs = self.jobs
         run: list[Job[Any]] = []
@@ -103,37 +103,37 @@ class Backlog:
         yield from self.jobs
 
 
-class Level:
+class PriorityLevel:
     """Jobs of one priority: a backlog for each tenant, in a heap by what the tenants have used."""
 
     __slots__ = ("_backlogs", "_numbers", "_tenants", "_turns")
 
-    def __init__(self, tenants: Tenants) -> None:
+    def __init__(self, tenants: FairShare) -> None:
         self._tenants = tenants
-        self._backlogs: dict[Hashable, Backlog] = {}
-        self._turns: list[tuple[float, int, int, Backlog]] = []  # counters only grow: corrected at the front
+        self._backlogs: dict[Hashable, TenantQueue] = {}
+        self._turns: list[tuple[float, int, int, TenantQueue]] = []  # counters only grow: corrected at the front
         self._numbers = 0
 
     def push(self, job: Job[Any]) -> None:
         """Add a job."""
         backlog = self._backlogs.get(job._options.account)
         if backlog is None:
-            backlog = Backlog(job._options.account)
+            backlog = TenantQueue(job._options.account)
             self.adopt(backlog)
         backlog.push(job)
 
-    def adopt(self, backlog: Backlog) -> None:
+    def adopt(self, backlog: TenantQueue) -> None:
         """Add a new tenant's backlog."""
         self._backlogs[backlog.tenant] = backlog
         self._numbers += 1
         heappush(self._turns, (*self._tenants.rank(backlog.tenant), self._numbers, backlog))
 
-    def front(self, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> tuple[Backlog, Front] | None:
+    def peek(self, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> tuple[TenantQueue, Front] | None:
         """The backlog whose turn it is, and what is at its front."""
         turns, rank_of = self._turns, self._tenants.rank
         while turns:
             used, turn, number, backlog = turns[0]
-            found = backlog.front(waits, spent)
+            found = backlog.peek(waits, spent)
             if found is None:
                 heappop(turns)
                 del self._backlogs[backlog.tenant]
@@ -143,7 +143,7 @@ class Level:
                 return backlog, found
         return None
 
-    def backlog(self, tenant: Hashable) -> Backlog | None:
+    def backlog(self, tenant: Hashable) -> TenantQueue | None:
         """The jobs of a tenant."""
         return self._backlogs.get(tenant)
 
@@ -163,7 +163,7 @@ class Level:
             yield from backlog
 
 
-class Line:
+class PriorityQueue:
     """All jobs of a home, by priority and then as each level has it.
 
     Args:
@@ -174,11 +174,11 @@ class Line:
 
     __slots__ = ("_entries", "_home", "_levels", "_priorities", "_spent", "_tenants")
 
-    def __init__(self, home: Home, tenants: Tenants, spent: list[Any]) -> None:
+    def __init__(self, home: Location, tenants: FairShare, spent: list[Any]) -> None:
         self._home = home
         self._tenants = tenants
         self._spent = spent
-        self._levels: dict[int, Level] = {}
+        self._levels: dict[int, PriorityLevel] = {}
         self._priorities: list[int] = []  # negated: served from the front
         self._entries = 0  # and those passed over since the last sweep: too high means swept too early
 
@@ -190,10 +190,10 @@ class Line:
 
     def adopt(self, jobs: deque[Job[Any]]) -> None:
         """Take over jobs without priority, tenant or deadline as they stand; into an empty line."""
-        self._level(0).adopt(Backlog(None, jobs))
+        self._level(0).adopt(TenantQueue(None, jobs))
         self._entries += len(jobs)
 
-    def front(self) -> Ranked | None:
+    def peek(self) -> Ranked | None:
         """The job that is served next, and its rank against other lines' fronts, smaller first."""
         if (found := self._front()) is None:
             return None
@@ -269,17 +269,17 @@ class Line:
         where = job._where
         return job._stage is _QUEUED and (where is self._home or where.upper is self._home)  # type: ignore[union-attr]
 
-    def _front(self) -> tuple[Backlog, Front] | None:
+    def _front(self) -> tuple[TenantQueue, Front] | None:
         while self._priorities:
-            if (found := self._levels[-self._priorities[0]].front(self.waits, self._spent)) is not None:
+            if (found := self._levels[-self._priorities[0]].peek(self.waits, self._spent)) is not None:
                 return found
             del self._levels[-self._priorities.pop(0)]
         return None
 
-    def _level(self, priority: int) -> Level:
+    def _level(self, priority: int) -> PriorityLevel:
         level = self._levels.get(priority)
         if level is None:
-            level = self._levels[priority] = Level(self._tenants)
+            level = self._levels[priority] = PriorityLevel(self._tenants)
             insort(self._priorities, -priority)
         return level
 
@@ -287,4 +287,4 @@ class Line:
 def number_of(job: Job[Any]) -> int:
     """Its place among its equals: those that are tried again come before all, the others as they were submitted."""
     extra = job._extra
-    return job.id if extra is None or not extra.tries else job.id - _BEFORE
+    return job.id if extra is None or not extra.failed_attempts else job.id - _BEFORE

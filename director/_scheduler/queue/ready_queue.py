@@ -1,4 +1,4 @@
-"""The ready queue: everything that waits. Guarded by `dispatch`'s lock; knows nothing of threads.
+"""The ready queue: everything that waits. Guarded by `scheduler`'s lock; knows nothing of threads.
 
 Jobs without any option stand in `plain`, one deque: the usual case, and the fast one. With the first job that has more
 to it the queue becomes rich: every job stands in a lane, and the order of service compares the fronts of lanes.
@@ -10,26 +10,26 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from director._jobs.state import JobState
-from director._scheduler.fair_share import Tenants
-from director._scheduler.queue.batch_group import Holds, cost_of
-from director._scheduler.queue.estimate import Census
+from director._scheduler.fair_share import FairShare
+from director._scheduler.queue.batch_group import FlushTimers, cost_of
+from director._scheduler.queue.estimate import QueueEstimate
 from director._scheduler.queue.lane import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from director._jobs.job import Home, Job
+    from director._jobs.job import Job, Location
     from director._jobs.model import Model
     from director._jobs.options import LaneKey
-    from director._scheduler.policy import Policy
-    from director._scheduler.queue.batch_group import Group
+    from director._scheduler.policy import SchedulingPolicy
+    from director._scheduler.queue.batch_group import BatchGroup
     from director._scheduler.slots import Slot
 
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
 _SWEEP_AT = 64
 
 
-class Plain:
+class FifoQueue:
     """Jobs without any option, in order of arrival: the home of jobs while the queue is not rich."""
 
     __slots__ = ("jobs", "live", "upper")
@@ -63,39 +63,39 @@ class ReadyQueue:
 
     __slots__ = (
         "_aged",
-        "_census",
+        "_estimate",
         "_lanes",
         "_policy",
+        "discarded",
+        "fifo",
+        "has_lanes",
         "holds",
-        "is_rich",
-        "pause",
-        "plain",
-        "spent",
+        "retry_waiting",
         "tenants",
         "waiting",
     )
 
-    def __init__(self, policy: Policy) -> None:
-        self.is_rich = policy.ageing is not None
-        self.plain = Plain()
-        self.tenants = Tenants(policy.weights)
-        self.pause = Pause()
-        self.spent: list[Any] = []  # passed over; whoever holds the lock lets go of it when that is free
+    def __init__(self, policy: SchedulingPolicy) -> None:
+        self.has_lanes = policy.ageing is not None
+        self.fifo = FifoQueue()
+        self.tenants = FairShare(policy.weights)
+        self.retry_waiting = RetryWaiting()
+        self.discarded: list[Any] = []  # passed over; whoever holds the lock lets go of it when that is free
         self._aged = policy.ageing
         self.waiting: dict[Job[Any], None] = {}  # while it is rich: all jobs in order of arrival, the lanes' truth
         self._policy = policy
         self._lanes: dict[LaneKey, Lane] = {}
-        self.holds = Holds(self.spent)
-        self._census = Census(policy.weights) if policy.predict else None
+        self.holds = FlushTimers(self.discarded)
+        self._estimate = QueueEstimate(policy.weights) if policy.predict else None
 
     # ---- without options
 
-    def pop_plain(self, slot: Slot) -> Job[Any] | None:
+    def pop_fifo(self, slot: Slot) -> Job[Any] | None:
         """Remove the oldest job and give it to `slot`, RUNNING; only while the queue is not rich."""
-        plain = self.plain
+        plain = self.fifo
         if not plain.live:
             if plain.jobs:
-                self.spent.append(plain.jobs)
+                self.discarded.append(plain.jobs)
                 plain.jobs = deque()
             return None
         jobs = plain.jobs
@@ -108,80 +108,80 @@ class ReadyQueue:
                 plain.live -= 1
                 jobs.popleft()
                 return job
-            self.spent.append(jobs.popleft())
+            self.discarded.append(jobs.popleft())
 
-    def tidy_plain(self) -> None:
+    def tidy_fifo(self) -> None:
         """Sweep those that were withdrawn when they are many more than those who wait."""
-        plain = self.plain
+        plain = self.fifo
         if len(plain.jobs) > _SWEEP_AT + 2 * plain.live:
-            self.spent.append(plain.jobs)
+            self.discarded.append(plain.jobs)
             plain.jobs = deque(job for job in plain.jobs if job._stage is _QUEUED)
 
-    def enrich(self) -> None:
+    def switch_to_lanes(self) -> None:
         """Put every job in a lane."""
-        plain, empty = self.plain, Plain()
+        plain, empty = self.fifo, FifoQueue()
         waiting = dict.fromkeys(job for job in plain.jobs if job._stage is _QUEUED)
-        self.plain, self.waiting, self.is_rich = empty, waiting, True
+        self.fifo, self.waiting, self.has_lanes = empty, waiting, True
         if plain.live:
             plain.upper = lane = self._lane(None)
             lane.adopt(plain.jobs, plain.live)
-            if self._census is not None:
-                self._census.add_plain(plain.live)
+            if self._estimate is not None:
+                self._estimate.add_plain(plain.live)
         else:
-            self.spent.append(plain.jobs)  # those that were withdrawn; they know `plain`, and it need not know them
+            self.discarded.append(plain.jobs)  # those that were withdrawn; they know `plain`, and it need not know them
             plain.jobs = deque()
 
-    def rest(self) -> None:
+    def switch_to_fifo(self) -> None:
         """Be plain again if nothing waits; for whoever knows that no call is charged to anybody."""
         if not self.waiting and self._aged is None and not self.tenants.known:
-            lanes, self._lanes, self.is_rich = self._lanes, {}, False
-            self.spent.append(lanes)
+            lanes, self._lanes, self.has_lanes = self._lanes, {}, False
+            self.discarded.append(lanes)
             for lane in lanes.values():
                 lane.close()
             self.holds.clear()
 
-    def mend(self, slots: list[Slot]) -> None:
+    def repair(self, slots: list[Slot]) -> None:
         """Build the queue anew: what no slot has, and is not over, waits."""
-        taken = {job for slot in slots for job in (*slot.inside(), *slot.ahead, *slot.late)}
-        if not self.is_rich:
-            plain = self.plain
+        taken = {job for slot in slots for job in (*slot.current_jobs(), *slot.prefetched, *slot.missed_deadline)}
+        if not self.has_lanes:
+            plain = self.fifo
             plain.jobs = deque(job for job in plain.jobs if job._stage is _QUEUED)
             plain.live = len(plain.jobs)
             return
         jobs = [job for job in self.waiting if job._stage is _QUEUED or (job not in taken and not job.done())]
-        self.spent.append(self._lanes)
+        self.discarded.append(self._lanes)
         self.holds.clear()
         self._lanes = {}
-        self._census = Census(self._policy.weights) if self._policy.predict else None
+        self._estimate = QueueEstimate(self._policy.weights) if self._policy.predict else None
         self.waiting = dict.fromkeys(jobs)  # whole before the first is pushed, for this may be cut off too
-        self.pause.jobs = {job: None for job in self.pause.jobs if job in self.waiting}
+        self.retry_waiting.jobs = {job: None for job in self.retry_waiting.jobs if job in self.waiting}
         for job in jobs:
             job._stage = _QUEUED
-            if job not in self.pause.jobs:
+            if job not in self.retry_waiting.jobs:
                 self._push(job)
         if self.tenants.known:
             self.tenants.recount_waiting(job._options.account for job in jobs)
 
     # ---- with options
 
-    def push(self, job: Job[Any]) -> Group | None:
+    def push(self, job: Job[Any]) -> BatchGroup | None:
         """Add a job, or one that was set aside; returns its group if that is held and may be ripe by now."""
         if job in self.waiting:
-            self.pause.left(job)
+            self.retry_waiting.left(job)
         else:
             self._arrive(job)
         return self._push(job)
 
-    def _push(self, job: Job[Any]) -> Group | None:
-        if self._census is not None:
-            self._census.add(job)
+    def _push(self, job: Job[Any]) -> BatchGroup | None:
+        if self._estimate is not None:
+            self._estimate.add(job)
         group = self._lane(job._options.lane, job._options.model).push(job)
         return group if group is not None and group.upper is None else None
 
     def set_aside(self, job: Job[Any]) -> None:
         """Let a job wait where no slot sees it; `push` brings it back."""
         self._arrive(job)
-        self.pause.push(job)
+        self.retry_waiting.push(job)
 
     def front(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> Job[Any] | None:
         """What `pop` would return."""
@@ -202,21 +202,21 @@ class ReadyQueue:
 
     def left(self, job: Job[Any]) -> None:
         """A job, QUEUED until now, waits no more."""
-        if self._census is not None and self.is_rich and job._where is not self.pause:
-            self._census.drop(job)
+        if self._estimate is not None and self.has_lanes and job._where is not self.retry_waiting:
+            self._estimate.drop(job)
         job._where.left(job)  # type: ignore[union-attr]  # a job that waits is in a home
-        if not self.is_rich:
-            self.tidy_plain()
+        if not self.has_lanes:
+            self.tidy_fifo()
             return
         del self.waiting[job]
         if self.tenants.known:
             self.tenants.of(job._options.account).waiting -= 1
 
-    def left_together(self, group: Group, jobs: list[Job[Any]]) -> None:
+    def left_together(self, group: BatchGroup, jobs: list[Job[Any]]) -> None:
         """Jobs of a group, QUEUED until now, wait no more."""
-        if self._census is not None:
+        if self._estimate is not None:
             for job in jobs:
-                self._census.drop(job)
+                self._estimate.drop(job)
         group.left_together(len(jobs), sum(map(cost_of, jobs)) if group.rule.max_cost is not None else 0.0)
         for job in jobs:
             del self.waiting[job]
@@ -230,19 +230,19 @@ class ReadyQueue:
         if len(lanes) < len(self._lanes):
             for lane in [lane for lane in self._lanes.values() if lane.is_empty]:
                 lane.close()
-                self.spent.append(self._lanes.pop(lane.key))
+                self.discarded.append(self._lanes.pop(lane.key))
         return lanes
 
-    def in_order(self, now: float) -> list[Lane] | list[Plain]:
+    def in_order(self, now: float) -> list[Lane] | list[FifoQueue]:
         """Lanes with jobs that can be taken, the one served next first."""
-        if not self.is_rich:
-            return [self.plain] if self.plain.live else []
+        if not self.has_lanes:
+            return [self.fifo] if self.fifo.live else []
         lanes = self.lanes()
         if len(lanes) > 1:
             lanes.sort(key=lambda lane: _rank(lane, now))
         return lanes
 
-    def held(self) -> list[Group]:
+    def held(self) -> list[BatchGroup]:
         """Groups that are held."""
         return [group for lane in self._lanes.values() for group in lane.held()]
 
@@ -250,19 +250,19 @@ class ReadyQueue:
 
     def live(self) -> int:
         """Jobs that wait."""
-        return len(self.waiting) if self.is_rich else self.plain.live
+        return len(self.waiting) if self.has_lanes else self.fifo.live
 
     def ahead_of(self, job: Job[Any], slots: frozenset[int]) -> float:
         """About how many jobs a new one with a deadline would find ahead of it, on `slots`; only with `predict`."""
-        return 0.0 if self._census is None else self._census.ahead_of(job, slots)
+        return 0.0 if self._estimate is None else self._estimate.ahead_of(job, slots)
 
     def __iter__(self) -> Iterator[Job[Any]]:
-        yield from self.waiting if self.is_rich else (job for job in self.plain.jobs if job._stage is _QUEUED)
+        yield from self.waiting if self.has_lanes else (job for job in self.fifo.jobs if job._stage is _QUEUED)
 
     def _lane(self, key: LaneKey, model: Model[Any] | None = None) -> Lane:
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(key, model, self.tenants, self.spent, self._aged)
+            lane = self._lanes[key] = Lane(key, model, self.tenants, self.discarded, self._aged)
         return lane
 
     def _arrive(self, job: Job[Any]) -> None:
@@ -272,7 +272,7 @@ class ReadyQueue:
             tenants.begin(len(self.waiting))
         self.waiting[job] = None
         if tenants.known:
-            tenants.arrive(tenants.of(name))
+            tenants.enqueue(tenants.of(name))
 
 
 def _rank(lane: Lane, now: float) -> tuple[float, float, int, float, int]:
@@ -281,12 +281,12 @@ def _rank(lane: Lane, now: float) -> tuple[float, float, int, float, int]:
     return front[0]
 
 
-class Pause:
-    """The home of jobs whose next try is still to come. Guarded by `dispatch`'s lock."""
+class RetryWaiting:
+    """The home of jobs whose next try is still to come. Guarded by `scheduler`'s lock."""
 
     __slots__ = ("jobs",)
 
-    upper: Home | None = None
+    upper: Location | None = None
 
     def __init__(self) -> None:
         self.jobs: dict[Job[Any], None] = {}

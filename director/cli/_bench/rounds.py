@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-import sys
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
+
+from director.cli._console import tick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,5 +35,4 @@ def turns(contenders: Sequence[T], rounds: int) -> Iterator[T]:
         for contender in (*contenders[first:], *contenders[:first]):
             gc.collect()
             yield contender
-            sys.stderr.write(".")  # progress: a dot for each turn
-            sys.stderr.flush()
+            tick()

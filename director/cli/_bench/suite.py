@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from director.cli._bench.batchers import EVERYBODY as BATCHERS
 from director.cli._bench.catalog import ONE_CORE, Experiment, run_one
 from director.cli._bench.contenders import EVERYBODY, absent
 from director.cli._bench.goals import Goal, Verdict, judge_all
+from director.cli._console import tick
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -63,13 +63,12 @@ def run_suite(experiments: Sequence[Experiment], goals: Iterable[Goal], effort: 
 
 
 def _timed(experiment: Experiment, place: str, effort: Effort) -> tuple[Cell, ...]:
-    sys.stderr.write(f"{experiment.name}, {place} ")
-    sys.stderr.flush()
+    tick(f"{experiment.name}, {place} ")
     began = time.perf_counter()
     try:
         return run_one(experiment, place, effort)
     finally:
-        sys.stderr.write(f" {time.perf_counter() - began:.1f} s\n")
+        tick(f" {time.perf_counter() - began:.1f} s\n")
 
 
 def by_name(names: Sequence[str], experiments: Sequence[Experiment]) -> list[Experiment]:

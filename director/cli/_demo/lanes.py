@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from director.cli._console import Plainly, live
+from director.cli._rich import Plainly, live
 
 if TYPE_CHECKING:
     from rich.live import Live

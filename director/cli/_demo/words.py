@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from director.cli import _console as _words
+from director import _format
 from director.cli._console import table
 from director.cli._demo.contenders import BLOCKED, PERIOD
 
@@ -23,19 +23,19 @@ _HEAD = ("loop", "handed out by", "wait p50", "wait p99", "idle", "lost", "makes
 
 def digits(result: Result, devices: str, why: str) -> list[str]:
     """The main job and what came of it."""
-    count = _words.count
+    count = _format.count
     held_out, trained = result.right_held_out / result.held_out, result.right_trained / result.trained_on
     rows = [
-        (one.device, one.name, count(one.items), _words.percent(one.items / result.items), _words.duration(one.busy))
+        (one.device, one.name, count(one.items), _format.percent(one.items / result.items), _format.duration(one.busy))
         for one in result.devices
     ]
     return [
         f"   devices   {devices} ({why}); the network runs in {result.framework}",
         f"   items     {count(result.items)}, one job each",
-        f"   training  on {count(result.trained_on)} of the digits, {_words.duration(result.training_seconds)}",
-        f"   accuracy  {_words.percent(held_out)} of the {count(result.held_out)} digits held out from training",
-        f"             ({_words.percent(trained)} of the {count(result.trained_on)} it was trained on)",
-        f"   rate      {_words.rate(result.items / result.seconds)}: all in {_words.duration(result.seconds)}",
+        f"   training  on {count(result.trained_on)} of the digits, {_format.duration(result.training_seconds)}",
+        f"   accuracy  {_format.percent(held_out)} of the {count(result.held_out)} digits held out from training",
+        f"             ({_format.percent(trained)} of the {count(result.trained_on)} it was trained on)",
+        f"   rate      {_format.rate(result.items / result.seconds)}: all in {_format.duration(result.seconds)}",
         "",
         *(f"   {line}" for line in table(("device", "name", "items", "share", "busy"), rows, left=2)),
         "",
@@ -61,13 +61,13 @@ def loop_name(busy: bool) -> str:
 def lanes_head(trace: list[Call], devices: int, load: float) -> list[str]:
     """What is going to be compared."""
     durations = sorted(call.seconds for call in trace)
-    middle, longest = _words.duration(durations[len(durations) // 2]), _words.duration(durations[-1])
-    mean = _words.duration(sum(durations) / len(durations))
+    middle, longest = _format.duration(durations[len(durations) // 2]), _format.duration(durations[-1])
+    mean = _format.duration(sum(durations) / len(durations))
     return [
         f"2  What the hand-out costs: one stream of jobs for {devices} simulated devices,",
         "   which only pass time, handed out in three ways",
-        f"   {_words.count(len(trace))} jobs of {mean} on average, half below {middle}, the longest {longest};",
-        f"   they come at random and would fill {_words.percent(load)} of the devices' time",
+        f"   {_format.count(len(trace))} jobs of {mean} on average, half below {middle}, the longest {longest};",
+        f"   they come at random and would fill {_format.percent(load)} of the devices' time",
         "",
     ]
 
@@ -90,8 +90,15 @@ def lanes_table(rows: list[Row]) -> list[str]:
 
 def _row(name: str, busy: bool | None, found: Figures) -> tuple[str, ...]:
     loop = "" if busy is None else "blocked" if busy else "idle"
-    waits = (_words.duration(found.wait_p50), _words.duration(found.wait_p99))
-    return (loop, name, *waits, _words.percent(found.idle), _words.percent(found.lost), _words.duration(found.makespan))
+    waits = (_format.duration(found.wait_p50), _format.duration(found.wait_p99))
+    return (
+        loop,
+        name,
+        *waits,
+        _format.percent(found.idle),
+        _format.percent(found.lost),
+        _format.duration(found.makespan),
+    )
 
 
 def lanes_object(rows: list[Row], devices: int, load: float, seed: int, trace: list[Call]) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from director import __version__
+from director import __version__, _format
 from director._untrusted.numbers import number_in, shortened
-from director.cli import _console as _words
 from director.dashboard._socket_paths import check_folder, is_open, known_paths
 
 if TYPE_CHECKING:
@@ -120,16 +119,18 @@ def examine_limits(system: System, devices: Sequence[Device]) -> Iterator[Findin
     """Findings about CPUs, threads, files and memory."""
     yield _limit("limits", "ok", _summary(system))
     if system.threads_left is not None and system.threads_left < _FEW_THREADS + len(devices):
-        text = f"only {_words.counted(system.threads_left, 'thread')} more can be started, by {system.threads_limit}"
+        text = f"only {_format.counted(system.threads_left, 'thread')} more can be started, by {system.threads_limit}"
         yield _limit("few-threads", "wrong", text, "raise the limit (docker run --pids-limit, ulimit -u, TasksMax=)")
     if system.open_files is not None and system.open_files < _FEW_FILES:
-        text = f"a process may open only {_words.counted(system.open_files, 'file')}"
+        text = f"a process may open only {_format.counted(system.open_files, 'file')}"
         yield _limit("few-files", "wrong", text, "ulimit -n 65536, or LimitNOFILE= of the service")
     if system.address_space is not None and devices:
         text = f"addresses are limited to {_gib(system.address_space)}; CUDA reserves more than all GPUs have memory"
         yield _limit("little-address-space", "wrong", text, "ulimit -v unlimited")
     if devices and system.cpus < len(devices):
-        text = f"{_words.counted(len(devices), 'GPU')} are fed by {system.cpus:.3g} CPUs: they will wait for each other"
+        text = (
+            f"{_format.counted(len(devices), 'GPU')} are fed by {system.cpus:.3g} CPUs: they will wait for each other"
+        )
         yield _limit("few-cpus", "note", text, "give the container or service more CPUs")
     yield from _memory(system, devices)
 
@@ -149,8 +150,8 @@ def _summary(system: System) -> str:
         f"{system.cpus:.3g} CPUs",
         f"memory {_gib(system.memory)}",
         f"shared memory {_gib(system.shared_memory)}",
-        f"open files {'unlimited' if system.open_files is None else _words.count(system.open_files)}",
-        f"threads left {'unlimited' if system.threads_left is None else _words.count(system.threads_left)}",
+        f"open files {'unlimited' if system.open_files is None else _format.count(system.open_files)}",
+        f"threads left {'unlimited' if system.threads_left is None else _format.count(system.threads_left)}",
     ]
     return ", ".join(parts) + (", in a container" if system.in_container else "")
 

@@ -6,9 +6,9 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
+from director import _format
 from director._devices.cuda import NoAnswer
 from director._untrusted.numbers import shortened
-from director.cli import _console as _words
 from director.cli._doctor.checks import Finding
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def undiscovered(error: Exception, system: System) -> Iterator[Finding]:
 
 def _listing(survey: Survey) -> str:
     driver = f", driver {survey.inventory.driver}" if survey.inventory.driver else ""
-    lines = [f"{_words.counted(len(survey.devices), 'GPU')} for a Director{driver}"]
+    lines = [f"{_format.counted(len(survey.devices), 'GPU')} for a Director{driver}"]
     places = {unit.uuid: getattr(unit, "index", None) for unit in survey.inventory.units}
     for device in survey.devices:
         index = places.get(device.uuid)
@@ -59,7 +59,7 @@ def _listing(survey: Survey) -> str:
 
 def _absence(survey: Survey, system: System) -> Finding:
     if system.gpus_on_bus and not survey.inventory.gpus:
-        cards = _words.counted(len(system.gpus_on_bus), "NVIDIA card")
+        cards = _format.counted(len(system.gpus_on_bus), "NVIDIA card")
         remedy = (
             "docker run --gpus all, with the NVIDIA container toolkit on the host"
             if system.in_container

@@ -9,8 +9,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from director.cli import _console as _words
-from director.cli._console import Plainly, live
+from director import _format
+from director.cli._rich import Plainly, live
 from director.cli._run.meter import how_far
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ class _Above:
 
 def _whole(reading: Reading) -> Table:
     grid = Table.grid(padding=(0, 2), expand=False)
-    eta = "" if reading.remaining is None else f", ETA {_words.about(reading.remaining)}"
-    failed = Text(f"{_words.count(reading.failed)} failed", style="red") if reading.failed else Text("")
+    eta = "" if reading.remaining is None else f", ETA {_format.about(reading.remaining)}"
+    failed = Text(f"{_format.count(reading.failed)} failed", style="red") if reading.failed else Text("")
     parts: list[Text | ProgressBar] = [
         Text(how_far(reading), style="bold"),
-        Text(_words.rate(reading.rate)),
-        Text(f"{_words.about(reading.elapsed)}{eta}"),
+        Text(_format.rate(reading.rate)),
+        Text(f"{_format.about(reading.elapsed)}{eta}"),
         failed,
     ]
     if reading.total:
@@ -87,6 +87,6 @@ def _lanes(reading: Reading) -> Table:
 
 def _lane(lane: LaneReading) -> tuple[Text | ProgressBar, ...]:
     bar = ProgressBar(total=1.0, completed=lane.busy, width=16, complete_style="green", finished_style="green")
-    mean = f"{_words.duration(lane.mean)} each" if lane.items else ""
-    words = (f"{lane.busy * 100:.0f} % busy", _words.counted(lane.items, "item"), mean)
-    return (Text(_words.plain(lane.device)), bar, *map(Text, words))
+    mean = f"{_format.duration(lane.mean)} each" if lane.items else ""
+    words = (f"{lane.busy * 100:.0f} % busy", _format.counted(lane.items, "item"), mean)
+    return (Text(_format.plain(lane.device)), bar, *map(Text, words))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from director.cli import _console as _words
+from director import _format
 
 if TYPE_CHECKING:
     from director import Director
@@ -112,6 +112,6 @@ class Meter:
 def how_far(reading: Reading) -> str:
     """``400 of 1,797 (22.3 %)``, or ``400 done`` where nobody knows the end."""
     if reading.total is None:
-        return f"{_words.count(reading.done)} done"
+        return f"{_format.count(reading.done)} done"
     share = reading.done / reading.total if reading.total else 1.0
-    return f"{_words.count(reading.done)} of {_words.count(reading.total)} ({_words.percent(share)})"
+    return f"{_format.count(reading.done)} of {_format.count(reading.total)} ({_format.percent(share)})"

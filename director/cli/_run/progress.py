@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from director.cli import _console as _words
+from director import _format
 from director.cli._console import complain, hint_at_rich, on_terminal
 from director.cli._run.meter import how_far
 
@@ -104,10 +104,10 @@ class Lines:
 
 def one_line(reading: Reading) -> str:
     """``12 s  400 of 1,797 (22.3 %)  33.4/s  ETA 42 s  2 failed  cuda:0 97 %  cuda:1 95 % busy``."""
-    parts = [_words.about(reading.elapsed), how_far(reading), _words.rate(reading.rate)]
+    parts = [_format.about(reading.elapsed), how_far(reading), _format.rate(reading.rate)]
     if reading.remaining is not None:
-        parts.append(f"ETA {_words.about(reading.remaining)}")
+        parts.append(f"ETA {_format.about(reading.remaining)}")
     if reading.failed:
-        parts.append(f"{_words.count(reading.failed)} failed")
+        parts.append(f"{_format.count(reading.failed)} failed")
     parts += [f"{lane.device} {lane.busy * 100:.0f} %" for lane in reading.lanes]
     return "  ".join(parts) + " busy"

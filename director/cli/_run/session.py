@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from director import Director, Model
-from director.cli import _console as _words
+from director import Director, Model, _format
 from director.cli import _status
 from director.cli._console import complain, trace_of
 from director.cli._run import target
@@ -180,7 +179,7 @@ class Session:
         self._shown += 1
         if self._shown <= _SHOWN_FAILURES:
             assert outcome.error is not None
-            self._view.say(_words.plain(f"failed: {_shortened(outcome.item.text)}: {_one_line(outcome.error)}"))
+            self._view.say(_format.plain(f"failed: {_shortened(outcome.item.text)}: {_one_line(outcome.error)}"))
         elif self._shown == _SHOWN_FAILURES + 1:
             self._view.say("further failures are only in the results")
 
@@ -206,7 +205,7 @@ class Session:
         self._flow.end()
         running = sum(stats.busy for stats in self._director.stats().devices)
         self._view.say(
-            f"interrupted: waiting for {_words.counted(running, 'item')} to finish; Ctrl-C again leaves at once"
+            f"interrupted: waiting for {_format.counted(running, 'item')} to finish; Ctrl-C again leaves at once"
         )
 
     # ---- the end
@@ -230,7 +229,7 @@ class Session:
         if flow.read_error is not None:
             return _status.FAILED, f"the input can't be read on: {flow.read_error}"
         if flow.halted:
-            return _status.HALTED, f"halted after {_words.counted(tally.failed, 'failure')}"
+            return _status.HALTED, f"halted after {_format.counted(tally.failed, 'failure')}"
         return (_status.FAILED if tally.failed else _status.DONE), "done"
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
-from director.cli import _console as _words
+from director import _format
 from director.cli._console import complain, table
 from director.cli._run.records import type_name
 
@@ -60,11 +60,11 @@ def _object(summary: Summary) -> dict[str, Any]:
 def _lines(summary: Summary) -> list[str]:
     tally = summary.tally
     lines = [_headline(summary)]
-    lines += [f"  {_words.counted(number, 'item')} failed with {name}" for name, number in tally.errors.most_common(5)]
+    lines += [f"  {_format.counted(number, 'item')} failed with {name}" for name, number in tally.errors.most_common(5)]
     if len(tally.errors) > 5:
         lines.append(f"  and {len(tally.errors) - 5} other kinds of error")
     if tally.left:
-        lines.append(f"  {_words.counted(tally.left, 'item')} not run")
+        lines.append(f"  {_format.counted(tally.left, 'item')} not run")
     lines += _device_table(summary)
     if summary.output is not None:
         lines.append(f"results in {summary.output}")
@@ -73,19 +73,19 @@ def _lines(summary: Summary) -> list[str]:
 
 def _headline(summary: Summary) -> str:
     tally = summary.tally
-    what = f"{_words.counted(tally.done, 'item')} in {_words.duration(summary.seconds)}"
-    how = f"({_words.rate(tally.done / summary.seconds)}): {_words.count(tally.succeeded)} succeeded"
-    return f"{summary.why}: {what} {how}, {_words.count(tally.failed)} failed"
+    what = f"{_format.counted(tally.done, 'item')} in {_format.duration(summary.seconds)}"
+    how = f"({_format.rate(tally.done / summary.seconds)}): {_format.count(tally.succeeded)} succeeded"
+    return f"{summary.why}: {what} {how}, {_format.count(tally.failed)} failed"
 
 
 def _device_table(summary: Summary) -> list[str]:
     rows = [
         (
             device,
-            _words.count(lane.items),
-            _words.percent(lane.items / (summary.tally.done or 1)),
-            _words.percent(_busy(lane, summary.seconds)),
-            _words.duration(lane.mean) if lane.items else "",
+            _format.count(lane.items),
+            _format.percent(lane.items / (summary.tally.done or 1)),
+            _format.percent(_busy(lane, summary.seconds)),
+            _format.duration(lane.mean) if lane.items else "",
         )
         for device, lane in summary.tally.lanes.items()
     ]

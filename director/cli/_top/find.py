@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from director.cli import _console as _words
+from director import _format
 from director.cli._console import shown_document, table
 from director.cli._status import UsageError
 from director.dashboard._socket_paths import is_open, known_paths
@@ -68,7 +68,7 @@ async def _row(path: Path) -> tuple[str, ...]:
         found["name"] or "-",
         found["state"],
         str(len(found["devices"])),
-        _words.count(counts["queued"]),
-        _words.count(counts["running"]),
+        _format.count(counts["queued"]),
+        _format.count(counts["running"]),
         str(path),
     )

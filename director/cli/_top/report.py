@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from director.cli import _console as _words
+from director import _format
 from director.cli._console import table
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def report(seen: dict[str, Any]) -> Iterator[str]:
 def title(seen: dict[str, Any]) -> str:
     """Who it is."""
     return (
-        f"{seen['name'] or 'director'}: {seen['state']} for {_words.about(seen['open_for'])}, "
+        f"{seen['name'] or 'director'}: {seen['state']} for {_format.about(seen['open_for'])}, "
         f"process {seen['pid']} on {seen['host']}"
     )
 
@@ -51,13 +51,13 @@ def figures(seen: dict[str, Any]) -> str:
     slots = sum(len(device["slots"]) for device in seen["devices"])
     busy = sum(device["busy"] for device in seen["devices"])
     parts = [
-        f"{_words.count(counts['queued'])} waiting",
-        f"{_words.count(counts['running'])} running",
-        f"{_words.count(busy)} of {_words.counted(slots, 'slot')} busy",
-        f"{_words.rate(seen['per_second']['succeeded'])}",
+        f"{_format.count(counts['queued'])} waiting",
+        f"{_format.count(counts['running'])} running",
+        f"{_format.count(busy)} of {_format.counted(slots, 'slot')} busy",
+        f"{_format.rate(seen['per_second']['succeeded'])}",
         f"wait {percentiles(seen['waited'])}",
         f"run {percentiles(seen['ran'])}",
-        *(f"{_words.count(counts[kind])} {kind}" for kind in ("failed", "cancelled", "rejected") if counts[kind]),
+        *(f"{_format.count(counts[kind])} {kind}" for kind in ("failed", "cancelled", "rejected") if counts[kind]),
     ]
     if seen["batches"] and seen["batches"]["mean"] > 1:
         parts.insert(4, f"{seen['batches']['mean']:.3g} jobs per call")
@@ -66,7 +66,7 @@ def figures(seen: dict[str, Any]) -> str:
 
 def percentiles(found: dict[str, float] | None) -> str:
     """Median and 99th percentile."""
-    return "unknown" if found is None else f"{_words.duration(found['p50'])} (99 %: {_words.duration(found['p99'])})"
+    return "unknown" if found is None else f"{_format.duration(found['p50'])} (99 %: {_format.duration(found['p99'])})"
 
 
 def memory(device: dict[str, Any]) -> str:
@@ -84,8 +84,8 @@ def out_of_service(device: dict[str, Any]) -> str:
 
 def waiting(each: dict[str, Any]) -> tuple[str, ...]:
     """Jobs of one function that wait."""
-    oldest = "" if each["oldest"] is None else f"for up to {_words.duration(each['oldest'])}"
-    return each["name"], _words.counted(each["jobs"], "job"), oldest
+    oldest = "" if each["oldest"] is None else f"for up to {_format.duration(each['oldest'])}"
+    return each["name"], _format.counted(each["jobs"], "job"), oldest
 
 
 def running(job: dict[str, Any], at: float) -> tuple[str, ...]:
@@ -94,22 +94,22 @@ def running(job: dict[str, Any], at: float) -> tuple[str, ...]:
     if isinstance(progress, float) and 0 <= progress <= 1:
         progress = f"{progress * 100:.0f} %"
     told = "" if progress is None else str(progress)
-    return str(job["job"]), job["name"], job["device"] or "-", f"for {_words.duration(at - job['started'])}", told
+    return str(job["job"]), job["name"], job["device"] or "-", f"for {_format.duration(at - job['started'])}", told
 
 
 def ended(job: dict[str, Any]) -> tuple[str, ...]:
     """A job that is over."""
     state = f"{job['state']}, call goes on" if job["call_goes_on"] else job["state"]
-    ran = "" if job["ran"] is None else f"ran {_words.duration(job['ran'])}"
-    waited = "" if job["waited"] is None else f"waited {_words.duration(job['waited'])}"
+    ran = "" if job["ran"] is None else f"ran {_format.duration(job['ran'])}"
+    waited = "" if job["waited"] is None else f"waited {_format.duration(job['waited'])}"
     return str(job["job"]), job["name"], job["device"] or "-", state, waited, ran
 
 
 def failure(each: dict[str, Any], at: float) -> tuple[str, ...]:
     """A kind of failure."""
-    when = f"{_words.about(at - each['last'])} ago"
+    when = f"{_format.about(at - each['last'])} ago"
     message = " ".join(each["message"].split())
-    return each["error"], each["name"], message, _words.counted(each["count"], "time"), when
+    return each["error"], each["name"], message, _format.counted(each["count"], "time"), when
 
 
 def _device(device: dict[str, Any]) -> tuple[str, ...]:
@@ -117,9 +117,9 @@ def _device(device: dict[str, Any]) -> tuple[str, ...]:
         device["device"],
         device["health"],
         ", ".join(device["models"]) or "-",
-        _words.percent(device["share"]),
+        _format.percent(device["share"]),
         f"{device['busy']}/{len(device['slots'])}",
-        _words.count(device["jobs"]),
+        _format.count(device["jobs"]),
         memory(device),
     )
 
@@ -137,8 +137,8 @@ def _job(job: dict[str, Any]) -> Iterator[str]:
         device=job["device"],
         slot=job["slot"],
         submitted=_ago(job["at"], job["submitted"]),
-        waited=_words.duration(job["waited"]) if job["waited"] is not None else None,
-        ran=_words.duration(job["ran"]) if job["ran"] is not None else None,
+        waited=_format.duration(job["waited"]) if job["waited"] is not None else None,
+        ran=_format.duration(job["ran"]) if job["ran"] is not None else None,
         started=_ago(job["at"], job["started"]),
         attempts=job["attempts"] if job["attempts"] > 1 else None,
         progress=job["progress"],
@@ -147,18 +147,18 @@ def _job(job: dict[str, Any]) -> Iterator[str]:
     if why is None:
         return
     yield ""
-    yield f"{why['error']} in {why['name']}, {_words.counted(why['count'], 'time')}"
+    yield f"{why['error']} in {why['name']}, {_format.counted(why['count'], 'time')}"
     own = next((each for each in why["examples"] if each["job"] == job["job"]), None)
     if own is not None:
         yield from _traceback(own)
 
 
 def _failure(failure: dict[str, Any]) -> Iterator[str]:
-    devices = ", ".join(f"{label} {_words.counted(count, 'time')}" for label, count in failure["devices"].items())
+    devices = ", ".join(f"{label} {_format.counted(count, 'time')}" for label, count in failure["devices"].items())
     yield from _facts(
         error=failure["error"],
         function=failure["name"],
-        times=_words.count(failure["count"]),
+        times=_format.count(failure["count"]),
         first=_ago(failure["at"], failure["first"]),
         last=_ago(failure["at"], failure["last"]),
         devices=devices or None,
@@ -181,4 +181,4 @@ def _facts(**facts: Any) -> list[str]:
 
 
 def _ago(at: float, moment: float | None) -> str | None:
-    return None if moment is None else f"{_words.about(max(0.0, at - moment))} ago"
+    return None if moment is None else f"{_format.about(max(0.0, at - moment))} ago"

@@ -11,8 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from director.cli import _console as _words
-from director.cli._console import Plainly, live
+from director import _format
+from director.cli._rich import Plainly, live
 from director.cli._top import report
 from director.cli._top.report import tell
 
@@ -106,8 +106,10 @@ class Screen:
         words = ("", "the last minute", "busy", "jobs", "memory" if last else "")
         grid.add_row(*(Text(word, style="dim") for word in words))
         for device in known.devices:
-            share = Text(_words.percent(device["share"]).rjust(7), style="" if device["health"] == "healthy" else "red")
-            jobs = Text(_words.count(device["jobs"]).rjust(9))
+            share = Text(
+                _format.percent(device["share"]).rjust(7), style="" if device["health"] == "healthy" else "red"
+            )
+            jobs = Text(_format.count(device["jobs"]).rjust(9))
             facts = Text(_facts(device), overflow="ellipsis", style="" if device["health"] == "healthy" else "red")
             grid.add_row(device["device"], _strip(known.strip(device["slots"], cells)), share, jobs, facts)
         return grid
@@ -131,7 +133,7 @@ class Screen:
         for row in shown:
             grid.add_row(*row)
         if hidden := len(cells) - sum(map(len, shown)):
-            grid.add_row(Text(f"and {_words.counted(hidden, 'device')} more", style="dim"))
+            grid.add_row(Text(f"and {_format.counted(hidden, 'device')} more", style="dim"))
         return grid
 
     # ---- below: the lists

@@ -13,7 +13,7 @@ from harness.stubs import built
 
 from director import Device, HealthRules
 from director._devices import nvml as _nvml
-from director._devices.health.nvml_watch import Watch
+from director._devices.health.nvml_watch import NvmlWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ class Ward:
 
     def __init__(self, devices: list[Device], rules: HealthRules, patience: float) -> None:
         self._told: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
-        self.watch = Watch(devices, self._told.put, rules, patience=patience)
+        self.watch = NvmlWatch(devices, self._told.put, rules, patience=patience)
         self.watch.start()
 
     def next(self) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from director import HealthRules
-from director._devices.health.diagnosis import WARNED, Checkup, Judge, Verdict, Xid
+from director._devices.health.diagnosis import WARNED, Checkup, Diagnosis, Verdict, Xid
 
 LOST, GOOD = ("lost", "the GPU is lost"), ("fine", "")
 
@@ -14,7 +14,7 @@ class Court:
     """A judge, and what he has said so far, at moments that a test chooses."""
 
     def __init__(self, *uuids: str, rules: HealthRules | None = None) -> None:
-        self.judge = Judge(uuids, rules or HealthRules())
+        self.judge = Diagnosis(uuids, rules or HealthRules())
         self.now = 100.0
 
     def read(self, uuid: str, condition: str = "fine", reason: str = "") -> list[tuple[str, str, str]]:

@@ -16,9 +16,9 @@ import pytest
 from director import Device, HealthRules
 from director._device import cpu_devices
 from director._devices.health.diagnosis import Xid
-from director._devices.health.nvml_checkup import Gauge
-from director._devices.health.nvml_events import Changed, Listener
-from director._devices.health.nvml_watch import Watch
+from director._devices.health.nvml_checkup import NvmlCheckup
+from director._devices.health.nvml_events import Changed, NvmlEvents
+from director._devices.health.nvml_watch import NvmlWatch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +156,7 @@ def test_the_only_gpu_hangs(driver: Driver, wards: Wards) -> None:
 
 def test_a_hang_does_not_keep_the_watch_from_its_end(driver: Driver) -> None:
     (gpu,) = driver.gpus(1, fail="memory=-1")
-    watch = Watch([gpu], lambda _: None, SELDOM)
+    watch = NvmlWatch([gpu], lambda _: None, SELDOM)
     watch.start()
     began = time.monotonic()
     watch.stop()
@@ -168,7 +168,7 @@ def test_a_hang_does_not_keep_the_watch_from_its_end(driver: Driver) -> None:
 def test_nothing_is_told_after_the_end(driver: Driver) -> None:
     (gpu,) = driver.gpus(1)
     told: list[Verdict] = []
-    watch = Watch([gpu], told.append, HealthRules(interval=0.01))
+    watch = NvmlWatch([gpu], told.append, HealthRules(interval=0.01))
     watch.start()
     wait_for_listener(driver)
     watch.stop()
@@ -186,7 +186,7 @@ def test_who_is_told_ends_the_watch(driver: Driver) -> None:
         watch.stop()
 
     gpus = driver.gpus(2, fail="memory=-1")
-    watch = Watch(gpus, leave, SELDOM, patience=0.05)
+    watch = NvmlWatch(gpus, leave, SELDOM, patience=0.05)
     watch.start()
     assert watch.join(10)
     assert len(told) == 1  # both were silent at one moment
@@ -201,7 +201,7 @@ def test_the_end_at_the_moment_when_the_listener_begins(driver: Driver, monkeypa
             super().clear()
 
     (gpu,) = driver.gpus(1)
-    listener = Listener([gpu.uuid], lambda _: None)
+    listener = NvmlEvents([gpu.uuid], lambda _: None)
     monkeypatch.setattr(listener, "_call", Unlucky())
     listener.start()
     assert listener.join(10)
@@ -244,7 +244,7 @@ def test_what_is_heard_while_it_begins_anew_is_not_lost(driver: Driver) -> None:
         go.wait(20)
 
     (gpu,) = driver.gpus(1)
-    listener = Listener([gpu.uuid], post)
+    listener = NvmlEvents([gpu.uuid], post)
     listener.start()
     wait_for_listener(driver)
     assert heard.get(timeout=20) == Xid(gpu.uuid, 13)
@@ -307,7 +307,7 @@ def test_without_a_driver_the_watch_ends_by_itself(driver: Driver, wards: Wards)
 @pytest.mark.parametrize("interval", [None, 10.0])
 def test_nothing_to_watch(interval: float | None) -> None:
     before = threading.active_count()
-    watch = Watch(cpu_devices(2), lambda _: None, HealthRules(interval=interval))
+    watch = NvmlWatch(cpu_devices(2), lambda _: None, HealthRules(interval=interval))
     watch.start()
     assert threading.active_count() == before
     watch.stop()
@@ -316,7 +316,7 @@ def test_nothing_to_watch(interval: float | None) -> None:
 
 def test_watching_can_be_turned_off(driver: Driver) -> None:
     before = threading.active_count()
-    watch = Watch(driver.gpus(1), lambda _: None, HealthRules(interval=None))
+    watch = NvmlWatch(driver.gpus(1), lambda _: None, HealthRules(interval=None))
     watch.start()
     assert threading.active_count() == before
     watch.stop()
@@ -328,7 +328,7 @@ def test_who_is_told_fails(driver: Driver, caplog: pytest.LogCaptureFixture) -> 
     def refuse(_: Verdict) -> None:
         raise RuntimeError("Event loop is closed")
 
-    watch = Watch([gpu], refuse, HealthRules(interval=0.01))
+    watch = NvmlWatch([gpu], refuse, HealthRules(interval=0.01))
     watch.start()
     assert watch.join(10)
     assert "they are watched no more" in caplog.text
@@ -348,9 +348,9 @@ def test_our_own_bug_is_no_device_that_does_not_answer(
 LEAVE = """
 import ctypes, os, time, pynvml
 from director import Device, HealthRules
-from director._devices.health.nvml_watch import Watch
+from director._devices.health.nvml_watch import NvmlWatch
 gpu = Device(0, "GPU-0", "H100", "cuda")
-watch = Watch([gpu], lambda verdict: None, HealthRules())
+watch = NvmlWatch([gpu], lambda verdict: None, HealthRules())
 watch.start()
 time.sleep(0.2)
 print("leaving", flush=True)
@@ -382,15 +382,15 @@ def test_a_process_that_was_stopped_blames_no_device(
     monkeypatch.setattr(
         "director._devices.health.nvml_watch.time", SimpleNamespace(monotonic=lambda: time.monotonic() + stopped[0])
     )
-    read = Gauge.read
+    read = NvmlCheckup.read
 
-    def read_in_a_moment(gauge: Gauge) -> object:
+    def read_in_a_moment(gauge: NvmlCheckup) -> object:
         if gauge._uuid == gpus[1].uuid and not go.is_set():
             asked.set()
             assert go.wait(20)
         return read(gauge)
 
-    monkeypatch.setattr(Gauge, "read", read_in_a_moment)
+    monkeypatch.setattr(NvmlCheckup, "read", read_in_a_moment)
     ward = wards.watch(gpus)
     assert asked.wait(20)
     stopped[0] = 3600.0

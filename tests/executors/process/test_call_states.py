@@ -9,7 +9,7 @@ import pytest
 
 from director._executors.remote.runner import LEGAL_MOVES, CallState, PendingCall
 
-PAGE = Path(__file__).parents[2] / "docs/explanation/wire.md"
+PAGE = Path(__file__).parents[3] / "docs/explanation/wire.md"
 
 
 @pytest.mark.parametrize("before", CallState)

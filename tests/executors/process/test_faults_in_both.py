@@ -29,7 +29,7 @@ from director import (
 )
 from director._executors.process import child_process, termination
 from director._executors.process.child_process import ChildProcess
-from director._scheduler.scheduler import Dispatch
+from director._scheduler.scheduler import Scheduler
 from executors.process import calls
 from executors.process.leaks import is_alive, wait_until
 
@@ -126,7 +126,7 @@ async def test_a_director_that_fails_fails_its_jobs_and_leaves_nothing(
     def fail(*_: object) -> None:
         raise Poison
 
-    monkeypatch.setattr(Dispatch, "hire", fail)
+    monkeypatch.setattr(Scheduler, "pick_slots_to_start", fail)
     director = make()
     await director.start()
     jobs = [director.submit(calls.held, str(tmp_path / "go")) for _ in range(3)]

@@ -32,6 +32,7 @@ from director._ipc import shared_memory as segments
 from director._ipc.channel import Receiver, send, send_all
 from director._ipc.frames import AnswerKind, RequestKind, WireBroken
 from director._ipc.pickling import Payload, unwrap, wrap
+from director._ipc.protocol import Facts
 from director._ipc.shared_page import PLACES, SIZE, WINDOW, Notice, SharedPage
 from executors.process import calls
 from executors.process.leaks import open_files
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 def test_a_request_comes_back(
     kind: RequestKind, number: int, function: int, facts: Any, content: bytes, length: int
 ) -> None:
-    whole = wire.renumbered(number, wire.request(kind, 3, function, 5, wire.Facts(*facts), length, content))
+    whole = wire.renumbered(number, wire.request(kind, 3, function, 5, Facts(*facts), length, content))
     head = wire.request_head(whole)
     assert head[:7] == (number, kind, bool(length), 3, function, 5, length)
     assert (head[7], *head[9:]) == (facts[0], *facts[2:])

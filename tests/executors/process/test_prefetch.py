@@ -40,8 +40,8 @@ def far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "_PATIENCE", 1000.0)
 
 
-def _knows(seat: Any, fn: Any) -> bool:
-    return bool(seat._stock.pace.mean and seat._child and known_number(fn) in seat._child.known)
+def _knows(runner: Any, fn: Any) -> bool:
+    return bool(runner._queue.pace.mean and runner._child and known_number(fn) in runner._child.known)
 
 
 @asynccontextmanager
@@ -49,7 +49,7 @@ async def opened(director: Director) -> AsyncIterator[Director]:
     """With children that know how long a call takes, and what is called: others are not sent ahead."""
     async with director:
         for fn, args in ((calls.note, (os.devnull, "")), (calls.nap, (0.005,))):
-            while not all(_knows(slot.seat, fn) for slot in director._crew.dispatch.slots):  # type: ignore[union-attr]
+            while not all(_knows(slot.runner, fn) for slot in director._runtime.scheduler.slots):  # type: ignore[union-attr]
                 await asyncio.gather(*(director.submit(fn, *args) for _ in range(8 * len(director.devices))))
         yield director
 
@@ -70,8 +70,8 @@ async def one(far_ahead: None) -> AsyncIterator[Director]:
 
 def ahead(director: Director) -> list[list[Job[Any]]]:
     """What each slot holds before its turn."""
-    assert director._crew is not None
-    return [list(slot.ahead) for slot in director._crew.dispatch.slots]
+    assert director._runtime is not None
+    return [list(slot.prefetched) for slot in director._runtime.scheduler.slots]
 
 
 async def hold_all(director: Director, go: Path, behind: int = 20) -> tuple[list[Job[Any]], list[Job[Any]]]:
@@ -175,22 +175,22 @@ async def test_what_was_cancelled_ahead_is_nothing_to_the_calls_after_it(one: Di
     (tmp_path / "go0").touch()
     last = one.submit(calls.held_talking, str(tmp_path / "never"), timeout=30)  # one with a timeout is not sent ahead
     await until(lambda: last.progress)
-    os.kill(one._crew.dispatch.slots[0].seat._child.process, signal.SIGKILL)  # type: ignore[union-attr, attr-defined]
+    os.kill(one._runtime.scheduler.slots[0].runner._child.process, signal.SIGKILL)  # type: ignore[union-attr, attr-defined]
     assert isinstance(await outcome(last), WorkerDied)
-    assert not one._crew.dispatch.slots[0].seat._stock  # type: ignore[union-attr, attr-defined]
+    assert not one._runtime.scheduler.slots[0].runner._queue  # type: ignore[union-attr, attr-defined]
 
 
 async def test_one_that_is_cancelled_ahead_can_not_come_back(one: Director, tmp_path: Path) -> None:
     """Its slot may be about to give it back: who moves it must hold the lock."""
     await hold_all(one, tmp_path / "go")
-    assert one._crew is not None
-    [slot], job = one._crew.dispatch.slots, ahead(one)[0][0]
-    with one._crew.dispatch._lock:
-        moved = asyncio.get_running_loop().run_in_executor(None, one._crew.dispatch.withdraw, job, JobState.CANCELLED)
+    assert one._runtime is not None
+    [slot], job = one._runtime.scheduler.slots, ahead(one)[0][0]
+    with one._runtime.scheduler._lock:
+        moved = asyncio.get_running_loop().run_in_executor(None, one._runtime.scheduler.remove, job, JobState.CANCELLED)
         await asyncio.sleep(0.01)
         assert job.state is JobState.RUNNING
     assert await moved
-    one._crew.dispatch.give_back(slot, list(slot.ahead))
+    one._runtime.scheduler.return_prefetched(slot, list(slot.prefetched))
     assert job.state is JobState.CANCELLED
     assert job._where is slot
     (tmp_path / "go0").touch()
@@ -199,7 +199,7 @@ async def test_one_that_is_cancelled_ahead_can_not_come_back(one: Director, tmp_
 async def test_all_but_the_current_call_is_taken_back(one: Director) -> None:
     """A child that is stopped has received none of them; the current one stays with it."""
     await one.run(calls.nap, 0.001)
-    child = one._crew.dispatch.slots[0].seat._child  # type: ignore[union-attr, attr-defined]
+    child = one._runtime.scheduler.slots[0].runner._child  # type: ignore[union-attr, attr-defined]
     os.kill(child.process, signal.SIGSTOP)
     wait_until(lambda: Path(f"/proc/{child.process}/stat").read_text().rpartition(")")[2].split()[0] == "T")
     message = CallMessage(RequestKind.CALL, UNNUMBERED, UNNUMBERED, NO_FACTS, None)
@@ -220,7 +220,7 @@ async def test_all_but_the_current_call_is_taken_back(one: Director) -> None:
 
 async def test_a_child_that_dies_loses_only_the_call_that_ran(two: Director, tmp_path: Path) -> None:
     holding, short = await hold_all(two, tmp_path / "go")
-    process = two._crew.dispatch.slots[0].seat._child.process  # type: ignore[union-attr, attr-defined]
+    process = two._runtime.scheduler.slots[0].runner._child.process  # type: ignore[union-attr, attr-defined]
     os.kill(process, signal.SIGKILL)
     lost = [job for job in holding if job.device == two.devices[0]]
     assert isinstance(await outcome(lost[0]), WorkerDied)
@@ -306,8 +306,8 @@ async def test_nobody_is_lost_or_run_twice_whatever_happens(far_ahead: None, tmp
             for job in chance.sample(jobs[-20:], min(3, len(jobs))):
                 job.cancel()
             if chance.random() < 0.03:
-                seat: Any = chance.choice(director._crew.dispatch.slots).seat  # type: ignore[union-attr]
-                os.kill(seat._child.process, signal.SIGKILL) if seat._child else None
+                runner: Any = chance.choice(director._runtime.scheduler.slots).runner  # type: ignore[union-attr]
+                os.kill(runner._child.process, signal.SIGKILL) if runner._child else None
             await asyncio.sleep(chance.random() * 0.02)
         await asyncio.wait(jobs)
         stats = director.stats()
@@ -324,7 +324,7 @@ async def test_nobody_is_lost_or_run_twice_whatever_happens(far_ahead: None, tmp
 async def test_one_that_is_cancelled_just_while_it_is_sent_never_runs(
     one: Director, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look at its arguments and the moment from which its errand can be found."""
+    """Between the look at its arguments and the moment from which its call can be found."""
     encode = CallEncoder.encode_ahead
     go = tmp_path / "go"
     holding = one.submit(calls.held_talking, f"{go}0")
@@ -335,7 +335,7 @@ async def test_one_that_is_cancelled_just_while_it_is_sent_never_runs(
         found = encode(self, call, child)
         if call.fn is calls.note and not victim:
             victim.append(call.jobs[0])
-            one._crew.loop.call_soon_threadsafe(victim[0].cancel)  # type: ignore[union-attr]
+            one._runtime.loop.call_soon_threadsafe(victim[0].cancel)  # type: ignore[union-attr]
             wait_until(victim[0].done)
         return found
 
@@ -381,11 +381,11 @@ async def test_a_death_ends_a_rest(
     one: Director, long_rests: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (holding,), short = await hold_all(one, tmp_path / "go")
-    seat: Any = one._crew.dispatch.slots[0].seat  # type: ignore[union-attr]
-    os.kill(seat._child.process, signal.SIGKILL)
+    runner: Any = one._runtime.scheduler.slots[0].runner  # type: ignore[union-attr]
+    os.kill(runner._child.process, signal.SIGKILL)
     assert isinstance(await outcome(holding), WorkerDied)
     monkeypatch.setattr(pace, "_LONGEST_REST", 0.0)
-    seat.recall()  # it may rest again
+    runner.recall_prefetched()  # it may rest again
     await asyncio.gather(*short)
 
 
@@ -393,8 +393,8 @@ async def test_a_slot_that_is_free_ends_a_rest(
     two: Director, long_rests: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, short = await hold_all(two, tmp_path / "go")
-    for seat in (slot.seat for slot in two._crew.dispatch.slots):  # type: ignore[union-attr]
-        seat.recall()
+    for runner in (slot.runner for slot in two._runtime.scheduler.slots):  # type: ignore[union-attr]
+        runner.recall_prefetched()
     await until(lambda: not any(ahead(two)))
     assert {job.state for job in short} == {JobState.QUEUED}
     monkeypatch.setattr(pace, "_LONGEST_REST", 0.0)

@@ -11,9 +11,9 @@ import pytest
 
 from director import Director, JobState
 from director._executors.remote import prefetch_depth as pace
-from director._executors.remote.prefetch_depth import Pace
-from director._scheduler.policy import Policy
-from director._scheduler.prefetch import Ahead
+from director._executors.remote.prefetch_depth import PrefetchDepth
+from director._scheduler.policy import SchedulingPolicy
+from director._scheduler.prefetch import Prefetch
 from director._scheduler.queue.ready_queue import ReadyQueue
 from executors.process import calls
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def paced(times: Callable[[int], tuple[float, float, float]]) -> Pace:
-    found = Pace()
+def paced(times: Callable[[int], tuple[float, float, float]]) -> PrefetchDepth:
+    found = PrefetchDepth()
     for n in range(1, 30):
         found.note(*times(n))
     return found
 
 
 def test_what_comes_back_finds_its_place() -> None:
-    queue = ReadyQueue(Policy())
-    slot: Any = SimpleNamespace(ahead=deque())
+    queue = ReadyQueue(SchedulingPolicy())
+    slot: Any = SimpleNamespace(prefetched=deque())
     jobs: list[Any] = [SimpleNamespace(id=n, _stage=JobState.RUNNING, _where=slot) for n in range(6)]
     for job in jobs:
         job._move = partial(setattr, job, "_stage")
-    slot.ahead.extend(jobs)
-    held = Ahead([slot], None, queue, None, None)  # type: ignore[arg-type]
+    slot.prefetched.extend(jobs)
+    held = Prefetch([slot], None, queue, None, None)  # type: ignore[arg-type]
     held.count = len(jobs)
     for n in (3, 1, 5, 0, 4, 2):
         held.give_back(slot, [jobs[n]])
-    assert [queue.pop_plain(slot) for _ in jobs] == jobs
-    assert not slot.ahead
+    assert [queue.pop_fifo(slot) for _ in jobs] == jobs
+    assert not slot.prefetched
     assert held.count == 0
 
 
@@ -54,14 +54,14 @@ def test_an_answer_waits_for_a_part_of_what_is_ahead() -> None:
 async def test_a_call_that_imports_its_function_says_nothing_of_the_next_one() -> None:
     async with Director("cpu", executor="process") as director:
         await director.run(calls.nap, 0.001)  # imports NumPy among others
-        pace_ = director._crew.dispatch.slots[0].seat._stock.pace  # type: ignore[union-attr, attr-defined]
+        pace_ = director._runtime.scheduler.slots[0].runner._queue.pace  # type: ignore[union-attr, attr-defined]
         assert pace_.mean == 0
         await director.run(calls.nap, 0.001)
         assert 0.001 <= pace_.mean < 0.1
 
 
 def test_nothing_is_ahead_while_nothing_is_known() -> None:
-    assert Pace().depth == 0
+    assert PrefetchDepth().depth == 0
 
 
 @pytest.mark.parametrize(("seconds", "depth"), [(0.0004, 50), (0.0009, 23), (0.03, 1), (0.6, 0)])

@@ -17,7 +17,7 @@ from director._executors.ray.actor.call_queue import CallQueue, ReceivedCall
 from director._executors.ray.actor.last_begun import KEPT, LastBegun
 from director._executors.ray.actor.side_channel import WINDOW, SideChannel
 from director._executors.ray.actor_client import is_loss
-from director._executors.ray.allocation import Claim
+from director._executors.ray.allocation import Reservation
 from director._executors.ray.connection import _why
 from director._executors.ray.messages import (
     WITHDRAW,
@@ -121,14 +121,14 @@ def test_nodes_keep_names_of_their_own() -> None:
     assert [node.name for node in names.alive([listed(3), listed(1)])] == ["gpu-a-000000", "gpu-a"]
 
 
-class Reserved(Claim):
+class Reserved(Reservation):
     """A claim of which nothing stands in a cluster."""
 
     def hire(self, before: Any = None) -> Any:
         return Mock()
 
 
-def claimed(ordinal: int, **amounts: float) -> Claim:
+def claimed(ordinal: int, **amounts: float) -> Reservation:
     return Reserved(Node("n" * 20, "a", {}), ordinal, amounts, RayExecutor(patience=1.0), Mock())
 
 

@@ -40,8 +40,8 @@ async def two(solo: Any) -> AsyncIterator[Director]:
 
 def ahead(director: Director) -> list[int]:
     """How many jobs each slot holds before their turn."""
-    assert director._crew is not None
-    return [len(slot.ahead) for slot in director._crew.dispatch.slots]
+    assert director._runtime is not None
+    return [len(slot.prefetched) for slot in director._runtime.scheduler.slots]
 
 
 async def test_many_short_calls_run_once(patient: None, two: Director, tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ async def test_a_cancelled_job_that_is_ahead_does_not_run(patient: None, two: Di
     holding = [two.submit(work.cooperative, str(tmp_path / f"long{number}")) for number in range(2)]
     jobs = [two.submit(work.sign, str(tmp_path), number, 0.0) for number in range(40)]
     await until(lambda: min(ahead(two)) == 1)
-    assert two._crew is not None
-    sent = [slot.ahead[0] for slot in two._crew.dispatch.slots]
+    assert two._runtime is not None
+    sent = [slot.prefetched[0] for slot in two._runtime.scheduler.slots]
     for job in sent:
         job.cancel()
     await asyncio.sleep(0.3)  # a notice is under way for milliseconds; the call may be quicker, as with every executor

@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from director._executors.cuda_thread import CudaThread
 from director._executors.process.child.answer_writer import AnswerWriter
-from director._executors.remote.job_view import StandIn
-from director._executors.remote.replicas import NotLoaded, Shelf
+from director._executors.remote.job_view import WorkerJob
+from director._executors.remote.replicas import NotLoaded, WorkerReplicas
 from director._ipc import shared_memory as segments
 from director._ipc.by_name import describe
 from director._ipc.channel import CUT, KEPT, ROOM, descriptors_of
 from director._ipc.frames import CONTENT, LONGEST, AnswerKind, RequestKind, request_head
 from director._ipc.log_relay import redirect
-from director._ipc.main_module import LateMain
+from director._ipc.main_module import LazyMainModule
 from director._ipc.protocol import UNNUMBERED, CallStyle, Facts
 from director._ipc.shared_page import Notice, SharedPage
 from director._jobs.current import here
 
 if TYPE_CHECKING:
     from director._device import Device
-    from director._executors.remote.replicas import Recipe
+    from director._executors.remote.replicas import ModelSpec
 
 _PR_SET_PDEATHSIG = 1
 _NONE: list[int] = []
@@ -50,7 +50,7 @@ def main(facts: dict[str, Any]) -> None:
         os.set_inheritable(facts[name], False)  # what a job starts has no part in them
     _die_with(facts["parent"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's whole group; the parent decides what ends
-    LateMain(facts["main"]).install()
+    LazyMainModule(facts["main"]).install()
     ChildMain(facts).serve()
 
 
@@ -65,13 +65,13 @@ class ChildMain:
         os.close(facts["page"])
         self._wake: int = facts["wake"]
         self._writer = AnswerWriter(self._answers)
-        self._shelf = Shelf(self._device, self._loaded)
+        self._shelf = WorkerReplicas(self._device, self._loaded)
         self._cuda = CudaThread(0, own_stream=False) if self._device.kind == "cuda" else None
         self._known: dict[int, tuple[Any, str]] = {}  # functions and their names, by number
         self._number = 0  # of the last call
         self._head: tuple[Any, ...] | None = None  # of the request that is served
         self._name = ""
-        self._job: StandIn | None = None  # made when it is asked for
+        self._job: WorkerJob | None = None  # made when it is asked for
         here.running = self  # type: ignore[assignment]  # of this thread, the main one, for good; jobs see a stand-in
         signal.signal(signal.SIGTERM, self._terminate)
         os.register_at_fork(after_in_child=self._leave_family)
@@ -98,13 +98,13 @@ class ChildMain:
 
     # ---- what a running job may ask
 
-    def job(self) -> StandIn | None:
+    def job(self) -> WorkerJob | None:
         """Stands for the job that runs."""
         if self._job is None and self._head is not None:
-            self._job = StandIn(self._page, self._number, self._device, self._name, Facts(*self._head[-4:]))
+            self._job = WorkerJob(self._page, self._number, self._device, self._name, Facts(*self._head[-4:]))
         return self._job
 
-    def jobs(self) -> list[StandIn]:
+    def jobs(self) -> list[WorkerJob]:
         """The same; one stands for all that share the call, for the page speaks of all of them."""
         job = self.job()
         return [] if job is None else [job]
@@ -159,7 +159,7 @@ class ChildMain:
             self._head = self._job = None
 
     def _first_call(
-        self, function: int, model: int, style: int, fn: Any, name: str, args: Any, recipe: Recipe | None
+        self, function: int, model: int, style: int, fn: Any, name: str, args: Any, recipe: ModelSpec | None
     ) -> Any:
         """A call with everything about it."""
         self._name = name
@@ -169,7 +169,7 @@ class ChildMain:
             fn = partial(self._stream, self._number, fn)
         return self._call(fn, args, model, recipe, is_plain=style == CallStyle.PLAIN)
 
-    def _call(self, fn: Any, args: Any, model: int, recipe: Recipe | None = None, is_plain: bool = False) -> Any:
+    def _call(self, fn: Any, args: Any, model: int, recipe: ModelSpec | None = None, is_plain: bool = False) -> Any:
         if self._page.look(self._number) != Notice.NONE:
             from asyncio import CancelledError
 
@@ -228,9 +228,9 @@ class ChildMain:
 def _story(error: BaseException) -> Any:
     """What is told of an exception."""
     try:
-        from director._ipc.exceptions import free_caches, raised  # most children never need it
+        from director._ipc.exceptions import free_caches, pack_error  # most children never need it
 
-        story: Any = tuple(raised(error))
+        story: Any = tuple(pack_error(error))
         if story[-1] is not None and story[-1][0] == "memory":
             free_caches(error)
     except BaseException as refusal:  # noqa: BLE001 - without descriptors nothing can be imported, for example

@@ -15,7 +15,7 @@ from typing import Any
 _FORGOTTEN = 60.0  # seconds
 
 
-class DirectorKeeper:
+class CleanupActor:
     """Under the name that Ray's tools show."""
 
     def __init__(self) -> None:

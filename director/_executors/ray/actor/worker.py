@@ -24,8 +24,8 @@ from director._executors.ray.messages import (
     Answer,
     AnswerKind,
     CallHeader,
+    FirstUse,
     Hardware,
-    Introduction,
     Note,
     NoteKind,
     encode_answer,
@@ -34,8 +34,8 @@ from director._executors.ray.messages import (
 from director._executors.ray.payload import pack, pack_named, unpack
 from director._executors.ray.pickling import packed_error, story
 from director._executors.remote.batch_items import apart
-from director._executors.remote.job_view import StandIn
-from director._executors.remote.replicas import NotLoaded, Shelf
+from director._executors.remote.job_view import WorkerJob
+from director._executors.remote.replicas import NotLoaded, WorkerReplicas
 from director._forks import copied, leave_copy, workers
 from director._ipc.log_relay import redirect
 from director._ipc.protocol import UNNUMBERED, CallStyle, Notice
@@ -77,13 +77,13 @@ class Worker:
         self._functions: dict[int, Any] = {}  # by number
         self._recipes: dict[int, Any] = {}  # of models, by number
         self._device: Device | None = None
-        self._shelf: Shelf | None = None
+        self._shelf: WorkerReplicas | None = None
         self._loaded: list[tuple[int, float]] = []  # for the call that is made
         self._values = 0  # that it has given
         self._reports = 0
         self._cuda: CudaThread | None = None
         self._header: CallHeader | None = None  # of the call that is made
-        self._job: StandIn | None = None  # made when it is asked for
+        self._job: WorkerJob | None = None  # made when it is asked for
         self._is_broken = False  # CUDA's context here: nothing works on the device any more
         redirect(levels, lambda record: self.channel.add(Note(0, NoteKind.LOGGED, 0, (pickle.dumps(record), [], []))))
         self._thread = threading.Thread(target=self._serve, name="director:calls", daemon=True)
@@ -192,10 +192,10 @@ class Worker:
     def _introduce(self, header: CallHeader) -> None:
         if header.introduction is None:
             return
-        device, function, recipe = Introduction(*header.introduction)
+        device, function, recipe = FirstUse(*header.introduction)
         if self._shelf is None:
             self._device = device
-            self._shelf = Shelf(device, lambda number, seconds: self._loaded.append((number, seconds)))
+            self._shelf = WorkerReplicas(device, lambda number, seconds: self._loaded.append((number, seconds)))
             self._cuda = CudaThread(0, own_stream=False) if device.kind == "cuda" else None
         if function:
             self._functions[header.function] = function  # unpickled when it is called: that may raise
@@ -281,16 +281,16 @@ class Worker:
 
     # ---- what a running job may ask
 
-    def job(self) -> StandIn | None:
+    def job(self) -> WorkerJob | None:
         """Stands for the job that runs."""
         header = self._header
         if self._job is None and header is not None and self._device is not None:
             board: Any = self.queue
             facts: Any = header.facts
-            self._job = StandIn(board, header.number, self._device, header.name, facts)
+            self._job = WorkerJob(board, header.number, self._device, header.name, facts)
         return self._job
 
-    def jobs(self) -> list[StandIn]:
+    def jobs(self) -> list[WorkerJob]:
         """The same; one stands for all that share the call, for notices speak of all of them."""
         job = self.job()
         return [] if job is None else [job]

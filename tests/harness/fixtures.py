@@ -6,10 +6,27 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from director.testing import TestClock
+from harness.gates import Gate
 from harness.stage import PATIENCE, Stage, Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[Gate]:
+    """Holds calls until it is opened; opened at the end in any case."""
+    gate = Gate()
+    yield gate
+    gate.open()
+
+
+@pytest.fixture
+def clock() -> TestClock:
+    """Stands still until the test moves it."""
+    return TestClock()
 
 
 @pytest.fixture
