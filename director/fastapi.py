@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from director import Director
-from director.asgi import MEDIA_TYPE, CancelOnDisconnect, Health, Problems, RequestDeadline, lifespan
+from director.asgi import MEDIA_TYPE, CancelOnDisconnect, HealthEndpoints, ProblemMiddleware, RequestDeadline, lifespan
 from director.asgi._problem import told
 from director.errors import DirectorError
 
@@ -99,14 +99,14 @@ def install(
         request_deadlines: Heed ``X-Request-Timeout`` and ``X-Request-Deadline``; see `director.asgi.RequestDeadline`.
     """
     app.add_exception_handler(DirectorError, _answer)  # type: ignore[arg-type]  # it may be called with either
-    app.add_middleware(Problems)
+    app.add_middleware(ProblemMiddleware)
     if request_deadlines:
         app.add_middleware(RequestDeadline)
     if cancel_on_disconnect:
         app.add_middleware(CancelOnDisconnect)
     if health or metrics is not None:
         paths = {} if health else {"live": None, "ready": None}
-        app.add_middleware(Health, director=director, models=models, metrics=metrics, **paths)
+        app.add_middleware(HealthEndpoints, director=director, models=models, metrics=metrics, **paths)
 
 
 async def _answer(connection: Request | WebSocket, error: Exception) -> JSONResponse | None:

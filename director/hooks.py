@@ -1,8 +1,9 @@
-"""What a hook may be besides a callable of one event: choosy, a follower, a recorder of jobs, an attendant of calls.
+"""Protocols of what a hook can be besides a callable of one event.
 
-A hook that gets every event costs some microseconds for each job, because events are objects and there are three of
-them. Who must cost less says what it `wants`, or takes one plain tuple for each job as a `Recorder`. Who must see the
-call itself, on its own thread, is an `Attendant`. A Director asks what its hooks are when it starts.
+A plain hook is called with every event, which costs some microseconds per job, because three events are made for it. A
+`SelectiveHook` names the events that it wants. A `LifespanHook` is called when a Director opens and closes and when it
+gets more devices. A `JobRecorder` is given one plain tuple per job. A `CallHook` encloses each call, on the thread that
+makes it. A Director checks which of these methods its hooks have when it starts.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ if TYPE_CHECKING:
 
 
 class JobRecord(NamedTuple):
-    """What is known of one job. Moments are seconds of the Director's clock.
+    """What is known of one job. Times are seconds of the Director's clock.
 
-    A job that was over for its caller before its call had ended (cancelled, timed out) has two records: one at each of
-    the two moments. The later one replaces the earlier. A try that failed and was followed by another has one too.
+    A job that was over for its caller before its call had ended (cancelled, timed out) has two records, one at each of
+    the two times. The later one replaces the earlier. An attempt that failed and was followed by another has one too.
 
     Args:
         job: Its number.
         name: Its name.
-        state: ``"succeeded"``, ``"failed"`` or ``"cancelled"``; ``"retried"`` for a try that was followed by another;
-            ``"queued"`` or ``"running"`` for one that isn't over.
+        state: ``"succeeded"``, ``"failed"`` or ``"cancelled"``; ``"retried"`` for an attempt that was followed by
+            another; ``"queued"`` or ``"running"`` for one that isn't over.
         slot: The slot that ran it, counted through all devices; `None` if it never ran.
         submitted: When it was submitted.
         started: When it started; `None` if it never ran.
-        ended: When its call ended, or the wait of a job that never ran; `None` if the call still runs, or its end has
-            not come to the event loop.
-        settled: When the event loop heard of it; `None` for one that isn't over.
+        ended: When its call ended, or the wait of a job that never ran; `None` if the call still runs, or the event
+            loop has not handled its end.
+        settled: When the event loop handled its end; `None` for one that isn't over.
         error: What it raised, in one line; `None` if it raised nothing.
     """
 
@@ -56,30 +57,34 @@ RawRecord: TypeAlias = (
 
 
 class Unfinished(Protocol):
-    """Tells of the jobs that are not over; from any thread; of none once the Director is gone."""
+    """Lists the jobs that are not over, from any thread. Lists none once the Director has been deleted."""
 
     def __call__(self, *, and_waiting: bool = True) -> list[RawRecord]:
-        """Those that run and, unless it is told not to, those that wait: which may be very many."""
+        """The running jobs and, unless `and_waiting` is false, the waiting ones, which may be very many."""
 
 
 class Hook(Protocol):
     """A callable of one event that returns at once; `director.events.Hook` is the same."""
 
     def __call__(self, event: Event, /) -> None:
-        """Take note of `event`."""
+        """Handle `event`."""
 
 
 @runtime_checkable
-class Choosy(Protocol):
-    """A hook that wants some events only; the others are not made for it."""
+class SelectiveHook(Protocol):
+    """A hook that is called with some kinds of events only; the others are not made for it."""
 
     wants: tuple[type[Event], ...]
     """The classes of the events it is called with, by themselves or by a base class."""
 
 
 @runtime_checkable
-class Follower(Protocol):
-    """A hook that is told when a Director opens and when it has closed, on its event loop."""
+class LifespanHook(Protocol):
+    """A hook that is called when a Director opens, gets devices and has closed, on its event loop.
+
+    A Director takes an object with `begin` and `end` for one. `devices_changed` is called if it is there: a hook that
+    does not use the devices can do without.
+    """
 
     def begin(self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Unfinished) -> None:
         """A Director is about to open.
@@ -87,39 +92,34 @@ class Follower(Protocol):
         Args:
             clock: Its clock.
             slots: The device of each slot.
-            unfinished: Tells of the jobs that are not over.
+            unfinished: Lists the jobs that are not over.
+        """
+
+    def devices_changed(self, slots: tuple[Device, ...]) -> None:
+        """An open Director has got devices, and has more slots.
+
+        Args:
+            slots: The device of each slot, those that `begin` was called with first.
         """
 
     def end(self, at: float) -> None:
-        """The Director has closed."""
+        """The Director has closed, at the time `at` of its clock."""
 
 
 @runtime_checkable
-class Wide(Protocol):
-    """A follower that is told when devices have come to a Director that is open, on its event loop."""
-
-    def widen(self, slots: tuple[Device, ...]) -> None:
-        """There are more slots.
-
-        Args:
-            slots: The device of each; those of `begin` are at their places.
-        """
-
-
-@runtime_checkable
-class Recorder(Follower, Protocol):
-    """A follower that is also given one plain tuple for each job that is over, on the event loop, in order."""
+class JobRecorder(LifespanHook, Protocol):
+    """A `LifespanHook` that is also given one plain tuple for each job that is over, on the event loop, in order."""
 
     def record(self, record: RawRecord, /) -> object:
-        """A job is over. Looked up once for each start of a Director, so it may be a bound method of a container."""
+        """A job is over. Looked up once per start of a Director, so it may be a bound method of a container."""
 
 
 @runtime_checkable
-class Attendant(Protocol):
-    """A hook that stands beside each call, on the slot's own thread and in the context variables of the call."""
+class CallHook(Protocol):
+    """A hook that encloses each call, on the slot's own thread and in the context variables of the call."""
 
-    def attend(self, jobs: Sequence[Job[object]]) -> AbstractContextManager[object]:
-        """Enclose one call, which is for several jobs if it is a batch.
+    def around_call(self, jobs: Sequence[Job[object]]) -> AbstractContextManager[object]:
+        """Make the context manager that encloses one call, which is for several jobs if it is a batch.
 
         What it raises is logged and changes nothing; it can't swallow what the call raises.
         """

@@ -67,7 +67,7 @@ class Spans:
             if not has_span:
                 self._tell_of_waiting(event, parent)
 
-    def attend(self, jobs: Sequence[Job[Any]]) -> AbstractContextManager[None]:
+    def around_call(self, jobs: Sequence[Job[Any]]) -> AbstractContextManager[None]:
         """Enclose a call in its ``run`` span; the jobs have waited until now."""
         now, first = time.time_ns(), jobs[0]
         for job in jobs:

@@ -68,6 +68,9 @@ class Durations:
     ) -> None:
         """A Director opens; the counts go on."""
 
+    def devices_changed(self, slots: tuple[Device, ...]) -> None:
+        """It counts all devices together."""
+
     def record(self, record: RawRecord) -> None:
         """A job is over, or one of its tries: count it if its call has ended."""
         submitted, started, ended = record[4], record[5], record[6]

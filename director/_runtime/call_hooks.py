@@ -1,4 +1,4 @@
-"""A runner whose calls are attended by hooks: something of theirs is entered before each call and left after it."""
+"""A runner whose calls are enclosed by the context managers of hooks."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from director._jobs.job import Job
     from director._jobs.runner import Runner
     from director.events import Hook
-    from director.hooks import Attendant
+    from director.hooks import CallHook
 
 logger = logging.getLogger("director")
 
 
 def hooked(runner: Runner, hooks: tuple[Hook, ...]) -> Runner:
-    """`runner` itself, or if some of the hooks attend calls, one that lets them."""
+    """`runner` itself, or one that encloses its calls, if some of the hooks are call hooks."""
     if not hooks:
         return runner
-    attendants = tuple(cast("Attendant", hook) for hook in hooks if provides(hook, "attend"))
-    return HookedRunner(runner, attendants) if attendants else runner
+    call_hooks = tuple(cast("CallHook", hook) for hook in hooks if provides(hook, "around_call"))
+    return HookedRunner(runner, call_hooks) if call_hooks else runner
 
 
 class HookedRunner:
@@ -37,22 +37,22 @@ class HookedRunner:
 
     Args:
         runner: Makes the calls.
-        attendants: Entered in this order, left in the opposite one.
+        call_hooks: Entered in this order, left in the opposite one.
     """
 
-    def __init__(self, runner: Runner, attendants: tuple[Attendant, ...]) -> None:
+    def __init__(self, runner: Runner, call_hooks: tuple[CallHook, ...]) -> None:
         self._runner = runner
-        self._attendants = attendants
+        self._call_hooks = call_hooks
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runner, name)  # what an executor of another kind may have
 
     def run(self, job: Job[Any]) -> Any:
-        """Make the call of `job`, attended."""
+        """Make the call of `job`, enclosed by the hooks."""
         return self._enclose((job,), self._runner.run, job)
 
     def run_batch(self, jobs: list[Job[Any]]) -> Any:
-        """Make one call for all of them, attended."""
+        """Make one call for all of them, enclosed by the hooks."""
         return self._enclose(jobs, self._runner.run_batch, jobs)
 
     def recover(self, error: BaseException, fault: Fault) -> bool:
@@ -66,7 +66,7 @@ class HookedRunner:
     def _enclose(self, jobs: Sequence[Job[Any]], call: Callable[[Any], Any], what: Any) -> Any:
         # The job's context is its own from submission on: what is set there is seen by the call and by nobody else.
         context = jobs[0]._context = jobs[0]._context or Context()
-        entered = [manager for one in self._attendants if (manager := context.run(_enter, one, jobs)) is not None]
+        entered = [manager for hook in self._call_hooks if (manager := context.run(_enter, hook, jobs)) is not None]
         try:
             value = call(what)
         except BaseException:
@@ -79,13 +79,13 @@ class HookedRunner:
         return value
 
 
-def _enter(attendant: Attendant, jobs: Sequence[Job[Any]]) -> AbstractContextManager[object] | None:
+def _enter(hook: CallHook, jobs: Sequence[Job[Any]]) -> AbstractContextManager[object] | None:
     try:
-        manager = attendant.attend(jobs)
+        manager = hook.around_call(jobs)
         manager.__enter__()
         leave_copy()
-    except BaseException as error:  # noqa: BLE001 - the call is not the attendant's, and knows nothing of it
-        log_error(logger, error, "the attendant %s raised before %s", attendant, jobs)
+    except BaseException as error:  # noqa: BLE001 - an error of a hook does not fail the call
+        log_error(logger, error, "the call hook %s raised before %s", hook, jobs)
         return None
     return manager
 
@@ -100,4 +100,4 @@ def _leave(manager: AbstractContextManager[object], error: BaseException | None)
             manager.__exit__(type(error), error, traceback_of(error))
     except BaseException as raised:  # noqa: BLE001 - as in `_enter`
         if raised is not error:  # a generator with `@contextmanager` raises again what it was told of
-            log_error(logger, raised, "the attendant's %s raised after a call", manager)
+            log_error(logger, raised, "the call hook's %s raised after a call", manager)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import Slot
     from director.events import Event, Hook, JobProgressed
-    from director.hooks import Choosy, Follower, RawRecord, Recorder, Wide
+    from director.hooks import JobRecorder, LifespanHook, RawRecord, SelectiveHook
 
 logger = logging.getLogger("director")
 Span: TypeAlias = "tuple[int | None, float | None, float | None]"  # number of the slot, start and end of the call
@@ -53,8 +53,8 @@ class Instrumentation:
         self._on_loop = on_loop
         self._events: ModuleType | Any = None
         self._wanted: dict[str, tuple[Hook, ...]] = {}  # the names of the events that somebody wants, and who
-        self._followers: tuple[Follower, ...] = ()
-        self._recorders: tuple[Recorder, ...] = ()
+        self._lifespan_hooks: tuple[LifespanHook, ...] = ()
+        self._recorders: tuple[JobRecorder, ...] = ()
         self._record: Callable[[RawRecord], object] | None = None
         self._submitted: dict[int, Event] = {}  # by job: submissions that have yet to be told
         self._started: dict[int, Event] = {}  # by job: starts on their way to the loop
@@ -71,7 +71,7 @@ class Instrumentation:
         from director import events
 
         self._events = events
-        choices = (cast("Choosy", hook).wants if provides(hook, "wants") else (events.Event,) for hook in hooks)
+        choices = (cast("SelectiveHook", hook).wants if provides(hook, "wants") else (events.Event,) for hook in hooks)
         wants = [(hook, tuple(kinds)) for hook, kinds in zip(hooks, choices, strict=True)]
         for name, kind in vars(events).items():
             if isinstance(kind, type) and issubclass(kind, events.Event):
@@ -79,8 +79,8 @@ class Instrumentation:
                 if takers:
                     self._wanted[name] = takers
                     self.listening = self.listening or issubclass(kind, events.JobEvent)
-        self._followers = tuple(cast("Follower", hook) for hook in hooks if provides(hook, "begin", "end"))
-        self._recorders = tuple(cast("Recorder", hook) for hook in self._followers if provides(hook, "record"))
+        self._lifespan_hooks = tuple(cast("LifespanHook", hook) for hook in hooks if provides(hook, "begin", "end"))
+        self._recorders = tuple(cast("JobRecorder", hook) for hook in self._lifespan_hooks if provides(hook, "record"))
         if self._recorders:
             self._record = self._recorders[0].record if len(self._recorders) == 1 else _to_all(self._recorders)
             self.recording = True
@@ -96,14 +96,14 @@ class Instrumentation:
             jobs = [] if theirs is None else theirs.running(and_waiting=and_waiting)
             return [_unfinished(job) for job in jobs if not job.done()]
 
-        for follower in self._followers:
-            _safely(follower, follower.begin, self.time, tuple(slot.device for slot in scheduler.slots), unfinished)
+        for hook in self._lifespan_hooks:
+            _safely(hook, hook.begin, self.time, tuple(slot.device for slot in scheduler.slots), unfinished)
 
     def end(self) -> None:
         """The Director has closed."""
         self._tell_next(len(self._untold))
-        for follower in self._followers:
-            _safely(follower, follower.end, self.time())
+        for hook in self._lifespan_hooks:
+            _safely(hook, hook.end, self.time())
 
     def opened(self, devices: tuple[Device, ...]) -> None:
         """The Director accepts jobs."""
@@ -111,9 +111,9 @@ class Instrumentation:
 
     def joined(self, device: Device, scheduler: Scheduler) -> None:
         """A device has come."""
-        for follower in self._followers:
-            if provides(follower, "widen"):
-                _safely(follower, cast("Wide", follower).widen, tuple(slot.device for slot in scheduler.slots))
+        for hook in self._lifespan_hooks:
+            if provides(hook, "devices_changed"):
+                _safely(hook, hook.devices_changed, tuple(slot.device for slot in scheduler.slots))
         self._say("DeviceJoined", self.time(), device)
 
     def drained(self) -> None:
@@ -322,7 +322,7 @@ def _unfinished(job: Job[Any]) -> RawRecord:
     return job.id, job.name, job._stage.value, slot, job._submitted, started, ended, None, None
 
 
-def _to_all(recorders: tuple[Recorder, ...]) -> Callable[[RawRecord], None]:
+def _to_all(recorders: tuple[JobRecorder, ...]) -> Callable[[RawRecord], None]:
     records = [recorder.record for recorder in recorders]
 
     def record(raw: RawRecord) -> None:
@@ -336,7 +336,7 @@ def _to_all(recorders: tuple[Recorder, ...]) -> Callable[[RawRecord], None]:
 
 
 def _safely(hook: object, call: Callable[..., object], *args: object) -> None:
-    """Make a call of a follower; what it raises is logged and changes nothing."""
+    """Call a method of a hook; what it raises is logged and changes nothing."""
     try:
         call(*args)
     except BaseException as error:  # noqa: BLE001

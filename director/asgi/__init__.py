@@ -5,16 +5,16 @@ Nothing here needs a framework; `director.fastapi` puts it together for one.
 
 from director.asgi._deadline import RequestDeadline, time_left
 from director.asgi._disconnect import CancelOnDisconnect, owned
-from director.asgi._health import Health
+from director.asgi._health import HealthEndpoints
 from director.asgi._lifespan import lifespan
-from director.asgi._problem import MEDIA_TYPE, Problem, Problems, problem_of
+from director.asgi._problem import MEDIA_TYPE, Problem, ProblemMiddleware, problem_of
 
 __all__ = [
     "MEDIA_TYPE",
     "CancelOnDisconnect",
-    "Health",
+    "HealthEndpoints",
     "Problem",
-    "Problems",
+    "ProblemMiddleware",
     "RequestDeadline",
     "lifespan",
     "owned",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from director.asgi._types import App, Receive, Scope, Send
 
 
-class Health:
+class HealthEndpoints:
     """ASGI middleware, or an application of its own: answers ``/livez``, ``/readyz`` and ``/metrics``.
 
     Put it outside of everything else, so that neither authorisation nor limits apply to it.

@@ -145,7 +145,7 @@ _LONGEST_TEXT = 1_000  # characters of an error in the log
 logger = logging.getLogger("director")
 
 
-class Problems:
+class ProblemMiddleware:
     """ASGI middleware: answers a `DirectorError` of the application with problem JSON; see `problem_of`.
 
     Of several, as a task group raises them, it answers the first, if there are no others among them. A job that was

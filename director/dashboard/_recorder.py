@@ -34,7 +34,7 @@ _MOST_LOADS = 1_000
 
 
 class Recorder:
-    """Keeps the last minutes of one Director, in bounded memory: a `director.hooks.Recorder`.
+    """Keeps the last minutes of one Director, in bounded memory: a `director.hooks.JobRecorder`.
 
     Args:
         weigh: Tells how many jobs wait and run; asked once in a second in which something happens.
@@ -56,7 +56,7 @@ class Recorder:
         self._reset(slots)
         self._began()
 
-    def widen(self, slots: tuple[Device, ...]) -> None:
+    def devices_changed(self, slots: tuple[Device, ...]) -> None:
         """Devices have come."""
         self.tracks += make_tracks(len(slots))[len(self.slots) :]
         self.slots = slots
@@ -151,7 +151,7 @@ class Recorder:
     }
 
     wants = tuple(_TAKERS)
-    """A `director.hooks.Choosy` one: no others are made for it."""
+    """A `director.hooks.SelectiveHook` one: no others are made for it."""
 
 
 def _nothing(*, and_waiting: bool = True) -> list[RawRecord]:

@@ -70,13 +70,16 @@ class Guard:
             loop = asyncio.get_running_loop()
             self._watch = LoopWatch(loop, self._longest_block, self._driver, self._notebook.note_block)
 
+    def devices_changed(self, slots: tuple[Device, ...]) -> None:
+        """It watches the event loop and the calls, not the devices."""
+
     def end(self, at: float) -> None:
         """The Director has closed."""
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
 
-    def attend(self, jobs: Sequence[Job[Any]]) -> Attendance:
+    def around_call(self, jobs: Sequence[Job[Any]]) -> Attendance:
         """Look after a call: closely, or only at what it leaves behind."""
         name = jobs[0].name
         key = (name, threading.get_ident())

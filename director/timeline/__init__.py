@@ -96,7 +96,7 @@ class Timeline:
             self._began, self._ended = clock(), None
             self._meter = Meter(clock, slots) if self._samples_memory else None
 
-    def widen(self, slots: tuple[Device, ...]) -> None:
+    def devices_changed(self, slots: tuple[Device, ...]) -> None:
         """Devices have come."""
         with self._lock:
             self._slots = slots

@@ -15,7 +15,15 @@ from starlette.routing import Route
 
 from asgi.wire import served
 from director import Director, DirectorState
-from director.asgi import MEDIA_TYPE, CancelOnDisconnect, Health, Problems, lifespan, owned, problem_of
+from director.asgi import (
+    MEDIA_TYPE,
+    CancelOnDisconnect,
+    HealthEndpoints,
+    ProblemMiddleware,
+    lifespan,
+    owned,
+    problem_of,
+)
 from director.errors import DirectorError
 
 if TYPE_CHECKING:
@@ -31,7 +39,11 @@ def starlette(director: Director, gate: Gate) -> Any:
     async def run(request: StarletteRequest) -> PlainTextResponse:
         return PlainTextResponse(await owned(request.state.director.submit(gate, "run")))
 
-    middleware = [Middleware(Health, director=director), Middleware(CancelOnDisconnect), Middleware(Problems)]
+    middleware = [
+        Middleware(HealthEndpoints, director=director),
+        Middleware(CancelOnDisconnect),
+        Middleware(ProblemMiddleware),
+    ]
     return Starlette(routes=[Route("/run", run)], lifespan=lifespan(director), middleware=middleware)
 
 
@@ -47,7 +59,7 @@ def litestar(director: Director, gate: Gate) -> Any:
         return Response(problem.content, status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
     app = Litestar([run], lifespan=[lambda _app: director], exception_handlers={DirectorError: answer})
-    return Health(CancelOnDisconnect(app), director=director)
+    return HealthEndpoints(CancelOnDisconnect(app), director=director)
 
 
 def django(director: Director, gate: Gate) -> Any:
@@ -105,7 +117,7 @@ def django(director: Director, gate: Gate) -> Any:
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    return Health(with_life, director=director)  # Django watches for clients who leave by itself
+    return HealthEndpoints(with_life, director=director)  # Django watches for clients who leave by itself
 
 
 FRAMEWORKS = [starlette, litestar, django]

@@ -9,7 +9,7 @@ from harness.gates import Gate, until
 
 from asgi.wire import Exchange
 from director import Director, DirectorState, Model
-from director.asgi import Health
+from director.asgi import HealthEndpoints
 
 if TYPE_CHECKING:
     import pytest
@@ -22,11 +22,11 @@ async def below(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"below"})
 
 
-async def ask(health: Health, path: str, **more: Any) -> Exchange:
+async def ask(health: HealthEndpoints, path: str, **more: Any) -> Exchange:
     return await Exchange(path=path, **more).through(health)
 
 
-async def ready(health: Health) -> tuple[int, list[str]]:
+async def ready(health: HealthEndpoints) -> tuple[int, list[str]]:
     exchange = await ask(health, "/readyz")
     assert exchange.answered["cache-control"] == "no-store"
     content = exchange.json()
@@ -36,7 +36,7 @@ async def ready(health: Health) -> tuple[int, list[str]]:
 
 async def test_it_is_ready_while_the_director_is_open(gate: Gate) -> None:
     director = Director("simulated:1")
-    health = Health(director=director)
+    health = HealthEndpoints(director=director)
     assert await ready(health) == (503, ["the Director is new"])
     async with director:
         assert await ready(health) == (200, [])
@@ -52,7 +52,7 @@ async def test_it_is_ready_while_the_director_is_open(gate: Gate) -> None:
 
 async def test_it_is_ready_when_the_models_are_loaded() -> None:
     async with Director("simulated:2") as director:
-        health = Health(director=director, models=[detector])
+        health = HealthEndpoints(director=director, models=[detector])
         assert await ready(health) == (503, ["detector is not loaded"])
         await director.load(detector)
         assert await ready(health) == (200, [])
@@ -61,12 +61,12 @@ async def test_it_is_ready_when_the_models_are_loaded() -> None:
 async def test_without_a_healthy_device_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Director("simulated:1") as director:
         monkeypatch.setattr(Director, "healthy", False)
-        assert await ready(Health(director=director)) == (503, ["no device is healthy"])
+        assert await ready(HealthEndpoints(director=director)) == (503, ["no device is healthy"])
 
 
 async def test_it_lives_unless_the_director_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     director = Director("simulated:1")
-    health = Health(director=director)
+    health = HealthEndpoints(director=director)
     exchange = await ask(health, "/livez")
     assert (exchange.status, exchange.json()) == (200, {"director": "new"})
     async with director:
@@ -78,32 +78,32 @@ async def test_it_lives_unless_the_director_has_failed(monkeypatch: pytest.Monke
 
 
 async def test_everything_else_goes_to_the_application() -> None:
-    health = Health(below, director=Director("simulated:1"))
+    health = HealthEndpoints(below, director=Director("simulated:1"))
     assert (await ask(health, "/x")).text == b"below"
     assert (await ask(health, "/livez/x")).text == b"below"
     assert (await ask(health, "/livez", kind="websocket")).text == b"below"
 
 
 async def test_alone_it_knows_nothing_else() -> None:
-    assert (await ask(Health(director=Director("simulated:1")), "/x")).status == 404
+    assert (await ask(HealthEndpoints(director=Director("simulated:1")), "/x")).status == 404
 
 
 async def test_paths_can_be_others_or_none() -> None:
-    health = Health(below, director=Director("simulated:1"), live="/alive", ready=None)
+    health = HealthEndpoints(below, director=Director("simulated:1"), live="/alive", ready=None)
     assert (await ask(health, "/alive")).status == 200
     assert (await ask(health, "/livez")).text == b"below"
     assert (await ask(health, "/readyz")).text == b"below"
 
 
 async def test_it_can_be_mounted() -> None:
-    health = Health(director=Director("simulated:1"))
+    health = HealthEndpoints(director=Director("simulated:1"))
     whole = {"scope": {"root_path": "/gpu"}}
     assert (await ask(health, "/gpu/livez", **whole)).status == 200
     assert (await ask(health, "/livez/", **whole)).status == 200, "Litestar takes its part away and adds a slash"
 
 
 async def test_only_reading() -> None:
-    health = Health(director=Director("simulated:1"))
+    health = HealthEndpoints(director=Director("simulated:1"))
     refused = await ask(health, "/livez", method="POST")
     assert (refused.status, refused.answered["allow"]) == (405, "GET, HEAD")
     assert (await ask(health, "/livez", method="HEAD")).status == 200
@@ -111,5 +111,5 @@ async def test_only_reading() -> None:
 
 async def test_metrics_are_answered_by_who_has_them() -> None:
     director = Director("simulated:1")
-    assert (await ask(Health(director=director, metrics=below), "/metrics")).text == b"below"
-    assert (await ask(Health(director=director), "/metrics")).status == 404
+    assert (await ask(HealthEndpoints(director=director, metrics=below), "/metrics")).text == b"below"
+    assert (await ask(HealthEndpoints(director=director), "/metrics")).status == 404

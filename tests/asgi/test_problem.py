@@ -12,7 +12,7 @@ from harness.gates import Gate
 
 from asgi.wire import Exchange
 from director import Director
-from director.asgi import MEDIA_TYPE, Problem, Problems, owned, problem_of
+from director.asgi import MEDIA_TYPE, Problem, ProblemMiddleware, owned, problem_of
 from director.errors import (
     AdmissionError,
     DeadlineUnreachable,
@@ -133,7 +133,7 @@ async def raising(error: BaseException, before: bool = True) -> Any:
             await send({"type": "http.response.start", "status": 200, "headers": []})
         raise error
 
-    return Problems(app)
+    return ProblemMiddleware(app)
 
 
 async def test_an_error_is_answered() -> None:
@@ -182,7 +182,7 @@ async def test_jobs_of_a_task_group_that_are_refused() -> None:
     async with Director("simulated:1", max_queue=1) as director:
         busy = director.submit(gate)
         await gate.begun()
-        exchange = await Exchange().through(Problems(app))
+        exchange = await Exchange().through(ProblemMiddleware(app))
         assert director.stats().queued == 0, "the one that was accepted is cancelled"
         gate.open()
         await busy
@@ -205,7 +205,7 @@ async def test_a_request_that_is_cancelled_is_not_answered() -> None:
         await asyncio.sleep(60)
 
     exchange = Exchange()
-    task = asyncio.create_task(exchange.through(Problems(waiting)))
+    task = asyncio.create_task(exchange.through(ProblemMiddleware(waiting)))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

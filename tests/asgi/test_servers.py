@@ -12,7 +12,7 @@ from harness.gates import PATIENCE, Gate, rested, until
 
 from asgi.wire import Served, served
 from director import Director
-from director.asgi import CancelOnDisconnect, Health, Problems, owned
+from director.asgi import CancelOnDisconnect, HealthEndpoints, ProblemMiddleware, owned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -95,7 +95,7 @@ async def length(receive: Any) -> int:
 
 @pytest.fixture
 async def app(director: Director, gate: Gate) -> Any:
-    return Health(CancelOnDisconnect(Problems(Service(director, gate))), director=director)
+    return HealthEndpoints(CancelOnDisconnect(ProblemMiddleware(Service(director, gate))), director=director)
 
 
 async def test_many_requests_on_one_connection(serve: Any, app: Any, gate: Gate) -> None:

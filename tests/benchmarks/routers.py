@@ -159,7 +159,7 @@ async def contend(stack: AsyncExitStack, slots: int, replicas: int, *, is_blocki
     """Everybody who can do it, warmed up."""
     devices = f"cpu:{replicas}"
     director = await stack.enter_async_context(
-        Director(devices, slots=slots, executor=RayExecutor(patience=120.0), max_queue=None)
+        Director(devices, slots=slots, executor=RayExecutor(start_timeout=120.0), max_queue=None)
     )
     contenders: dict[str, Call] = {"Director": lambda seconds: director.run(sleep, seconds)}
     if _has_serve():

@@ -12,8 +12,8 @@ from dashboard.stories import DEVICES, begin, opened, over
 from director import QueueFull
 from director.dashboard._jobs import as_text, document
 from director.events import JobFailed, JobProgressed, JobRejected, JobRetried, ModelFailed, ModelLoaded
-from director.hooks import Choosy
-from director.hooks import Recorder as RecordingHook
+from director.hooks import JobRecorder as RecordingHook
+from director.hooks import SelectiveHook
 from director.testing import TestClock
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def test_it_is_a_recorder_that_wants_what_is_rare() -> None:
     recorder = opened()
     assert isinstance(recorder, RecordingHook)
-    assert isinstance(recorder, Choosy)
+    assert isinstance(recorder, SelectiveHook)
     assert {kind.__name__ for kind in recorder.wants} == {
         "JobRejected",
         "JobFailed",

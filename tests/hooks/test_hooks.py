@@ -1,4 +1,4 @@
-"""Hooks that are more than a callable: choosy ones, recorders, attendants."""
+"""Hooks that are more than a callable: selective ones, recorders, call hooks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fail(*_args: Any) -> None:
     raise ZeroDivisionError("no\nsecond line")
 
 
-class Choosy:
+class Selective:
     """A hook that keeps the events it wants."""
 
     def __init__(self, *wants: type[Event]) -> None:
@@ -52,7 +52,7 @@ class Choosy:
         return [type(event).__name__ for event in self.events]
 
 
-class Recorder(Choosy):
+class Recorder(Selective):
     """A hook that keeps the records, and no events."""
 
     def __init__(self) -> None:
@@ -76,11 +76,16 @@ class Recorder(Choosy):
         return [JobRecord(*raw) for raw in self.raw]
 
 
-# ---- choosy hooks
+# ---- selective hooks
 
 
-async def test_a_choosy_hook_gets_what_it_wants_by_class_or_base_class(gate: Gate) -> None:
-    ends, failures, models, everything = Choosy(JobEnded), Choosy(JobFailed), Choosy(ModelEvent), Choosy(Event)
+async def test_a_selective_hook_gets_what_it_wants_by_class_or_base_class(gate: Gate) -> None:
+    ends, failures, models, everything = (
+        Selective(JobEnded),
+        Selective(JobFailed),
+        Selective(ModelEvent),
+        Selective(Event),
+    )
     async with Director("simulated:1", hooks=[ends, failures, models, everything]) as director:
         await director.run(lambda _: None, model=Model(lambda device: device.label))
         await outcome(director.run(fail))
@@ -96,7 +101,7 @@ async def test_what_nobody_wants_is_not_made(monkeypatch: pytest.MonkeyPatch, ga
 
     for kind in (JobSubmitted, JobStarted, JobSucceeded, JobRejected, ModelLoaded, DirectorOpened):
         monkeypatch.setattr(kind, "__init__", refuse)
-    hook = Choosy(JobFailed)
+    hook = Selective(JobFailed)
     async with Director("simulated:1", hooks=[hook, Recorder()], max_queue=0) as director:
         await director.run(lambda _: None, model=Model(lambda device: device.label))
         director.submit(gate)
@@ -108,7 +113,7 @@ async def test_what_nobody_wants_is_not_made(monkeypatch: pytest.MonkeyPatch, ga
 
 
 async def test_a_hook_that_wants_nothing_of_jobs_has_the_rest(gate: Gate) -> None:
-    hook = Choosy(JobRejected)
+    hook = Selective(JobRejected)
     async with Director("simulated:1", hooks=[hook], max_queue=0) as director:
         director.submit(gate)
         with pytest.raises(QueueFull):
@@ -266,21 +271,21 @@ async def test_an_error_that_can_not_say_what_it_is_is_recorded_all_the_same() -
     assert errors == {job.id: "Mute" for job in jobs[::2]} | {jobs[1].id: "ZeroDivisionError: no"}
 
 
-# ---- attendants
+# ---- call hooks
 
 current = ContextVar("current", default="nobody's")
 
 
-class Attendant(Choosy):
+class AroundCalls(Selective):
     """Notes what it saw of each call."""
 
-    def __init__(self, name: str = "attendant", log: list[Any] | None = None) -> None:
+    def __init__(self, name: str = "hook", log: list[Any] | None = None) -> None:
         super().__init__()
         self.name = name
         self.log: list[Any] = [] if log is None else log
 
     @contextlib.contextmanager
-    def attend(self, jobs: Sequence[Job[Any]]) -> Iterator[None]:
+    def around_call(self, jobs: Sequence[Job[Any]]) -> Iterator[None]:
         before = current.set(f"{current.get()} > {self.name}")
         self.log.append((self.name, "enter", jobs[0].id, current_device().label, threading.current_thread().name))
         try:
@@ -294,9 +299,9 @@ class Attendant(Choosy):
             current.reset(before)
 
 
-async def test_an_attendant_stands_beside_the_call_in_its_thread_and_context() -> None:
+async def test_a_call_hook_encloses_the_call_in_its_thread_and_context() -> None:
     log: list[Any] = []
-    outer, inner = Attendant("outer", log), Attendant("inner", log)
+    outer, inner = AroundCalls("outer", log), AroundCalls("inner", log)
     current.set("mine")
     async with Director("simulated:1", hooks=[outer, inner]) as director:
         seen = await director.run(lambda _: (current.get(), threading.current_thread().name))
@@ -312,60 +317,60 @@ async def test_an_attendant_stands_beside_the_call_in_its_thread_and_context() -
     assert current.get() == "mine"
 
 
-async def test_an_attendant_of_a_job_without_context_variables() -> None:
-    attendant = Attendant()
-    async with Director("simulated:1", hooks=[attendant]) as director:
-        assert await director.run(lambda _: current.get()) == "nobody's > attendant"
+async def test_a_call_hook_of_a_job_without_context_variables() -> None:
+    hook = AroundCalls()
+    async with Director("simulated:1", hooks=[hook]) as director:
+        assert await director.run(lambda _: current.get()) == "nobody's > hook"
 
 
-async def test_an_attendant_sees_what_the_call_raises() -> None:
-    attendant = Attendant()
-    async with Director("simulated:1", hooks=[attendant]) as director:
+async def test_a_call_hook_sees_what_the_call_raises() -> None:
+    hook = AroundCalls()
+    async with Director("simulated:1", hooks=[hook]) as director:
         for call in (fail, Model(fail)):
             options: Any = {"model": call} if isinstance(call, Model) else {}
             error = await outcome(director.run(fail, **options))
             assert isinstance(error, ZeroDivisionError)
-            assert attendant.log[-1] == ("attendant", "ZeroDivisionError")
+            assert hook.log[-1] == ("hook", "ZeroDivisionError")
         assert await outcome(director.run(lambda _: 1)) == 1
 
 
-class Swallower(Choosy):
-    def attend(self, jobs: Sequence[Job[Any]]) -> Any:
+class Swallower(Selective):
+    def around_call(self, jobs: Sequence[Job[Any]]) -> Any:
         return contextlib.suppress(ZeroDivisionError)
 
 
-async def test_an_attendant_swallows_nothing() -> None:
+async def test_a_call_hook_swallows_nothing() -> None:
     async with Director("simulated:1", hooks=[Swallower()]) as director:
         assert isinstance(await outcome(director.run(fail)), ZeroDivisionError)
 
 
-@pytest.mark.parametrize("when", ["attend", "enter", "leave"])
-async def test_an_attendant_that_raises_changes_nothing(when: str, caplog: pytest.LogCaptureFixture) -> None:
-    class Bad(Choosy):
-        def attend(self, jobs: Sequence[Job[Any]]) -> Any:
-            if when == "attend":
-                raise RuntimeError("a bad attendant")
+@pytest.mark.parametrize("when", ["around_call", "enter", "leave"])
+async def test_a_call_hook_that_raises_changes_nothing(when: str, caplog: pytest.LogCaptureFixture) -> None:
+    class Bad(Selective):
+        def around_call(self, jobs: Sequence[Job[Any]]) -> Any:
+            if when == "around_call":
+                raise RuntimeError("a bad hook")
             return self._stand()
 
         @contextlib.contextmanager
         def _stand(self) -> Iterator[None]:
             if when == "enter":
-                raise RuntimeError("a bad attendant")
+                raise RuntimeError("a bad hook")
             yield
-            raise RuntimeError("a bad attendant")
+            raise RuntimeError("a bad hook")
 
     log: list[Any] = []
-    async with Director("simulated:1", hooks=[Attendant(log=log), Bad(), Attendant(log=log)]) as director:
+    async with Director("simulated:1", hooks=[AroundCalls(log=log), Bad(), AroundCalls(log=log)]) as director:
         assert await director.run(lambda _: 42) == 42
         await rested(director)
     assert [entry[1] for entry in log] == ["enter", "enter", "leave", "leave"]
-    assert caplog.text.count("RuntimeError: a bad attendant") == 1
+    assert caplog.text.count("RuntimeError: a bad hook") == 1
 
 
-async def test_a_recorder_may_attend_too() -> None:
-    class Both(Recorder, Attendant):
+async def test_a_recorder_may_enclose_calls_too() -> None:
+    class Both(Recorder, AroundCalls):
         def __init__(self) -> None:
-            Attendant.__init__(self)
+            AroundCalls.__init__(self)
             Recorder.__init__(self)
 
     both = Both()
@@ -377,11 +382,11 @@ async def test_a_recorder_may_attend_too() -> None:
 # ---- batches and tries
 
 
-async def test_a_batch_is_attended_once_and_recorded_for_each_job(gate: Gate) -> None:
+async def test_a_batch_is_enclosed_once_and_recorded_for_each_job(gate: Gate) -> None:
     recorder, sizes = Recorder(), []
 
-    class Counter(Choosy):
-        def attend(self, jobs: Sequence[Job[Any]]) -> Any:
+    class Counter(Selective):
+        def around_call(self, jobs: Sequence[Job[Any]]) -> Any:
             sizes.append((jobs[0].name, len(jobs)))
             return contextlib.nullcontext()
 
@@ -420,7 +425,7 @@ async def test_a_try_is_recorded_before_the_next() -> None:
 async def test_what_was_cancelled_before_it_was_called_never_ran() -> None:
     """The worker has taken the job and looks at the clock, while the loop cancels it."""
     clock, recorder = ThreadClock(), Recorder()
-    async with Director("simulated:1", hooks=[recorder, Choosy(Event)], clock=clock) as director:
+    async with Director("simulated:1", hooks=[recorder, Selective(Event)], clock=clock) as director:
         await director.run(lambda _: None)
         await until(lambda: director.stats().devices[0].busy == 0)
         clock.hold()

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from director import Director, Model, QueueFull
-from director.hooks import Recorder
+from director.hooks import JobRecorder
 from director.prometheus import BUCKETS, DirectorCollector, Durations
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ async def test_jobs_of_very_many_names_make_no_more_metrics() -> None:
 
 async def test_histograms_of_waits_and_runs(clock: TestClock, gate: Gate) -> None:
     registry, durations = CollectorRegistry(), Durations([1, 5])
-    assert isinstance(durations, Recorder)
+    assert isinstance(durations, JobRecorder)
     async with Director("simulated:1", hooks=[durations], clock=clock) as director:
         DirectorCollector(director, durations, registry=registry)
         held = director.submit(gate)

@@ -45,8 +45,8 @@ class Every:
         self._count("record")
 
     @contextmanager
-    def attend(self, jobs: Sequence[Job[Any]]) -> Iterator[None]:
-        self._count("attend")
+    def around_call(self, jobs: Sequence[Job[Any]]) -> Iterator[None]:
+        self._count("around_call")
         try:
             yield
         finally:
@@ -89,7 +89,7 @@ async def test_what_a_hook_raises_changes_nothing(make: Callable[[], BaseExcepti
     assert rude.calls["event"] == first.calls["event"]
     assert rude.calls["record"] == first.calls["record"] == 9
     assert rude.calls["begin"] == rude.calls["end"] == 1
-    assert first.calls["left"] == first.calls["attend"] == rude.calls["attend"]
+    assert first.calls["left"] == first.calls["around_call"] == rude.calls["around_call"]
 
 
 @pytest.mark.parametrize(("what", "number"), [("event", 20), ("record", 6)])

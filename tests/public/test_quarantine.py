@@ -107,7 +107,7 @@ async def test_workers_lost_in_a_row_close_the_device() -> None:
         assert event.device is director.devices[0]
 
 
-class Choosy:
+class Selective:
     """A hook that wants one kind of event."""
 
     def __init__(self, wanted: type[Event]) -> None:
@@ -120,7 +120,7 @@ class Choosy:
 
 @pytest.mark.parametrize(("wanted", "seen"), [(JobEnded, 3), (DeviceQuarantined, 1), (DeviceRestored, 1)])
 async def test_hooks_hear_of_devices_if_they_want_to(wanted: type[Event], seen: int) -> None:
-    room = Room(hook=(hook := Choosy(wanted)))
+    room = Room(hook=(hook := Selective(wanted)))
     async with room.director:
         await room.lose(0, 3)
         assert room.health() == [BAD, GOOD]

@@ -252,10 +252,10 @@ class OneAtATime:
         self._lock = threading.Lock()
 
     def begin(self, *_facts: Any) -> None:
-        """A follower."""
+        """A lifespan hook."""
 
     def end(self, at: float) -> None:
-        """A follower."""
+        """A lifespan hook."""
 
     def __call__(self, event: Any) -> None:
         """Wants no events."""
@@ -296,7 +296,7 @@ def test_a_handler_may_look_at_a_timeline_at_any_line() -> None:
 
     for step in (
         lambda: timeline.begin(lambda: 1.0, devices, list),
-        lambda: timeline.widen(devices),
+        lambda: timeline.devices_changed(devices),
         timeline.story,
         lambda: timeline.end(2.0),
     ):

@@ -253,7 +253,7 @@ class ActorClient:
                 call.begin()
         begun: tuple[int, ...] | None = ()
         if any(call.state is CallState.SENT for call in lost):
-            begun = self._await_successor(min(time.monotonic() + self._terms.patience, ends_at + _ENDING))
+            begun = self._await_successor(min(time.monotonic() + self._terms.start_timeout, ends_at + _ENDING))
         self._sort(lost, begun, life)
         return life
 

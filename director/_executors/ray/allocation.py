@@ -263,7 +263,7 @@ class Allocation:
         self._later.pop(key, None)
         self._asked[key] = (
             Reservation(node, ordinal, self._amounts, self._terms, self._groups),
-            now + self._terms.patience,
+            now + self._terms.start_timeout,
         )
 
     def _arrived(self, patience: float) -> list[Reservation]:

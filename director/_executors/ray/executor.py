@@ -29,7 +29,7 @@ class RayExecutor:
         resources: What each device holds of its node, as Ray names it: ``{"GPU": 2, "CPU": 8}``. `None`: a GPU, or
             where no node has one, a CPU core.
         runtime_env: Ray's runtime environment of the actors, such as their ``working_dir``.
-        patience: Seconds in which actors start; devices that are in use elsewhere for as long are left out.
+        start_timeout: Seconds in which actors start; devices that are in use elsewhere for that long are left out.
         grace: Seconds between asking a call to end (its timeout has passed) and ending its actor.
 
     Raises:
@@ -40,7 +40,7 @@ class RayExecutor:
     address: str = "auto"
     resources: Mapping[str, float] | None = None
     runtime_env: Mapping[str, Any] | None = None
-    patience: float = 60.0
+    start_timeout: float = 60.0
     grace: float = 1.0
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class RayExecutor:
         for name, mapping in (("resources", self.resources), ("runtime_env", self.runtime_env)):
             if mapping is not None and not isinstance(mapping, Mapping):
                 raise TypeError(f"{name} must be a mapping, not {shown(mapping)}")
-        for name in ("patience", "grace"):
+        for name in ("start_timeout", "grace"):
             object.__setattr__(self, name, seconds(name, getattr(self, name), zero=True))
         if self.resources is not None:
             object.__setattr__(self, "resources", _amounts(self.resources))

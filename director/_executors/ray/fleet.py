@@ -74,7 +74,7 @@ class RayFleet:
             nodes = self._nodes()
             amounts, most = amounts_of(spec, self.terms.resources, nodes)
             self._muster = Allocation(amounts, most, self.terms)
-            arrived, _ = self._muster.look(nodes, self.terms.patience)
+            arrived, _ = self._muster.look(nodes, self.terms.start_timeout)
             if not arrived:
                 raise self._muster.refusal or NoDevices(_why_none(nodes, amounts, self._muster.missing, self.terms))
             if self._muster.missing:
@@ -202,7 +202,7 @@ def _why_none(nodes: list[Node], amounts: dict[str, float], claimed: int, terms:
     what = " and ".join(f"{amount:g} {name}" for name, amount in amounts.items())
     if claimed:
         return (
-            f"{claimed} x {what} are there in the Ray cluster, and none was free for {terms.patience:g} s: other "
+            f"{claimed} x {what} are there in the Ray cluster, and none was free for {terms.start_timeout:g} s: other "
             "programs use them (`ray status` tells), or actors start too slowly"
         )
     known = ("CPU", "GPU")

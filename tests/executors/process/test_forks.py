@@ -70,10 +70,10 @@ def load(device):
     fork()
     return "replica"
 
-class Attendant:
+class AroundCalls:
     wants = ()
     def __call__(self, event): ...
-    def attend(self, jobs):
+    def around_call(self, jobs):
         return self
     def __enter__(self):
         if jobs_that_fork:
@@ -84,7 +84,7 @@ jobs_that_fork = False
 
 async def main(which, path):
     global jobs_that_fork
-    hooks = [Attendant()] if which == "attendant" else []
+    hooks = [AroundCalls()] if which == "call hook" else []
     async with Director("simulated:1", hooks=hooks) as director:
         jobs_that_fork = True
         if which == "batch":
@@ -126,7 +126,7 @@ asyncio.run(main(*sys.argv[1:]))
         ("stream", 0),
         ("loader", 0),
         ("executor", 0),
-        ("attendant", 0),
+        ("call hook", 0),
     ],
 )
 def test_a_copy_ends_where_its_call_comes_back(program: Program, tmp_path: Path, which: str, status: int) -> None:

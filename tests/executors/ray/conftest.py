@@ -90,7 +90,7 @@ def executor(_connection: None) -> Any:
     """For a Director in a process that is connected already."""
     from director.ray import RayExecutor
 
-    return RayExecutor(patience=SLOW / 2)
+    return RayExecutor(start_timeout=SLOW / 2)
 
 
 @pytest.fixture

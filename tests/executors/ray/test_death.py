@@ -86,7 +86,7 @@ async def test_a_closed_director_gives_its_devices_back(executor: Any, cluster: 
         assert len(director.devices) == 4
         await director.run(work.process_id)
         with pytest.raises(NoDevices, match="other programs use them"):
-            await Director(executor=replace(executor, patience=0.5)).start()
+            await Director(executor=replace(executor, start_timeout=0.5)).start()
     await later(lambda: ray.available_resources().get("GPU") == 4)
     await later(lambda: not _actors())
 

@@ -52,7 +52,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"resources": {"GPU": -1}}, ValueError, "from 0.0001 to"),
     ({"resources": {"GPU": "1"}}, TypeError, "must be a number"),
     ({"runtime_env": 3}, TypeError, "runtime_env must be a mapping"),
-    ({"patience": float("inf")}, ValueError, "patience must .* at most"),
+    ({"start_timeout": float("inf")}, ValueError, "start_timeout must .* at most"),
     ({"grace": True}, TypeError, "grace must be seconds as a number"),
 ]
 
@@ -129,7 +129,7 @@ class Reserved(Reservation):
 
 
 def claimed(ordinal: int, **amounts: float) -> Reservation:
-    return Reserved(Node("n" * 20, "a", {}), ordinal, amounts, RayExecutor(patience=1.0), Mock())
+    return Reserved(Node("n" * 20, "a", {}), ordinal, amounts, RayExecutor(start_timeout=1.0), Mock())
 
 
 def test_a_device_is_what_its_first_actor_has() -> None:
