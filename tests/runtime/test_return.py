@@ -10,6 +10,7 @@ from harness.gates import until
 
 from director import Device, DeviceLost, Director, Health, Model
 from director._executors.thread import ThreadExecutor
+from director.hooks import LifespanHook
 from director.testing import simulated_devices
 
 if TYPE_CHECKING:
@@ -85,3 +86,37 @@ async def test_of_one_that_was_not_taken_in_nobody_hears_when_it_leaves() -> Non
         assert await director.run(str, devices=AWAY) == str(AWAY)
         assert healths(director) == [(HERE, Health.HEALTHY), (AWAY, Health.HEALTHY)]
     assert not reports
+
+
+class Plain:
+    """A lifespan hook without `devices_changed`."""
+
+    wants = ()
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def __call__(self, _event: Any) -> None:
+        """It wants no events."""
+
+    def begin(self, _clock: Any, slots: tuple[Device, ...], _unfinished: Any) -> None:
+        self.calls.append(("begin", slots))
+
+    def end(self, _at: float) -> None:
+        self.calls.append("end")
+
+
+class Following(Plain):
+    def devices_changed(self, slots: tuple[Device, ...]) -> None:
+        self.calls.append(("devices_changed", slots))
+
+
+async def test_lifespan_hooks_are_called_with_the_slots_when_a_device_has_come() -> None:
+    new = simulated_devices(3)[2]
+    fleet, plain, following = Fleet(), Plain(), Following()
+    async with Director(executor=fleet, hooks=[plain, following]) as director:
+        fleet.joined(new)
+        await until(lambda: director.devices == (HERE, AWAY, new))
+    assert isinstance(following, LifespanHook)
+    assert plain.calls == [("begin", (HERE, AWAY)), "end"]
+    assert following.calls == [("begin", (HERE, AWAY)), ("devices_changed", (HERE, AWAY, new)), "end"]
