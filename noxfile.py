@@ -285,6 +285,7 @@ def pictures(session: nox.Session) -> None:
     """The pictures of the documentation, taken anew; needs chromium."""
     set_up(session, "-e", ".")
     session.run("python", "docs/images/make.py")
+    session.run("python", "docs/images/journey.py")
 
 
 @nox.session(default=False)
