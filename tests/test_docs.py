@@ -53,8 +53,8 @@ REFERENCE = sorted((DOCS / "reference").glob("*.md"))
 
 # The words of the house, and those that say nothing.
 WORDS = (
-    "job, task, device, slot, permit, worker, shift, ready queue, admission, backpressure, placement, dispatch, reap, "
-    "replica, resident, drain, close, deadline, timeout, stats, event"
+    "job, task, device, slot, permit, worker, shift, ready queue, admission, backpressure, placement, scheduler, reap, "
+    "executor, runner, channel, prefetch, replica, resident, drain, close, deadline, timeout, stats, event"
 )
 EMPTY_WORDS = re.compile(
     r"\b(managers?|handlers?|helpers?|utils?|utilit(?:y|ies)|blazing\w*|seamless\w*|simply)\b", re.I
