@@ -13,7 +13,7 @@ from director._jobs.calls import StreamCall
 
 if TYPE_CHECKING:
     from director._devices.device_errors import Fault
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._runtime.instrumentation import Instrumentation
     from director._runtime.worker import PrefetchSource
     from director._scheduler.residency import Residency
@@ -28,22 +28,22 @@ class ThreadRunner:
         self._device = slot.device
         self._replicas = replicas
 
-    def run(self, job: Job[Any]) -> Any:
+    def run(self, job: ScheduledJob[Any]) -> Any:
         """Make the call, in the context in which it was submitted."""
-        model = job._options.model
+        model = job.options.model
         resource = self._device if model is None else self._replicas.get(model, self._slot)
-        value = (job._context or Context()).run(job._fn, resource, *job._cargo)  # type: ignore[arg-type]
+        value = (job.context or Context()).run(job.fn, resource, *job.payload)  # type: ignore[arg-type]
         if type(value) is CoroutineType:
             _refuse(value, job)
         return value
 
-    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+    def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
         """Make one call for all of them, in the context in which the first was submitted."""
         first = jobs[0]
-        model = first._options.model
+        model = first.options.model
         resource = self._device if model is None else self._replicas.get(model, self._slot)
-        items = [job._cargo[0] for job in jobs]
-        value = (first._context or Context()).run(first._fn, resource, items)  # type: ignore[arg-type]
+        items = [job.payload[0] for job in jobs]
+        value = (first.context or Context()).run(first.fn, resource, items)  # type: ignore[arg-type]
         if type(value) is CoroutineType:
             _refuse(value, first)
         return value
@@ -64,7 +64,7 @@ class ThreadRunner:
     def recall_prefetched(self) -> None:
         """It holds none."""
 
-    def abandon(self, job: Job[Any]) -> None:
+    def abandon(self, job: ScheduledJob[Any]) -> None:
         """The call asks the job itself, in `director.check_cancelled`."""
 
     def abort(self) -> bool:
@@ -79,13 +79,13 @@ class CudaRunner(ThreadRunner):
         super().__init__(slot, replicas)
         self._cuda = CudaThread(slot.device.index, own_stream=len(slot.place.slots) > 1)
 
-    def run(self, job: Job[Any]) -> Any:
+    def run(self, job: ScheduledJob[Any]) -> Any:
         """Make the call, and wait for the stream."""
-        if isinstance(job._fn, StreamCall):
-            job._fn.settle = self._cuda.wait  # each value is finished when it is handed over, as each result is
+        if isinstance(job.fn, StreamCall):
+            job.fn.settle = self._cuda.wait  # each value is finished when it is handed over, as each result is
         return self._cuda.run(super().run, job)
 
-    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+    def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
         """Make the call, and wait for the stream."""
         return self._cuda.run(super().run_batch, jobs)
 
@@ -104,6 +104,6 @@ class ThreadExecutor:
         return runner(slot, self._replicas[1])
 
 
-def _refuse(value: CoroutineType[Any, Any, Any], job: Job[Any]) -> NoReturn:
+def _refuse(value: CoroutineType[Any, Any, Any], job: ScheduledJob[Any]) -> NoReturn:
     value.close()
     raise TypeError(f"{job.name} is a coroutine function: await it yourself, or give the Director a blocking one")

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._device import Device
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
 
 
 class CurrentCall(Protocol):
     """The worker that runs on this thread."""
 
-    def job(self) -> Job[Any] | None:
+    def job(self) -> ScheduledJob[Any] | None:
         """The job it runs now; of a batch the first."""
 
-    def jobs(self) -> list[Job[Any]]:
+    def jobs(self) -> list[ScheduledJob[Any]]:
         """All jobs that share the call that runs now."""
 
     def device(self) -> Device:
@@ -52,7 +52,7 @@ def current_device() -> Device:
     return here.running.device()
 
 
-def current_job() -> Job[Any]:
+def current_job() -> ScheduledJob[Any]:
     """The calling job; in a batch its first. Read its facts; results and callbacks belong to the event loop.
 
     Raises:
@@ -79,7 +79,7 @@ def check_cancelled() -> None:
     jobs, now = here.running.jobs(), here.running.time
     if not jobs or any(_is_wanted(job, now) for job in jobs):
         return
-    if any(job._stage is JobState.CANCELLED for job in jobs):
+    if any(job.state is JobState.CANCELLED for job in jobs):
         from asyncio import CancelledError  # here: a child process may have no other use for asyncio
 
         raise CancelledError
@@ -98,9 +98,9 @@ def report(progress: Any) -> None:
         here.running.report(progress)
 
 
-def _is_wanted(job: Job[Any], time: Callable[[], float]) -> bool:
+def _is_wanted(job: ScheduledJob[Any], time: Callable[[], float]) -> bool:
     """Somebody still waits for it, and its time is not up."""
-    if job._stage is not JobState.RUNNING:
+    if job.state is not JobState.RUNNING:
         return False
-    due = job._due()
+    due = job.due_at()
     return due is None or time() < due

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 from director._jobs.state import JOB_MOVES, JobState
 from director._untrusted.objects import name_of
@@ -17,11 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable
     from contextvars import Context
 
-    pass
-
     from director._device import Device
     from director._jobs.options import Options
-    from director._scheduler.slots import Slot
 
 T = TypeVar("T")
 _NEVER = float("inf")
@@ -30,7 +27,7 @@ _NEVER = float("inf")
 class Owner(Protocol):
     """What a job asks of its Director."""
 
-    def cancel(self, job: Job[Any], msg: Any) -> bool:
+    def cancel(self, job: ScheduledJob[Any], msg: Any) -> bool:
         """Cancel `job`; False if it was over."""
 
 
@@ -61,91 +58,65 @@ class Job(asyncio.Future[T]):
     (before Python 3.12) `asyncio.wait_for` cancel what they wait for, jobs too.
     """
 
-    # A million jobs may wait: thirteen slots, no dict (see docs/explanation/design.md for the bytes).
-    __slots__ = (
-        "_cargo",
-        "_context",
-        "_extra",
-        "_finished",
-        "_fn",
-        "_options",
-        "_progress",
-        "_runtime",
-        "_stage",
-        "_started",
-        "_submitted",
-        "_where",
-        "id",
-    )
+    __slots__ = ()
 
     id: int
     """Number of the job within its Director, from 1, in order of submission."""
 
-    # Written by `JobLifecycle.create_job` right after the object is made: an `__init__` in Python would double the
-    # cost.
-    _runtime: Owner
-    _fn: Callable[..., T] | str  # what is called; after the end only its name
-    _cargo: Any  # the arguments on the way in, the value on the way out
-    _options: Options
-    _context: Context | None  # the submitter's, unless it was empty
-    _stage: JobState
-    _where: Location | Slot | None  # where it waits, then the slot that runs it
-    _extra: JobExtras | None  # for batches and second tries
-    _submitted: float
-    _started: float | None
-    _finished: float | None
-    _progress: Any
-
     @property
     def state(self) -> JobState:
         """Where the job is in its life; see `JobState`."""
-        return self._stage
+        return fields(self).state
 
     @property
     def name(self) -> str:
         """The option `name`, else the name of the function."""
-        fn = self._fn
-        return self._options.name or (fn if type(fn) is str else name_of(fn))
+        job = fields(self)
+        return job.options.name or (job.fn if type(job.fn) is str else name_of(job.fn))
 
     @property
     def priority(self) -> int:
         """Higher runs sooner."""
-        return self._options.priority
+        return fields(self).options.priority
 
     @property
     def tenant(self) -> Hashable:
         """The option `tenant`: on whose account it runs."""
-        return self._options.tenant
+        return fields(self).options.tenant
 
     @property
     def device(self) -> Device | None:
         """The device that runs or ran it; `None` while it waits, and for a job that never ran."""
-        # Between two tries it is in no slot for a moment, and has not forgotten the last start yet.
-        return None if self._started is None else getattr(self._where, "device", None)
+        job = fields(self)
+        # Between two attempts it is in no slot for a short time, and still has the last start.
+        return None if job.started_at is None else getattr(job.location, "device", None)
 
     @property
     def waited(self) -> float | None:
         """Seconds from submission to the start, or to the end of a job that never ran; `None` while it waits."""
-        until = self._finished if self._started is None else self._started
-        return None if until is None else until - self._submitted
+        job = fields(self)
+        until = job.finished_at if job.started_at is None else job.started_at
+        return None if until is None else until - job.submitted_at
 
     @property
     def ran(self) -> float | None:
         """Seconds on the device; `None` until the call has ended, and for a job that never ran."""
-        if self._started is None or self._finished is None:
+        job = fields(self)
+        if job.started_at is None or job.finished_at is None:
             return None
-        return self._finished - self._started
+        return job.finished_at - job.started_at
 
     @property
     def attempts(self) -> int:
         """How often the job has been started."""
-        tries = 0 if self._extra is None else self._extra.failed_attempts
-        return tries if self._started is None else tries + 1
+        job = fields(self)
+        failed = 0 if job.extras is None else job.extras.failed_attempts
+        return failed if job.started_at is None else failed + 1
 
     @property
     def progress(self) -> Any:
         """What the job last passed to `director.report`; `None` before."""
-        return self._progress
+        return fields(self).reported
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel the job: one that waits will never run; one that runs is over for its caller at once.
@@ -159,7 +130,7 @@ class Job(asyncio.Future[T]):
         Raises:
             RuntimeError: Called from another thread than the event loop's.
         """
-        return self._runtime.cancel(self, msg)
+        return fields(self).owner.cancel(fields(self), msg)
 
     def set_result(self, result: T) -> NoReturn:
         """Not for callers: the Director sets the result."""
@@ -190,46 +161,94 @@ class Job(asyncio.Future[T]):
 
     __iter__ = __await__
 
-    def _await_owned(self) -> Generator[Any, None, T]:
-        """Await as the job's only owner: cancelling the awaiting task cancels the job."""
-        return super().__await__()
-
-    def _move(self, to: JobState) -> None:
-        """Go on to the state `to`, along the table."""
-        if to not in JOB_MOVES[self._stage]:
-            raise AssertionError(f"{self!r} can't become {to.value}")
-        self._stage = to
-
-    def _let_go(self) -> None:
-        """Drop what only the call needs: a kept handle must not keep inputs alive (closures and partials hold some)."""
-        self._cargo = self._context = None
-        fn = self._fn
-        name = fn.__name__ if type(fn) is FunctionType else fn  # the usual case, without a call
-        self._fn = name if type(name) is str else name_of(fn)
-
-    @property
-    def _is_let_go(self) -> bool:
-        """Its call is over, and the event loop has heard of it; or it never ran, and never will."""
-        return type(self._fn) is str
-
-    def _deadline_at(self) -> float:
-        """The moment of its deadline; infinite without one."""
-        deadline = self._options.deadline
-        return _NEVER if deadline is None else self._submitted + deadline
-
-    def _due(self) -> float | None:
-        """The moment by which it must have ended, from its deadline and, once it runs, its timeout."""
-        options = self._options
-        due = None if options.deadline is None else self._submitted + options.deadline
-        if options.timeout is not None and self._started is not None:
-            end = self._started + options.timeout
-            due = end if due is None else min(due, end)
-        return due
-
     def __repr__(self) -> str:
         device = self.device
         where = f" on {device.label}" if device is not None else ""
-        return f"<Job {self.id} {self.name!r} {self._stage.value}{where}>"
+        return f"<Job {self.id} {self.name!r} {self.state.value}{where}>"
+
+
+class ScheduledJob(Job[T]):
+    """Every job: what the library itself keeps of it.
+
+    `JobLifecycle.create_job` writes the fields right after the object is made: an `__init__` in Python would double
+    the cost. A million jobs may wait, so there are thirteen slots and no dict (docs/explanation/design.md has the
+    bytes).
+    """
+
+    __slots__ = (
+        "context",
+        "extras",
+        "finished_at",
+        "fn",
+        "id",
+        "location",
+        "options",
+        "owner",
+        "payload",
+        "reported",
+        "started_at",
+        "state",
+        "submitted_at",
+    )
+
+    owner: Owner
+    fn: Callable[..., T] | str
+    """What is called; after the end only its name."""
+    payload: Any
+    """The arguments until the call has ended, then what it returned."""
+    options: Options
+    context: Context | None
+    """The submitter's, unless it was empty."""
+    state: JobState
+    location: Location | None
+    """Where it waits, then the slot that runs it."""
+    extras: JobExtras | None
+    """For batches and second attempts."""
+    submitted_at: float
+    started_at: float | None
+    finished_at: float | None
+    reported: Any
+
+    def await_owned(self) -> Generator[Any, None, T]:
+        """Await as the job's only owner: cancelling the awaiting task cancels the job."""
+        return asyncio.Future.__await__(self)
+
+    def transition(self, to: JobState) -> None:
+        """Go on to the state `to`, along the table."""
+        if to not in JOB_MOVES[self.state]:
+            raise AssertionError(f"{self!r} can't become {to.value}")
+        self.state = to
+
+    def drop_inputs(self) -> None:
+        """Drop what only the call needs: a kept handle must not keep inputs alive (closures and partials hold some)."""
+        self.payload = self.context = None
+        fn = self.fn
+        name = fn.__name__ if type(fn) is FunctionType else fn  # the usual case, without a call
+        self.fn = name if type(name) is str else name_of(fn)
+
+    @property
+    def has_dropped_inputs(self) -> bool:
+        """Its call is over, and the event loop has heard of it; or it never ran, and never will."""
+        return type(self.fn) is str
+
+    def deadline_at(self) -> float:
+        """The moment of its deadline; infinite without one."""
+        deadline = self.options.deadline
+        return _NEVER if deadline is None else self.submitted_at + deadline
+
+    def due_at(self) -> float | None:
+        """The moment by which it must have ended, from its deadline and, once it runs, its timeout."""
+        options = self.options
+        due = None if options.deadline is None else self.submitted_at + options.deadline
+        if options.timeout is not None and self.started_at is not None:
+            end = self.started_at + options.timeout
+            due = end if due is None else min(due, end)
+        return due
+
+
+def fields(job: Job[T]) -> ScheduledJob[T]:
+    """The job with its internal fields: every `Job` is a `ScheduledJob`."""
+    return cast("ScheduledJob[T]", job)
 
 
 class OwnedJob(Generic[T]):
@@ -241,15 +260,15 @@ class OwnedJob(Generic[T]):
         self._job = job
 
     def __await__(self) -> Generator[Any, None, T]:
-        return self._job._await_owned()
+        return fields(self._job).await_owned()
 
 
 class Location(Protocol):
-    """Where a job waits; the job's `_where`."""
+    """Where a job waits."""
 
     @property
     def upper(self) -> Location | None:
         """A home in whose line the jobs stand too."""
 
-    def left(self, job: Job[Any]) -> None:
+    def left(self, job: ScheduledJob[Any]) -> None:
         """One of its jobs, QUEUED until now, waits here no more."""

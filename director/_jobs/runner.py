@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from director._devices.device_errors import Fault
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._runtime.worker import PrefetchSource
 
 
 class Runner(Protocol):
     """Where the jobs of one slot run. Its jobs run on the slot's own thread, or are driven by it."""
 
-    def run(self, job: Job[Any]) -> Any:
+    def run(self, job: ScheduledJob[Any]) -> Any:
         """Make the call of `job` and return what it returns. May note in the job when the call has ended.
 
         Raises:
@@ -22,7 +22,7 @@ class Runner(Protocol):
             BaseException: What the call raised.
         """
 
-    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+    def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
         """Make one call for several jobs of one function, with the list of their items, and return what it returns.
 
         Raises:
@@ -49,7 +49,7 @@ class Runner(Protocol):
 
     # These two are called on the event loop, at any moment:
 
-    def abandon(self, job: Job[Any]) -> None:
+    def abandon(self, job: ScheduledJob[Any]) -> None:
         """The caller of `job`, which runs here, has left: it was cancelled, or its time is up."""
 
     def abort(self) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from director._devices.device_errors import Fault
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.options import BatchRule
     from director._jobs.runner import Runner
 
@@ -44,7 +44,7 @@ class BatchCall:
         self.largest_fit = 0  # the largest call that returned after that
         self.values: Sequence[Any] | None = None  # of one call for all, without an error; the worker hands them out
 
-    def run(self, jobs: list[Job[Any]]) -> dict[Job[Any], BaseException]:
+    def run(self, jobs: list[ScheduledJob[Any]]) -> dict[ScheduledJob[Any], BaseException]:
         """Run jobs of one function as one batch, or if that fails perhaps in parts.
 
         Returns:
@@ -69,11 +69,11 @@ class BatchCall:
             return {}
         errors = {}
         for part in parts:
-            if wanted := [job for job in part if job._stage is JobState.RUNNING]:
+            if wanted := [job for job in part if job.state is JobState.RUNNING]:
                 errors.update(self.run(wanted))  # the others' callers have left, or their time was up, meanwhile
         return errors
 
-    def _parts(self, jobs: list[Job[Any]], error: BaseException) -> list[list[Job[Any]]]:
+    def _parts(self, jobs: list[ScheduledJob[Any]], error: BaseException) -> list[list[ScheduledJob[Any]]]:
         """What to run instead of a batch that has raised; nothing if no item could succeed by it."""
         if not is_a(error, Exception) or is_a(error, (LoadFailed, NeverStarted)):
             return []
@@ -86,7 +86,9 @@ class BatchCall:
             return [[job] for job in jobs]
         return []
 
-    def _smaller(self, jobs: list[Job[Any]], error: BaseException, fault: Fault) -> list[list[Job[Any]]]:
+    def _smaller(
+        self, jobs: list[ScheduledJob[Any]], error: BaseException, fault: Fault
+    ) -> list[list[ScheduledJob[Any]]]:
         self.oom_fault = fault
         self.sizes.append(len(jobs))
         self._runner.recover(error, fault)
@@ -98,7 +100,7 @@ class BatchCall:
         return []
 
 
-def _halves(jobs: list[Job[Any]]) -> list[list[Job[Any]]]:
+def _halves(jobs: list[ScheduledJob[Any]]) -> list[list[ScheduledJob[Any]]]:
     half = (len(jobs) + 1) // 2
     return [jobs[:half], jobs[half:]]
 
@@ -127,13 +129,13 @@ def _has_error(values: Sequence[Any]) -> bool:
     return False
 
 
-def _told_apart(jobs: list[Job[Any]], values: Sequence[Any]) -> dict[Job[Any], BaseException]:
-    errors: dict[Job[Any], BaseException] = {}
+def _told_apart(jobs: list[ScheduledJob[Any]], values: Sequence[Any]) -> dict[ScheduledJob[Any], BaseException]:
+    errors: dict[ScheduledJob[Any], BaseException] = {}
     for job, value in zip(jobs, values, strict=True):
         if is_a(value, Exception):
             errors[job] = value
         else:
-            job._cargo = value
+            job.payload = value
     return errors
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from director._devices.device_errors import Fault
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.runner import Runner
     from director.events import Hook
     from director.hooks import CallHook
@@ -47,11 +47,11 @@ class HookedRunner:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runner, name)  # what an executor of another kind may have
 
-    def run(self, job: Job[Any]) -> Any:
+    def run(self, job: ScheduledJob[Any]) -> Any:
         """Make the call of `job`, enclosed by the hooks."""
         return self._enclose((job,), self._runner.run, job)
 
-    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+    def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
         """Make one call for all of them, enclosed by the hooks."""
         return self._enclose(jobs, self._runner.run_batch, jobs)
 
@@ -63,9 +63,9 @@ class HookedRunner:
         """Close the runner."""
         self._runner.close()
 
-    def _enclose(self, jobs: Sequence[Job[Any]], call: Callable[[Any], Any], what: Any) -> Any:
+    def _enclose(self, jobs: Sequence[ScheduledJob[Any]], call: Callable[[Any], Any], what: Any) -> Any:
         # The job's context is its own from submission on: what is set there is seen by the call and by nobody else.
-        context = jobs[0]._context = jobs[0]._context or Context()
+        context = jobs[0].context = jobs[0].context or Context()
         entered = [manager for hook in self._call_hooks if (manager := context.run(_enter, hook, jobs)) is not None]
         try:
             value = call(what)
@@ -79,7 +79,7 @@ class HookedRunner:
         return value
 
 
-def _enter(hook: CallHook, jobs: Sequence[Job[Any]]) -> AbstractContextManager[object] | None:
+def _enter(hook: CallHook, jobs: Sequence[ScheduledJob[Any]]) -> AbstractContextManager[object] | None:
     try:
         manager = hook.around_call(jobs)
         manager.__enter__()

@@ -20,10 +20,10 @@ def drop_jobs(scheduler: Scheduler, loop_channel: LoopChannel, job_lifecycle: Jo
     loop_channel.entries.clear()
     for job in jobs:
         forget_callbacks(job)
-        if isinstance(job._fn, StreamCall):
-            job._fn.channel.close_reader()
-        elif isinstance(job._fn, LocalCall):
-            job._fn.release()
+        if isinstance(job.fn, StreamCall):
+            job.fn.channel.close_reader()
+        elif isinstance(job.fn, LocalCall):
+            job.fn.release()
         job_lifecycle.end_cancelled(job, "its event loop was closed")
 
 

@@ -10,11 +10,11 @@ from director._jobs.state import JobState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._runtime.loop_channel import LoopChannel
 
-    Withdraw: TypeAlias = "Callable[[deque[Job[Any]]], object]"
-    End: TypeAlias = "Callable[[Job[Any]], object]"
+    Withdraw: TypeAlias = "Callable[[deque[ScheduledJob[Any]]], object]"
+    End: TypeAlias = "Callable[[ScheduledJob[Any]], object]"
 
 
 class Endings:
@@ -40,7 +40,7 @@ class Endings:
         Raises:
             BaseException: Of a signal handler or of `end`; the loop does the rest.
         """
-        jobs: deque[Job[Any]] = deque()
+        jobs: deque[ScheduledJob[Any]] = deque()
         try:
             withdraw(jobs)
             self._end_all(jobs, end)
@@ -49,7 +49,7 @@ class Endings:
             self._loop_channel.call(self._withdraw_rest, withdraw, end)
             raise
 
-    def _end_all(self, jobs: deque[Job[Any]], end: End) -> None:
+    def _end_all(self, jobs: deque[ScheduledJob[Any]], end: End) -> None:
         """Take jobs and end them. The one at which `end` raises is tried once more, by itself, and the others go on."""
         try:
             while jobs:
@@ -61,11 +61,11 @@ class Endings:
                 self._loop_channel.call(self._end_all, jobs, end)
             raise
 
-    def _end(self, job: Job[Any], end: End) -> None:
-        if not job.done() and job._stage is not JobState.QUEUED:  # that one was not withdrawn after all
+    def _end(self, job: ScheduledJob[Any], end: End) -> None:
+        if not job.done() and job.state is not JobState.QUEUED:  # that one was not withdrawn after all
             end(job)
 
     def _withdraw_rest(self, withdraw: Withdraw, end: End) -> None:
-        jobs: deque[Job[Any]] = deque()
+        jobs: deque[ScheduledJob[Any]] = deque()
         withdraw(jobs)
         self._end_all(jobs, end)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._devices.health.diagnosis import Verdict
     from director._devices.health.rules import HealthRules
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._runtime.instrumentation import Instrumentation
     from director._runtime.job_lifecycle import JobLifecycle
     from director._runtime.loop_channel import LoopChannel
@@ -105,10 +105,10 @@ class HealthMonitor:
         elif verdict.kind == "degraded":
             logger.warning("%s is degraded: %s", place.device.label, verdict.reason)
 
-    def _note_loss(self, job: Job[Any], error: BaseException) -> None:
-        if isinstance(job._where, Slot):
+    def _note_loss(self, job: ScheduledJob[Any], error: BaseException) -> None:
+        if isinstance(job.location, Slot):
             life = attribute_of(error, "_life") if type(error) is WorkerDied else object()
-            self.registry.worker_lost(job._where.place, job, life)
+            self.registry.worker_lost(job.location.place, job, life)
 
     async def _probe(self, device: Device) -> str | None:
         if device.node is not None and self._rules.probe is None:
@@ -209,7 +209,7 @@ class HealthRegistry:
         if patient.health is Health.HEALTHY:
             self._say_restored(place)
 
-    def worker_lost(self, place: DeviceSlots, job: Job[Any], life: object) -> None:
+    def worker_lost(self, place: DeviceSlots, job: ScheduledJob[Any], life: object) -> None:
         """A job has lost its worker. Several workers lost in a row make a quarantine.
 
         A worker counts once, however many jobs it takes along, and a job counts once, however often it is tried.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from director._device import Device
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
     from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import Slot
@@ -140,77 +140,77 @@ class Instrumentation:
 
     # ---- of jobs on their way
 
-    def submitting(self, job: Job[Any]) -> None:
+    def submitting(self, job: ScheduledJob[Any]) -> None:
         """From any thread: the job is about to be queued; if it is, a worker may be quicker to tell of its start."""
         if "JobSubmitted" in self._wanted:
-            facts = (job._submitted, job.id, job.name, job.priority, job.tenant, job._context)
+            facts = (job.submitted_at, job.id, job.name, job.priority, job.tenant, job.context)
             self._submitted[job.id] = self._events.JobSubmitted(*facts)
 
-    def submitted(self, job: Job[Any]) -> None:
+    def submitted(self, job: ScheduledJob[Any]) -> None:
         """From any thread: the job waits."""
         if "JobSubmitted" in self._wanted:
             self._on_loop(self._tell_submission, job.id)
 
-    def rejected(self, job: Job[Any], error: BaseException) -> None:
+    def rejected(self, job: ScheduledJob[Any], error: BaseException) -> None:
         """From any thread: the job was not accepted."""
         self._submitted.pop(job.id, None)
         if "JobRejected" in self._wanted:
-            self._on_loop(self._tell, self._events.JobRejected(job._submitted, job.name, error))
+            self._on_loop(self._tell, self._events.JobRejected(job.submitted_at, job.name, error))
 
-    def started(self, job: Job[Any], slot: Slot, now: float, batch: int) -> None:
+    def started(self, job: ScheduledJob[Any], slot: Slot, now: float, batch: int) -> None:
         """From its slot's thread: the job runs, as one of `batch` in its call."""
         if "JobStarted" in self._wanted:
-            facts = (now, job.id, job.name, slot.device, slot.number, now - job._submitted, batch)
+            facts = (now, job.id, job.name, slot.device, slot.number, now - job.submitted_at, batch)
             self._started[job.id] = self._events.JobStarted(*facts)
             self._on_loop(self._tell_start, job.id)
 
-    def progressed(self, job: Job[Any], progress: Any) -> None:
+    def progressed(self, job: ScheduledJob[Any], progress: Any) -> None:
         """From its slot's thread: the job reported."""
         if "JobProgressed" in self._wanted:
             self._on_loop(self._tell_progress, self._events.JobProgressed(self.time(), job.id, job.name, progress))
 
     # ---- of their ends, on the loop
 
-    def retry_scheduled(self, job: Job[Any], device: Device | None, error: BaseException) -> None:
+    def retry_scheduled(self, job: ScheduledJob[Any], device: Device | None, error: BaseException) -> None:
         """A try has failed and the job waits for another."""
         self._tell_start(job.id)
         self._say("JobRetried", self.time(), job.id, job.name, device, job.attempts, error)
 
-    def tried(self, job: Job[Any], slot: Slot, error: BaseException) -> None:
+    def tried(self, job: ScheduledJob[Any], slot: Slot, error: BaseException) -> None:
         """A try on `slot` has failed; the job still knows when."""
-        self._note(job, (slot.number, job._started, job._finished), error, "retried")
+        self._note(job, (slot.number, job.started_at, job.finished_at), error, "retried")
 
-    def record_success(self, job: Job[Any]) -> None:
+    def record_success(self, job: ScheduledJob[Any]) -> None:
         """The job has returned; nobody knows yet."""
-        name: Any = job._options.name or job._fn  # which is a name, now that it is over
-        slot: Any = job._where  # which is one, for it has run
+        name: Any = job.options.name or job.fn  # which is a name, now that it is over
+        slot: Any = job.location  # which is one, for it has run
         now = self.time()
         self._hand_over(
-            (job.id, name, "succeeded", slot.number, job._submitted, job._started, job._finished, now, None)
+            (job.id, name, "succeeded", slot.number, job.submitted_at, job.started_at, job.finished_at, now, None)
         )
 
-    def succeeded(self, job: Job[Any]) -> None:
+    def succeeded(self, job: ScheduledJob[Any]) -> None:
         """The job has its result."""
         self._tell_start(job.id)
-        self._say("JobSucceeded", *self._facts(job, job._started))
+        self._say("JobSucceeded", *self._facts(job, job.started_at))
 
-    def failed(self, job: Job[Any], error: BaseException, started: float | None) -> None:
+    def failed(self, job: ScheduledJob[Any], error: BaseException, started: float | None) -> None:
         """The job ended with an error. `started`: when its call began; `None` if it never ran, and never will."""
         self._note(job, _span(job, started), error)
         if self.listening:
             self._tell_start(job.id)
             self._say("JobFailed", *self._facts(job, started), error)
 
-    def cancelled(self, job: Job[Any], started: float | None) -> None:
+    def cancelled(self, job: ScheduledJob[Any], started: float | None) -> None:
         """The job was cancelled."""
         self._note(job, _span(job, started))
         if self.listening:
             self._tell_start(job.id)
             self._say("JobCancelled", *self._facts(job, started))
 
-    def returned(self, job: Job[Any]) -> None:
+    def returned(self, job: ScheduledJob[Any]) -> None:
         """The call has ended of a job that was over before, or was never made."""
-        self._note(job, _span(job, job._started))
+        self._note(job, _span(job, job.started_at))
 
     # ---- of models, from slots' threads
 
@@ -248,19 +248,21 @@ class Instrumentation:
         self._tell_start(event.job)
         self._tell(event)
 
-    def _facts(self, job: Job[Any], started: float | None) -> tuple[Any, ...]:
+    def _facts(self, job: ScheduledJob[Any], started: float | None) -> tuple[Any, ...]:
         _, _, ended = _span(job, started)
         device = None if started is None else job.device
         until = ended if started is None else started
         ran = None if started is None or ended is None else ended - started
-        return self.time(), job.id, job.name, device, 0.0 if until is None else until - job._submitted, ran
+        return self.time(), job.id, job.name, device, 0.0 if until is None else until - job.submitted_at, ran
 
-    def _note(self, job: Job[Any], span: Span, error: BaseException | None = None, state: str | None = None) -> None:
+    def _note(
+        self, job: ScheduledJob[Any], span: Span, error: BaseException | None = None, state: str | None = None
+    ) -> None:
         if self._record is None:
             return
         now = self.time()
         said = None if error is None else known_line(error, _LONGEST)
-        self._hand_over((job.id, job.name, state or job._stage.value, span[0], job._submitted, *span[1:], now, said))
+        self._hand_over((job.id, job.name, state or job.state.value, span[0], job.submitted_at, *span[1:], now, said))
 
     def _hand_over(self, record: RawRecord) -> None:
         """Give the recorders a record. One that a finalizer or a signal handler causes meanwhile comes after it."""
@@ -308,18 +310,18 @@ class Instrumentation:
                     asyncio.get_running_loop().call_soon(self._tell_next, _TOLD_AT_ONCE)
 
 
-def _span(job: Job[Any], started: float | None) -> Span:
+def _span(job: ScheduledJob[Any], started: float | None) -> Span:
     """Slot, start and end of a call. While its outcome is on its way it has no end yet: that is told when it comes."""
     if started is None:
-        return None, None, job._finished
-    slot = getattr(job._where, "number", None)  # a slot: or it has just been set aside
-    return slot, started, job._finished if job._is_let_go else None
+        return None, None, job.finished_at
+    slot = getattr(job.location, "number", None)  # a slot: or it has just been set aside
+    return slot, started, job.finished_at if job.has_dropped_inputs else None
 
 
-def _unfinished(job: Job[Any]) -> RawRecord:
-    started = job._started
+def _unfinished(job: ScheduledJob[Any]) -> RawRecord:
+    started = job.started_at
     slot, started, ended = _span(job, started)
-    return job.id, job.name, job._stage.value, slot, job._submitted, started, ended, None, None
+    return job.id, job.name, job.state.value, slot, job.submitted_at, started, ended, None, None
 
 
 def _to_all(recorders: tuple[JobRecorder, ...]) -> Callable[[RawRecord], None]:

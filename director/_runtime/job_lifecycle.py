@@ -17,7 +17,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._executors.base import NeverStarted, is_loss
-from director._jobs.job import Job
+from director._jobs.job import Job, ScheduledJob
 from director._jobs.state import JobState
 from director._runtime.endings import Endings
 from director._runtime.retries import RetryPolicy
@@ -64,7 +64,9 @@ class JobLifecycle:
         instrumentation: Instrumentation,
     ) -> None:
         self.succeeded = self.failed = self.cancelled = self.rejected = 0
-        self.worker_lost: Callable[[Job[Any], BaseException], None]  # told of lost workers and devices; set once
+        self.worker_lost: Callable[
+            [ScheduledJob[Any], BaseException], None
+        ]  # told of lost workers and devices; set once
         self.watch: Callable[[], None] | None = None  # called after each end while somebody waits for rest
         self._loop = loop
         self._thread = get_ident()
@@ -89,7 +91,7 @@ class JobLifecycle:
         options: Options,
         patient: bool,
         extra: JobExtras | None = None,
-    ) -> Job[T]:
+    ) -> ScheduledJob[T]:
         """Make a job and queue it; from any thread.
 
         Raises:
@@ -99,17 +101,17 @@ class JobLifecycle:
         """
         if not callable(fn):
             raise TypeError(f"a job needs a function to call, not {repr_of(fn)}")
-        job: Job[T] = Job(loop=self._loop)
+        job: ScheduledJob[T] = ScheduledJob(loop=self._loop)
         job.id = next(self._numbers)
-        job._runtime = self
-        job._fn = fn
-        job._cargo = args
-        job._extra = extra
-        job._options = options
-        job._context = copy_context() or None  # an empty one is made anew by who runs the job
-        job._stage = _QUEUED
-        job._started = job._finished = job._progress = None
-        job._submitted = self._now()
+        job.owner = self
+        job.fn = fn
+        job.payload = args
+        job.extras = extra
+        job.options = options
+        job.context = copy_context() or None  # an empty one is made anew by who runs the job
+        job.state = _QUEUED
+        job.started_at = job.finished_at = job.reported = None
+        job.submitted_at = self._now()
         if self._is_watched:
             self._instrumentation.submitting(job)
         try:
@@ -164,19 +166,19 @@ class JobLifecycle:
                 if isinstance(post, tuple):
                     post[0](*post[1])
                     continue
-                value = post._cargo
-                fn = post._fn
+                value = post.payload
+                fn = post.fn
                 if type(fn) is FunctionType and type(name := fn.__name__) is str:  # what `_let_go` does then
-                    post._fn, post._cargo, post._context = name, None, None
+                    post.fn, post.payload, post.context = name, None, None
                 else:
-                    post._let_go()
-                if post._stage is not _RUNNING:  # its caller has left, or its time was up
+                    post.drop_inputs()
+                if post.state is not _RUNNING:  # its caller has left, or its time was up
                     if self._tells_ends:
                         self._instrumentation.returned(post)
                     continue
-                if post._options.timed and not (self._was_in_time(post) and post._stage is _RUNNING):
+                if post.options.timed and not (self._was_in_time(post) and post.state is _RUNNING):
                     continue
-                post._stage = _SUCCEEDED
+                post.state = _SUCCEEDED
                 self.succeeded += 1
                 if self._is_recorded:  # before anybody is woken who may look for it
                     self._instrumentation.record_success(post)
@@ -194,7 +196,7 @@ class JobLifecycle:
             KeyboardInterrupt: The same.
         """
         if not isinstance(post, tuple) and not post.done():
-            if post._stage is _SUCCEEDED:
+            if post.state is _SUCCEEDED:
                 _set_result(post, value)
                 if self._is_watched:
                     self._instrumentation.succeeded(post)
@@ -204,7 +206,9 @@ class JobLifecycle:
             raise error
         log_error(logger, error, "delivering %s raised", post[0] if isinstance(post, tuple) else post)
 
-    def _settle(self, job: Job[Any], outcome: Any, set_outcome: Callable[[Any, Any], None] = _set_result) -> None:
+    def _settle(
+        self, job: ScheduledJob[Any], outcome: Any, set_outcome: Callable[[Any, Any], None] = _set_result
+    ) -> None:
         """Set the result or the exception, and call the one callback that there usually is, as the loop would."""
         callbacks = job._callbacks
         if callbacks is None or len(callbacks) != 1:
@@ -221,7 +225,7 @@ class JobLifecycle:
             report = {"message": f"a callback of {job!r} raised", "exception": error, "future": job}
             job.get_loop().call_exception_handler(report)
 
-    def cancel(self, job: Job[Any], msg: Any) -> bool:
+    def cancel(self, job: ScheduledJob[Any], msg: Any) -> bool:
         """Cancel a job that is not over; see `Job.cancel`."""
         if get_ident() != self._thread or _get_running_loop() not in (self._loop, None):
             # None: asyncio.run() cancels what is left after its loop has stopped.
@@ -231,7 +235,7 @@ class JobLifecycle:
             )
         return self.end_cancelled(job, msg)
 
-    def end_cancelled(self, job: Job[Any], msg: Any) -> bool:
+    def end_cancelled(self, job: ScheduledJob[Any], msg: Any) -> bool:
         """The same, for who need not be asked where he is."""
         if job.done():
             return False
@@ -240,13 +244,13 @@ class JobLifecycle:
             return True
         try:
             if self._scheduler.remove(job, JobState.CANCELLED):
-                if isinstance(job._where, Slot):  # which holds it ahead of its turn
-                    job._where.runner.abandon(job)
-            elif job._stage is not _RUNNING:
+                if isinstance(job.location, Slot):  # which holds it ahead of its turn
+                    job.location.runner.abandon(job)
+            elif job.state is not _RUNNING:
                 return False  # its end is on its way: of a failed load, or of the step that a handler has interrupted
             self._end_cancelled(job, msg)
         except BaseException:  # a signal handler has raised: what is moved must end
-            if job._stage is JobState.CANCELLED and not job.done():
+            if job.state is JobState.CANCELLED and not job.done():
                 self._loop_channel.call(self._end_cancelled, job, msg)
             raise
         return True
@@ -256,7 +260,7 @@ class JobLifecycle:
         end = partial(self._end_cancelled, msg="the Director closed")
         self.endings.withdraw(partial(self._scheduler.remove_all, state=JobState.CANCELLED), end)
 
-    def end_failed(self, job: Job[Any], error: BaseException) -> None:
+    def end_failed(self, job: ScheduledJob[Any], error: BaseException) -> None:
         """End a job that runs, or that was withdrawn as FAILED, with `error`."""
         if (moved := self._move(job, JobState.FAILED)) is None:
             return
@@ -270,7 +274,7 @@ class JobLifecycle:
         if self._tells_ends:
             self._instrumentation.failed(job, error, started)
 
-    def handle_error(self, job: Job[Any], error: BaseException) -> None:
+    def handle_error(self, job: ScheduledJob[Any], error: BaseException) -> None:
         """The call of a job has raised, or its model could not be loaded."""
         try:
             self._raised(job, error)
@@ -278,15 +282,15 @@ class JobLifecycle:
             self._end_broken(job, problem)
             raise
 
-    def _raised(self, job: Job[Any], error: BaseException) -> None:
-        options, never_started = job._options, is_a(error, NeverStarted)
-        if not never_started and isinstance(job._where, Slot) and is_loss(error, job._where.device):
+    def _raised(self, job: ScheduledJob[Any], error: BaseException) -> None:
+        options, never_started = job.options, is_a(error, NeverStarted)
+        if not never_started and isinstance(job.location, Slot) and is_loss(error, job.location.device):
             self.worker_lost(job, error)
         if (options.retries or options.batch_rule is not None or never_started) and self._retries.take(job, error):
             return
         if is_a(error, NeverStarted):
             error = DeviceLost(error.device, error.reason)  # the other name is ours
-        job._let_go()
+        job.drop_inputs()
         if job.done():  # its caller has left, or its time was up
             if self._tells_ends:
                 self._instrumentation.returned(job)
@@ -296,19 +300,19 @@ class JobLifecycle:
         else:
             self.end_failed(job, bearable(error))
 
-    def handle_batch(self, jobs: list[Job[Any]], values: Sequence[Any], ended: float) -> None:
+    def handle_batch(self, jobs: list[ScheduledJob[Any]], values: Sequence[Any], ended: float) -> None:
         """A call for all of these has returned; part of a delivery, which goes on with them."""
         try:
             for job, value in zip(jobs, values, strict=True):
-                job._cargo, job._finished = value, ended
+                job.payload, job.finished_at = value, ended
             self._loop_channel.unpack(jobs)
         except BaseException as problem:
             self.endings.withdraw(lambda left: left.extend(jobs), partial(self._end_broken, problem=problem))
             raise
 
-    def start_timer(self, job: Job[Any]) -> None:
+    def start_timer(self, job: ScheduledJob[Any]) -> None:
         """Watch over the deadline of a job, or over the timeout of one that has just started."""
-        if (due := job._due()) is not None:
+        if (due := job.due_at()) is not None:
             self._timers.set(job, due)
 
     def stop(self) -> None:
@@ -316,7 +320,7 @@ class JobLifecycle:
         self._timers.stop()
         self._retries.stop()
 
-    def _admit_late(self, job: Job[Any], patient: bool) -> None:
+    def _admit_late(self, job: ScheduledJob[Any], patient: bool) -> None:
         """On the loop: queue a job that a finalizer or a signal handler has submitted in the midst of a decision."""
         if self._scheduler.is_deciding:
             self._loop_channel.call(self._admit_late, job, patient)
@@ -329,36 +333,36 @@ class JobLifecycle:
             if wake is not None:
                 wake()
 
-    def _was_in_time(self, job: Job[Any]) -> bool:
+    def _was_in_time(self, job: ScheduledJob[Any]) -> bool:
         """The clock decides, not whether the loop looks at the outcome or at the alarm first."""
-        due, finished = job._due(), job._finished
+        due, finished = job.due_at(), job.finished_at
         if due is not None and finished is not None and finished > due:
             self.end_failed(job, JobTimeout("running"))
             return False
         self._timers.drop(job)
         return True
 
-    def _expire(self, job: Job[Any]) -> None:
+    def _expire(self, job: ScheduledJob[Any]) -> None:
         if self._scheduler.is_deciding:
             self._loop_channel.call(self._expire, job)
             return
-        if (due := job._due()) is None or self._now() < due:  # it was the timeout of an earlier try
+        if (due := job.due_at()) is None or self._now() < due:  # it was the timeout of an earlier try
             self.start_timer(job)
             return
         try:
             # Taken and not begun: the worker looks at the deadline itself. Finished: the outcome is on its way.
             if self._scheduler.remove(job, JobState.FAILED) or (
-                job._stage is _RUNNING and job._started is not None and job._finished is None
+                job.state is _RUNNING and job.started_at is not None and job.finished_at is None
             ):
-                self.end_failed(job, JobTimeout("queued" if job._started is None else "running"))
+                self.end_failed(job, JobTimeout("queued" if job.started_at is None else "running"))
         except BaseException:  # a signal handler has raised: what is moved must end
-            if job._stage is JobState.FAILED and not job.done():
+            if job.state is JobState.FAILED and not job.done():
                 self._loop_channel.call(
-                    self.end_failed, job, JobTimeout("queued" if job._started is None else "running")
+                    self.end_failed, job, JobTimeout("queued" if job.started_at is None else "running")
                 )
             raise
 
-    def _end_cancelled(self, job: Job[Any], msg: Any) -> None:
+    def _end_cancelled(self, job: ScheduledJob[Any], msg: Any) -> None:
         if (moved := self._move(job, JobState.CANCELLED)) is None:
             return
         is_left, started = moved
@@ -368,39 +372,39 @@ class JobLifecycle:
         if self._tells_ends:
             self._instrumentation.cancelled(job, started)
 
-    def _end_broken(self, job: Job[Any], problem: BaseException) -> None:
+    def _end_broken(self, job: ScheduledJob[Any], problem: BaseException) -> None:
         """End a job whose outcome could not be delivered, for a fault of ours; does nothing if it is over."""
         if job.done():
             return
         self._scheduler.remove(job, JobState.FAILED)  # it may have been set aside for another try
-        job._stage = JobState.FAILED
+        job.state = JobState.FAILED
         error = JobError(f"the Director could not deliver the outcome of {job!r}: {describe(problem)}")
         set_cause(error, problem)
         self.end_failed(job, error)
 
-    def _move(self, job: Job[Any], state: JobState) -> tuple[bool, float | None] | None:
+    def _move(self, job: ScheduledJob[Any], state: JobState) -> tuple[bool, float | None] | None:
         """Move a job to its last state; `None` if it is in another one, for a signal handler has come before.
 
         Returns whether the slot that has it is to be told, and when it has started: asked once, as it may start now.
         """
-        if is_inside := job._stage is _RUNNING:
-            job._stage = state  # at once: a signal handler that comes after this finds it over, and leaves the rest
-        elif job._stage is not state:  # the scheduler has moved it already if it was waiting
+        if is_inside := job.state is _RUNNING:
+            job.state = state  # at once: a signal handler that comes after this finds it over, and leaves the rest
+        elif job.state is not state:  # the scheduler has moved it already if it was waiting
             return None
-        is_left, started = is_inside and job._finished is None, job._started
+        is_left, started = is_inside and job.finished_at is None, job.started_at
         if started is None:  # it never ran, and never will
-            job._finished = self._now()
+            job.finished_at = self._now()
         return is_left, started
 
-    def _clear(self, job: Job[Any], is_left: bool, started: float | None) -> None:
+    def _clear(self, job: ScheduledJob[Any], is_left: bool, started: float | None) -> None:
         """Let go of what a job needed that has just ended. It is settled by now, whatever this may raise."""
         if started is None:
-            job._let_go()
+            job.drop_inputs()
         if is_left:
-            job._where.runner.abandon(job)  # type: ignore[union-attr]  # what ran is in a slot
-        if job._options.timed:
+            job.location.runner.abandon(job)  # type: ignore[union-attr]  # what ran is in a slot
+        if job.options.timed:
             self._timers.drop(job)
-        if job._options.retries:
+        if job.options.retries:
             self._retries.forget(job)
         if self.watch is not None:
             self.watch()

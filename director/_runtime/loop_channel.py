@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
 
 _Future = asyncio.Future  # as it is now: nest_asyncio puts another in its place
 # A job that has returned (with its value as cargo), or a call.
-Post: TypeAlias = "Job[Any] | tuple[Callable[..., object], tuple[Any, ...]]"
+Post: TypeAlias = "ScheduledJob[Any] | tuple[Callable[..., object], tuple[Any, ...]]"
 
 
 class LoopChannel:
@@ -72,7 +72,7 @@ class LoopChannel:
         self.ringing = False  # before looking: a post that comes too late for this delivery must wake again
         self.left = len(self.entries)
 
-    def unpack(self, jobs: list[Job[Any]]) -> None:
+    def unpack(self, jobs: list[ScheduledJob[Any]]) -> None:
         """On the loop, while it delivers: these came in one post, and are next."""
         self.entries.extendleft(reversed(jobs))
         self.left += len(jobs)
@@ -80,9 +80,9 @@ class LoopChannel:
     def __bool__(self) -> bool:
         return bool(self.entries)
 
-    def jobs(self) -> list[Job[Any]]:
+    def jobs(self) -> list[ScheduledJob[Any]]:
         """Jobs whose outcome is on its way."""
-        jobs: list[Job[Any]] = []
+        jobs: list[ScheduledJob[Any]] = []
         for post in self.entries.copy():
             first = post[1][0] if isinstance(post, tuple) and post[1] else post
             if isinstance(first, _Future):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from director._devices.device_errors import fault_of
 from director._executors.base import NeverStarted, is_loss
 from director._jobs.calls import StreamCall
-from director._jobs.job import JobExtras
+from director._jobs.job import JobExtras, ScheduledJob
 from director._scheduler.slots import Slot
 from director._untrusted.numbers import MOST_SECONDS
 from director._untrusted.objects import is_a, is_one_of
 
 if TYPE_CHECKING:
     from director._clock import Clock, Timer
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.options import Options
     from director._runtime.instrumentation import Instrumentation
     from director._scheduler.scheduler import Scheduler
@@ -37,19 +37,19 @@ class RetryPolicy:
         self._clock = clock
         self._scheduler = scheduler
         self._instrumentation = instrumentation
-        self._timers: dict[Job[Any], Timer] = {}
+        self._timers: dict[ScheduledJob[Any], Timer] = {}
 
-    def take(self, job: Job[Any], error: BaseException) -> bool:
+    def take(self, job: ScheduledJob[Any], error: BaseException) -> bool:
         """Try a job that has just failed again, now or later; False if it is not to be tried again."""
-        options, extra, slot = job._options, job._extra, job._where
-        if isinstance(job._fn, StreamCall) and job._fn.channel.was_crossed:
+        options, extra, slot = job.options, job.extras, job.location
+        if isinstance(job.fn, StreamCall) and job.fn.channel.was_crossed:
             return False  # its reader would get the first values twice
         asked = options if extra is None else extra.original_options or options
         tries = 0 if extra is None else extra.failed_attempts
         if not isinstance(slot, Slot) or not (allowed := self._allowed(error, asked, tries, slot)):
             return False
         delay = min(options.backoff * 2 ** min(tries, _DOUBLINGS), MOST_SECONDS)
-        if self._clock.time() + delay >= job._deadline_at():
+        if self._clock.time() + delay >= job.deadline_at():
             return False
         if not self._scheduler.hold_for_retry(job):
             return False
@@ -62,7 +62,7 @@ class RetryPolicy:
             self._go(job)
         return True
 
-    def forget(self, job: Job[Any]) -> None:
+    def forget(self, job: ScheduledJob[Any]) -> None:
         """It is over: its next try is not waited for."""
         if (timer := self._timers.pop(job, None)) is not None:
             timer.cancel()
@@ -73,15 +73,15 @@ class RetryPolicy:
             timer.cancel()
         self._timers.clear()
 
-    def _reset(self, job: Job[Any], options: Options, slot: Slot, error: BaseException) -> None:
+    def _reset(self, job: ScheduledJob[Any], options: Options, slot: Slot, error: BaseException) -> None:
         """Make it like one that has never run, but for its count and the device it avoids."""
-        extra = job._extra = job._extra or JobExtras()
-        extra.original_options = extra.original_options or job._options
+        extra = job.extras = job.extras or JobExtras()
+        extra.original_options = extra.original_options or job.options
         extra.failed_attempts += not is_a(error, NeverStarted)  # it was not even begun
         if self._instrumentation.recording:
             self._instrumentation.tried(job, slot, error)
-        job._started = job._finished = None
-        job._options = options
+        job.started_at = job.finished_at = None
+        job.options = options
         if self._instrumentation.listening:
             self._instrumentation.retry_scheduled(job, slot.device, error)
 
@@ -106,7 +106,7 @@ class RetryPolicy:
         theirs, ours = self._scheduler.slots[number].device.total_memory, slot.device.total_memory
         return theirs is not None and ours is not None and theirs > ours
 
-    def _go(self, job: Job[Any]) -> None:
+    def _go(self, job: ScheduledJob[Any]) -> None:
         self._timers.pop(job, None)
         wake = self._scheduler.requeue(job)
         if wake is not None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._devices.health.rules import HealthRules
     from director._executors.base import Executor
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._scheduler.policy import SchedulingPolicy
     from director._scheduler.wakeups import WakeCall
     from director._sharing.slot_lock import SharedSlots
@@ -208,7 +208,7 @@ class Runtime:
     def fail(self, cause: BaseException) -> None:
         """The Director itself failed: every open job fails with the cause, so that nobody waits for ever."""
 
-        def withdraw(jobs: deque[Job[Any]]) -> None:
+        def withdraw(jobs: deque[ScheduledJob[Any]]) -> None:
             self.scheduler.remove_all(jobs, JobState.FAILED)
             jobs.extend(self.scheduler.running())
 
@@ -244,9 +244,9 @@ class Runtime:
         waiting, started = self.scheduler.counts(self.loop_channel.jobs)
         return waiting, sum(not job.done() for job in started)
 
-    def _streams(self) -> list[tuple[Job[Any], StreamCall[Any]]]:
+    def _streams(self) -> list[tuple[ScheduledJob[Any], StreamCall[Any]]]:
         """The streams in slots."""
-        running = [(job, job._fn) for job in self.scheduler.running()]
+        running = [(job, job.fn) for job in self.scheduler.running()]
         return [(job, call) for job, call in running if isinstance(call, StreamCall)]
 
     async def _join(self) -> None:
@@ -355,12 +355,12 @@ class Runtime:
         late, slot.missed_deadline = slot.missed_deadline, []
         held = [*slot.current_jobs(), *slot.prefetched]
         self.loop_channel.deliver()  # what it has posted is delivered as ever, and may be without a wake
-        held = [job for job in held if job._stage is JobState.RUNNING and job._where is slot]
+        held = [job for job in held if job.state is JobState.RUNNING and job.location is slot]
         end = self._end_failed(f"the worker on {slot.device.label} failed", error)
         self.job_lifecycle.endings.withdraw(lambda jobs: jobs.extend([*held, *late]), end)
         self.health.registry.worker_failed(slot.place)
 
-    def _end_failed(self, what: str, cause: BaseException) -> Callable[[Job[Any]], None]:
+    def _end_failed(self, what: str, cause: BaseException) -> Callable[[ScheduledJob[Any]], None]:
         return lambda job: self.job_lifecycle.end_failed(job, _failure(what, cause))
 
     def _look_at_rest(self) -> None:

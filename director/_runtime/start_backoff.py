@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._clock import Clock, Timer
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._runtime.health import HealthRegistry
     from director._runtime.job_lifecycle import JobLifecycle
     from director._runtime.loop_channel import LoopChannel
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from director._scheduler.slots import DeviceSlots, Slot
     from director._scheduler.wakeups import WakeCall
 
-    Take = Callable[[Slot], tuple[Job[Any] | None, WakeCall]]
+    Take = Callable[[Slot], tuple[ScheduledJob[Any] | None, WakeCall]]
 
 logger = logging.getLogger("director")
 _REST, _LONGEST_REST = 0.1, 10.0  # seconds before a slot is tried again; doubled each time
@@ -114,7 +114,7 @@ class StartBackoff:
             return take
         has_job = is_told = False
 
-        def take_on_trial(slot: Slot) -> tuple[Job[Any] | None, WakeCall]:
+        def take_on_trial(slot: Slot) -> tuple[ScheduledJob[Any] | None, WakeCall]:
             nonlocal has_job, is_told
             if has_job and not is_told:
                 is_told = True
@@ -154,8 +154,8 @@ class StartBackoff:
             return
         slots, troubles = self._scheduler.slots, dict(self._troubles)
 
-        def end(job: Job[Any]) -> None:
-            slot = slots[min(unable if job._options.allowed is None else unable & job._options.allowed)]
+        def end(job: ScheduledJob[Any]) -> None:
+            slot = slots[min(unable if job.options.allowed is None else unable & job.options.allowed)]
             reason = f"for {_PATIENCE:g} s no worker could be started: {troubles[slot].reason}"
             self._job_lifecycle.end_failed(job, DeviceLost(slot.device, reason))
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._clock import Clock, Timer
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
 
 
 _SWEEP_AT = 64  # entries of jobs that are over before the heap is swept, once they are the majority
@@ -23,14 +23,14 @@ class DeadlineTimers:
         wake: Called with a job whose moment has come and that is not over.
     """
 
-    def __init__(self, clock: Clock, wake: Callable[[Job[Any]], None]) -> None:
+    def __init__(self, clock: Clock, wake: Callable[[ScheduledJob[Any]], None]) -> None:
         self._clock = clock
         self._wake = wake
-        self._heap: list[tuple[float, int, Job[Any]]] = []
+        self._heap: list[tuple[float, int, ScheduledJob[Any]]] = []
         self._timer: Timer | None = None
         self._over = 0
 
-    def set(self, job: Job[Any], when: float) -> None:
+    def set(self, job: ScheduledJob[Any], when: float) -> None:
         """Ring for `job` at `when`, unless it is over by then."""
         if job.done():
             return
@@ -38,10 +38,10 @@ class DeadlineTimers:
         if self._heap[0][2] is job:
             self._arm()
 
-    def drop(self, job: Job[Any]) -> None:
+    def drop(self, job: ScheduledJob[Any]) -> None:
         """A timed job is over. Its entries go when they are due, or with a sweep: long deadlines must not pile up."""
         # One entry from its submission, with a timeout one from its start; counted too high means swept too early.
-        self._over += 1 if job._options.timeout is None else 2
+        self._over += 1 if job.options.timeout is None else 2
         if self._over > _SWEEP_AT and self._over * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if not entry[2].done()]
             heapify(self._heap)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from director._device import Device
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._runtime.instrumentation import Instrumentation
     from director._runtime.job_lifecycle import JobLifecycle
     from director._runtime.loop_channel import LoopChannel, Post
@@ -54,7 +54,9 @@ class Worker:
         job_lifecycle: JobLifecycle,
         lose: Callable[[Slot, str], None],
     ) -> None:
-        self.take: Callable[[Slot], tuple[Job[Any] | None, WakeCall]] = scheduler.next_work  # or what stands before it
+        self.take: Callable[[Slot], tuple[ScheduledJob[Any] | None, WakeCall]] = (
+            scheduler.next_work
+        )  # or what stands before it
         self._slot = slot
         self._scheduler = scheduler
         self._loop_channel = loop_channel
@@ -105,21 +107,21 @@ class Worker:
         """On its thread, before a wait for the slot: the next job does not begin where the last one ended."""
         self._now = -math.inf
 
-    def _run(self, job: Job[Any]) -> Post:
+    def _run(self, job: ScheduledJob[Any]) -> Post:
         """Run a job; returns its outcome for the loop channel."""
         now = self._now  # when the job before it ended: waiting and running add up, and the clock is read once less
-        is_timed = job._options.timed
-        if now < job._submitted or is_timed:
+        is_timed = job.options.timed
+        if now < job.submitted_at or is_timed:
             now = self._time()
-        if is_timed and now >= job._deadline_at():
+        if is_timed and now >= job.deadline_at():
             return self._raised, (job, JobTimeout("queued"))
-        job._started = now
-        if job._stage is not _RUNNING:
+        job.started_at = now
+        if job.state is not _RUNNING:
             return _not_begun(job, now)
         if is_timed or self._is_watched:
             self._tell_start(job, now)
         try:
-            job._cargo = self._call(job)
+            job.payload = self._call(job)
         except NeverStarted as error:
             return self._return([(self._raised, (job, error))], error)[0]
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
@@ -134,9 +136,9 @@ class Worker:
         if copied:
             leave_copy()
         # What `_note_end` does, without the call.
-        ended = job._finished
+        ended = job.finished_at
         if ended is None:
-            job._finished = ended = self._time()
+            job.finished_at = ended = self._time()
         self._now = ended
         slot = self._slot
         slot.jobs = jobs = slot.jobs + 1
@@ -145,10 +147,10 @@ class Worker:
             slot.mark()
         return job
 
-    def _note_end(self, job: Job[Any], began: float) -> None:
-        ended = job._finished  # noted by a runner that knows better when the call has ended
+    def _note_end(self, job: ScheduledJob[Any], began: float) -> None:
+        ended = job.finished_at  # noted by a runner that knows better when the call has ended
         if ended is None:
-            job._finished = ended = self._time()
+            job.finished_at = ended = self._time()
         self._now = ended
         slot = self._slot
         slot.jobs += 1
@@ -156,16 +158,16 @@ class Worker:
         if slot.jobs >= slot.mark_at:
             slot.mark()
 
-    def _run_batch(self, jobs: list[Job[Any]]) -> list[Post]:
+    def _run_batch(self, jobs: list[ScheduledJob[Any]]) -> list[Post]:
         """Run jobs that share one call; returns their outcomes for the loop channel."""
         now = self._time()
         posts: list[Post] = []
-        ready: list[Job[Any]] = []
+        ready: list[ScheduledJob[Any]] = []
         are_timed = False
         for job in jobs:
-            is_timed = job._options.timed
-            job._started = now
-            if (job._stage is _RUNNING and not is_timed) or self._is_ready(job, now, posts):
+            is_timed = job.options.timed
+            job.started_at = now
+            if (job.state is _RUNNING and not is_timed) or self._is_ready(job, now, posts):
                 ready.append(job)
                 are_timed |= is_timed
         if not ready:
@@ -173,7 +175,7 @@ class Worker:
         if self._is_watched or are_timed:
             for job in ready:
                 self._tell_start(job, now, len(ready))
-        rule = ready[0]._options.batch_rule
+        rule = ready[0].options.batch_rule
         assert rule is not None
         batch = BatchCall(self._slot.runner, rule)
         errors = batch.run(ready)
@@ -181,7 +183,7 @@ class Worker:
         self._note_batch_end(len(ready) - len(unable), batch, now)
         if are_timed or batch.values is None:  # whether a deadline was kept is ours to say
             for job in ready:
-                job._finished = self._now
+                job.finished_at = self._now
         if batch.values is not None:
             # As one post, and the loop hands out: to touch each job takes time, and the device has nothing to do now.
             posts.append((self._returned, (ready, batch.values, self._now)))
@@ -210,7 +212,9 @@ class Worker:
         if slot.jobs >= slot.mark_at:
             slot.mark()
 
-    def _failures(self, jobs: list[Job[Any]], errors: dict[Job[Any], BaseException]) -> Iterator[Post]:
+    def _failures(
+        self, jobs: list[ScheduledJob[Any]], errors: dict[ScheduledJob[Any], BaseException]
+    ) -> Iterator[Post]:
         """The outcomes of jobs, in their order, when some have failed."""
         owned: dict[int, BaseException] = {}  # an error that many share is stripped once
         for job in jobs:
@@ -222,13 +226,13 @@ class Worker:
                 owned[id(error)] = self._owned(error)
             yield self._raised, (job, owned[id(error)])
 
-    def _is_ready(self, job: Job[Any], now: float, posts: list[Post]) -> bool:
+    def _is_ready(self, job: ScheduledJob[Any], now: float, posts: list[Post]) -> bool:
         """Whether a job that was taken still wants to run; says what became of it if not."""
-        if job._stage is not _RUNNING:
+        if job.state is not _RUNNING:
             posts.append(_not_begun(job, now))
             return False
-        if job._options.timed and now >= job._deadline_at():
-            job._started = None
+        if job.options.timed and now >= job.deadline_at():
+            job.started_at = None
             posts.append((self._raised, (job, JobTimeout("queued"))))
             return False
         return True
@@ -238,9 +242,9 @@ class Worker:
         late, self._slot.missed_deadline = self._slot.missed_deadline, []
         self._loop_channel.entries.extend((self._raised, (job, JobTimeout("queued"))) for job in late)
 
-    def _tell_start(self, job: Job[Any], now: float, size: int = 1) -> None:
+    def _tell_start(self, job: ScheduledJob[Any], now: float, size: int = 1) -> None:
         """Tell of the start, after it has been noted in the job."""
-        if job._options.timeout is not None:  # its deadline is watched from its submission on
+        if job.options.timeout is not None:  # its deadline is watched from its submission on
             self._loop_channel.call(self._start_timer, job)
         if self._is_watched:
             self._instrumentation.started(job, self._slot, now, size)
@@ -261,18 +265,18 @@ class Worker:
     def _fail_waiting(self, failure: LoadFailed) -> None:
         """Jobs that wait for a model which is loaded nowhere share the loader's error; later ones try again."""
         if not self._scheduler.is_resident(failure.model):
-            jobs: list[Job[Any]] = []
+            jobs: list[ScheduledJob[Any]] = []
             self._scheduler.remove_all(jobs, JobState.FAILED, failure.model)
             for job in jobs:
                 self._loop_channel.call(self._raised, job, failure.error)
 
     # ---- what a running job may ask (director._jobs.current)
 
-    def job(self) -> Job[Any] | None:
+    def job(self) -> ScheduledJob[Any] | None:
         """The job that runs; of a batch the first."""
         return self._slot.job
 
-    def jobs(self) -> list[Job[Any]]:
+    def jobs(self) -> list[ScheduledJob[Any]]:
         """All jobs that share the call that runs."""
         return self._slot.current_jobs()
 
@@ -287,20 +291,20 @@ class Worker:
     def report(self, progress: Any) -> None:
         """Keep it for `Job.progress` and tell the hooks."""
         for job in self.jobs():
-            job._progress = progress
+            job.reported = progress
             if self._instrumentation.listening:
                 self._instrumentation.progressed(job, progress)
 
 
-def _not_begun(job: Job[Any], now: float) -> Job[Any]:
+def _not_begun(job: ScheduledJob[Any], now: float) -> ScheduledJob[Any]:
     """A job that was over for its caller before it could begin.
 
     The event loop moves a job first and asks then whether it has started; the worker notes the start first and asks
     then for the state. So a job that never ran for the loop, which has let go of its arguments, is never called.
     """
-    job._started = None
-    if job._finished is None:
-        job._finished = now
+    job.started_at = None
+    if job.finished_at is None:
+        job.finished_at = now
     return job
 
 
@@ -324,11 +328,11 @@ class PrefetchSource:
         """Whether there is none, by a look without the lock: what it misses is there at the next one."""
         return self._ahead.is_short
 
-    def take(self) -> Job[Any] | None:
+    def take(self) -> ScheduledJob[Any] | None:
         """One more, if there are enough."""
         return self._scheduler.prefetch(self._slot)
 
-    def return_prefetched(self, jobs: Iterable[Job[Any]]) -> None:
+    def return_prefetched(self, jobs: Iterable[ScheduledJob[Any]]) -> None:
         """Jobs that have not begun may go elsewhere."""
         wake = self._scheduler.return_prefetched(self._slot, jobs)
         if wake is not None:

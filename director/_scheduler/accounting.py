@@ -8,7 +8,7 @@ from director._scheduler.costs import BatchSizeLimits, CostModel
 from director._scheduler.slots import CallUsage
 
 if TYPE_CHECKING:
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.options import BatchRule
     from director._scheduler.fair_share import FairShare
     from director._scheduler.slots import DeviceSlots, Slot
@@ -31,17 +31,17 @@ class Accounting:
         self.limits = BatchSizeLimits()
         self.unsettled = 0  # calls that have not ended
 
-    def open(self, slot: Slot, jobs: list[Job[Any]], is_warm: bool, now: float) -> None:
+    def open(self, slot: Slot, jobs: list[ScheduledJob[Any]], is_warm: bool, now: float) -> None:
         """A call for `jobs` starts on `slot`; `is_warm`: without loading a model first."""
-        rule, tenants = jobs[0]._options.batch_rule, self._tenants
-        extra = jobs[0]._extra
+        rule, tenants = jobs[0].options.batch_rule, self._tenants
+        extra = jobs[0].extras
         charge = slot.usage = CallUsage(
             now, slot.busy_seconds, rule, None if extra is None else extra.batch_key, len(jobs)
         )
         charge.is_typical = is_warm
         self.unsettled += 1
         if tenants.known:
-            served = [tenants.of(job._options.account) for job in jobs]
+            served = [tenants.of(job.options.account) for job in jobs]
             charge.tenants = [(tenant, tenants.start(tenant)) for tenant in served]
 
     def repair(self, slots: list[Slot]) -> None:
@@ -50,9 +50,9 @@ class Accounting:
         self.unsettled = len(charges)
         self._tenants.recount_running(tenant for charge in charges for tenant, _ in charge.tenants)
 
-    def counts(self, job: Job[Any]) -> bool:
+    def counts(self, job: ScheduledJob[Any]) -> bool:
         """Whether anybody is charged with a call that begins with `job`."""
-        return job._options.batch_rule is not None or bool(self._tenants.known)
+        return job.options.batch_rule is not None or bool(self._tenants.known)
 
     def settle(self, slot: Slot) -> None:
         """The call on `slot` has ended."""

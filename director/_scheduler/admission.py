@@ -9,7 +9,7 @@ from director._scheduler.slots import SlotState
 from director.errors import DeadlineUnreachable, QueueFull
 
 if TYPE_CHECKING:
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._scheduler.costs import CostModel
     from director._scheduler.policy import SchedulingPolicy
     from director._scheduler.queue.ready_queue import ReadyQueue
@@ -43,7 +43,7 @@ class Admission:
         self._coming = coming
         self._costs = costs
 
-    def check_room(self, job: Job[Any]) -> None:
+    def check_room(self, job: ScheduledJob[Any]) -> None:
         """Refuse `job` if it would be one too many; what free slots are about to take does not count as waiting.
 
         Raises:
@@ -53,16 +53,16 @@ class Admission:
         waiting = self._queue.live() - about_to_run
         if waiting >= self.bound:
             raise QueueFull(int(self.bound), waiting, self.seconds_for(waiting))
-        account = job._options.account
+        account = job.options.account
         bound = self._policy.bound_of(account)
         if bound is None:
             return
         known = self._queue.tenants.get(account)
         own = 0 if known is None else known.waiting
         if own - about_to_run >= bound:
-            raise QueueFull(bound, own, self.seconds_for(own), job._options.tenant)
+            raise QueueFull(bound, own, self.seconds_for(own), job.options.tenant)
 
-    def check_deadline(self, job: Job[Any]) -> None:
+    def check_deadline(self, job: ScheduledJob[Any]) -> None:
         """Refuse `job` if it would miss its deadline, as far as anything is known.
 
         A free slot refuses nobody: what is known may be of long ago, and only running tells what it takes now.
@@ -70,7 +70,7 @@ class Admission:
         Raises:
             DeadlineUnreachable: With the prediction.
         """
-        deadline = job._options.deadline
+        deadline = job.options.deadline
         if deadline is None or self._free(job):
             return
         open_slots = [slot for slot in self._slots if slot.is_open]
@@ -78,7 +78,7 @@ class Admission:
         if not pace:
             return
         ahead = self._queue.ahead_of(job, frozenset(slot.number for slot in open_slots)) + 1
-        rule = job._options.batch_rule
+        rule = job.options.batch_rule
         predicted = ahead / pace + (each if rule is None else self._costs.least_seconds(rule, 1))
         if predicted > deadline:
             raise DeadlineUnreachable(deadline, predicted)
@@ -88,13 +88,13 @@ class Admission:
         pace, _ = _pace([slot for slot in self._slots if slot.is_open])
         return waiting / pace if pace else None
 
-    def _free(self, job: Job[Any]) -> int:
+    def _free(self, job: ScheduledJob[Any]) -> int:
         """Free slots that may run it."""
         return sum(slot.state in _FREE and slot.is_open for slot in self._able(job, self._slots))
 
     @staticmethod
-    def _able(job: Job[Any], slots: list[Slot]) -> list[Slot]:
-        allowed = job._options.allowed
+    def _able(job: ScheduledJob[Any], slots: list[Slot]) -> list[Slot]:
+        allowed = job.options.allowed
         return slots if allowed is None else [slot for slot in slots if slot.number in allowed]
 
 

@@ -15,7 +15,7 @@ from director._scheduler.queue.batch_group import cost_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.options import BatchRule
     from director._scheduler.costs import LinearCost
     from director._scheduler.queue.batch_group import BatchGroup
@@ -39,9 +39,9 @@ class BatchBuilder:
 
     __slots__ = ("_basket", "_due", "_known", "_line", "_most", "_now", "jobs", "late")
 
-    def __init__(self, rule: BatchRule, known: Known, now: float, most: int, jobs: list[Job[Any]]) -> None:
+    def __init__(self, rule: BatchRule, known: Known, now: float, most: int, jobs: list[ScheduledJob[Any]]) -> None:
         self.jobs = jobs  # RUNNING from now on
-        self.late: list[Job[Any]] = []  # FAILED: they would miss their deadlines
+        self.late: list[ScheduledJob[Any]] = []  # FAILED: they would miss their deadlines
         self._basket = CostBudget(rule, len(jobs))
         self._now = now
         self._most = most
@@ -60,29 +60,29 @@ class BatchBuilder:
         """No more items are allowed."""
         return self._basket.size >= self._most
 
-    def is_in_time(self, job: Job[Any]) -> bool:
+    def is_in_time(self, job: ScheduledJob[Any]) -> bool:
         """Whether `job` would make its deadline, at least alone."""
-        due = job._deadline_at()
+        due = job.deadline_at()
         if due == _NEVER:
             return True
         line = self.line()
         return self._now + (0.0 if line is None else line.seconds(1)) <= due
 
-    def drops(self, job: Job[Any]) -> bool:
+    def drops(self, job: ScheduledJob[Any]) -> bool:
         """Whether `job` would miss its deadline even alone; if so it is over."""
         if self.is_in_time(job):
             return False
-        job._stage = _FAILED
+        job.state = _FAILED
         self.late.append(job)
         return True
 
-    def takes(self, job: Job[Any]) -> bool:
+    def takes(self, job: ScheduledJob[Any]) -> bool:
         """Add `job` if it fits and endangers nobody's deadline; the first one always."""
-        due = min(self._due, job._deadline_at())
+        due = min(self._due, job.deadline_at())
         if (self.jobs and self._would_miss(due)) or not self._basket.takes(cost_of(job)):
             return False
         self._due = due
-        job._stage = _RUNNING  # from QUEUED: who stands in a line and waits
+        job.state = _RUNNING  # from QUEUED: who stands in a line and waits
         self.jobs.append(job)
         return True
 
@@ -94,8 +94,8 @@ class BatchBuilder:
 
 
 def form_batch(
-    first: Job[Any], group: BatchGroup, known: Known, now: float, most: int
-) -> tuple[list[Job[Any]], list[Job[Any]]]:
+    first: ScheduledJob[Any], group: BatchGroup, known: Known, now: float, most: int
+) -> tuple[list[ScheduledJob[Any]], list[ScheduledJob[Any]]]:
     """The batch of the job whose turn it is. Who leaves the group has its new state; the counts are yet to be told.
 
     Args:
@@ -112,7 +112,7 @@ def form_batch(
     is_simple = rule.max_cost is None and rule.window == 1  # nearly always, and most often the run is all
     run = group.line.pop_run(first, most) if is_simple else []
     for job in run:
-        job._stage = _RUNNING  # from QUEUED: the line hands out no other
+        job.state = _RUNNING  # from QUEUED: the line hands out no other
     if len(run) in (most, group.live):
         return run, []
     batch = BatchBuilder(rule, known, now, most, run)
@@ -123,14 +123,14 @@ def form_batch(
     return batch.jobs, batch.late
 
 
-def _start(batch: BatchBuilder, first: Job[Any], group: BatchGroup, now: float, most: int) -> None:
+def _start(batch: BatchBuilder, first: ScheduledJob[Any], group: BatchGroup, now: float, most: int) -> None:
     """Begin with the job whose turn it is, and those that deadlines force upon it.
 
     While there is time for all, that is the job alone. When there is not, the batch begins with the job that lets most
     of those be saved who can't wait for another call; the ones before it stay, first in line for the next slot.
     """
-    pressed: list[Job[Any]] = []
-    line = None if first._options.deadline is None else batch.line()
+    pressed: list[ScheduledJob[Any]] = []
+    line = None if first.options.deadline is None else batch.line()
     if line is not None and _has_no_time(first, min(group.live, most), line, now):
         pressed = group.line.pop_timed(first, 2 * most)
     if not pressed or line is None:
@@ -140,7 +140,7 @@ def _start(batch: BatchBuilder, first: Job[Any], group: BatchGroup, now: float, 
     alive = [job for job in pressed if not batch.drops(job)]
     if not alive:
         return
-    at, size = choose([job._deadline_at() for job in alive], now, most, line)
+    at, size = choose([job.deadline_at() for job in alive], now, most, line)
     taken = 0
     while taken < size and batch.takes(alive[at + taken]):
         taken += 1
@@ -148,9 +148,9 @@ def _start(batch: BatchBuilder, first: Job[Any], group: BatchGroup, now: float, 
         group.line.push(job)
 
 
-def _has_no_time(first: Job[Any], size: int, line: LinearCost, now: float) -> bool:
+def _has_no_time(first: ScheduledJob[Any], size: int, line: LinearCost, now: float) -> bool:
     """Whether so many can't all be served together before the first one's deadline."""
-    return now + line.seconds(size) + line.margin > first._deadline_at()
+    return now + line.seconds(size) + line.margin > first.deadline_at()
 
 
 def choose(dues: list[float], now: float, most: int, line: LinearCost) -> tuple[int, int]:
@@ -193,7 +193,7 @@ def _fill(batch: BatchBuilder, group: BatchGroup) -> None:
 def _fill_with_nearest(batch: BatchBuilder, group: BatchGroup) -> None:
     """Of the next few batches' worth of items take those most like the first one, which nobody can overtake."""
     line, rule = group.line, group.rule
-    ahead: dict[Job[Any], None] = {}  # in order; one that is tried again may stand there twice
+    ahead: dict[ScheduledJob[Any], None] = {}  # in order; one that is tried again may stand there twice
     while len(ahead) < rule.window * rule.max_size - 1 and (mate := line.pop()) is not None:
         ahead[mate] = None
     own = cost_of(batch.jobs[0])

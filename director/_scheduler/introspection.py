@@ -14,7 +14,7 @@ from director._scheduler.slots import SlotState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
     from director._jobs.options import BatchRule
     from director._scheduler.accounting import Accounting
@@ -44,13 +44,13 @@ class Introspection(Exclusive):
         with self._lock:
             return self._queue.live() + self.prefetched.live() + len(self._paused.jobs)
 
-    def running(self, *, and_waiting: bool = False) -> list[Job[Any]]:
+    def running(self, *, and_waiting: bool = False) -> list[ScheduledJob[Any]]:
         """Jobs in slots, over for their callers or not; and if asked those that wait."""
         with self._lock:
             running = [job for slot in self.slots for job in (*slot.current_jobs(), *slot.prefetched)]
             return [*running, *((*self._queue, *self._paused.jobs) if and_waiting else ())]
 
-    def counts(self, on_their_way: Callable[[], list[Job[Any]]]) -> tuple[int, set[Job[Any]]]:
+    def counts(self, on_their_way: Callable[[], list[ScheduledJob[Any]]]) -> tuple[int, set[ScheduledJob[Any]]]:
         """How many jobs wait, and those that were started: in slots, and `on_their_way` to the loop.
 
         At one moment: a worker posts an outcome before it takes the next job, which needs the lock.
@@ -58,7 +58,7 @@ class Introspection(Exclusive):
         with self._lock:
             in_slots = (job for slot in self.slots if slot.job is not None for job in slot.batch or [slot.job])
             started = {*in_slots, *on_their_way()}
-            begun = {job for job in started if job._stage is not _QUEUED}  # the others are to be tried again
+            begun = {job for job in started if job.state is not _QUEUED}  # the others are to be tried again
             return self._queue.live() + self.prefetched.live() + len(self._paused.jobs), begun
 
     def is_resident(self, model: Model[Any]) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterator
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._scheduler.queue.lane import Lane
     from director._scheduler.queue.ready_queue import FifoQueue
     from director._scheduler.slots import DeviceSlots, Slot
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     pass
     from director._scheduler.queue.ready_queue import ReadyQueue
 
-    Jobs: TypeAlias = "deque[Job[Any]] | list[Job[Any]]"
+    Jobs: TypeAlias = "deque[ScheduledJob[Any]] | list[ScheduledJob[Any]]"
 
 _NOWHERE: frozenset[int] = frozenset()
 _IDLE, _PARKED = SlotState.IDLE, SlotState.PARKED
@@ -207,10 +207,10 @@ class ClosedDevices:
         They are added before the first is moved, so that the caller knows them if an exception comes in between.
         """
         out = self.closed | unable
-        stranded = [job for job in self._queue if job._submitted <= before and not self.can_run(job, out)]
+        stranded = [job for job in self._queue if job.submitted_at <= before and not self.can_run(job, out)]
         into.extend(stranded)
         for job in stranded:
-            job._move(JobState.FAILED)
+            job.transition(JobState.FAILED)
             self._queue.left(job)
 
     def reopen(self, place: DeviceSlots) -> None:
@@ -228,16 +228,16 @@ class ClosedDevices:
         """Numbers of the slots that get work."""
         return self._all - self.closed
 
-    def check(self, job: Job[Any]) -> None:
+    def check(self, job: ScheduledJob[Any]) -> None:
         """Refuse a job that only closed devices could run.
 
         Raises:
             DeviceLost: One of these devices.
         """
         if not self.can_run(job, self.closed):
-            raise DeviceLost(self._slots[min(job._options.allowed or self._all)].device)
+            raise DeviceLost(self._slots[min(job.options.allowed or self._all)].device)
 
-    def can_run(self, job: Job[Any], out: frozenset[int]) -> bool:
+    def can_run(self, job: ScheduledJob[Any], out: frozenset[int]) -> bool:
         """Whether a slot may run it that is not among those which are out."""
-        allowed = job._options.allowed
+        allowed = job.options.allowed
         return not (self._all if allowed is None else allowed) <= out

@@ -16,7 +16,7 @@ from director._scheduler.slots import Slot
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
     from director._scheduler.placement import FreeSlots
     from director._scheduler.queue.ready_queue import ReadyQueue
@@ -59,7 +59,7 @@ class Prefetch:
         free = self._free
         return bool(free.parked or free.idle or self._waking.on_the_way or self._queue.live() < len(self._slots))
 
-    def take(self, slot: Slot, now: float) -> Job[Any] | None:
+    def take(self, slot: Slot, now: float) -> ScheduledJob[Any] | None:
         """One more job for a slot that WORKS; none while they are scarce."""
         queue = self._queue
         if self.is_short:
@@ -70,35 +70,35 @@ class Prefetch:
         if job is not None:
             slot.prefetched.append(job)
             self.count += 1
-            job._stage = _RUNNING
+            job.state = _RUNNING
             if queue.has_lanes:
                 queue.left(job)
             else:
                 queue.fifo.live -= 1
                 queue.fifo.jobs.popleft()
-            job._where = slot
+            job.location = slot
         return job
 
-    def next_for(self, slot: Slot) -> Job[Any]:
+    def next_for(self, slot: Slot) -> ScheduledJob[Any]:
         """The turn of the first job that `slot` holds has come; it may be over by now."""
         self.count -= 1
         return slot.prefetched.popleft()
 
-    def give_back(self, slot: Slot, jobs: Iterable[Job[Any]]) -> None:
+    def give_back(self, slot: Slot, jobs: Iterable[ScheduledJob[Any]]) -> None:
         """Put jobs that `slot` holds into the queue again, but for those that are over."""
         for job in jobs:
-            if job._stage is _RUNNING:
+            if job.state is _RUNNING:
                 self._push(job)  # first, so that at any moment either the queue has it or the slot
-                job._move(_QUEUED)
+                job.transition(_QUEUED)
             slot.prefetched.remove(job)
             self.count -= 1
 
-    def end(self, job: Job[Any], state: JobState) -> bool:
+    def end(self, job: ScheduledJob[Any], state: JobState) -> bool:
         """Move a job that a slot holds, else False: here, for `give_back` could meet whoever moves it elsewhere."""
-        slot = job._where
-        if job._stage is not _RUNNING or not isinstance(slot, Slot) or job not in slot.prefetched:
+        slot = job.location
+        if job.state is not _RUNNING or not isinstance(slot, Slot) or job not in slot.prefetched:
             return False
-        job._move(state)
+        job.transition(state)
         return True
 
     def recall(self) -> None:
@@ -110,9 +110,9 @@ class Prefetch:
     def repair(self) -> None:
         """Count anew what slots hold: not what has gone back."""
         for slot in self._slots:
-            slot.prefetched = deque(job for job in slot.prefetched if job._stage is not _QUEUED)
+            slot.prefetched = deque(job for job in slot.prefetched if job.state is not _QUEUED)
             for job in slot.prefetched:
-                job._where = slot
+                job.location = slot
         self.count = sum(len(slot.prefetched) for slot in self._slots)
 
     def forget(self, slot: Slot) -> None:
@@ -122,20 +122,20 @@ class Prefetch:
 
     def live(self) -> int:
         """Jobs in all slots that are not over."""
-        return sum(job._stage is _RUNNING for slot in self._slots for job in slot.prefetched)
+        return sum(job.state is _RUNNING for slot in self._slots for job in slot.prefetched)
 
     def biggest_holder(self, slot: Slot) -> Slot | None:
         """Who holds most of what `slot`, which finds nothing else, could run right now."""
         holders = [other for other in self._slots if other.prefetched and self._may_run(slot, other.prefetched[-1])]
         return max(holders, key=lambda other: len(other.prefetched), default=None)
 
-    def _front_of_plain(self) -> Job[Any] | None:
+    def _front_of_plain(self) -> ScheduledJob[Any] | None:
         jobs = self._queue.fifo.jobs
-        while jobs and jobs[0]._stage is not _QUEUED:
+        while jobs and jobs[0].state is not _QUEUED:
             self._queue.discarded.append(jobs.popleft())
         return jobs[0] if jobs and _is_simple(jobs[0]) else None
 
-    def _front_of_rich(self, slot: Slot, now: float) -> Job[Any] | None:
+    def _front_of_rich(self, slot: Slot, now: float) -> ScheduledJob[Any] | None:
         queue = self._queue
         job = queue.front(self._waking.suits, slot, now)
         if job is None or queue.tenants.known or not _is_simple(job) or not self._may_run(slot, job):
@@ -144,24 +144,24 @@ class Prefetch:
         assert popped is job
         return job
 
-    def _push(self, job: Job[Any]) -> None:
+    def _push(self, job: ScheduledJob[Any]) -> None:
         queue = self._queue
         if queue.has_lanes:
             queue.push(job)
             return
         plain = queue.fifo
         at = next((at for at, other in enumerate(plain.jobs) if other.id > job.id), len(plain.jobs))
-        job._where = plain
+        job.location = plain
         plain.live += 1
         plain.jobs.insert(at, job)
 
-    def _may_run(self, slot: Slot, job: Job[Any]) -> bool:
+    def _may_run(self, slot: Slot, job: ScheduledJob[Any]) -> bool:
         """Whether it may, and without loading a model first: that takes longer than waiting for one's turn."""
-        allowed, model = job._options.allowed, job._options.model
+        allowed, model = job.options.allowed, job.options.model
         return (allowed is None or slot.number in allowed) and (model is None or slot.number in self._warm(model))
 
 
-def _is_simple(job: Job[Any]) -> bool:
+def _is_simple(job: ScheduledJob[Any]) -> bool:
     """One call, which nobody times, and which is made where the slot makes its calls."""
-    options = job._options
-    return not options.timed and options.batch_rule is None and not issubclass(type(job._fn), (LocalCall, StreamCall))
+    options = job.options
+    return not options.timed and options.batch_rule is None and not issubclass(type(job.fn), (LocalCall, StreamCall))

@@ -29,7 +29,7 @@ from director.errors import DirectorClosed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
     from director._scheduler.placement import Jobs
     from director._scheduler.policy import SchedulingPolicy
@@ -57,7 +57,7 @@ class Scheduler(Introspection):
     worker on its way.
     """
 
-    put_off: Callable[[Job[Any], bool], None]
+    put_off: Callable[[ScheduledJob[Any], bool], None]
     """Has the loop call `admit_late` with a job, from any thread. Set once, before the first job."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Scheduler(Introspection):
 
     # ---- the Director's side: event loop (and threads, for `admit`)
 
-    def admit(self, job: Job[Any], patient: bool) -> WakeCall:
+    def admit(self, job: ScheduledJob[Any], patient: bool) -> WakeCall:
         """Queue a job.
 
         Args:
@@ -118,16 +118,16 @@ class Scheduler(Introspection):
                     self._check_open(job)
                 queue = self._queue
                 plain = queue.fifo
-                if queue.has_lanes or not job._options.is_plain:
-                    return self._admit_rich(job, patient, job._submitted)
+                if queue.has_lanes or not job.options.is_plain:
+                    return self._admit_rich(job, patient, job.submitted_at)
                 if plain.live >= self._admission.bound and not patient:
                     self._admission.check_room(job)
-                job._where = plain
+                job.location = plain
                 plain.live += 1
                 plain.jobs.append(job)
                 free, waking = self._free, self._waking
                 if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-                    return waking.pick_wakeup(job._submitted)
+                    return waking.pick_wakeup(job.submitted_at)
                 return None  # all are busy or on their way: the usual case under load
             except REFUSALS:
                 raise
@@ -140,7 +140,7 @@ class Scheduler(Introspection):
             self._release()
 
     @dated_surely
-    def admit_late(self, now: float, job: Job[Any], patient: bool) -> WakeCall:
+    def admit_late(self, now: float, job: ScheduledJob[Any], patient: bool) -> WakeCall:
         """Queue a job that was submitted in the midst of a decision, unless it is over by now.
 
         Raises:
@@ -153,45 +153,45 @@ class Scheduler(Introspection):
             self._check_open(job)
             return self._admit_rich(job, patient, now)
         except REFUSALS:
-            job._move(JobState.FAILED)
+            job.transition(JobState.FAILED)
             raise
 
     @exclusive
-    def remove(self, job: Job[Any], state: JobState) -> bool:
+    def remove(self, job: ScheduledJob[Any], state: JobState) -> bool:
         """Move a job that waits to `state`, so that it never runs; False if it doesn't wait any more.
 
         One that a slot holds ahead of its turn is moved too, so that it can't come back, but may have begun.
         """
-        if job._stage is not _QUEUED:
+        if job.state is not _QUEUED:
             return self.prefetched.end(job, state)
-        job._move(state)
+        job.transition(state)
         self._left(job)
         return True
 
     @exclusive
     def remove_all(self, into: Jobs, state: JobState, model: Model[Any] | None = None) -> None:
         """Add every job that waits (for `model`, if given) to `into`, in order of arrival; then move it to `state`."""
-        jobs = [job for job in (*self._queue, *self._paused.jobs) if model is None or job._options.model is model]
+        jobs = [job for job in (*self._queue, *self._paused.jobs) if model is None or job.options.model is model]
         into.extend(sorted(jobs, key=lambda job: job.id))
         for job in jobs:
-            job._move(state)
+            job.transition(state)
             self._left(job)
 
     @dated
-    def hold_for_retry(self, _now: float, job: Job[Any]) -> bool:
+    def hold_for_retry(self, _now: float, job: ScheduledJob[Any]) -> bool:
         """Let a job that has failed wait for its next try, unseen by slots; False if it is over, or we are shut."""
-        if self._is_shut or job._stage is not _RUNNING:
+        if self._is_shut or job.state is not _RUNNING:
             return False
         if not self._queue.has_lanes:
             self._queue.switch_to_lanes()
         self._queue.set_aside(job)
-        job._move(_QUEUED)
+        job.transition(_QUEUED)
         return True
 
     @dated_surely
-    def requeue(self, now: float, job: Job[Any]) -> WakeCall:
+    def requeue(self, now: float, job: ScheduledJob[Any]) -> WakeCall:
         """The time of a job that was set aside has come; it goes before its equals. Does nothing if it is over."""
-        if job._stage is not _QUEUED:
+        if job.state is not _QUEUED:
             return None
         return combine(self._service.push(job, now), self._waking.pick_wakeup(now))
 
@@ -265,7 +265,7 @@ class Scheduler(Introspection):
 
     # ---- the worker's side: the slot's thread
 
-    def next_work(self, slot: Slot) -> tuple[Job[Any] | None, WakeCall]:
+    def next_work(self, slot: Slot) -> tuple[ScheduledJob[Any] | None, WakeCall]:
         """The next job for `slot`, now RUNNING, perhaps with `slot.mates`; without one the slot is PARKED.
 
         Jobs that can't make their deadlines any more are left in `slot.late`, as FAILED.
@@ -313,12 +313,12 @@ class Scheduler(Introspection):
             self._release()
 
     @dated
-    def prefetch(self, now: float, slot: Slot) -> Job[Any] | None:
+    def prefetch(self, now: float, slot: Slot) -> ScheduledJob[Any] | None:
         """One more job for a slot that works, which `take` will return in its turn."""
         return self.prefetched.take(slot, now)
 
     @dated_surely
-    def return_prefetched(self, now: float, slot: Slot, jobs: Iterable[Job[Any]]) -> WakeCall:
+    def return_prefetched(self, now: float, slot: Slot, jobs: Iterable[ScheduledJob[Any]]) -> WakeCall:
         """Jobs that `slot` holds ahead, and has not begun, may go elsewhere."""
         self.prefetched.give_back(slot, jobs)
         return self._waking.pick_wakeup(now)
@@ -365,7 +365,7 @@ class Scheduler(Introspection):
 
     # ---- under the lock
 
-    def _check_open(self, job: Job[Any]) -> None:
+    def _check_open(self, job: ScheduledJob[Any]) -> None:
         if self._is_shut:  # a submission from another thread can meet the close
             raise DirectorClosed("closed")
         if self._quarantine.closed:
@@ -379,10 +379,10 @@ class Scheduler(Introspection):
             self._accounting.settle(slot)
         self.prefetched.forget(slot)
 
-    def _left(self, job: Job[Any]) -> None:
-        (self._paused if job._where is self._paused else self._queue).left(job)
+    def _left(self, job: ScheduledJob[Any]) -> None:
+        (self._paused if job.location is self._paused else self._queue).left(job)
 
-    def _admit_rich(self, job: Job[Any], patient: bool, now: float) -> WakeCall:
+    def _admit_rich(self, job: ScheduledJob[Any], patient: bool, now: float) -> WakeCall:
         queue, admission, free, waking = self._queue, self._admission, self._free, self._waking
         if not patient and (queue.live() >= admission.bound or admission.bounds_tenants):
             admission.check_room(job)
@@ -392,7 +392,7 @@ class Scheduler(Introspection):
             queue.switch_to_lanes()
         self._moment = now
         alarm = self._service.push(job, now)
-        if self.prefetched.count and job._options.priority > 0:
+        if self.prefetched.count and job.options.priority > 0:
             alarm = combine(alarm, self.prefetched.recall)
         if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
             return combine(alarm, waking.pick_wakeup(now))

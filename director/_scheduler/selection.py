@@ -15,7 +15,7 @@ from director._scheduler.queue.batch_group import BatchGroup
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
     from director._scheduler.accounting import Accounting
     from director._scheduler.queue.lane import Lane
@@ -53,7 +53,7 @@ class Selection:
         self._alarm_at = _NEVER  # the next call of `ripen` that was asked for
         self._flush_timers = True
 
-    def push(self, job: Job[Any], now: float) -> WakeCall:
+    def push(self, job: ScheduledJob[Any], now: float) -> WakeCall:
         """Put a job in the rich queue."""
         held = self._queue.push(job)
         if held is None:
@@ -63,7 +63,7 @@ class Selection:
 
     def next_job(
         self, slot: Slot, suits: Callable[[Lane | FifoQueue, Slot], bool], now: float
-    ) -> tuple[Job[Any] | None, WakeCall]:
+    ) -> tuple[ScheduledJob[Any] | None, WakeCall]:
         """Take the next job for `slot` out of the rich queue, RUNNING, and its mates into `slot.mates`."""
         self.settle(slot)
         queue, accounting = self._queue, self._accounting
@@ -109,18 +109,20 @@ class Selection:
         if (moment := self._queue.holds.next_due()) < _NEVER:
             self._ripen_at(moment)
 
-    def _begin(self, job: Job[Any], slot: Slot, now: float) -> list[Job[Any]] | None:
+    def _begin(self, job: ScheduledJob[Any], slot: Slot, now: float) -> list[ScheduledJob[Any]] | None:
         """Start `job` with its mates, or fail it if it would be too late."""
-        group = job._where
+        group = job.location
         if isinstance(group, BatchGroup):
             return self._begin_batch(job, group, slot, now)
         slot.job = job  # first, so that at any moment either the queue has it or the slot
-        job._stage = _RUNNING  # from QUEUED: the queue hands out no other
+        job.state = _RUNNING  # from QUEUED: the queue hands out no other
         self._queue.left(job)
-        job._where = slot
+        job.location = slot
         return [job]
 
-    def _begin_batch(self, first: Job[Any], group: BatchGroup, slot: Slot, now: float) -> list[Job[Any]] | None:
+    def _begin_batch(
+        self, first: ScheduledJob[Any], group: BatchGroup, slot: Slot, now: float
+    ) -> list[ScheduledJob[Any]] | None:
         rule, accounting = group.rule, self._accounting
         most = accounting.limits.most(rule, group.key[1], slot.place)
         jobs, late = form_batch(first, group, partial(accounting.costs.line, rule, slot.place, now), now, most)
@@ -131,7 +133,7 @@ class Selection:
         if not jobs:
             return None
         for job in jobs:
-            job._where = slot
+            job.location = slot
         if rule.max_wait and 0 < group.live < rule.max_size and self._flush_timers:
             self._hold_rest(group, now)
         return jobs
@@ -143,8 +145,8 @@ class Selection:
             group.hold()
             self._queue.holds.set(group, moment)
 
-    def _is_ready(self, job: Job[Any], slot: Slot) -> bool:
-        model = job._options.model
+    def _is_ready(self, job: ScheduledJob[Any], slot: Slot) -> bool:
+        model = job.options.model
         return model is None or slot.number in self._warm(model)
 
     def _look_at_due(self, now: float) -> None:

@@ -11,14 +11,14 @@ import threading
 from collections import deque
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     pass
     from collections.abc import Hashable
 
     from director._device import Device
-    from director._jobs.job import Job
+    from director._jobs.job import Location, ScheduledJob
     from director._jobs.options import BatchRule
     from director._jobs.runner import Runner
     from director._scheduler.fair_share import Tenant
@@ -54,6 +54,8 @@ class Slot:
         "wake_signal",
     )
 
+    upper: ClassVar[Location | None] = None
+    """As the location of a job: it is in no queue."""
     runner: Runner
     thread: DaemonThreadExecutor
 
@@ -62,11 +64,11 @@ class Slot:
         self.place = place
         self.device = place.device
         self.state = SlotState.IDLE
-        self.job: Job[Any] | None = None
-        self.batch: list[Job[Any]] | None = None  # with `job` at their head, when they share a batch
-        self.prefetched: deque[Job[Any]] = deque()  # RUNNING, and not begun: its runner has them ready
+        self.job: ScheduledJob[Any] | None = None
+        self.batch: list[ScheduledJob[Any]] | None = None  # with `job` at their head, when they share a batch
+        self.prefetched: deque[ScheduledJob[Any]] = deque()  # RUNNING, and not begun: its runner has them ready
         self.is_open = True  # False while its device is in quarantine
-        self.missed_deadline: list[Job[Any]] = []  # found too late for their deadlines; the worker fails them
+        self.missed_deadline: list[ScheduledJob[Any]] = []  # found too late for their deadlines; the worker fails them
         self.usage: CallUsage | None = None
         self.wake_signal = threading.Lock()  # a parked worker waits to acquire it; `wake` releases it
         self.wake_signal.acquire()
@@ -78,6 +80,9 @@ class Slot:
         self.loading_seconds = 0.0  # of the busy ones
         self.marks = (0, 0.0, 0, 0.0)  # the two counters at two moments in the past
         self.mark_at = _RECENT
+
+    def left(self, job: ScheduledJob[Any]) -> None:
+        """As the location of a job: no queue counts what a slot holds."""
 
     def note_load(self, seconds: float) -> None:
         """On its thread: a call begins with loading a model, which tells nothing of the pace."""
@@ -104,7 +109,7 @@ class Slot:
         """Have its runner give back what it holds ahead."""
         self.runner.recall_prefetched()
 
-    def current_jobs(self) -> list[Job[Any]]:
+    def current_jobs(self) -> list[ScheduledJob[Any]]:
         """The jobs of the call that it is in."""
         return [] if self.job is None else self.batch or [self.job]
 

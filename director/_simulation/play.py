@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, cast
 
 from director._device import simulated_devices
-from director._jobs.job import Job, JobExtras
+from director._jobs.job import JobExtras, ScheduledJob
 from director._jobs.state import JobState
 from director._scheduler.policy import SchedulingPolicy
 from director._scheduler.scheduler import Scheduler
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from director._jobs.options import Options
 
-    Seconds = Callable[[list[Job[Any]], Slot], float]
+    Seconds = Callable[[list[ScheduledJob[Any]], Slot], float]
     """What a call for these jobs takes on that slot."""
 
 _HIRE_AT_ONCE = 16
@@ -50,9 +50,9 @@ class Play:
 
     def __init__(self, slots: Sequence[int], seconds: Seconds, policy: SchedulingPolicy = SchedulingPolicy()) -> None:  # noqa: B008 - frozen
         self.now = 0.0
-        self.calls: list[list[Job[Any]]] = []
+        self.calls: list[list[ScheduledJob[Any]]] = []
         """Every call that has ended, with its jobs."""
-        self.late: list[Job[Any]] = []
+        self.late: list[ScheduledJob[Any]] = []
         """Jobs that were failed for they could not make their deadline any more."""
         self.scheduler = Scheduler(
             make_device_slots(tuple(simulated_devices(len(slots))), list(slots)),
@@ -73,24 +73,26 @@ class Play:
         for slot in self.scheduler.slots:
             slot.wake = partial(self._rung.append, slot)
 
-    def submit(self, options: Options, cargo: object = None, key: object = None, cost: float = 0.0) -> Job[Any]:
+    def submit(
+        self, options: Options, cargo: object = None, key: object = None, cost: float = 0.0
+    ) -> ScheduledJob[Any]:
         """Queue a job now.
 
         Raises:
             AdmissionError: It is refused.
         """
-        job: Job[Any] = Job(loop=self._loop)
+        job: ScheduledJob[Any] = ScheduledJob(loop=self._loop)
         job.id = next(self._ids)
-        job._fn, job._cargo, job._options, job._context = "played", (cargo,), options, None
-        job._extra = JobExtras(key, cost) if options.batch_rule is not None else None
-        job._stage = JobState.QUEUED
-        job._started = job._finished = job._progress = None
-        job._submitted = self.now
+        job.fn, job.payload, job.options, job.context = "played", (cargo,), options, None
+        job.extras = JobExtras(key, cost) if options.batch_rule is not None else None
+        job.state = JobState.QUEUED
+        job.started_at = job.finished_at = job.reported = None
+        job.submitted_at = self.now
         self._wake(self.scheduler.admit(job, patient=False))
         self._settle()
         return job
 
-    def cancel(self, job: Job[Any]) -> bool:
+    def cancel(self, job: ScheduledJob[Any]) -> bool:
         """Withdraw a job that waits; False if it doesn't wait any more."""
         return self.scheduler.remove(job, JobState.CANCELLED)
 
@@ -108,7 +110,7 @@ class Play:
         if until < float("inf"):
             self.now = max(self.now, until)
 
-    def arrive(self, moments: Iterable[float], options: Options) -> list[Job[Any]]:
+    def arrive(self, moments: Iterable[float], options: Options) -> list[ScheduledJob[Any]]:
         """Submit a job at each of these moments, in order, and run to the end."""
         jobs = []
         for moment in moments:
@@ -159,20 +161,20 @@ class Play:
         job, wake = self.scheduler.next_work(slot)
         self._wake(wake)
         for late in slot.missed_deadline:
-            late._finished = self.now
+            late.finished_at = self.now
         self.late += slot.missed_deadline
         slot.missed_deadline.clear()
         if job is not None:
             jobs = slot.batch or [job]
             for each in jobs:
-                each._started = self.now
+                each.started_at = self.now
             self.at(self.now + self._seconds(jobs, slot), partial(self._end, slot, jobs, self.now))
 
-    def _end(self, slot: Slot, jobs: list[Job[Any]], began: float) -> None:
+    def _end(self, slot: Slot, jobs: list[ScheduledJob[Any]], began: float) -> None:
         slot.jobs += 1
         slot.busy_seconds += self.now - began
         for job in jobs:
-            job._finished = self.now
-            job._stage = JobState.SUCCEEDED
+            job.finished_at = self.now
+            job.state = JobState.SUCCEEDED
         self.calls.append(jobs)
         self._look(slot)

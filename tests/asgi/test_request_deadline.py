@@ -228,7 +228,7 @@ async def test_it_is_the_deadline_of_jobs() -> None:
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             job = director.submit(lambda _: None, deadline=time_left())
-            assert job._options.deadline is not None
+            assert job.options.deadline is not None
             await job
             await send(OK)
             await send(DONE)

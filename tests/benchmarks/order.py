@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
 
     Kinds: TypeAlias = "Callable[[int], list[tuple[Options, object]]]"
     """So many different options of jobs, each with a batch key."""
@@ -99,7 +99,7 @@ def cost(name: str, jobs: int, kinds: int) -> tuple[float, float]:
     for _ in range(3):  # the pace of the slot is known, and then it is taken
         play.submit(Options())
         slot.busy_seconds += 1e-6
-    waiting: list[Job[Any] | None] = [None] * jobs
+    waiting: list[ScheduledJob[Any] | None] = [None] * jobs
     submitted = _submit(play, case.kinds(kinds), waiting)
     began = time.perf_counter()
     if case.cancels:
@@ -115,7 +115,7 @@ def cost(name: str, jobs: int, kinds: int) -> tuple[float, float]:
     return submitted / jobs * 1e6, done / jobs * 1e6
 
 
-def _submit(play: Play, kinds: list[tuple[Options, object]], waiting: list[Job[Any] | None]) -> float:
+def _submit(play: Play, kinds: list[tuple[Options, object]], waiting: list[ScheduledJob[Any] | None]) -> float:
     """Seconds that it takes to submit as many jobs as there is room for."""
     gc.collect()
     gc.disable()

@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 from director import Director
-from director._jobs.job import Job
+from director._jobs.job import ScheduledJob
 from director._jobs.options import Options
 from director._jobs.state import JobState
 from director._scheduler.policy import SchedulingPolicy
@@ -64,10 +64,10 @@ async def decide(slots: int, jobs: int) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
 
     def arrive(number: int) -> None:
-        job: Job[Any] = Job(loop=loop)
-        job.id, job._fn, job._cargo, job._options = number, rest, (), options
-        job._extra = job._context = job._started = job._finished = job._progress = None
-        job._stage, job._submitted = JobState.QUEUED, 0.0
+        job: ScheduledJob[Any] = ScheduledJob(loop=loop)
+        job.id, job.fn, job.payload, job.options = number, rest, (), options
+        job.extras = job.context = job.started_at = job.finished_at = job.reported = None
+        job.state, job.submitted_at = JobState.QUEUED, 0.0
         dispatch.admit(job, patient=True)
 
     for number in range(slots):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.deadlines import Rule
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
 
 DEVICES = 8
 DEADLINE = 0.025  # s
@@ -58,11 +58,11 @@ def played(moments: list[float], max_wait: float) -> list[bool]:
     return [_is_in_time(job) for job in jobs]
 
 
-def _is_in_time(job: Job[Any]) -> bool:
+def _is_in_time(job: ScheduledJob[Any]) -> bool:
     if job.state is not JobState.SUCCEEDED:
         return False
-    assert job._finished is not None
-    return job._finished <= job._submitted + DEADLINE + 1e-9
+    assert job.finished_at is not None
+    return job.finished_at <= job.submitted_at + DEADLINE + 1e-9
 
 
 def teach(play: Play, rule: BatchRule) -> None:

@@ -185,9 +185,9 @@ class Misplacing:
         return getattr(self._seat, name)
 
     def run(self, job: Any) -> Any:
-        if isinstance(job._fn, StreamCall):
+        if isinstance(job.fn, StreamCall):
             if self._wire.streams:
-                job._fn.channel = MisplacingBridge(job._fn.channel, self._wire)
+                job.fn.channel = MisplacingBridge(job.fn.channel, self._wire)
             return self._seat.run(job)
         answer = self._seat.run(job)
         if self._wire.streams or not isinstance(answer, Value):

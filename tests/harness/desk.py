@@ -6,7 +6,7 @@ import asyncio
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from director._jobs.job import Job, JobExtras
+from director._jobs.job import JobExtras, ScheduledJob
 from director._jobs.options import Options
 from director._jobs.state import JobState
 from director._scheduler.policy import SchedulingPolicy
@@ -51,7 +51,7 @@ class Desk:
             self.ripens_at.append,
         )
         self.slots = self.scheduler.slots
-        self.put_off: list[tuple[Job[Any], bool]] = []  # for `admit_late`
+        self.put_off: list[tuple[ScheduledJob[Any], bool]] = []  # for `admit_late`
         self.scheduler.put_off = lambda job, patient: self.put_off.append((job, patient))
         self._numbers = iter(range(1, 10**9))
 
@@ -63,14 +63,14 @@ class Desk:
     def _call(self) -> None:
         self.director_called = True
 
-    def job(self, options: Options = Options(), fn: Any = print, extra: JobExtras | None = None) -> Job[Any]:  # noqa: B008
+    def job(self, options: Options = Options(), fn: Any = print, extra: JobExtras | None = None) -> ScheduledJob[Any]:  # noqa: B008
         """A job as `JobLifecycle.create_job` makes it."""
-        job: Job[Any] = Job(loop=self.loop)
+        job: ScheduledJob[Any] = ScheduledJob(loop=self.loop)
         job.id = next(self._numbers)
-        job._fn, job._cargo, job._options, job._context = fn, (), options, copy_context()
-        job._stage, job._extra = QUEUED, extra if extra is not None or options.batch_rule is None else JobExtras()
-        job._started = job._finished = job._progress = None
-        job._submitted = self.now
+        job.fn, job.payload, job.options, job.context = fn, (), options, copy_context()
+        job.state, job.extras = QUEUED, extra if extra is not None or options.batch_rule is None else JobExtras()
+        job.started_at = job.finished_at = job.reported = None
+        job.submitted_at = self.now
         return job
 
     def admit(
@@ -79,7 +79,7 @@ class Desk:
         patient: bool = False,
         fn: Any = print,
         extra: JobExtras | None = None,
-    ) -> Job[Any]:
+    ) -> ScheduledJob[Any]:
         """Queue a job and wake whom the scheduler wants to have rung."""
         job = self.job(options, fn, extra)
         self.wake(self.scheduler.admit(job, patient))
@@ -100,7 +100,7 @@ class Desk:
             self.wake(self.scheduler.wake_parked())
         return hired
 
-    def take(self, slot: Slot) -> Job[Any] | None:
+    def take(self, slot: Slot) -> ScheduledJob[Any] | None:
         """The worker of `slot`, hired or rung or at the end of a job, looks for the next one."""
         if slot.state is CALLED:
             assert slot.wake_signal.acquire(blocking=False), "called and not rung"
@@ -108,14 +108,14 @@ class Desk:
         self.wake(wake)
         return job
 
-    def end(self, slot: Slot, seconds: float = 0.0) -> list[Job[Any]]:
+    def end(self, slot: Slot, seconds: float = 0.0) -> list[ScheduledJob[Any]]:
         """The call on `slot` ends well after `seconds`; its worker has yet to look for more. Returns its jobs."""
         jobs = slot.batch or [slot.job]  # type: ignore[list-item]
         slot.jobs += len(jobs)
         slot.busy_seconds += seconds
         for job in jobs:
-            if job._stage is JobState.RUNNING:
-                job._move(JobState.SUCCEEDED)
+            if job.state is JobState.RUNNING:
+                job.transition(JobState.SUCCEEDED)
         return jobs
 
     def fail(self, slot: Slot, again: bool = True) -> None:
@@ -124,19 +124,19 @@ class Desk:
         assert job is not None
         slot.jobs += 1
         if not again:
-            job._move(FAILED)
+            job.transition(FAILED)
             return
         assert self.scheduler.hold_for_retry(job)
-        job._extra = job._extra or JobExtras()
-        job._extra.failed_attempts += 1
+        job.extras = job.extras or JobExtras()
+        job.extras.failed_attempts += 1
 
-    def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[Job[Any]]:
+    def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[ScheduledJob[Any]]:
         """Withdraw what waits."""
-        jobs: list[Job[Any]] = []
+        jobs: list[ScheduledJob[Any]] = []
         self.scheduler.remove_all(jobs, state, model)
         return jobs
 
-    def try_again(self, job: Job[Any]) -> None:
+    def try_again(self, job: ScheduledJob[Any]) -> None:
         """Its back-off is over."""
         self.wake(self.scheduler.requeue(job))
 

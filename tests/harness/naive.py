@@ -13,7 +13,7 @@ from harness.desk import FREE
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.options import BatchRule, Options
     from director._scheduler.policy import SchedulingPolicy
     from director._scheduler.queue.ready_queue import ReadyQueue
@@ -36,25 +36,25 @@ class Naive:
     def __init__(self, desk: Desk, policy: SchedulingPolicy) -> None:
         self.desk = desk
         self.policy = policy
-        self.waiting: list[Job[Any]] = []
-        self.paused: list[Job[Any]] = []
+        self.waiting: list[ScheduledJob[Any]] = []
+        self.paused: list[ScheduledJob[Any]] = []
         self.released: set[GroupKey] = set()
         self.holds = True
-        self.order: dict[Job[Any], tuple[Any, ...]] = {}
+        self.order: dict[ScheduledJob[Any], tuple[Any, ...]] = {}
 
     # ---- groups
 
     @staticmethod
-    def group_of(job: Job[Any]) -> GroupKey | None:
+    def group_of(job: ScheduledJob[Any]) -> GroupKey | None:
         """Jobs with the same may share a batch."""
-        rule = job._options.batch_rule
-        assert rule is None or job._extra is not None
-        return None if rule is None else (job._options.lane, rule, job._extra.batch_key)  # type: ignore[union-attr]
+        rule = job.options.batch_rule
+        assert rule is None or job.extras is not None
+        return None if rule is None else (job.options.lane, rule, job.extras.batch_key)  # type: ignore[union-attr]
 
-    def members(self, key: GroupKey) -> list[Job[Any]]:
+    def members(self, key: GroupKey) -> list[ScheduledJob[Any]]:
         return [job for job in self.waiting if self.group_of(job) == key]
 
-    def is_held(self, job: Job[Any]) -> bool:
+    def is_held(self, job: ScheduledJob[Any]) -> bool:
         key = self.group_of(job)
         return key is not None and key[1].max_wait > 0 and key not in self.released
 
@@ -62,16 +62,16 @@ class Naive:
         jobs, rule = self.members(key), key[1]
         if len(jobs) >= rule.max_size or not self.holds or self.is_dear(jobs, rule):
             return True
-        if min(job._submitted for job in jobs) + rule.max_wait <= self.desk.now:
+        if min(job.submitted_at for job in jobs) + rule.max_wait <= self.desk.now:
             return True
-        due = min(job._deadline_at() for job in jobs)
+        due = min(job.deadline_at() for job in jobs)
         if due == math.inf:
             return False
         seconds = self.desk.scheduler._accounting.costs.safe_seconds(rule, min(len(jobs) + 1, rule.max_size))
         return due - seconds - LEEWAY <= self.desk.now
 
     @staticmethod
-    def is_dear(jobs: list[Job[Any]], rule: BatchRule) -> bool:
+    def is_dear(jobs: list[ScheduledJob[Any]], rule: BatchRule) -> bool:
         costs = [cost_of(job) for job in jobs]
         if rule.max_cost is None:
             return False
@@ -89,43 +89,43 @@ class Naive:
 
     # ---- the order of service
 
-    def rank(self, job: Job[Any]) -> tuple[Any, ...]:
+    def rank(self, job: ScheduledJob[Any]) -> tuple[Any, ...]:
         """Smaller goes first."""
         ageing = self.policy.ageing
-        if ageing is not None and self.desk.now - job._submitted >= ageing:
-            return (-math.inf, job._submitted, job.id)
+        if ageing is not None and self.desk.now - job.submitted_at >= ageing:
+            return (-math.inf, job.submitted_at, job.id)
         return self.rank_in_group(job)
 
-    def rank_in_group(self, job: Job[Any]) -> tuple[Any, ...]:
+    def rank_in_group(self, job: ScheduledJob[Any]) -> tuple[Any, ...]:
         """The same, for those of whom nobody is old."""
-        options = job._options
+        options = job.options
         used = self.desk.scheduler._queue.tenants.rank(options.account)
-        again = job._extra is not None and job._extra.failed_attempts > 0
-        return (-options.priority, *used, job._deadline_at(), not again, job.id)
+        again = job.extras is not None and job.extras.failed_attempts > 0
+        return (-options.priority, *used, job.deadline_at(), not again, job.id)
 
     def may(self, options: Options, slot: Slot) -> bool:
         return options.allowed is None or slot.number in options.allowed
 
-    def able(self, slot: Slot) -> list[Job[Any]]:
+    def able(self, slot: Slot) -> list[ScheduledJob[Any]]:
         """Jobs that a slot may take."""
-        return [job for job in self.waiting if self.may(job._options, slot) and not self.is_held(job)]
+        return [job for job in self.waiting if self.may(job.options, slot) and not self.is_held(job)]
 
-    def first_for(self, slot: Slot) -> Job[Any] | None:
+    def first_for(self, slot: Slot) -> ScheduledJob[Any] | None:
         return min(self.able(slot), key=self.rank, default=None)
 
     def note_order(self) -> None:
         """Before a job is taken: tenants are charged with what is."""
         self.order = {job: self.rank_in_group(job) for job in self.waiting}
 
-    def mates_of(self, first: Job[Any]) -> list[Job[Any]]:
+    def mates_of(self, first: ScheduledJob[Any]) -> list[ScheduledJob[Any]]:
         """Those who may share a batch with it, in the order that was noted."""
         key = self.group_of(first)
         assert key is not None
         return sorted((job for job in self.members(key) if job is not first), key=lambda job: self.order[job])
 
-    def batch_of(self, first: Job[Any], mates: list[Job[Any]]) -> list[Job[Any]]:
+    def batch_of(self, first: ScheduledJob[Any], mates: list[ScheduledJob[Any]]) -> list[ScheduledJob[Any]]:
         """The call that `first` begins, if nothing is known of what calls cost."""
-        rule, batch = first._options.batch_rule, [first]
+        rule, batch = first.options.batch_rule, [first]
         assert rule is not None
         if rule.window > 1:
             ahead = mates[: rule.window * rule.max_size - 1]
@@ -141,14 +141,14 @@ class Naive:
         return batch
 
     @staticmethod
-    def fits(jobs: list[Job[Any]], rule: BatchRule) -> bool:
+    def fits(jobs: list[ScheduledJob[Any]], rule: BatchRule) -> bool:
         if len(jobs) > rule.max_size:
             return False
         costs = [cost_of(job) for job in jobs]
         total = max(costs) * len(costs) if rule.padded else sum(costs)
         return rule.max_cost is None or total <= rule.max_cost
 
-    def take(self, batch: list[Job[Any]], late: list[Job[Any]]) -> None:
+    def take(self, batch: list[ScheduledJob[Any]], late: list[ScheduledJob[Any]]) -> None:
         """These have been taken, and those been found too late."""
         for job in [*batch, *late]:
             self.waiting.remove(job)
@@ -168,26 +168,26 @@ class Naive:
         if self.policy.max_queue is not None and len(everybody) - about_to_run >= self.policy.max_queue:
             return True
         bound = self.policy.bound_of(options.account)
-        own = sum(job._options.account == options.account for job in everybody)
+        own = sum(job.options.account == options.account for job in everybody)
         return options.tenant if bound is not None and own - about_to_run >= bound else False
 
-    def calls_in(self, lane: Any, live: Callable[[Job[Any]], bool]) -> int:
+    def calls_in(self, lane: Any, live: Callable[[ScheduledJob[Any]], bool]) -> int:
         """Calls that the jobs of a lane would make, if every batch were full."""
-        jobs = [job for job in self.waiting if job._options.lane == lane and live(job)]
+        jobs = [job for job in self.waiting if job.options.lane == lane and live(job)]
         groups = {self.group_of(job) for job in jobs} - {None}
         singles = sum(self.group_of(job) is None for job in jobs)
         return singles + sum(math.ceil(len(self.members(key)) / key[1].max_size) for key in groups if key is not None)
 
 
-def cost_of(job: Job[Any]) -> float:
-    return 0.0 if job._extra is None else job._extra.batch_cost
+def cost_of(job: ScheduledJob[Any]) -> float:
+    return 0.0 if job.extras is None else job.extras.batch_cost
 
 
 def check_lanes(queue: ReadyQueue, naive: Naive) -> None:
     """The real lanes and groups are those of the naive list, with the same counts."""
-    assert queue._lanes.keys() >= {job._options.lane for job in naive.waiting}
+    assert queue._lanes.keys() >= {job.options.lane for job in naive.waiting}
     for key, lane in queue._lanes.items():
-        jobs = [job for job in naive.waiting if job._options.lane == key]
+        jobs = [job for job in naive.waiting if job.options.lane == key]
         assert lane.live == sum(not naive.is_held(job) for job in jobs)
         assert lane.calls == naive.calls_in(key, lambda job: not naive.is_held(job))
         assert {(key, *group.key) for group in lane._groups.values()} == {naive.group_of(job) for job in jobs} - {None}
@@ -203,5 +203,5 @@ def check_tenants(queue: ReadyQueue, naive: Naive, slots: list[Slot]) -> None:
     charged = [slot.usage.tenants for slot in slots if slot.usage is not None]
     everybody = [*naive.waiting, *naive.paused]
     for name, tenant in queue.tenants.known.items():
-        assert tenant.waiting == sum(job._options.account == name for job in everybody)
+        assert tenant.waiting == sum(job.options.account == name for job in everybody)
         assert tenant.running == sum(each is tenant for charges in charged for each, _ in charges)

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from director import Director, current_device
-from director._jobs.job import Job
+from director._jobs.job import ScheduledJob
 from director._jobs.state import JOB_MOVES, JobState
 from director._scheduler.slots import SLOT_MOVES, Slot, SlotState
 from director.testing import TestClock
@@ -38,7 +38,7 @@ class Watch:
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.log: list[tuple[Any, Any, Any]] = []  # who, from, to
-        self.functions: dict[Job[Any], Any] = {}  # of each job, which drops its own when it is over
+        self.functions: dict[ScheduledJob[Any], Any] = {}  # of each job, which drops its own when it is over
         self.illegal: list[str] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Watch:
@@ -47,7 +47,7 @@ class Watch:
         A thread ends in real time, so the grace of a close is real too: here it is none, for nothing ends by itself.
         """
         monkeypatch.setattr("director._runtime.runtime._GRACE", 0.0)
-        monkeypatch.setattr(Job, "_stage", self._watched(Job.__dict__["_stage"]))
+        monkeypatch.setattr(ScheduledJob, "state", self._watched(ScheduledJob.__dict__["state"]))
         monkeypatch.setattr(Slot, "state", self._watched(Slot.__dict__["state"]))
         return self
 
@@ -56,8 +56,8 @@ class Watch:
             with self.changed:
                 before = member.__get__(owner) if _is_set(member, owner) else None
                 self.log.append((owner, before, to))
-                if before is None and isinstance(owner, Job):
-                    self.functions[owner] = owner._fn
+                if before is None and isinstance(owner, ScheduledJob):
+                    self.functions[owner] = owner.fn
                 if before is not None and to not in _MOVES[type(to)][before]:
                     self.illegal.append(f"{type(owner).__name__} {before.value} -> {to.value}")
                 member.__set__(owner, to)
@@ -65,9 +65,9 @@ class Watch:
 
         return property(member.__get__, move)
 
-    def jobs(self) -> list[tuple[Job[Any], JobState | None, JobState]]:
+    def jobs(self) -> list[tuple[ScheduledJob[Any], JobState | None, JobState]]:
         """The moves of jobs so far."""
-        return [move for move in self.log if isinstance(move[0], Job)]
+        return [move for move in self.log if isinstance(move[0], ScheduledJob)]
 
 
 def _is_set(member: Any, owner: Any) -> bool:
@@ -215,7 +215,7 @@ class Stage:
         self.gates.append(gate)
         return gate
 
-    def submit(self, *args: Any, **options: Any) -> tuple[Gate, Job[Any]]:
+    def submit(self, *args: Any, **options: Any) -> tuple[Gate, ScheduledJob[Any]]:
         """A gate and the job that runs it."""
         gate = self.gate()
         return gate, self.director.submit(gate, *args, **options)
@@ -244,7 +244,7 @@ class Stage:
 
     def has_left(self, gate: Gate) -> bool:
         """No worker holds the job of `gate` any more: its outcome is on its way to the loop, or there."""
-        return not gate.is_inside and all(slot.job is None or slot.job._fn is not gate for slot in self.slots)
+        return not gate.is_inside and all(slot.job is None or slot.job.fn is not gate for slot in self.slots)
 
     async def advance(self, seconds: float) -> None:
         """Move the clock and let everything happen that follows."""

@@ -25,10 +25,10 @@ class Fragile:
             self.device = slot.device
 
         def run(self, job: Job[Any]) -> Any:
-            if job._fn is die and self.device.index in job._cargo[0]:
+            if job.fn is die and self.device.index in job.payload[0]:
                 raise WorkerDied(-9, self.device)
-            assert callable(job._fn)
-            return Context().run(job._fn, self.device, *job._cargo)
+            assert callable(job.fn)
+            return Context().run(job.fn, self.device, *job.payload)
 
         def run_batch(self, jobs: list[Job[Any]]) -> Any:
             raise WorkerDied(-9, self.device)

@@ -208,9 +208,9 @@ async def test_what_comes_in_the_midst_of_a_close_is_closed_too() -> None:
     scene = await Scene(director, gate).begin(rich=True)
     runtime = director._runtime
     assert runtime is not None
-    late = [runtime.job_lifecycle.create_job(double, (4,), scene.jobs[0]._options, False)]  # type: ignore[attr-defined]
+    late = [runtime.job_lifecycle.create_job(double, (4,), scene.jobs[0].options, False)]  # type: ignore[attr-defined]
     with Interrupter(
-        lambda: late.append(runtime.job_lifecycle.create_job(double, (5,), late[0]._options, False)),
+        lambda: late.append(runtime.job_lifecycle.create_job(double, (5,), late[0].options, False)),
         None,
         lambda: runtime.scheduler._is_deciding and len(late) < 9,
     ):

@@ -64,7 +64,7 @@ def test_what_was_withdrawn_before_the_queue_became_rich_is_let_go_outside_of_th
         desk.scheduler.remove(gone, CANCELLED)
     del gone
     assert slot.job is job
-    job._extra = JobExtras()
+    job.extras = JobExtras()
     desk.fail(slot)
     desk.try_again(job)
     desk.take(slot)

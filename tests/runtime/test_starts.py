@@ -70,11 +70,11 @@ class Unready:
 
         def run(self, job: Any) -> Any:
             self._begin()
-            return Context().run(job._fn, self.slot.device, *job._cargo)
+            return Context().run(job.fn, self.slot.device, *job.payload)
 
         def run_batch(self, jobs: list[Any]) -> Any:
             self._begin()
-            return jobs[0]._fn(self.slot.device, [job._cargo[0] for job in jobs])
+            return jobs[0].fn(self.slot.device, [job.payload[0] for job in jobs])
 
         def recover(self, error: BaseException, fault: Any) -> bool:
             return True

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from director._jobs.job import JobExtras
+from director._jobs.job import JobExtras, ScheduledJob
 from director._jobs.options import Options
 from director._scheduler.policy import SchedulingPolicy
 from director._untrusted.keys import Interner
@@ -30,7 +30,6 @@ from director.errors import QueueFull
 if TYPE_CHECKING:
     from harness.naive import GroupKey
 
-    from director._jobs.job import Job
     from director._jobs.options import BatchRule
     from director._jobs.state import JobState
     from director._scheduler.slots import Slot
@@ -74,7 +73,7 @@ class Machine(RuleBasedStateMachine):
                 for size in (1, 2, 3, 4):
                     self.desk.scheduler._accounting.costs.add(function, place, size, KNOWN * size)
         self.naive = Naive(self.desk, self.policy)
-        self.ended: weakref.WeakSet[Job[Any]] = weakref.WeakSet()
+        self.ended: weakref.WeakSet[ScheduledJob[Any]] = weakref.WeakSet()
         self.accepted = self.over = 0
 
     # ---- jobs come and go
@@ -129,12 +128,12 @@ class Machine(RuleBasedStateMachine):
         for job in everybody:
             self.note_end(job)
 
-    def note_end(self, job: Job[Any]) -> None:
+    def note_end(self, job: ScheduledJob[Any]) -> None:
         """It is over, from waiting or from running."""
         for jobs in (self.naive.waiting, self.naive.paused):
             if job in jobs:
                 jobs.remove(job)
-        job._let_go()
+        job.drop_inputs()
         self.ended.add(job)
         self.over += 1
         self.naive.forget_empty()
@@ -144,11 +143,11 @@ class Machine(RuleBasedStateMachine):
     @rule(most=st.integers(1, 4))
     def director_looks(self, most: int) -> None:
         hired = self.desk.hire(most)
-        lanes = {job._options.lane for job in self.naive.waiting}
+        lanes = {job.options.lane for job in self.naive.waiting}
         calls = sum(self.naive.calls_in(lane, self.is_takeable) for lane in lanes)
         assert len(hired) <= calls, "more are hired than there are calls"
 
-    def is_takeable(self, job: Job[Any]) -> bool:
+    def is_takeable(self, job: ScheduledJob[Any]) -> bool:
         return not self.naive.is_held(job)
 
     @rule(
@@ -190,19 +189,19 @@ class Machine(RuleBasedStateMachine):
         slot.busy_seconds += seconds
         for number, job in enumerate(jobs):
             assert job is not None
-            if job._stage is not RUNNING:
+            if job.state is not RUNNING:
                 continue
-            if again and number % 2 == 0 and self.desk.now < job._deadline_at():
+            if again and number % 2 == 0 and self.desk.now < job.deadline_at():
                 self.set_aside(job)
             else:
-                job._move(FAILED)
+                job.transition(FAILED)
                 self.note_end(job)
 
-    def set_aside(self, job: Job[Any]) -> None:
+    def set_aside(self, job: ScheduledJob[Any]) -> None:
         assert self.desk.scheduler.hold_for_retry(job)
-        extra = job._extra = job._extra or JobExtras()
+        extra = job.extras = job.extras or JobExtras()
         extra.failed_attempts += 1
-        job._options = replace(job._options, allowed=None)
+        job.options = replace(job.options, allowed=None)
         self.naive.paused.append(job)
 
     @precondition(lambda self: self.naive.paused)
@@ -236,31 +235,31 @@ class Machine(RuleBasedStateMachine):
             assert self.is_equal(batch[0], first, before)
         assert slot.state is (PARKED if job is None else WORKING)
 
-    def is_equal(self, job: Job[Any], first: Job[Any], waiting: list[Job[Any]]) -> bool:
+    def is_equal(self, job: ScheduledJob[Any], first: ScheduledJob[Any], waiting: list[ScheduledJob[Any]]) -> bool:
         """Whether it is the first, or that of a tenant who has used as much: who of these is served first is open."""
-        if job is first or job._options.account == first._options.account:
+        if job is first or job.options.account == first.options.account:
             return job is first
         return self.ranks[job][:3] == self.ranks[first][:3] and not any(
-            self.ranks[other] < self.ranks[job] for other in waiting if other._options.account == job._options.account
+            self.ranks[other] < self.ranks[job] for other in waiting if other.options.account == job.options.account
         )
 
-    def check_late(self, job: Job[Any]) -> None:
-        assert job._stage is FAILED
-        assert job._options.batch_rule in self.functions[-3:]
-        assert self.desk.now + KNOWN > job._deadline_at() - 1e-9, "it could have been served"
+    def check_late(self, job: ScheduledJob[Any]) -> None:
+        assert job.state is FAILED
+        assert job.options.batch_rule in self.functions[-3:]
+        assert self.desk.now + KNOWN > job.deadline_at() - 1e-9, "it could have been served"
 
-    def is_pressed(self, first: Job[Any], waiting: list[Job[Any]]) -> bool:
+    def is_pressed(self, first: ScheduledJob[Any], waiting: list[ScheduledJob[Any]]) -> bool:
         """Whether deadlines have a say in who begins the batch."""
-        rule = first._options.batch_rule
-        if rule not in self.functions[-3:] or first._options.deadline is None:
+        rule = first.options.batch_rule
+        if rule not in self.functions[-3:] or first.options.deadline is None:
             return False
         mates = [job for job in waiting if self.naive.group_of(job) == self.naive.group_of(first)]
-        return self.desk.now + KNOWN * min(len(mates), rule.max_size) > first._deadline_at() - 1e-9
+        return self.desk.now + KNOWN * min(len(mates), rule.max_size) > first.deadline_at() - 1e-9
 
-    def check_batch(self, batch: list[Job[Any]]) -> None:
+    def check_batch(self, batch: list[ScheduledJob[Any]]) -> None:
         if not batch:
             return
-        assert all(job._stage is RUNNING for job in batch)
+        assert all(job.state is RUNNING for job in batch)
         assert all(job in self.naive.waiting for job in batch)
         assert len(set(batch)) == len(batch)
         keys = {self.naive.group_of(job) for job in batch}
@@ -274,12 +273,12 @@ class Machine(RuleBasedStateMachine):
             self.check_mates(batch, key)
         elif len(batch) > 1:
             ends = self.desk.now + KNOWN * len(batch)
-            assert all(ends <= job._deadline_at() + 1e-9 for job in batch), "one more endangers a deadline"
+            assert all(ends <= job.deadline_at() + 1e-9 for job in batch), "one more endangers a deadline"
 
-    def check_mates(self, batch: list[Job[Any]], key: GroupKey) -> None:
+    def check_mates(self, batch: list[ScheduledJob[Any]], key: GroupKey) -> None:
         """Each is the next in line, or of a tenant who has used as much as the next; and the next one does not fit."""
         mates = self.naive.mates_of(batch[0])
-        if len({job._options.account for job in mates}) <= 1:
+        if len({job.options.account for job in mates}) <= 1:
             assert batch == self.naive.batch_of(batch[0], mates)
             return
         if key[1].window > 1:
@@ -287,7 +286,7 @@ class Machine(RuleBasedStateMachine):
         order = self.naive.order
         for job in batch[1:]:
             assert order[job][:3] == order[mates[0]][:3], "it has overtaken somebody"
-            assert job is next(mate for mate in mates if mate._options.account == job._options.account)
+            assert job is next(mate for mate in mates if mate.options.account == job.options.account)
             mates.remove(job)
         ends = [mate for mate in mates if order[mate][:3] == order[mates[0]][:3]]
         assert not ends or any(not self.naive.fits([*batch, mate], key[1]) for mate in ends), "there was room"
@@ -298,7 +297,7 @@ class Machine(RuleBasedStateMachine):
     def advance(self, seconds: float) -> None:
         self.desk.advance(seconds)
         for job in [*self.naive.waiting, *self.naive.paused]:
-            if job._deadline_at() <= self.desk.now:
+            if job.deadline_at() <= self.desk.now:
                 assert self.desk.scheduler.remove(job, FAILED)
                 self.note_end(job)
         self.naive.look_at_all()
@@ -335,12 +334,12 @@ class Machine(RuleBasedStateMachine):
         scheduler, naive = self.desk.scheduler, self.naive
         queue = scheduler._queue
         assert scheduler.waiting() == len(naive.waiting) + len(naive.paused)
-        assert all(job._stage is QUEUED for job in [*naive.waiting, *naive.paused])
+        assert all(job.state is QUEUED for job in [*naive.waiting, *naive.paused])
         assert sorted(queue, key=id) == sorted([*naive.waiting, *naive.paused], key=id)
         if queue.has_lanes:
             check_lanes(queue, naive)
             check_tenants(queue, naive, self.slots)
-        running = sum(job._stage is RUNNING for slot in self.slots if slot.job for job in slot.batch or [slot.job])
+        running = sum(job.state is RUNNING for slot in self.slots if slot.job for job in slot.batch or [slot.job])
         assert self.accepted == scheduler.waiting() + running + self.over, "a job has ended twice, or not at all"
 
     @invariant()
@@ -355,7 +354,7 @@ class Machine(RuleBasedStateMachine):
             return
         for job in filter(self.is_takeable, self.naive.waiting):
             for slot in self.slots:
-                is_free = slot.state in FREE and self.naive.may(job._options, slot)
+                is_free = slot.state in FREE and self.naive.may(job.options, slot)
                 assert not is_free, f"nobody is on the way to {job}"
 
     @invariant()
@@ -367,7 +366,7 @@ class Machine(RuleBasedStateMachine):
     def equal_tenants_have_one_account(self) -> None:
         if hasattr(self, "desk"):
             jobs = [*self.naive.waiting, *self.naive.paused]
-            assert len({job._options.account for job in jobs if type(job.tenant) is Name}) <= 1
+            assert len({job.options.account for job in jobs if type(job.tenant) is Name}) <= 1
 
     @invariant()
     def little_is_kept_alive(self) -> None:

@@ -15,7 +15,7 @@ from director._jobs.state import JobState
 from director._simulation.play import Play
 
 if TYPE_CHECKING:
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._scheduler.slots import Slot
 
 FIXED, EACH = 5.0, 1.0
@@ -31,26 +31,26 @@ class Story(Play):
 
     def __init__(self, slots: list[int]) -> None:
         super().__init__(slots, self._begin)
-        self.waiting: list[Job[Any]] = []
+        self.waiting: list[ScheduledJob[Any]] = []
         admit = self.scheduler.admit
 
-        def noted(job: Job[Any], patient: bool) -> Any:
+        def noted(job: ScheduledJob[Any], patient: bool) -> Any:
             self.waiting.append(job)
             return admit(job, patient)
 
         self.scheduler.admit = noted  # type: ignore[method-assign]
 
-    def _begin(self, jobs: list[Job[Any]], _slot: Slot) -> float:
+    def _begin(self, jobs: list[ScheduledJob[Any]], _slot: Slot) -> float:
         self.started(jobs)
         for job in [*jobs, *self.late]:
             if job in self.waiting:
                 self.waiting.remove(job)
         return seconds(len(jobs))
 
-    def started(self, jobs: list[Job[Any]]) -> None:
+    def started(self, jobs: list[ScheduledJob[Any]]) -> None:
         """A call starts; `waiting` still has its jobs."""
 
-    def cancel(self, job: Job[Any]) -> bool:
+    def cancel(self, job: ScheduledJob[Any]) -> bool:
         if gone := super().cancel(job):
             self.waiting.remove(job)
         return gone
@@ -83,24 +83,24 @@ steps = st.lists(st.tuples(st.integers(0, 12), st.lists(items, max_size=6), st.i
 class Greedy(Story):
     """Checks each call against the list of what waits."""
 
-    def started(self, jobs: list[Job[Any]]) -> None:
+    def started(self, jobs: list[ScheduledJob[Any]]) -> None:
         assert jobs == self.expected(), f"at {self.now}"
 
-    def expected(self) -> list[Job[Any]]:
-        first, *others = sorted(self.waiting, key=lambda job: (-job._options.priority, job.id))
-        rule = first._options.batch_rule
+    def expected(self) -> list[ScheduledJob[Any]]:
+        first, *others = sorted(self.waiting, key=lambda job: (-job.options.priority, job.id))
+        rule = first.options.batch_rule
         if rule is None:
             return [first]
         batch = [first]
         for other in others:
-            if other._options.batch_rule is rule and other._extra.batch_key == first._extra.batch_key:  # type: ignore[union-attr]
+            if other.options.batch_rule is rule and other.extras.batch_key == first.extras.batch_key:  # type: ignore[union-attr]
                 if not self.fits([*batch, other], rule):
                     break
                 batch.append(other)
         return batch
 
-    def fits(self, batch: list[Job[Any]], rule: BatchRule) -> bool:
-        costs = [job._extra.batch_cost for job in batch]  # type: ignore[union-attr]
+    def fits(self, batch: list[ScheduledJob[Any]], rule: BatchRule) -> bool:
+        costs = [job.extras.batch_cost for job in batch]  # type: ignore[union-attr]
         total = max(costs) * len(costs) if rule.padded else sum(costs)
         return len(batch) <= rule.max_size and (rule.max_cost is None or total <= rule.max_cost)
 
@@ -112,7 +112,7 @@ def test_a_call_gets_who_should_share_it(
 ) -> None:
     """Sizes, keys, functions, budgets, order and priorities at once, with cancellations in between."""
     play = Greedy([slots])
-    jobs: list[Job[Any]] = []
+    jobs: list[ScheduledJob[Any]] = []
     for pause, arriving, cancelled in steps:
         play.run(until=play.now + pause)
         for item in arriving:
@@ -133,15 +133,15 @@ def test_a_call_gets_who_should_share_it(
 class Windowed(Story):
     """Checks the batches of a function with a window."""
 
-    def started(self, jobs: list[Job[Any]]) -> None:
-        rule = jobs[0]._options.batch_rule
+    def started(self, jobs: list[ScheduledJob[Any]]) -> None:
+        rule = jobs[0].options.batch_rule
         assert rule is not None
         assert jobs[0] is self.waiting[0], "the oldest always goes"
         ahead = self.waiting[: rule.window * rule.max_size]
         assert set(jobs) <= set(ahead)
         assert len(jobs) == min(len(self.waiting), rule.max_size)
-        strangeness = [abs(job._extra.batch_cost - jobs[0]._extra.batch_cost) for job in ahead]  # type: ignore[union-attr]
-        taken = [abs(job._extra.batch_cost - jobs[0]._extra.batch_cost) for job in jobs]  # type: ignore[union-attr]
+        strangeness = [abs(job.extras.batch_cost - jobs[0].extras.batch_cost) for job in ahead]  # type: ignore[union-attr]
+        taken = [abs(job.extras.batch_cost - jobs[0].extras.batch_cost) for job in jobs]  # type: ignore[union-attr]
         assert sorted(taken) == sorted(strangeness)[: len(jobs)], "the most alike"
 
 
@@ -206,8 +206,8 @@ def test_a_held_batch_goes_when_it_is_full_or_old_enough(rule: BatchRule, arriva
         play.at(moment, lambda key=key: play.submit(Options(batch_rule=rule), key=key))  # type: ignore[misc]
     play.run()
     for key, group in groups.items():
-        calls = [call for call in play.calls if call[0]._extra.batch_key == key]  # type: ignore[union-attr]
-        began = sorted((call[0]._started, len(call)) for call in calls)
+        calls = [call for call in play.calls if call[0].extras.batch_key == key]  # type: ignore[union-attr]
+        began = sorted((call[0].started_at, len(call)) for call in calls)
         expected = group.calls()
         assert [size for _, size in began] == [size for _, size in expected]
         assert all(abs(at - should) < 1e-9 for (at, _), (should, _) in zip(began, expected, strict=True))
@@ -238,9 +238,9 @@ def test_who_is_started_is_in_time_and_who_is_failed_was_hopeless(
 ) -> None:
     """Calls take exactly what was learned, so the only excuse is that it was learned long ago on that device."""
     last_call: dict[Slot, float] = {}
-    tried_anyway: set[Job[Any]] = set()
+    tried_anyway: set[ScheduledJob[Any]] = set()
 
-    def begin(jobs: list[Job[Any]], slot: Slot) -> float:
+    def begin(jobs: list[ScheduledJob[Any]], slot: Slot) -> float:
         if play.now - last_call.get(slot, play.now) > LONG_AGO - 1e-6:  # what was learned is that exact
             tried_anyway.update(jobs)
         last_call[slot] = play.now
@@ -255,13 +255,13 @@ def test_who_is_started_is_in_time_and_who_is_failed_was_hopeless(
         play.run(until=moment)
         jobs.append(play.submit(Options(batch_rule=rule, deadline=deadline)))
     play.run()
-    assert len(jobs) == sum(job._finished is not None for job in jobs)
+    assert len(jobs) == sum(job.finished_at is not None for job in jobs)
     for job in jobs:
-        assert job._finished is not None
+        assert job.finished_at is not None
         if job in play.late:
-            assert job._finished + seconds(1) > job._deadline_at() - 1e-6, "it could still have made it"
+            assert job.finished_at + seconds(1) > job.deadline_at() - 1e-6, "it could still have made it"
         else:
-            in_time = job._finished <= job._deadline_at() + 1e-6
+            in_time = job.finished_at <= job.deadline_at() + 1e-6
             assert in_time or job in tried_anyway, "it was started too late"
 
 
@@ -269,7 +269,7 @@ def test_who_is_started_is_in_time_and_who_is_failed_was_hopeless(
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=40), st.integers(1, 6))
 def test_loose_deadlines_are_served_by_their_order_and_nobody_is_left_out(gaps: list[int], most: int) -> None:
     play = Greedy([1])
-    play.expected = lambda: sorted(play.waiting, key=Job_due)[:most]  # type: ignore[method-assign]
+    play.expected = lambda: sorted(play.waiting, key=job_due)[:most]  # type: ignore[method-assign]
     rule = BatchRule("f", max_size=most)
     moment = 0.0
     for number, gap in enumerate(gaps):
@@ -281,8 +281,8 @@ def test_loose_deadlines_are_served_by_their_order_and_nobody_is_left_out(gaps: 
     assert not play.late
 
 
-def Job_due(job: Job[Any]) -> tuple[float, int]:
-    return job._deadline_at(), job.id
+def job_due(job: ScheduledJob[Any]) -> tuple[float, int]:
+    return job.deadline_at(), job.id
 
 
 # ---- many of them

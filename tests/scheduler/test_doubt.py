@@ -9,7 +9,7 @@ from harness.desk import FAILED, SUCCEEDED, Desk
 from director._jobs.options import BatchRule, Options
 
 if TYPE_CHECKING:
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
 
 
 class Bench:
@@ -20,7 +20,7 @@ class Bench:
         (self.slot,) = self.desk.slots
         self.options = Options(deadline=1.0, batch_rule=BatchRule("f", max_size=4))
 
-    def call(self, seconds: float) -> Job[object]:
+    def call(self, seconds: float) -> ScheduledJob[object]:
         """An item; if it is run, it takes so long."""
         job = self.desk.admit(self.options)
         self.desk.settle()
@@ -38,7 +38,7 @@ def test_a_function_recovers_from_one_slow_call() -> None:
     bench.call(10.0)
     states = []
     for _ in range(300):
-        states.append(bench.call(0.01)._stage)
+        states.append(bench.call(0.01).state)
         bench.desk.now += 1.0
     assert states[0] is FAILED, "while that is fresh, it is believed"
     assert states[-100:] == [SUCCEEDED] * 100
@@ -49,7 +49,7 @@ def test_what_is_confirmed_again_and_again_is_believed() -> None:
     bench.call(10.0)
     ran = 0
     for _ in range(1000):
-        ran += bench.call(10.0)._stage is not FAILED
+        ran += bench.call(10.0).state is not FAILED
         bench.desk.now += 1.0
     assert 0 < ran < 20
 
@@ -63,5 +63,5 @@ def test_under_load_it_is_believed() -> None:
         bench.desk.now += 0.1
         late = [bench.desk.admit(bench.options) for _ in range(20)]
         bench.desk.now += 0.9
-        assert bench.call(0.5)._stage is SUCCEEDED
-        assert all(job._stage is FAILED for job in late)
+        assert bench.call(0.5).state is SUCCEEDED
+        assert all(job.state is FAILED for job in late)

@@ -21,7 +21,7 @@ from director._simulation.play import Play
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._scheduler.slots import Slot
 
 LONGEST = 20.0  # s of a call, in all stories
@@ -48,12 +48,12 @@ class Market(Play):
         self.slots = slots
         self.weights = weights
         self.services: list[Service] = []
-        self.starts: list[Job[Any]] = []
+        self.starts: list[ScheduledJob[Any]] = []
         self.waiting: Counter[Hashable] = Counter()
         self.since: dict[Hashable, float] = {}  # tenants that have had work waiting, without a break
         self.gap = 0.0  # the worst unfairness seen, as a share of what is allowed
 
-    def arrive_for(self, tenant: Hashable, seconds: float, **options: Any) -> Job[Any]:
+    def arrive_for(self, tenant: Hashable, seconds: float, **options: Any) -> ScheduledJob[Any]:
         self.waiting[tenant] += 1
         self.since.setdefault(tenant, self.now)
         return self.submit(Options(tenant=tenant, **options), seconds)
@@ -63,11 +63,11 @@ class Market(Play):
         total = sum(service.within(since, self.now) for service in self.services if service.tenant == tenant)
         return total / self.weights.get(tenant, 1.0)
 
-    def _begin(self, jobs: list[Job[Any]], _slot: Slot) -> float:
+    def _begin(self, jobs: list[ScheduledJob[Any]], _slot: Slot) -> float:
         self._compare()
-        seconds = max(job._cargo[0] for job in jobs)
+        seconds = max(job.payload[0] for job in jobs)
         for job in jobs:
-            tenant = job._options.tenant
+            tenant = job.options.tenant
             self.starts.append(job)
             self.services.append(Service(tenant, self.now, self.now + seconds, 1 / len(jobs)))
             self.waiting[tenant] -= 1
@@ -165,7 +165,7 @@ def test_a_rest_earns_no_credit() -> None:
     for _ in range(50):
         market.arrive_for("resting", 1.0)
     market.run(until=60.0)
-    since = [job._options.tenant for job in market.starts if (job._started or 0.0) >= 50.0]
+    since = [job.options.tenant for job in market.starts if (job.started_at or 0.0) >= 50.0]
     assert abs(since.count("busy") - since.count("resting")) <= 2
 
 
@@ -177,7 +177,7 @@ def test_having_used_idle_devices_is_no_fault() -> None:
     for _ in range(50):
         market.arrive_for("late", 1.0)
     market.run(until=420.0)
-    since = [job._options.tenant for job in market.starts if (job._started or 0.0) >= 400.5]
+    since = [job.options.tenant for job in market.starts if (job.started_at or 0.0) >= 400.5]
     assert abs(since.count("early") - since.count("late")) <= 2
 
 
@@ -190,7 +190,7 @@ def test_after_a_rest_of_all_everybody_is_equal() -> None:
         market.arrive_for("new", 1.0)
         market.arrive_for("early", 1.0)
     market.run(until=market.now + 20.0)
-    since = [job._options.tenant for job in market.starts[100:]]
+    since = [job.options.tenant for job in market.starts[100:]]
     assert abs(since.count("early") - since.count("new")) <= 2
 
 
@@ -202,8 +202,8 @@ def test_one_who_always_has_a_single_job_gets_no_more_for_it() -> None:
         job = market.arrive_for("one at a time", 20.0)
         market.at(market.now, lambda: next_after(job))
 
-    def next_after(job: Job[Any]) -> None:
-        if job._finished is None:
+    def next_after(job: ScheduledJob[Any]) -> None:
+        if job.finished_at is None:
             market.at(market.now + 0.25, lambda: next_after(job))
         else:
             again()
@@ -223,7 +223,7 @@ def test_priority_goes_before_fairness_and_fairness_before_deadlines() -> None:
     market.arrive_for("a", 1.0, priority=1)
     market.arrive_for("b", 1.0, deadline=200.0)
     market.run()
-    order = [(job._options.tenant, job._options.priority, job._options.deadline) for job in market.starts]
+    order = [(job.options.tenant, job.options.priority, job.options.deadline) for job in market.starts]
     assert order == [("a", 0, None), ("a", 1, None), ("b", 0, 200.0), ("b", 0, None), ("a", 0, 100.0)]
 
 
@@ -233,7 +233,7 @@ def test_jobs_without_a_tenant_are_one() -> None:
         market.arrive_for(None, 1.0)
         market.arrive_for("a", 1.0)
     market.run(until=80.0)
-    started = Counter(job._options.tenant for job in market.starts)
+    started = Counter(job.options.tenant for job in market.starts)
     assert started[None] == pytest.approx(60, abs=2)
 
 
@@ -250,13 +250,13 @@ def test_who_has_waited_long_enough_goes_before_all_who_came_later(
     slots: int, ageing: float, arrivals: list[tuple[int, int, str | None]]
 ) -> None:
     market = Market(slots, {"a": 5}, ageing=ageing)
-    waiting: list[Job[Any]] = []
+    waiting: list[ScheduledJob[Any]] = []
     begin = market._seconds
 
-    def checked(jobs: list[Job[Any]], slot: Slot) -> float:
+    def checked(jobs: list[ScheduledJob[Any]], slot: Slot) -> float:
         (job,) = jobs
         now, oldest = market.now, min([*waiting, job], key=lambda each: each.id)
-        assert job is oldest or now - oldest._submitted < ageing, f"{oldest} is overtaken by {job}"
+        assert job is oldest or now - oldest.submitted_at < ageing, f"{oldest} is overtaken by {job}"
         if job in waiting:
             waiting.remove(job)
         return begin(jobs, slot)
@@ -265,7 +265,7 @@ def test_who_has_waited_long_enough_goes_before_all_who_came_later(
     for gap, priority, tenant in arrivals:
         market.run(until=market.now + gap / 10)
         job = market.arrive_for(tenant, 5.0, priority=priority)
-        if job._started is None:
+        if job.started_at is None:
             waiting.append(job)
     market.run()
     assert len(market.starts) == len(arrivals)
@@ -281,7 +281,7 @@ def test_a_low_priority_under_lasting_overload(ageing: float | None) -> None:
         market.at(float(second), lambda: [market.arrive_for(None, 0.75, priority=1) for _ in range(2)])
     market.run(until=200.0)
     if ageing is None:
-        assert low._started is None
+        assert low.started_at is None
     else:
         assert low.waited is not None
         assert ageing <= low.waited <= ageing + 20.0  # those that came before it and have aged as well

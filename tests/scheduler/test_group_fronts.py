@@ -10,7 +10,7 @@ from director._jobs.options import BatchRule, Options
 from director._scheduler.policy import SchedulingPolicy
 
 if TYPE_CHECKING:
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._scheduler.slots import Slot
 
 
@@ -21,7 +21,7 @@ def taken_slot(desk: Desk) -> Slot:
     return desk.slots[0]
 
 
-def next_call(desk: Desk, slot: Slot) -> list[Job[object]]:
+def next_call(desk: Desk, slot: Slot) -> list[ScheduledJob[object]]:
     desk.end(slot)
     desk.take(slot)
     return slot.current_jobs()
@@ -64,6 +64,6 @@ def test_a_group_that_has_lost_its_best_item_falls_back() -> None:
     usual = desk.admit(Options(batch_rule=rule))
     pressing = desk.admit(Options(batch_rule=rule, priority=1))
     lone = desk.admit(Options(deadline=50.0))
-    assert desk.scheduler.remove(pressing, pressing._stage.CANCELLED)
+    assert desk.scheduler.remove(pressing, pressing.state.CANCELLED)
     assert next_call(desk, slot) == [lone]
     assert next_call(desk, slot) == [usual]

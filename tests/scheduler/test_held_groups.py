@@ -6,16 +6,13 @@ import asyncio
 import gc
 import math
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from harness.desk import CANCELLED, Desk
 
-from director._jobs.job import JobExtras
+from director._jobs.job import JobExtras, ScheduledJob
 from director._jobs.options import BatchRule, Options
-
-if TYPE_CHECKING:
-    from director._jobs.job import Job
 
 MakeStage = "Callable[..., Awaitable[Stage]]"
 PATIENCE = 5.0
@@ -37,7 +34,7 @@ def is_called(desk: Desk) -> bool:
     return bool(desk.director_called or desk.on_their_way())
 
 
-def run_all(desk: Desk) -> list[list[Job[Any]]]:
+def run_all(desk: Desk) -> list[list[ScheduledJob[Any]]]:
     """Let the one slot run everything that can be taken now; returns the calls."""
     (slot,) = desk.slots
     calls = []
@@ -190,7 +187,7 @@ def test_several_that_are_tried_again_keep_their_order(desk: Desk) -> None:
 # ---- what they keep alive
 
 
-def admit_many(desk: Desk, options: Options, count: int) -> weakref.WeakSet[Job[Any]]:
+def admit_many(desk: Desk, options: Options, count: int) -> weakref.WeakSet[ScheduledJob[Any]]:
     return weakref.WeakSet([desk.admit(options) for _ in range(count)])
 
 
@@ -234,7 +231,7 @@ def test_those_who_overtake_an_item_are_not_kept_until_it_has_gone(desk: Desk, p
     function = rule(max_size=2, max_wait=3600.0)
     learn(desk, function, 0.1)
     low = desk.admit(Options(batch_rule=function, priority=-1, deadline=1800.0 if pressed else None))
-    alive: weakref.WeakSet[Job[Any]] = weakref.WeakSet()
+    alive: weakref.WeakSet[ScheduledJob[Any]] = weakref.WeakSet()
     for _ in range(1000):
         for _ in range(2):
             alive.add(desk.admit(Options(batch_rule=function, deadline=3600.0)))

@@ -25,7 +25,7 @@ from director._scheduler.queue.priority_queue import PriorityQueue
 from director.errors import QueueFull
 
 if TYPE_CHECKING:
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._scheduler.slots import Slot
 
 
@@ -37,7 +37,7 @@ class Machine(RuleBasedStateMachine):
         self.desk = Desk(counts, bound)
         self.bound = bound
         self.models = [Model(lambda device: device, name=name) for name in "ab"]
-        self.waiting: list[Job[Any]] = []
+        self.waiting: list[ScheduledJob[Any]] = []
         self.slots = self.desk.slots
         self.is_dismissed = False
 
@@ -72,7 +72,7 @@ class Machine(RuleBasedStateMachine):
     @rule(model=st.none() | st.integers(0, 1))
     def withdraw_all(self, model: int | None) -> None:
         wanted = None if model is None else self.models[model]
-        expected = [job for job in self.waiting if wanted is None or job._options.model is wanted]
+        expected = [job for job in self.waiting if wanted is None or job.options.model is wanted]
         assert self.desk.withdraw_all(FAILED, wanted) == expected
         self.waiting = [job for job in self.waiting if job not in expected]
 
@@ -112,14 +112,14 @@ class Machine(RuleBasedStateMachine):
         assert job.state is JobState.RUNNING
         self.waiting.remove(job)
 
-    @precondition(lambda self: any(slot.job and slot.job._options.model for slot in self.slots))
+    @precondition(lambda self: any(slot.job and slot.job.options.model for slot in self.slots))
     @rule(index=st.integers(0, 8))
     def model_is_loaded(self, index: int) -> None:
         """By one of the jobs that run, for all slots of its place; nobody asks the scheduler."""
-        loading = [slot for slot in self.slots if slot.job and slot.job._options.model]
+        loading = [slot for slot in self.slots if slot.job and slot.job.options.model]
         slot = loading[index % len(loading)]
         assert slot.job is not None
-        model = slot.job._options.model
+        model = slot.job.options.model
         assert model is not None
         numbers = frozenset(other.number for other in slot.place.slots)
         self.desk.warm[model] = self.desk.warm.get(model, frozenset()) | numbers
@@ -151,7 +151,7 @@ class Machine(RuleBasedStateMachine):
             else:
                 self.desk.hire()
         for job in self.waiting:
-            free = [slot for slot in self.slots if slot.state in FREE and self.may(job._options, slot)]
+            free = [slot for slot in self.slots if slot.state in FREE and self.may(job.options, slot)]
             assert not free, f"{job} waits while {free} are free and nobody is on the way"
 
     # ---- what holds at any time
@@ -177,7 +177,7 @@ class Machine(RuleBasedStateMachine):
             return
         for job in self.waiting:
             for slot in self.slots:
-                assert slot.state not in FREE or not self.may(job._options, slot), f"nobody is on the way to {job}"
+                assert slot.state not in FREE or not self.may(job.options, slot), f"nobody is on the way to {job}"
 
     @invariant()
     def who_was_called_was_rung(self) -> None:
@@ -209,9 +209,9 @@ class Machine(RuleBasedStateMachine):
             if other.number in warm
         )
 
-    def next_for(self, slot: Slot) -> Job[Any] | None:
-        able = [job for job in self.waiting if self.suits(job._options, slot)]
-        return min(able, key=lambda job: (-job._options.priority, job.id), default=None)
+    def next_for(self, slot: Slot) -> ScheduledJob[Any] | None:
+        able = [job for job in self.waiting if self.suits(job.options, slot)]
+        return min(able, key=lambda job: (-job.options.priority, job.id), default=None)
 
 
 TestDispatch = Machine.TestCase
@@ -307,7 +307,7 @@ def test_a_withdrawn_job_is_let_go() -> None:
 
 @pytest.mark.parametrize("how", ["served", "swept", "their lane is dropped", "their priority is forgotten"])
 def test_user_code_never_runs_under_the_lock(how: str) -> None:
-    """What a function holds may have a `__del__`, a Job that nobody asked has one: either may call the Director."""
+    """What a function holds may have a `__del__`, a job that nobody asked has one: either may call the Director."""
     desk = Desk([1])
     locked: list[bool] = []
 
@@ -356,29 +356,29 @@ class Lines:
         self.tenants = FairShare({})
         self.line = PriorityQueue(self, self.tenants, self.spent)
         self.desk = Desk([1])
-        self.jobs: list[Job[Any]] = []
+        self.jobs: list[ScheduledJob[Any]] = []
 
-    def left(self, job: Job[Any]) -> None: ...
+    def left(self, job: ScheduledJob[Any]) -> None: ...
 
     def push(self, options: Options) -> None:
         job = self.desk.job(options)
-        job._where = self
+        job.location = self
         self.jobs.append(job)
         self.line.push(job)
 
-    def withdraw(self, job: Job[Any]) -> None:
+    def withdraw(self, job: ScheduledJob[Any]) -> None:
         self.jobs.remove(job)
-        job._move(CANCELLED)
+        job.transition(CANCELLED)
         self.line.tidy(len(self.jobs))
 
-    def pop(self) -> Job[Any] | None:
+    def pop(self) -> ScheduledJob[Any] | None:
         job = self.line.pop()
         if job is not None:
             self.jobs.remove(job)
         return job
 
-    def in_order(self) -> list[Job[Any]]:
-        return sorted(self.jobs, key=lambda job: (-job._options.priority, job._deadline_at(), job.id))
+    def in_order(self) -> list[ScheduledJob[Any]]:
+        return sorted(self.jobs, key=lambda job: (-job.options.priority, job.deadline_at(), job.id))
 
 
 @settings(max_examples=examples(200))

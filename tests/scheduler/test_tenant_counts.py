@@ -9,7 +9,7 @@ from harness.desk import Desk
 from director._jobs.options import Options
 
 if TYPE_CHECKING:
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
 
 MANY = 3000  # tenants; enough for those who rest to be forgotten
 
@@ -44,7 +44,7 @@ def test_tenants_do_not_pile_up_behind_one_that_waits_and_is_never_served() -> N
         desk.admit(Options(tenant=number))
         job = desk.take(slot)
         assert job is not None
-        assert job._options.tenant == number
+        assert job.options.tenant == number
     tenants = desk.scheduler._queue.tenants
     assert len(tenants) < MANY / 2
     assert len(tenants._active) < MANY / 2
@@ -77,11 +77,11 @@ def test_one_that_waits_and_is_never_served_gives_no_credit_to_those_who_come() 
         desk.end(slot, 1.0)
         desk.take(slot)
     jobs += [desk.admit(Options(tenant="newcomer")) for _ in range(200)]
-    served: list[Job[object] | None] = []
+    served: list[ScheduledJob[object] | None] = []
     for _ in range(50):
         desk.end(slot, 1.0)
         served.append(desk.take(slot))
-    assert 20 <= sum(job is not None and job._options.tenant == "steady" for job in served) <= 30
+    assert 20 <= sum(job is not None and job.options.tenant == "steady" for job in served) <= 30
 
 
 def test_who_rests_for_a_moment_between_two_jobs_has_his_share_all_the_same() -> None:
@@ -95,7 +95,7 @@ def test_who_rests_for_a_moment_between_two_jobs_has_his_share_all_the_same() ->
     seconds = {"line": 0.0, "turn": 0.0}
     for _ in range(200):
         assert slot.job is not None
-        tenant = slot.job._options.tenant
+        tenant = slot.job.options.tenant
         assert isinstance(tenant, str)
         seconds[tenant] += 1.0
         desk.end(slot, 1.0)

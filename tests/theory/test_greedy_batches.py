@@ -17,7 +17,7 @@ def seconds(size: int) -> float:
 def stays_of_director(moments: list[float], max_wait: float = 0.0) -> tuple[list[float], Play]:
     play = Play([1] * SLOTS, lambda jobs, _: seconds(len(jobs)))
     jobs = play.arrive(moments, Options(batch_rule=BatchRule("f", max_size=MOST, max_wait=max_wait)))
-    return [(job._finished or 0.0) - job._submitted for job in jobs], play
+    return [(job.finished_at or 0.0) - job.submitted_at for job in jobs], play
 
 
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.8, 0.95])

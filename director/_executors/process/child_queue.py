@@ -64,7 +64,7 @@ class ChildQueue(RemoteQueue[ProcessCall]):
         ready: list[tuple[ProcessCall, CallMessage]] = []
         most = min(MOST, depth - len(self._sent), self._most - child.count)
         while len(ready) < most and (job := self.source.take()) is not None:
-            call = ProcessCall([job], job._fn, job._cargo)
+            call = ProcessCall([job], job.fn, job.payload)
             message = self._encoder.encode_ahead(call, child)
             if message is None:
                 self._unsent = job

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from director._executors.process.child_process import ChildProcess
     from director._ipc.frames import Answer
     from director._ipc.shared_page import Notice
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
 
 _FIRST_CALL, _CALL = RequestKind.FIRST_CALL, RequestKind.CALL  # an enum's member takes a search each time
@@ -56,7 +56,7 @@ class ProcessCall(PendingCall):
     _was_silent = False
 
     def __init__(
-        self, jobs: list[Job[Any]], fn: Any, args: tuple[Any, ...], style: CallStyle = CallStyle.WITH_RESOURCE
+        self, jobs: list[ScheduledJob[Any]], fn: Any, args: tuple[Any, ...], style: CallStyle = CallStyle.WITH_RESOURCE
     ) -> None:
         super().__init__(jobs)
         self.fn = fn
@@ -168,7 +168,7 @@ class CallEncoder:
             PicklingError: It can't be sent.
         """
         job, args = call.jobs[0], call.args
-        model, options = UNNUMBERED, job._options
+        model, options = UNNUMBERED, job.options
         if options.model is not None:
             model = self._models.number(options.model)
         function = UNNUMBERED
@@ -193,7 +193,7 @@ class CallEncoder:
 
     def _ahead(self, call: ProcessCall, child: ChildProcess) -> CallMessage | None:
         job = call.jobs[0]
-        options, function, model = job._options, known_number(call.fn), UNNUMBERED
+        options, function, model = job.options, known_number(call.fn), UNNUMBERED
         if function is None or options.name is not None or function not in child.known or not _are_plain(call.args):
             return None
         if options.model is not None:
@@ -205,11 +205,11 @@ class CallEncoder:
             return None
         return CallMessage(_CALL, function, model, self._facts(job), payload)
 
-    def _facts(self, job: Job[Any]) -> Facts:
-        started = job._started
+    def _facts(self, job: ScheduledJob[Any]) -> Facts:
+        started = job.started_at
         if started is None:  # it is sent ahead of its turn
-            return Facts(job.id, job._options.priority, job.attempts + 1, self._time() - job._submitted)
-        return Facts(job.id, job._options.priority, job.attempts, started - job._submitted)
+            return Facts(job.id, job.options.priority, job.attempts + 1, self._time() - job.submitted_at)
+        return Facts(job.id, job.options.priority, job.attempts, started - job.submitted_at)
 
 
 def fits(payload: Payload | None) -> bool:

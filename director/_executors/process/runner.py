@@ -34,7 +34,7 @@ from director.errors import WorkerDied
 
 if TYPE_CHECKING:
     from director._executors.process.executor import ProcessExecutor
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._runtime.instrumentation import Instrumentation
     from director._scheduler.residency import Residency
     from director._scheduler.slots import Slot
@@ -78,7 +78,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
         self._queue = ChildQueue(self._encoder, terms.max_jobs_per_worker)
         self._is_recalled = False
 
-    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+    def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
         """Have the child make one call for all of them; see `Runner.run_batch`.
 
         Raises:
@@ -87,7 +87,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
             NeverStarted: The system can't start a child now.
             WorkerDied: The child ended in the midst of the call.
         """
-        return self._make(ProcessCall(jobs, jobs[0]._fn, ([job._cargo[0] for job in jobs],), _BATCH))
+        return self._make(ProcessCall(jobs, jobs[0].fn, ([job.payload[0] for job in jobs],), _BATCH))
 
     def close(self) -> None:
         """Let the child unload its models and end."""
@@ -113,7 +113,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
         call.end(moment, self._grace)
         os.eventfd_write(self._bell, 1)
 
-    def _run(self, job: Job[Any]) -> Any:
+    def _run(self, job: ScheduledJob[Any]) -> Any:
         call = self._queue.find(job)
         return super()._run(job) if call is None else self._make(call)
 
@@ -227,7 +227,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
         if call.is_typical:
             self._queue.pace.note(answer.began, answer.ended, child.read_at)
         if self._is_timely:
-            self._ended = max(answer.ended, call.jobs[0]._started or 0.0)
+            self._ended = max(answer.ended, call.jobs[0].started_at or 0.0)
         if call.refusal is not None:
             child.drop(answer)
             raise call.refusal
@@ -242,7 +242,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
             raise pickle.PicklingError(f"the {what} of {job.name} can't be unpickled: {describe(refusal)}") from refusal
         if answer.kind == _RETURNED:
             return content if call.style != _BATCH else joined(content, job.name, self._device.label)
-        (error, fault), model = error_of(content, self._device.label), job._options.model
+        (error, fault), model = error_of(content, self._device.label), job.options.model
         if fault is not None and fault.kind == "sticky":
             # It can't use its device any more, and may hang when it is asked to unload something.
             child.signal(signal.SIGKILL)
@@ -256,7 +256,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
 
     def _hand_over(self, call: ProcessCall, child: ChildProcess, answer: Answer) -> None:
         """Give a value of a stream to its reader, who may have left or be too slow: the child then ends the stream."""
-        stream: Any = call.jobs[0]._fn
+        stream: Any = call.jobs[0].fn
         if call.refusal is None and isinstance(stream, StreamCall):
             try:
                 stream.channel.put(child.content(answer))

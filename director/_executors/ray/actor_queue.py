@@ -18,7 +18,7 @@ from director._ipc.protocol import Notice
 
 if TYPE_CHECKING:
     from director._executors.ray.actor_client import ActorClient
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
 
 MOST_IN_FLIGHT = 2
 _TOO_LONG = 0.5  # seconds of a call against which the time between two is nothing
@@ -40,7 +40,7 @@ class ActorQueue(RemoteQueue[RayCall]):
         self._mean = 0.0  # seconds of a call; 0 while nothing is known
         self.is_recalled = False  # set by any thread: others are free for what is here
 
-    def turn_of(self, job: Job[Any]) -> RayCall | None:
+    def turn_of(self, job: ScheduledJob[Any]) -> RayCall | None:
         """The turn of a job has come: its call if it was sent ahead. What is before it is over."""
         call = self._sent.pop(job, None)
         self._sent.clear()
@@ -83,7 +83,7 @@ class ActorQueue(RemoteQueue[RayCall]):
             return
         if (job := source.take()) is None:
             return
-        call = RayCall([job], job._fn, job._cargo)
+        call = RayCall([job], job.fn, job.payload)
         if not self._client.encoder.may_go_ahead(call):
             self._unsent = job
             return

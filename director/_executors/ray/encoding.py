@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from director._executors.process.encoding import ModelNumbers
     from director._executors.ray.pending_call import RayCall
     from director._ipc.by_name import Name
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
 
 
@@ -75,7 +75,7 @@ class CallEncoder:
 
     def may_go_ahead(self, call: RayCall) -> bool:
         """Whether sending it runs no code of the user's, so that it can be done within the call of another job."""
-        function, model = _number_of(call.fn), call.jobs[0]._options.model
+        function, model = _number_of(call.fn), call.jobs[0].options.model
         return (
             call.style is CallStyle.WITH_RESOURCE
             and not self._is_new
@@ -90,11 +90,11 @@ class CallEncoder:
         self._is_new = False
         if (function := _number_of(call.fn)) != UNNUMBERED:
             self._functions.add(function)
-        if (model := call.jobs[0]._options.model) is not None:
+        if (model := call.jobs[0].options.model) is not None:
             self._recipes.add(self._models.number(model))
 
     def _message(self, call: RayCall, number: int) -> CallMessage:
-        job, model = call.jobs[0], call.jobs[0]._options.model
+        job, model = call.jobs[0], call.jobs[0].options.model
         function = _number_of(call.fn)
         recipe = UNNUMBERED if model is None else self._models.number(model)
         is_met, is_known = function in self._functions, model is None or recipe in self._recipes
@@ -112,11 +112,11 @@ class CallEncoder:
         content = pickle.dumps((tuple(header), stream))
         return CallMessage(content, (buffers, references) if buffers or references else ())
 
-    def _facts(self, job: Job[Any]) -> tuple[int, int, int, float]:
-        started = job._started
+    def _facts(self, job: ScheduledJob[Any]) -> tuple[int, int, int, float]:
+        started = job.started_at
         if started is None:  # it is sent ahead of its turn
-            return job.id, job._options.priority, job.attempts + 1, self._time() - job._submitted
-        return job.id, job._options.priority, job.attempts, started - job._submitted
+            return job.id, job.options.priority, job.attempts + 1, self._time() - job.submitted_at
+        return job.id, job.options.priority, job.attempts, started - job.submitted_at
 
 
 def _imported_name(fn: Any) -> Name | None:

@@ -10,7 +10,7 @@ from director._ipc.protocol import CallStyle
 
 if TYPE_CHECKING:
     from director._executors.ray.messages import Answer, Payload
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
 
 
 class RayCall(PendingCall):
@@ -43,7 +43,7 @@ class RayCall(PendingCall):
     )
 
     def __init__(
-        self, jobs: list[Job[Any]], fn: Any, args: tuple[Any, ...], style: CallStyle = CallStyle.WITH_RESOURCE
+        self, jobs: list[ScheduledJob[Any]], fn: Any, args: tuple[Any, ...], style: CallStyle = CallStyle.WITH_RESOURCE
     ) -> None:
         super().__init__(jobs)
         self.fn = fn

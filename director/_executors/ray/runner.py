@@ -30,7 +30,7 @@ from director.errors import WorkerDied
 if TYPE_CHECKING:
     from director._executors.ray.fleet import RayFleet
     from director._executors.ray.messages import Answer, Note
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._runtime.instrumentation import Instrumentation
     from director._scheduler.residency import Residency
     from director._scheduler.slots import Slot
@@ -59,7 +59,7 @@ class RayRunner(RemoteRunner[RayCall]):
         self._queue = ActorQueue(self.client)
         self._offset = Offset()
 
-    def run_batch(self, jobs: list[Job[Any]]) -> Any:
+    def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
         """Have the actor make one call for all of them; see `Runner.run_batch`.
 
         Raises:
@@ -68,7 +68,7 @@ class RayRunner(RemoteRunner[RayCall]):
             NeverStarted: The device was lost before the call had begun.
             WorkerDied: The actor was lost during the call.
         """
-        return self._make(RayCall(jobs, jobs[0]._fn, tuple(job._cargo[0] for job in jobs), CallStyle.BATCH))
+        return self._make(RayCall(jobs, jobs[0].fn, tuple(job.payload[0] for job in jobs), CallStyle.BATCH))
 
     def close(self) -> None:
         """Let the actor unload its models, and end it."""
@@ -140,7 +140,7 @@ class RayRunner(RemoteRunner[RayCall]):
 
     def _hand_over(self, call: RayCall) -> None:
         """Give values of a stream to its reader, which may have left or be too slow: the actor then ends the stream."""
-        stream: Any = call.jobs[0]._fn
+        stream: Any = call.jobs[0].fn
         while (payload := call.values.pop(call.taken, None)) is not None:
             call.taken += 1
             if call.refusal is None and type(stream) is StreamCall:
@@ -156,7 +156,7 @@ class RayRunner(RemoteRunner[RayCall]):
         if answer.began:
             ended = self._offset.here(answer.began, answer.ended, call.sent_at, call.read_at)
             if self._is_timely:
-                self._ended = max(call.jobs[0]._started or 0.0, min(ended, call.read_at))
+                self._ended = max(call.jobs[0].started_at or 0.0, min(ended, call.read_at))
             if call.style is CallStyle.WITH_RESOURCE and answer.kind == AnswerKind.RETURNED and not answer.loaded:
                 self._queue.note(answer.ended - answer.began)
         if call.refusal is not None:
@@ -178,7 +178,7 @@ class RayRunner(RemoteRunner[RayCall]):
         if fault is not None and fault.kind == "sticky":  # it begins nothing more
             self.client.replace()
             self._queue.return_all()
-        if answer.kind == AnswerKind.NOT_LOADED and (model := job._options.model) is not None:
+        if answer.kind == AnswerKind.NOT_LOADED and (model := job.options.model) is not None:
             self._instrumentation.not_loaded(model, self._device, content)
             raise LoadFailed(model, bearable(model, content))
         if answer.kind == AnswerKind.NOT_READ and len(call.jobs) > 1:

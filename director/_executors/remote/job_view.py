@@ -48,13 +48,9 @@ class WorkerJob:
         """Whether it was cancelled."""
         return self.state is JobState.CANCELLED
 
-    # What `director.check_cancelled` asks of a job.
+    # What `director.check_cancelled` asks of a job too.
 
-    @property
-    def _stage(self) -> JobState:
-        return self.state
-
-    def _due(self) -> None:
+    def due_at(self) -> None:
         """The parent watches the time, and says so on the page."""
 
     def __repr__(self) -> str:

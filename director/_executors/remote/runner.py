@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from director._device import Device
     from director._devices.device_errors import Fault
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._runtime.instrumentation import Instrumentation
     from director._runtime.worker import PrefetchSource
 
@@ -60,7 +60,7 @@ class PendingCall:
 
     __slots__ = ("jobs", "number", "state")
 
-    def __init__(self, jobs: list[Job[Any]]) -> None:
+    def __init__(self, jobs: list[ScheduledJob[Any]]) -> None:
         self.jobs = jobs
         self.number = -1  # of the message; given when it is sent, and never used for another call
         self.state = CallState.QUEUED
@@ -79,7 +79,7 @@ class PendingCall:
     def is_unwanted(self) -> bool:
         """Whether all callers have left, or their time is up."""
         jobs = self.jobs
-        return not jobs or (jobs[0]._stage is not _RUNNING and all(job._stage is not _RUNNING for job in jobs))
+        return not jobs or (jobs[0].state is not _RUNNING and all(job.state is not _RUNNING for job in jobs))
 
 
 C = TypeVar("C", bound=PendingCall)
@@ -90,23 +90,23 @@ class RemoteQueue(Generic[C]):
 
     def __init__(self) -> None:
         self.source: PrefetchSource | None = None
-        self._sent: dict[Job[Any], C] = {}  # in their order
-        self._unsent: Job[Any] | None = None  # taken from the source, and not fit to be sent ahead
+        self._sent: dict[ScheduledJob[Any], C] = {}  # in their order
+        self._unsent: ScheduledJob[Any] | None = None  # taken from the source, and not fit to be sent ahead
 
     def __bool__(self) -> bool:
         return bool(self._sent) or self._unsent is not None
 
-    def find(self, job: Job[Any]) -> C | None:
+    def find(self, job: ScheduledJob[Any]) -> C | None:
         """From any thread: the call of a job, if it was sent ahead."""
         return self._sent.get(job)
 
     def _is_blocked(self) -> bool:
         """Whether one that could not be sent ahead still waits for its turn."""
-        if self._unsent is not None and self._unsent._stage is not _RUNNING:
+        if self._unsent is not None and self._unsent.state is not _RUNNING:
             self._unsent = None
         return self._unsent is not None
 
-    def _give_back(self, jobs: list[Job[Any]]) -> None:
+    def _give_back(self, jobs: list[ScheduledJob[Any]]) -> None:
         """These of what was sent may go elsewhere, and so may what was not."""
         for job in jobs:
             del self._sent[job]
@@ -139,7 +139,7 @@ class RemoteRunner(ABC, Generic[C]):
         self._is_timely = instrumentation.time is time.monotonic  # the clock there; of another machine it is set right
         self._ended: float | None = None  # when the last call has ended, if that was told
 
-    def run(self, job: Job[Any]) -> Any:
+    def run(self, job: ScheduledJob[Any]) -> Any:
         """Have the call made; see `Runner.run`.
 
         Raises:
@@ -151,7 +151,7 @@ class RemoteRunner(ABC, Generic[C]):
         try:
             return self._run(job)
         finally:
-            job._finished = self._ended  # the answer may have been under way since, or have waited for the GIL
+            job.finished_at = self._ended  # the answer may have been under way since, or have waited for the GIL
 
     def recover(self, _error: BaseException, _fault: Fault) -> bool:
         """Nothing is left to do: memory was freed there, and a process that can't use its device was ended."""
@@ -161,16 +161,16 @@ class RemoteRunner(ABC, Generic[C]):
         """Take jobs from `source` to send their calls ahead of their turn."""
         self._queue.source = source
 
-    def abandon(self, job: Job[Any]) -> None:
+    def abandon(self, job: ScheduledJob[Any]) -> None:
         """On the event loop: the caller of `job`, which runs here, has left, or its time is up.
 
         When that is so for all jobs of the call, the call is told. If one of them has a timeout, the call is ended when
         that has passed.
         """
         call = self._queue.find(job) or self._call
-        if call is None or job not in call.jobs or any(mate._stage is _RUNNING for mate in call.jobs):
+        if call is None or job not in call.jobs or any(mate.state is _RUNNING for mate in call.jobs):
             return
-        self._tell(call, is_cancelled=any(mate._stage is JobState.CANCELLED for mate in call.jobs))
+        self._tell(call, is_cancelled=any(mate.state is JobState.CANCELLED for mate in call.jobs))
         ends = [end for mate in call.jobs if (end := _end_of(mate)) is not None]
         if ends:
             left = max(ends) - self._instrumentation.time()  # a deadline may have passed before
@@ -184,17 +184,17 @@ class RemoteRunner(ABC, Generic[C]):
         self._end(call, time.monotonic())
         return True
 
-    def _run(self, job: Job[Any]) -> Any:
-        fn: Any = job._fn
+    def _run(self, job: ScheduledJob[Any]) -> Any:
+        fn: Any = job.fn
         if isinstance(fn, LocalCall):
             return fn.run_locally(self._device, lambda call: self._make(self._Call([job], call, (), self._BARELY)))
         if isinstance(fn, StreamCall):
-            return self._make(self._Call([job], fn.func, job._cargo, self._AS_STREAM))
-        return self._make(self._Call([job], fn, job._cargo))
+            return self._make(self._Call([job], fn.func, job.payload, self._AS_STREAM))
+        return self._make(self._Call([job], fn, job.payload))
 
-    def _note_progress(self, jobs: list[Job[Any]], progress: Any) -> None:
+    def _note_progress(self, jobs: list[ScheduledJob[Any]], progress: Any) -> None:
         for job in jobs:
-            job._progress = progress
+            job.reported = progress
             if self._instrumentation.listening:
                 self._instrumentation.progressed(job, progress)
 
@@ -211,9 +211,9 @@ class RemoteRunner(ABC, Generic[C]):
         """On the event loop: bring the call to its end at `moment`."""
 
 
-def _end_of(job: Job[Any]) -> float | None:
+def _end_of(job: ScheduledJob[Any]) -> float | None:
     """The moment at which the timeout of a job has passed; `None` if nothing says when its call must end."""
-    timeout = job._options.timeout
-    if timeout is None or job._started is None:
+    timeout = job.options.timeout
+    if timeout is None or job.started_at is None:
         return None
-    return job._started + timeout
+    return job.started_at + timeout

@@ -16,7 +16,7 @@ from director._scheduler.queue.priority_queue import PriorityQueue, number_of
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.options import BatchRule
     from director._scheduler.costs import CostModel
     from director._scheduler.fair_share import FairShare
@@ -76,19 +76,19 @@ class BatchGroup:
         # With `max_wait` only: what is needed to tell when it will be ripe.
         self._arrivals, self._dues, self._dearest = LazyHeap(), LazyHeap(), LazyHeap()
 
-    def push(self, job: Job[Any]) -> None:
+    def push(self, job: ScheduledJob[Any]) -> None:
         """Add a job."""
-        rule, extra = self.rule, job._extra
+        rule, extra = self.rule, job.extras
         assert extra is not None
-        job._where = self
+        job.location = self
         self.line.push(job)
         self.live += 1
         if rule.max_cost is not None:
             self._cost += extra.batch_cost
         if rule.max_wait:
-            self._arrivals.push(job._submitted, job)
-            if job._options.deadline is not None:
-                self._dues.push(job._deadline_at(), job)
+            self._arrivals.push(job.submitted_at, job)
+            if job.options.deadline is not None:
+                self._dues.push(job.deadline_at(), job)
             if rule.padded:
                 self._dearest.push(-extra.batch_cost, job)
         if self.upper is not None:
@@ -97,7 +97,7 @@ class BatchGroup:
             self._advance(job)
             self._recount(1)
 
-    def left(self, job: Job[Any]) -> None:
+    def left(self, job: ScheduledJob[Any]) -> None:
         """One of its jobs, QUEUED until now, waits here no more."""
         self.left_together(1, cost_of(job) if self.rule.max_cost is not None else 0.0)
 
@@ -150,13 +150,13 @@ class BatchGroup:
         self.lane.grow(-self.live, -self._calls)
         self._calls = 0
 
-    def _advance(self, job: Job[Any]) -> None:
+    def _advance(self, job: ScheduledJob[Any]) -> None:
         """A new job may be better than the one at the front."""
-        options, standing = job._options, self.entry
+        options, standing = job.options, self.entry
         is_usual = options.deadline is None and not self._tenants.known
         if is_usual and standing is not None and standing[0] <= -options.priority and not _tries(job):
             return  # it stands behind all of its priority
-        rank = (-options.priority, *self._tenants.rank(options.account), job._deadline_at(), number_of(job))
+        rank = (-options.priority, *self._tenants.rank(options.account), job.deadline_at(), number_of(job))
         if standing is None or rank < standing:
             self.lane.compete(self, rank)
 
@@ -193,13 +193,13 @@ class BatchGroup:
         return f"<Group {self.rule.name} {self.live} waiting{'' if self.upper else ', held'}>"
 
 
-def _tries(job: Job[Any]) -> int:
-    return 0 if job._extra is None else job._extra.failed_attempts
+def _tries(job: ScheduledJob[Any]) -> int:
+    return 0 if job.extras is None else job.extras.failed_attempts
 
 
-def cost_of(job: Job[Any]) -> float:
+def cost_of(job: ScheduledJob[Any]) -> float:
     """What its function's `batch_cost` said of it."""
-    return 0.0 if job._extra is None else job._extra.batch_cost
+    return 0.0 if job.extras is None else job.extras.batch_cost
 
 
 _SWEEP_AT = 64  # entries, before those that mean nothing any more are swept out

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
     from director._jobs.options import LaneKey
 
 
@@ -28,9 +28,9 @@ class QueueEstimate:
         self._lanes: dict[LaneKey, _Lane] = {}
         self._weights = weights
 
-    def add(self, job: Job[Any]) -> None:
+    def add(self, job: ScheduledJob[Any]) -> None:
         """It waits in a line."""
-        options = job._options
+        options = job.options
         lane = self._lanes.get(options.lane)
         if lane is None:
             lane = self._lanes[options.lane] = _Lane()
@@ -43,9 +43,9 @@ class QueueEstimate:
         self._lanes[None] = lane = _Lane()
         lane.level(0).change(None, self._weight(None), count, False)
 
-    def drop(self, job: Job[Any]) -> None:
+    def drop(self, job: ScheduledJob[Any]) -> None:
         """It waits in its line no more."""
-        options = job._options
+        options = job.options
         lane = self._lanes[options.lane]
         level = lane.level(options.priority)
         level.change(options.account, self._weight(options.account), -1, options.deadline is not None)
@@ -54,14 +54,14 @@ class QueueEstimate:
             if not lane.levels:
                 del self._lanes[options.lane]
 
-    def ahead_of(self, job: Job[Any], slots: frozenset[int]) -> float:
+    def ahead_of(self, job: ScheduledJob[Any], slots: frozenset[int]) -> float:
         """About how many jobs that `slots` will run are served before a new one with a deadline.
 
         Args:
             job: The new one.
             slots: Those that get work.
         """
-        options = job._options
+        options = job.options
         mine = slots if options.allowed is None else slots & options.allowed
         weight, ahead = self._weight(options.account), 0.0
         for key, lane in self._lanes.items():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Hashable, Iterator
 
-    from director._jobs.job import Job, Location
+    from director._jobs.job import Location, ScheduledJob
     from director._jobs.model import Model
     from director._jobs.options import BatchRule, LaneKey
     from director._scheduler.fair_share import FairShare
@@ -81,11 +81,11 @@ class Lane:
         ] = []  # an entry means something while it is the group's `standing`
         self._numbers = itertools.count()
 
-    def push(self, job: Job[Any]) -> BatchGroup | None:
+    def push(self, job: ScheduledJob[Any]) -> BatchGroup | None:
         """Add a job; returns the group in which it waits, if it can share a batch."""
-        rule = job._options.batch_rule
+        rule = job.options.batch_rule
         if rule is None:
-            job._where = self
+            job.location = self
             self._line.push(job)
             self._singles += 1
             self.live += 1
@@ -93,21 +93,21 @@ class Lane:
             if self._aged is not None:
                 self.note_arrival(job)
             return None
-        assert job._extra is not None
-        key = (rule, job._extra.batch_key)
+        assert job.extras is not None
+        key = (rule, job.extras.batch_key)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = BatchGroup(self, rule, key, self._tenants, self._spent)
         group.push(job)
         return group
 
-    def adopt(self, jobs: deque[Job[Any]], live: int) -> None:
+    def adopt(self, jobs: deque[ScheduledJob[Any]], live: int) -> None:
         """Take over jobs without any option as they stand, `live` of which wait; into an empty lane, without `aged`."""
         self._line.adopt(jobs)
         self._singles += live
         self.grow(live, live)
 
-    def left(self, job: Job[Any]) -> None:
+    def left(self, job: ScheduledJob[Any]) -> None:
         """A single job, QUEUED until now, waits here no more."""
         self._singles -= 1
         if self._singles:
@@ -124,14 +124,14 @@ class Lane:
     def front(self, now: float) -> Ranked | None:
         """The job that is served next and its rank against other lanes' fronts, smaller first."""
         if self._aged is not None and (old := self._oldest(now)) is not None:
-            return (-_NEVER, 0.0, 0, old._submitted, old.id), old
+            return (-_NEVER, 0.0, 0, old.submitted_at, old.id), old
         single = self._line.peek() if self._singles else None
         grouped = self._front_of_groups() if self._fronts else None
         if single is None or grouped is None:
             return single or grouped
         return min(single, grouped, key=_rank_in)
 
-    def pop(self, now: float) -> Job[Any] | None:
+    def pop(self, now: float) -> ScheduledJob[Any] | None:
         """The job that is served next. A single one is removed; the others leave their group with their batch."""
         if self._aged is None:
             if not self._fronts:
@@ -151,9 +151,9 @@ class Lane:
             self._fronts = [entry for entry in fronts if entry[0] is entry[2].entry]
             heapify(self._fronts)
 
-    def note_arrival(self, job: Job[Any]) -> None:
+    def note_arrival(self, job: ScheduledJob[Any]) -> None:
         """A slot may take it from now on; only with `aged`."""
-        self._arrivals.push(job._submitted, job)
+        self._arrivals.push(job.submitted_at, job)
 
     @property
     def ages(self) -> bool:
@@ -187,7 +187,7 @@ class Lane:
         """Nothing waits here."""
         return not self.live and not self._groups
 
-    def __iter__(self) -> Iterator[Job[Any]]:
+    def __iter__(self) -> Iterator[ScheduledJob[Any]]:
         yield from self._line
         for group in self._groups.values():
             yield from group.line
@@ -216,7 +216,7 @@ class Lane:
                 heapreplace(fronts, (found[0], next(self._numbers), group))
         return None
 
-    def _oldest(self, now: float) -> Job[Any] | None:
+    def _oldest(self, now: float) -> ScheduledJob[Any] | None:
         """The job that has waited longest, if that is long enough."""
         found = self._arrivals.first(self._line.waits, self._spent)
         return None if found is None or now - found[0] < self._aged else found[1]  # type: ignore[operator]

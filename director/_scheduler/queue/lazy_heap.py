@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._jobs.job import Job
+    from director._jobs.job import ScheduledJob
 
 _SWEEP_AT = 64  # entries of jobs that have left, before they are swept out, once they outnumber those who wait
 
@@ -22,13 +22,15 @@ class LazyHeap:
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: list[tuple[float, int, Job[Any]]] = []
+        self._entries: list[tuple[float, int, ScheduledJob[Any]]] = []
 
-    def push(self, moment: float, job: Job[Any]) -> None:
+    def push(self, moment: float, job: ScheduledJob[Any]) -> None:
         """Add a job; it may be there already."""
         heappush(self._entries, (moment, job.id, job))
 
-    def first(self, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> tuple[float, Job[Any]] | None:
+    def first(
+        self, waits: Callable[[ScheduledJob[Any]], bool], spent: list[Any]
+    ) -> tuple[float, ScheduledJob[Any]] | None:
         """The lowest moment of those that wait, and its job; what is passed over goes to `spent`."""
         entries = self._entries
         while entries:
@@ -38,7 +40,7 @@ class LazyHeap:
             spent.append(heappop(entries))
         return None
 
-    def tidy(self, live: int, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> None:
+    def tidy(self, live: int, waits: Callable[[ScheduledJob[Any]], bool], spent: list[Any]) -> None:
         """Sweep when those that have left are many more than the `live` ones."""
         if len(self._entries) > _SWEEP_AT + 2 * live:
             spent.append(self._entries)

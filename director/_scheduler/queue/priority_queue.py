@@ -16,12 +16,12 @@ from director._jobs.state import JobState
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-    from director._jobs.job import Job, Location
+    from director._jobs.job import Location, ScheduledJob
     from director._scheduler.fair_share import FairShare
 
-Front: TypeAlias = "tuple[float, int, Job[Any]]"  # deadline (a moment), number and job
+Front: TypeAlias = "tuple[float, int, ScheduledJob[Any]]"  # deadline (a moment), number and job
 Rank: TypeAlias = "tuple[float, float, int, float, int]"  # -priority, use and turn of the tenant, deadline, number
-Ranked: TypeAlias = "tuple[Rank, Job[Any]]"
+Ranked: TypeAlias = "tuple[Rank, ScheduledJob[Any]]"
 
 _QUEUED = JobState.QUEUED
 _NEVER = float("inf")
@@ -35,21 +35,23 @@ class TenantQueue:
 
     __slots__ = ("heap", "jobs", "tenant")
 
-    def __init__(self, tenant: Hashable, jobs: deque[Job[Any]] | None = None) -> None:
+    def __init__(self, tenant: Hashable, jobs: deque[ScheduledJob[Any]] | None = None) -> None:
         self.tenant = tenant
-        self.jobs: deque[Job[Any]] = deque() if jobs is None else jobs  # those that come in their turn: nearly all
+        self.jobs: deque[ScheduledJob[Any]] = (
+            deque() if jobs is None else jobs
+        )  # those that come in their turn: nearly all
         self.heap: list[Front] = []  # with a deadline, or out of turn
 
-    def push(self, job: Job[Any]) -> None:
+    def push(self, job: ScheduledJob[Any]) -> None:
         """Add a job; it may be there already."""
-        extra, jobs = job._extra, self.jobs
+        extra, jobs = job.extras, self.jobs
         in_turn = extra is None or not extra.failed_attempts
-        if in_turn and job._options.deadline is None and (not jobs or job.id > jobs[-1].id):
+        if in_turn and job.options.deadline is None and (not jobs or job.id > jobs[-1].id):
             jobs.append(job)
         else:
-            heappush(self.heap, (job._deadline_at(), number_of(job), job))
+            heappush(self.heap, (job.deadline_at(), number_of(job), job))
 
-    def peek(self, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> Front | None:
+    def peek(self, waits: Callable[[ScheduledJob[Any]], bool], spent: list[Any]) -> Front | None:
         """What comes first; those that have left are moved to `spent`."""
         heap, jobs = self.heap, self.jobs
         while heap and not waits(heap[0][2]):
@@ -68,28 +70,32 @@ class TenantQueue:
         else:
             self.jobs.popleft()
 
-    def pop_run(self, most: int, home: Location, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> list[Job[Any]]:
+    def pop_run(
+        self, most: int, home: Location, waits: Callable[[ScheduledJob[Any]], bool], spent: list[Any]
+    ) -> list[ScheduledJob[Any]]:
         """Remove and return up to `most` jobs as they come, unless some stand in the heap."""
         jobs = self.jobs
-        run: list[Job[Any]] = []
+        run: list[ScheduledJob[Any]] = []
         while jobs and len(run) < most and not self.heap:
             job = jobs.popleft()
-            if (job._stage is _QUEUED and job._where is home) or waits(job):  # the usual case without a call
+            if (job.state is _QUEUED and job.location is home) or waits(job):  # the usual case without a call
                 run.append(job)
             else:
                 spent.append(job)
         return run
 
-    def pop_timed(self, most: int, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> list[Job[Any]]:
+    def pop_timed(
+        self, most: int, waits: Callable[[ScheduledJob[Any]], bool], spent: list[Any]
+    ) -> list[ScheduledJob[Any]]:
         """Remove and return up to `most` jobs with a deadline, the earliest first."""
         heap = self.heap
-        jobs: list[Job[Any]] = []
+        jobs: list[ScheduledJob[Any]] = []
         while heap and heap[0][0] < _NEVER and len(jobs) < most:
             job = heappop(heap)[2]
             (jobs if waits(job) else spent).append(job)
         return list(dict.fromkeys(jobs))  # one that is tried again may stand there twice
 
-    def sweep(self, waits: Callable[[Job[Any]], bool]) -> None:
+    def sweep(self, waits: Callable[[ScheduledJob[Any]], bool]) -> None:
         """Remove all jobs that have left."""
         self.heap = [entry for entry in self.heap if waits(entry[2])]
         heapify(self.heap)
@@ -98,7 +104,7 @@ class TenantQueue:
     def __len__(self) -> int:
         return len(self.heap) + len(self.jobs)
 
-    def __iter__(self) -> Iterator[Job[Any]]:
+    def __iter__(self) -> Iterator[ScheduledJob[Any]]:
         yield from (entry[2] for entry in self.heap)
         yield from self.jobs
 
@@ -114,11 +120,11 @@ class PriorityLevel:
         self._turns: list[tuple[float, int, int, TenantQueue]] = []  # counters only grow: corrected at the front
         self._numbers = 0
 
-    def push(self, job: Job[Any]) -> None:
+    def push(self, job: ScheduledJob[Any]) -> None:
         """Add a job."""
-        backlog = self._backlogs.get(job._options.account)
+        backlog = self._backlogs.get(job.options.account)
         if backlog is None:
-            backlog = TenantQueue(job._options.account)
+            backlog = TenantQueue(job.options.account)
             self.adopt(backlog)
         backlog.push(job)
 
@@ -128,7 +134,7 @@ class PriorityLevel:
         self._numbers += 1
         heappush(self._turns, (*self._tenants.rank(backlog.tenant), self._numbers, backlog))
 
-    def peek(self, waits: Callable[[Job[Any]], bool], spent: list[Any]) -> tuple[TenantQueue, Front] | None:
+    def peek(self, waits: Callable[[ScheduledJob[Any]], bool], spent: list[Any]) -> tuple[TenantQueue, Front] | None:
         """The backlog whose turn it is, and what is at its front."""
         turns, rank_of = self._turns, self._tenants.rank
         while turns:
@@ -147,7 +153,7 @@ class PriorityLevel:
         """The jobs of a tenant."""
         return self._backlogs.get(tenant)
 
-    def sweep(self, waits: Callable[[Job[Any]], bool]) -> None:
+    def sweep(self, waits: Callable[[ScheduledJob[Any]], bool]) -> None:
         """Remove all jobs that have left."""
         for backlog in self._backlogs.values():
             backlog.sweep(waits)
@@ -158,7 +164,7 @@ class PriorityLevel:
     def __len__(self) -> int:
         return sum(map(len, self._backlogs.values()))
 
-    def __iter__(self) -> Iterator[Job[Any]]:
+    def __iter__(self) -> Iterator[ScheduledJob[Any]]:
         for backlog in self._backlogs.values():
             yield from backlog
 
@@ -182,13 +188,13 @@ class PriorityQueue:
         self._priorities: list[int] = []  # negated: served from the front
         self._entries = 0  # and those passed over since the last sweep: too high means swept too early
 
-    def push(self, job: Job[Any]) -> None:
+    def push(self, job: ScheduledJob[Any]) -> None:
         """Add a job; it may be there already."""
-        level = self._levels.get(job._options.priority)
-        (self._level(job._options.priority) if level is None else level).push(job)
+        level = self._levels.get(job.options.priority)
+        (self._level(job.options.priority) if level is None else level).push(job)
         self._entries += 1
 
-    def adopt(self, jobs: deque[Job[Any]]) -> None:
+    def adopt(self, jobs: deque[ScheduledJob[Any]]) -> None:
         """Take over jobs without priority, tenant or deadline as they stand; into an empty line."""
         self._level(0).adopt(TenantQueue(None, jobs))
         self._entries += len(jobs)
@@ -198,14 +204,14 @@ class PriorityQueue:
         if (found := self._front()) is None:
             return None
         backlog, (due, number, job) = found
-        return (-job._options.priority, *self._tenants.rank(backlog.tenant), due, number), job
+        return (-job.options.priority, *self._tenants.rank(backlog.tenant), due, number), job
 
-    def first(self) -> Job[Any] | None:
+    def first(self) -> ScheduledJob[Any] | None:
         """The job that is served next."""
         found = self._front()
         return None if found is None else found[1][2]
 
-    def pop(self) -> Job[Any] | None:
+    def pop(self) -> ScheduledJob[Any] | None:
         """Remove and return the job that is served next."""
         if (found := self._front()) is None:
             return None
@@ -214,7 +220,7 @@ class PriorityQueue:
         self._entries -= 1
         return front[2]
 
-    def pop_run(self, first: Job[Any], most: int) -> list[Job[Any]]:
+    def pop_run(self, first: ScheduledJob[Any], most: int) -> list[ScheduledJob[Any]]:
         """Remove and return up to `most` jobs in order of service, `first` at their head, from one tenant's backlog.
 
         Only if that is simple, else none: its turn has come (it is not an aged one), and nobody there has a deadline.
@@ -228,10 +234,10 @@ class PriorityQueue:
         self._entries -= before - len(backlog.jobs)
         return run
 
-    def pop_timed(self, like: Job[Any], most: int) -> list[Job[Any]]:
+    def pop_timed(self, like: ScheduledJob[Any], most: int) -> list[ScheduledJob[Any]]:
         """Remove and return up to `most` jobs with the priority and tenant of `like`, by their deadlines."""
-        level = self._levels.get(like._options.priority)
-        backlog = None if level is None else level.backlog(like._options.account)
+        level = self._levels.get(like.options.priority)
+        backlog = None if level is None else level.backlog(like.options.account)
         if backlog is None:
             return []
         before = len(backlog.heap)
@@ -260,14 +266,14 @@ class PriorityQueue:
         self.clear()
         self._home = _NOBODY
 
-    def __iter__(self) -> Iterator[Job[Any]]:
+    def __iter__(self) -> Iterator[ScheduledJob[Any]]:
         for level in self._levels.values():
             yield from filter(self.waits, level)
 
-    def waits(self, job: Job[Any]) -> bool:
+    def waits(self, job: ScheduledJob[Any]) -> bool:
         """Whether it still waits here."""
-        where = job._where
-        return job._stage is _QUEUED and (where is self._home or where.upper is self._home)  # type: ignore[union-attr]
+        where = job.location
+        return job.state is _QUEUED and (where is self._home or where.upper is self._home)  # type: ignore[union-attr]
 
     def _front(self) -> tuple[TenantQueue, Front] | None:
         while self._priorities:
@@ -284,7 +290,7 @@ class PriorityQueue:
         return level
 
 
-def number_of(job: Job[Any]) -> int:
+def number_of(job: ScheduledJob[Any]) -> int:
     """Its place among its equals: those that are tried again come before all, the others as they were submitted."""
-    extra = job._extra
+    extra = job.extras
     return job.id if extra is None or not extra.failed_attempts else job.id - _BEFORE

@@ -18,7 +18,7 @@ from director._scheduler.queue.lane import Lane
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from director._jobs.job import Job, Location
+    from director._jobs.job import Location, ScheduledJob
     from director._jobs.model import Model
     from director._jobs.options import LaneKey
     from director._scheduler.policy import SchedulingPolicy
@@ -37,7 +37,7 @@ class FifoQueue:
     key = allowed = model = None  # any slot may serve it
 
     def __init__(self) -> None:
-        self.jobs: deque[Job[Any]] = deque()
+        self.jobs: deque[ScheduledJob[Any]] = deque()
         self.live = 0
         self.upper: Lane | None = None  # the lane that has taken them over
 
@@ -46,7 +46,7 @@ class FifoQueue:
         """Calls that its jobs will make."""
         return self.live
 
-    def left(self, job: Job[Any]) -> None:
+    def left(self, job: ScheduledJob[Any]) -> None:
         """One of its jobs waits no more."""
         if self.upper is not None:
             self.upper.left(job)
@@ -82,7 +82,9 @@ class ReadyQueue:
         self.retry_waiting = RetryWaiting()
         self.discarded: list[Any] = []  # passed over; whoever holds the lock lets go of it when that is free
         self._aged = policy.ageing
-        self.waiting: dict[Job[Any], None] = {}  # while it is rich: all jobs in order of arrival, the lanes' truth
+        self.waiting: dict[
+            ScheduledJob[Any], None
+        ] = {}  # while it is rich: all jobs in order of arrival, the lanes' truth
         self._policy = policy
         self._lanes: dict[LaneKey, Lane] = {}
         self.holds = FlushTimers(self.discarded)
@@ -90,7 +92,7 @@ class ReadyQueue:
 
     # ---- without options
 
-    def pop_fifo(self, slot: Slot) -> Job[Any] | None:
+    def pop_fifo(self, slot: Slot) -> ScheduledJob[Any] | None:
         """Remove the oldest job and give it to `slot`, RUNNING; only while the queue is not rich."""
         plain = self.fifo
         if not plain.live:
@@ -101,10 +103,10 @@ class ReadyQueue:
         jobs = plain.jobs
         while True:
             job = jobs[0]
-            if job._stage is _QUEUED:
+            if job.state is _QUEUED:
                 slot.job = job  # first, so that at any moment either the queue has it or the slot
-                job._stage = _RUNNING  # from QUEUED: the queue hands out no other
-                job._where = slot
+                job.state = _RUNNING  # from QUEUED: the queue hands out no other
+                job.location = slot
                 plain.live -= 1
                 jobs.popleft()
                 return job
@@ -115,12 +117,12 @@ class ReadyQueue:
         plain = self.fifo
         if len(plain.jobs) > _SWEEP_AT + 2 * plain.live:
             self.discarded.append(plain.jobs)
-            plain.jobs = deque(job for job in plain.jobs if job._stage is _QUEUED)
+            plain.jobs = deque(job for job in plain.jobs if job.state is _QUEUED)
 
     def switch_to_lanes(self) -> None:
         """Put every job in a lane."""
         plain, empty = self.fifo, FifoQueue()
-        waiting = dict.fromkeys(job for job in plain.jobs if job._stage is _QUEUED)
+        waiting = dict.fromkeys(job for job in plain.jobs if job.state is _QUEUED)
         self.fifo, self.waiting, self.has_lanes = empty, waiting, True
         if plain.live:
             plain.upper = lane = self._lane(None)
@@ -145,10 +147,10 @@ class ReadyQueue:
         taken = {job for slot in slots for job in (*slot.current_jobs(), *slot.prefetched, *slot.missed_deadline)}
         if not self.has_lanes:
             plain = self.fifo
-            plain.jobs = deque(job for job in plain.jobs if job._stage is _QUEUED)
+            plain.jobs = deque(job for job in plain.jobs if job.state is _QUEUED)
             plain.live = len(plain.jobs)
             return
-        jobs = [job for job in self.waiting if job._stage is _QUEUED or (job not in taken and not job.done())]
+        jobs = [job for job in self.waiting if job.state is _QUEUED or (job not in taken and not job.done())]
         self.discarded.append(self._lanes)
         self.holds.clear()
         self._lanes = {}
@@ -156,15 +158,15 @@ class ReadyQueue:
         self.waiting = dict.fromkeys(jobs)  # whole before the first is pushed, for this may be cut off too
         self.retry_waiting.jobs = {job: None for job in self.retry_waiting.jobs if job in self.waiting}
         for job in jobs:
-            job._stage = _QUEUED
+            job.state = _QUEUED
             if job not in self.retry_waiting.jobs:
                 self._push(job)
         if self.tenants.known:
-            self.tenants.recount_waiting(job._options.account for job in jobs)
+            self.tenants.recount_waiting(job.options.account for job in jobs)
 
     # ---- with options
 
-    def push(self, job: Job[Any]) -> BatchGroup | None:
+    def push(self, job: ScheduledJob[Any]) -> BatchGroup | None:
         """Add a job, or one that was set aside; returns its group if that is held and may be ripe by now."""
         if job in self.waiting:
             self.retry_waiting.left(job)
@@ -172,24 +174,24 @@ class ReadyQueue:
             self._arrive(job)
         return self._push(job)
 
-    def _push(self, job: Job[Any]) -> BatchGroup | None:
+    def _push(self, job: ScheduledJob[Any]) -> BatchGroup | None:
         if self._estimate is not None:
             self._estimate.add(job)
-        group = self._lane(job._options.lane, job._options.model).push(job)
+        group = self._lane(job.options.lane, job.options.model).push(job)
         return group if group is not None and group.upper is None else None
 
-    def set_aside(self, job: Job[Any]) -> None:
+    def set_aside(self, job: ScheduledJob[Any]) -> None:
         """Let a job wait where no slot sees it; `push` brings it back."""
         self._arrive(job)
         self.retry_waiting.push(job)
 
-    def front(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> Job[Any] | None:
+    def front(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> ScheduledJob[Any] | None:
         """What `pop` would return."""
         lanes = [lane for lane in self.lanes() if lane.key is None or suits(lane, slot)]
         fronts = [front for lane in lanes if (front := lane.front(now)) is not None]
         return min(fronts, key=lambda front: front[0])[1] if fronts else None
 
-    def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> Job[Any] | None:
+    def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> ScheduledJob[Any] | None:
         """The next job for `slot`, from the lanes that `suits` accepts; it leaves at once, with its batch if any."""
         candidates = self.lanes() if len(self._lanes) > 1 else self._lanes.values()
         lanes = [lane for lane in candidates if lane.live and (lane.key is None or suits(lane, slot))]
@@ -200,19 +202,19 @@ class ReadyQueue:
         assert job is not None, "a lane counts jobs that it does not have"
         return job
 
-    def left(self, job: Job[Any]) -> None:
+    def left(self, job: ScheduledJob[Any]) -> None:
         """A job, QUEUED until now, waits no more."""
-        if self._estimate is not None and self.has_lanes and job._where is not self.retry_waiting:
+        if self._estimate is not None and self.has_lanes and job.location is not self.retry_waiting:
             self._estimate.drop(job)
-        job._where.left(job)  # type: ignore[union-attr]  # a job that waits is in a home
+        job.location.left(job)  # type: ignore[union-attr]  # a job that waits is in a home
         if not self.has_lanes:
             self.tidy_fifo()
             return
         del self.waiting[job]
         if self.tenants.known:
-            self.tenants.of(job._options.account).waiting -= 1
+            self.tenants.of(job.options.account).waiting -= 1
 
-    def left_together(self, group: BatchGroup, jobs: list[Job[Any]]) -> None:
+    def left_together(self, group: BatchGroup, jobs: list[ScheduledJob[Any]]) -> None:
         """Jobs of a group, QUEUED until now, wait no more."""
         if self._estimate is not None:
             for job in jobs:
@@ -222,7 +224,7 @@ class ReadyQueue:
             del self.waiting[job]
         if self.tenants.known:
             for job in jobs:
-                self.tenants.of(job._options.account).waiting -= 1
+                self.tenants.of(job.options.account).waiting -= 1
 
     def lanes(self) -> list[Lane]:
         """Lanes with jobs that can be taken, in no order."""
@@ -252,12 +254,12 @@ class ReadyQueue:
         """Jobs that wait."""
         return len(self.waiting) if self.has_lanes else self.fifo.live
 
-    def ahead_of(self, job: Job[Any], slots: frozenset[int]) -> float:
+    def ahead_of(self, job: ScheduledJob[Any], slots: frozenset[int]) -> float:
         """About how many jobs a new one with a deadline would find ahead of it, on `slots`; only with `predict`."""
         return 0.0 if self._estimate is None else self._estimate.ahead_of(job, slots)
 
-    def __iter__(self) -> Iterator[Job[Any]]:
-        yield from self.waiting if self.has_lanes else (job for job in self.fifo.jobs if job._stage is _QUEUED)
+    def __iter__(self) -> Iterator[ScheduledJob[Any]]:
+        yield from self.waiting if self.has_lanes else (job for job in self.fifo.jobs if job.state is _QUEUED)
 
     def _lane(self, key: LaneKey, model: Model[Any] | None = None) -> Lane:
         lane = self._lanes.get(key)
@@ -265,8 +267,8 @@ class ReadyQueue:
             lane = self._lanes[key] = Lane(key, model, self.tenants, self.discarded, self._aged)
         return lane
 
-    def _arrive(self, job: Job[Any]) -> None:
-        name = job._options.account
+    def _arrive(self, job: ScheduledJob[Any]) -> None:
+        name = job.options.account
         tenants = self.tenants
         if name is not None and not tenants.known:
             tenants.begin(len(self.waiting))
@@ -289,13 +291,13 @@ class RetryWaiting:
     upper: Location | None = None
 
     def __init__(self) -> None:
-        self.jobs: dict[Job[Any], None] = {}
+        self.jobs: dict[ScheduledJob[Any], None] = {}
 
-    def push(self, job: Job[Any]) -> None:
+    def push(self, job: ScheduledJob[Any]) -> None:
         """Add a job."""
-        job._where = self
+        job.location = self
         self.jobs[job] = None
 
-    def left(self, job: Job[Any]) -> None:
+    def left(self, job: ScheduledJob[Any]) -> None:
         """One of its jobs waits here no more."""
         del self.jobs[job]

@@ -192,7 +192,7 @@ async def test_one_that_is_cancelled_ahead_can_not_come_back(one: Director, tmp_
     assert await moved
     one._runtime.scheduler.return_prefetched(slot, list(slot.prefetched))
     assert job.state is JobState.CANCELLED
-    assert job._where is slot
+    assert job.location is slot
     (tmp_path / "go0").touch()
 
 

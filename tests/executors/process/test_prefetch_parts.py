@@ -31,9 +31,9 @@ def paced(times: Callable[[int], tuple[float, float, float]]) -> PrefetchDepth:
 def test_what_comes_back_finds_its_place() -> None:
     queue = ReadyQueue(SchedulingPolicy())
     slot: Any = SimpleNamespace(prefetched=deque())
-    jobs: list[Any] = [SimpleNamespace(id=n, _stage=JobState.RUNNING, _where=slot) for n in range(6)]
+    jobs: list[Any] = [SimpleNamespace(id=n, state=JobState.RUNNING, location=slot) for n in range(6)]
     for job in jobs:
-        job._move = partial(setattr, job, "_stage")
+        job.transition = partial(setattr, job, "state")
     slot.prefetched.extend(jobs)
     held = Prefetch([slot], None, queue, None, None)  # type: ignore[arg-type]
     held.count = len(jobs)

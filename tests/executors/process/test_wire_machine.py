@@ -51,7 +51,7 @@ class Wire(RuleBasedStateMachine):
     def send(self, fn: Any, args: tuple[Any, ...], result: Any, style: CallStyle = CallStyle.WITH_RESOURCE) -> None:
         assert self.child is not None
         self.whose += 1
-        call = ProcessCall([SimpleNamespace(_stage=JobState.RUNNING)], fn, args, style)  # type: ignore[list-item]
+        call = ProcessCall([SimpleNamespace(state=JobState.RUNNING)], fn, args, style)  # type: ignore[list-item]
         args = tuple(self.whose if arg == "whose" else arg for arg in args)
         payload = pack((fn, "call", args, None), lambda: "it")
         message = CallMessage(RequestKind.FIRST_CALL, UNNUMBERED, UNNUMBERED, NO_FACTS, payload)
@@ -101,7 +101,7 @@ class Wire(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data: Any) -> None:
         call = data.draw(st.sampled_from([call for call in self.calls if call.state is not CallState.ENDED]))
-        call.jobs[0]._stage = JobState.CANCELLED
+        call.jobs[0].state = JobState.CANCELLED
         call.notify(Notice.CANCELLED)
         self.calls[call] = self.calls[call][0], "cancelled or not"
 

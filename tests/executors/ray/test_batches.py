@@ -66,7 +66,7 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Worker]:
 def answered(worker: Worker, fn: Any, items: list[Any]) -> Answer:
     """What the worker answers to a batch."""
     device = Device(0, "CPU-0", "a CPU", "cpu")
-    job = Mock(id=1, attempts=1, _started=2.0, _submitted=1.0, _options=Mock(model=None, priority=0))
+    job = Mock(id=1, attempts=1, started_at=2.0, submitted_at=1.0, options=Mock(model=None, priority=0))
     job.name = "batch"
     call = RayCall([job] * len(items), fn, tuple(items), CallStyle.BATCH)
     message = CallEncoder(device, ModelNumbers(), lambda: 2.0).message(call, 1)
