@@ -1,4 +1,4 @@
-"""What NVML knows of the machine's GPUs: frozen records that `_nvml` fills and `_mask` and `_survey` read."""
+"""What NVML knows of the machine's GPUs: frozen records that `nvml` fills and `visible_devices` and `survey` read."""
 
 from __future__ import annotations
 

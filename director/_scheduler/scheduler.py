@@ -2,10 +2,10 @@
 
 Called by the Director on the event loop (a job arrived, a worker was reaped) and by each slot's thread at the end of a
 job, so between two jobs of a device there is no hop through the loop. User code, the loop and callbacks are never
-called under the lock: what has to happen outside comes back as a `Ring` for the caller to call. What finalizers and
-signal handlers do in the midst of a decision says `exclusive`.
+called under the lock: what has to happen outside comes back as a `WakeCall` for the caller to call. `exclusive` says
+what finalizers and signal handlers do in the midst of a decision.
 
-Whose turn it is says `service`, which slot is meant `placement`, who gets in `admission`, who is woken `waking`.
+`selection` decides whose turn it is, `placement` which slot, `admission` what is let in, `wakeups` what is woken.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Scheduler(Introspection):
         places: The devices with their slots, all idle.
         policy: How jobs are admitted and ordered.
         warm: Tells the numbers of the slots on which a model is loaded.
-        call_director: Thread-safe; asks the Director coroutine to `hire`.
+        call_director: Thread-safe; asks the Director coroutine to look.
         time: The Director's clock.
-        ripen_at: Thread-safe; asks for a call of `ripen` at a moment.
+        ripen_at: Thread-safe; asks for a call of `flush_due` at a moment.
 
-    Invariants, checked by `tests/core`: a slot has a job exactly while WORKING; `_free` holds exactly the IDLE and
+    Invariants, checked by `tests/scheduler`: a slot has a job exactly while WORKING; `_free` holds exactly the IDLE and
     PARKED slots; a job that waits (and is not held for a fuller batch) while a slot that may run it is free has a
     worker on its way.
     """
@@ -249,7 +249,7 @@ class Scheduler(Introspection):
 
     @dated_surely
     def back_off(self, now: float, slot: Slot) -> WakeCall:
-        """Its worker could not begin: what waits goes to others until it is `reaped`."""
+        """Its worker could not begin: what waits goes to others until `mark_idle`."""
         self._vacate(slot, SlotState.BACKING_OFF)
         return self._waking.pick_wakeup(now)
 

@@ -1,6 +1,6 @@
 """What a slot is given when the queue holds more than plain jobs: whose turn it is, and who shares the call.
 
-Part of the decision: called by `scheduler` under its lock. What has to happen outside comes back as a `Ring`.
+Part of the decision: called by `scheduler` under its lock. What has to happen outside comes back as a `WakeCall`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Selection:
         queue: What waits.
         accounting: Charged with what starts.
         warm: Tells the numbers of the slots on which a model is loaded.
-        ripen_at: Thread-safe; asks for a call of `Scheduler.ripen` at a moment.
+        ripen_at: Thread-safe; asks for a call of `Scheduler.flush_due` at a moment.
     """
 
     __slots__ = ("_accounting", "_alarm_at", "_flush_timers", "_queue", "_ripen_at", "_warm")

@@ -1,7 +1,7 @@
 """A slot: one unit of concurrency on a device, with its own long-lived thread.
 
-`state`, `job`, `mates`, `ahead`, `charge` and `is_open` are written by `scheduler` under its lock; the counters by the
-slot's own thread alone. `late` is filled by `scheduler` and emptied by the thread.
+`state`, `job`, `batch`, `prefetched`, `usage` and `is_open` are written by `scheduler` under its lock; the counters by
+the slot's own thread alone. `missed_deadline` is filled by `scheduler` and emptied by the thread.
 """
 
 from __future__ import annotations
@@ -172,17 +172,17 @@ class CallUsage:
 class SlotState(Enum):
     """Where a slot is between two rests.
 
-    | from | to | who |
+    | from | to | by |
     |---|---|---|
-    | `IDLE` | `HIRED` | the Director coroutine takes a permit |
-    | `HIRED`, `CALLED` | `WORKING`, `PARKED` | the worker looks for a job |
+    | `IDLE` | `STARTING` | the Director coroutine takes a permit |
+    | `STARTING`, `WOKEN` | `WORKING`, `PARKED` | the worker looks for a job |
     | `WORKING` | `WORKING`, `PARKED` | the worker looks for its next job |
-    | `PARKED` | `CALLED` | whoever brings work |
+    | `PARKED` | `WOKEN` | a submission, or a worker that finds more work |
     | `PARKED` | `LEAVING` | the worker has lingered long enough |
     | `LEAVING` | `IDLE` | the done-callback reaps: the permit goes back |
-    | `HIRED`, `CALLED`, `WORKING` | `ELSEWHERE` | the worker finds that another process has the slot |
-    | `ELSEWHERE` | `WORKING`, `PARKED` | the worker has got it |
-    | `HIRED`, `CALLED`, `WORKING`, `ELSEWHERE` | `BACKING_OFF` | its thread or process can't be started |
+    | `STARTING`, `WOKEN`, `WORKING` | `WAITING_FOR_OTHERS` | the worker finds that another process has the slot |
+    | `WAITING_FOR_OTHERS` | `WORKING`, `PARKED` | the worker has got it |
+    | `STARTING`, `WOKEN`, `WORKING`, `WAITING_FOR_OTHERS` | `BACKING_OFF` | its thread or process can't be started |
     | `BACKING_OFF` | `IDLE` | it has rested, and may be tried again |
     """
 

@@ -104,7 +104,7 @@ class Answer(NamedTuple):
         loaded: The models that were loaded for the call: their numbers, and the seconds that each took.
         values: How many values the stream has given.
         told: How many notes the actor has told before it, other than those in it.
-        payload: The result (of a batch what `items.apart` makes of it) or a `Raised`; `None` for neither.
+        payload: The result (of a batch what `items.apart` makes of it) or a `RemoteError`; `None` for neither.
         notes: What was not told yet.
     """
 

@@ -57,7 +57,7 @@ def packed_error(error: BaseException) -> tuple[Payload, bool]:
 
 
 def story(error: BaseException) -> tuple[Any, ...]:
-    """In the actor: the fields of the `Raised` of an exception."""
+    """In the actor: the fields of the `RemoteError` of an exception."""
     try:
         told = pack_error(error, lambda error: (dumps(error), []))
     except BaseException:  # noqa: BLE001 - whatever its class raises
