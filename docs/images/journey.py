@@ -32,6 +32,12 @@ PANELS = {
     "deliver": (ON_LOOP, "4  results are delivered, the caller is woken"),
     "reap": (ON_LOOP, "5  done-callbacks: the worker has left, the permit is released"),
 }
+ARROWS = [
+    ("submit", "start", "an asyncio.Event is set"),
+    ("start", "work", "loop.run_in_executor(thread, worker.run)"),
+    ("work", "deliver", "an eventfd wakes the loop"),
+    ("work", "reap", "the call in the executor has ended"),
+]
 COLOURS = {
     "_api": "#8250df",
     "_runtime": "#0969da",
@@ -148,26 +154,31 @@ def draw_panel(x: int, y: int, title: str, rows: list[Call]) -> tuple[list[str],
 def draw(panels: dict[str, list[Call]]) -> str:
     lanes = {ON_LOOP: EDGE, ON_THREAD: EDGE + WIDTH + GAP}
     parts = [text(x + 12, 30, lane, "lane") for lane, x in lanes.items()]
-    y, before = 46, None
+    places: dict[str, tuple[int, int, int]] = {}
+    y = 46
     for name, (lane, title) in PANELS.items():
-        x = lanes[lane]
-        drawn, height = draw_panel(x, y, title, panels[name])
+        drawn, height = draw_panel(lanes[lane], y, title, panels[name])
         parts += drawn
-        if before is not None:
-            parts.append(arrow(before, (x, y, height)))
-        before = (x, y, height)
-        y += height + 26
+        places[name] = lanes[lane], y, height
+        y += height + 30
+    for number, (start, end, label) in enumerate(ARROWS):
+        parts += draw_arrow(places[start], places[end], label, 18 * number)
     width = EDGE + 2 * WIDTH + GAP + EDGE
-    return SVG.format(width=width, height=y - 26 + EDGE, parts="\n".join(parts))
+    return SVG.format(width=width, height=y - 30 + EDGE, parts="\n".join(parts))
 
 
-def arrow(start: tuple[int, int, int], end: tuple[int, int, int]) -> str:
+def draw_arrow(start: tuple[int, int, int], end: tuple[int, int, int], label: str, aside: int) -> list[str]:
+    """From the foot of one panel to the head of another, which may be in the other lane."""
     (x1, y1, height), (x2, y2, _) = start, end
+    x = x1 + WIDTH // 3 + aside
     if x1 == x2:
-        return f'<path d="M {x1 + WIDTH / 2} {y1 + height} V {y2 - 3}" class="arrow"/>'
-    if x1 < x2:  # from the foot of one to the head of the other, in the other lane
-        return f'<path d="M {x1 + WIDTH / 2} {y1 + height} V {y2 + 18} H {x2 - 3}" class="arrow"/>'
-    return f'<path d="M {x1 + WIDTH / 2} {y1 + height} V {y2 + 18} H {x2 + WIDTH + 3}" class="arrow"/>'
+        return [path(x, y1 + height, f"V {y2 - 3}"), text(x + 10, y2 - 10, label, "label")]
+    goal, at = (x2 - 3, x + 10) if x1 < x2 else (x2 + WIDTH + 3, x2 + WIDTH + 16)
+    return [path(x, y1 + height, f"V {y2 + 18} H {goal}"), text(at, y2 + 12, label, "label")]
+
+
+def path(x: int, y: int, on: str) -> str:
+    return f'<path d="M {x} {y} {on}" class="arrow"/>'
 
 
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">
@@ -178,6 +189,7 @@ SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" 
 text {{ font: 12.5px ui-monospace, "DejaVu Sans Mono", monospace; fill: #1f2328; }}
 .lane {{ font: bold 15px system-ui, sans-serif; fill: #57606a; }}
 .title {{ font: bold 13.5px system-ui, sans-serif; }}
+.label {{ font: 12px system-ui, sans-serif; fill: #57606a; }}
 .panel {{ fill: #f6f8fa; stroke: #d0d7de; }}
 .arrow {{ fill: none; stroke: #57606a; stroke-width: 1.5; marker-end: url(#head); }}
 </style>
