@@ -73,6 +73,19 @@ class Record:
             self.state, self.outcome = state, outcome
 
 
+class Unhashable:
+    """A key that raises when it is hashed or compared."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self._error = error
+
+    def __hash__(self) -> int:
+        raise self._error
+
+    def __eq__(self, _other: object) -> bool:
+        raise self._error
+
+
 class Machine(RuleBasedStateMachine):
     """Rules are what users do and what jobs do; invariants are what a Director promises."""
 
@@ -140,7 +153,7 @@ class Machine(RuleBasedStateMachine):
     options = st.fixed_dictionaries(
         {},
         optional={
-            "priority": st.integers(-1, 2),
+            "priority": st.integers(-1, 2) | st.sampled_from([-(2**63), 2**63 - 1]),
             "devices": st.integers(1, 7),  # a set of devices, as bits
             "model": st.integers(0, 1),
             "deadline": SECONDS,
@@ -165,6 +178,20 @@ class Machine(RuleBasedStateMachine):
             self.note_refusal(error, options)
             return
         self.accept(gate, handle, options)
+
+    @precondition(lambda self: self.state is DirectorState.OPEN)
+    @rule(error=st.sampled_from([TypeError, ZeroDivisionError, KeyboardInterrupt]), is_batched=st.booleans())
+    def call_with_a_key_whose_hash_raises(self, error: type[BaseException], is_batched: bool) -> None:
+        director, gate = self.stage.director, self.stage.gate()
+
+        def call() -> None:
+            key, batched = Unhashable(error), director.function(gate, max_batch_size=2, batch_key=lambda item: item)
+            with pytest.raises(error):
+                batched.submit(key) if is_batched else director.submit(gate, tenant=key)
+
+        self.step(call)
+        assert not gate.calls
+        self.check()
 
     def note_refusal(self, error: QueueFull, options: dict[str, Any]) -> None:
         assert error.limit == self.bound
