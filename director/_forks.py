@@ -53,7 +53,7 @@ def leave_copy(error: BaseException | None = None) -> None:
     os._exit(status & 0xFF)
 
 
-def _tell_all() -> None:
+def _notify_all() -> None:
     copied.clear()
     if get_ident() in workers:
         copied.add(get_ident())
@@ -65,4 +65,4 @@ def _tell_all() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_tell_all)
+    os.register_at_fork(after_in_child=_notify_all)

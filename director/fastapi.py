@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
 
 from director import Director
 from director.asgi import MEDIA_TYPE, CancelOnDisconnect, HealthEndpoints, ProblemMiddleware, RequestDeadline, lifespan
-from director.asgi._problem import told
+from director.asgi._problem import logged_problem_of
 from director.errors import DirectorError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def install(
 async def _answer(connection: Request | WebSocket, error: Exception) -> JSONResponse | None:
     """To a request, or to a websocket that is not open yet; one that is open can only be closed."""
     assert isinstance(error, DirectorError)
-    problem = told(error, connection.scope)
+    problem = logged_problem_of(error, connection.scope)
     if not isinstance(connection, WebSocket) or connection.application_state is WebSocketState.CONNECTING:
         return JSONResponse(problem.content, problem.status, problem.headers, MEDIA_TYPE)
     if connection.application_state is connection.client_state is WebSocketState.CONNECTED:

@@ -65,13 +65,13 @@ class Spans:
                 has_span = event.job in self._called
                 self._called.discard(event.job)
             if not has_span:
-                self._tell_of_waiting(event, parent)
+                self._record_wait(event, parent)
 
     def around_call(self, jobs: Sequence[Job[Any]]) -> AbstractContextManager[None]:
         """Enclose a call in its ``run`` span; the jobs have waited until now."""
         now, first = time.time_ns(), jobs[0]
         for job in jobs:
-            if self._claims(job):
+            if self._claims_wait(job):
                 parent = context.get_current() if job is first else self._context_of(job.id)
                 began = now - round((job.waited or 0.0) * 1e9)
                 span = self._tracer.start_span(f"queue {job.name}", parent, start_time=began, attributes=_of_job(job))
@@ -83,9 +83,9 @@ class Spans:
             attributes={**_of_job(first), **_of_call(jobs)},
             links=[Link(span.get_span_context()) for span in others if span.get_span_context().is_valid],
         )
-        return _Run(span)
+        return _RunSpan(span)
 
-    def _claims(self, job: Job[Any]) -> bool:
+    def _claims_wait(self, job: Job[Any]) -> bool:
         """Whether the wait of a job has no span yet, and is given one now.
 
         A batch may be called again in parts. For a job that is over already the event loop makes the span, at its end.
@@ -102,7 +102,7 @@ class Spans:
         # A copy, for the call of that very job may be using it just now.
         return context.Context() if submitter is None else submitter.copy().run(context.get_current)
 
-    def _tell_of_waiting(self, event: JobEnded | JobRetried, parent: context.Context) -> None:
+    def _record_wait(self, event: JobEnded | JobRetried, parent: context.Context) -> None:
         """A job is over, or tried again, that was never called."""
         now = time.time_ns()
         waited = event.waited if isinstance(event, JobEnded) else 0.0
@@ -119,7 +119,7 @@ class Spans:
         span.end(now)
 
 
-class _Run(AbstractContextManager[None]):
+class _RunSpan(AbstractContextManager[None]):
     """A span that is the current one during a call, and knows how that ended.
 
     Not by `start_as_current_span`: a context manager made of a generator sets the traceback of what the call raises,

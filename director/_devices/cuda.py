@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from director._devices.isolated import Ended, run_script
+from director._devices.isolated import ScriptResult, run_script
 from director.errors import DiscoveryError
 
 _MARK = "director-cuda "  # as in list_cuda
@@ -44,7 +44,7 @@ class CudaDevice:
 
 
 @dataclass(frozen=True, slots=True)
-class NoAnswer:
+class CudaUnavailable:
     """CUDA could not be asked.
 
     Args:
@@ -56,7 +56,7 @@ class NoAnswer:
     installed: bool
 
 
-CudaAnswer: TypeAlias = tuple[CudaDevice, ...] | NoAnswer
+CudaAnswer: TypeAlias = tuple[CudaDevice, ...] | CudaUnavailable
 
 
 def ask_cuda(timeout: float) -> CudaAnswer:
@@ -71,37 +71,37 @@ def ask_cuda(timeout: float) -> CudaAnswer:
     try:
         ended = run_script("list_cuda.py", timeout=timeout)
     except OSError as error:
-        return NoAnswer(f"no process could be started ({error})", installed=True)
+        return CudaUnavailable(f"no process could be started ({error})", installed=True)
     if ended.exitcode is None:
-        return NoAnswer(f"CUDA did not answer within {timeout:g} s", installed=True)
+        return CudaUnavailable(f"CUDA did not answer within {timeout:g} s", installed=True)
     return _read(ended)
 
 
-def _read(ended: Ended) -> CudaAnswer:
+def _read(ended: ScriptResult) -> CudaAnswer:
     try:
-        line = next(line for line in ended.output.splitlines() if line.startswith(_MARK))
-        return _understand(json.loads(line.removeprefix(_MARK)))
+        line = next(line for line in ended.stdout.splitlines() if line.startswith(_MARK))
+        return _parse_answer(json.loads(line.removeprefix(_MARK)))
     except (StopIteration, KeyError, TypeError, ValueError):
-        why = f"the process that asked CUDA gave no sense (exit code {ended.exitcode}){ended.last_words}"
-        return NoAnswer(why, installed=True)
+        why = f"the process that asked CUDA gave no sense (exit code {ended.exitcode}){ended.last_error_line}"
+        return CudaUnavailable(why, installed=True)
 
 
-def _understand(answer: dict[str, Any]) -> CudaAnswer:
+def _parse_answer(answer: dict[str, Any]) -> CudaAnswer:
     if "unloadable" in answer:
-        return NoAnswer(f"CUDA's library can't be loaded ({answer['unloadable']})", installed=False)
+        return CudaUnavailable(f"CUDA's library can't be loaded ({answer['unloadable']})", installed=False)
     if "code" in answer:
-        return _refusal(answer["function"], answer["code"])
+        return _driver_error(answer["function"], answer["code"])
     devices = tuple(_device(**found) for found in answer["devices"])
     if len({device.digits for device in devices}) < len(devices):
         raise ValueError("several devices with one UUID")
     return devices
 
 
-def _refusal(function: str, code: int) -> CudaAnswer:
+def _driver_error(function: str, code: int) -> CudaAnswer:
     if code == _NO_DEVICE:
         return ()
     if code == _STUB_LIBRARY:
-        return NoAnswer("libcuda.so.1 is the stub of a CUDA toolkit, not a driver", installed=False)
+        return CudaUnavailable("libcuda.so.1 is the stub of a CUDA toolkit, not a driver", installed=False)
     meaning = _MEANINGS.get(code, "see what `nvidia-smi` and `dmesg` say")
     raise DiscoveryError(f"CUDA can't be used: {function} answers {code} ({meaning}).")
 

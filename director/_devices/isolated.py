@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Overdue(Exception):
+class CallTimedOut(Exception):
     """A call did not come back in time."""
 
 
-def last_second(seconds: float) -> float:
+def extra_wait(seconds: float) -> float:
     """How long to wait on, once, for what did not come in so many seconds.
 
     This process may have been stopped for most of them, as by SIGSTOP, with its machine or as a frozen container, while
@@ -45,24 +45,24 @@ def on_thread(seconds: float, call: Callable[[], T], name: str) -> T:
 
     Raises:
         NoThread: `call` was not called.
-        Overdue: `call` did not come back in time.
+        CallTimedOut: `call` did not come back in time.
         BaseException: Whatever `call` raises.
     """
     outcome: Future[T] = Future()
     try:
-        threading.Thread(target=_settle, args=(outcome, call), name=name, daemon=True).start()
+        threading.Thread(target=_run_call, args=(outcome, call), name=name, daemon=True).start()
     except (RuntimeError, MemoryError) as error:
         raise NoThread(str(error)) from error
-    for patience in (seconds, last_second(seconds)):
+    for limit in (seconds, extra_wait(seconds)):
         try:
-            return outcome.result(patience)
+            return outcome.result(limit)
         except TimeoutError:
             if outcome.done():  # the call's own TimeoutError
                 raise
-    raise Overdue
+    raise CallTimedOut
 
 
-def _settle(outcome: Future[T], call: Callable[[], T]) -> None:
+def _run_call(outcome: Future[T], call: Callable[[], T]) -> None:
     try:
         outcome.set_result(call())
     except BaseException as error:  # noqa: BLE001 (belongs to the thread that waits)
@@ -70,26 +70,26 @@ def _settle(outcome: Future[T], call: Callable[[], T]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ScriptResult:
     """What a script did.
 
     Args:
-        output: What it wrote to stdout, as far as it got.
-        complaint: The same of stderr.
+        stdout: What it wrote to stdout, as far as it got.
+        stderr: The same of stderr.
         exitcode: Negative for a signal; `None` if its time was up and it was killed.
     """
 
-    output: str
-    complaint: str
+    stdout: str
+    stderr: str
     exitcode: int | None
 
     @property
-    def last_words(self) -> str:
+    def last_error_line(self) -> str:
         """The last line of what it complained of, after a colon."""
-        return "".join(f": {line}" for line in self.complaint.splitlines()[-1:])
+        return "".join(f": {line}" for line in self.stderr.splitlines()[-1:])
 
 
-def run_script(name: str, *args: str, timeout: float, **env: str) -> Ended:
+def run_script(name: str, *args: str, timeout: float, **env: str) -> ScriptResult:
     """Run a script of the folder `scripts` in a bare interpreter. Blocks until it has ended or its time is up.
 
     Args:
@@ -104,16 +104,16 @@ def run_script(name: str, *args: str, timeout: float, **env: str) -> Ended:
     if getattr(sys, "frozen", False) or not sys.executable:
         raise OSError("this program is no plain Python that could start another one")
     child = _start(name, args, env)
-    output: str | bytes | None = None
-    complaint: str | bytes | None = None
+    stdout: str | bytes | None = None
+    stderr: str | bytes | None = None
     try:
-        for patience in (timeout, last_second(timeout)):
+        for limit in (timeout, extra_wait(timeout)):
             try:
-                output, complaint = child.communicate(timeout=patience)
+                stdout, stderr = child.communicate(timeout=limit)
                 break
             except subprocess.TimeoutExpired as late:
-                output, complaint = late.output, late.stderr
-        return Ended(_text(output), _text(complaint), child.returncode)
+                stdout, stderr = late.output, late.stderr
+        return ScriptResult(_text(stdout), _text(stderr), child.returncode)
     finally:
         _abandon(child)
 

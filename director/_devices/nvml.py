@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._devices.inventory import Gpu, Inventory, LostGpu, MigSlice
-from director._devices.isolated import NoThread, Overdue, on_thread
+from director._devices.isolated import CallTimedOut, NoThread, on_thread
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     """
     try:
         return on_thread(seconds, call, "director-nvml")
-    except Overdue:
+    except CallTimedOut:
         raise DiscoveryError(
             f"NVML has not answered for {seconds:g} s: the NVIDIA driver hangs, which it does when a GPU dies. "
             "`nvidia-smi` will hang too; look for `Xid` in `dmesg`, then reset the GPU or reboot."
@@ -78,7 +78,7 @@ def take_inventory() -> Inventory:
     if nothing is not None:
         return nothing
     try:
-        found = [_look(nvml, index) for index in range(_count(nvml))]
+        found = [_read_gpu(nvml, index) for index in range(_count(nvml))]
         driver = _optional(nvml, nvml.nvmlSystemGetDriverVersion)
     except nvml.NVMLError as error:
         raise _failure(error) from error
@@ -118,7 +118,7 @@ def _initialise(nvml: Any) -> Inventory | None:
         try:
             nvml.nvmlInit()
         except nvml.NVMLError_LibraryNotFound:
-            return Inventory(absence=_why_no_library())
+            return Inventory(absence=_explain_missing_library())
         except nvml.NVMLError_DriverNotLoaded:
             return Inventory(absence="the NVIDIA driver is not loaded", driver_loaded=False)
         except nvml.NVMLError as error:
@@ -127,7 +127,7 @@ def _initialise(nvml: Any) -> Inventory | None:
         return None
 
 
-def _why_no_library() -> str:
+def _explain_missing_library() -> str:
     """Tell a machine without the library from one whose library is broken; pynvml reports both alike."""
     try:
         ctypes.CDLL(_LIBRARY)
@@ -153,7 +153,7 @@ def _count(nvml: Any) -> int:
         return int(nvml.nvmlDeviceGetCount())
 
 
-def _look(nvml: Any, index: int) -> Gpu | LostGpu | None:
+def _read_gpu(nvml: Any, index: int) -> Gpu | LostGpu | None:
     """One GPU; `None` if this process has no permission for it. NVML first touches the GPU here, not at its start."""
     try:
         return _describe(nvml, nvml.nvmlDeviceGetHandleByIndex(index), index)

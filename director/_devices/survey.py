@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 
 from director._device import Device
-from director._devices.cuda import CudaAnswer, CudaDevice, NoAnswer, ask_cuda
+from director._devices.cuda import CudaAnswer, CudaDevice, CudaUnavailable, ask_cuda
 from director._devices.inventory import Inventory, Unit, gpu_uuid, hex_digits
 from director._devices.nvml import take_inventory, within
 from director._devices.visible_devices import visible_units
@@ -45,7 +45,7 @@ class Survey:
     def absence(self) -> str:
         """Why there are no devices, where there are none."""
         why = self._why_none()
-        return f"{why}; {self.cuda.reason}" if isinstance(self.cuda, NoAnswer) and self.cuda.installed else why
+        return f"{why}; {self.cuda.reason}" if isinstance(self.cuda, CudaUnavailable) and self.cuda.installed else why
 
     def _why_none(self) -> str:
         there = self.inventory
@@ -75,10 +75,12 @@ def take_survey(*, nvml_timeout: float = NVML_TIMEOUT, cuda_timeout: float = CUD
     """
     mask, order = mask_and_order()
     inventory = within(nvml_timeout, take_inventory)
-    _tell_of_loss(inventory)
-    cuda = ask_cuda(cuda_timeout) if inventory.driver_loaded else NoAnswer("CUDA needs the driver", installed=False)
-    if isinstance(cuda, NoAnswer):
-        _tell_of_silence(inventory, cuda)
+    _warn_of_lost_gpus(inventory)
+    cuda = (
+        ask_cuda(cuda_timeout) if inventory.driver_loaded else CudaUnavailable("CUDA needs the driver", installed=False)
+    )
+    if isinstance(cuda, CudaUnavailable):
+        _warn_without_cuda(inventory, cuda)
         devices = tuple(_from_nvml(*found) for found in enumerate(visible_units(inventory, mask, order)))
     else:
         devices = _join(cuda, inventory)
@@ -90,14 +92,14 @@ def mask_and_order() -> tuple[str | None, str | None]:
     return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("CUDA_DEVICE_ORDER")
 
 
-def _tell_of_loss(inventory: Inventory) -> None:
+def _warn_of_lost_gpus(inventory: Inventory) -> None:
     for gpu in inventory.lost:
         _log.warning("GPU %d (NVML index) is there and can't be used: NVML answers %r.", gpu.index, gpu.reason)
     if inventory.hidden:
         _log.info("This process has no permission for the GPUs with NVML index %s.", inventory.hidden)
 
 
-def _tell_of_silence(inventory: Inventory, silence: NoAnswer) -> None:
+def _warn_without_cuda(inventory: Inventory, silence: CudaUnavailable) -> None:
     if inventory.gpus:
         _log.warning("The order of the GPUs comes from NVML and the mask alone, for %s.", silence.reason)
 

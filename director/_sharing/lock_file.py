@@ -46,7 +46,7 @@ class LockFile:
         """Wait until nobody else has it, and take it."""
         while True:
             fcntl.flock(self.fd, fcntl.LOCK_EX)
-            if self._is_there():
+            if self._still_exists():
                 return
 
     def try_lock(self) -> bool:
@@ -56,7 +56,7 @@ class LockFile:
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            if self._is_there():
+            if self._still_exists():
                 return True
 
     def share(self) -> bool:
@@ -84,7 +84,7 @@ class LockFile:
             os.close(self._fd)
             self._fd = -1
 
-    def _is_there(self) -> bool:
+    def _still_exists(self) -> bool:
         """A cleaner of temporary files may have taken it away: then others will lock another file of that name."""
         if os.fstat(self._fd).st_nlink:
             return True

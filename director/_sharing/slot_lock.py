@@ -36,7 +36,7 @@ class SlotLock:
         self._is_next = True
         if not self._slot.try_lock():
             return False  # the place in the line is kept
-        self._step_in()
+        self._acquire_slot()
         return True
 
     def enter(self) -> None:
@@ -45,7 +45,7 @@ class SlotLock:
             self._line.lock()
             self._is_next = True
         self._slot.lock()
-        self._step_in()
+        self._acquire_slot()
 
     def is_wanted(self) -> bool:
         """Whether somebody waits for the slot, which is ours."""
@@ -59,7 +59,7 @@ class SlotLock:
         self.is_mine = False
         self._slot.unlock()
 
-    def _step_in(self) -> None:
+    def _acquire_slot(self) -> None:
         self.is_mine = True
         self._is_next = False
         self._line.unlock()

@@ -43,7 +43,7 @@ class CancelOnDisconnect:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Watched(scope, receive, send)
+        exchange = _WatchedAnswer(scope, receive, send)
         asyncio.get_running_loop().call_soon(exchange.watch)  # not now: what never waits is over by then
         try:
             await self._app(scope, exchange.receive, exchange.send)
@@ -54,7 +54,7 @@ class CancelOnDisconnect:
             exchange.end()
 
 
-class _Watched(Answer):
+class _WatchedAnswer(Answer):
     """One request and its answer, which is cancelled if nobody is there to get it. On the event loop only.
 
     Until somebody watches, what the application asks for goes right through. That is not begun while it asks: a message
@@ -154,7 +154,7 @@ class ReadAhead:
         self._arrived: asyncio.Event | None = None  # for the application, while it waits
         self._wanted: asyncio.Event | None = None  # for ourselves, while enough was read
         loop = asyncio.get_running_loop()
-        self._asking: asyncio.Task[None] | None = loop.create_task(self._keep_asking(), name="director:disconnect")
+        self._asking: asyncio.Task[None] | None = loop.create_task(self._read_ahead(), name="director:disconnect")
 
     async def receive(self) -> Message:
         """The next message, for the application."""
@@ -182,20 +182,20 @@ class ReadAhead:
         if asking is not None:
             asking.get_loop().call_soon(asking.cancel)
 
-    async def _keep_asking(self) -> None:
+    async def _read_ahead(self) -> None:
         """Until the client leaves, never more than a little ahead of the application."""
         try:
             while not self._has_left:
                 if self._bytes > MOST:
                     self._wanted = asyncio.Event()
                     await self._wanted.wait()
-                self._take(await self._receive())
+                self._store(await self._receive())
         except Exception as error:  # noqa: BLE001 - whatever the server raised belongs to who asks for a message
             self._error = error
         if self._error is not None and self._arrived is not None:
             self._arrived.set()
 
-    def _take(self, message: Message) -> None:
+    def _store(self, message: Message) -> None:
         if message["type"] == "http.disconnect":
             self._has_left = True
             if self._asking is not None:

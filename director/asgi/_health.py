@@ -42,7 +42,7 @@ class HealthEndpoints:
         ready: str | None = "/readyz",
         metrics: App | None = None,
     ) -> None:
-        self._app = app or _nothing_here
+        self._app = app or _not_found
         self._director = director
         self._models = tuple(models)
         self._pages: dict[str | None, App] = {live: self._live, ready: self._ready}
@@ -78,7 +78,7 @@ class HealthEndpoints:
         await _send(send, 503 if reasons else 200, {"ready": not reasons, "because": reasons})
 
 
-async def _nothing_here(scope: Scope, _receive: Receive, send: Send) -> None:
+async def _not_found(scope: Scope, _receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         await _send(send, 404, {"error": "not found"})
 

@@ -169,19 +169,19 @@ class ProblemMiddleware:
         except DirectorError as error:
             if answer.has_begun:
                 raise
-            await told(error, scope).send(send)
+            await logged_problem_of(error, scope).send(send)
         except ExceptionGroup as errors:
-            first = first_of(errors)
+            first = first_director_error(errors)
             if first is None or answer.has_begun:
                 raise
-            await told(first, scope).send(send)
+            await logged_problem_of(first, scope).send(send)
         except asyncio.CancelledError:
             if answer.has_begun or is_being_cancelled():
                 raise
             await CANCELLED.send(send)
 
 
-def first_of(errors: ExceptionGroup[Exception]) -> DirectorError | None:
+def first_director_error(errors: ExceptionGroup[Exception]) -> DirectorError | None:
     """The first error of a group that has none but ours."""
     ours, others = errors.split(DirectorError)
     first: Exception | None = ours
@@ -190,7 +190,7 @@ def first_of(errors: ExceptionGroup[Exception]) -> DirectorError | None:
     return first if others is None and isinstance(first, DirectorError) else None
 
 
-def told(error: DirectorError, scope: Scope) -> Problem:
+def logged_problem_of(error: DirectorError, scope: Scope) -> Problem:
     """The answer to `error`, of which the log has the rest; a fault of the service's own has the same `id` in both."""
     problem = problem_of(error)
     if problem.status != 500:

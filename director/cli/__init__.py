@@ -13,7 +13,7 @@ from argparse import RawDescriptionHelpFormatter
 from typing import TYPE_CHECKING
 
 from director import __version__
-from director.cli._console import Parser, complain, plainly, trace_of
+from director.cli._console import Parser, escape_logs_and_errors, print_error, trace_of
 from director.cli._status import FAILED, INTERRUPTED, READER_GONE, USAGE, UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return USAGE
-    return _obey(options)
+    return _run_command(options)
 
 
 def _parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -64,17 +64,17 @@ def _parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _obey(options: argparse.Namespace) -> int:
+def _run_command(options: argparse.Namespace) -> int:
     from director.errors import DirectorError
 
     try:
-        with plainly():
+        with escape_logs_and_errors():
             return int(options.run(options))
     except UsageError as error:
-        complain(f"{error.detail}director {options.command}: {error}")
+        print_error(f"{error.detail}director {options.command}: {error}")
         return USAGE
     except DirectorError as error:
-        complain(f"director {options.command}: {error}")
+        print_error(f"director {options.command}: {error}")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -82,7 +82,7 @@ def _obey(options: argparse.Namespace) -> int:
         _forget_stdout()
         return READER_GONE
     except Exception as error:  # noqa: BLE001 -- as Python would tell it, but that its text is shown plainly
-        complain(trace_of(error))
+        print_error(trace_of(error))
         return FAILED
 
 

@@ -60,26 +60,26 @@ def on_terminal(stream: TextIO) -> bool:
 @cache
 def hint_at_rich() -> None:
     """Say, once, how to get the live view that this terminal could show."""
-    complain("(for a live view: pip install 'gpu-director[cli]')")
+    print_error("(for a live view: pip install 'gpu-director[cli]')")
 
 
-def say(text: str | Iterable[str]) -> None:
+def print_text(text: str | Iterable[str]) -> None:
     """Print text, or lines, to the standard output."""
     _write(text, sys.stdout)
 
 
-def tick(text: str = ".") -> None:
+def print_tick(text: str = ".") -> None:
     """Write to the standard error, without a line break, what has been done of something longer."""
     sys.stderr.write(text)
     sys.stderr.flush()
 
 
-def say_json(document: object, *, indent: int | None = None) -> None:
+def print_json(document: object, *, indent: int | None = None) -> None:
     """Print a document to the standard output, in ASCII."""
     _write(json.dumps(document, indent=indent), sys.stdout)
 
 
-def complain(text: str | Iterable[str]) -> None:
+def print_error(text: str | Iterable[str]) -> None:
     """Print text, or lines, to the standard error."""
     _write(text, sys.stderr)
 
@@ -131,13 +131,13 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            complain(self.format(record))
+            print_error(self.format(record))
         except Exception:  # noqa: BLE001 -- as logging has it: a record that can't be written fails nothing
             self.handleError(record)
 
 
 @contextlib.contextmanager
-def plainly() -> Iterator[None]:
+def escape_logs_and_errors() -> Iterator[None]:
     """Have loggers without handlers, warnings and errors of threads written as `complain` does."""
     before = logging.lastResort, threading.excepthook, sys.unraisablehook, warnings.showwarning
     logging.lastResort = _Handler(logging.WARNING)
@@ -153,12 +153,12 @@ def plainly() -> Iterator[None]:
 def _thread_failed(found: threading.ExceptHookArgs) -> None:
     if found.exc_type is not SystemExit and found.exc_value is not None:
         name = "a thread" if found.thread is None else found.thread.name
-        complain(f"Exception in thread {name}:\n{trace_of(found.exc_value)}")
+        print_error(f"Exception in thread {name}:\n{trace_of(found.exc_value)}")
 
 
 def _unraisable(found: sys.UnraisableHookArgs) -> None:
     if found.exc_value is not None:
-        complain(f"{found.err_msg or 'Exception ignored'}:\n{trace_of(found.exc_value)}")
+        print_error(f"{found.err_msg or 'Exception ignored'}:\n{trace_of(found.exc_value)}")
 
 
 def _warn(
@@ -171,7 +171,7 @@ def _warn(
 ) -> None:
     text = warnings.formatwarning(message, category, filename, lineno, line).removesuffix("\n")
     if file is None:
-        complain(text)
+        print_error(text)
     else:
         file.write(f"{text}\n")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
 
 
-class Plainly(Console):
+class EscapingConsole(Console):
     """Writes the escape sequences that rich makes, and none that stand in the text; nor is text read as markup.
 
     Args:
@@ -33,6 +33,6 @@ class Plainly(Console):
             yield segment if segment.control else Segment(shown(segment.text), segment.style)
 
 
-def live(console: Plainly, **options: Any) -> Live:
+def live(console: EscapingConsole, **options: Any) -> Live:
     """A picture that stays in place. What Python code prints meanwhile is left alone or drawn above, by rich."""
     return Live(console=console, **options)

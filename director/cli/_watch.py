@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from director import _format
 from director._devices.nvml import within
 from director._devices.readings import Reading, read
-from director.cli._console import hint_at_rich, on_terminal, say, say_json, table
+from director.cli._console import hint_at_rich, on_terminal, print_json, print_text, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ def watch(devices: Sequence[Device], every: float, *, as_json: bool) -> NoReturn
             readings = within(_PATIENCE, partial(read, [device.uuid for device in devices]))
             pairs = list(zip(devices, readings, strict=True))
             if as_json:
-                say_json(_document(pairs))
+                print_json(_document(pairs))
             else:
                 show("\n".join([*_lines(pairs, is_live), *([_footer(every)] if is_live else [])]))
             time.sleep(every)
@@ -45,17 +45,17 @@ def watch(devices: Sequence[Device], every: float, *, as_json: bool) -> NoReturn
 def _place(as_json: bool) -> Iterator[tuple[Callable[[str], None], bool]]:
     """Where readings go: over each other on a terminal (then it is live), below each other elsewhere."""
     if as_json or not on_terminal(sys.stdout):
-        yield say, False
+        yield print_text, False
         return
     try:
         from rich.text import Text
 
-        from director.cli._rich import Plainly, live
+        from director.cli._rich import EscapingConsole, live
     except ImportError:
         hint_at_rich()
-        yield say, False
+        yield print_text, False
         return
-    with live(Plainly(), auto_refresh=False) as picture:
+    with live(EscapingConsole(), auto_refresh=False) as picture:
         yield lambda text: picture.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True), True
 
 

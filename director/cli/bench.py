@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from director.cli._console import complain, say, say_json
+from director.cli._console import print_error, print_json, print_text
 from director.cli._status import DONE, FAILED, UsageError
 
 if TYPE_CHECKING:
@@ -70,14 +70,14 @@ def run_experiments(args: Namespace, experiments: Sequence[Experiment], goals: I
     try:
         return _measure_and_print(args, chosen, goals)
     except ExperimentDied as error:
-        complain(f"director bench: {error}")
+        print_error(f"director bench: {error}")
         return FAILED
 
 
 def _print_names(experiments: Sequence[Experiment]) -> None:
     width = max(len(experiment.name) for experiment in experiments)
     for experiment in experiments:
-        say(f"{experiment.name.ljust(width)}  {experiment.question}")
+        print_text(f"{experiment.name.ljust(width)}  {experiment.question}")
 
 
 def _measure_and_print(args: Namespace, experiments: Sequence[Experiment], goals: Iterable[Goal]) -> int:
@@ -87,10 +87,10 @@ def _measure_and_print(args: Namespace, experiments: Sequence[Experiment], goals
 
     outcome = run_suite(experiments, goals, Effort.QUICK if args.quick else Effort.FULL)
     if args.json:
-        say_json(document(outcome, goals=args.goals), indent=2)
+        print_json(document(outcome, goals=args.goals), indent=2)
     else:
-        say(text(outcome, goals=args.goals))
+        print_text(text(outcome, goals=args.goals))
     missed = [verdict.goal.text for verdict in outcome.verdicts if verdict.gross] if args.guard else []
     for goal in missed:
-        complain(f"director bench: not reached, by far: {goal}")
+        print_error(f"director bench: not reached, by far: {goal}")
     return FAILED if missed else DONE

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from director import _format
 from director._devices.inventory import Gpu
-from director.cli._console import complain, say, say_json, table
+from director.cli._console import print_error, print_json, print_text, table
 from director.cli._status import UsageError, parse_seconds
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def run(args: Namespace) -> int:
 
         watch(found.devices, args.every, as_json=args.json)
     if args.json:
-        say_json(_document(found), indent=2)
+        print_json(_document(found), indent=2)
     else:
-        say(_report(found))
+        print_text(_report(found))
     if not found.devices:
-        complain(_NO_GPU)
+        print_error(_NO_GPU)
     return 0
 
 
@@ -154,11 +154,11 @@ def list_nodes(address: str, *, as_json: bool) -> int:
         raise UsageError(str(error)) from None
     if as_json:
         listed = [{**node._asdict(), "resources": dict(node.resources)} for node in nodes]
-        say_json({"nodes": listed}, indent=2)
+        print_json({"nodes": listed}, indent=2)
         return 0
-    say(table(_NODE_HEAD, [_row(node) for node in nodes], left=len(_NODE_HEAD)))
+    print_text(table(_NODE_HEAD, [_row(node) for node in nodes], left=len(_NODE_HEAD)))
     if not any(node.resources.get("GPU") for node in nodes):
-        complain("No node has a GPU: a Director takes one core of each, or with devices='cpu:4' four.")
+        print_error("No node has a GPU: a Director takes one core of each, or with devices='cpu:4' four.")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from director import _format
-from director.cli._console import say, say_json
+from director.cli._console import print_json, print_text
 from director.cli._status import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def run(options: Namespace) -> int:
 
     found = examine()
     if options.json:
-        say_json(found.document(), indent=2)
+        print_json(found.document(), indent=2)
     else:
-        say(_tell(found.findings))
+        print_text(_lines(found.findings))
     return FAILED if any(each.level == "wrong" for each in found.findings) else DONE
 
 
-def _tell(findings: Sequence[Finding]) -> Iterator[str]:
+def _lines(findings: Sequence[Finding]) -> Iterator[str]:
     part = ""
     for each in findings:
         if each.part != part:

@@ -39,7 +39,7 @@ or send the header `Authorization: Bearer ...`.
 """
 
 
-class Door:
+class AccessCheck:
     """Lets requests in or not.
 
     Args:
@@ -70,7 +70,9 @@ class Door:
             return None
         secure = "; Secure" if scope.get("scheme") == "https" else ""
         path = quote(scope.get("root_path") or "/")
-        return f"{cookie_name(self._token)}={_sealed(self._token)}; Path={path}; HttpOnly; SameSite=Strict{secure}"
+        return (
+            f"{cookie_name(self._token)}={_cookie_value(self._token)}; Path={path}; HttpOnly; SameSite=Strict{secure}"
+        )
 
 
 def hide_token(scope: Scope) -> Scope:
@@ -85,8 +87,8 @@ def hide_token(scope: Scope) -> Scope:
 
 
 def _is_shown(scope: Scope, token: str) -> bool:
-    named, sealed = cookie_name(token), _sealed(token)
-    shown = [_same(value, sealed) for name, value in _cookies(scope) if name == named]
+    named, sealed = cookie_name(token), _cookie_value(token)
+    shown = [_are_equal(value, sealed) for name, value in _cookies(scope) if name == named]
     return _in_header(scope, token) or _in_query(scope, token) or any(shown)
 
 
@@ -134,7 +136,7 @@ def _in_header(scope: Scope, token: str) -> bool:
 
 def _in_query(scope: Scope, token: str) -> bool:
     shown = [value for name, value in _fields(scope.get("query_string", b"")) if name == "token"]
-    return any(_same(value, token) for value in shown)
+    return any(_are_equal(value, token) for value in shown)
 
 
 def _fields(query: bytes) -> list[tuple[str, str]]:
@@ -151,13 +153,13 @@ def _cookies(scope: Scope) -> list[tuple[str, str]]:
 
 def cookie_name(token: str) -> str:
     """One for each token: browsers send cookies to all ports of a machine, and each may have a dashboard."""
-    return f"director-dashboard-{_sealed(token)[-8:]}"
+    return f"director-dashboard-{_cookie_value(token)[-8:]}"
 
 
-def _sealed(token: str) -> str:
+def _cookie_value(token: str) -> str:
     """What the cookie holds: who reads it can look too, and still does not know the token."""
     return hashlib.sha256(b"director.dashboard:" + token.encode()).hexdigest()
 
 
-def _same(shown: str, wanted: str) -> bool:
+def _are_equal(shown: str, wanted: str) -> bool:
     return hmac.compare_digest(shown.encode(), wanted.encode())

@@ -32,7 +32,7 @@ _MOST_NAMES = 20
 Calls: TypeAlias = "dict[int, list[RawRecord]]"
 
 
-class Glance:
+class CurrentJobs:
     """The last look.
 
     Args:
@@ -45,7 +45,7 @@ class Glance:
         self.running: list[RawRecord] = []  # by slot
         self._waiting: dict[str, tuple[int, float]] = {}  # by name: how many, and when the first was submitted
 
-    def look(self, queued: int, moment: float) -> None:
+    def refresh(self, queued: int, moment: float) -> None:
         """Look again.
 
         Args:

@@ -50,7 +50,7 @@ _MOST_NOTES = 10
 class Failure:
     """One kind of failure."""
 
-    def __init__(self, number: int, kind: Kind, name: str, error: str, at: float, asker: Asker) -> None:
+    def __init__(self, number: int, kind: Kind, name: str, error: str, at: float, asker: ErrorDescriber) -> None:
         self._asker = asker
         self.number = number
         self.kind = kind
@@ -72,7 +72,7 @@ class Failure:
             example = {"at": at, "job": job, "device": label, "message": "", "traceback": ""}
             example["message"] = known_text(error, _MOST_CHARACTERS) or ""
             self.examples.append(example)
-            self._asker.ask(partial(_tell, example, error))
+            self._asker.submit(partial(_describe, example, error))
 
     def summary(self) -> dict[str, Any]:
         """As it travels in a list."""
@@ -99,7 +99,7 @@ class Failures:
     """All kinds of failure, of which the longest unseen are forgotten."""
 
     def __init__(self) -> None:
-        self.asker = Asker()
+        self.asker = ErrorDescriber()
         self._kinds: dict[tuple[Kind, str, str], Failure] = {}  # the latest last
         self._next = 1
 
@@ -142,21 +142,21 @@ def _type_name(error: BaseException) -> str:
 # ---- on the asker's thread
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     known = known_text(error, _MOST_CHARACTERS)
     return describe(error, _MOST_CHARACTERS)[len(type_name(error)) + 2 :] if known is None else known
 
 
-def _tell(example: dict[str, Any], error: BaseException) -> None:
+def _describe(example: dict[str, Any], error: BaseException) -> None:
     """Complete an example. The two items are there already, and the loop may read them at any time."""
-    text = _said(error)
+    text = _message(error)
     example["message"] = text
-    example["traceback"] = "".join(_story(error, text))[-_MOST_TRACEBACK:]
+    example["traceback"] = "".join(_traceback_lines(error, text))[-_MOST_TRACEBACK:]
 
 
-def _story(error: BaseException, text: str) -> list[str]:
+def _traceback_lines(error: BaseException, text: str) -> list[str]:
     """The traceback as Python prints it, in short; each exception says once what it is."""
-    parts = _own_part(error, text)
+    parts = _own_lines(error, text)
     seen = {id(error)}
     origin, is_cause = origin_of(error)
     while origin is not None and id(origin) not in seen and len(seen) <= _MOST_ORIGINS:
@@ -164,12 +164,12 @@ def _story(error: BaseException, text: str) -> list[str]:
         link = "The above exception was the direct cause of the following exception:"
         if not is_cause:
             link = "During handling of the above exception, another exception occurred:"
-        parts = [*_own_part(origin, _said(origin)), f"\n{link}\n\n", *parts]
+        parts = [*_own_lines(origin, _message(origin)), f"\n{link}\n\n", *parts]
         origin, is_cause = origin_of(origin)
     return parts
 
 
-def _own_part(error: BaseException, text: str) -> list[str]:
+def _own_lines(error: BaseException, text: str) -> list[str]:
     parts = []
     with suppress(BaseException):  # the sources of the user's modules are read
         if (entries := traceback_of(error)) is not None:
@@ -179,7 +179,7 @@ def _own_part(error: BaseException, text: str) -> list[str]:
     if type(notes) is list:
         parts += [f"{note}\n" for each in notes[:_MOST_NOTES] if (note := plain(each)) is not None]
     members = members_of(error)
-    parts += [f"  | {_type_name(each)}: {_said(each)}\n" for each in members[:_MOST_MEMBERS]]
+    parts += [f"  | {_type_name(each)}: {_message(each)}\n" for each in members[:_MOST_MEMBERS]]
     if len(members) > _MOST_MEMBERS:
         parts.append(f"  | and {len(members) - _MOST_MEMBERS:,} more\n")
     return parts
@@ -190,7 +190,7 @@ _PATIENCE = 1.0  # seconds
 _MOST_STUCK = 4  # threads
 
 
-class Asker:
+class ErrorDescriber:
     """Asks one question after the other; the thread ends when there are no more."""
 
     def __init__(self) -> None:
@@ -201,7 +201,7 @@ class Asker:
         self._since = 0.0  # when it began with its question
         self._stuck = 0
 
-    def ask(self, question: Callable[[], None]) -> bool:
+    def submit(self, question: Callable[[], None]) -> bool:
         """Have `question` called soon, on another thread; False if that can't be. It must not raise."""
         with self._lock:
             if self._worker is not None and monotonic() - self._since > _PATIENCE:
@@ -229,7 +229,7 @@ class Asker:
         unasked, self._questions = self._questions, deque()
         return unasked
 
-    def settle(self, seconds: float = 10.0) -> None:
+    def wait_idle(self, seconds: float = 10.0) -> None:
         """Wait until all questions have been asked."""
         worker = self._worker
         if worker is not None:

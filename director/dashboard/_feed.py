@@ -16,13 +16,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from director.dashboard._current import Glance, Meter
+from director.dashboard._current import CurrentJobs, Meter
 from director.dashboard._jobs import document, open_document
 from director.dashboard._recorder import Recorder
-from director.dashboard._source import Crowded
+from director.dashboard._source import TooManyViewers
 from director.dashboard._tally import SECONDS
 from director.dashboard._tracks import WINDOW
-from director.dashboard._view import SERIES, Moment, identity, points, track_changes, view
+from director.dashboard._view import SERIES, Snapshot, identity, points, track_changes, view
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -51,8 +51,8 @@ class Feed:
 
     def __init__(self, director: Director) -> None:
         self._director = director
-        self._recorder = Recorder(self._weigh, self._began)
-        self._glance = Glance(self._recorder)
+        self._recorder = Recorder(self._count_jobs, self._began)
+        self._glance = CurrentJobs(self._recorder)
         self._meter = Meter()
         self._home: asyncio.AbstractEventLoop | None = None
         self._frames: deque[Frame] = deque(maxlen=_KEPT)
@@ -71,13 +71,13 @@ class Feed:
     async def frames(self, after: int | None = None, interval: float = 0.0) -> AsyncGenerator[Frame, None]:
         """Frames, for ever; see `Source.frames`."""
         if self._viewers >= MOST_VIEWERS:
-            raise Crowded(f"{MOST_VIEWERS} viewers look at this Director already, which is the most")
+            raise TooManyViewers(f"{MOST_VIEWERS} viewers look at this Director already, which is the most")
         self._viewers += 1
         try:
             number = after
             pause = max(INTERVAL, interval)
             while True:
-                self._check_home()
+                self._check_loop()
                 self._cut_if_due()
                 lacking = self._after(number)
                 for frame in await self._whole_and_after() if lacking is None else lacking:
@@ -89,12 +89,12 @@ class Feed:
 
     async def snapshot(self) -> dict[str, Any]:
         """This moment, without history."""
-        self._check_home()
+        self._check_loop()
         return self._snapshot()
 
     async def job(self, number: int) -> dict[str, Any] | None:
         """One job, with the examples of its failure if it has failed."""
-        self._check_home()
+        self._check_loop()
         jobs, slots = self._recorder.jobs, self._recorder.slots
         raw = self._glance.find(number, self._director.stats().queued)
         if raw is not None:
@@ -109,24 +109,24 @@ class Feed:
 
     async def failure(self, number: int) -> dict[str, Any] | None:
         """One kind of failure with its examples."""
-        self._check_home()
+        self._check_loop()
         failure = self._recorder.failures.find(number)
         return None if failure is None else failure.document() | {"at": self._recorder.clock()}
 
-    def _look(self) -> Moment:
+    def _take_snapshot(self) -> Snapshot:
         stats = self._director.stats()
         self._meter.refresh(self._director.devices)
-        self._glance.look(stats.queued, asyncio.get_running_loop().time())
+        self._glance.refresh(stats.queued, asyncio.get_running_loop().time())
         now = self._recorder.clock()
-        return Moment(now, self._late, self._director, stats, self._recorder, self._glance, self._meter)
+        return Snapshot(now, self._late, self._director, stats, self._recorder, self._glance, self._meter)
 
     def _snapshot(self) -> dict[str, Any]:
-        moment = self._look()
+        moment = self._take_snapshot()
         known, seen = identity(self._director, moment.stats), view(moment)
         devices = [fixed | moving for fixed, moving in zip(known["devices"], seen["devices"], strict=True)]
         return known | seen | {"devices": devices}
 
-    def _weigh(self) -> tuple[int, int]:
+    def _count_jobs(self) -> tuple[int, int]:
         stats = self._director.stats()
         return stats.queued, stats.running
 
@@ -134,15 +134,15 @@ class Feed:
         """The Director is about to open, maybe again: viewers begin anew."""
         self._home = asyncio.get_running_loop()
         self._making = asyncio.Lock()
-        self._begin_anew()
+        self._restart()
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         self._frames = deque(maxlen=_KEPT)  # another one: what is being made of the old ones is of no use
         self._whole = None
         self._number += 1
         self._cut_at = -math.inf
 
-    def _check_home(self) -> None:
+    def _check_loop(self) -> None:
         if self._home not in (None, asyncio.get_running_loop()):
             raise RuntimeError(
                 "a dashboard is served by the event loop that its Director runs on; "
@@ -155,7 +155,7 @@ class Feed:
             return
         was_set = self._clock_was_set(moment)
         if was_set or moment - self._cut_at > _FORGOTTEN:
-            self._begin_anew()
+            self._restart()
             for track in self._recorder.tracks:
                 track.forget_changes()  # they are part of the whole that everybody gets now
         self._cut_at = moment
@@ -169,7 +169,7 @@ class Feed:
         return off > _SET
 
     def _frame(self) -> bytes:
-        moment = self._look()
+        moment = self._take_snapshot()
         seen = view(moment)
         changed = {key: value for key, value in seen.items() if self._view.get(key, self) != value}
         seconds = [second for second in self._recorder.tally.last(SECONDS, moment.now) if second.at > self._told]

@@ -37,12 +37,12 @@ class Recorder:
     """Keeps the last minutes of one Director, in bounded memory: a `director.hooks.JobRecorder`.
 
     Args:
-        weigh: Tells how many jobs wait and run; asked once in a second in which something happens.
+        count_jobs: Tells how many jobs wait and run; asked once in a second in which something happens.
         began: Called when the Director is about to open, maybe again.
     """
 
-    def __init__(self, weigh: Callable[[], tuple[int, int]], began: Callable[[], None]) -> None:
-        self._weigh = weigh
+    def __init__(self, count_jobs: Callable[[], tuple[int, int]], began: Callable[[], None]) -> None:
+        self._count_jobs = count_jobs
         self._began = began
         self.clock: Callable[[], float] = monotonic
         self.unfinished: Unfinished = _nothing
@@ -67,7 +67,7 @@ class Recorder:
     def _reset(self, slots: tuple[Device, ...]) -> None:
         self.opened = self.clock()
         self.slots = slots
-        self.tally = Tally(self.opened, self._weigh)
+        self.tally = Tally(self.opened, self._count_jobs)
         self.jobs = Jobs()
         self.failures = Failures()
         self.tracks: list[Track] = make_tracks(len(slots))

@@ -11,9 +11,9 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote
 
-from director.dashboard._access import Door, hide_token
+from director.dashboard._access import AccessCheck, hide_token
 from director.dashboard._http import BEARER, Reply, find_file
-from director.dashboard._source import RETRY_AFTER, Crowded
+from director.dashboard._source import RETRY_AFTER, TooManyViewers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -41,13 +41,13 @@ class Site:
 
     def __init__(self, source: Source, token: str | None = None, longest_stream: float = LONGEST_STREAM) -> None:
         self._source = source
-        self._door = Door(token)
+        self._door = AccessCheck(token)
         self._longest = longest_stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await _serve_lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003, "reason": "there are no websockets here"})
         else:
@@ -89,7 +89,7 @@ class Site:
                     await reply.document(await self._source.failure(number))
                 case parts:
                     await reply.file(find_file("/".join(parts)))
-        except Crowded as crowded:
+        except TooManyViewers as crowded:
             await reply.text(503, f"{crowded}.\n", [(b"retry-after", b"%d" % RETRY_AFTER)])
         except ConnectionError as gone:
             await reply.text(502, f"{gone}\n")
@@ -112,9 +112,9 @@ class Site:
         return is_needed
 
     async def _stream(self, scope: Scope, receive: Receive, reply: Reply) -> None:
-        async with contextlib.aclosing(self._source.frames(*_wishes(scope))) as frames:
+        async with contextlib.aclosing(self._source.frames(*_stream_options(scope))) as frames:
             first = await anext(frames)  # before anything is promised: the source may be gone
-            async with _while_there(receive, self._longest):
+            async with _until_disconnect(receive, self._longest):
                 await reply.begin_stream()
                 if scope["method"] != "HEAD":
                     await reply.event(*first)
@@ -126,12 +126,12 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def _while_there(receive: Receive, seconds: float) -> AsyncGenerator[None, None]:
+async def _until_disconnect(receive: Receive, seconds: float) -> AsyncGenerator[None, None]:
     """Leave the block when the client has left, or after so many seconds."""
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            leaving = asyncio.create_task(_await_leaving(receive, limit), name="director:leaving")
+            leaving = asyncio.create_task(_end_on_disconnect(receive, limit), name="director:leaving")
             try:
                 yield
             finally:
@@ -148,13 +148,13 @@ async def _forward(frames: AsyncGenerator[Frame, None], reply: Reply) -> None:
             await reply.event(*frame)
 
 
-async def _await_leaving(receive: Receive, limit: asyncio.Timeout) -> None:
+async def _end_on_disconnect(receive: Receive, limit: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     limit.reschedule(asyncio.get_running_loop().time())
 
 
-async def _live(receive: Receive, send: Send) -> None:
+async def _serve_lifespan(receive: Receive, send: Send) -> None:
     """Nothing to start and nothing to stop, for a server that this is the whole app of."""
     while True:
         message = await receive()
@@ -177,7 +177,7 @@ def _last_part(scope: Scope) -> str:
     return path.rpartition("/")[2]
 
 
-def _wishes(scope: Scope) -> tuple[int | None, float]:
+def _stream_options(scope: Scope) -> tuple[int | None, float]:
     """The last frame that the viewer has, and how many seconds it wants between two looks."""
     wanted = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     headers = {key.lower(): value for key, value in scope["headers"]}

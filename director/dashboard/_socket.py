@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from director.dashboard._socket_paths import check_length
-from director.dashboard._source import Crowded, pieces
+from director.dashboard._source import TooManyViewers, pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ class SocketServer:
             os.fchmod(listener.fileno(), 0o600)  # before it has a name that somebody else could connect to
             listener.bind(str(self.path))
             undo.callback(self.path.unlink)
-            self._server = await asyncio.start_unix_server(self._met, sock=listener, limit=_LONGEST_QUESTION)
+            self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=_LONGEST_QUESTION)
             undo.pop_all()
 
     async def close(self) -> None:
@@ -70,12 +70,12 @@ class SocketServer:
             viewer.cancel()
         await asyncio.gather(*viewers, return_exceptions=True)
 
-    def _met(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        viewer = asyncio.get_running_loop().create_task(self._talk(reader, writer), name="director:viewer")
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        viewer = asyncio.get_running_loop().create_task(self._serve_connection(reader, writer), name="director:viewer")
         self._viewers.add(viewer)
         viewer.add_done_callback(self._viewers.discard)
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while question := await _next_question(reader, writer):
                 await self._answer(question, reader, writer)
@@ -90,7 +90,7 @@ class SocketServer:
 
     async def _answer(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            question = understand(line)
+            question = parse_question(line)
         except ValueError as error:
             await _write(writer, {"error": str(error)})
             return
@@ -98,7 +98,7 @@ class SocketServer:
             case "frames":
                 try:
                     await self._send_frames(question, reader, writer)
-                except Crowded as crowded:
+                except TooManyViewers as crowded:
                     await _write(writer, {"error": str(crowded)})
             case "snapshot":
                 await _write(writer, await self._source.snapshot())
@@ -110,7 +110,7 @@ class SocketServer:
     async def _send_frames(
         self, question: Question, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        left = asyncio.create_task(_hear_out(reader), name="director:leaving")  # over when the viewer has gone
+        left = asyncio.create_task(_read_until_closed(reader), name="director:leaving")  # over when the viewer has gone
         try:
             async with contextlib.aclosing(self._source.frames(question.after, question.every)) as frames:
                 async for _, frame in frames:
@@ -121,7 +121,7 @@ class SocketServer:
             left.cancel()
 
 
-async def _hear_out(reader: asyncio.StreamReader) -> None:
+async def _read_until_closed(reader: asyncio.StreamReader) -> None:
     """Take what a viewer says, and keep none of it, until it has gone."""
     with contextlib.suppress(OSError):
         while await reader.read(_LONGEST_QUESTION):
@@ -146,7 +146,7 @@ class Question:
     every: float = 0.0
 
 
-def understand(line: bytes) -> Question:
+def parse_question(line: bytes) -> Question:
     """The question in a line.
 
     Raises:

@@ -21,7 +21,7 @@ RETRY_AFTER = 5  # seconds
 _PIECE = 65_536  # bytes
 
 
-class Crowded(ConnectionError):
+class TooManyViewers(ConnectionError):
     """As many viewers are there as may be; come back after `RETRY_AFTER` seconds."""
 
 
@@ -72,7 +72,7 @@ class Remote:
                 frame = (await _line(answers)).rstrip(b"\n")
                 told = json.loads(frame)
                 if "number" not in told:
-                    raise Crowded(str(told.get("error")))
+                    raise TooManyViewers(str(told.get("error")))
                 yield told["number"], frame
 
     async def snapshot(self) -> dict[str, Any]:

@@ -49,11 +49,11 @@ class Tally:
 
     Args:
         now: The moment.
-        weigh: Tells how many jobs wait and run; asked when a second is over.
+        count_jobs: Tells how many jobs wait and run; asked when a second is over.
     """
 
-    def __init__(self, now: float, weigh: Callable[[], tuple[int, int]]) -> None:
-        self._weigh = weigh
+    def __init__(self, now: float, count_jobs: Callable[[], tuple[int, int]]) -> None:
+        self._count_jobs = count_jobs
         self._seconds: deque[Second] = deque([Second(math.floor(now), 0, 0)], maxlen=SECONDS)
 
     def at(self, moment: float) -> Second:
@@ -61,7 +61,7 @@ class Tally:
         last = self._seconds[-1]
         if moment < last.at + 1:
             return last
-        last.queued, last.running = self._weigh()
+        last.queued, last.running = self._count_jobs()
         second = math.floor(moment)
         for missed in range(max(last.at + 1, second - SECONDS), second + 1):
             self._seconds.append(Second(missed, last.queued, last.running))

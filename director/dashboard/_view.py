@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from director import DeviceStats, Director, Stats
-    from director.dashboard._current import Calls, Glance, Meter
+    from director.dashboard._current import Calls, CurrentJobs, Meter
     from director.dashboard._recorder import Recorder
     from director.dashboard._tally import Second
     from director.dashboard._tracks import Row
@@ -38,7 +38,7 @@ Point = list["float | None"]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Snapshot:
     """One moment, and everything that tells of it."""
 
     now: float
@@ -46,7 +46,7 @@ class Moment:
     director: Director
     stats: Stats
     recorder: Recorder
-    glance: Glance
+    glance: CurrentJobs
     meter: Meter
 
 
@@ -73,7 +73,7 @@ def identity(director: Director, stats: Stats) -> dict[str, Any]:
     }
 
 
-def view(seen: Moment) -> dict[str, Any]:
+def view(seen: Snapshot) -> dict[str, Any]:
     """The numbers and lists of a moment, without what `identity` says and without history."""
     now, stats, recorder = seen.now, seen.stats, seen.recorder
     seconds = recorder.tally.last(_BATCHES, now)
@@ -181,7 +181,7 @@ def _named(labels: list[str]) -> str:
     return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
 
-def _devices(seen: Moment) -> Iterator[dict[str, Any]]:
+def _devices(seen: Snapshot) -> Iterator[dict[str, Any]]:
     calls = seen.glance.calls()
     for each, slots in _with_slots(seen.stats):
         device = each.device
@@ -203,7 +203,7 @@ def _devices(seen: Moment) -> Iterator[dict[str, Any]]:
         }
 
 
-def _share(seen: Moment, slots: range, calls: Calls) -> float:
+def _share(seen: Snapshot, slots: range, calls: Calls) -> float:
     """How busy some slots were in the last seconds, from 0 to 1."""
     since = max(seen.recorder.opened, seen.now - _RATES)
     span = (seen.now - since) * len(slots)
@@ -215,7 +215,7 @@ def _share(seen: Moment, slots: range, calls: Calls) -> float:
     return round(min(1.0, (past + present) / span), 4)
 
 
-def _running(seen: Moment) -> list[dict[str, Any]]:
+def _running(seen: Snapshot) -> list[dict[str, Any]]:
     """The jobs that run, the longest first."""
     jobs, slots = seen.recorder.jobs, seen.recorder.slots
     longest = sorted(seen.glance.running, key=lambda raw: raw[5] or 0.0)[:_MOST_RUNNING]

@@ -12,9 +12,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from director._untrusted.numbers import seconds, whole
-from director.guard._call_check import Attendance
+from director.guard._call_check import GuardedCall
 from director.guard._cuda import Driver
-from director.guard._findings import Finding, Notebook
+from director.guard._findings import Finding, FindingLog
 from director.guard._loop_watch import LoopWatch
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Guard:
             longest_block = seconds("longest_block", longest_block, hint="; None doesn't watch the loop")
         self._longest_block = longest_block
         self._driver = Driver.load()
-        self._notebook = Notebook(whole("first", first, 0), whole("every", every, 1))
+        self._notebook = FindingLog(whole("first", first, 0), whole("every", every, 1))
         self._watch: LoopWatch | None = None
 
     @property
@@ -79,8 +79,8 @@ class Guard:
             self._watch.stop()
             self._watch = None
 
-    def around_call(self, jobs: Sequence[Job[Any]]) -> Attendance:
+    def around_call(self, jobs: Sequence[Job[Any]]) -> GuardedCall:
         """Look after a call: closely, or only at what it leaves behind."""
         name = jobs[0].name
         key = (name, threading.get_ident())
-        return Attendance(self._notebook, self._driver, name, key, self._notebook.is_due(key))
+        return GuardedCall(self._notebook, self._driver, name, key, self._notebook.is_traced(key))

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from director.guard._cuda import Driver
-    from director.guard._findings import Notebook
+    from director.guard._findings import FindingLog
     from director.guard._source_lines import Place
 
 
-class Attendance:
+class GuardedCall:
     """A context manager around one call.
 
     Args:
@@ -32,14 +32,14 @@ class Attendance:
 
     __slots__ = ("_before", "_driver", "_given", "_key", "_look", "_name", "_notebook")
 
-    def __init__(self, notebook: Notebook, driver: Driver, name: str, key: tuple[str, int], is_close: bool) -> None:
+    def __init__(self, notebook: FindingLog, driver: Driver, name: str, key: tuple[str, int], is_close: bool) -> None:
         self._notebook = notebook
         self._driver = driver
         self._name = name
         self._key = key
         self._given = device = current_device()
         ordinal = device.index if device.kind == "cuda" else None
-        self._look = CloseLook(ordinal, driver, self._found) if is_close else None
+        self._look = CallTracer(ordinal, driver, self._found) if is_close else None
         self._before: int | None = None
 
     def __enter__(self) -> None:
@@ -55,14 +55,14 @@ class Attendance:
         if self._before is None or self._driver.context() == self._before:
             return
         if self._driver.current() != self._given.index and self._look is None:
-            self._notebook.suspect(self._key)
-        self._driver.put_back(self._before)  # or the jobs that follow on this slot would begin on the wrong device
+            self._notebook.trace_next(self._key)
+        self._driver.restore(self._before)  # or the jobs that follow on this slot would begin on the wrong device
 
     def _found(self, place: Place, used: int, what: str) -> None:
         self._notebook.note_device(self._name, self._given, place, used, what)
 
 
-class CloseLook:
+class CallTracer:
     """Watches the calling thread from `begin` to `end`.
 
     Only the first thing that is wrong is told: the rest mostly follows from it.
@@ -86,7 +86,7 @@ class CloseLook:
         if sys.getprofile() is not None:
             return False
         self._was_current = self._driver.current()
-        sys.setprofile(self._step)
+        sys.setprofile(self._profile)
         return True
 
     def end(self) -> None:
@@ -94,44 +94,44 @@ class CloseLook:
         sys.setprofile(None)
         self._known.clear()
 
-    def _step(self, frame: FrameType, event: str, argument: Any) -> None:
+    def _profile(self, frame: FrameType, event: str, argument: Any) -> None:
         if self._has_found:
             return
         try:
             if event == "c_call":
-                self._look_at(getattr(argument, "__self__", None), frame, "")
+                self._check_value(getattr(argument, "__self__", None), frame, "")
             elif event == "return":
-                self._look_at(argument, frame, "what is returned")
+                self._check_value(argument, frame, "what is returned")
             if not is_library(frame.f_code.co_filename):
-                self._look_at_locals(frame)
-                self._look_at_current(frame)
+                self._check_locals(frame)
+                self._check_current_device(frame)
             elif event == "c_return":
-                self._look_at_current(frame)
+                self._check_current_device(frame)
             if event == "return":
                 self._known.pop(frame, None)
         except Exception:  # noqa: BLE001, S110 -- whatever a strange object does when it is asked, the call goes on
             pass
 
-    def _look_at_locals(self, frame: FrameType) -> None:
+    def _check_locals(self, frame: FrameType) -> None:
         known = self._known.setdefault(frame, {})
         for name, value in frame.f_locals.items():
             if known.get(name) != id(value):
                 known[name] = id(value)
-                self._look_at(value, frame, name)
+                self._check_value(value, frame, name)
 
-    def _look_at(self, value: Any, frame: FrameType, name: str) -> None:
+    def _check_value(self, value: Any, frame: FrameType, name: str) -> None:
         for device in devices_of(value):
             if device != self._given:
                 line = _stored_at(frame, name) if name in frame.f_code.co_varnames + frame.f_code.co_cellvars else None
-                self._tell(frame, device, name or f"a {type(value).__name__}", line)
+                self._report(frame, device, name or f"a {type(value).__name__}", line)
 
-    def _look_at_current(self, frame: FrameType) -> None:
+    def _check_current_device(self, frame: FrameType) -> None:
         current = self._driver.current()
         if current is not None and current not in (self._given, self._was_current):
-            self._tell(frame, current, "the thread")
+            self._report(frame, current, "the thread")
         self._was_current = current
 
-    def _tell(self, frame: FrameType, device: int, what: str, line: int | None = None) -> None:
+    def _report(self, frame: FrameType, device: int, what: str, line: int | None = None) -> None:
         own = own_frame(outward(frame))
         if own is None or self._has_found:
             return  # the library's own doing, outside of the user's function; or what follows from the first mistake

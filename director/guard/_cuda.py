@@ -45,7 +45,7 @@ class Driver:
         context = ctypes.c_void_p()
         return context.value if self._library.cuCtxGetCurrent(ctypes.byref(context)) == 0 else None
 
-    def put_back(self, context: int) -> None:
+    def restore(self, context: int) -> None:
         """Make a context current on the calling thread again."""
         assert self._library is not None
         self._library.cuCtxSetCurrent(ctypes.c_void_p(context))
@@ -69,11 +69,11 @@ def _device_of(value: Any) -> int | None:
     kind = type(value)
     ask = _ASKERS.get(kind)
     if ask is None:
-        ask = _ASKERS[kind] = _asker(kind)
+        ask = _ASKERS[kind] = _device_reader(kind)
     return ask(value)
 
 
-def _asker(kind: type) -> Callable[[Any], int | None]:
+def _device_reader(kind: type) -> Callable[[Any], int | None]:
     """How to ask a value of this type for its device."""
     if hasattr(kind, "__dlpack_device__"):
         return _by_dlpack
@@ -81,7 +81,7 @@ def _asker(kind: type) -> Callable[[Any], int | None]:
     module = getattr(getattr(torch, "nn", None), "Module", None)
     if isinstance(module, type) and issubclass(kind, module):
         return _by_parameters
-    return _nowhere
+    return _no_device
 
 
 def _by_dlpack(value: Any) -> int | None:
@@ -100,7 +100,7 @@ def _by_parameters(value: Any) -> int | None:
     return None if first is None else _device_of(first)
 
 
-def _nowhere(_value: Any) -> None:
+def _no_device(_value: Any) -> None:
     return None
 
 

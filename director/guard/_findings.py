@@ -40,7 +40,7 @@ class Finding:
     times: int = 1
 
 
-class Notebook:
+class FindingLog:
     """Takes down what was found, each line once, and which calls deserve a close look.
 
     Args:
@@ -62,13 +62,13 @@ class Notebook:
 
     # ---- close looks
 
-    def is_due(self, key: tuple[str, int]) -> bool:
+    def is_traced(self, key: tuple[str, int]) -> bool:
         """Count a call by its function's name and its thread; True if it should get a close look."""
         number = self._calls[key]
         self._calls[key] = number + 1
         return self._first > 0 and (number < self._first or number % self._every == 0)
 
-    def suspect(self, key: tuple[str, int]) -> None:
+    def trace_next(self, key: tuple[str, int]) -> None:
         """A call has moved its thread to another device, and nobody saw where: the next one gets a close look."""
         self._calls[key] = 0
 

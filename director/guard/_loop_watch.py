@@ -70,13 +70,13 @@ class LoopWatch:
             except RuntimeError:  # closed
                 return
             if not self._answered.wait(self._longest) and self._loop.is_running():
-                self._look(asked)
+                self._sample_stack(asked)
 
     def _answer(self) -> None:
         self._has_context = self._driver.current() is not None
         self._answered.set()
 
-    def _look(self, asked: float) -> None:
+    def _sample_stack(self, asked: float) -> None:
         """Look where it stands, again and again until it answers, and tell of the place where it stood most."""
         seen: Counter[Place] = Counter()
         on_gpu = False

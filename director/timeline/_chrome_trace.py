@@ -54,7 +54,7 @@ def _circumstances(story: Story) -> dict[str, Any]:
 
 def events(story: Story) -> Iterator[Event]:
     """The names of the lanes, then everything that happened, sorted by time."""
-    scribe = _Scribe(story)
+    scribe = _TraceWriter(story)
     yield from scribe.names()
     # Each part is in order; where times are equal the earlier part comes first, so that flows begin before they end.
     parts = (
@@ -68,7 +68,7 @@ def events(story: Story) -> Iterator[Event]:
     yield from heapq.merge(*parts, key=itemgetter("ts"))
 
 
-class _Scribe:
+class _TraceWriter:
     """Writes events with times in microseconds since the beginning of the story, exact to the nanosecond."""
 
     def __init__(self, story: Story) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Distribution:
     """How durations are spread; seconds."""
 
     count: int
@@ -66,9 +66,9 @@ class Figures:
 
     states: dict[str, int]
     per_second: float
-    waits: Spread | None
-    runs: Spread | None
-    lags: Spread | None
+    waits: Distribution | None
+    runs: Distribution | None
+    lags: Distribution | None
     all: Share
     devices: dict[Device, Share]
     most_queued: int
@@ -83,22 +83,22 @@ def figures(story: Story) -> Figures:
     return Figures(
         dict(states),
         states["succeeded"] / story.seconds if story.seconds > 0 else 0.0,
-        spread(job.started - job.submitted for job in jobs if job.started is not None),
-        spread(job.ended - job.started for job in jobs if job.started is not None and job.ended is not None),
-        spread(lag for job in jobs if (lag := _lag(job)) is not None),
+        distribution(job.started - job.submitted for job in jobs if job.started is not None),
+        distribution(job.ended - job.started for job in jobs if job.started is not None and job.ended is not None),
+        distribution(lag for job in jobs if (lag := _lag(job)) is not None),
         _share(slots, story.seconds),
         {device: _share(its, story.seconds) for device, its in by_device.items()},
         max((waiting for _, waiting in queue_depth(story)), default=0),
     )
 
 
-def spread(durations: Iterable[float]) -> Spread | None:
+def distribution(durations: Iterable[float]) -> Distribution | None:
     """How they are spread; `None` for none."""
     ordered = sorted(max(0.0, seconds) for seconds in durations)
     if not ordered:
         return None
     p50, p90, p99 = (quantile(ordered, share) for share in (0.5, 0.9, 0.99))
-    return Spread(len(ordered), math.fsum(ordered) / len(ordered), p50, p90, p99, ordered[-1])
+    return Distribution(len(ordered), math.fsum(ordered) / len(ordered), p50, p90, p99, ordered[-1])
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from director import __version__
 from director._format import count, counted, duration, percent, rate
-from director.timeline._figures import Figures, Spread, figures, spread
+from director.timeline._figures import Distribution, Figures, distribution, figures
 from director.timeline._page_data import packed
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _tiles(story: Story, numbers: Figures) -> str:
     return element("dl", *tiles, class_="tiles")
 
 
-def _pair(values: Spread | None) -> tuple[str, str]:
+def _pair(values: Distribution | None) -> tuple[str, str]:
     if values is None:
         return _NOTHING, "no job ran"
     return duration(values.p50), f"99 % within {duration(values.p99)}"
@@ -135,8 +135,8 @@ def _functions(story: Story) -> str:
         by_name[job.name].append(job)
     rows = []
     for name, jobs in sorted(by_name.items(), key=lambda item: -len(item[1]))[:_SHOWN_FUNCTIONS]:
-        runs = spread(_ran(job) for job in jobs if _ran(job) >= 0)
-        waits = spread(_waited(job) for job in jobs if job.started is not None)
+        runs = distribution(_ran(job) for job in jobs if _ran(job) >= 0)
+        waits = distribution(_waited(job) for job in jobs if job.started is not None)
         total = duration(runs.mean * runs.count) if runs else _NOTHING
         failed = sum(job.state == "failed" for job in jobs)
         rows.append((_short(name), count(len(jobs)), count(failed), *_three(waits), *_three(runs), total))
@@ -144,7 +144,7 @@ def _functions(story: Story) -> str:
     return table("Functions", head, rows)
 
 
-def _three(values: Spread | None) -> tuple[str, str, str]:
+def _three(values: Distribution | None) -> tuple[str, str, str]:
     if values is None:
         return (_NOTHING,) * 3
     return duration(values.p50), duration(values.p99), duration(values.longest)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STATES = ("succeeded", "failed", "cancelled", "running", "queued", "retried")
 
 
-class Words:
+class StringTable:
     """Numbers the different words of a column, in the order in which they come."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ def packed(story: Story) -> str:
 
 def document(story: Story) -> dict[str, Any]:
     """What the script needs: slots, words, columns of jobs and tries, steps of the queue, loads and memory."""
-    names, errors = Words(), Words()
+    names, errors = StringTable(), StringTable()
     devices = {device: number for number, device in enumerate(story.devices)}
 
     def moment(at: float) -> int:

@@ -23,7 +23,7 @@ from playwright.async_api import async_playwright
 from rich.console import Console
 
 from director import Director
-from director.cli._top.known import Known
+from director.cli._top.known import DashboardState
 from director.cli._top.screen import Screen
 from director.dashboard import Dashboard
 
@@ -54,9 +54,9 @@ async def main(options: argparse.Namespace) -> None:
 
 async def draw_top(dashboard: Dashboard) -> None:
     """The screen of `director top`, as a terminal of 100 columns shows it."""
-    known = Known()
+    known = DashboardState()
     async with contextlib.aclosing(dashboard._feed.frames()) as frames:
-        known.take(json.loads((await anext(frames))[1]))
+        known.apply(json.loads((await anext(frames))[1]))
     console = Console(
         record=True, width=100, height=26, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )

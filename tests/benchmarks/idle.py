@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from director.cli._bench.contenders import DIRECTOR, Contender, Seat
+from director.cli._bench.contenders import DIRECTOR, Contender, OpenContender
 from director.cli._bench.jobs import noop
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Sheet
@@ -20,11 +20,11 @@ SETTLING = 0.5  # s: parked workers have left by then
 
 
 @asynccontextmanager
-async def _bare_loop(_slots: int) -> AsyncIterator[Seat]:
+async def _bare_loop(_slots: int) -> AsyncIterator[OpenContender]:
     async def call(job: Callable[..., object]) -> object:
         return job()
 
-    yield Seat(call, call)
+    yield OpenContender(call, call)
 
 
 BARE_LOOP = Contender("a loop without a director", _bare_loop)

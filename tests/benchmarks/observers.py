@@ -11,7 +11,7 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from director.cli._bench.contenders import DIRECTOR, HOOKED, Contender, Seat, present
+from director.cli._bench.contenders import DIRECTOR, HOOKED, Contender, OpenContender, present
 from director.cli._bench.overhead import awaited_in_turn
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Sheet
@@ -63,29 +63,29 @@ def _spans() -> Hook:
 
 def _watched_by(name: str, make: Callable[[], Hook], needs: str | None = None) -> Contender:
     @asynccontextmanager
-    async def open_seat(slots: int) -> AsyncIterator[Seat]:
+    async def open_seat(slots: int) -> AsyncIterator[OpenContender]:
         from director import Director
 
         async with Director(f"cpu:{slots}", max_queue=None, hooks=[make()]) as director:
-            yield Seat(director.submit, director.run)
+            yield OpenContender(director.submit, director.run)
 
     return Contender(f"director with {name}", open_seat, needs)
 
 
 @asynccontextmanager
-async def _scraped(slots: int) -> AsyncIterator[Seat]:
+async def _scraped(slots: int) -> AsyncIterator[OpenContender]:
     """With the collector of metrics; a scrape happens every 15 seconds or so, and so not within a burst."""
     from director import Director
     from director.prometheus import DirectorCollector
 
     async with Director(f"cpu:{slots}", max_queue=None) as director:
         collector = DirectorCollector(director, registry=None)
-        yield Seat(director.submit, director.run)
+        yield OpenContender(director.submit, director.run)
         assert list(collector.collect())
 
 
 @asynccontextmanager
-async def _shown(slots: int) -> AsyncIterator[Seat]:
+async def _shown(slots: int) -> AsyncIterator[OpenContender]:
     """With a dashboard that nobody looks at."""
     from director import Director
     from director.dashboard import Dashboard
@@ -93,7 +93,7 @@ async def _shown(slots: int) -> AsyncIterator[Seat]:
     director = Director(f"cpu:{slots}", max_queue=None)
     Dashboard(director)
     async with director:
-        yield Seat(director.submit, director.run)
+        yield OpenContender(director.submit, director.run)
 
 
 METRICS = Contender("director with metrics", _scraped, needs="prometheus_client")

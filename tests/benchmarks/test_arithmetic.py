@@ -10,7 +10,7 @@ from benchmarks import theory
 from benchmarks.deadlines import Profile, serve
 from director.cli._bench import lines
 from director.cli._bench.catalog import EXPERIMENTS
-from director.cli._bench.goals import GOALS, Goal, judge, judge_all
+from director.cli._bench.goals import GOALS, Goal, evaluate, evaluate_all
 from director.cli._bench.lost import loss
 from director.cli._bench.report import document, number, table, text
 from director.cli._bench.rounds import Effort, turns
@@ -151,7 +151,7 @@ class TestLines:
 
 class TestGoals:
     def judged(self, goal: Goal, *cells: Cell) -> object:
-        return judge(goal, {(goal.experiment, goal.place): cells})
+        return evaluate(goal, {(goal.experiment, goal.place): cells})
 
     def test_a_ratio(self) -> None:
         goal = Goal("burst", "one core", "gather", 0.4, to="pool")
@@ -164,7 +164,7 @@ class TestGoals:
             ((11.0, 13.0, 14.0), False, True, False),  # one round has been better
             ((12.5, 13.0, 14.0), False, True, True),
         ):
-            verdict = judge(goal, {("burst", "one core"): (pool, cell(*samples))})
+            verdict = evaluate(goal, {("burst", "one core"): (pool, cell(*samples))})
             assert verdict is not None
             assert (verdict.reached, verdict.clear, verdict.gross) == (reached, clear, gross)
 
@@ -177,7 +177,7 @@ class TestGoals:
             ((4.0, 5.0, 7.0), False, False, False),
             ((1.0, 1.0, 1.0), False, True, True),
         ):
-            verdict = judge(goal, {("slo", "all cores"): (cell(*samples, figure="rate", unit="/s"),)})
+            verdict = evaluate(goal, {("slo", "all cores"): (cell(*samples, figure="rate", unit="/s"),)})
             assert verdict is not None
             assert (verdict.reached, verdict.clear, verdict.gross) == (reached, clear, gross)
 
@@ -185,7 +185,7 @@ class TestGoals:
         goal = Goal("batching", "all cores", "items", 0.9, to="alone", at_least=True)
         model = cell(10.0, contender="alone", figure="items")
         for sample, reached, gross in ((9.5, True, False), (8.0, False, False), (2.0, False, True)):
-            verdict = judge(goal, {("batching", "all cores"): (model, cell(sample, figure="items"))})
+            verdict = evaluate(goal, {("batching", "all cores"): (model, cell(sample, figure="items"))})
             assert verdict is not None
             assert (verdict.reached, verdict.gross) == (reached, gross)
 
@@ -197,33 +197,37 @@ class TestGoals:
 
     def test_a_ratio_to_another_figure(self) -> None:
         goal = Goal("slots", "one core", "1,000 slots", 3.0, of="4 slots")
-        verdict = judge(goal, {("slots", "one core"): (cell(5.0, figure="1,000 slots"), cell(2.0, figure="4 slots"))})
+        verdict = evaluate(
+            goal, {("slots", "one core"): (cell(5.0, figure="1,000 slots"), cell(2.0, figure="4 slots"))}
+        )
         assert verdict is not None
         assert (verdict.measured.value, verdict.unit, verdict.reached) == (2.5, "x", True)
 
     def test_a_figure_alone(self) -> None:
         goal = Goal("slots", "one core", "gather", 3.0)
-        verdict = judge(goal, {("slots", "one core"): (cell(1.0, 3.5, 4.0),)})
+        verdict = evaluate(goal, {("slots", "one core"): (cell(1.0, 3.5, 4.0),)})
         assert verdict is not None
         assert (verdict.measured.value, verdict.unit, verdict.reached, verdict.gross) == (3.5, "µs", False, False)
 
     def test_between_small_numbers_nothing_is_gross(self) -> None:
         """0.8 % lost is four times 0.2 %, and both are nothing."""
         goal = Goal("burst", "one core", "gather", 1.0, to="pool", floor=1.0)
-        verdict = judge(goal, {("burst", "one core"): (cell(0.8), cell(0.2, contender="pool"))})
+        verdict = evaluate(goal, {("burst", "one core"): (cell(0.8), cell(0.2, contender="pool"))})
         assert verdict is not None
         assert (verdict.reached, verdict.gross) == (False, False)
 
     def test_an_unguarded_goal_is_never_gross(self) -> None:
-        verdict = judge(Goal("queue", "one core", "gather", 1.0, guarded=False), {("queue", "one core"): (cell(99.0),)})
+        verdict = evaluate(
+            Goal("queue", "one core", "gather", 1.0, guarded=False), {("queue", "one core"): (cell(99.0),)}
+        )
         assert verdict is not None
         assert not verdict.gross
 
     def test_what_was_not_measured_is_not_judged(self) -> None:
         goal = Goal("burst", "one core", "gather", 0.4, to="pool")
-        assert judge(goal, {}) is None
-        assert judge(goal, {("burst", "one core"): (cell(1.0),)}) is None
-        assert judge_all({}, [goal]) == []
+        assert evaluate(goal, {}) is None
+        assert evaluate(goal, {("burst", "one core"): (cell(1.0),)}) is None
+        assert evaluate_all({}, [goal]) == []
 
     def test_every_goal_says_something_of_its_own(self) -> None:
         goals = (*GOALS, *theory.GOALS)
@@ -239,7 +243,7 @@ class TestReport:
 
     def outcome(self) -> Outcome:
         measured = {("burst", "one core"): self.CELLS}
-        verdicts = tuple(judge_all(measured, GOALS))
+        verdicts = tuple(evaluate_all(measured, GOALS))
         return Outcome(EXPERIMENTS, Effort.QUICK, {"python": "3.11"}, ("x: y is not installed",), measured, verdicts)
 
     def test_numbers_have_three_digits(self) -> None:

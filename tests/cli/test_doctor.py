@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from director._devices.cuda import CudaDevice, NoAnswer
+from director._devices.cuda import CudaDevice, CudaUnavailable
 from director._devices.inventory import Gpu, Inventory
 from director._devices.readings import Reading
 from director._devices.survey import Survey
@@ -134,7 +134,9 @@ def a_survey(count: int = 2, **changes: object) -> Survey:
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
-NOTHING = a_survey(0, inventory=Inventory(absence="there is no driver"), devices=(), cuda=NoAnswer("no driver", False))
+NOTHING = a_survey(
+    0, inventory=Inventory(absence="there is no driver"), devices=(), cuda=CudaUnavailable("no driver", False)
+)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ NOTHING = a_survey(0, inventory=Inventory(absence="there is no driver"), devices
         (a_survey(devices=a_survey().devices[:1], mask="0"), GOOD, {"devices": "ok", "mask-hides": "note"}),
         (a_survey(devices=a_survey().devices[:1], mask="0,9"), GOOD, {"devices": "ok", "mask-wrong": "wrong"}),
         (a_survey(mask="0,1"), GOOD, {"devices": "ok"}),
-        (a_survey(cuda=NoAnswer("it hangs", True)), GOOD, {"devices": "ok", "cuda-silent": "wrong"}),
+        (a_survey(cuda=CudaUnavailable("it hangs", True)), GOOD, {"devices": "ok", "cuda-silent": "wrong"}),
         (
             a_survey(),
             replace(GOOD, device_files={"/dev/nvidiactl": True, "/dev/nvidia0": False, "/dev/nvidia-modeset": False}),

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import director.cli
 from director import Director, _format
 from director.cli import main
-from director.cli._console import complain, on_terminal, plainly, shown_document, shown_json
+from director.cli._console import escape_logs_and_errors, on_terminal, print_error, shown_document, shown_json
 from director.dashboard import Dashboard
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ def test_a_document_of_another_process() -> None:
 
 @pytest.fixture
 def guarded() -> Iterator[None]:
-    with plainly():
+    with escape_logs_and_errors():
         yield
 
 
@@ -315,7 +315,7 @@ def test_what_others_write(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning(UserWarning(EVIL), UserWarning, f"{EVIL}.py", 3)
-    complain([EVIL, "next"])
+    print_error([EVIL, "next"])
     told = capsys.readouterr().err
     assert told.count("PWN") >= 3
     assert all(_format.plain(line) == line for line in told.split("\n"))

@@ -31,8 +31,8 @@ from director.cli import main
 from director.cli._console import shown_document
 from director.cli._status import UsageError
 from director.cli._top.find import find_app
-from director.cli._top.known import Known, Track
-from director.cli._top.report import report, tell
+from director.cli._top.known import DashboardState, Track
+from director.cli._top.report import describe, report
 from director.dashboard import Dashboard
 
 if TYPE_CHECKING:
@@ -287,19 +287,19 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(app: App) -> None:
 # ---- the screen
 
 
-async def known_of(director: Director, dashboard: Dashboard) -> Known:
-    known = Known()
+async def known_of(director: Director, dashboard: Dashboard) -> DashboardState:
+    known = DashboardState()
     frames = dashboard._feed.frames()
-    known.take(shown_document(json.loads((await anext(frames))[1])))
+    known.apply(shown_document(json.loads((await anext(frames))[1])))
     await frames.aclose()
     return known
 
 
-def drawn(known: Known, width: int, height: int, *keys: str) -> list[str]:
-    from director.cli._rich import Plainly
+def drawn(known: DashboardState, width: int, height: int, *keys: str) -> list[str]:
+    from director.cli._rich import EscapingConsole
     from director.cli._top.screen import Screen
 
-    console = Plainly(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    console = EscapingConsole(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     screen = Screen(console)
     for key in keys:
         screen.press(key, known)
@@ -378,8 +378,8 @@ async def test_what_an_app_says_does_not_command_the_terminal() -> None:
             *drawn(known, 300, 24, "next"),
         ]
         looks += [*drawn(known, 300, 24, "next", "next"), *drawn(known, 300, 24, "previous")]
-        looks += tell("failure", shown_document(await dashboard._feed.failure(1)))
-        looks += tell("job", shown_document(await dashboard._feed.job(1)))
+        looks += describe("failure", shown_document(await dashboard._feed.failure(1)))
+        looks += describe("job", shown_document(await dashboard._feed.job(1)))
         freed.set()
         await asyncio.gather(*jobs)
     assert [line for line in looks if not line.isprintable()] == []
@@ -387,7 +387,7 @@ async def test_what_an_app_says_does_not_command_the_terminal() -> None:
 
 
 def test_strips_are_as_high_as_the_slots_were_busy() -> None:
-    known = Known(identity={"window": 10.0}, seen={"at": 110.0, "calls": {"1": [109.0, 1, 3, "f"]}})
+    known = DashboardState(identity={"window": 10.0}, seen={"at": 110.0, "calls": {"1": [109.0, 1, 3, "f"]}})
     known.tracks[0] = Track(0, [[100.0, 105.0, 1, 5.0, 0, False, 1, "f"], [106.0, 108.0, 9, 1.0, 2, False, 9, "f"]])
     assert known.strip([0], 5) == [(1.0, False), (1.0, False), (0.5, False), (0.5, False), (0.0, True)]
     assert known.strip([0, 1], 10)[-1] == (0.5, False)

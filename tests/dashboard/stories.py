@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 DEVICES = tuple(simulated_devices(2))
 
 
-def opened(slots: int = 2, at: float = 100.0, weigh: Callable[[], tuple[int, int]] = lambda: (0, 0)) -> Recorder:
+def opened(slots: int = 2, at: float = 100.0, count_jobs: Callable[[], tuple[int, int]] = lambda: (0, 0)) -> Recorder:
     """A recorder of a Director that has just opened, with two devices whose slots take turns."""
     clock = TestClock()
     clock.advance(at)
-    recorder = Recorder(weigh, lambda: None)
+    recorder = Recorder(count_jobs, lambda: None)
     begin(recorder, clock, slots)
     return recorder
 

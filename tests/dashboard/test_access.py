@@ -9,7 +9,7 @@ import pytest
 
 from director import Director
 from director.dashboard import Dashboard
-from director.dashboard._access import Door, _sealed, cookie_name, hide_token
+from director.dashboard._access import AccessCheck, _cookie_value, cookie_name, hide_token
 
 TOKEN = "s3cret"
 
@@ -27,12 +27,12 @@ def scope(
 
 @pytest.mark.parametrize("client", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
 def test_this_machine_needs_no_token(client: str) -> None:
-    assert Door(None).refusal(scope(client)) is None
+    assert AccessCheck(None).refusal(scope(client)) is None
 
 
 @pytest.mark.parametrize("client", ["10.0.0.7", "192.168.1.2", "::ffff:10.0.0.7", "2001:db8::1", "testclient", ""])
 def test_elsewhere_without_a_token_nobody_is_let_in(client: str) -> None:
-    refusal = Door(None).refusal(scope(client))
+    refusal = AccessCheck(None).refusal(scope(client))
     assert refusal is not None
     assert refusal[0] == 403
     assert "Dashboard(director, token=...)" in refusal[1]
@@ -57,31 +57,31 @@ def test_elsewhere_without_a_token_nobody_is_let_in(client: str) -> None:
     ],
 )
 def test_a_proxy_on_this_machine_brings_strangers(header: str) -> None:
-    assert Door(None).refusal(scope(**{header: "127.0.0.1"})) is not None
-    assert Door(TOKEN).refusal(scope(authorization=f"Bearer {TOKEN}", **{header: "127.0.0.1"})) is None
+    assert AccessCheck(None).refusal(scope(**{header: "127.0.0.1"})) is not None
+    assert AccessCheck(TOKEN).refusal(scope(authorization=f"Bearer {TOKEN}", **{header: "127.0.0.1"})) is None
 
 
 @pytest.mark.parametrize("version", ["0.9", "1.0"])
 def test_proxies_that_hide_themselves_speak_an_old_version(version: str) -> None:
-    assert Door(None).refusal(scope() | {"http_version": version}) is not None
-    assert Door(None).refusal(scope() | {"http_version": "1.1"}) is None
-    assert Door(None).refusal(scope() | {"http_version": "2"}) is None
+    assert AccessCheck(None).refusal(scope() | {"http_version": version}) is not None
+    assert AccessCheck(None).refusal(scope() | {"http_version": "1.1"}) is None
+    assert AccessCheck(None).refusal(scope() | {"http_version": "2"}) is None
 
 
 def test_behind_a_unix_socket_is_a_proxy() -> None:
-    assert Door(None).refusal(scope(None)) is not None
+    assert AccessCheck(None).refusal(scope(None)) is not None
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:99", "http://localhost", "", "x"])
 def test_a_page_of_another_origin_reads_nothing(origin: str) -> None:
-    assert Door(None).refusal(scope(origin=origin)) is not None
-    assert Door(None).refusal(scope(origin="http://localhost:8000")) is None
+    assert AccessCheck(None).refusal(scope(origin=origin)) is not None
+    assert AccessCheck(None).refusal(scope(origin="http://localhost:8000")) is None
 
 
 def test_two_hosts_are_none() -> None:
     asked = scope()
     asked["headers"] = [*asked["headers"], (b"Host", b"localhost:8000")]
-    assert Door(None).refusal(asked) is not None
+    assert AccessCheck(None).refusal(asked) is not None
 
 
 @pytest.mark.parametrize(
@@ -106,23 +106,23 @@ def test_long_queries_and_cookies_cost_little() -> None:
     """A request that isn't let in must not hold up the event loop."""
     began = time.process_time()
     for shown in ({"query": "a&" * 100_000}, {"cookie": 'a="\\' * 50_000}, {"cookie": ";" * 200_000}):
-        assert Door(TOKEN).refusal(hide_token(scope(**shown))) is not None
+        assert AccessCheck(TOKEN).refusal(hide_token(scope(**shown))) is not None
     assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8000", "[::1]:8000", "gpu.localhost", ""])
 def test_names_of_this_machine(host: str) -> None:
-    assert Door(None).refusal(scope(host=host)) is None
+    assert AccessCheck(None).refusal(scope(host=host)) is None
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "localhost.evil.example", "10.0.0.7"])
 def test_a_page_elsewhere_that_points_its_name_here_reads_nothing(host: str) -> None:
-    assert Door(None).refusal(scope(host=host)) is not None
+    assert AccessCheck(None).refusal(scope(host=host)) is not None
 
 
 @pytest.mark.parametrize("host", ["[", "[::1", "[localhost]", "lo\xffcal"])
 def test_a_host_that_makes_no_sense_is_refused(host: str) -> None:
-    refusal = Door(None).refusal(scope(host=host))
+    refusal = AccessCheck(None).refusal(scope(host=host))
     assert refusal is not None
     assert refusal[0] == 403
 
@@ -133,12 +133,12 @@ def test_a_host_that_makes_no_sense_is_refused(host: str) -> None:
         {"query": f"token={TOKEN}"},
         {"authorization": f"Bearer {TOKEN}"},
         {"authorization": f"bearer   {TOKEN}"},
-        {"cookie": f"other=1; {cookie_name(TOKEN)}={_sealed(TOKEN)}"},
+        {"cookie": f"other=1; {cookie_name(TOKEN)}={_cookie_value(TOKEN)}"},
     ],
 )
 @pytest.mark.parametrize("client", ["10.0.0.7", "127.0.0.1"])
 def test_the_token_lets_in(shown: dict[str, str], client: str) -> None:
-    assert Door(TOKEN).refusal(scope(client, "gpu.example", **shown)) is None
+    assert AccessCheck(TOKEN).refusal(scope(client, "gpu.example", **shown)) is None
 
 
 @pytest.mark.parametrize(
@@ -156,18 +156,21 @@ def test_the_token_lets_in(shown: dict[str, str], client: str) -> None:
 )
 @pytest.mark.parametrize("client", ["10.0.0.7", "127.0.0.1"])
 def test_without_the_token_nobody_is_let_in(shown: dict[str, str], client: str) -> None:
-    refusal = Door(TOKEN).refusal(scope(client, **shown))
+    refusal = AccessCheck(TOKEN).refusal(scope(client, **shown))
     assert refusal is not None
     assert refusal[0] == 401
 
 
 def test_the_cookie_is_for_this_place_alone() -> None:
-    door = Door(TOKEN)
+    door = AccessCheck(TOKEN)
     shown = scope(query=f"token={TOKEN}") | {"root_path": "/gpu", "scheme": "https"}
-    assert door.cookie(shown) == f"{cookie_name(TOKEN)}={_sealed(TOKEN)}; Path=/gpu; HttpOnly; SameSite=Strict; Secure"
+    assert (
+        door.cookie(shown)
+        == f"{cookie_name(TOKEN)}={_cookie_value(TOKEN)}; Path=/gpu; HttpOnly; SameSite=Strict; Secure"
+    )
     assert door.is_in_address(shown)
     assert not door.is_in_address(scope(authorization=f"Bearer {TOKEN}"))
-    assert Door(None).cookie(shown) is None
+    assert AccessCheck(None).cookie(shown) is None
 
 
 def test_dashboards_on_other_ports_keep_their_cookies() -> None:
@@ -176,7 +179,7 @@ def test_dashboards_on_other_ports_keep_their_cookies() -> None:
 
 
 def test_the_cookie_does_not_tell_the_token() -> None:
-    assert TOKEN not in _sealed(TOKEN)
+    assert TOKEN not in _cookie_value(TOKEN)
 
 
 @pytest.mark.parametrize("token", ["", "  "])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from director.dashboard._current import Glance
+from director.dashboard._current import CurrentJobs
 from director.dashboard._recorder import Recorder
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class Told:
 
 def test_what_waits_by_function_the_most_first() -> None:
     told = Told(waits(1, "a", 5.0), waits(2, "b", 3.0), waits(3, "b", 4.0), runs(4, 0))
-    glance = Glance(told.recorder)
-    glance.look(3, 0.0)
+    glance = CurrentJobs(told.recorder)
+    glance.refresh(3, 0.0)
     assert glance.waiting(3, 10.0) == [
         {"name": "b", "jobs": 2, "oldest": 7.0},
         {"name": "a", "jobs": 1, "oldest": 5.0},
@@ -46,8 +46,8 @@ def test_what_waits_by_function_the_most_first() -> None:
 
 def test_very_many_functions_are_put_together() -> None:
     told = Told(*[waits(n, f"f{n}") for n in range(30)])
-    glance = Glance(told.recorder)
-    glance.look(30, 0.0)
+    glance = CurrentJobs(told.recorder)
+    glance.refresh(30, 0.0)
     listed = glance.waiting(30, 10.0)
     assert len(listed) == 21
     assert listed[-1] == {"name": "(others)", "jobs": 10, "oldest": None}
@@ -55,26 +55,26 @@ def test_very_many_functions_are_put_together() -> None:
 
 def test_the_jobs_of_a_call_are_together() -> None:
     told = Told(runs(1, 0), runs(2, 0), runs(3, 1))
-    glance = Glance(told.recorder)
-    glance.look(0, 0.0)
+    glance = CurrentJobs(told.recorder)
+    glance.refresh(0, 0.0)
     assert {slot: [raw[0] for raw in jobs] for slot, jobs in glance.calls().items()} == {0: [1, 2], 1: [3]}
 
 
 def test_a_job_that_was_taken_and_has_not_begun_is_neither() -> None:
     told = Told((1, "detect", "running", None, 1.0, None, None, None, None))
-    glance = Glance(told.recorder)
-    glance.look(0, 0.0)
+    glance = CurrentJobs(told.recorder)
+    glance.refresh(0, 0.0)
     assert glance.running == []
 
 
 def test_many_are_looked_at_seldom_and_very_many_never() -> None:
     told = Told(waits(1), runs(2, 0))
-    glance = Glance(told.recorder)
+    glance = CurrentJobs(told.recorder)
     for queued, moment in [(100, 0.0), (100, 0.25), (10_000, 0.5), (10_000, 2.2), (10_000, 2.3), (10_000, 4.2)]:
-        glance.look(queued, moment)
+        glance.refresh(queued, moment)
     assert told.asked == [True, True, False, False, True, False]
     assert glance.waiting(10_000, 10.0)[-1] == {"name": "(others)", "jobs": 9_999, "oldest": None}
-    glance.look(100_000, 100.0)
+    glance.refresh(100_000, 100.0)
     assert told.asked[-1] is False
     assert glance.waiting(100_000, 10.0) == [{"name": "(too many to look at)", "jobs": 100_000, "oldest": None}]
     assert [raw[0] for raw in glance.running] == [2], "what runs is always looked at"
@@ -82,7 +82,7 @@ def test_many_are_looked_at_seldom_and_very_many_never() -> None:
 
 def test_finding_one() -> None:
     told = Told(waits(1), runs(2, 0))
-    glance = Glance(told.recorder)
+    glance = CurrentJobs(told.recorder)
     assert glance.find(1, 1) == waits(1)
     assert glance.find(2, 1_000_000) == runs(2, 0)
     assert glance.find(1, 1_000_000) is None, "looking would hold up the app"

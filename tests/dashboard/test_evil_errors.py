@@ -15,7 +15,7 @@ from director import Director, report
 from director._format import known_line, known_repr, known_text
 from director.dashboard import Dashboard
 from director.dashboard import _failures as _asker
-from director.dashboard._failures import Asker, Failures
+from director.dashboard._failures import ErrorDescriber, Failures
 from director.errors import BatchMismatch, DirectorClosed, JobTimeout, QueueFull
 from director.timeline import Timeline
 
@@ -60,7 +60,7 @@ class Odd:
 
 def told(failures: Failures, error: BaseException) -> dict[str, Any]:
     number = failures.add("failed", "f", error, 0.0, 1, DEVICES[0])
-    failures.asker.settle()
+    failures.asker.wait_idle()
     failure = failures.find(number)
     assert failure is not None
     example: dict[str, Any] = failure.document()["examples"][0]
@@ -100,7 +100,7 @@ async def test_with_all_observers_the_loop_asks_nothing() -> None:
             with pytest.raises(Asked):
                 await job
         await dashboard.snapshot()
-        dashboard._feed._recorder.failures.asker.settle()
+        dashboard._feed._recorder.failures.asker.wait_idle()
     me = threading.current_thread().name
     assert [me in error.threads for error in errors] == [False] * 3
     assert [error.threads.count("director-asker") for error in errors[::2]] == [1, 1]
@@ -189,27 +189,27 @@ def test_after_several_of_those_nothing_more_is_asked() -> None:
         begun.release()
         never.wait(20)
 
-    asker = Asker()
+    asker = ErrorDescriber()
     for _ in range(1 + _asker._MOST_STUCK):
-        assert asker.ask(block)
+        assert asker.submit(block)
         assert begun.acquire(timeout=10)
-    assert not asker.ask(block)
+    assert not asker.submit(block)
     assert not asker._questions, "nothing of what isn't asked is kept"
     never.set()
-    asker.settle()
+    asker.wait_idle()
     deadline = time.monotonic() + 10
     while asker._stuck and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert asker.ask(lambda: begun.release())
+    assert asker.submit(lambda: begun.release())
     assert begun.acquire(timeout=10)
 
 
 def test_the_thread_ends_when_there_is_nothing_to_ask() -> None:
-    asker = Asker()
+    asker = ErrorDescriber()
     done = threading.Event()
-    assert asker.ask(done.set)
+    assert asker.submit(done.set)
     assert done.wait(10)
-    asker.settle()
+    asker.wait_idle()
     assert not [each for each in threading.enumerate() if each.name == "director-asker"]
 
 

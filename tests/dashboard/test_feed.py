@@ -14,7 +14,7 @@ from harness.gates import until
 
 from dashboard.conftest import take
 from director import Director
-from director.cli._top.known import Known
+from director.cli._top.known import DashboardState
 from director.dashboard._feed import Feed
 
 if TYPE_CHECKING:
@@ -69,16 +69,16 @@ async def test_what_a_viewer_put_together_is_what_the_next_one_gets_whole(clock:
     director = Director("simulated:2", clock=clock, slots=2)
     feed = Feed(director)
     async with director, aclosing(feed.frames()) as frames:
-        first = Known()
+        first = DashboardState()
         for step in range(20):
             jobs = [director.submit(str) for _ in range(step)]
             await asyncio.gather(*jobs)
             clock.advance(0.3)
             for frame in await take(frames, 1):
-                first.take(frame)
+                first.apply(frame)
         async with aclosing(feed.frames()) as others:
-            second = Known()
-            second.take((await take(others, 1))[0])
+            second = DashboardState()
+            second.apply((await take(others, 1))[0])
         assert first.seen["counts"]["succeeded"] == sum(range(20))
         assert {slot: track.rows for slot, track in first.tracks.items()} == {
             slot: track.rows for slot, track in second.tracks.items()
@@ -233,7 +233,7 @@ async def test_one_job_with_its_failure(clock: TestClock) -> None:
         with pytest.raises(ZeroDivisionError):
             await job
         clock.advance(3)
-        feed._recorder.failures.asker.settle()
+        feed._recorder.failures.asker.wait_idle()
         found = await feed.job(job.id)
         assert found is not None
         assert (found["state"], found["at"], found["why"]["count"]) == ("failed", 3, 1)

@@ -60,7 +60,7 @@ def test_a_job_that_is_over() -> None:
 
 def test_seconds_count_what_happened_in_them() -> None:
     weights = iter([(7, 2), (3, 1)])
-    recorder = opened(weigh=lambda: next(weights))
+    recorder = opened(count_jobs=lambda: next(weights))
     over(recorder, 1, 100.1, 100.2)
     over(recorder, 2, 100.2, 101.3, submitted=100.1)
     over(recorder, 3, None, 101.5, state="cancelled", submitted=100.0)
@@ -176,7 +176,7 @@ def test_nothing_of_a_job_is_kept_alive() -> None:
     except ValueError as error:
         over(recorder, 1, 100.0, 100.5, state="failed")
         recorder(JobFailed(100.5, 1, "detect", DEVICES[0], 0.0, 0.5, error))
-    recorder.failures.asker.settle()
+    recorder.failures.asker.wait_idle()
     gc.collect()
     assert alive[0]() is None
     ended = recorder.jobs.find(1)

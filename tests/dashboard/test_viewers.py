@@ -16,7 +16,7 @@ from director import Director
 from director.dashboard import Dashboard, _feed, _site, _source
 from director.dashboard._feed import MOST_VIEWERS, Feed
 from director.dashboard._site import Site
-from director.dashboard._source import Crowded, Remote
+from director.dashboard._source import Remote, TooManyViewers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -154,7 +154,7 @@ async def test_a_director_that_opens_again_meanwhile_is_told_as_it_is(clock: Tes
 async def test_one_more_is_refused_until_one_leaves(clock: TestClock) -> None:
     feed = Feed(Director("simulated:1", clock=clock))
     async with feed._director, viewers(feed, MOST_VIEWERS) as there:
-        with pytest.raises(Crowded, match="64 viewers look at this Director already"):
+        with pytest.raises(TooManyViewers, match="64 viewers look at this Director already"):
             await anext(feed.frames())
         answer = await Browser(Site(feed)).get("/events")
         assert (answer.status, answer.headers["retry-after"]) == (503, str(_source.RETRY_AFTER))
@@ -168,7 +168,7 @@ async def test_through_the_socket_too(clock: TestClock, tmp_path: Path) -> None:
     director = Director("simulated:1", clock=clock)
     dashboard = Dashboard(director)
     async with dashboard.serve(tmp_path / "s") as path, director, viewers(Remote(path), MOST_VIEWERS):
-        with pytest.raises(Crowded, match="64 viewers"):
+        with pytest.raises(TooManyViewers, match="64 viewers"):
             await anext(Remote(path).frames())
         answer = await Browser(Site(Remote(path))).get("/events")
         assert (answer.status, answer.headers["retry-after"]) == (503, str(_source.RETRY_AFTER))

@@ -11,7 +11,7 @@ import pytest
 from director._device import Device, cpu_devices, simulated_devices
 from director._devices import discovery as _discovery
 from director._devices import survey as _survey
-from director._devices.cuda import NoAnswer
+from director._devices.cuda import CudaUnavailable
 from director._devices.discovery import discover_devices, resolve_devices
 from director._devices.inventory import Inventory
 from director._devices.survey import Survey
@@ -36,7 +36,7 @@ class Looks:
         if self.failure:
             raise self.failure
         there = Inventory(absence=None if self.devices else "there is no NVIDIA driver")
-        return Survey(None, None, there, NoAnswer("no library", installed=False), self.devices)
+        return Survey(None, None, there, CudaUnavailable("no library", installed=False), self.devices)
 
 
 @pytest.fixture

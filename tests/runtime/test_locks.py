@@ -18,9 +18,9 @@ from director._executors.ray.actor.side_channel import SideChannel
 from director._executors.ray.messages import Note, NoteKind
 from director._jobs.stream_channel import StreamChannel
 from director._threads import Flag
-from director.dashboard._failures import Asker
+from director.dashboard._failures import ErrorDescriber
 from director.errors import JobTimeout
-from director.guard._findings import Notebook
+from director.guard._findings import FindingLog
 from director.guard._source_lines import Place
 from director.testing import TestClock, simulated_devices
 from director.timeline import Timeline
@@ -318,7 +318,7 @@ def test_a_meter_may_be_stopped_at_any_line_of_its_wait(monkeypatch: pytest.Monk
 
 
 def test_a_handler_may_ask_for_findings_at_any_line_of_a_note() -> None:
-    notebook, place = Notebook(1, 1), Place("file.py", 1, "infer", "infer()")
+    notebook, place = FindingLog(1, 1), Place("file.py", 1, "infer", "infer()")
     for _ in range(2):
         everywhere(lambda: notebook.note_block(place, 1.0, on_gpu=True), notebook.findings)
     assert notebook.findings()[0].times == 2
@@ -368,19 +368,19 @@ def test_a_handler_of_logging_may_ask_for_the_devices_while_they_are_looked_for(
 
 
 def test_a_handler_may_ask_the_asker_at_any_line() -> None:
-    asker, answers = Asker(), []
-    everywhere(lambda: asker.ask(lambda: answers.append(1)), lambda: asker.ask(lambda: answers.append(2)))
-    asker.settle()
+    asker, answers = ErrorDescriber(), []
+    everywhere(lambda: asker.submit(lambda: answers.append(1)), lambda: asker.submit(lambda: answers.append(2)))
+    asker.wait_idle()
     assert answers.count(1) == 1
     assert answers.count(2) > 4
 
 
 def test_what_questions_hold_is_let_go_of_without_the_lock() -> None:
-    asker, freed = Asker(), []
+    asker, freed = ErrorDescriber(), []
 
     class Held:
         def __del__(self) -> None:
-            thread = threading.Thread(target=lambda: freed.append(asker.ask(lambda: None)))
+            thread = threading.Thread(target=lambda: freed.append(asker.submit(lambda: None)))
             thread.start()
             thread.join(5)
 
@@ -388,7 +388,7 @@ def test_what_questions_hold_is_let_go_of_without_the_lock() -> None:
     held = Held()
     asker._questions.append(lambda held=held: None)  # type: ignore[misc]
     del held
-    assert not asker.ask(lambda: None)
+    assert not asker.submit(lambda: None)
     assert freed == [False]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from director.timeline._figures import figures, quantile, queue_depth, slot_times, spread
+from director.timeline._figures import distribution, figures, quantile, queue_depth, slot_times
 from director.timeline._story import Story, calls_of, in_order
 from timeline.stories import DEVICES, never_ran, ran, stories, story
 
@@ -84,8 +84,8 @@ def test_no_slot_has_more_than_all_of_its_time(told: Story) -> None:
 
 
 def test_spread_and_quantiles() -> None:
-    assert spread([]) is None
-    values = spread(float(n) for n in range(100, 0, -1))
+    assert distribution([]) is None
+    values = distribution(float(n) for n in range(100, 0, -1))
     assert values is not None
     assert (values.count, values.p50, values.p90, values.p99, values.longest) == (100, 50, 90, 99, 100)
     assert quantile([1.0], 0.99) == 1.0

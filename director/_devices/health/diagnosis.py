@@ -61,7 +61,7 @@ class Diagnosis:
         """This device can't be watched."""
         self._cases.pop(uuid, None)
 
-    def hear(self, checkup: Checkup) -> None:
+    def add_checkup(self, checkup: Checkup) -> None:
         """A device has answered."""
         case = self._cases[checkup.uuid]
         case.silent_since, case.answered = None, checkup.begun
@@ -73,11 +73,11 @@ class Diagnosis:
         case.doubts = 0
         case.checkup = Verdict(checkup.uuid, checkup.condition, checkup.reason)
 
-    def silence(self, uuid: str, now: float) -> None:
+    def add_timeout(self, uuid: str, now: float) -> None:
         """A device has not answered in time."""
         self._cases[uuid].silent_since = now
 
-    def xid(self, xid: Xid, now: float) -> Verdict | None:
+    def add_xid(self, xid: Xid, now: float) -> Verdict | None:
         """The driver has reported an error; if it is a fatal one, the verdict to be told of it."""
         case = self._cases.get(xid.uuid)
         if case is None or xid.number in self._rules.harmless_xids:
@@ -91,12 +91,12 @@ class Diagnosis:
     def changes(self, now: float) -> Iterator[Verdict]:
         """The verdicts that differ from those told before; each is told once."""
         for uuid, case in self._cases.items():
-            verdict = self._weigh(uuid, case, now)
+            verdict = self._verdict_of(uuid, case, now)
             if verdict.kind != case.told.kind or verdict.reason != case.told.reason:
                 case.told = verdict
                 yield verdict
 
-    def _weigh(self, uuid: str, case: _Case, now: float) -> Verdict:
+    def _verdict_of(self, uuid: str, case: _Case, now: float) -> Verdict:
         """The worst of what speaks against it."""
         if case.checkup.kind == "lost":
             return case.checkup

@@ -28,22 +28,22 @@ _UNAVAILABLE, _RECOVERY_ACTION = 0x4000, 0x8000
 _WHOLE_GPU = 0xFFFFFFFF
 
 
-class Changed:
+class DeviceChanged:
     """Something has happened to some device that only a checkup can tell."""
 
 
-CHANGED = Changed()
+CHANGED = DeviceChanged()
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _Registered:
     """A device whose events come: a GPU, or a slice of one, which has no events but its GPU's."""
 
     uuid: str
     gpu: int
     instances: tuple[int, int] | None
 
-    def is_meant(self, event: Any) -> bool:
+    def matches(self, event: Any) -> bool:
         if self.gpu != _address(event.device):
             return False
         meant = (event.gpuInstanceId, event.computeInstanceId)
@@ -60,11 +60,11 @@ class NvmlEvents:
         post: Takes what is heard, on the listening thread; must not block.
     """
 
-    def __init__(self, uuids: Iterable[str], post: Callable[[Xid | Changed], object]) -> None:
+    def __init__(self, uuids: Iterable[str], post: Callable[[Xid | DeviceChanged], object]) -> None:
         self._uuids = tuple(uuids)
         self._post = post
         self._over = False
-        self._call = Flag()  # somebody wants it to look up: it is over, or a device is back
+        self._wakeup = Flag()  # somebody wants it to look up: it is over, or a device is back
         self._thread = threading.Thread(target=self._run, name="director:xids", daemon=True)
 
     def start(self) -> None:
@@ -73,12 +73,12 @@ class NvmlEvents:
 
     def renew(self) -> None:
         """Listen anew to all devices: one that was lost is back, and has forgotten that we listen."""
-        self._call.set()
+        self._wakeup.set()
 
     def stop(self) -> None:
         """Listen no more. The thread ends within a slice."""
         self._over = True
-        self._call.set()
+        self._wakeup.set()
 
     def join(self, timeout: float) -> bool:
         """Wait for so many seconds until the thread has ended; False if it has not."""
@@ -100,12 +100,12 @@ class NvmlEvents:
             except nvml.NVMLError as error:
                 self._post(CHANGED)
                 _start_again(nvml, error)
-                self._call.wait(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
+                self._wakeup.wait(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
                 failures += 1
 
     def _listen(self, nvml: Any) -> bool:
         """Listen until somebody calls; False if no device has events at all."""
-        self._call.clear()
+        self._wakeup.clear()
         if self._over:  # its call was the one that has just been cleared
             return False
         try:
@@ -116,9 +116,9 @@ class NvmlEvents:
             heard, later = self._register(nvml, events)
             if not heard:
                 if later:
-                    self._call.wait()
+                    self._wakeup.wait()
                 return later
-            while not self._call.is_set():
+            while not self._wakeup.is_set():
                 self._wait(nvml, events, heard, SLICE)
             while not self._over and self._wait(nvml, events, heard, 1):  # what came since
                 pass
@@ -126,7 +126,7 @@ class NvmlEvents:
             nvml.nvmlEventSetFree(events)
         return True
 
-    def _register(self, nvml: Any, events: Any) -> tuple[list[_Heard], bool]:
+    def _register(self, nvml: Any, events: Any) -> tuple[list[_Registered], bool]:
         """Those that can be heard, and whether others may be one day."""
         heard, later, gpus = [], False, set()
         for uuid in self._uuids:
@@ -143,27 +143,27 @@ class NvmlEvents:
                 later = True
         return heard, later
 
-    def _wait(self, nvml: Any, events: Any, heard: list[_Heard], milliseconds: int) -> bool:
+    def _wait(self, nvml: Any, events: Any, heard: list[_Registered], milliseconds: int) -> bool:
         """Wait for one event and post it; False if none came."""
         try:
             event = nvml.nvmlEventSetWait_v2(events, milliseconds)
         except nvml.NVMLError_Timeout:
             return False
         for device in heard:
-            if event.eventType == _XID and device.is_meant(event):
+            if event.eventType == _XID and device.matches(event):
                 self._post(Xid(device.uuid, int(event.eventData)))
         self._post(CHANGED)
         return True
 
 
-def _find(nvml: Any, uuid: str) -> tuple[_Heard, Any]:
+def _find(nvml: Any, uuid: str) -> tuple[_Registered, Any]:
     """A device, and the handle of the GPU whose events are its own."""
     handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
     if not uuid.startswith("MIG-"):
-        return _Heard(uuid, _address(handle), None), handle
+        return _Registered(uuid, _address(handle), None), handle
     gpu = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
     instances = nvml.nvmlDeviceGetGpuInstanceId(handle), nvml.nvmlDeviceGetComputeInstanceId(handle)
-    return _Heard(uuid, _address(gpu), instances), gpu
+    return _Registered(uuid, _address(gpu), instances), gpu
 
 
 def _address(handle: Any) -> int:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from director._devices.health.diagnosis import Checkup, Diagnosis, Verdict, Xid
 from director._devices.health.nvml_checkup import NvmlCheckup
-from director._devices.health.nvml_events import Changed, NvmlEvents
-from director._devices.isolated import last_second
+from director._devices.health.nvml_events import DeviceChanged, NvmlEvents
+from director._devices.isolated import extra_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("director")
 
-PATIENCE = (
+ANSWER_TIMEOUT = (
     10.0  # seconds for an answer of NVML: healthy ones take milliseconds, and a GPU that was asleep a few seconds
 )
 _OFTEN = 1.0  # seconds between checkups while something is in doubt, or happens
 
 
-class _Nothing:
+class _CannotWatch:
     """A device can't be watched."""
 
     def __init__(self, uuid: str) -> None:
@@ -44,7 +44,7 @@ class _Stop:
     """The end."""
 
 
-_Post: TypeAlias = Checkup | _Nothing | Xid | Changed | _Stop
+_Post: TypeAlias = Checkup | _CannotWatch | Xid | DeviceChanged | _Stop
 
 
 class NvmlWatch:
@@ -61,25 +61,25 @@ class NvmlWatch:
     def __init__(
         self,
         devices: Iterable[Device],
-        tell: Callable[[Verdict], object],
+        on_verdict: Callable[[Verdict], object],
         rules: HealthRules,
         *,
-        patience: float = PATIENCE,
+        answer_timeout: float = ANSWER_TIMEOUT,
     ) -> None:
-        self._gauges = {device.uuid: NvmlCheckup(device.uuid) for device in devices if device.kind == "cuda"}
-        self._tell = tell
+        self._readers = {device.uuid: NvmlCheckup(device.uuid) for device in devices if device.kind == "cuda"}
+        self._on_verdict = on_verdict
         self._interval = rules.interval
-        self._patience = patience
-        self._judge = Diagnosis(self._gauges, rules)
+        self._answer_timeout = answer_timeout
+        self._diagnosis = Diagnosis(self._readers, rules)
         self._inbox: queue.SimpleQueue[_Post] = queue.SimpleQueue()
-        self._listener = NvmlEvents(self._gauges, self._inbox.put)
+        self._listener = NvmlEvents(self._readers, self._inbox.put)
         self._thread = threading.Thread(target=self._run, name="director:watch", daemon=True)
         self._asked: dict[str, float] = {}  # checkups that have not come back, and when they began
         self._late: set[str] = set()  # of these, those that have used up their patience once
         self._silent: set[str] = set()
         self._checkups: dict[str, Checkup] = {}
         self._next_round = self._last_round = 0.0
-        self._gate = (
+        self._lock = (
             threading.RLock()
         )  # between a `tell` and the `stop` after which there is none; one may call the other
         self._over = False
@@ -96,7 +96,7 @@ class NvmlWatch:
 
     def start(self) -> None:
         """Watch from now on. Starts nothing where there is nothing to watch; warns if no thread can be started."""
-        if not self._gauges or self._interval is None:
+        if not self._readers or self._interval is None:
             return
         try:
             self._thread.start()
@@ -107,7 +107,7 @@ class NvmlWatch:
 
     def stop(self) -> None:
         """Tell nothing any more, and let the threads end; returns at once."""
-        with self._gate:
+        with self._lock:
             self._over = True
         self._inbox.put(_Stop())
         self._listener.stop()
@@ -127,96 +127,96 @@ class NvmlWatch:
 
     def _run(self) -> None:
         self._read_all(time.monotonic())
-        while not self._over and self._gauges:
+        while not self._over and self._readers:
             try:
                 post = self._inbox.get(timeout=max(0.0, self._due() - time.monotonic()))
             except queue.Empty:
                 pass
             else:
                 self._open(post)
-            self._look_around(time.monotonic())
+            self._check_all(time.monotonic())
         self._listener.stop()
 
     def _due(self) -> float:
         """When it has to wake up by itself."""
-        overdue = [begun + self._patience for uuid, begun in self._asked.items() if uuid not in self._silent]
+        overdue = [begun + self._answer_timeout for uuid, begun in self._asked.items() if uuid not in self._silent]
         return min([self._next_round, *overdue])
 
     def _open(self, post: _Post) -> None:
         match post:
             case Checkup():
-                self._take(post)
-            case _Nothing():
-                del self._gauges[post.uuid], self._asked[post.uuid]
+                self._add_checkup(post)
+            case _CannotWatch():
+                del self._readers[post.uuid], self._asked[post.uuid]
                 self._late.discard(post.uuid)
                 self._silent.discard(post.uuid)
-                self._judge.drop(post.uuid)
+                self._diagnosis.drop(post.uuid)
             case Xid():
-                verdict = self._judge.xid(post, time.monotonic())
+                verdict = self._diagnosis.add_xid(post, time.monotonic())
                 if verdict is not None:
-                    self._say(verdict)
-            case Changed():
-                self._hurry()
+                    self._report(verdict)
+            case DeviceChanged():
+                self._read_all_now()
 
-    def _take(self, checkup: Checkup) -> None:
+    def _add_checkup(self, checkup: Checkup) -> None:
         before = self._checkups.get(checkup.uuid)
         del self._asked[checkup.uuid]
         self._late.discard(checkup.uuid)
         self._silent.discard(checkup.uuid)
         self._checkups[checkup.uuid] = checkup
-        self._judge.hear(checkup)
-        if self._judge.in_doubt:
-            self._hurry()
+        self._diagnosis.add_checkup(checkup)
+        if self._diagnosis.in_doubt:
+            self._read_all_now()
         if before is not None and before.condition == "lost" != checkup.condition:
             self._listener.renew()
 
-    def _look_around(self, now: float) -> None:
+    def _check_all(self, now: float) -> None:
         for uuid, begun in self._asked.items():
-            if uuid in self._silent or now < begun + self._patience:
+            if uuid in self._silent or now < begun + self._answer_timeout:
                 continue
             if uuid not in self._late:
                 self._late.add(uuid)
-                self._asked[uuid] = now + last_second(self._patience) - self._patience
+                self._asked[uuid] = now + extra_wait(self._answer_timeout) - self._answer_timeout
             else:
                 self._silent.add(uuid)
-                self._judge.silence(uuid, now)
-                self._hurry()  # what the others answer tells which one is to blame
-        for verdict in self._judge.changes(now):
-            self._say(verdict)
+                self._diagnosis.add_timeout(uuid, now)
+                self._read_all_now()  # what the others answer tells which one is to blame
+        for verdict in self._diagnosis.changes(now):
+            self._report(verdict)
         if now >= self._next_round:
             self._read_all(now)
 
-    def _hurry(self) -> None:
+    def _read_all_now(self) -> None:
         self._next_round = min(self._next_round, self._last_round + _OFTEN)
 
     def _read_all(self, now: float) -> None:
         assert self._interval is not None
         self._last_round, self._next_round = now, now + self._interval
-        for uuid, gauge in self._gauges.items():
+        for uuid, reader in self._readers.items():
             if uuid not in self._asked:
                 self._asked[uuid] = now
-                self._start_checkup(uuid, gauge)
+                self._start_checkup(uuid, reader)
 
-    def _start_checkup(self, uuid: str, gauge: NvmlCheckup) -> None:
+    def _start_checkup(self, uuid: str, reader: NvmlCheckup) -> None:
         def read() -> None:
             checkup = None
             try:
-                checkup = gauge.read()
+                checkup = reader.read()
             except Exception:  # noqa: BLE001 - our own bug, which must not pass for a device that does not answer
                 _log.exception("The health of device %s can't be read: it is watched no more.", uuid)
-            self._inbox.put(checkup or _Nothing(uuid))
+            self._inbox.put(checkup or _CannotWatch(uuid))
 
         try:
             threading.Thread(target=read, name="director-checkup", daemon=True).start()
         except (RuntimeError, MemoryError):  # no more threads: another time
             del self._asked[uuid]
 
-    def _say(self, verdict: Verdict) -> None:
-        with self._gate:
+    def _report(self, verdict: Verdict) -> None:
+        with self._lock:
             if self._over:
                 return
             try:
-                self._tell(verdict)
+                self._on_verdict(verdict)
             except Exception:  # noqa: BLE001 - our own bug, or an event loop that was closed under us
                 self._over = True
                 _log.exception("Nobody takes what is known of the devices' health: they are watched no more.")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from director._devices.inventory import hex_digits
-from director._devices.isolated import Ended, Overdue, on_thread, run_script
+from director._devices.isolated import CallTimedOut, ScriptResult, on_thread, run_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,32 +35,32 @@ def probe(device: Device, rules: HealthRules) -> str | None:
         rules: The user's.
     """
     if rules.probe is not None:
-        return _ask(rules.probe, device, rules.probe_timeout)
-    return _try_out(device.uuid, rules.probe_timeout) if device.kind == "cuda" else None
+        return _call_probe(rules.probe, device, rules.probe_timeout)
+    return _run_trial(device.uuid, rules.probe_timeout) if device.kind == "cuda" else None
 
 
-def _ask(call: Callable[[Device], str | None], device: Device, timeout: float) -> str | None:
+def _call_probe(call: Callable[[Device], str | None], device: Device, timeout: float) -> str | None:
     try:
         return on_thread(timeout, lambda: call(device), "director-probe")
-    except Overdue:
+    except CallTimedOut:
         return f"its probe did not come back within {timeout:g} s"
     except BaseException as error:  # noqa: BLE001 (whatever it is, it says that something is wrong)
         return f"its probe raised {type(error).__name__}: {error}"
 
 
-def _try_out(uuid: str, timeout: float) -> str | None:
+def _run_trial(uuid: str, timeout: float) -> str | None:
     digits, parent = hex_digits(uuid), str(os.getpid())
     try:
         ended = run_script("try_cuda.py", digits, parent, timeout=timeout, CUDA_VISIBLE_DEVICES=uuid)
     except OSError as error:
         return f"no process could be started to try it out ({error})"
-    last = _last_told(ended.output)
+    last = _last_answer(ended.stdout)
     if ended.exitcode is None:
         return f"{last.get('begun', 'the process that tried it out')} did not come back within {timeout:g} s"
     return _read(last, ended)
 
 
-def _last_told(output: str) -> dict[str, Any]:
+def _last_answer(output: str) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for line in output.splitlines():
         if line.startswith(_MARK):
@@ -69,7 +69,7 @@ def _last_told(output: str) -> dict[str, Any]:
     return told
 
 
-def _read(answer: dict[str, Any], ended: Ended) -> str | None:
+def _read(answer: dict[str, Any], ended: ScriptResult) -> str | None:
     match answer:
         case {"fine": fine}:
             return None if fine else "its memory does not hold what is written to it"
@@ -82,4 +82,4 @@ def _read(answer: dict[str, Any], ended: Ended) -> str | None:
         case {"unloadable": why}:
             return f"CUDA's library can't be loaded ({why})"
     begun = f" in {answer['begun']}" if "begun" in answer else ""
-    return f"the process that tried it out ended{begun} (exit code {ended.exitcode}){ended.last_words}"
+    return f"the process that tried it out ended{begun} (exit code {ended.exitcode}){ended.last_error_line}"

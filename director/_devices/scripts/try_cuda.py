@@ -49,7 +49,7 @@ class _Trial:
         return bytes(copy) == bytes([PATTERN]) * SIZE
 
     def _call(self, function: str, *args: object) -> None:
-        _tell({"begun": function})
+        _print_answer({"begun": function})
         code = getattr(self._cuda, function)(*args)
         if code != 0:
             raise _Refused({"function": function, "code": code, "words": self._words(code)})
@@ -60,19 +60,19 @@ class _Trial:
         return (words.value or b"unknown error").decode(errors="replace")
 
 
-def _tell(what: dict[str, object]) -> None:
+def _print_answer(what: dict[str, object]) -> None:
     sys.stdout.write(f"\n{MARK}{json.dumps(what)}\n")
     sys.stdout.flush()
 
 
-def _die_with(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     """A trial that hangs must not outlive whoever would kill it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the parent is gone")
 
 
-def _try_out(digits: str) -> dict[str, object]:
+def _run_trial(digits: str) -> dict[str, object]:
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError as error:
@@ -84,5 +84,5 @@ def _try_out(digits: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    _die_with(int(sys.argv[2]))
-    _tell(_try_out(sys.argv[1]))
+    _end_with_parent(int(sys.argv[2]))
+    _print_answer(_run_trial(sys.argv[1]))

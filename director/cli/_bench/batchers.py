@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from director.cli._bench.contenders import Peer
+from director.cli._bench.contenders import Participant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -27,7 +27,7 @@ MOST = 16  # items in a batch
 
 
 @dataclass(frozen=True)
-class Batcher(Peer):
+class Batcher(Participant):
     """A way to batch, opened for a number of slots and the function of a list."""
 
     open: Callable[[int, Call], AbstractAsyncContextManager[Submit]]

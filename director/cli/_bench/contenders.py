@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 Job: TypeAlias = "Callable[..., object]"
-P = TypeVar("P", bound="Peer")
+P = TypeVar("P", bound="Participant")
 
 
 @dataclass(frozen=True)
-class Seat:
+class OpenContender:
     """One opened contender. This base is right for whatever gives awaitable handles.
 
     Args:
@@ -54,7 +54,7 @@ class Seat:
             await self.call(job)
 
 
-class PoolSeat(Seat):
+class OpenPool(OpenContender):
     """A bare `ThreadPoolExecutor`: these coroutines never await, so no event loop is in the way of the floor."""
 
     async def gather(self, handles: Iterable[Any]) -> None:
@@ -80,39 +80,39 @@ class PoolSeat(Seat):
 
 
 @asynccontextmanager
-async def _pool(slots: int) -> AsyncIterator[Seat]:
+async def _pool(slots: int) -> AsyncIterator[OpenContender]:
     with concurrent.futures.ThreadPoolExecutor(slots) as pool:
 
         async def call(job: Job) -> object:
             return pool.submit(job).result()
 
-        yield PoolSeat(pool.submit, call)
+        yield OpenPool(pool.submit, call)
 
 
 @asynccontextmanager
-async def _run_in_executor(slots: int) -> AsyncIterator[Seat]:
+async def _run_in_executor(slots: int) -> AsyncIterator[OpenContender]:
     with concurrent.futures.ThreadPoolExecutor(slots) as pool:
         offload = partial(asyncio.get_running_loop().run_in_executor, pool)
-        yield Seat(offload, offload)
+        yield OpenContender(offload, offload)
 
 
 @asynccontextmanager
-async def _to_thread(slots: int) -> AsyncIterator[Seat]:
+async def _to_thread(slots: int) -> AsyncIterator[OpenContender]:
     # The default executor, as `to_thread` has it: it knows nothing of slots.
-    yield Seat(lambda job: asyncio.create_task(asyncio.to_thread(job)), asyncio.to_thread)
+    yield OpenContender(lambda job: asyncio.create_task(asyncio.to_thread(job)), asyncio.to_thread)
 
 
 @asynccontextmanager
-async def _anyio(slots: int) -> AsyncIterator[Seat]:
+async def _anyio(slots: int) -> AsyncIterator[OpenContender]:
     from anyio import CapacityLimiter
     from anyio.to_thread import run_sync
 
     call = partial(run_sync, limiter=CapacityLimiter(slots))
-    yield Seat(lambda job: asyncio.create_task(call(job)), call)
+    yield OpenContender(lambda job: asyncio.create_task(call(job)), call)
 
 
 @asynccontextmanager
-async def _semaphores(slots: int) -> AsyncIterator[Seat]:
+async def _semaphores(slots: int) -> AsyncIterator[OpenContender]:
     permits = [asyncio.Semaphore() for _ in range(slots)]
     held = [0] * slots
 
@@ -125,11 +125,11 @@ async def _semaphores(slots: int) -> AsyncIterator[Seat]:
         finally:
             held[device] -= 1
 
-    yield Seat(lambda job: asyncio.create_task(call(job)), call)
+    yield OpenContender(lambda job: asyncio.create_task(call(job)), call)
 
 
 @asynccontextmanager
-async def _aiojobs(slots: int) -> AsyncIterator[Seat]:
+async def _aiojobs(slots: int) -> AsyncIterator[OpenContender]:
     from aiojobs import Scheduler
 
     scheduler = Scheduler(limit=slots, pending_limit=0)  # 0: no bound on what waits
@@ -138,19 +138,19 @@ async def _aiojobs(slots: int) -> AsyncIterator[Seat]:
         return await (await scheduler.spawn(asyncio.to_thread(job))).wait()
 
     async with scheduler:
-        yield Seat(lambda job: asyncio.create_task(call(job)), call)
+        yield OpenContender(lambda job: asyncio.create_task(call(job)), call)
 
 
 @asynccontextmanager
-async def _director(slots: int, **options: Any) -> AsyncIterator[Seat]:
+async def _director(slots: int, **options: Any) -> AsyncIterator[OpenContender]:
     from director import Director
 
     async with Director(f"cpu:{slots}", max_queue=None, **options) as director:
-        yield Seat(director.submit, director.run)
+        yield OpenContender(director.submit, director.run)
 
 
 @dataclass(frozen=True)
-class Peer:
+class Participant:
     """Who takes part, by the name that tables print.
 
     Args:
@@ -170,10 +170,10 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Contender(Peer):
+class Contender(Participant):
     """A way to run jobs, opened for a number of slots."""
 
-    open: Callable[[int], AbstractAsyncContextManager[Seat]]
+    open: Callable[[int], AbstractAsyncContextManager[OpenContender]]
 
 
 POOL = Contender("ThreadPoolExecutor, no asyncio", _pool)

@@ -84,7 +84,7 @@ class Verdict:
     gross: bool
 
 
-def judge(goal: Goal, measured: Measured) -> Verdict | None:
+def evaluate(goal: Goal, measured: Measured) -> Verdict | None:
     """The verdict on `goal`, `None` where this run did not measure it."""
     cells = {(cell.contender, cell.figure): cell for cell in measured.get((goal.experiment, goal.place), ())}
     cell = cells.get((goal.contender, goal.figure))
@@ -110,9 +110,9 @@ def _verdict(goal: Goal, measured: Ratio, unit: str, coarse: float) -> Verdict:
     return Verdict(goal, measured, unit, reached, clear, gross)
 
 
-def judge_all(measured: Measured, goals: Iterable[Goal]) -> list[Verdict]:
+def evaluate_all(measured: Measured, goals: Iterable[Goal]) -> list[Verdict]:
     """The verdicts on those goals that this run can judge."""
-    verdicts = (judge(goal, measured) for goal in goals)
+    verdicts = (evaluate(goal, measured) for goal in goals)
     return [verdict for verdict in verdicts if verdict is not None]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from director.cli._bench.busy_loops import PERIOD, Burden, block, burdens, carry, nothing
-from director.cli._bench.contenders import ANYIO, DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, Contender, Seat
+from director.cli._bench.contenders import ANYIO, DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, Contender, OpenContender
 from director.cli._bench.jobs import Stamped, bare_time, noop
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Sheet
@@ -61,7 +61,7 @@ def loss(spans: Iterable[tuple[int, int]], bare: float, slots: int, window: tupl
     return Loss(1 - jobs * bare * 1e9 / available, 1 - occupied / available)
 
 
-async def watch(seat: Seat, slots: int, seconds: float, burden: Burden, window: float) -> Loss:
+async def watch(seat: OpenContender, slots: int, seconds: float, burden: Burden, window: float) -> Loss:
     """Keep `slots` slots full for `window` seconds beside a loop that carries `burden`.
 
     Args:

@@ -16,7 +16,7 @@ from director.cli._bench.contenders import (
     SEMAPHORES,
     TO_THREAD,
     Contender,
-    Seat,
+    OpenContender,
     present,
 )
 from director.cli._bench.jobs import noop
@@ -31,7 +31,7 @@ QUICK_ONES = (POOL, RUN_IN_EXECUTOR, TO_THREAD, SEMAPHORES, DIRECTOR)
 WARM_UP = 8  # jobs for each slot before the clock starts: threads exist, caches are filled
 
 
-async def _warm(slots: int, seat: Seat) -> None:
+async def _warm(slots: int, seat: OpenContender) -> None:
     await seat.gather([seat.submit(noop) for _ in range(WARM_UP * slots)])
     gc.collect()  # what an earlier piece left behind is not this one's cost
 

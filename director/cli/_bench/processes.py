@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from director.cli._bench.busy_loops import PERIOD, Burden, block, carry, compute, nothing
 from director.cli._bench.calls import Array, die, noop, one_millisecond, process_id, twenty_milliseconds
-from director.cli._bench.contenders import Contender, Seat
+from director.cli._bench.contenders import Contender, OpenContender
 from director.cli._bench.jobs import bare_time
 from director.cli._bench.lost import SETTLING, SPARE, Loss, loss
 from director.cli._bench.rounds import Effort, turns
@@ -36,28 +36,28 @@ BURDENS = {"idle loop": nothing, "loop blocked": block, "loop in Python": comput
 
 
 @asynccontextmanager
-async def _pool(slots: int) -> AsyncIterator[Seat]:
+async def _pool(slots: int) -> AsyncIterator[OpenContender]:
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     with concurrent.futures.ProcessPoolExecutor(slots, mp_context=context) as pool:
         offload = partial(asyncio.get_running_loop().run_in_executor, pool)
-        yield Seat(offload, offload)
+        yield OpenContender(offload, offload)
 
 
 @asynccontextmanager
-async def _anyio(slots: int) -> AsyncIterator[Seat]:
+async def _anyio(slots: int) -> AsyncIterator[OpenContender]:
     from anyio import CapacityLimiter
     from anyio.to_process import run_sync
 
     call = partial(run_sync, limiter=CapacityLimiter(slots))
-    yield Seat(lambda job: asyncio.create_task(call(job)), call)
+    yield OpenContender(lambda job: asyncio.create_task(call(job)), call)
 
 
 @asynccontextmanager
-async def _director(slots: int) -> AsyncIterator[Seat]:
+async def _director(slots: int) -> AsyncIterator[OpenContender]:
     from director import Director
 
     async with Director(f"cpu:{slots}", max_queue=None, executor="process") as director:
-        yield Seat(director.submit, director.run)
+        yield OpenContender(director.submit, director.run)
 
 
 PROCESS_POOL = Contender("ProcessPoolExecutor, spawned", _pool)
@@ -67,7 +67,7 @@ EVERYBODY = (PROCESS_POOL, ANYIO_PROCESS, DIRECTOR_PROCESS)
 QUICK_ONES = (PROCESS_POOL, DIRECTOR_PROCESS)
 
 
-async def _warm(slots: int, seat: Seat) -> None:
+async def _warm(slots: int, seat: OpenContender) -> None:
     """Every process is there, and has imported what it needs."""
     for _ in range(2):
         await seat.gather([seat.submit(twenty_milliseconds) for _ in range(4 * slots)])
@@ -96,7 +96,7 @@ def round_trips(effort: Effort) -> Sheet:
     return sheet
 
 
-async def _watch(seat: Seat, job: Callable[[], tuple[int, int]], burden: Burden, window: float) -> Loss:
+async def _watch(seat: OpenContender, job: Callable[[], tuple[int, int]], burden: Burden, window: float) -> Loss:
     """Keep the slots full beside a loop that carries `burden`; each job tells its own time."""
     await _warm(SLOTS, seat)
     bare = bare_time(job, 20)

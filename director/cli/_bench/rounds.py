@@ -6,7 +6,7 @@ import gc
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
-from director.cli._console import tick
+from director.cli._console import print_tick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,4 +35,4 @@ def turns(contenders: Sequence[T], rounds: int) -> Iterator[T]:
         for contender in (*contenders[first:], *contenders[:first]):
             gc.collect()
             yield contender
-            tick()
+            print_tick()

@@ -14,8 +14,8 @@ from director.cli._bench.apart import can_pin
 from director.cli._bench.batchers import EVERYBODY as BATCHERS
 from director.cli._bench.catalog import ONE_CORE, Experiment, run_one
 from director.cli._bench.contenders import EVERYBODY, absent
-from director.cli._bench.goals import Goal, Verdict, judge_all
-from director.cli._console import tick
+from director.cli._bench.goals import Goal, Verdict, evaluate_all
+from director.cli._console import print_tick
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -59,16 +59,16 @@ def run_suite(experiments: Sequence[Experiment], goals: Iterable[Goal], effort: 
         for place in experiment.places_for(effort):
             if place != ONE_CORE or can_pin():
                 measured[experiment.name, place] = _timed(experiment, place, effort)
-    return Outcome(experiments, effort, before, tuple(left_out()), measured, tuple(judge_all(measured, goals)))
+    return Outcome(experiments, effort, before, tuple(left_out()), measured, tuple(evaluate_all(measured, goals)))
 
 
 def _timed(experiment: Experiment, place: str, effort: Effort) -> tuple[Cell, ...]:
-    tick(f"{experiment.name}, {place} ")
+    print_tick(f"{experiment.name}, {place} ")
     began = time.perf_counter()
     try:
         return run_one(experiment, place, effort)
     finally:
-        tick(f" {time.perf_counter() - began:.1f} s\n")
+        print_tick(f" {time.perf_counter() - began:.1f} s\n")
 
 
 def by_name(names: Sequence[str], experiments: Sequence[Experiment]) -> list[Experiment]:

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from director.cli._bench import lines
-from director.cli._bench.contenders import DIRECTOR, POOL, Contender, Seat
+from director.cli._bench.contenders import DIRECTOR, POOL, Contender, OpenContender
 from director.cli._bench.jobs import noop
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Sheet
@@ -61,7 +61,7 @@ def plan(count: int, seed: int) -> tuple[list[float], list[Visit]]:
     return moments, [Visit(dice.lognormvariate(mu, SIGMA)) for _ in range(count)]
 
 
-async def serve(seat: Seat, moments: list[float], visits: list[Visit]) -> None:
+async def serve(seat: OpenContender, moments: list[float], visits: list[Visit]) -> None:
     """Submit each visit at its moment, whether or not earlier ones are done, and wait for all of them."""
     handles: list[Any] = []
     began = time.perf_counter()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from director.cli._rich import Plainly, live
+from director.cli._rich import EscapingConsole, live
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -38,7 +38,7 @@ class Lanes:
     """
 
     def __init__(self, trace: list[Call], devices: int, loop: str) -> None:
-        self._console = Plainly(stderr=True)
+        self._console = EscapingConsole(stderr=True)
         self._columns = min(_MOST_COLUMNS, self._console.width - _LABEL - 2)
         self._arrivals = [call.arrival for call in trace]
         self._scale = self._arrivals[-1] * _ROOM / self._columns

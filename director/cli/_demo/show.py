@@ -8,7 +8,7 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from director import __version__
-from director.cli._console import say, say_json
+from director.cli._console import print_json, print_text
 from director.cli._demo import words
 from director.cli._demo.contenders import CONTENDERS, Recording, measure
 from director.cli._demo.stage import Stage, open_stage
@@ -36,7 +36,7 @@ def show(options: argparse.Namespace) -> int:
     if options.only != "digits":
         told["lanes"] = _lanes(options)
     if options.json:
-        say_json(told, indent=2)
+        print_json(told, indent=2)
     return DONE
 
 
@@ -82,4 +82,4 @@ def _measured(name: str, devices: list[SimulatedDevice], trace: list[Call], busy
 
 def _say(options: argparse.Namespace, lines: list[str]) -> None:
     if not options.json:
-        say(lines)
+        print_text(lines)

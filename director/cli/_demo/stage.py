@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from director.cli._console import complain, hint_at_rich, on_terminal
+from director.cli._console import hint_at_rich, on_terminal, print_error
 
 if TYPE_CHECKING:
     from director.cli._demo.contenders import Recording
@@ -32,22 +32,22 @@ def open_stage(trace: list[Call], devices: int, loop: str) -> Stage:
         loop: What the event loop does besides.
     """
     if not on_terminal(sys.stderr):
-        return Announcements(loop)
+        return PlainStage(loop)
     try:
         from director.cli._demo.lanes import Lanes
     except ImportError:
         hint_at_rich()
-        return Announcements(loop)
+        return PlainStage(loop)
     return Lanes(trace, devices, loop)
 
 
-class Announcements:
+class PlainStage:
     """Says who plays."""
 
     def __init__(self, loop: str) -> None:
         self._loop = loop
 
-    def __enter__(self) -> Announcements:
+    def __enter__(self) -> PlainStage:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,4 +55,4 @@ class Announcements:
 
     def play(self, name: str, recording: Recording) -> None:
         """Say it."""
-        complain(f"   measuring: {name}, event loop {self._loop}")
+        print_error(f"   measuring: {name}, event loop {self._loop}")

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from director import _format
-from director._devices.cuda import NoAnswer
+from director._devices.cuda import CudaUnavailable
 from director._untrusted.numbers import shortened
 from director.cli._doctor.checks import Finding
 
@@ -91,7 +91,7 @@ def _lost(survey: Survey) -> Iterator[Finding]:
 
 
 def _cuda(survey: Survey) -> Iterator[Finding]:
-    if not isinstance(survey.cuda, NoAnswer):
+    if not isinstance(survey.cuda, CudaUnavailable):
         known = {unit.uuid for unit in survey.inventory.units}
         for device in survey.devices:
             if device.uuid not in known:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from director import _format
-from director.cli._rich import Plainly, live
+from director.cli._rich import EscapingConsole, live
 from director.cli._run.meter import how_far
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Bars:
     pause = 0.2
 
     def __init__(self) -> None:
-        self._console = Plainly(stderr=True)
+        self._console = EscapingConsole(stderr=True)
         self._live = live(self._console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Bars:
@@ -44,13 +44,13 @@ class Bars:
 
     def results_above(self) -> Stream | None:
         """Results on the same terminal scroll by above the bars."""
-        return _Above(self._console)
+        return _LinesAbove(self._console)
 
 
-class _Above:
+class _LinesAbove:
     """Lines of results, above the bars."""
 
-    def __init__(self, console: Plainly) -> None:
+    def __init__(self, console: EscapingConsole) -> None:
         self._console = console
 
     def write(self, lines: bytes) -> None:

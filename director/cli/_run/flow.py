@@ -107,7 +107,7 @@ class Flow:
         self._failed = failed
         self._leave = leave
         self._places = asyncio.Semaphore(rules.window)
-        self._order = _Order() if rules.ordered else None
+        self._order = _InputOrder() if rules.ordered else None
         self._writer = Writer(stream, self._written, self._broken)
         self._feed: Feed[Item] | None = None
         self._jobs: set[Job[Any]] = set()
@@ -125,7 +125,7 @@ class Flow:
         """
         self._feed = feed
         try:
-            await self._take(feed)
+            await self._take_items(feed)
             await self._settled.wait()
             await self._writer.finish()
         except asyncio.CancelledError:
@@ -145,12 +145,12 @@ class Flow:
             if job.state is JobState.QUEUED:  # if it begins in this very moment, `_call` turns it away
                 job.cancel()
 
-    def know_total(self, total: int) -> None:
+    def set_total(self, total: int) -> None:
         """The input has been counted."""
         if self._tally.total is None:
             self._tally.total = total
 
-    async def _take(self, feed: Feed[Item]) -> None:
+    async def _take_items(self, feed: Feed[Item]) -> None:
         while True:
             await self._places.acquire()
             try:
@@ -192,17 +192,17 @@ class Flow:
     def _conclude(self, outcome: Outcome, result: object = None) -> None:
         outcome, line = self._line(outcome, result)
         if outcome.device is not None and outcome.device not in self._tally.lanes:
-            self._meet(outcome.device)
+            self._add_device(outcome.device)
         self._tally.count(outcome.error, outcome.device, outcome.seconds)
         self._emit(outcome.item, line)
         if outcome.error is not None:
             self._failed(outcome)
-            self._look_whether_to_halt()
+            self._check_halt()
 
-    def _meet(self, device: str) -> None:
+    def _add_device(self, device: str) -> None:
         """One that has joined since the start, as those of a cluster may."""
         counts = {stats.device.label: stats.slots for stats in self._director.stats().devices}
-        self._tally.know(device, counts.get(device, 1))
+        self._tally.add_device(device, counts.get(device, 1))
 
     def _line(self, outcome: Outcome, result: object) -> tuple[Outcome, bytes]:
         item, device, seconds = outcome.item, outcome.device, outcome.seconds
@@ -225,7 +225,7 @@ class Flow:
             else:
                 self._writer.put(text)
 
-    def _look_whether_to_halt(self) -> None:
+    def _check_halt(self) -> None:
         if self.halted or not self._rules.halt.reached(self._tally.failed):
             return
         self.halted = True
@@ -273,7 +273,7 @@ class _Call:
             raise
 
 
-class _Order:
+class _InputOrder:
     """Holds lines back until all before them have been handed out."""
 
     def __init__(self) -> None:

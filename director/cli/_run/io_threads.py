@@ -43,7 +43,7 @@ class Feed(Generic[T]):
         self._items: deque[T] = deque()
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
-        self._rung = False  # a wake-up is on its way; one is enough for all that arrived until then
+        self._notified = False  # a wake-up is on its way; one is enough for all that arrived until then
         self._ended = False
         self._error: BaseException | None = None
         start_thread(self._read, "director-feed")
@@ -60,7 +60,7 @@ class Feed(Generic[T]):
         while not self._items:
             if self._ended:
                 raise StopAsyncIteration if self._error is None else self._error
-            self._rung = False
+            self._notified = False
             if not (self._items or self._ended):  # again: it may have come before the thread saw that nobody rang
                 await self._arrived.wait()
             self._arrived.clear()
@@ -81,16 +81,16 @@ class Feed(Generic[T]):
                 if self._ended:
                     return
                 self._items.append(item)
-                self._ring()
+                self._notify()
         except BaseException as error:  # noqa: BLE001 -- it is raised where the items are taken
             self._error = error
         self._ended = True
-        self._ring()
+        self._notify()
 
-    def _ring(self) -> None:
-        if self._rung:
+    def _notify(self) -> None:
+        if self._notified:
             return
-        self._rung = True
+        self._notified = True
         try:
             self._loop.call_soon_threadsafe(self._arrived.set)
         except RuntimeError:  # the loop has been closed: nobody waits any more
@@ -213,10 +213,10 @@ class Writer:
             lines, last = self._take()
             if lines and not broken:
                 broken = not self._write_out(lines)
-            self._tell(self._written, len(lines))
+            self._call_on_loop(self._written, len(lines))
             if last:
                 self._stream.close()
-                self._tell(self._idle.set)
+                self._call_on_loop(self._idle.set)
                 return
 
     def _take(self) -> tuple[list[bytes], bool]:
@@ -235,11 +235,11 @@ class Writer:
         try:
             self._stream.write(b"".join(lines))
         except OSError as error:
-            self._tell(self._failed, error)
+            self._call_on_loop(self._failed, error)
             return False
         return True
 
-    def _tell(self, callback: Callable[..., Any], *args: object) -> None:
+    def _call_on_loop(self, callback: Callable[..., Any], *args: object) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:  # the loop has been closed: nobody waits any more

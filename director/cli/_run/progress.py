@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol
 
 from director import _format
-from director.cli._console import complain, hint_at_rich, on_terminal
+from director.cli._console import hint_at_rich, on_terminal, print_error
 from director.cli._run.meter import how_far
 
 if TYPE_CHECKING:
@@ -43,23 +43,23 @@ class View(Protocol):
 def make_view(*, quiet: bool) -> View:
     """The view that suits the standard error."""
     if quiet:
-        return Silence()
+        return NoProgress()
     if not on_terminal(sys.stderr):
-        return Lines()
+        return ProgressLines()
     try:
         from director.cli._run.bars import Bars
     except ImportError:
         hint_at_rich()
-        return Lines()
+        return ProgressLines()
     return Bars()
 
 
-class Silence:
+class NoProgress:
     """Nothing at all."""
 
     pause = 3600.0
 
-    def __enter__(self) -> Silence:
+    def __enter__(self) -> NoProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,13 +76,13 @@ class Silence:
         return None
 
 
-class Lines:
+class ProgressLines:
     """Plain lines on the standard error, for logs and pipes; rarer the longer it takes."""
 
     def __init__(self) -> None:
         self.pause = _FIRST_LINE
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> ProgressLines:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,7 +95,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Write it."""
-        complain(line)
+        print_error(line)
 
     def results_above(self) -> Stream | None:
         """Lines of both kinds may stand between each other."""

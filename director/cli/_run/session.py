@@ -14,7 +14,7 @@ import anyio
 
 from director import Director, Model, _format
 from director.cli import _status
-from director.cli._console import complain, trace_of
+from director.cli._console import print_error, trace_of
 from director.cli._run import target
 from director.cli._run.flow import Flow, Outcome, Rules
 from director.cli._run.inputs import Source, open_source
@@ -23,7 +23,7 @@ from director.cli._run.meter import SAMPLE, Meter
 from director.cli._run.outputs import Outputs
 from director.cli._run.progress import make_view
 from director.cli._run.records import message, type_name
-from director.cli._run.summary import Summary, Tally, tell
+from director.cli._run.summary import Summary, Tally, print_summary
 from director.cli._status import UsageError
 from director.errors import DirectorError, DiscoveryError, NoDevices, PlacementError
 from director.timeline import Timeline
@@ -114,7 +114,7 @@ class Session:
                     await self._carry(director)
         status, why = self._end()
         if status != _status.READER_GONE and not self._options.quiet:
-            self._tell(why)
+            self._print_summary(why)
         return status
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> Director:
@@ -131,7 +131,7 @@ class Session:
             await director.load(self._model)
         except Exception as error:  # noqa: BLE001 -- a loader may raise anything
             why = f"director run: {self._model.name} could not be loaded (see above); nothing was run"
-            complain(f"{trace_of(error)}\n{why}")
+            print_error(f"{trace_of(error)}\n{why}")
             return False
         return True
 
@@ -144,7 +144,7 @@ class Session:
         if self._options.output is not None:
             self._output.clear()
         if not self._options.quiet:
-            _count(self._source, self._flow.know_total)
+            _count(self._source, self._flow.set_total)
         with self._view:
             watch = asyncio.create_task(self._watch(self._meter))
             try:
@@ -210,10 +210,10 @@ class Session:
 
     # ---- the end
 
-    def _tell(self, why: str) -> None:
+    def _print_summary(self, why: str) -> None:
         if self._tally is not None and self._meter is not None:
             summary = Summary(self._tally, self._meter.elapsed, why, self._options.output)
-            tell(summary, as_json=self._options.json)
+            print_summary(summary, as_json=self._options.json)
 
     def _end(self) -> tuple[int, str]:
         """The exit status, and why the run ended in words."""
@@ -354,6 +354,6 @@ class Report:
         try:
             self._save(self._path)
         except OSError as error:
-            complain(f"director run: {self._path} can't be written: {error.strerror}")
+            print_error(f"director run: {self._path} can't be written: {error.strerror}")
             return False
         return True

@@ -8,7 +8,7 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from director import _format
-from director.cli._console import complain, table
+from director.cli._console import print_error, table
 from director.cli._run.records import type_name
 
 
@@ -29,9 +29,9 @@ class Summary:
     output: str | None
 
 
-def tell(summary: Summary, *, as_json: bool) -> None:
+def print_summary(summary: Summary, *, as_json: bool) -> None:
     """Print it."""
-    complain(json.dumps(_object(summary)) if as_json else _lines(summary))
+    print_error(json.dumps(_object(summary)) if as_json else _lines(summary))
 
 
 def _object(summary: Summary) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Tally:
         """Items without a record; of an input that nobody counted, those that were taken."""
         return (self.taken if self.total is None else self.total) - self.done
 
-    def know(self, device: str, slots: int) -> None:
+    def add_device(self, device: str, slots: int) -> None:
         """A device has come that was not there at the start."""
         self.lanes[device] = Lane(slots)
 

@@ -11,14 +11,14 @@ BEGIN, END, ITEMS, BUSY, FAILED = range(5)  # columns of a stretch, as docs/refe
 
 
 @dataclass
-class Known:
+class DashboardState:
     """A Director, put together from frames."""
 
     identity: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, Any] = field(default_factory=dict)
     tracks: dict[int, Track] = field(default_factory=dict)
 
-    def take(self, frame: dict[str, Any]) -> None:
+    def apply(self, frame: dict[str, Any]) -> None:
         """Take in the next frame, or a whole."""
         if "identity" in frame:
             self.identity, self.seen, self.tracks = frame["identity"], {}, {}

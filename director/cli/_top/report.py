@@ -124,7 +124,7 @@ def _device(device: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def tell(kind: str, found: dict[str, Any]) -> Iterator[str]:
+def describe(kind: str, found: dict[str, Any]) -> Iterator[str]:
     """The lines about a ``"job"`` or a ``"failure"``."""
     yield from (_job if kind == "job" else _failure)(found)
 

@@ -12,14 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from director import _format
-from director.cli._rich import Plainly, live
+from director.cli._rich import EscapingConsole, live
 from director.cli._top import report
-from director.cli._top.report import tell
+from director.cli._top.report import describe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from director.cli._top.known import Known
+    from director.cli._top.known import DashboardState
 
 LISTS = ("running", "waiting", "failures", "ended")
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
@@ -33,8 +33,8 @@ _KEYS_INSIDE = "↑↓ scroll   esc back   q quit"
 class Screen:
     """Draws what is known, and keeps what its user has chosen."""
 
-    def __init__(self, console: Plainly | None = None) -> None:
-        self.console = console or Plainly()
+    def __init__(self, console: EscapingConsole | None = None) -> None:
+        self.console = console or EscapingConsole()
         self.opened: tuple[str, int] | None = None  # what is asked for: ("job", 7) or ("failure", 3)
         self.is_paused = False
         self.note = "live"
@@ -50,7 +50,7 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def press(self, key: str, known: Known) -> None:
+    def press(self, key: str, known: DashboardState) -> None:
         """Do what a key means."""
         if key == "pause":
             self.is_paused = not self.is_paused
@@ -66,11 +66,11 @@ class Screen:
         else:
             self._row = max(0, self._row + _steps(key, 10))
 
-    def draw(self, known: Known, detail: dict[str, Any] | None) -> None:
+    def draw(self, known: DashboardState, detail: dict[str, Any] | None) -> None:
         """Show what is known; `detail` is what was asked for, if it has come."""
         self._live.update(self.picture(known, detail), refresh=True)
 
-    def picture(self, known: Known, detail: dict[str, Any] | None = None) -> RenderableType:
+    def picture(self, known: DashboardState, detail: dict[str, Any] | None = None) -> RenderableType:
         """The whole screen."""
         if self.opened is not None:
             return self._inside(detail)
@@ -94,7 +94,7 @@ class Screen:
             text.append(report.out_of_service(device)[: self.console.width] + "\n", style="red")
         return text
 
-    def _devices(self, known: Known) -> Table:
+    def _devices(self, known: DashboardState) -> Table:
         if len(known.devices) > max(8, self.console.height // 2 - 2):
             return self._compact(known)
         grid = Table.grid(padding=(0, 1))
@@ -114,7 +114,7 @@ class Screen:
             grid.add_row(device["device"], _strip(known.strip(device["slots"], cells)), share, jobs, facts)
         return grid
 
-    def _compact(self, known: Known) -> Table:
+    def _compact(self, known: DashboardState) -> Table:
         """Several devices on a line, each with a bar for its last seconds."""
         label = max(len(device["device"]) for device in known.devices)
         columns = max(1, (self.console.width + 2) // (label + 9))
@@ -161,7 +161,7 @@ class Screen:
             grid.add_row(" ")
         return grid
 
-    def _open(self, known: Known) -> None:
+    def _open(self, known: DashboardState) -> None:
         name = LISTS[self._list]
         rows = known.seen[name]
         if name == "waiting" or self._row >= len(rows):
@@ -175,7 +175,7 @@ class Screen:
     def _inside(self, detail: dict[str, Any] | None) -> RenderableType:
         assert self.opened is not None
         kind, number = self.opened
-        lines = ["It is not kept any more."] if detail is None else list(tell(kind, detail))
+        lines = ["It is not kept any more."] if detail is None else list(describe(kind, detail))
         room = self.console.height - 3
         self._scrolled = min(self._scrolled, max(0, len(lines) - room))
         shown = Text("\n".join(lines[self._scrolled : self._scrolled + room]), no_wrap=True, overflow="crop")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from director.cli._console import complain, hint_at_rich, on_terminal, say, say_json, shown_document
+from director.cli._console import hint_at_rich, on_terminal, print_error, print_json, print_text, shown_document
 from director.cli._status import DONE, FAILED, UsageError
 from director.cli._top.find import find_app
 from director.cli._top.keys import Keys
-from director.cli._top.known import Known
+from director.cli._top.known import DashboardState
 from director.cli._top.report import report
 from director.dashboard._source import Remote
 
@@ -51,7 +51,7 @@ async def _watch(options: argparse.Namespace) -> int:
     except BrokenPipeError:  # who reads what we print has gone; an app that has gone is told otherwise
         raise
     except OSError as error:
-        complain(f"director top: {error}")
+        print_error(f"director top: {error}")
         return FAILED
     return DONE
 
@@ -80,9 +80,9 @@ async def _print(source: Remote, options: argparse.Namespace) -> None:
     while True:
         seen = await source.snapshot()
         if options.json:
-            say_json(seen)
+            print_json(seen)
         else:
-            say([*report(shown_document(seen)), ""])
+            print_text([*report(shown_document(seen)), ""])
         if options.once:
             return
         await anyio.sleep(options.every)
@@ -101,7 +101,7 @@ class Watch:
         self._source = source
         self._screen = screen
         self._every = every
-        self._known = Known()
+        self._known = DashboardState()
         self._detail: dict[str, Any] | None = None
         self._heard = asyncio.get_running_loop().time()
         self._gone: ConnectionError | None = None
@@ -119,7 +119,7 @@ class Watch:
         with self._screen, Keys(self._pressed), self._scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._follow)
-                group.start_soon(self._look_closer)
+                group.start_soon(self._refresh_details)
         if self._gone is not None:
             raise self._gone
 
@@ -129,14 +129,14 @@ class Watch:
                 async for _, frame in frames:
                     self._heard = asyncio.get_running_loop().time()
                     self._screen.note = "live"
-                    self._known.take(shown_document(json.loads(frame)))
+                    self._known.apply(shown_document(json.loads(frame)))
                     self._draw()
                     await self._moving.wait()  # the app keeps what is not taken, or tells the whole again
         except ConnectionError as gone:
             self._gone = gone
             self._scope.cancel()
 
-    async def _look_closer(self) -> None:
+    async def _refresh_details(self) -> None:
         """Once a second: what is open, and whether the app still tells anything."""
         while True:
             self._asked.clear()

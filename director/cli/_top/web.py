@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import uvicorn
 
-from director.cli._console import complain
+from director.cli._console import print_error
 from director.dashboard._site import Site
 from director.dashboard._source import Remote
 
@@ -36,7 +36,7 @@ async def serve_page(path: Path, host: str, port: int) -> None:
     listeners = _listen(host, port)
     shown = host if ":" not in host else f"[{host}]"
     address = f"http://{shown}:{_port(listeners)}/"
-    complain(address if token is None else f"{address}#token={quote(token)}")
+    print_error(address if token is None else f"{address}#token={quote(token)}")
     config = uvicorn.Config(
         Site(Remote(path), token),
         log_config=None,  # what it logs is written as all else is

@@ -98,7 +98,7 @@ class Ward:
 
     def __init__(self, devices: list[Device], rules: HealthRules, patience: float) -> None:
         self._told: queue.SimpleQueue[Verdict] = queue.SimpleQueue()
-        self.watch = NvmlWatch(devices, self._told.put, rules, patience=patience)
+        self.watch = NvmlWatch(devices, self._told.put, rules, answer_timeout=patience)
         self.watch.start()
 
     def next(self) -> tuple[str, str, str]:

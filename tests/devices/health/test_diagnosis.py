@@ -18,16 +18,16 @@ class Court:
         self.now = 100.0
 
     def read(self, uuid: str, condition: str = "fine", reason: str = "") -> list[tuple[str, str, str]]:
-        self.judge.hear(Checkup(uuid, self.now, condition, reason))  # type: ignore[arg-type]
+        self.judge.add_checkup(Checkup(uuid, self.now, condition, reason))  # type: ignore[arg-type]
         return self.said()
 
     def silence(self, *uuids: str) -> list[tuple[str, str, str]]:
         for uuid in uuids:
-            self.judge.silence(uuid, self.now)
+            self.judge.add_timeout(uuid, self.now)
         return self.said()
 
     def xid(self, uuid: str, number: int) -> Verdict | None:
-        return self.judge.xid(Xid(uuid, number), self.now)
+        return self.judge.add_xid(Xid(uuid, number), self.now)
 
     def said(self, later: float = 0.0) -> list[tuple[str, str, str]]:
         self.now += later

@@ -17,7 +17,7 @@ from director import Device, HealthRules
 from director._device import cpu_devices
 from director._devices.health.diagnosis import Xid
 from director._devices.health.nvml_checkup import NvmlCheckup
-from director._devices.health.nvml_events import Changed, NvmlEvents
+from director._devices.health.nvml_events import DeviceChanged, NvmlEvents
 from director._devices.health.nvml_watch import NvmlWatch
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def test_who_is_told_ends_the_watch(driver: Driver) -> None:
         watch.stop()
 
     gpus = driver.gpus(2, fail="memory=-1")
-    watch = NvmlWatch(gpus, leave, SELDOM, patience=0.05)
+    watch = NvmlWatch(gpus, leave, SELDOM, answer_timeout=0.05)
     watch.start()
     assert watch.join(10)
     assert len(told) == 1  # both were silent at one moment
@@ -202,7 +202,7 @@ def test_the_end_at_the_moment_when_the_listener_begins(driver: Driver, monkeypa
 
     (gpu,) = driver.gpus(1)
     listener = NvmlEvents([gpu.uuid], lambda _: None)
-    monkeypatch.setattr(listener, "_call", Unlucky())
+    monkeypatch.setattr(listener, "_wakeup", Unlucky())
     listener.start()
     assert listener.join(10)
 
@@ -236,10 +236,10 @@ def test_a_gpu_that_was_lost_from_the_start_is_listened_to_when_it_is_back(drive
 
 
 def test_what_is_heard_while_it_begins_anew_is_not_lost(driver: Driver) -> None:
-    heard: queue.SimpleQueue[Xid | Changed] = queue.SimpleQueue()
+    heard: queue.SimpleQueue[Xid | DeviceChanged] = queue.SimpleQueue()
     go = threading.Event()
 
-    def post(what: Xid | Changed) -> None:
+    def post(what: Xid | DeviceChanged) -> None:
         heard.put(what)
         go.wait(20)
 
@@ -394,7 +394,7 @@ def test_a_process_that_was_stopped_blames_no_device(
     ward = wards.watch(gpus)
     assert asked.wait(20)
     stopped[0] = 3600.0
-    ward.watch._inbox.put(Changed())
+    ward.watch._inbox.put(DeviceChanged())
     until_late(ward)
     go.set()
     ward.wait_for_checkups(gpus[1])
