@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from director._api.futures_executor import DirectorExecutor
     from director._api.lease import Lease
     from director._api.lifecycle import DirectorState
+    from director._api.sync import SyncDirector
     from director._device import Device
     from director._devices.discovery import discover_devices
     from director._devices.health.rules import Health, HealthRules
@@ -77,6 +78,7 @@ __all__ = [
     "QueueFull",
     "SlowReader",
     "Stats",
+    "SyncDirector",
     "WorkerDied",
     "check_cancelled",
     "current_device",
@@ -92,6 +94,7 @@ _HOMES = {  # of those that are not errors
     "_api.futures_executor": "DirectorExecutor",
     "_api.lease": "Lease",
     "_api.lifecycle": "DirectorState",
+    "_api.sync": "SyncDirector",
     "_device": "Device",
     "_devices.discovery": "discover_devices",
     "_devices.health.rules": "Health HealthRules",
