@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.programs
 
 APP = '''
-"""A Director with one job that has failed and one that waits at a gate."""
+"""A Director with one job that has failed and one that waits at a gate; its path is printed once that one runs."""
 import asyncio, sys, threading
 from director import Director
 from director.dashboard import Dashboard
@@ -50,11 +50,18 @@ def fail(device):
     raise ValueError("no good")
 
 async def main():
-    gate = threading.Event()
+    gate, began = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def wait(device):
+        loop.call_soon_threadsafe(began.set)
+        gate.wait()
+
     director = Director("simulated:2", name="vision")
     async with Dashboard(director).serve() as path, director:
         await asyncio.gather(director.submit(fail, name="decode"), return_exceptions=True)
-        job = director.submit(lambda device: gate.wait(), name="detect")
+        job = director.submit(wait, name="detect")
+        await began.wait()
         print(path, flush=True)
         await asyncio.to_thread(sys.stdin.read)
         gate.set()
@@ -118,7 +125,7 @@ def app(start_app: Callable[[], App]) -> App:
 def test_the_only_app_is_meant(app: App, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["top", "--once"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith(f"vision: open for 0 s, process {app.pid} on ")
+    assert re.match(rf"vision: open for \d+ s, process {app.pid} on ", shown)
     assert "0 waiting, 1 running, 1 of 2 slots busy" in shown
     assert re.search(r"^simulated:0  healthy +- +\S+ % +\d/1 ", shown, re.M)
     assert re.search(r"^  2  detect  simulated:1 +for ", shown, re.M)
@@ -143,7 +150,10 @@ def test_an_app_that_is_not_there(wanted: str, said: str, capsys: pytest.Capture
     assert said in capsys.readouterr().err
 
 
-def test_several_apps_are_listed(start_app: Callable[[], App], capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_apps_are_listed(
+    start_app: Callable[[], App], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("director.cli._top.find._PATIENCE", 20.0)
     apps = [start_app(), start_app()]
     assert main(["top"]) == 2
     shown = capsys.readouterr().err

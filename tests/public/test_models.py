@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import Gate, Recorder, outcome, rested, turns
+from harness.gates import Gate, Recorder, outcome, rested, turns, until
 
 from director import Device, Director, JobState, Model, PlacementError
 from director.events import WorkerReaped
@@ -437,7 +437,7 @@ async def test_load_raises_what_the_loader_raised() -> None:
     async with Director("simulated:2") as director:
         with pytest.raises(Broken, match="on the second"):
             await director.load(Model(load))
-        assert [device.models for device in director.stats().devices] == [("load",), ()]
+        await until(lambda: [device.models for device in director.stats().devices] == [("load",), ()])
 
 
 async def test_cancelling_load_lets_the_loads_go_on() -> None:

@@ -61,12 +61,15 @@ async def by_cyclic_garbage(values: Any) -> None:
 
 
 async def by_cancellation(values: Any) -> None:
+    """While it reads: one that is cancelled before its first value may leave a generator that has not begun."""
+    reads = asyncio.Event()
+
     async def read() -> None:
         async for _ in values:
-            pass
+            reads.set()
 
     reader = asyncio.create_task(read())
-    await turns()
+    await reads.wait()
     reader.cancel()
     await asyncio.wait([reader])
     assert reader.cancelled()

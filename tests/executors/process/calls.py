@@ -515,6 +515,14 @@ def count_up(_device: Device, count: int, path: str = "") -> Iterator[int]:
             Path(path).write_text(str(made))
 
 
+def count_up_telling(_device: Device, count: int, path: str) -> Iterator[int]:
+    """Numbers; the file has one byte for each that was made."""
+    with Path(path).open("ab", buffering=0) as made:
+        for number in range(count):
+            made.write(b".")
+            yield number
+
+
 def arrays(_device: Device, count: int, size: int) -> Iterator[Any]:
     import numpy as np
 

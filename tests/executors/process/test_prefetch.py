@@ -144,8 +144,8 @@ async def test_what_is_ahead_goes_to_a_slot_that_is_free_first(two: Director, tm
 async def test_what_is_behind_a_long_call_goes_back(
     two: Director, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "_PATIENCE", 2.0)
     _, short = await hold_all(two, tmp_path / "go")
+    monkeypatch.setattr(pace, "_PATIENCE", 2.0)  # the calls that hold the slots talk, so it is looked at again
     await until(lambda: not any(ahead(two)))
     assert {job.state for job in short} == {JobState.QUEUED}
     for n in range(2):
