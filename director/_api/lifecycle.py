@@ -149,7 +149,7 @@ class Lifecycle:
         self._jobs, self._loop, self._thread = runtime.job_lifecycle, runtime.loop, get_ident()
         watch(self._be_forked)
         runtime.loop_channel.wakeup.lost = self._lose_loop
-        self._task = create_task(runtime.loop, runtime.direct(), f"director:{self.name or 'director'}")
+        self._task = create_task(runtime.loop, runtime.worker_pool.direct(), f"director:{self.name or 'director'}")
         self._task.add_done_callback(self._directed)
         runtime.health.start()
         if fleet is not None:

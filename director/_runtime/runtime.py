@@ -1,4 +1,4 @@
-"""The runtime of one open Director: the coroutine that hires workers and the callbacks that reap them.
+"""The runtime of one open Director: what it is made of, how devices come and go, and how it closes.
 
 Made by `Director.start` and thrown away by its `close`, so that a Director can be started again. On the loop only.
 """
@@ -11,11 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._clock import MonotonicClock
-from director._executors.base import NeverStarted
 from director._jobs.calls import StreamCall
 from director._jobs.state import JobState
 from director._runtime.call_hooks import hooked
-from director._runtime.closed_loop import drop_jobs, forget_callbacks
+from director._runtime.closed_loop import drop_jobs
 from director._runtime.health import HealthMonitor
 from director._runtime.instrumentation import Instrumentation
 from director._runtime.job_lifecycle import JobLifecycle
@@ -24,12 +23,11 @@ from director._runtime.shared_slot import SharedSlotGuard
 from director._runtime.start_backoff import StartBackoff
 from director._runtime.timers import FlushTimer
 from director._runtime.worker import PrefetchSource, Worker
-from director._runtime.worker_pool import WorkerStarter, create_task
+from director._runtime.worker_pool import WorkerPool
 from director._scheduler.residency import Residency
 from director._scheduler.scheduler import Scheduler
 from director._scheduler.slots import DeviceSlots, Slot, SlotState, make_device_slots
-from director._threads import DaemonThreadExecutor
-from director._untrusted.objects import is_a, log_error, repr_of, set_cause
+from director._untrusted.objects import log_error, repr_of, set_cause
 from director.errors import JobError
 
 if TYPE_CHECKING:
@@ -89,9 +87,8 @@ class Runtime:
             hooks, clock.time, lambda fn, *args: self.loop_channel.on_loop(fn, *args)
         )
         self.loop_channel = LoopChannel(loop)
-        self._hiring = hiring = WorkerStarter(loop, self.loop_channel, self._start_worker, self.fail)
-        self.scheduler = hiring.scheduler = Scheduler(
-            self.device_slots, policy, self.residency.resident, hiring.notify, clock.time, self._ripen_at
+        self.scheduler = Scheduler(
+            self.device_slots, policy, self.residency.resident, self._notify_pool, clock.time, self._ripen_at
         )
         self.job_lifecycle = JobLifecycle(loop, clock, self.scheduler, self.loop_channel, self.instrumentation)
         self.loop_channel.deliver = self.job_lifecycle.deliver_results
@@ -101,32 +98,30 @@ class Runtime:
         self.start_backoff = StartBackoff(
             self.scheduler, self.job_lifecycle, self.loop_channel, self.health.registry, clock
         )
+        self.worker_pool = WorkerPool(
+            loop, self.scheduler, self.loop_channel, self.start_backoff, self.instrumentation, self
+        )
         self._clock = clock
         self._resting: list[asyncio.Future[bool]] = []
         self._flush_timer = FlushTimer(clock, self._ripen)
         self._closing: dict[Slot, Future[None]] = {}  # threads that were told to end, and their last call
-        self._workers: set[asyncio.Task[None]] = set()
-        self._threads: set[asyncio.Future[None]] = set()  # of workers; these end when the thread has left its worker
         self._executor = executor
         self._hooks = hooks
         self._shared = shared
         try:
-            for slot in self.scheduler.slots:
-                self._equip(slot)
+            for place in self.device_slots:
+                self._equip(place)
         except BaseException:
             self.loop_channel.stop(nobody_rings=True)
             raise
         self.instrumentation.begin(self.scheduler)
 
-    def _equip(self, slot: Slot) -> None:
-        slot.thread = DaemonThreadExecutor(f"director:{slot.device.label}/{slot.number - slot.place.slots[0].number}")
-        slot.runner = hooked(self._executor.runner(slot, self.residency, self.instrumentation), self._hooks)
-        if self._shared is None:  # a slot that other processes use too holds nothing when it is theirs
-            slot.runner.set_prefetch(PrefetchSource(slot, self.scheduler))
-
-    async def direct(self) -> None:
-        """The Director coroutine: hire a worker for work that waits and a slot that is free; never await one."""
-        await self._hiring.direct()
+    def _equip(self, place: DeviceSlots) -> None:
+        self.worker_pool.add(place)
+        for slot in place.slots:
+            slot.runner = hooked(self._executor.runner(slot, self.residency, self.instrumentation), self._hooks)
+            if self._shared is None:  # a slot that other processes use too holds nothing when it is theirs
+                slot.runner.set_prefetch(PrefetchSource(slot, self.scheduler))
 
     async def wait_idle(self, timeout: float | None = None, clock: Clock | None = None) -> bool:
         """Wait until every job is over and every worker reaped; False if that takes longer than `timeout` seconds.
@@ -138,7 +133,7 @@ class Runtime:
             call.channel.stop_waiting()
         for slot in self.scheduler.stop_lingering():
             slot.wake()
-        self._hiring.notify_here()  # batches that were held may go now
+        self.worker_pool.notify_here()  # batches that were held may go now
         waiter: asyncio.Future[bool] = self.loop.create_future()
         self._resting.append(waiter)
         self.job_lifecycle.watch = self._look_at_rest
@@ -192,8 +187,7 @@ class Runtime:
             self.job_lifecycle.cancel(job, "the Director closed")
         self._stop_timers()
         self.loop_channel.stop(nobody_rings=False)
-        for thread in self._threads:
-            thread.cancel()
+        self.worker_pool.abandon(is_loop_closed=False)
 
     def lose_loop(self) -> None:
         """The loop was closed under us, so that nothing can be delivered: every job is dropped, and the threads end."""
@@ -201,9 +195,7 @@ class Runtime:
         self.retire()
         self._stop_timers()
         self.loop_channel.wakeup.stop(nobody_rings=False)
-        for thread in self._threads:
-            forget_callbacks(thread)
-            thread.cancel()
+        self.worker_pool.abandon(is_loop_closed=True)
 
     def fail(self, cause: BaseException) -> None:
         """The Director itself failed: every open job fails with the cause, so that nobody waits for ever."""
@@ -222,8 +214,7 @@ class Runtime:
             count: Its slots.
         """
         place = DeviceSlots(len(self.device_slots), device, count, len(self.scheduler.slots))
-        for slot in place.slots:
-            self._equip(slot)
+        self._equip(place)
         self.health.adopt(place)
         wake = self.scheduler.join(place)
         self.instrumentation.joined(device, self.scheduler)
@@ -264,6 +255,10 @@ class Runtime:
         for future in closed:
             idle[future].thread.join()
 
+    def _notify_pool(self) -> None:
+        """From any thread: a slot needs a worker."""
+        self.worker_pool.notify()
+
     def _ripen_at(self, moment: float) -> None:
         """From any thread: have the scheduler look at `moment` whether batches are ripe."""
         self.loop_channel.on_loop(self._flush_timer.set, moment)
@@ -277,30 +272,8 @@ class Runtime:
         self.start_backoff.stop()
         self._flush_timer.stop()
 
-    async def _start_worker(self, slot: Slot) -> None:
-        await slot.place.permits.acquire()  # never waits: an idle slot and a free permit are the same thing
-        try:
-            thread = self.loop.run_in_executor(slot.thread, self._worker(slot).run)
-        except Exception as error:  # noqa: BLE001 - no thread or file is left in the system, as a rule
-            slot.place.permits.release()
-            self.start_backoff.failed(slot, error)
-            return
-        except BaseException:
-            slot.place.permits.release()
-            self.scheduler.mark_idle(slot)
-            raise
-        self.start_backoff.hired(slot)
-        self._threads.add(thread)
-        try:
-            worker = create_task(self.loop, self._work(thread), f"director:{slot.device.label}")
-        except BaseException:
-            thread.add_done_callback(partial(self._release_permit, slot))
-            raise
-        self._workers.add(worker)
-        worker.add_done_callback(partial(self._reap, slot, thread))
-        self.instrumentation.worker_started(slot)
-
-    def _worker(self, slot: Slot) -> Worker:
+    def make_worker(self, slot: Slot) -> Callable[[], None]:
+        """What the thread of a slot is to call."""
         worker = Worker(
             slot, self.scheduler, self.loop_channel, self.instrumentation, self.job_lifecycle, self.health.quarantine
         )
@@ -309,44 +282,13 @@ class Runtime:
                 self._shared.slot_lock(slot), self.scheduler, worker.note_wait, self._in_line
             ).take
         worker.take = self.start_backoff.on_trial(slot, worker.take)
-        return worker
+        return worker.run
 
     def _in_line(self) -> None:
         """On a slot's thread, which waits for another process: the loop hears of what was posted, and may find rest."""
         self.loop_channel.call(self._look_at_rest)
 
-    @staticmethod
-    async def _work(thread: asyncio.Future[None]) -> None:
-        """One worker: lives as long as its worker. Shielded, for cancelling the task does not end the thread."""
-        await asyncio.shield(thread)
-
-    def _reap(self, slot: Slot, thread: asyncio.Future[None], worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
-        if not worker.cancelled():
-            worker.exception()  # the thread's own, which `_vacate` answers
-        if thread.done():
-            self._release_permit(slot, thread)
-        else:  # the task was cancelled; the permit goes back when the thread has ended
-            thread.add_done_callback(partial(self._release_permit, slot))
-
-    def _release_permit(self, slot: Slot, thread: asyncio.Future[None]) -> None:
-        self._threads.discard(thread)
-        if thread.cancelled():
-            return  # abandoned with its loop
-        error = thread.exception()
-        try:
-            if error is not None and not is_a(error, NeverStarted):
-                self._fail_worker(slot, error)
-        finally:
-            slot.place.permits.release()
-            if is_a(error, NeverStarted):
-                self.start_backoff.failed(slot, error)
-            else:
-                _wake(self.scheduler.mark_idle(slot))
-        self.instrumentation.worker_stopped(slot)
-        self._look_at_rest()
-
-    def _fail_worker(self, slot: Slot, error: BaseException) -> None:
+    def worker_failed(self, slot: Slot, error: BaseException) -> None:
         """A worker has raised outside of any call, by a bug of ours or a lack of memory: what it held fails with it.
 
         Nothing else does. The slot goes on with another worker; several in a row put its device into quarantine.
@@ -362,6 +304,10 @@ class Runtime:
 
     def _end_failed(self, what: str, cause: BaseException) -> Callable[[ScheduledJob[Any]], None]:
         return lambda job: self.job_lifecycle.end_failed(job, _failure(what, cause))
+
+    def worker_left(self) -> None:
+        """A worker was reaped."""
+        self._look_at_rest()
 
     def _look_at_rest(self) -> None:
         if self._resting and self.scheduler.is_idle() and not self.loop_channel:

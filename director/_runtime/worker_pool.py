@@ -1,92 +1,199 @@
-"""The Director coroutine: hires workers for what waits. On the event loop only, but for `call`."""
+"""The Director coroutine and its pool: a semaphore for each device, workers as tasks, reaped by done-callbacks.
+
+For work that waits and a slot that is free, the coroutine acquires a permit of the device's `asyncio.Semaphore`, has
+the slot's own thread run the worker (as `asyncio.to_thread` does, but always on the same thread, for CUDA's sake), and
+starts a task that lives as long as the worker. It never awaits that task: the task's done-callback reaps it.
+
+A permit belongs to the thread, not to the task: if the task is cancelled, the permit goes back when the thread is done.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from director._executors.base import NeverStarted
+from director._runtime.closed_loop import forget_callbacks
+from director._threads import DaemonThreadExecutor
+from director._untrusted.objects import is_a
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
+    from director._runtime.instrumentation import Instrumentation
     from director._runtime.loop_channel import LoopChannel
+    from director._runtime.start_backoff import StartBackoff
     from director._scheduler.scheduler import Scheduler
-    from director._scheduler.slots import Slot
+    from director._scheduler.slots import DeviceSlots, Slot
 
-_HIRED_AT_ONCE = 16  # then the loop turns, so that a burst of short jobs does not hire a worker for each
+_STARTED_AT_ONCE = 16  # then the loop turns, so that a burst of short jobs does not start a worker for each
 
 
-class WorkerStarter:
-    """Hires a worker for work that waits and a slot that is free, and never awaits one.
+class PoolOwner(Protocol):
+    """What the pool asks of the Director that it belongs to, on the event loop."""
+
+    def make_worker(self, slot: Slot) -> Callable[[], None]:
+        """What the slot's thread is to call: a worker, which returns when it finds no more jobs."""
+
+    def worker_failed(self, slot: Slot, error: BaseException) -> None:
+        """A worker has raised outside of any call."""
+
+    def worker_left(self) -> None:
+        """A worker was reaped."""
+
+    def fail(self, cause: BaseException) -> None:
+        """The pool itself has failed."""
+
+
+class WorkerPool:
+    """Permits, threads and tasks of the workers of one open Director. On the event loop only, except `notify`.
 
     Args:
         loop: The event loop of the Director.
+        scheduler: Says which slots are to get a worker, and learns when they are idle again.
         loop_channel: Brings calls from other threads to the loop.
-        hire: Makes the worker of a slot.
-        failed: Told of an error of ours.
+        start_backoff: Told of the starts that succeed and that fail.
+        instrumentation: Takes events.
+        owner: Makes the workers.
     """
-
-    scheduler: Scheduler
-    """Decides. Set once, before the first job."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        scheduler: Scheduler,
         loop_channel: LoopChannel,
-        hire: Callable[[Slot], Awaitable[None]],
-        failed: Callable[[BaseException], None],
+        start_backoff: StartBackoff,
+        instrumentation: Instrumentation,
+        owner: PoolOwner,
     ) -> None:
+        self.permits: dict[DeviceSlots, asyncio.Semaphore] = {}  # one permit for each slot that has no worker
         self._loop = loop
+        self._scheduler = scheduler
         self._loop_channel = loop_channel
-        self._hire = hire
-        self._failed = failed
-        self._arrived = asyncio.Event()
-        self._looks: set[asyncio.Task[None]] = set()
+        self._start_backoff = start_backoff
+        self._instrumentation = instrumentation
+        self._owner = owner
+        self._has_work = asyncio.Event()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._threads: set[asyncio.Future[None]] = set()  # each is done when the thread has left its worker
+        self._extra_checks: set[asyncio.Task[None]] = set()
+
+    def add(self, place: DeviceSlots) -> None:
+        """Make the semaphore of a device and the threads of its slots, which start with their first worker."""
+        self.permits[place] = asyncio.Semaphore(len(place.slots))
+        for position, slot in enumerate(place.slots):
+            slot.thread = DaemonThreadExecutor(f"director:{slot.device.label}/{position}")
 
     async def direct(self) -> None:
-        """The Director coroutine."""
+        """The Director coroutine: start workers whenever there is work for them; await none of them."""
         while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            await self._look()
+            await self._has_work.wait()
+            self._has_work.clear()
+            await self._start_workers()
 
     def notify(self) -> None:
-        """From any thread: have it look."""
+        """From any thread: have the Director coroutine look for work."""
         self._loop_channel.on_loop(self.notify_here)
 
     def notify_here(self) -> None:
         """The same on the loop."""
-        if not self._arrived.is_set():
-            self._arrived.set()
+        if not self._has_work.is_set():
+            self._has_work.set()
             return
-        # It comes, or it never will: a signal handler has raised in the midst of `set`, and its wake-up was lost. So
-        # somebody else looks too; to look twice does no harm.
-        look = self._loop.create_task(self._look(), name="director:look")
-        self._looks.add(look)
-        look.add_done_callback(self._looked)
+        # The coroutine is on its way, or it never will be: a signal handler has raised in the midst of `set`, and the
+        # wake-up was lost. So another task looks too; to look twice does no harm.
+        check = self._loop.create_task(self._start_workers(), name="director:check")
+        self._extra_checks.add(check)
+        check.add_done_callback(self._checked)
 
-    def _looked(self, look: asyncio.Task[None]) -> None:
-        self._looks.discard(look)
-        if not look.cancelled() and (error := look.exception()) is not None:
-            self._failed(error)
+    def _checked(self, check: asyncio.Task[None]) -> None:
+        self._extra_checks.discard(check)
+        if not check.cancelled() and (error := check.exception()) is not None:
+            self._owner.fail(error)
 
-    async def _look(self) -> None:
-        while hired := self.scheduler.pick_slots_to_start(_HIRED_AT_ONCE):
-            await self._hire_all(iter(hired))
-            if len(hired) == _HIRED_AT_ONCE:
+    async def _start_workers(self) -> None:
+        while slots := self._scheduler.pick_slots_to_start(_STARTED_AT_ONCE):
+            await self._start_all(iter(slots))
+            if len(slots) == _STARTED_AT_ONCE:
                 await asyncio.sleep(0)
-        wake = self.scheduler.wake_parked()
+        wake = self._scheduler.wake_parked()
         if wake is not None:
             wake()
 
-    async def _hire_all(self, slots: Iterator[Slot]) -> None:
+    async def _start_all(self, slots: Iterator[Slot]) -> None:
         try:
             for slot in slots:
-                await self._hire(slot)
+                await self._start(slot)
         except BaseException:
             for slot in slots:  # those that are left
-                self.scheduler.mark_idle(slot)
+                self._scheduler.mark_idle(slot)
             raise
+
+    async def _start(self, slot: Slot) -> None:
+        permits = self.permits[slot.place]
+        await permits.acquire()  # never waits: an idle slot and a free permit are the same thing
+        try:
+            thread = self._loop.run_in_executor(slot.thread, self._owner.make_worker(slot))
+        except Exception as error:  # noqa: BLE001 - no thread or file is left in the system, as a rule
+            permits.release()
+            self._start_backoff.failed(slot, error)
+            return
+        except BaseException:
+            permits.release()
+            self._scheduler.mark_idle(slot)
+            raise
+        self._start_backoff.hired(slot)
+        self._threads.add(thread)
+        try:
+            worker = create_task(self._loop, _live(thread), f"director:{slot.device.label}")
+        except BaseException:
+            thread.add_done_callback(partial(self._release_permit, slot))
+            raise
+        self._workers.add(worker)
+        worker.add_done_callback(partial(self._reap, slot, thread))
+        self._instrumentation.worker_started(slot)
+
+    def _reap(self, slot: Slot, thread: asyncio.Future[None], worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if not worker.cancelled():
+            worker.exception()  # the thread's own, which `_release_permit` answers
+        if thread.done():
+            self._release_permit(slot, thread)
+        else:  # the task was cancelled; the permit goes back when the thread has left its worker
+            thread.add_done_callback(partial(self._release_permit, slot))
+
+    def _release_permit(self, slot: Slot, thread: asyncio.Future[None]) -> None:
+        self._threads.discard(thread)
+        if thread.cancelled():
+            return  # abandoned with its loop
+        error = thread.exception()
+        try:
+            if error is not None and not is_a(error, NeverStarted):
+                self._owner.worker_failed(slot, error)
+        finally:
+            self.permits[slot.place].release()
+            if is_a(error, NeverStarted):
+                self._start_backoff.failed(slot, error)
+            else:
+                wake = self._scheduler.mark_idle(slot)
+                if wake is not None:
+                    wake()
+        self._instrumentation.worker_stopped(slot)
+        self._owner.worker_left()
+
+    def abandon(self, is_loop_closed: bool) -> None:
+        """The event loop goes away, or is closed already: no thread is waited for any more."""
+        for thread in self._threads:
+            if is_loop_closed:
+                forget_callbacks(thread)
+            thread.cancel()
+
+
+async def _live(thread: asyncio.Future[None]) -> None:
+    """The task of a worker. Shielded, for cancelling it does not end the thread."""
+    await asyncio.shield(thread)
 
 
 def create_task(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -6,7 +6,6 @@ the slot's own thread alone. `missed_deadline` is filled by `scheduler` and empt
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from enum import Enum
@@ -125,14 +124,13 @@ def _wake(bell: threading.Lock) -> None:
 
 
 class DeviceSlots:
-    """A device with its slots and its semaphore: one permit for each slot that has no worker."""
+    """A device with its slots."""
 
-    __slots__ = ("device", "free", "idle", "is_gone", "parked", "permits", "position", "slots")
+    __slots__ = ("device", "free", "idle", "is_gone", "parked", "position", "slots")
 
     def __init__(self, position: int, device: Device, count: int, first_number: int) -> None:
         self.position = position
         self.device = device
-        self.permits = asyncio.Semaphore(count)
         self.slots = [Slot(first_number + i, self) for i in range(count)]
         self.idle: list[Slot] = list(reversed(self.slots))
         self.parked: list[Slot] = []

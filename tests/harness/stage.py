@@ -202,7 +202,11 @@ class Stage:
         if not hasattr(self._loop, "is_told"):
             self._loop.is_told = True
             self._tell(self._loop, "call_soon_threadsafe")
-        self.places, self.slots = runtime.device_slots, runtime.scheduler.slots
+        self.places, self.slots, self.permits = (
+            runtime.device_slots,
+            runtime.scheduler.slots,
+            runtime.worker_pool.permits,
+        )
         runtime.scheduler.linger = self._linger
         self.bells = [_Bell(slot.wake_signal, self.watch.changed) for slot in self.slots]
         for slot, bell in zip(self.slots, self.bells, strict=True):
@@ -266,7 +270,7 @@ class Stage:
     def is_whole(self) -> bool:
         """All permits are back and every slot is at rest."""
         return all(
-            place.permits._value == len(place.slots) and all(slot.state is SlotState.IDLE for slot in place.slots)
+            self.permits[place]._value == len(place.slots) and all(slot.state is SlotState.IDLE for slot in place.slots)
             for place in self.places
         )
 

@@ -61,7 +61,7 @@ def many_switches() -> Iterator[None]:
 
 
 def check_whole(director: Director, runtime: Any) -> None:
-    assert all(place.permits._value == len(place.slots) for place in runtime.device_slots)
+    assert all(permits._value == len(place.slots) for place, permits in runtime.worker_pool.permits.items())
     assert all(slot.state is SlotState.IDLE and slot.job is None for slot in runtime.scheduler.slots)
     assert not any(slot.thread._thread.is_alive() for slot in runtime.scheduler.slots)
     stats = director.stats()

@@ -196,7 +196,7 @@ async def test_the_task_of_a_worker_is_cancelled(busy: Busy) -> None:
     workers[0].cancel()
     await stage.quiet()
     assert workers[0].cancelled()
-    assert stage.places[0].permits._value == 0
+    assert stage.permits[stage.places[0]]._value == 0
     assert not waits.done()
     gate.open("result")
     stage.open_gates()

@@ -34,7 +34,7 @@ async def test_a_failing_director_fails_all_open_jobs(make_stage: Make, monkeypa
     waiting = [stage.submit()[1] for _ in range(3)]
     cause = RuntimeError("a bug of ours")
     monkeypatch.setattr(Scheduler, "pick_slots_to_start", lambda self, most: throw(cause))
-    stage._runtime._hiring.notify()
+    stage._runtime.worker_pool.notify()
     await stage.quiet()
     for job in [running, *waiting]:
         error = job.exception()

@@ -404,7 +404,7 @@ class Machine(RuleBasedStateMachine):
             assert most <= self.counts[device.index]
         for place in self.stage.places:
             workers = sum(slot.state is not SlotState.IDLE for slot in place.slots)
-            assert place.permits._value + workers == len(place.slots)
+            assert self.stage.permits[place]._value + workers == len(place.slots)
 
     def check_work_conservation(self) -> None:
         for record in self.records:
