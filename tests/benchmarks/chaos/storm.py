@@ -45,7 +45,7 @@ class Plan:
         executor: ``"process"``, ``"thread"`` (whose calls can't be killed), ``"ray"``, or an executor in this process.
         devices: Of two slots each; over Ray those that there are.
         address: Of the Ray cluster.
-        patience: Seconds after the last job was asked for in which everything must have ended.
+        patience: Seconds in which a job must end or a value arrive, until everything has ended.
     """
 
     seconds: float = 60.0
@@ -196,8 +196,11 @@ class Storm:
         self._left += callers.left
 
     async def _end(self, director: Director, asking: list[asyncio.Task[None]]) -> None:
-        """Nobody asks for more: what is under way must end by itself."""
-        _, hanging = await asyncio.wait(asking, timeout=self._plan.patience)
+        """What is under way must end by itself; a slow reader may read on for long, as long as values come."""
+        books, progress = self._books, None
+        hanging = set(asking)
+        while hanging and progress != (progress := (books.jobs, books.received.right)):
+            _, hanging = await asyncio.wait(hanging, timeout=self._plan.patience)
         for task in hanging:
             self._books.received.lost += 1
             self._books.wrong(f"a caller waits for ever: {task!r}, {director!r}")
