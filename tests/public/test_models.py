@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import Gate, Recorder, outcome, rested, turns, until
+from harness.gates import PATIENCE, Gate, Recorder, outcome, rested, turns, until
 
 from director import Device, Director, JobState, Model, PlacementError
 from director.events import WorkerReaped
@@ -429,15 +429,22 @@ async def test_load_ahead_for_each_slot() -> None:
 
 
 async def test_load_raises_what_the_loader_raised() -> None:
+    """The first device is loaded by then: while none is, one that fails fails what waits for the model elsewhere."""
+
     def load(device: Device) -> Replica:
         if device.index == 1:
+            assert is_loaded.wait(PATIENCE)
             raise Broken("on the second")
         return Replica(device)
 
+    is_loaded = threading.Event()
     async with Director("simulated:2") as director:
+        loading = asyncio.create_task(director.load(Model(load)))
+        await until(lambda: director.stats().devices[0].models)
+        is_loaded.set()
         with pytest.raises(Broken, match="on the second"):
-            await director.load(Model(load))
-        await until(lambda: [device.models for device in director.stats().devices] == [("load",), ()])
+            await loading
+        assert [device.models for device in director.stats().devices] == [("load",), ()]
 
 
 async def test_cancelling_load_lets_the_loads_go_on() -> None:
