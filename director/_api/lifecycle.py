@@ -143,12 +143,13 @@ class Lifecycle:
         shared = None if self._shared is None else shared_slots(self._shared)
         executor = fleet or self._executor
         assert isinstance(executor, Executor)
-        runtime = Runtime(devices, counts, executor, self._policy, self._hooks, self._clock, self._rules, shared)
+        runtime = Runtime(
+            devices, counts, executor, self._policy, self._hooks, self._clock, self._rules, shared, self._lose_loop
+        )
         self._devices, self._runtime, self._closing, self._origin = devices, runtime, None, None
         self._resolver = Resolver(runtime.device_slots, runtime.residency, self._interner)
         self._jobs, self._loop, self._thread = runtime.job_lifecycle, runtime.loop, get_ident()
         watch(self._be_forked)
-        runtime.loop_channel.wakeup.lost = self._lose_loop
         self._task = create_task(runtime.loop, runtime.worker_pool.direct(), f"director:{self.name or 'director'}")
         self._task.add_done_callback(self._directed)
         runtime.health.start()

@@ -48,7 +48,7 @@ class HealthMonitor:
         loop: The event loop of the Director.
         rules: The user's.
         scheduler: Told which devices get work.
-        job_lifecycle: Ends the jobs that no other device can run, and tells of lost workers.
+        job_lifecycle: Ends the jobs that no other device can run.
         loop_channel: Brings verdicts to the loop.
         instrumentation: Takes events.
         clock: Makes the timers.
@@ -72,7 +72,6 @@ class HealthMonitor:
         )
         devices = [place.device for place in scheduler.places if place.device.node is None]
         self._watch = NvmlWatch(devices, lambda verdict: loop_channel.call(self._hear, verdict), rules)
-        job_lifecycle.worker_lost = self._note_loss
 
     def start(self) -> None:
         """Watch the GPUs, if there are any."""
@@ -105,7 +104,8 @@ class HealthMonitor:
         elif verdict.kind == "degraded":
             logger.warning("%s is degraded: %s", place.device.label, verdict.reason)
 
-    def _note_loss(self, job: ScheduledJob[Any], error: BaseException) -> None:
+    def note_loss(self, job: ScheduledJob[Any], error: BaseException) -> None:
+        """A job has lost its worker or its device."""
         if isinstance(job.location, Slot):
             life = attribute_of(error, "_life") if type(error) is WorkerDied else object()
             self.registry.worker_lost(job.location.place, job, life)

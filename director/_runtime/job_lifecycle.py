@@ -20,6 +20,8 @@ from director._executors.base import NeverStarted, is_loss
 from director._jobs.job import Job, ScheduledJob
 from director._jobs.state import JobState
 from director._runtime.endings import Endings
+from director._runtime.idle import IdleWaiters
+from director._runtime.loop_channel import LoopChannel
 from director._runtime.retries import RetryPolicy
 from director._runtime.timers import DeadlineTimers
 from director._scheduler.slots import Slot
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from director._jobs.job import JobExtras
     from director._jobs.options import Options
     from director._runtime.instrumentation import Instrumentation
-    from director._runtime.loop_channel import LoopChannel, Post
+    from director._runtime.loop_channel import Post
     from director._scheduler.scheduler import Scheduler
 
 T = TypeVar("T")
@@ -51,8 +53,9 @@ class JobLifecycle:
         loop: The event loop of the Director.
         clock: Tells the time.
         scheduler: Queues and withdraws jobs.
-        loop_channel: Brings calls from other threads to the loop.
         instrumentation: Takes events.
+        worker_lost: Called with a job whose worker or device was lost, and the error.
+        loop_lost: Called if the loop is closed under the Director; see `LoopChannel`.
     """
 
     def __init__(
@@ -60,19 +63,18 @@ class JobLifecycle:
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         scheduler: Scheduler,
-        loop_channel: LoopChannel,
         instrumentation: Instrumentation,
+        worker_lost: Callable[[ScheduledJob[Any], BaseException], None],
+        loop_lost: Callable[[], None],
     ) -> None:
         self.succeeded = self.failed = self.cancelled = self.rejected = 0
-        self.worker_lost: Callable[
-            [ScheduledJob[Any], BaseException], None
-        ]  # told of lost workers and devices; set once
-        self.watch: Callable[[], None] | None = None  # called after each end while somebody waits for rest
         self._loop = loop
         self._thread = get_ident()
         self._now = clock.time
         self._scheduler = scheduler
-        self._loop_channel = loop_channel
+        self._worker_lost = worker_lost
+        self.loop_channel = self._loop_channel = loop_channel = LoopChannel(loop, self.deliver_results, loop_lost)
+        self.idle = self._idle = IdleWaiters(loop, scheduler, loop_channel)
         self._instrumentation = instrumentation
         self._is_watched, self._is_recorded = instrumentation.listening, instrumentation.recording
         self._tells_ends = instrumentation.listening or instrumentation.recording
@@ -82,7 +84,6 @@ class JobLifecycle:
         self._wakes = False  # a delivery is going on that wakes who awaits the jobs by itself
         self._exit: BaseException | None = None  # what a callback has raised to stop the loop
         self._numbers = itertools.count(1)
-        scheduler.put_off = partial(loop_channel.call, self._admit_late)
 
     def create_job(
         self,
@@ -137,13 +138,10 @@ class JobLifecycle:
         """End the jobs whose outcomes have arrived, and make the calls that came with them."""
         try:
             self._deliver()
-        except BaseException:
-            self._loop_channel.notify()  # for those that have arrived and were not looked at
-            raise
         finally:
             self._wakes = False
-        if self.watch is not None:
-            self.watch()
+        if self._idle.waiters:
+            self._idle.check()
         if self._exit is not None:
             error, self._exit = self._exit, None
             raise error
@@ -155,7 +153,6 @@ class JobLifecycle:
         self._wakes = not self._is_watched and current_task() is None and not hasattr(self._loop, "_nest_patched")
         settle = self._settle if self._wakes else _set_result
         loop_channel, posts, value = self._loop_channel, self._loop_channel.entries, None
-        loop_channel.begin()
         while loop_channel.left:
             loop_channel.left -= 1
             # Each post by itself: what one raises must not keep the others. No call between the two lines that take it:
@@ -285,7 +282,7 @@ class JobLifecycle:
     def _raised(self, job: ScheduledJob[Any], error: BaseException) -> None:
         options, never_started = job.options, is_a(error, NeverStarted)
         if not never_started and isinstance(job.location, Slot) and is_loss(error, job.location.device):
-            self.worker_lost(job, error)
+            self._worker_lost(job, error)
         if (options.retries or options.batch_rule is not None or never_started) and self._retries.take(job, error):
             return
         if is_a(error, NeverStarted):
@@ -320,8 +317,11 @@ class JobLifecycle:
         self._timers.stop()
         self._retries.stop()
 
+    def admit_late(self, job: ScheduledJob[Any], patient: bool) -> None:
+        """From any thread: have the loop queue a job that was submitted in the midst of a decision."""
+        self._loop_channel.call(self._admit_late, job, patient)
+
     def _admit_late(self, job: ScheduledJob[Any], patient: bool) -> None:
-        """On the loop: queue a job that a finalizer or a signal handler has submitted in the midst of a decision."""
         if self._scheduler.is_deciding:
             self._loop_channel.call(self._admit_late, job, patient)
             return
@@ -406,5 +406,5 @@ class JobLifecycle:
             self._timers.drop(job)
         if job.options.retries:
             self._retries.forget(job)
-        if self.watch is not None:
-            self.watch()
+        if self._idle.waiters:
+            self._idle.check()

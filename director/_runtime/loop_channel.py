@@ -28,17 +28,19 @@ class LoopChannel:
 
     Args:
         loop: The event loop of the Director.
+        take_posts: Called on the loop to take `left` posts off `entries`.
+        lost: Called by who closes the loop before `stop`, where there is an eventfd.
     """
 
-    deliver: Callable[[], None]
-    """Called on the loop when there are posts, to take them. Set once, before the first post."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, take_posts: Callable[[], None], lost: Callable[[], None]
+    ) -> None:
         self.entries: deque[Post] = deque()
         self.ringing = False
         self.left = 0  # of the posts, how many the delivery that goes on is still to take; the loop's
         self._loop = loop
-        self.wakeup = LoopWakeup(loop, lambda: self.deliver())
+        self._take_posts = take_posts
+        self.wakeup = LoopWakeup(loop, self.deliver, lost)
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
         """Have the loop call `fn`, after what was posted before."""
@@ -67,10 +69,15 @@ class LoopChannel:
         self.deliver()
         self.wakeup.stop(nobody_rings)
 
-    def begin(self) -> None:
-        """On the loop: what is there now is to be delivered; what arrives meanwhile comes with the next wake."""
-        self.ringing = False  # before looking: a post that comes too late for this delivery must wake again
-        self.left = len(self.entries)
+    def deliver(self) -> None:
+        """On the loop: have what is there now taken; what arrives meanwhile comes with the next wake."""
+        try:
+            self.ringing = False  # before looking: a post that comes too late for this delivery must wake again
+            self.left = len(self.entries)
+            self._take_posts()
+        except BaseException:
+            self.notify()  # for those that have arrived and were not looked at
+            raise
 
     def unpack(self, jobs: list[ScheduledJob[Any]]) -> None:
         """On the loop, while it delivers: these came in one post, and are next."""
@@ -101,13 +108,11 @@ class LoopWakeup:
     Args:
         loop: The event loop.
         answer: Called on it, once for any number of rings before.
+        lost: Called by who closes the loop before `stop`, where there is an eventfd.
     """
 
-    lost: Callable[[], None]
-    """Called by who closes the loop before `stop`, where there is an eventfd."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, answer: Callable[[], None]) -> None:
-        self.lost = _nothing
+    def __init__(self, loop: asyncio.AbstractEventLoop, answer: Callable[[], None], lost: Callable[[], None]) -> None:
+        self._lost = lost
         self._loop = loop
         self._answer = answer
         self._is_over = False
@@ -171,11 +176,7 @@ class _Reader:
 
     def __del__(self) -> None:
         if not self._wakeup._is_over and self._wakeup._loop.is_closed():
-            self._wakeup.lost()
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""
+            self._wakeup._lost()
 
 
 def _writer() -> Callable[[int, int], object]:

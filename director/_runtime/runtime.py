@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._clock import MonotonicClock
@@ -18,7 +17,6 @@ from director._runtime.closed_loop import drop_jobs
 from director._runtime.health import HealthMonitor
 from director._runtime.instrumentation import Instrumentation
 from director._runtime.job_lifecycle import JobLifecycle
-from director._runtime.loop_channel import LoopChannel
 from director._runtime.shared_slot import SharedSlotGuard
 from director._runtime.start_backoff import StartBackoff
 from director._runtime.timers import FlushTimer
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from director._devices.health.rules import HealthRules
     from director._executors.base import Executor
     from director._jobs.job import ScheduledJob
+    from director._runtime.worker import NextWork
     from director._scheduler.policy import SchedulingPolicy
     from director._scheduler.wakeups import WakeCall
     from director._sharing.slot_lock import SharedSlots
@@ -65,7 +64,8 @@ class Runtime:
         hooks: Take events.
         clock: Tells the time.
         rules: When a device gets no more work.
-        shared: The turnstiles of the slots, if other processes use them too.
+        shared: The locks of the slots, if other processes use them too.
+        loop_lost: Called if the loop is closed under the Director, where that is noticed.
     """
 
     def __init__(
@@ -77,7 +77,8 @@ class Runtime:
         hooks: tuple[Hook, ...],
         clock: Clock,
         rules: HealthRules,
-        shared: SharedSlots | None = None,
+        shared: SharedSlots | None,
+        loop_lost: Callable[[], None],
     ) -> None:
         self.loop = loop = asyncio.get_running_loop()
         self.device_slots = make_device_slots(devices, counts)
@@ -86,12 +87,20 @@ class Runtime:
         self.instrumentation = Instrumentation(
             hooks, clock.time, lambda fn, *args: self.loop_channel.on_loop(fn, *args)
         )
-        self.loop_channel = LoopChannel(loop)
         self.scheduler = Scheduler(
-            self.device_slots, policy, self.residency.resident, self._notify_pool, clock.time, self._ripen_at
+            self.device_slots,
+            policy,
+            self.residency.resident,
+            self._notify_pool,
+            clock.time,
+            self._flush_at,
+            self._put_off,
         )
-        self.job_lifecycle = JobLifecycle(loop, clock, self.scheduler, self.loop_channel, self.instrumentation)
-        self.loop_channel.deliver = self.job_lifecycle.deliver_results
+        self.job_lifecycle = JobLifecycle(
+            loop, clock, self.scheduler, self.instrumentation, self._worker_lost, loop_lost
+        )
+        self.loop_channel = self.job_lifecycle.loop_channel
+        self._idle = self.job_lifecycle.idle
         self.health = HealthMonitor(
             loop, rules, self.scheduler, self.job_lifecycle, self.loop_channel, self.instrumentation, clock
         )
@@ -99,11 +108,10 @@ class Runtime:
             self.scheduler, self.job_lifecycle, self.loop_channel, self.health.registry, clock
         )
         self.worker_pool = WorkerPool(
-            loop, self.scheduler, self.loop_channel, self.start_backoff, self.instrumentation, self
+            loop, self.scheduler, self.loop_channel, self.start_backoff, self.instrumentation, self._idle, self
         )
         self._clock = clock
-        self._resting: list[asyncio.Future[bool]] = []
-        self._flush_timer = FlushTimer(clock, self._ripen)
+        self._flush_timer = FlushTimer(clock, self._flush_due)
         self._closing: dict[Slot, Future[None]] = {}  # threads that were told to end, and their last call
         self._executor = executor
         self._hooks = hooks
@@ -134,20 +142,7 @@ class Runtime:
         for slot in self.scheduler.stop_lingering():
             slot.wake()
         self.worker_pool.notify_here()  # batches that were held may go now
-        waiter: asyncio.Future[bool] = self.loop.create_future()
-        self._resting.append(waiter)
-        self.job_lifecycle.watch = self._look_at_rest
-        self._look_at_rest()
-        if timeout is not None and timeout <= 0:
-            _answer(waiter, False)
-        clock = clock or self._clock
-        timer = None if timeout is None else clock.call_later(timeout, partial(_answer, waiter, False))
-        try:
-            return await waiter
-        finally:
-            self._resting.remove(waiter)
-            if timer is not None:
-                timer.cancel()
+        return await self._idle.wait(timeout, clock or self._clock)
 
     async def stop(self) -> None:
         """Cancel what waits, give what runs a short grace, unload the models and let the threads end."""
@@ -166,8 +161,7 @@ class Runtime:
         self.loop_channel.stop(nobody_rings=all(slot.state is SlotState.IDLE for slot in self.scheduler.slots))
         self._stop_timers()
         await self.health.join()
-        for waiter in self._resting:
-            _answer(waiter, False)
+        self._idle.give_up()
 
     def retire(self) -> None:
         """Nobody will be hired any more: cancel what waits, and let each thread unload its models and end by itself."""
@@ -259,12 +253,19 @@ class Runtime:
         """From any thread: a slot needs a worker."""
         self.worker_pool.notify()
 
-    def _ripen_at(self, moment: float) -> None:
-        """From any thread: have the scheduler look at `moment` whether batches are ripe."""
+    def _flush_at(self, moment: float) -> None:
+        """From any thread: have the scheduler look at `moment` whether batches are due."""
         self.loop_channel.on_loop(self._flush_timer.set, moment)
 
-    def _ripen(self) -> None:
+    def _flush_due(self) -> None:
         _wake(self.scheduler.flush_due())
+
+    def _put_off(self, job: ScheduledJob[Any], patient: bool) -> None:
+        """From any thread: a job was submitted in the midst of a decision."""
+        self.job_lifecycle.admit_late(job, patient)
+
+    def _worker_lost(self, job: ScheduledJob[Any], error: BaseException) -> None:
+        self.health.note_loss(job, error)
 
     def _stop_timers(self) -> None:
         self.job_lifecycle.stop()
@@ -274,19 +275,23 @@ class Runtime:
 
     def make_worker(self, slot: Slot) -> Callable[[], None]:
         """What the thread of a slot is to call."""
+        scheduler, loop_channel, job_lifecycle = self.scheduler, self.loop_channel, self.job_lifecycle
+
+        def guard(note_wait: Callable[[], None]) -> NextWork:
+            next_work: NextWork = scheduler.next_work
+            if self._shared is not None:
+                lock = self._shared.slot_lock(slot)
+                next_work = SharedSlotGuard(lock, scheduler, note_wait, self._check_idle).take
+            return self.start_backoff.on_trial(slot, next_work)
+
         worker = Worker(
-            slot, self.scheduler, self.loop_channel, self.instrumentation, self.job_lifecycle, self.health.quarantine
+            slot, scheduler, loop_channel, self.instrumentation, job_lifecycle, self.health.quarantine, guard
         )
-        if self._shared is not None:
-            worker.take = SharedSlotGuard(
-                self._shared.slot_lock(slot), self.scheduler, worker.note_wait, self._in_line
-            ).take
-        worker.take = self.start_backoff.on_trial(slot, worker.take)
         return worker.run
 
-    def _in_line(self) -> None:
-        """On a slot's thread, which waits for another process: the loop hears of what was posted, and may find rest."""
-        self.loop_channel.call(self._look_at_rest)
+    def _check_idle(self) -> None:
+        """On a slot's thread, which waits for another process: the loop hears of what was posted, and may be idle."""
+        self.loop_channel.call(self._idle.check)
 
     def worker_failed(self, slot: Slot, error: BaseException) -> None:
         """A worker has raised outside of any call, by a bug of ours or a lack of memory: what it held fails with it.
@@ -305,15 +310,6 @@ class Runtime:
     def _end_failed(self, what: str, cause: BaseException) -> Callable[[ScheduledJob[Any]], None]:
         return lambda job: self.job_lifecycle.end_failed(job, _failure(what, cause))
 
-    def worker_left(self) -> None:
-        """A worker was reaped."""
-        self._look_at_rest()
-
-    def _look_at_rest(self) -> None:
-        if self._resting and self.scheduler.is_idle() and not self.loop_channel:
-            for waiter in self._resting:
-                _answer(waiter, True)
-
     def _abandon_running(self) -> bool:
         """Cancel what runs; True if some of it was ended, and will be gone in a moment."""
         aborted = {slot for slot in self.scheduler.slots if slot.runner.abort()}
@@ -329,11 +325,6 @@ class Runtime:
 def _wake(wake: WakeCall) -> None:
     if wake is not None:
         wake()
-
-
-def _answer(waiter: asyncio.Future[bool], answer: bool) -> None:
-    if not waiter.done():
-        waiter.set_result(answer)
 
 
 def _failure(what: str, cause: BaseException) -> JobError:

@@ -6,7 +6,7 @@ At the end of each job the worker asks `scheduler` for the next one itself; the 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._devices.device_errors import fault_of
 from director._executors.base import LoadFailed, NeverStarted, is_loss
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from director._scheduler.slots import Slot
     from director._scheduler.wakeups import WakeCall
 
+    NextWork: TypeAlias = Callable[[Slot], tuple[ScheduledJob[Any] | None, WakeCall]]
 
 _RUNNING = JobState.RUNNING
 
 
 class Worker:
-    """The work of one slot; `work` is what the Director offloads to the slot's thread.
+    """The work of one slot; `run` is what the Director offloads to the slot's thread.
 
     Args:
         slot: Whose thread and runner it uses; it alone writes the slot's counters.
@@ -42,7 +43,10 @@ class Worker:
         loop_channel: Takes outcomes.
         instrumentation: Takes events and tells the time.
         job_lifecycle: Told of jobs that have started with a timeout, and of those that have raised or were called
-        together. lose: Called on the loop with a slot whose device this process can't use any more, and the reason.
+            together.
+        lose: Called on the loop with a slot whose device this process can't use any more, and the reason.
+        guard: What stands before `Scheduler.next_work`: given `note_wait`, returns what takes its place. `note_wait`
+            is to be called before a wait for the slot.
     """
 
     def __init__(
@@ -53,10 +57,9 @@ class Worker:
         instrumentation: Instrumentation,
         job_lifecycle: JobLifecycle,
         lose: Callable[[Slot, str], None],
+        guard: Callable[[Callable[[], None]], NextWork],
     ) -> None:
-        self.take: Callable[[Slot], tuple[ScheduledJob[Any] | None, WakeCall]] = (
-            scheduler.next_work
-        )  # or what stands before it
+        self._next_work = guard(self._note_wait)
         self._slot = slot
         self._scheduler = scheduler
         self._loop_channel = loop_channel
@@ -77,11 +80,11 @@ class Worker:
             NeverStarted: The last job has not begun, for nothing can begin here now; it is on its way back.
         """
         here.running = self
-        slot, take, run, loop_channel = self._slot, self.take, self._run, self._loop_channel
+        slot, next_work, run, loop_channel = self._slot, self._next_work, self._run, self._loop_channel
         self._now = self._time()
         has_posted = False
         while True:
-            job, wake = take(slot)
+            job, wake = next_work(slot)
             if slot.missed_deadline:
                 self._fail_late()
                 has_posted = True
@@ -103,7 +106,7 @@ class Worker:
                     return
                 slot.wake_signal.acquire()  # called at the last moment: the wake is on its way
 
-    def note_wait(self) -> None:
+    def _note_wait(self) -> None:
         """On its thread, before a wait for the slot: the next job does not begin where the last one ended."""
         self._now = -math.inf
 

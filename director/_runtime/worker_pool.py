@@ -22,6 +22,7 @@ from director._untrusted.objects import is_a
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from director._runtime.idle import IdleWaiters
     from director._runtime.instrumentation import Instrumentation
     from director._runtime.loop_channel import LoopChannel
     from director._runtime.start_backoff import StartBackoff
@@ -40,9 +41,6 @@ class PoolOwner(Protocol):
     def worker_failed(self, slot: Slot, error: BaseException) -> None:
         """A worker has raised outside of any call."""
 
-    def worker_left(self) -> None:
-        """A worker was reaped."""
-
     def fail(self, cause: BaseException) -> None:
         """The pool itself has failed."""
 
@@ -56,6 +54,7 @@ class WorkerPool:
         loop_channel: Brings calls from other threads to the loop.
         start_backoff: Told of the starts that succeed and that fail.
         instrumentation: Takes events.
+        idle: Told of each worker that was reaped.
         owner: Makes the workers.
     """
 
@@ -66,6 +65,7 @@ class WorkerPool:
         loop_channel: LoopChannel,
         start_backoff: StartBackoff,
         instrumentation: Instrumentation,
+        idle: IdleWaiters,
         owner: PoolOwner,
     ) -> None:
         self.permits: dict[DeviceSlots, asyncio.Semaphore] = {}  # one permit for each slot that has no worker
@@ -74,6 +74,7 @@ class WorkerPool:
         self._loop_channel = loop_channel
         self._start_backoff = start_backoff
         self._instrumentation = instrumentation
+        self._idle = idle
         self._owner = owner
         self._has_work = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()
@@ -95,7 +96,10 @@ class WorkerPool:
 
     def notify(self) -> None:
         """From any thread: have the Director coroutine look for work."""
-        self._loop_channel.on_loop(self.notify_here)
+        if asyncio._get_running_loop() is self._loop:
+            self.notify_here()
+        else:
+            self._loop_channel.call(self.notify_here)
 
     def notify_here(self) -> None:
         """The same on the loop."""
@@ -181,7 +185,7 @@ class WorkerPool:
                 if wake is not None:
                     wake()
         self._instrumentation.worker_stopped(slot)
-        self._owner.worker_left()
+        self._idle.check()
 
     def abandon(self, is_loop_closed: bool) -> None:
         """The event loop goes away, or is closed already: no thread is waited for any more."""

@@ -51,14 +51,12 @@ class Scheduler(Introspection):
         call_director: Thread-safe; asks the Director coroutine to look.
         time: The Director's clock.
         ripen_at: Thread-safe; asks for a call of `flush_due` at a moment.
+        put_off: Thread-safe; has the loop call `admit_late` with these arguments.
 
     Invariants, checked by `tests/scheduler`: a slot has a job exactly while WORKING; `_free` holds exactly the IDLE and
     PARKED slots; a job that waits (and is not held for a fuller batch) while a slot that may run it is free has a
     worker on its way.
     """
-
-    put_off: Callable[[ScheduledJob[Any], bool], None]
-    """Has the loop call `admit_late` with a job, from any thread. Set once, before the first job."""
 
     def __init__(
         self,
@@ -68,12 +66,14 @@ class Scheduler(Introspection):
         call_director: Callable[[], None],
         time: Callable[[], float],
         ripen_at: Callable[[float], None],
+        put_off: Callable[[ScheduledJob[Any], bool], None],
     ) -> None:
         super().__init__(time)
         self.places = places
         self.slots = [slot for place in places for slot in place.slots]
         self.linger = _LINGER
         self._resident = warm
+        self._put_off = put_off
         self._queue = ReadyQueue(policy)
         self._free = FreeSlots(places)
         self._waking = Wakeups(self.slots, self._free, self._queue, warm, call_director)
@@ -111,7 +111,7 @@ class Scheduler(Introspection):
         try:
             if self._is_deciding:
                 self._paused.push(job)
-                return partial(self.put_off, job, patient)
+                return partial(self._put_off, job, patient)
             try:
                 self._is_deciding = True
                 if self._is_shut or self._quarantine.closed:

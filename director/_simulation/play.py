@@ -61,6 +61,7 @@ class Play:
             self._call_director,
             lambda: self.now,
             self._ripen_at,
+            lambda _job, _patient: None,
         )
         self._seconds = seconds
         self._loop = cast("asyncio.AbstractEventLoop", _NoLoop())

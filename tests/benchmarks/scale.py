@@ -58,7 +58,13 @@ async def decide(slots: int, jobs: int) -> dict[str, Any]:
     options = Options()
     nothing: Any = lambda *_: None  # noqa: E731
     dispatch = Scheduler(
-        make_device_slots(devices, [1] * slots), SchedulingPolicy(), lambda _: frozenset(), nothing, nothing, nothing
+        make_device_slots(devices, [1] * slots),
+        SchedulingPolicy(),
+        lambda _: frozenset(),
+        nothing,
+        nothing,
+        nothing,
+        nothing,
     )
     dispatch._waking._time = dispatch._service._time = time.monotonic
     loop = asyncio.get_running_loop()

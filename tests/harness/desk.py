@@ -49,10 +49,10 @@ class Desk:
             self._call,
             self._tell_time,
             self.ripens_at.append,
+            lambda job, patient: self.put_off.append((job, patient)),
         )
         self.slots = self.scheduler.slots
         self.put_off: list[tuple[ScheduledJob[Any], bool]] = []  # for `admit_late`
-        self.scheduler.put_off = lambda job, patient: self.put_off.append((job, patient))
         self._numbers = iter(range(1, 10**9))
 
     def _tell_time(self) -> float:

@@ -39,7 +39,7 @@ async def test_a_job_that_waits_again_is_not_counted_as_running_in_the_slot_that
     assert failed.wait(PATIENCE)
     runtime = stage.director._runtime
     assert runtime is not None
-    runtime.job_lifecycle.deliver_results()
+    runtime.loop_channel.deliver()
     stats = stage.director.stats()
     assert (stats.queued, stats.running) == (1, 0)
     may_go.set()
