@@ -55,7 +55,7 @@ def program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 def surroundings() -> dict[str, str]:
     """The environment in which a program finds the package and the tests."""
-    paths = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent.parent)]
+    paths = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 

@@ -50,7 +50,7 @@ def program_without_head(
 
     path = tmp_path_factory.mktemp("head") / "program.py"
     path.write_text(PROGRAM)
-    here = Path(__file__).parent.parent
+    here = Path(__file__).parents[2]
     surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
     pipe = subprocess.PIPE
     program = subprocess.Popen([sys.executable, str(path)], stdout=pipe, stderr=pipe, text=True, env=surroundings)
@@ -65,7 +65,7 @@ def cluster() -> Iterator[Any]:
     """Two nodes."""
     from ray.cluster_utils import Cluster
 
-    paths = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent.parent)]
+    paths = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3])]
     before, os.environ["PYTHONPATH"] = os.environ.get("PYTHONPATH", ""), os.pathsep.join(paths)  # of the actors
     head = {**NODE, "include_dashboard": False, "resources": {"solo": 1}}
     cluster = Cluster(initialize_head=True, head_node_args=head)

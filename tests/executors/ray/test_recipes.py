@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "ray.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "ray.md"
 CONTAINER = {"name": str, "image": str, "resources": {"limits": {"cpu": str, "memory": str, "nvidia.com/gpu": str}}}
 POD = {"spec": {"containers": [CONTAINER]}}
 RAY_JOB = {  # those fields of KubeRay's custom resource (ray.io/v1) that the recipe may use, and their types

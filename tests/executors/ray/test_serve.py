@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 serve: Any = pytest.importorskip("ray.serve", exc_type=ImportError, reason="needs ray[serve]")
-PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "ray.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "ray.md"
 
 
 @pytest.fixture
