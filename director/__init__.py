@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from director._jobs.job import Job
     from director._jobs.model import Model
     from director._jobs.options import BatchOptions, JobOptions
+    from director._jobs.runner import Call, Runner, RunnerEvents, SlotInfo
     from director._jobs.state import JobState
     from director._runtime.stats import DeviceStats, FunctionStats, Stats
     from director.errors import (
@@ -49,6 +50,7 @@ __all__ = [
     "AdmissionError",
     "BatchMismatch",
     "BatchOptions",
+    "Call",
     "DeadlineUnreachable",
     "Device",
     "DeviceError",
@@ -76,6 +78,9 @@ __all__ = [
     "PlacementError",
     "ProcessExecutor",
     "QueueFull",
+    "Runner",
+    "RunnerEvents",
+    "SlotInfo",
     "SlowReader",
     "Stats",
     "SyncDirector",
@@ -105,6 +110,7 @@ _HOMES = {  # of those that are not errors
     "_jobs.job": "Job",
     "_jobs.model": "Model",
     "_jobs.options": "BatchOptions JobOptions",
+    "_jobs.runner": "Call Runner RunnerEvents SlotInfo",
     "_jobs.state": "JobState",
     "_runtime.stats": "DeviceStats FunctionStats Stats",
 }

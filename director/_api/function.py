@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, TypeVarTuple, cast
 
 from director._api.validation import bound_options, is_hashable
 from director._jobs.job import JobExtras, OwnedJob
@@ -13,13 +13,49 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
     from typing import Unpack
 
-    from director._api.director import Director
     from director._jobs.job import Job
     from director._jobs.options import BatchRule, JobOptions
 
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T", covariant=True)
 Value = TypeVar("Value")
+
+
+class FunctionDirector(Protocol):
+    """What a function asks of its Director."""
+
+    def stream(
+        self,
+        fn: Callable[..., Iterator[Value]],
+        /,
+        *args: Any,
+        buffer: int,
+        on_slow_reader: Literal["wait", "cancel"],
+        slow_reader_timeout: float,
+        **options: Unpack[JobOptions],
+    ) -> AsyncGenerator[Value, None]:
+        """See `Director.stream`."""
+
+    def _open_call(
+        self,
+        fn: Callable[..., Value],
+        args: tuple[Any, ...],
+        options: JobOptions,
+        patient: bool,
+        rule: BatchRule | None,
+    ) -> Job[Value]:
+        """Queue a call."""
+
+    def _map(
+        self,
+        open_job: Callable[[Any], Job[Value]],
+        items: Iterable[Any] | AsyncIterable[Any],
+        window: int | None,
+        ordered: bool,
+        return_exceptions: bool,
+        rule: BatchRule | None = None,
+    ) -> AsyncGenerator[Value, None]:
+        """See `Director.map`."""
 
 
 class Function(Generic[*Ts, T]):
@@ -36,7 +72,7 @@ class Function(Generic[*Ts, T]):
 
     def __init__(
         self,
-        director: Director,
+        director: FunctionDirector,
         fn: Callable[..., Any],
         options: JobOptions,
         rule: BatchRule | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from director._untrusted.objects import attribute_of, is_a
@@ -12,11 +13,9 @@ if TYPE_CHECKING:
 
     from director._device import Device
     from director._devices.discovery import DeviceSpec
+    from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
-    from director._jobs.runner import Runner
-    from director._runtime.instrumentation import Instrumentation
-    from director._scheduler.residency import Residency
-    from director._scheduler.slots import Slot
+    from director._jobs.runner import JobRunner, Runner, RunnerEvents, SlotInfo
 
 
 class LoadFailed(Exception):
@@ -31,15 +30,15 @@ class LoadFailed(Exception):
 class NeverStarted(DeviceLost):
     """Nothing of a call ran: it may go elsewhere, whatever its `retries`. Carried to the worker, never further.
 
-    Raised by `Runner.run` and `run_batch` when the thread, process or actor that would make the call can't be started,
-    or was lost before the call had begun. The slot then rests for a while.
+    Raised by `JobRunner.run` and `run_batch` when the thread, process or actor that would make the call can't be
+    started, or was lost before the call had begun. The slot then rests for a while.
     """
 
 
 class NotSent(Exception):
     """A batch could not be sent, or not be read there; its function was not called. For the worker alone.
 
-    Raised by `Runner.run_batch` for more than one job: what is wrong may be the argument of one of them.
+    Raised by `JobRunner.run_batch` for more than one job: what is wrong may be the argument of one of them.
     """
 
 
@@ -51,17 +50,26 @@ def is_loss(error: BaseException, device: Device) -> bool:
     return is_a(error, (WorkerDied, DeviceLost)) and attribute_of(error, "device") is device
 
 
+def refuse_coroutine(value: Any, job: ScheduledJob[Any]) -> None:
+    """Raise `TypeError` if the function of `job` has returned a coroutine."""
+    if type(value) is CoroutineType:
+        value.close()
+        raise TypeError(f"{job.name} is a coroutine function: await it yourself, or give the Director a blocking one")
+
+
 @runtime_checkable
 class Executor(Protocol):
-    """Makes the runners of one running Director."""
+    """Says how calls are made: ``Director(executor=...)`` takes one. See docs/how-to/executors.md."""
 
-    def runner(self, slot: Slot, residency: Residency, instrumentation: Instrumentation) -> Runner:
-        """A runner for `slot`; called on the event loop, before the slot's first job.
+    def runner(self, slot: SlotInfo, events: RunnerEvents) -> Runner | JobRunner:
+        """A runner for `slot`; called on the event loop, before the slot's first job, each time a Director starts.
 
         Args:
-            slot: Whose jobs it will run.
-            residency: Where to tell which models are loaded.
-            instrumentation: Takes events, and tells the time, on any thread.
+            slot: Whose calls it will make.
+            events: Takes what runners tell, on any thread; one object for one running Director.
+
+        Returns:
+            A `Runner`. (The executors of this package return a `JobRunner`, to which the runtime gives jobs.)
         """
 
 

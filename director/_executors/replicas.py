@@ -13,9 +13,7 @@ from director._untrusted.objects import is_a, log_error, set_cause, type_name
 
 if TYPE_CHECKING:
     from director._jobs.model import Model
-    from director._runtime.instrumentation import Instrumentation
-    from director._scheduler.residency import Residency
-    from director._scheduler.slots import Slot
+    from director._jobs.runner import RunnerEvents, SlotInfo
 
 logger = logging.getLogger("director")
 
@@ -25,7 +23,7 @@ class _Replica:
 
     __slots__ = ("error", "loader", "model", "ready", "value")
 
-    def __init__(self, model: Model[Any], loader: Slot) -> None:
+    def __init__(self, model: Model[Any], loader: SlotInfo) -> None:
         self.model = model
         self.loader = loader
         self.ready = threading.Event()
@@ -37,30 +35,28 @@ class Replicas:
     """The replicas of one running Director, by model and device (or slot).
 
     Args:
-        residency: Is told what is loaded where.
-        instrumentation: Takes events and tells the time.
+        events: Is told what is loaded where, and tells the time.
     """
 
-    def __init__(self, residency: Residency, instrumentation: Instrumentation) -> None:
-        self._residency = residency
-        self._instrumentation = instrumentation
+    def __init__(self, events: RunnerEvents) -> None:
+        self._events = events
         self._lock = threading.Lock()
         self._replicas: dict[tuple[int, int, bool], _Replica] = {}  # by the model's identity
 
-    def get(self, model: Model[Any], slot: Slot) -> Any:
+    def get(self, model: Model[Any], slot: SlotInfo) -> Any:
         """The replica for `slot`, loaded if need be; on the slot's own thread.
 
         Raises:
             LoadFailed: With the loader's error.
         """
-        key = (id(model), slot.number, True) if model.per_slot else (id(model), slot.place.position, False)
+        key = (id(model), slot.number, True) if model.per_slot else (id(model), slot.position, False)
         with self._lock:
             replica = self._replicas.get(key)
             mine = replica is None
             if replica is None:
                 replica = self._replicas[key] = _Replica(model, slot)
         if not replica.ready.is_set():
-            began = self._instrumentation.time()
+            began = self._events.time()
             if mine:
                 try:
                     self._load(model, slot, replica)
@@ -71,22 +67,22 @@ class Replicas:
                     replica.ready.set()
             else:
                 replica.ready.wait()
-            slot.note_load(self._instrumentation.time() - began)
+            if not mine or replica.error is not None:
+                self._events.load_awaited(slot, self._events.time() - began)
         if replica.error is not None:
             raise LoadFailed(model, replica.error)
         return replica.value
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: SlotInfo) -> None:
         """Unload what `slot` has loaded; on its own thread."""
         with self._lock:
             mine = [key for key, replica in self._replicas.items() if replica.loader is slot]
             released = [self._replicas.pop(key) for key in mine]
         for replica in released:
-            self._residency.remove(replica.model, slot)
             self._unload(replica.model, slot, replica)
 
-    def _load(self, model: Model[Any], slot: Slot, replica: _Replica) -> None:
-        began = self._instrumentation.time()
+    def _load(self, model: Model[Any], slot: SlotInfo, replica: _Replica) -> None:
+        began = self._events.time()
         try:
             replica.value = model.load(slot.device)
             leave_copy()
@@ -97,21 +93,20 @@ class Replicas:
             except BaseException:
                 self._unload(model, slot, replica)
                 raise
-            self._residency.add(model, slot)
-            self._instrumentation.loaded(model, slot.device, self._instrumentation.time() - began)
+            self._events.loaded(model, slot, self._events.time() - began)
         except BaseException as error:  # noqa: BLE001 - it belongs to the jobs that wait for the replica
             leave_copy(error)
             replica.error = bearable(model, error)
-            self._instrumentation.not_loaded(model, slot.device, error)
+            self._events.not_loaded(model, slot, error)
 
-    def _unload(self, model: Model[Any], slot: Slot, replica: _Replica) -> None:
+    def _unload(self, model: Model[Any], slot: SlotInfo, replica: _Replica) -> None:
         value, replica.value = replica.value, None
         if model.unload is not None:
             try:
                 model.unload(value)
             except BaseException as error:  # noqa: BLE001 - whatever it is, the other replicas must go too
                 log_error(logger, error, "unloading %s from %s failed", model.name, slot.device.label)
-        self._instrumentation.unloaded(model, slot.device)
+        self._events.unloaded(model, slot)
 
 
 def bearable(model: Model[Any], error: BaseException) -> BaseException:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from contextvars import Context
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from director._devices.device_errors import free_caches
+from director._executors.base import refuse_coroutine
 from director._executors.cuda_thread import CudaThread
 from director._executors.replicas import Replicas
 from director._jobs.calls import StreamCall
+from director._jobs.runner import JobRunner
 
 if TYPE_CHECKING:
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
-    from director._runtime.instrumentation import Instrumentation
-    from director._runtime.worker import PrefetchSource
-    from director._scheduler.residency import Residency
-    from director._scheduler.slots import Slot
+    from director._jobs.runner import RunnerEvents, SlotInfo
 
 
-class ThreadRunner:
+class ThreadRunner(JobRunner):
     """Calls functions right here."""
 
-    def __init__(self, slot: Slot, replicas: Replicas) -> None:
+    def __init__(self, slot: SlotInfo, replicas: Replicas) -> None:
         self._slot = slot
         self._device = slot.device
         self._replicas = replicas
@@ -34,7 +33,7 @@ class ThreadRunner:
         resource = self._device if model is None else self._replicas.get(model, self._slot)
         value = (job.context or Context()).run(job.fn, resource, *job.payload)  # type: ignore[arg-type]
         if type(value) is CoroutineType:
-            _refuse(value, job)
+            refuse_coroutine(value, job)
         return value
 
     def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
@@ -45,7 +44,7 @@ class ThreadRunner:
         items = [job.payload[0] for job in jobs]
         value = (first.context or Context()).run(first.fn, resource, items)  # type: ignore[arg-type]
         if type(value) is CoroutineType:
-            _refuse(value, first)
+            refuse_coroutine(value, first)
         return value
 
     def recover(self, error: BaseException, fault: Fault) -> bool:
@@ -58,12 +57,6 @@ class ThreadRunner:
         """Unload what this slot has loaded."""
         self._replicas.release(self._slot)
 
-    def set_prefetch(self, source: PrefetchSource) -> None:
-        """A thread takes its next job when it is there."""
-
-    def recall_prefetched(self) -> None:
-        """It holds none."""
-
     def abandon(self, job: ScheduledJob[Any]) -> None:
         """The call asks the job itself, in `director.check_cancelled`."""
 
@@ -75,9 +68,9 @@ class ThreadRunner:
 class CudaRunner(ThreadRunner):
     """Calls functions here, with the thread bound to its GPU, and returns when the GPU has finished."""
 
-    def __init__(self, slot: Slot, replicas: Replicas) -> None:
+    def __init__(self, slot: SlotInfo, replicas: Replicas) -> None:
         super().__init__(slot, replicas)
-        self._cuda = CudaThread(slot.device.index, own_stream=len(slot.place.slots) > 1)
+        self._cuda = CudaThread(slot.device.index, own_stream=slot.slots > 1)
 
     def run(self, job: ScheduledJob[Any]) -> Any:
         """Make the call, and wait for the stream."""
@@ -94,16 +87,12 @@ class ThreadExecutor:
     """Runs jobs on the slots' own threads; `Director(executor="thread")`."""
 
     def __init__(self) -> None:
-        self._replicas: tuple[Residency, Replicas] | None = None
+        self._replicas: tuple[RunnerEvents, Replicas] | None = None
 
-    def runner(self, slot: Slot, residency: Residency, instrumentation: Instrumentation) -> ThreadRunner:
+    def runner(self, slot: SlotInfo, events: RunnerEvents) -> ThreadRunner:
         """A runner on the thread of `slot`; the runners of one Director share its replicas."""
-        if self._replicas is None or self._replicas[0] is not residency:
-            self._replicas = (residency, Replicas(residency, instrumentation))
+        if self._replicas is None or self._replicas[0] is not events:
+            events.share_replicas()
+            self._replicas = (events, Replicas(events))
         runner = CudaRunner if slot.device.kind == "cuda" else ThreadRunner
         return runner(slot, self._replicas[1])
-
-
-def _refuse(value: CoroutineType[Any, Any, Any], job: ScheduledJob[Any]) -> NoReturn:
-    value.close()
-    raise TypeError(f"{job.name} is a coroutine function: await it yourself, or give the Director a blocking one")

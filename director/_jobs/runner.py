@@ -1,18 +1,166 @@
-"""What runs the jobs of one slot, as the runtime sees it."""
+"""What makes the calls of one slot: what it is given, what it tells, and what the runtime asks of it.
+
+`Runner` is what a user writes: it gets each call as a `Call`. `JobRunner` is what the executors of this package are: it
+gets the jobs themselves, so that no object is made for a call. `director._runtime.call_runner` makes one of the other.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from director._jobs.state import JobState
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextvars import Context
+
+    from director._device import Device
     from director._devices.device_errors import Fault
-    from director._jobs.job import ScheduledJob
-    from director._runtime.worker import PrefetchSource
+    from director._jobs.job import Job, ScheduledJob
+    from director._jobs.model import Model
+
+_RUNNING = JobState.RUNNING
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class SlotInfo:
+    """What an executor is told of a slot.
+
+    Args:
+        number: Of the slot, within its Director.
+        device: What its calls run on.
+        position: Of the device among those of the Director: slots with the same one share the device.
+        slots: How many slots the device has.
+    """
+
+    __slots__ = ("device", "number", "position", "slots")
+
+    def __init__(self, number: int, device: Device, position: int = 0, slots: int = 1) -> None:
+        self.number = number
+        self.device = device
+        self.position = position
+        self.slots = slots
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.number} of {self.device.label}>"
+
+
+class RunnerEvents(Protocol):
+    """What an executor tells of its slots; one object for one running Director, to be called on any thread."""
+
+    @property
+    def time(self) -> Callable[[], float]:
+        """Seconds of the Director's clock."""
+
+    def share_replicas(self) -> None:
+        """A replica serves all slots of its device; without this call, only the slot that has loaded it.
+
+        For `Executor.runner`, before anything is loaded.
+        """
+
+    def loaded(self, model: Model[Any], slot: SlotInfo, seconds: float) -> None:
+        """A replica is there, made in so many seconds of a call on `slot`: jobs that need it prefer such slots."""
+
+    def not_loaded(self, model: Model[Any], slot: SlotInfo, error: BaseException) -> None:
+        """A loader, or a warm-up, raised."""
+
+    def unloaded(self, model: Model[Any], slot: SlotInfo) -> None:
+        """The replica that `slot` has loaded is gone."""
+
+    def load_awaited(self, slot: SlotInfo, seconds: float) -> None:
+        """A call on `slot` has spent so many seconds on a load that failed, or that another slot made."""
+
+    def progressed(self, jobs: Iterable[Job[Any]], progress: Any) -> None:
+        """The call that is made for `jobs` reports how far it is; as `director.report`."""
+
+
+class Call:
+    """One call that a `Runner` makes: ``fn(resource, *args, **kwargs)``, and for a batch ``fn(resource, items)``.
+
+    The resource is the replica of `model` or, without a model, the slot's `Device`.
+
+    Args:
+        fn: A blocking function. Of a stream it puts the values itself, if it is called in this process.
+        args, kwargs: Its arguments but for the resource; of a batch there are none.
+        items: Of a batch; `None` of any other call. The function returns a result for each.
+        model: What must be loaded; `None` for none.
+        context: The variables of the caller: ``call.context.run(call.fn, ...)`` where the call is made in this process.
+        jobs: For whom it is made; their `name`, `id` and `priority` may be read on any thread.
+        generator: Of a stream: the generator function, for a runner that makes the calls elsewhere; else `None`.
+        put: Of a stream: takes each value, in order, on the thread of `Runner.run`. It blocks while the buffer is full,
+            and raises when the reader has left. Else `None`.
+    """
+
+    __slots__ = ("args", "context", "fn", "generator", "items", "jobs", "kwargs", "model", "put")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] = _NOTHING,
+        *,
+        context: Context,
+        items: list[Any] | None = None,
+        model: Model[Any] | None = None,
+        jobs: Sequence[Job[Any]] = (),
+        generator: Callable[..., Any] | None = None,
+        put: Callable[[Any], None] | None = None,
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.items = items
+        self.model = model
+        self.context = context
+        self.jobs = jobs
+        self.generator = generator
+        self.put = put
+
+    def cancelled(self) -> bool:
+        """From any thread: whether no caller wants it any more: all have cancelled it, or their time is up."""
+        return bool(self.jobs) and all(job.state is not _RUNNING for job in self.jobs)
 
 
 class Runner(Protocol):
+    """Makes the calls of one slot, one at a time. A user writes it.
+
+    A `DeviceLost`, or a `WorkerDied` with the slot's device, says that the worker is lost: `retries` count then, and
+    several in a row take the device out of use. Anything else that `run` raises is the error of its jobs.
+    """
+
+    def run(self, call: Call) -> Any:
+        """On the slot's thread: make the call and return what it returns; raise what it raises."""
+
+    def abandon(self, call: Call) -> None:
+        """On the event loop: `call.cancelled()` has become true while it runs. May do nothing; must not block."""
+
+    def abort(self) -> bool:
+        """On the event loop: end the call that runs, for the Director closes; False if that can't be done."""
+
+    def close(self) -> None:
+        """On the slot's thread, after its last call: unload the models and let go of everything."""
+
+
+class PrefetchSource(Protocol):
+    """Jobs for one slot ahead of their turn, in the order in which it will get them."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there is none, by a look without a lock."""
+
+    def take(self) -> ScheduledJob[Any] | None:
+        """One more, if there are enough."""
+
+    def return_prefetched(self, jobs: Iterable[ScheduledJob[Any]]) -> None:
+        """Jobs that have not begun may go elsewhere."""
+
+
+class JobRunner(ABC):
     """Where the jobs of one slot run. Its jobs run on the slot's own thread, or are driven by it."""
 
+    @abstractmethod
     def run(self, job: ScheduledJob[Any]) -> Any:
         """Make the call of `job` and return what it returns. May note in the job when the call has ended.
 
@@ -22,6 +170,7 @@ class Runner(Protocol):
             BaseException: What the call raised.
         """
 
+    @abstractmethod
     def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
         """Make one call for several jobs of one function, with the list of their items, and return what it returns.
 
@@ -31,6 +180,7 @@ class Runner(Protocol):
             BaseException: What the call raised.
         """
 
+    @abstractmethod
     def recover(self, error: BaseException, fault: Fault) -> bool:
         """Make the best of a fault that the last call has met: free memory, replace a process.
 
@@ -38,19 +188,22 @@ class Runner(Protocol):
             False if this process can't use the device any more.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of everything that the slot holds; no job comes after."""
 
-    def set_prefetch(self, source: PrefetchSource) -> None:
+    def set_prefetch(self, source: PrefetchSource) -> None:  # noqa: B027 - a thread takes none ahead
         """Where to get jobs ahead of their turn; called on the event loop, before the first job."""
 
-    def recall_prefetched(self) -> None:
+    def recall_prefetched(self) -> None:  # noqa: B027 - the same
         """From any thread: give back what was taken ahead and has not begun."""
 
     # These two are called on the event loop, at any moment:
 
+    @abstractmethod
     def abandon(self, job: ScheduledJob[Any]) -> None:
         """The caller of `job`, which runs here, has left: it was cancelled, or its time is up."""
 
+    @abstractmethod
     def abort(self) -> bool:
         """End the call that runs, for the Director closes; False if that can't be done."""

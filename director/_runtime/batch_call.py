@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
     from director._jobs.options import BatchRule
-    from director._jobs.runner import Runner
+    from director._jobs.runner import JobRunner
 
 
 class BatchCall:
@@ -35,7 +35,7 @@ class BatchCall:
 
     __slots__ = ("_rule", "_runner", "is_typical", "largest_fit", "oom_fault", "sizes", "values")
 
-    def __init__(self, runner: Runner, rule: BatchRule) -> None:
+    def __init__(self, runner: JobRunner, rule: BatchRule) -> None:
         self._runner = runner
         self._rule = rule
         self.is_typical = True  # one call that returned

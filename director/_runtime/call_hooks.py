@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from director._executors.base import LoadFailed
 from director._forks import leave_copy
+from director._jobs.runner import JobRunner
 from director._untrusted.objects import is_a, log_error, provides, traceback_of
 
 if TYPE_CHECKING:
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
-    from director._jobs.runner import Runner
+    from director._jobs.runner import PrefetchSource
     from director.events import Hook
     from director.hooks import CallHook
 
 logger = logging.getLogger("director")
 
 
-def hooked(runner: Runner, hooks: tuple[Hook, ...]) -> Runner:
+def hooked(runner: JobRunner, hooks: tuple[Hook, ...]) -> JobRunner:
     """`runner` itself, or one that encloses its calls, if some of the hooks are call hooks."""
     if not hooks:
         return runner
@@ -32,7 +33,7 @@ def hooked(runner: Runner, hooks: tuple[Hook, ...]) -> Runner:
     return HookedRunner(runner, call_hooks) if call_hooks else runner
 
 
-class HookedRunner:
+class HookedRunner(JobRunner):
     """Encloses each call of another runner.
 
     Args:
@@ -40,12 +41,9 @@ class HookedRunner:
         call_hooks: Entered in this order, left in the opposite one.
     """
 
-    def __init__(self, runner: Runner, call_hooks: tuple[CallHook, ...]) -> None:
+    def __init__(self, runner: JobRunner, call_hooks: tuple[CallHook, ...]) -> None:
         self._runner = runner
         self._call_hooks = call_hooks
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._runner, name)  # what an executor of another kind may have
 
     def run(self, job: ScheduledJob[Any]) -> Any:
         """Make the call of `job`, enclosed by the hooks."""
@@ -62,6 +60,22 @@ class HookedRunner:
     def close(self) -> None:
         """Close the runner."""
         self._runner.close()
+
+    def set_prefetch(self, source: PrefetchSource) -> None:
+        """As the runner does."""
+        self._runner.set_prefetch(source)
+
+    def recall_prefetched(self) -> None:
+        """As the runner does."""
+        self._runner.recall_prefetched()
+
+    def abandon(self, job: ScheduledJob[Any]) -> None:
+        """As the runner does."""
+        self._runner.abandon(job)
+
+    def abort(self) -> bool:
+        """As the runner does."""
+        return self._runner.abort()
 
     def _enclose(self, jobs: Sequence[ScheduledJob[Any]], call: Callable[[Any], Any], what: Any) -> Any:
         # The job's context is its own from submission on: what is set there is seen by the call and by nobody else.

@@ -13,14 +13,16 @@ from director._clock import MonotonicClock
 from director._jobs.calls import StreamCall
 from director._jobs.state import JobState
 from director._runtime.call_hooks import hooked
+from director._runtime.call_runner import as_job_runner
 from director._runtime.closed_loop import drop_jobs
 from director._runtime.health import HealthMonitor
 from director._runtime.instrumentation import Instrumentation
 from director._runtime.job_lifecycle import JobLifecycle
+from director._runtime.runner_events import RunnerReports
 from director._runtime.shared_slot import SharedSlotGuard
 from director._runtime.start_backoff import StartBackoff
 from director._runtime.timers import FlushTimer
-from director._runtime.worker import PrefetchSource, Worker
+from director._runtime.worker import SlotPrefetch, Worker
 from director._runtime.worker_pool import WorkerPool
 from director._scheduler.residency import Residency
 from director._scheduler.scheduler import Scheduler
@@ -87,6 +89,7 @@ class Runtime:
         self.instrumentation = Instrumentation(
             hooks, clock.time, lambda fn, *args: self.loop_channel.on_loop(fn, *args)
         )
+        self._reports = RunnerReports(self.instrumentation, self.residency)
         self.scheduler = Scheduler(
             self.device_slots,
             policy,
@@ -127,9 +130,10 @@ class Runtime:
     def _equip(self, place: DeviceSlots) -> None:
         self.worker_pool.add(place)
         for slot in place.slots:
-            slot.runner = hooked(self._executor.runner(slot, self.residency, self.instrumentation), self._hooks)
+            runner = self._executor.runner(self._reports.introduce(slot), self._reports)
+            slot.runner = hooked(as_job_runner(runner, slot.device), self._hooks)
             if self._shared is None:  # a slot that other processes use too holds nothing when it is theirs
-                slot.runner.set_prefetch(PrefetchSource(slot, self.scheduler))
+                slot.runner.set_prefetch(SlotPrefetch(slot, self.scheduler))
 
     async def wait_idle(self, timeout: float | None = None, clock: Clock | None = None) -> bool:
         """Wait until every job is over and every worker reaped; False if that takes longer than `timeout` seconds.

@@ -12,6 +12,7 @@ from director._devices.device_errors import fault_of
 from director._executors.base import LoadFailed, NeverStarted, is_loss
 from director._forks import copied, leave_copy
 from director._jobs.current import here
+from director._jobs.runner import PrefetchSource
 from director._jobs.state import JobState
 from director._runtime.batch_call import BatchCall
 from director._untrusted.objects import is_a, strip
@@ -311,7 +312,7 @@ def _not_begun(job: ScheduledJob[Any], now: float) -> ScheduledJob[Any]:
     return job
 
 
-class PrefetchSource:
+class SlotPrefetch(PrefetchSource):
     """Jobs for one slot ahead of their turn; the worker gets them from `Scheduler.next_work` in the same order.
 
     Args:

@@ -13,13 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    pass
     from collections.abc import Hashable
 
     from director._device import Device
     from director._jobs.job import Location, ScheduledJob
     from director._jobs.options import BatchRule
-    from director._jobs.runner import Runner
+    from director._jobs.runner import JobRunner
     from director._scheduler.fair_share import Tenant
     from director._threads import DaemonThreadExecutor
 
@@ -55,7 +54,7 @@ class Slot:
 
     upper: ClassVar[Location | None] = None
     """As the location of a job: it is in no queue."""
-    runner: Runner
+    runner: JobRunner
     thread: DaemonThreadExecutor
 
     def __init__(self, number: int, place: DeviceSlots) -> None:

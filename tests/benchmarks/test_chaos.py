@@ -19,6 +19,7 @@ from benchmarks.chaos.remains import Remains
 from benchmarks.chaos.values import Value, WrongArgument, check_argument, make
 from director._executors.thread import ThreadExecutor
 from director._jobs.calls import StreamCall
+from director._jobs.runner import JobRunner
 from director.cli._bench.apart import run_apart
 from director.cli._bench.calls import Array
 from director.events import JobProgressed, JobSubmitted, JobSucceeded
@@ -173,7 +174,7 @@ class Wire:
         return [value]
 
 
-class Misplacing:
+class Misplacing(JobRunner):
     """A seat of such a wire."""
 
     def __init__(self, seat: Any, wire: Wire) -> None:
@@ -181,8 +182,20 @@ class Misplacing:
         self._wire = wire
         self._late: list[Any] = []
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._seat, name)
+    def run_batch(self, jobs: list[Any]) -> Any:
+        return self._seat.run_batch(jobs)
+
+    def recover(self, error: BaseException, fault: Any) -> bool:
+        return bool(self._seat.recover(error, fault))
+
+    def close(self) -> None:
+        self._seat.close()
+
+    def abandon(self, job: Any) -> None:
+        self._seat.abandon(job)
+
+    def abort(self) -> bool:
+        return bool(self._seat.abort())
 
     def run(self, job: Any) -> Any:
         if isinstance(job.fn, StreamCall):

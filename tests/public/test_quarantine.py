@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from harness.gates import Gate
 
-from director import DeviceLost, Director, Health, HealthRules, Job, WorkerDied
+from director import Call, DeviceLost, Director, Health, HealthRules, RunnerEvents, SlotInfo, WorkerDied
 from director.events import DeviceQuarantined, DeviceRestored, Event, JobEnded, JobRetried
 from director.testing import TestClock
 
@@ -17,32 +17,21 @@ from director.testing import TestClock
 class Fragile:
     """An executor on the slot's thread whose calls of `die` lose their worker."""
 
-    def runner(self, slot: Any, residency: Any, chronicle: Any) -> Fragile.Seat:
+    def runner(self, slot: SlotInfo, _events: RunnerEvents) -> Fragile.Seat:
         return Fragile.Seat(slot)
 
     class Seat:
-        def __init__(self, slot: Any) -> None:
+        def __init__(self, slot: SlotInfo) -> None:
             self.device = slot.device
 
-        def run(self, job: Job[Any]) -> Any:
-            if job.fn is die and self.device.index in job.payload[0]:
+        def run(self, call: Call) -> Any:
+            if call.items is not None or (call.fn is die and self.device.index in call.args[0]):
                 raise WorkerDied(-9, self.device)
-            assert callable(job.fn)
-            return Context().run(job.fn, self.device, *job.payload)
-
-        def run_batch(self, jobs: list[Job[Any]]) -> Any:
-            raise WorkerDied(-9, self.device)
-
-        def recover(self, error: BaseException, fault: Any) -> bool:
-            return True
+            return Context().run(call.fn, self.device, *call.args)
 
         def close(self) -> None: ...
 
-        def set_prefetch(self, supply: Any) -> None: ...
-
-        def recall_prefetched(self) -> None: ...
-
-        def abandon(self, job: Job[Any]) -> None: ...
+        def abandon(self, call: Call) -> None: ...
 
         def abort(self) -> bool:
             return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from director import Director, DirectorState
+from director import Director, DirectorState, RunnerEvents, SlotInfo
 from director._executors.process.executor import ProcessExecutor
 from director._executors.thread import ThreadExecutor
 
@@ -116,11 +116,11 @@ class Broken:
     def __init__(self, inner: Any, number: int) -> None:
         self.inner, self.left = inner, number
 
-    def runner(self, slot: Any, residency: Any, instrumentation: Any) -> Any:
+    def runner(self, slot: SlotInfo, events: RunnerEvents) -> Any:
         self.left -= 1
         if not self.left:
             raise OSError(24, "Too many open files")
-        return self.inner.runner(slot, residency, instrumentation)
+        return self.inner.runner(slot, events)
 
 
 @pytest.mark.parametrize("inner", [ThreadExecutor, ProcessExecutor])

@@ -12,7 +12,7 @@ import pytest
 from harness.gates import until
 from harness.stage import PATIENCE, Stage
 
-from director import DeviceLost, DirectorState, Health, Model
+from director import Call, DeviceLost, DirectorState, Health, Model, RunnerEvents, SlotInfo
 from director._executors.base import NeverStarted
 from director._jobs.state import JobState
 from director.events import DeviceQuarantined, DeviceRestored, Event, JobRetried
@@ -56,11 +56,11 @@ class Unready:
         self.tries: list[int] = []  # slots, in the order of their failed starts
         self.cause = cause or OSError(errno.EMFILE, "Too many open files")
 
-    def runner(self, slot: Any, residency: Any, instrumentation: Any) -> Unready.Seat:
+    def runner(self, slot: SlotInfo, _events: RunnerEvents) -> Unready.Seat:
         return Unready.Seat(slot, self)
 
     class Seat:
-        def __init__(self, slot: Any, executor: Unready) -> None:
+        def __init__(self, slot: SlotInfo, executor: Unready) -> None:
             self.slot, self.executor = slot, executor
 
         def _begin(self) -> None:
@@ -68,24 +68,15 @@ class Unready:
                 self.executor.tries.append(self.slot.number)
                 raise NeverStarted(self.slot.device, str(self.executor.cause)) from self.executor.cause
 
-        def run(self, job: Any) -> Any:
+        def run(self, call: Call) -> Any:
             self._begin()
-            return Context().run(job.fn, self.slot.device, *job.payload)
-
-        def run_batch(self, jobs: list[Any]) -> Any:
-            self._begin()
-            return jobs[0].fn(self.slot.device, [job.payload[0] for job in jobs])
-
-        def recover(self, error: BaseException, fault: Any) -> bool:
-            return True
+            if call.items is not None:
+                return call.fn(self.slot.device, call.items)
+            return Context().run(call.fn, self.slot.device, *call.args)
 
         def close(self) -> None: ...
 
-        def set_prefetch(self, source: Any) -> None: ...
-
-        def recall_prefetched(self) -> None: ...
-
-        def abandon(self, job: Any) -> None: ...
+        def abandon(self, call: Call) -> None: ...
 
         def abort(self) -> bool:
             return False

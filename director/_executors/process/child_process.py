@@ -14,11 +14,11 @@ import socket
 import time
 from contextlib import ExitStack, suppress
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._executors.process import spawn
 from director._executors.process.encoding import fits
-from director._executors.remote.runner import CallState
+from director._executors.remote.runner import CallState, PendingCall
 from director._forks import watch
 from director._ipc import shared_memory as segments
 from director._ipc.channel import Receiver, close_all, send, send_all, wake_at_once
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._executors.process.encoding import CallMessage, ProcessCall
 
+
+ChildCall: TypeAlias = "ProcessCall[ChildProcess]"
 _REAPING = 5.0  # seconds between a child's last word and its end, in which a driver lets go of a GPU
 _ROOM = 8 * INLINE  # bytes that lie in a socket, if the system grants so many
 _DAY = 86_400.0  # more milliseconds than an int of C holds are 25 of them
@@ -76,7 +78,7 @@ class ChildProcess:
         self._bell = bell
         self._number = 0  # of the last call
         self._received = 0  # answers
-        self._under_way: dict[int, ProcessCall] = {}  # by number: sent and without a last answer, the oldest first
+        self._under_way: dict[int, ChildCall] = {}  # by number: sent and without a last answer, the oldest first
         self._has_ended = False
         with ExitStack() as opened:  # closes everything if the start fails
             self._start(device, opened)
@@ -121,7 +123,7 @@ class ChildProcess:
 
     # ---- to the child
 
-    def send(self, call: ProcessCall, message: CallMessage) -> None:
+    def send(self, call: ChildCall, message: CallMessage) -> None:
         """Send a call. If it raises, the call has gone nowhere.
 
         Raises:
@@ -138,7 +140,7 @@ class ChildProcess:
             with segments.filled(payload) as (descriptor, length):
                 self._post(call, request(*head, length), descriptor)
 
-    def send_ahead(self, calls: list[tuple[ProcessCall, CallMessage]]) -> int:
+    def send_ahead(self, calls: list[tuple[ChildCall, CallMessage]]) -> int:
         """Send calls without segments; returns how many there was room for. The others have gone nowhere."""
         wholes = []
         for call, (kind, function, model, facts, payload) in calls:
@@ -149,19 +151,19 @@ class ChildProcess:
             self._note_sent(call)
         return sent
 
-    def _post(self, call: ProcessCall, whole: bytes, descriptor: int = -1) -> None:
+    def _post(self, call: ChildCall, whole: bytes, descriptor: int = -1) -> None:
         """Number a request that is complete, and send it."""
         send(self._requests, self._numbered(call, whole), descriptor)
         self._note_sent(call)
 
-    def _numbered(self, call: ProcessCall, whole: bytes) -> bytes:
+    def _numbered(self, call: ChildCall, whole: bytes) -> bytes:
         self._number = call.number = self._number + 1
         call.child = self  # from here on the event loop can tell it something; before, that was only noted in its jobs
         if call.is_unwanted:
             self.page.post(call.number, Notice.CANCELLED)
         return renumbered(call.number, whole)
 
-    def _note_sent(self, call: ProcessCall) -> None:
+    def _note_sent(self, call: ChildCall) -> None:
         self._under_way[call.number] = call
         self.count += 1
         call.move(_SENT)
@@ -172,14 +174,14 @@ class ChildProcess:
         whole = request(RequestKind.EXIT, CallStyle.PLAIN, UNNUMBERED, UNNUMBERED, NO_FACTS)
         send(self._requests, renumbered(self._number, whole))
 
-    def is_waiting(self, call: ProcessCall) -> bool:
+    def is_waiting(self, call: PendingCall) -> bool:
         """Whether the child has not received the message of a call."""
         with suppress(BlockingIOError):
             head = self._inbox.recv(CONTENT, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             return bool(request_head(head)[0] <= call.number)
         return False
 
-    def take_back(self, current: ProcessCall | None = None) -> list[ProcessCall]:
+    def take_back(self, current: ChildCall | None = None) -> list[ChildCall]:
         """Take back all that the child has not received, and send it `current` again if that is among it.
 
         Each message goes to one of the two sides, whichever receives it first.
@@ -190,7 +192,7 @@ class ChildProcess:
         Raises:
             WireBroken: What is there is not what was sent.
         """
-        returned: list[ProcessCall] = []
+        returned: list[ChildCall] = []
         again: tuple[bytes, list[int]] | None = None
         try:
             while (received := self._inbox_receiver.receive()) is not None:
@@ -215,7 +217,7 @@ class ChildProcess:
             close_all(again[1] if again is not None else [])
         return returned
 
-    def grant(self, call: ProcessCall, answer: Answer) -> None:
+    def grant(self, call: ChildCall, answer: Answer) -> None:
         """Tell the child that a value of a stream was taken; one that waits is woken for each half of the window."""
         before, call.taken = call.taken, call.taken + 1 + answer.segments
         self.page.take(call.number, call.taken)
@@ -233,7 +235,7 @@ class ChildProcess:
 
     # ---- from the child
 
-    def receive(self, is_one_of_many: bool = False) -> tuple[Answer, ProcessCall | None] | None:
+    def receive(self, is_one_of_many: bool = False) -> tuple[Answer, ChildCall | None] | None:
         """The next answer that is there, and whose it is if that call is under way; `None` if there is none.
 
         A last answer ends its call.
@@ -265,7 +267,7 @@ class ChildProcess:
             raise
         return answer, call
 
-    def _find(self, answer: Answer) -> ProcessCall | None:
+    def _find(self, answer: Answer) -> ChildCall | None:
         number = answer.number
         call = self._under_way.get(number)
         if answer.kind in _FINAL:
@@ -316,9 +318,9 @@ class ChildProcess:
 
     # ---- its end
 
-    def lose(self) -> list[ProcessCall]:
+    def lose(self) -> list[ChildCall]:
         """After its last answer: the calls that had not begun and are QUEUED again; the others are LOST."""
-        returned: list[ProcessCall] = []
+        returned: list[ChildCall] = []
         with suppress(WireBroken):  # then what is left there is not known to be ours
             returned = self.take_back()
         for call in self._under_way.values():

@@ -18,10 +18,11 @@ from director._ipc.channel import MOST
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from director._executors.process.child_process import ChildCall
     from director._executors.process.encoding import CallEncoder, CallMessage
 
 
-class ChildQueue(RemoteQueue[ProcessCall]):
+class ChildQueue(RemoteQueue["ChildCall"]):
     """What one child has ahead.
 
     Args:
@@ -42,7 +43,7 @@ class ChildQueue(RemoteQueue[ProcessCall]):
             return 0.0
         return self.pace.rest(len(self._sent))
 
-    def start(self, call: ProcessCall) -> None:
+    def start(self, call: ChildCall) -> None:
         """The turn of a call has come, sent ahead or not: those before it are over, begun or not."""
         job, sent = call.jobs[0], self._sent
         is_ahead = sent.get(job) is call
@@ -61,10 +62,10 @@ class ChildQueue(RemoteQueue[ProcessCall]):
         depth = self.pace.depth
         if self.source is None or depth - len(self._sent) < max(1, depth // 4) or self._is_blocked():
             return
-        ready: list[tuple[ProcessCall, CallMessage]] = []
+        ready: list[tuple[ChildCall, CallMessage]] = []
         most = min(MOST, depth - len(self._sent), self._most - child.count)
         while len(ready) < most and (job := self.source.take()) is not None:
-            call = ProcessCall([job], job.fn, job.payload)
+            call: ChildCall = ProcessCall([job], job.fn, job.payload)
             message = self._encoder.encode_ahead(call, child)
             if message is None:
                 self._unsent = job
@@ -75,6 +76,6 @@ class ChildQueue(RemoteQueue[ProcessCall]):
             sent = child.send_ahead(ready)
             self._give_back([call.jobs[0] for call, _ in ready[sent:]])
 
-    def return_all(self, calls: Iterable[ProcessCall]) -> None:
+    def return_all(self, calls: Iterable[ChildCall]) -> None:
         """These were taken back from the child: they may go elsewhere, and so may one that could not be sent ahead."""
         self._give_back([job for call in calls if self._sent.get(job := call.jobs[0]) is call])

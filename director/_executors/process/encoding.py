@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from director._executors.process.termination import Termination
 from director._executors.remote.replicas import ModelSpec
@@ -16,11 +16,11 @@ from director._ipc.pickling import Payload, wrap
 from director._ipc.protocol import UNNUMBERED, CallStyle, Facts
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
 
-    from director._executors.process.child_process import ChildProcess
     from director._ipc.frames import Answer
-    from director._ipc.shared_page import Notice
+    from director._ipc.shared_page import Notice, SharedPage
     from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
 
@@ -34,7 +34,26 @@ _PLAIN = frozenset({int, float, bool, complex, str, bytes, type(None)})
 _NESTED_AT_MOST = 4
 
 
-class ProcessCall(PendingCall):
+class Child(Protocol):
+    """What a call, and its message, need of the child that makes it."""
+
+    known: set[int]
+    """Numbers of the functions that it has."""
+    loaded: set[int]
+    """And of the models."""
+    page: SharedPage
+
+    def is_waiting(self, call: PendingCall) -> bool:
+        """Whether the child has not received the message of a call."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+
+
+Maker = TypeVar("Maker", bound=Child)
+
+
+class ProcessCall(PendingCall, Generic[Maker]):
     """A call, and the child that makes it. The slot's thread's, but for `notify` and `end`, which the loop calls.
 
     Args:
@@ -44,7 +63,7 @@ class ProcessCall(PendingCall):
         style: In which way it is called.
     """
 
-    child: ChildProcess | None = None  # to which it was sent last
+    child: Maker | None = None  # to which it was sent last
     function: int | None = None  # its number, once it is sent by it
     is_typical = True  # it says something about the next one's time
     began = 0.0
@@ -88,7 +107,7 @@ class ProcessCall(PendingCall):
         termination = self._termination
         return self._silent_until if termination is None else min(self._silent_until, termination.next)
 
-    def hurry(self, child: ChildProcess) -> None:
+    def hurry(self, child: Child) -> None:
         """Do what is due.
 
         Raises:
@@ -161,7 +180,7 @@ class CallEncoder:
         self._time = time
         self._is_prompt = program.origin() is None  # our main module can't be imported
 
-    def encode(self, call: ProcessCall, child: ChildProcess) -> CallMessage:
+    def encode(self, call: ProcessCall[Any], child: Child) -> CallMessage:
         """What to send of a call whose turn has come.
 
         Raises:
@@ -181,7 +200,7 @@ class CallEncoder:
         content = sendable(call.fn), job.name, args, made_by
         return CallMessage(_FIRST_CALL, function, model, self._facts(job), pack(content, call.words, self._is_prompt))
 
-    def encode_ahead(self, call: ProcessCall, child: ChildProcess) -> CallMessage | None:
+    def encode_ahead(self, call: ProcessCall[Any], child: Child) -> CallMessage | None:
         """What to send of a call before its turn, in the midst of another; `None` if it is not fit for that.
 
         No code of the user's runs: it could raise, or block, in a call that has nothing to do with it.
@@ -191,7 +210,7 @@ class CallEncoder:
         except Exception:  # noqa: BLE001 - a list that another thread changes, say: it will be raised in its own turn
             return None
 
-    def _ahead(self, call: ProcessCall, child: ChildProcess) -> CallMessage | None:
+    def _ahead(self, call: ProcessCall[Any], child: Child) -> CallMessage | None:
         job = call.jobs[0]
         options, function, model = job.options, known_number(call.fn), UNNUMBERED
         if function is None or options.name is not None or function not in child.known or not _are_plain(call.args):

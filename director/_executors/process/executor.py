@@ -9,9 +9,7 @@ from director._untrusted.numbers import seconds, whole
 
 if TYPE_CHECKING:
     from director._executors.process.runner import ProcessRunner
-    from director._runtime.instrumentation import Instrumentation
-    from director._scheduler.residency import Residency
-    from director._scheduler.slots import Slot
+    from director._jobs.runner import RunnerEvents, SlotInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +34,7 @@ class ProcessExecutor:
         object.__setattr__(self, "max_jobs_per_worker", most)
         object.__setattr__(self, "grace", seconds("grace", self.grace, zero=True))
 
-    def runner(self, slot: Slot, residency: Residency, instrumentation: Instrumentation) -> ProcessRunner:
+    def runner(self, slot: SlotInfo, events: RunnerEvents) -> ProcessRunner:
         """A runner for `slot`; its child starts with the first job.
 
         Raises:
@@ -46,5 +44,4 @@ class ProcessExecutor:
         from director._executors.process.spawn import check_platform
 
         check_platform()
-        residency.is_per_slot = True
-        return ProcessRunner(slot, residency, instrumentation, self)
+        return ProcessRunner(slot, events, self.grace, self.max_jobs_per_worker)

@@ -33,11 +33,9 @@ from director._untrusted.objects import log_error
 from director.errors import WorkerDied
 
 if TYPE_CHECKING:
-    from director._executors.process.executor import ProcessExecutor
+    from director._executors.process.child_process import ChildCall
     from director._jobs.job import ScheduledJob
-    from director._runtime.instrumentation import Instrumentation
-    from director._scheduler.residency import Residency
-    from director._scheduler.slots import Slot
+    from director._jobs.runner import RunnerEvents, SlotInfo
 
 logger = logging.getLogger("director")
 _TRIES = 3  # children that may end before they have received a call; it has not begun then, and is safe to send again
@@ -51,35 +49,32 @@ _YIELDED, _ENDED, _LOST = AnswerKind.YIELDED, CallState.ENDED, CallState.LOST
 _ABOUT_THE_CHILD = frozenset({AnswerKind.LOGGED, AnswerKind.LOADED})
 
 
-class ProcessRunner(RemoteRunner[ProcessCall]):
+class ProcessRunner(RemoteRunner["ChildCall"]):
     """Makes the calls of a slot in a child, which is started when there is one to make.
 
     Args:
         slot: Whose calls.
-        residency: Is told what the child has loaded.
-        instrumentation: Takes events and tells the time.
-        terms: Of all children.
+        events: Is told what the child has loaded, and tells the time.
+        grace: Seconds between asking a call to end, SIGTERM and SIGKILL.
+        most: Calls that one child may make; `None` for no bound.
     """
 
     _Call, _BARELY, _AS_STREAM = ProcessCall, CallStyle.PLAIN, CallStyle.STREAM
     _queue: ChildQueue
 
-    def __init__(
-        self, slot: Slot, residency: Residency, instrumentation: Instrumentation, terms: ProcessExecutor
-    ) -> None:
-        super().__init__(slot.device, instrumentation, terms.grace)
+    def __init__(self, slot: SlotInfo, events: RunnerEvents, grace: float, most: int | None) -> None:
+        super().__init__(slot.device, events, grace)
         self._slot = slot
-        self._residency = residency
-        self._terms = terms
+        self._most = most
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._child: ChildProcess | None = None
         self._models = ModelNumbers()
-        self._encoder = CallEncoder(self._models, instrumentation.time)
-        self._queue = ChildQueue(self._encoder, terms.max_jobs_per_worker)
+        self._encoder = CallEncoder(self._models, events.time)
+        self._queue = ChildQueue(self._encoder, most)
         self._is_recalled = False
 
     def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
-        """Have the child make one call for all of them; see `Runner.run_batch`.
+        """Have the child make one call for all of them; see `JobRunner.run_batch`.
 
         Raises:
             PicklingError: The call, or its result or exception, can't be sent.
@@ -106,10 +101,10 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
 
     # ---- one call
 
-    def _tell(self, call: ProcessCall, *, is_cancelled: bool) -> None:
+    def _tell(self, call: ChildCall, *, is_cancelled: bool) -> None:
         call.notify(Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
 
-    def _end(self, call: ProcessCall, moment: float) -> None:
+    def _end(self, call: ChildCall, moment: float) -> None:
         call.end(moment, self._grace)
         os.eventfd_write(self._bell, 1)
 
@@ -117,7 +112,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
         call = self._queue.find(job)
         return super()._run(job) if call is None else self._make(call)
 
-    def _make(self, call: ProcessCall) -> Any:
+    def _make(self, call: ChildCall) -> Any:
         self._call = call
         self._queue.start(call)
         try:
@@ -132,7 +127,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
         finally:
             self._call = None
 
-    def _run_call(self, call: ProcessCall) -> Any:
+    def _run_call(self, call: ChildCall) -> Any:
         """Send a call, if it was not sent ahead, and wait for its end."""
         if call.answer is not None and call.child is not None:  # it came before its turn
             return self._finish(call, call.child, call.answer)
@@ -150,7 +145,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
             child.known.add(call.function)
         return value
 
-    def _send(self, call: ProcessCall, child: ChildProcess) -> None:
+    def _send(self, call: ChildCall, child: ChildProcess) -> None:
         try:
             message = self._encoder.encode(call, child)
             call.is_typical = not message.introduces
@@ -167,7 +162,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
                 raise NotSent from error
             raise
 
-    def _outcome(self, call: ProcessCall, child: ChildProcess, look: bool) -> Any:
+    def _outcome(self, call: ChildCall, child: ChildProcess, look: bool) -> Any:
         """Wait for the end of the call, and take note of what comes before it; meanwhile keep the child in work.
 
         Args:
@@ -201,7 +196,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
             else:
                 self._note(call, child, answer, is_its_own=True)
 
-    def _mind_stock(self, call: ProcessCall, child: ChildProcess, now: float) -> None:
+    def _mind_stock(self, call: ChildCall, child: ChildProcess, now: float) -> None:
         """Before a wait: have the child have enough ahead, or give back what others are free for."""
         queue, source = self._queue, self._queue.source
         if not queue and (source is None or source.is_short):
@@ -215,14 +210,14 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
         else:
             queue.fill(child)
 
-    def _patience(self, call: ProcessCall, now: float) -> float | None:
+    def _patience(self, call: ChildCall, now: float) -> float | None:
         """Seconds to wait for an answer; `None` for ever."""
         moment = call.next_look()
         if self._queue:
             moment = min(moment, call.began + self._queue.pace.patience)
         return None if moment == math.inf else max(0.0, moment - now)
 
-    def _finish(self, call: ProcessCall, child: ChildProcess, answer: Answer) -> Any:
+    def _finish(self, call: ChildCall, child: ChildProcess, answer: Answer) -> Any:
         """The call has ended."""
         if call.is_typical:
             self._queue.pace.note(answer.began, answer.ended, child.read_at)
@@ -233,7 +228,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
             raise call.refusal
         return self._result(child, call, answer)
 
-    def _result(self, child: ChildProcess, call: ProcessCall, answer: Answer) -> Any:
+    def _result(self, child: ChildProcess, call: ChildCall, answer: Answer) -> Any:
         job = call.jobs[0]
         try:
             content = child.content(answer)
@@ -248,13 +243,13 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
             child.signal(signal.SIGKILL)
             self._bury(None)
         if answer.kind == AnswerKind.NOT_LOADED and model is not None:
-            self._instrumentation.not_loaded(model, self._device, error)
+            self._events.not_loaded(model, self._slot, error)
             raise LoadFailed(model, bearable(model, error))
         if answer.kind == AnswerKind.NOT_READ and len(call.jobs) > 1:
             raise NotSent from error
         raise error
 
-    def _hand_over(self, call: ProcessCall, child: ChildProcess, answer: Answer) -> None:
+    def _hand_over(self, call: ChildCall, child: ChildProcess, answer: Answer) -> None:
         """Give a value of a stream to its reader, who may have left or be too slow: the child then ends the stream."""
         stream: Any = call.jobs[0].fn
         if call.refusal is None and isinstance(stream, StreamCall):
@@ -267,7 +262,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
             child.drop(answer)
         child.grant(call, answer)
 
-    def _note(self, call: ProcessCall, child: ChildProcess, answer: Answer, *, is_its_own: bool) -> None:
+    def _note(self, call: ChildCall, child: ChildProcess, answer: Answer, *, is_its_own: bool) -> None:
         """Take in what a child says beside its outcomes; it must not harm the call that runs."""
         kind = answer.kind
         if kind == AnswerKind.READY:
@@ -283,16 +278,14 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
                     call.is_typical = False
                     self._note_loaded(child, *content)
                 elif kind == AnswerKind.REPORTED:
-                    self._note_progress(call.jobs, content)
+                    self._events.progressed(call.jobs, content)
             except BaseException as error:  # noqa: BLE001 - whatever its class raises
                 log_error(logger, error, "what the process of %s says can't be understood", self._device.label)
 
     def _note_loaded(self, child: ChildProcess, number: int, seconds: float) -> None:
         child.loaded.add(number)
         model = self._models.by_number(number)
-        self._residency.add(model, self._slot)
-        self._slot.note_load(seconds)
-        self._instrumentation.loaded(model, self._device, seconds)
+        self._events.loaded(model, self._slot, seconds)
 
     # ---- the child
 
@@ -302,7 +295,7 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
         Raises:
             NeverStarted: The system can't start one now.
         """
-        child, most = self._child, self._terms.max_jobs_per_worker
+        child, most = self._child, self._most
         if child is not None and most is not None and child.count >= most:
             self._dismiss(child)
         if self._child is None:
@@ -313,9 +306,9 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
         return self._child
 
     def _dismiss(self, child: ChildProcess) -> None:
-        termination = Termination(self._terms.grace)
+        termination = Termination(self._grace)
         termination.begin(time.monotonic() + _UNLOADING)
-        nothing = ProcessCall([], None, ())
+        nothing: ChildCall = ProcessCall([], None, ())
         try:
             self._queue.return_all(child.take_back())
             child.dismiss()
@@ -338,7 +331,6 @@ class ProcessRunner(RemoteRunner[ProcessCall]):
         self._queue.return_all(child.lose())
         for number in child.loaded:
             model = self._models.by_number(number)
-            self._residency.remove(model, self._slot)
-            self._instrumentation.unloaded(model, self._device)
+            self._events.unloaded(model, self._slot)
         if child.reap() is None:
             logger.warning("process %d of %s does not end: it is left behind", child.process, self._device.label)

@@ -21,12 +21,10 @@ from director._untrusted.objects import describe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._executors.ray.allocation import Actor
-    from director._executors.ray.fleet import RayFleet
+    from director._executors.ray.allocation import Actor, Reservation
     from director._executors.ray.pending_call import RayCall
-    from director._runtime.instrumentation import Instrumentation
-    from director._scheduler.residency import Residency
-    from director._scheduler.slots import Slot
+    from director._executors.ray.terms import RayTerms
+    from director._jobs.runner import RunnerEvents, SlotInfo
 
 logger = logging.getLogger("director")
 _GLANCE = 0.25  # seconds: Ray's own waits can't be woken
@@ -43,26 +41,25 @@ class ActorClient:
 
     Args:
         slot: Whose.
-        residency: Is told what the actor has loaded.
-        instrumentation: Takes events and tells the time.
-        fleet: Knows the device's claim.
+        events: Is told what the actor has loaded, and tells the time.
+        terms: Of all actors.
+        claim: What is held for the device.
         log: Takes log records, and the number of those that were dropped.
     """
 
     def __init__(
         self,
-        slot: Slot,
-        residency: Residency,
-        instrumentation: Instrumentation,
-        fleet: RayFleet,
+        slot: SlotInfo,
+        events: RunnerEvents,
+        terms: RayTerms,
+        claim: Reservation,
         log: Callable[[Note], None],
     ) -> None:
         self._slot = slot
-        self._residency = residency
-        self._instrumentation = instrumentation
-        self._terms = fleet.terms
+        self._events = events
+        self._terms = terms
         self._log = log
-        self.claim = fleet.claim_of(slot.device)
+        self.claim = claim
         self.actor: Actor | None = None  # read by other threads too
         self.in_flight: dict[int, RayCall] = {}  # sent, and their answers are not here
         self._former: Actor | None = None  # the last one, if it is gone and has no successor yet
@@ -73,7 +70,7 @@ class ActorClient:
         self._asked_at = 0.0  # when the fleet has last looked whether the actor is there; the fleet's thread's
         self._models = ModelNumbers()
         self._loaded: set[int] = set()
-        self.encoder = CallEncoder(slot.device, self._models, instrumentation.time)
+        self.encoder = CallEncoder(slot.device, self._models, events.time)
 
     # ---- to the actor
 
@@ -228,9 +225,7 @@ class ActorClient:
         for number, seconds in answer.loaded:
             self._loaded.add(number)
             model = self._models.by_number(number)
-            self._residency.add(model, self._slot)
-            self._slot.note_load(seconds)
-            self._instrumentation.loaded(model, self._slot.device, seconds)
+            self._events.loaded(model, self._slot, seconds)
         if answer.kind != AnswerKind.UNSENDABLE or answer.began:
             self.encoder.introduced(call)
 
@@ -282,8 +277,7 @@ class ActorClient:
         self.encoder.forget()
         for number in self._loaded:
             model = self._models.by_number(number)
-            self._residency.remove(model, self._slot)
-            self._instrumentation.unloaded(model, self._slot.device)
+            self._events.unloaded(model, self._slot)
         self._loaded.clear()
 
     def _await_successor(self, until: float) -> tuple[int, ...] | None:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from director._executors.ray.encoding import CallMessage
-    from director._executors.ray.executor import RayExecutor
     from director._executors.ray.messages import Hardware
     from director._executors.ray.nodes import Node
+    from director._executors.ray.terms import RayTerms
 
 
 _KILLING = 3.0  # seconds in which Ray tells an actor to end, if there is a head
@@ -47,7 +47,7 @@ class Reservation:
     """
 
     def __init__(
-        self, node: Node, ordinal: int, amounts: dict[str, float], terms: RayExecutor, groups: PlacementGroups
+        self, node: Node, ordinal: int, amounts: dict[str, float], terms: RayTerms, groups: PlacementGroups
     ) -> None:
         self.node = node
         self.ordinal = ordinal
@@ -131,7 +131,7 @@ class Actor:
     """
 
     def __init__(
-        self, group: Any, parts: dict[str, float], terms: RayExecutor, before: Actor | None, expected: Hardware | None
+        self, group: Any, parts: dict[str, float], terms: RayTerms, before: Actor | None, expected: Hardware | None
     ) -> None:
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -215,7 +215,7 @@ class Allocation:
         terms: Of all actors.
     """
 
-    def __init__(self, amounts: Mapping[str, float], most: int, terms: RayExecutor) -> None:
+    def __init__(self, amounts: Mapping[str, float], most: int, terms: RayTerms) -> None:
         self.there: dict[Key, Reservation] = {}
         self.refusal: DiscoveryError | None = None  # why the last one that could not be used could not
         self._amounts = dict(amounts)

@@ -1,23 +1,18 @@
-"""`RayExecutor`: what a user says about a cluster."""
+"""`RayExecutor`: what a user gives a Director that is to have the devices of a cluster."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from director._executors.ray.connection import check_address
-from director._untrusted.numbers import real, seconds, shown
+from director._executors.ray.terms import RayTerms
 
 if TYPE_CHECKING:
     from director._executors.ray.fleet import RayFleet
 
-_LEAST, _MOST = 0.0001, 10**15  # of a resource: Ray's steps, and more bytes than a node has
-
 
 @dataclass(frozen=True, kw_only=True)
-class RayExecutor:
+class RayExecutor(RayTerms):
     """Runs jobs in a Ray cluster: one actor for each slot. Its devices are those of the Director.
 
     Used in a process that is connected already (a driver, a task, an actor, a replica of Ray Serve) it takes that
@@ -37,35 +32,8 @@ class RayExecutor:
         ValueError: A value out of range.
     """
 
-    address: str = "auto"
-    resources: Mapping[str, float] | None = None
-    runtime_env: Mapping[str, Any] | None = None
-    start_timeout: float = 60.0
-    grace: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.address, str):
-            raise TypeError(f"address must be a str, not {shown(self.address)}")
-        check_address(self.address)
-        for name, mapping in (("resources", self.resources), ("runtime_env", self.runtime_env)):
-            if mapping is not None and not isinstance(mapping, Mapping):
-                raise TypeError(f"{name} must be a mapping, not {shown(mapping)}")
-        for name in ("start_timeout", "grace"):
-            object.__setattr__(self, name, seconds(name, getattr(self, name), zero=True))
-        if self.resources is not None:
-            object.__setattr__(self, "resources", _amounts(self.resources))
-
     def fleet(self) -> RayFleet:
         """What one running Director uses (`director._executors.base.Fleet`)."""
         from director._executors.ray.fleet import RayFleet
 
         return RayFleet(self)
-
-
-def _amounts(resources: Mapping[str, float]) -> dict[str, float]:
-    amounts = {name: real(f"resources[{name!r}]", amount, _LEAST, _MOST) for name, amount in resources.items()}
-    if not amounts:
-        raise ValueError("resources is empty: name at least one, such as {'GPU': 1}")
-    if (gpus := amounts.get("GPU", 1)) > 1 and gpus != math.floor(gpus):
-        raise ValueError(f"Ray gives whole GPUs, or a part of one, not {gpus!r}")
-    return amounts

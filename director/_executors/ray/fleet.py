@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._devices.discovery import DeviceSpec
     from director._executors.ray.allocation import Reservation
-    from director._executors.ray.executor import RayExecutor
     from director._executors.ray.nodes import Node
-    from director._runtime.instrumentation import Instrumentation
-    from director._scheduler.residency import Residency
-    from director._scheduler.slots import Slot
+    from director._executors.ray.terms import RayTerms
+    from director._jobs.runner import RunnerEvents, SlotInfo
 
 logger = logging.getLogger("director")
 _EVERY = 1.0  # seconds between two looks at the nodes
@@ -40,11 +38,11 @@ class RayFleet:
     """Brings the devices of a cluster to one Director, and runs the calls of their slots.
 
     Args:
-        executor: What the user has said.
+        terms: What the user has said.
     """
 
-    def __init__(self, executor: RayExecutor) -> None:
-        self.terms = executor
+    def __init__(self, terms: RayTerms) -> None:
+        self.terms = terms
         self._is_ours = False  # the connection
         self._names = Names()
         self._lock = threading.RLock()  # a finalizer may find that the loop is gone, and disband, in the midst
@@ -96,13 +94,13 @@ class RayFleet:
         self._left = left
         self._watching.submit(self._watch, joined)
 
-    def runner(self, slot: Slot, residency: Residency, instrumentation: Instrumentation) -> RayRunner:
+    def runner(self, slot: SlotInfo, events: RunnerEvents) -> RayRunner:
         """A runner for `slot`."""
-        gpus = self.claim_of(slot.device).amounts.get("GPU", 0)
-        if gpus > 1 and len(slot.place.slots) > 1:
+        claim = self._claim_of(slot.device)
+        gpus = claim.amounts.get("GPU", 0)
+        if gpus > 1 and slot.slots > 1:
             raise PlacementError(f"a device of {gpus:g} GPUs has one slot: Ray gives all of them to one actor")
-        residency.is_per_slot = True
-        runner = RayRunner(slot, residency, instrumentation, self)
+        runner = RayRunner(slot, events, self.terms, claim)
         with self._lock:
             self._runners.append(runner)
         return runner
@@ -119,22 +117,20 @@ class RayFleet:
             self._is_ours = False
             disconnect()
 
-    # ---- for the runners, on their threads
+    # ---- on its own threads
 
-    def claim_of(self, device: Device) -> Reservation:
+    def _claim_of(self, device: Device) -> Reservation:
         """What is held for a device."""
         with self._lock:
             return self._claims[device]
 
-    def lose(self, claim: Reservation, reason: str) -> None:
+    def _lose(self, claim: Reservation, reason: str) -> None:
         """A device is there no more."""
         with self._lock:
             if claim.is_lost or claim.device is None:
                 return
             claim.is_lost = True
         self._left(claim.device, reason)
-
-    # ---- on their own threads
 
     def _nodes(self) -> list[Node]:
         """The nodes that are alive.
@@ -166,7 +162,7 @@ class RayFleet:
                     self._lose_all(f"the head of the Ray cluster does not answer ({type(error).__name__})")
                 return
             for claim in gone:
-                self.lose(claim, f"its node {claim.node.name} has left the cluster")
+                self._lose(claim, f"its node {claim.node.name} has left the cluster")
                 claim.release()
             self._add(arrived)
             for claim in arrived:
@@ -190,7 +186,7 @@ class RayFleet:
             claims = list(self._claims.values())
         for claim in claims:
             claim.is_cut = True
-            self.lose(claim, reason)
+            self._lose(claim, reason)
         if self._is_ours:
             self._is_ours = False
             disconnect()
@@ -198,7 +194,7 @@ class RayFleet:
             logger.critical("Ray ends this program in less than a minute if the head of its cluster stays away")
 
 
-def _why_none(nodes: list[Node], amounts: dict[str, float], claimed: int, terms: RayExecutor) -> str:
+def _why_none(nodes: list[Node], amounts: dict[str, float], claimed: int, terms: RayTerms) -> str:
     what = " and ".join(f"{amount:g} {name}" for name, amount in amounts.items())
     if claimed:
         return (

@@ -28,12 +28,11 @@ from director._untrusted.objects import log_error
 from director.errors import WorkerDied
 
 if TYPE_CHECKING:
-    from director._executors.ray.fleet import RayFleet
+    from director._executors.ray.allocation import Reservation
     from director._executors.ray.messages import Answer, Note
+    from director._executors.ray.terms import RayTerms
     from director._jobs.job import ScheduledJob
-    from director._runtime.instrumentation import Instrumentation
-    from director._scheduler.residency import Residency
-    from director._scheduler.slots import Slot
+    from director._jobs.runner import RunnerEvents, SlotInfo
 
 logger = logging.getLogger("director")
 _FAILURES = frozenset({AnswerKind.RAISED, AnswerKind.NOT_LOADED, AnswerKind.NOT_READ})
@@ -45,22 +44,23 @@ class RayRunner(RemoteRunner[RayCall]):
 
     Args:
         slot: Whose calls.
-        residency: Is told what the actor has loaded.
-        instrumentation: Takes events and tells the time.
-        fleet: Knows the device's claim, and whether its node is there.
+        events: Is told what the actor has loaded, and tells the time.
+        terms: Of all actors.
+        claim: What is held for the device.
     """
 
     _Call, _BARELY, _AS_STREAM = RayCall, CallStyle.PLAIN, CallStyle.STREAM
     _queue: ActorQueue
 
-    def __init__(self, slot: Slot, residency: Residency, instrumentation: Instrumentation, fleet: RayFleet) -> None:
-        super().__init__(slot.device, instrumentation, fleet.terms.grace)
-        self.client = ActorClient(slot, residency, instrumentation, fleet, self._log)
+    def __init__(self, slot: SlotInfo, events: RunnerEvents, terms: RayTerms, claim: Reservation) -> None:
+        super().__init__(slot.device, events, terms.grace)
+        self._slot = slot
+        self.client = ActorClient(slot, events, terms, claim, self._log)
         self._queue = ActorQueue(self.client)
         self._offset = Offset()
 
     def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
-        """Have the actor make one call for all of them; see `Runner.run_batch`.
+        """Have the actor make one call for all of them; see `JobRunner.run_batch`.
 
         Raises:
             PicklingError: The call, or its result or exception, can't be sent.
@@ -179,7 +179,7 @@ class RayRunner(RemoteRunner[RayCall]):
             self.client.replace()
             self._queue.return_all()
         if answer.kind == AnswerKind.NOT_LOADED and (model := job.options.model) is not None:
-            self._instrumentation.not_loaded(model, self._device, content)
+            self._events.not_loaded(model, self._slot, content)
             raise LoadFailed(model, bearable(model, content))
         if answer.kind == AnswerKind.NOT_READ and len(call.jobs) > 1:
             raise NotSent from content
@@ -191,7 +191,7 @@ class RayRunner(RemoteRunner[RayCall]):
         progress, call.progress = call.progress, None
         if progress is not None:
             try:
-                self._note_progress(call.jobs, unpack(progress))
+                self._events.progressed(call.jobs, unpack(progress))
             except BaseException as error:  # noqa: BLE001 - whatever its class raises; the call goes on
                 log_error(logger, error, "the progress of a job on %s can't be unpickled", self._device.label)
 

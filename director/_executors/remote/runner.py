@@ -6,11 +6,12 @@ The slot's thread hands each call over, waits for the answer, and may have more 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from director._jobs.calls import LocalCall, StreamCall
+from director._jobs.runner import JobRunner
 from director._jobs.state import JobState
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
-    from director._runtime.instrumentation import Instrumentation
-    from director._runtime.worker import PrefetchSource
+    from director._jobs.runner import PrefetchSource, RunnerEvents
 
 _RUNNING = JobState.RUNNING
 
@@ -117,12 +117,12 @@ class RemoteQueue(Generic[C]):
             self.source.return_prefetched(jobs)
 
 
-class RemoteRunner(ABC, Generic[C]):
+class RemoteRunner(JobRunner, Generic[C]):
     """Makes the calls of a slot there. The slot's thread's, but for `leave` and `abort`, which the event loop calls.
 
     Args:
         device: The slot's.
-        instrumentation: Takes events and tells the time.
+        events: Takes what is told, and tells the time.
         grace: Seconds that a call gets when its time is up.
     """
 
@@ -131,16 +131,16 @@ class RemoteRunner(ABC, Generic[C]):
     _AS_STREAM: ClassVar[IntEnum]
     _queue: RemoteQueue[C]
 
-    def __init__(self, device: Device, instrumentation: Instrumentation, grace: float) -> None:
+    def __init__(self, device: Device, events: RunnerEvents, grace: float) -> None:
         self._device = device
-        self._instrumentation = instrumentation
+        self._events = events
         self._grace = grace
         self._call: C | None = None
-        self._is_timely = instrumentation.time is time.monotonic  # the clock there; of another machine it is set right
+        self._is_timely = events.time is time.monotonic  # the clock there; of another machine it is set right
         self._ended: float | None = None  # when the last call has ended, if that was told
 
     def run(self, job: ScheduledJob[Any]) -> Any:
-        """Have the call made; see `Runner.run`.
+        """Have the call made; see `JobRunner.run`.
 
         Raises:
             PicklingError: The call, or its result or exception, can't be sent.
@@ -173,7 +173,7 @@ class RemoteRunner(ABC, Generic[C]):
         self._tell(call, is_cancelled=any(mate.state is JobState.CANCELLED for mate in call.jobs))
         ends = [end for mate in call.jobs if (end := _end_of(mate)) is not None]
         if ends:
-            left = max(ends) - self._instrumentation.time()  # a deadline may have passed before
+            left = max(ends) - self._events.time()  # a deadline may have passed before
             self._end(call, time.monotonic() + max(0.0, left) + self._grace)
 
     def abort(self) -> bool:
@@ -191,12 +191,6 @@ class RemoteRunner(ABC, Generic[C]):
         if isinstance(fn, StreamCall):
             return self._make(self._Call([job], fn.func, job.payload, self._AS_STREAM))
         return self._make(self._Call([job], fn, job.payload))
-
-    def _note_progress(self, jobs: list[ScheduledJob[Any]], progress: Any) -> None:
-        for job in jobs:
-            job.reported = progress
-            if self._instrumentation.listening:
-                self._instrumentation.progressed(job, progress)
 
     @abstractmethod
     def _make(self, call: Any) -> Any:

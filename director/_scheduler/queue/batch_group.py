@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from director._scheduler.queue.lazy_heap import LazyHeap
 from director._scheduler.queue.priority_queue import PriorityQueue, number_of
@@ -16,19 +16,43 @@ from director._scheduler.queue.priority_queue import PriorityQueue, number_of
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from director._jobs.job import ScheduledJob
+    from director._jobs.job import Location, ScheduledJob
     from director._jobs.options import BatchRule
     from director._scheduler.costs import CostModel
     from director._scheduler.fair_share import FairShare
-    from director._scheduler.queue.lane import Lane
     from director._scheduler.queue.priority_queue import Rank
-
-    pass
 
 GroupKey: TypeAlias = "tuple[BatchRule, Hashable]"
 
 _NEVER = float("inf")
 _LEEWAY = 0.005  # seconds by which a timer, a sleeping thread and a busy loop may be late
+
+
+class GroupLane(Protocol):
+    """What a group asks of the lane in which it competes."""
+
+    @property
+    def upper(self) -> Location | None:
+        """As of a `Location`."""
+
+    @property
+    def ages(self) -> bool:
+        """Whether jobs grow old here."""
+
+    def left(self, job: ScheduledJob[Any]) -> None:
+        """As of a `Location`."""
+
+    def note_arrival(self, job: ScheduledJob[Any]) -> None:
+        """A slot may take it from now on."""
+
+    def compete(self, group: BatchGroup, rank: Rank) -> None:
+        """The job at the front of a group has this rank."""
+
+    def grow(self, jobs: int, calls: int) -> None:
+        """So many more can be taken, or fewer."""
+
+    def dissolve(self, group: BatchGroup) -> None:
+        """A group is empty."""
 
 
 class BatchGroup:
@@ -60,13 +84,13 @@ class BatchGroup:
         "upper",
     )
 
-    def __init__(self, lane: Lane, rule: BatchRule, key: GroupKey, tenants: FairShare, spent: list[Any]) -> None:
+    def __init__(self, lane: GroupLane, rule: BatchRule, key: GroupKey, tenants: FairShare, spent: list[Any]) -> None:
         self.lane = lane
         self.rule = rule
         self.key = key
         self.line = PriorityQueue(self, tenants, spent)
         self.live = 0
-        self.upper: Lane | None = None if rule.max_wait else lane  # None: held
+        self.upper: GroupLane | None = None if rule.max_wait else lane  # None: held
         self.entry: Rank | None = None  # its rank in the lane, at best; the lane corrects it
         self.checked_at = _NEVER  # the next moment at which somebody will look whether it is ripe
         self._tenants = tenants
