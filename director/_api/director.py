@@ -14,7 +14,6 @@ from director._api.map import map_jobs
 from director._api.preload import load_model
 from director._api.stream import check_stream, stream_values
 from director._api.validation import BATCH, batch_rule, bound_options
-from director._jobs.job import Job, OwnedJob
 from director._jobs.options import BatchOptions, JobOptions, Options
 from director._jobs.stream_channel import StreamChannel
 from director._untrusted.numbers import FARTHEST
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
     from typing import TypeVarTuple, Unpack
 
+    from director._jobs.job import Job
     from director._jobs.model import Model
     from director._jobs.options import BatchRule
 
@@ -98,7 +98,7 @@ class Director(Lifecycle):
         """
         if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
             self._refuse()
-        return await OwnedJob(self._jobs.create_job(fn, args, self._resolve(options) if options else _PLAIN, True))
+        return await self._jobs.create_job(fn, args, self._resolve(options) if options else _PLAIN, True)
 
     def map(
         self,

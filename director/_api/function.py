@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, TypeVarTuple, cast
 
 from director._api.validation import bound_options, is_hashable
-from director._jobs.job import JobExtras, OwnedJob
+from director._jobs.job import JobExtras
 from director._untrusted.numbers import MOST_COST, real, shown
 from director._untrusted.objects import name_of, wrap
 
@@ -85,7 +85,7 @@ class Function(Generic[*Ts, T]):
 
     async def __call__(self, *args: *Ts) -> T:
         """Run it and return its result; waits for room in the queue. As `Director.run`."""
-        return await OwnedJob(self._open(args, True))
+        return await self._open(args, True)
 
     def submit(self, *args: *Ts) -> Job[T]:
         """Queue a call and return its handle at once. As `Director.submit`."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from director._jobs.options import Options
+from director._jobs.state import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +27,19 @@ async def load_model(
 ) -> None:
     """Load `model` everywhere it may be, and wait for all; raises what the first failing load raised.
 
+    Cancellation: loads that wait are dropped; those that have begun go on.
+
     `is_apart`: slots don't share replicas.
     """
     jobs = [open_job(_nothing, _only_on(numbers, model)) for numbers in _targets(places, model, allowed, is_apart)]
-    if jobs:
-        await asyncio.wait(jobs)  # not a task for each: a loader's SystemExit in one would end the event loop
+    try:
+        if jobs:
+            await asyncio.wait(jobs)  # not a task for each: a loader's SystemExit in one would end the event loop
+    except asyncio.CancelledError:
+        for job in jobs:
+            if job.state is JobState.QUEUED:  # a load that has begun goes on
+                job.cancel()
+        raise
     errors = [asyncio.CancelledError() if job.cancelled() else job.exception() for job in jobs]
     for error in errors:
         if error is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 from director._jobs.state import JOB_MOVES, JobState
 from director._untrusted.objects import name_of
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from director._jobs.options import Options
 
 T = TypeVar("T")
+_running_loop = asyncio._get_running_loop  # `asyncio.get_running_loop` without its error
 _NEVER = float("inf")
 
 
@@ -54,8 +55,8 @@ class Job(asyncio.Future[T]):
     Await it any number of times, from any task of its loop; use it in `asyncio.gather`, `wait` or `as_completed`. It
     belongs to the event loop of its Director, like every asyncio future.
 
-    Cancellation: cancelling a *task* that awaits a `Job` leaves the job alone; `cancel` ends it. `asyncio.gather` and
-    (before Python 3.12) `asyncio.wait_for` cancel what they wait for, jobs too.
+    Cancellation: cancelling a task that awaits a `Job` cancels the job, for all that await it, as with every asyncio
+    future. What shares a job awaits ``asyncio.shield(job)``. A job that is dropped runs on.
     """
 
     __slots__ = ()
@@ -132,6 +133,14 @@ class Job(asyncio.Future[T]):
         """
         return fields(self).owner.cancel(fields(self), msg)
 
+    def __await__(self) -> Generator[Any, None, T]:
+        # asyncio notices a wrong loop too, and then the future can't be awaited on its own loop any more.
+        if not self.done() and _running_loop() is not self.get_loop():
+            raise RuntimeError(f"{self!r} belongs to another event loop: await it there, on that of its Director")
+        return super().__await__()
+
+    __iter__ = __await__
+
     def set_result(self, result: T) -> NoReturn:
         """Not for callers: the Director sets the result."""
         raise RuntimeError("a Job gets its result from its Director")
@@ -139,27 +148,6 @@ class Job(asyncio.Future[T]):
     def set_exception(self, exception: type | BaseException) -> NoReturn:
         """Not for callers: the Director sets the exception."""
         raise RuntimeError("a Job gets its exception from its Director")
-
-    def __await__(self) -> Generator[Any, None, T]:
-        if not self.done():
-            # A future of its own for each awaiter: cancelling the awaiter must not reach the job.
-            waiter = self.get_loop().create_future()
-
-            def wake(_: Any) -> None:
-                if not waiter.done():
-                    waiter.set_result(None)
-
-            self.add_done_callback(wake)
-            try:
-                yield from waiter
-            finally:
-                self.remove_done_callback(wake)
-        try:
-            return self.result()
-        finally:
-            del self  # the traceback of what is raised leads to this frame, and the job holds what is raised
-
-    __iter__ = __await__
 
     def __repr__(self) -> str:
         device = self.device
@@ -209,10 +197,6 @@ class ScheduledJob(Job[T]):
     finished_at: float | None
     reported: Any
 
-    def await_owned(self) -> Generator[Any, None, T]:
-        """Await as the job's only owner: cancelling the awaiting task cancels the job."""
-        return asyncio.Future.__await__(self)
-
     def transition(self, to: JobState) -> None:
         """Go on to the state `to`, along the table."""
         if to not in JOB_MOVES[self.state]:
@@ -249,18 +233,6 @@ class ScheduledJob(Job[T]):
 def fields(job: Job[T]) -> ScheduledJob[T]:
     """The job with its internal fields: every `Job` is a `ScheduledJob`."""
     return cast("ScheduledJob[T]", job)
-
-
-class OwnedJob(Generic[T]):
-    """A job awaited by its only owner: cancelling the awaiting task cancels the job."""
-
-    __slots__ = ("_job",)
-
-    def __init__(self, job: Job[T]) -> None:
-        self._job = job
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return fields(self._job).await_owned()
 
 
 class Location(Protocol):

@@ -267,10 +267,10 @@ class Worker:
         return error
 
     def _fail_waiting(self, failure: LoadFailed) -> None:
-        """Jobs that wait for a model which is loaded nowhere share the loader's error; later ones try again."""
+        """Jobs that wait here for a model that is nowhere fail with the loader's error; later ones try again."""
         if not self._scheduler.is_resident(failure.model):
             jobs: list[ScheduledJob[Any]] = []
-            self._scheduler.remove_all(jobs, JobState.FAILED, failure.model)
+            self._scheduler.remove_all(jobs, JobState.FAILED, (failure.model, self._slot))
             for job in jobs:
                 self._loop_channel.call(self._raised, job, failure.error)
 

@@ -169,9 +169,19 @@ class Scheduler(Introspection):
         return True
 
     @exclusive
-    def remove_all(self, into: Jobs, state: JobState, model: Model[Any] | None = None) -> None:
-        """Add every job that waits (for `model`, if given) to `into`, in order of arrival; then move it to `state`."""
-        jobs = [job for job in (*self._queue, *self._paused.jobs) if model is None or job.options.model is model]
+    def remove_all(self, into: Jobs, state: JobState, failed_load: tuple[Model[Any], Slot] | None = None) -> None:
+        """Add every job that waits to `into`, in order of arrival; then move it to `state`.
+
+        Args:
+            into: Where to put them.
+            state: A final one.
+            failed_load: Only those that wait for this model, and may run on this slot.
+        """
+        jobs = [*self._queue, *self._paused.jobs]
+        if failed_load is not None:
+            model, slot = failed_load
+            waiting = [job for job in jobs if job.options.model is model]
+            jobs = [job for job in waiting if (allowed := job.options.allowed) is None or slot.number in allowed]
         into.extend(sorted(jobs, key=lambda job: job.id))
         for job in jobs:
             job.transition(state)

@@ -4,7 +4,7 @@ Nothing here needs a framework; `director.fastapi` puts it together for one.
 """
 
 from director.asgi._deadline import RequestDeadline, time_left
-from director.asgi._disconnect import CancelOnDisconnect, owned
+from director.asgi._disconnect import CancelOnDisconnect
 from director.asgi._health import HealthEndpoints
 from director.asgi._lifespan import lifespan
 from director.asgi._problem import MEDIA_TYPE, Problem, ProblemMiddleware, problem_of
@@ -17,7 +17,6 @@ __all__ = [
     "ProblemMiddleware",
     "RequestDeadline",
     "lifespan",
-    "owned",
     "problem_of",
     "time_left",
 ]

@@ -10,13 +10,11 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
-from director._jobs.job import OwnedJob
 from director.asgi._types import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director import Job
     from director.asgi._types import App, Message, Receive, Scope, Send
 
 AGAIN = 0.01  # seconds until a task that somebody else is cancelling is looked at again
@@ -208,18 +206,3 @@ class ReadAhead:
 
 
 T = TypeVar("T")
-
-
-async def owned(job: Job[T]) -> T:
-    """Await a job that nobody else waits for.
-
-    As in ``await owned(director.submit(fn, item))``. `Director.submit` refuses when too many wait, which is what a
-    server wants, but leaves the job to whoever holds its handle; `Director.run` cancels the job with its caller, but
-    never refuses. This has both.
-
-    Cancellation: cancels the job.
-
-    Raises:
-        BaseException: What the job raised.
-    """
-    return await OwnedJob(job)

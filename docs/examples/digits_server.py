@@ -30,7 +30,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel
 
 from director import Director, Model
-from director.asgi import owned, time_left
+from director.asgi import time_left
 from director.fastapi import PROBLEMS, install, lifespan
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def read_along(network: Network, squares: list[np.ndarray]) -> Iterator[Reading]
 async def read_one(image: UploadFile) -> Reading:
     """The digit on one image."""
     (pixels, *_) = await decode(image)
-    return await owned(read.with_options(deadline=time_left()).submit(pixels))
+    return await read.with_options(deadline=time_left()).submit(pixels)
 
 
 @app.post("/digits/many")

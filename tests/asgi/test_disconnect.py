@@ -11,7 +11,7 @@ from harness.gates import Gate, turns
 
 from asgi.wire import LEFT, PATIENCE, Exchange, body
 from director import Director, JobState
-from director.asgi import CancelOnDisconnect, owned
+from director.asgi import CancelOnDisconnect
 from director.asgi._disconnect import MOST
 
 if TYPE_CHECKING:
@@ -343,14 +343,14 @@ async def test_a_websocket_passes_untouched() -> None:
     await exchange.through(CancelOnDisconnect(app))
 
 
-@pytest.mark.parametrize("how", ["run", "owned"])
+@pytest.mark.parametrize("how", ["run", "submit"])
 async def test_the_jobs_of_a_client_who_left_are_cancelled(gate: Gate, how: str) -> None:
     async with Director("simulated:1") as director:
         busy = director.submit(gate)
         await gate.begun()
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            await (director.run(gate, "never") if how == "run" else owned(director.submit(gate, "never")))
+            await (director.run(gate, "never") if how == "run" else director.submit(gate, "never"))
 
         exchange = Exchange()
         task = await serve(app, exchange)
@@ -363,14 +363,14 @@ async def test_the_jobs_of_a_client_who_left_are_cancelled(gate: Gate, how: str)
     assert gate.items == [None]
 
 
-async def test_an_owned_job_gives_its_result_and_its_error(gate: Gate) -> None:
+async def test_an_awaited_job_gives_its_result_and_its_error(gate: Gate) -> None:
     gate.open()
     async with Director("simulated:1") as director:
-        assert await owned(director.submit(gate, "x")) == "x"
+        assert await director.submit(gate, "x") == "x"
         with pytest.raises(ZeroDivisionError):
-            await owned(director.submit(lambda _: 1 / 0))
+            await director.submit(lambda _: 1 / 0)
         job = director.submit(gate)
         job.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await owned(job)
+            await job
         assert job.state is JobState.CANCELLED

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from asgi.wire import PATIENCE, Served, served
 from director import Director, DirectorState, Model, QueueFull
-from director.asgi import MEDIA_TYPE, owned, time_left
+from director.asgi import MEDIA_TYPE, time_left
 from director.fastapi import PROBLEMS, DirectorDep, install, lifespan
 
 
@@ -38,7 +38,7 @@ async def app(director: Director, gate: Gate) -> FastAPI:
 
     @app.post("/submit")
     async def submit(director: DirectorDep) -> str:
-        return await owned(director.submit(gate, "submit", deadline=time_left()))
+        return await director.submit(gate, "submit", deadline=time_left())
 
     @app.post("/upload")
     async def upload(director: DirectorDep, file: Annotated[UploadFile, File()]) -> int:

@@ -21,7 +21,6 @@ from director.asgi import (
     HealthEndpoints,
     ProblemMiddleware,
     lifespan,
-    owned,
     problem_of,
 )
 from director.errors import DirectorError
@@ -37,7 +36,7 @@ async def director() -> Director:
 
 def starlette(director: Director, gate: Gate) -> Any:
     async def run(request: StarletteRequest) -> PlainTextResponse:
-        return PlainTextResponse(await owned(request.state.director.submit(gate, "run")))
+        return PlainTextResponse(await request.state.director.submit(gate, "run"))
 
     middleware = [
         Middleware(HealthEndpoints, director=director),
@@ -52,7 +51,7 @@ def litestar(director: Director, gate: Gate) -> Any:
 
     @get("/run", media_type=MediaType.TEXT)
     async def run() -> str:
-        return await owned(director.submit(gate, "run"))
+        return await director.submit(gate, "run")
 
     def answer(_request: Request[Any, Any, Any], error: DirectorError) -> Response[dict[str, Any]]:
         problem = problem_of(error)
@@ -70,7 +69,7 @@ def django(director: Director, gate: Gate) -> Any:
     from django.urls import path
 
     async def run(_request: object) -> HttpResponse:
-        return HttpResponse(await owned(director.submit(gate, "run")))
+        return HttpResponse(await director.submit(gate, "run"))
 
     class Answered:
         """Django's middleware: it answers every error by itself, unless a middleware of its own does."""
@@ -171,7 +170,7 @@ async def test_in_aiohttp(director: Director, gate: Gate) -> None:
             )
 
     async def run(request: web.Request) -> web.Response:
-        return web.Response(text=await owned(request.app[key].submit(gate, "run")))
+        return web.Response(text=await request.app[key].submit(gate, "run"))
 
     app = web.Application(middlewares=[answered])
     app[key] = director

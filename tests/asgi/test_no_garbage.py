@@ -12,7 +12,6 @@ from fastapi import FastAPI
 
 from asgi.wire import PATIENCE, served
 from director import Director
-from director.asgi import owned
 from director.fastapi import install, lifespan
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ async def test_a_request_that_waits_for_a_batch(uncollected: None) -> None:
 
     @app.get("/double")
     async def answer(x: float) -> float:
-        return await owned(double.submit(x))
+        return await double.submit(x)
 
     async with served(app) as site:
         assert (await site.get("/double?x=2")).status == 200

@@ -12,7 +12,7 @@ from harness.gates import Gate
 
 from asgi.wire import Exchange
 from director import Director
-from director.asgi import MEDIA_TYPE, Problem, ProblemMiddleware, owned, problem_of
+from director.asgi import MEDIA_TYPE, Problem, ProblemMiddleware, problem_of
 from director.errors import (
     AdmissionError,
     DeadlineUnreachable,
@@ -176,7 +176,7 @@ async def test_jobs_of_a_task_group_that_are_refused() -> None:
                 group.create_task(one())
 
     async def one() -> None:
-        await owned(director.submit(gate))
+        await director.submit(gate)
 
     gate = Gate()
     async with Director("simulated:1", max_queue=1) as director:

@@ -15,7 +15,6 @@ from starlette.testclient import TestClient
 
 from asgi.wire import served
 from director import Director
-from director.asgi import owned
 from director.fastapi import install, lifespan
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class Early:
 @pytest.mark.parametrize("is_early", [False, True], ids=["add_route", "before the router"])
 async def test_a_plain_route_has_all_of_it_too(gate: Gate, is_early: bool) -> None:
     async def route(request: Request) -> JSONResponse:
-        return JSONResponse(await owned(request.state.director.submit(gate, (await request.json())["x"])))
+        return JSONResponse(await request.state.director.submit(gate, (await request.json())["x"]))
 
     director = Director("simulated:1", max_queue=2)
     app = FastAPI(lifespan=lifespan(director))

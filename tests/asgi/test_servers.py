@@ -12,7 +12,7 @@ from harness.gates import PATIENCE, Gate, rested, until
 
 from asgi.wire import Served, served
 from director import Director
-from director.asgi import CancelOnDisconnect, HealthEndpoints, ProblemMiddleware, owned
+from director.asgi import CancelOnDisconnect, HealthEndpoints, ProblemMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -78,7 +78,7 @@ class Service:
         if scope["path"] == "/read":
             text = str(await length(receive))
         else:
-            text = str(await owned(self._director.submit(self._gate, "run")))
+            text = str(await self._director.submit(self._gate, "run"))
         headers = [(b"content-length", b"%d" % len(text))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": text.encode()})

@@ -130,10 +130,12 @@ class Desk:
         job.extras = job.extras or JobExtras()
         job.extras.failed_attempts += 1
 
-    def withdraw_all(self, state: JobState, model: Model[Any] | None = None) -> list[ScheduledJob[Any]]:
+    def withdraw_all(
+        self, state: JobState, failed_load: tuple[Model[Any], Slot] | None = None
+    ) -> list[ScheduledJob[Any]]:
         """Withdraw what waits."""
         jobs: list[ScheduledJob[Any]] = []
-        self.scheduler.remove_all(jobs, state, model)
+        self.scheduler.remove_all(jobs, state, failed_load)
         return jobs
 
     def try_again(self, job: ScheduledJob[Any]) -> None:

@@ -31,9 +31,27 @@ async def test_it_can_be_awaited_many_times_from_many_tasks(gate: Gate) -> None:
     assert await job == 42  # also after the close
 
 
-async def test_cancelling_a_task_that_awaits_it_leaves_the_job_alone(gate: Gate) -> None:
+async def test_cancelling_a_task_that_awaits_it_cancels_it_for_all_that_do(gate: Gate) -> None:
     async def wait_for(job: Job[int]) -> int:
         return await job
+
+    async with Director("simulated:1") as director:
+        job = director.submit(gate, 42)
+        await gate.begun()
+        leaves, stays = asyncio.create_task(wait_for(job)), asyncio.create_task(wait_for(job))
+        await turns()
+        leaves.cancel()
+        await asyncio.wait([leaves])
+        assert leaves.cancelled()
+        assert job.state is JobState.CANCELLED
+        await asyncio.wait([stays])
+        assert stays.cancelled()
+        gate.open()
+
+
+async def test_a_shielded_job_goes_on_for_the_others(gate: Gate) -> None:
+    async def wait_for(job: Job[int]) -> int:
+        return await asyncio.shield(job)
 
     async with Director("simulated:1") as director:
         job = director.submit(gate, 42)
@@ -46,6 +64,14 @@ async def test_cancelling_a_task_that_awaits_it_leaves_the_job_alone(gate: Gate)
         assert job.state is JobState.RUNNING
         gate.open()
         assert await stays == 42
+
+
+async def test_a_job_that_is_dropped_runs_on(gate: Gate) -> None:
+    async with Director("simulated:1") as director:
+        director.submit(gate, 42)
+        gate.open()
+        await director.drain()
+        assert director.stats().succeeded == 1
 
 
 async def test_its_facts_over_a_life(gate: Gate, clock: TestClock) -> None:
@@ -284,12 +310,13 @@ async def test_it_works_with_wait_for_and_shield(gate: Gate) -> None:
         job = director.submit(gate, 42)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(job), 0.001)
+        assert not job.done()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.001):
                 await job
-        assert not job.done()  # both left it alone
+        assert job.state is JobState.CANCELLED
         gate.open()
-        assert await asyncio.wait_for(job, 5) == 42
+        assert await asyncio.wait_for(director.submit(gate, 42), 5) == 42
 
 
 async def test_run_cancels_its_job_when_the_caller_leaves(gate: Gate) -> None:

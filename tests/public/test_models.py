@@ -447,6 +447,24 @@ async def test_load_raises_what_the_loader_raised() -> None:
         assert [device.models for device in director.stats().devices] == [("load",), ()]
 
 
+async def test_a_failed_load_is_no_fault_of_jobs_that_may_not_run_there(gate: Gate) -> None:
+    def load(device: Device) -> str:
+        if device.index == 1:
+            raise Broken("on the second")
+        return "replica"
+
+    model = Model(load)
+    async with Director("simulated:2") as director:
+        busy = director.submit(gate, devices=[0])
+        await gate.begun()
+        waiting = director.submit(lambda replica: replica, model=model, devices=[0])
+        with pytest.raises(Broken):
+            await director.run(same, model=model, devices=[1])
+        gate.open()
+        assert await waiting == "replica"
+        await busy
+
+
 async def test_cancelling_load_lets_the_loads_go_on() -> None:
     loader = Loader(held=True)
     model = Model(loader)

@@ -255,12 +255,29 @@ def sys_settrace(trace: Any) -> Any:
 # ---- one caller among others
 
 
-async def test_cancelling_a_task_that_awaits_a_job_leaves_the_job_alone(make_stage: Make) -> None:
+async def test_cancelling_a_task_that_awaits_a_job_cancels_it_for_all(make_stage: Make) -> None:
     stage = await make_stage()
     gate, job = stage.submit()
 
     async def wait() -> Any:
         return await job
+
+    one, other = asyncio.create_task(wait()), asyncio.create_task(wait())
+    await stage.quiet()
+    one.cancel()
+    await stage.quiet()
+    assert one.cancelled()
+    assert other.cancelled()
+    assert job.state is JobState.CANCELLED
+    gate.open("result")
+
+
+async def test_a_shielded_job_goes_on(make_stage: Make) -> None:
+    stage = await make_stage()
+    gate, job = stage.submit()
+
+    async def wait() -> Any:
+        return await asyncio.shield(job)
 
     one, other = asyncio.create_task(wait()), asyncio.create_task(wait())
     await stage.quiet()

@@ -69,11 +69,14 @@ class Machine(RuleBasedStateMachine):
         assert not self.desk.scheduler.remove(job, state)
 
     @precondition(lambda self: len(self.waiting) > 3)
-    @rule(model=st.none() | st.integers(0, 1))
-    def withdraw_all(self, model: int | None) -> None:
-        wanted = None if model is None else self.models[model]
-        expected = [job for job in self.waiting if wanted is None or job.options.model is wanted]
-        assert self.desk.withdraw_all(FAILED, wanted) == expected
+    @rule(model=st.none() | st.integers(0, 1), number=st.integers(0, 100))
+    def withdraw_all(self, model: int | None, number: int) -> None:
+        failed_load, expected = None, self.waiting
+        if model is not None:
+            slot = self.slots[number % len(self.slots)]
+            failed_load = self.models[model], slot
+            expected = [job for job in expected if job.options.model is failed_load[0] and self.may(job.options, slot)]
+        assert self.desk.withdraw_all(FAILED, failed_load) == expected
         self.waiting = [job for job in self.waiting if job not in expected]
 
     # ---- those who are on their way arrive

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 import director
 from director import Device, Director, Function, Job, JobState, Model, Stats, discover_devices
-from director.asgi import owned, time_left
+from director.asgi import time_left
 from director.errors import JobTimeout, QueueFull
 from director.events import Event, Hook, JobSucceeded
 from director.fastapi import PROBLEMS, DirectorDep, install, lifespan
@@ -111,7 +111,7 @@ async def functions(d: Director) -> None:
 
     urgent = with_options.with_options(priority=9, deadline=0.5, tenant="a")
     assert_type(await urgent(b"image", 0.5), list[float])
-    assert_type(await owned(urgent.submit(b"image", 0.5)), list[float])
+    assert_type(await urgent.submit(b"image", 0.5), list[float])
     with_options.with_options(max_batch_size=3)  # type: ignore[call-arg]  # of functions, not of calls
 
     await plain("one")  # type: ignore[arg-type]

@@ -19,7 +19,6 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from director import Director
-from director.asgi import owned
 from director.fastapi import install, lifespan
 
 if TYPE_CHECKING:
@@ -58,11 +57,11 @@ def predict(_device: Device, items: list[float]) -> list[float]:
 
 
 async def endpoint(item: Item) -> Doubled:
-    return Doubled(y=await owned(predict.submit(item.x)))
+    return Doubled(y=await predict.submit(item.x))
 
 
 async def route(request: Request) -> JSONResponse:
-    return JSONResponse({"y": await owned(predict.submit((await request.json())["x"]))})
+    return JSONResponse({"y": await predict.submit((await request.json())["x"])})
 
 
 class Early:
