@@ -210,6 +210,19 @@ class ScheduledJob(Job[T]):
         name = fn.__name__ if type(fn) is FunctionType else fn  # the usual case, without a call
         self.fn = name if type(name) is str else name_of(fn)
 
+    def reset(self, options: Options, is_counted: bool) -> None:
+        """Make it like one that has never run, for its next try with `options`.
+
+        Args:
+            options: Those of the user are kept beside them.
+            is_counted: The last try has begun, and counts as a failed one.
+        """
+        extras = self.extras = self.extras or JobExtras()
+        extras.original_options = extras.original_options or self.options
+        extras.failed_attempts += is_counted
+        self.started_at = self.finished_at = None
+        self.options = options
+
     @property
     def has_dropped_inputs(self) -> bool:
         """Its call is over, and the event loop has heard of it; or it never ran, and never will."""

@@ -23,7 +23,7 @@ from director._runtime.endings import Endings
 from director._runtime.idle import IdleWaiters
 from director._runtime.loop_channel import LoopChannel
 from director._runtime.retries import RetryPolicy
-from director._runtime.timers import DeadlineTimers
+from director._runtime.timers import DeadlineTimers, RetryTimers
 from director._scheduler.slots import Slot
 from director._untrusted.objects import bearable, describe, is_a, log_error, repr_of, set_cause
 from director.errors import AdmissionError, DeviceLost, JobError, JobTimeout
@@ -78,9 +78,10 @@ class JobLifecycle:
         self._instrumentation = instrumentation
         self._is_watched, self._is_recorded = instrumentation.listening, instrumentation.recording
         self._tells_ends = instrumentation.listening or instrumentation.recording
-        self._timers = DeadlineTimers(clock, self._expire)
+        self.timers = self._timers = DeadlineTimers(clock, scheduler, loop_channel, self.end_failed)
         self.endings = Endings(loop_channel)
-        self._retries = RetryPolicy(clock, scheduler, instrumentation)
+        self._retry_policy = RetryPolicy(clock.time, scheduler.slots, scheduler.open_slots)
+        self._retry_timers = RetryTimers(clock, self._requeue)
         self._wakes = False  # a delivery is going on that wakes who awaits the jobs by itself
         self._exit: BaseException | None = None  # what a callback has raised to stop the loop
         self._numbers = itertools.count(1)
@@ -116,18 +117,17 @@ class JobLifecycle:
         if self._is_watched:
             self._instrumentation.submitting(job)
         try:
-            wake = self._scheduler.admit(job, patient)
-            if wake is not None:
+            if (wake := self._scheduler.admit(job, patient)) is not None:
                 wake()
             if options.timed:
-                self._loop_channel.on_loop(self.start_timer, job)
+                self._loop_channel.on_loop(self._timers.start, job)
         except (AdmissionError, DeviceLost) as error:
             self.rejected += 1
             self._instrumentation.rejected(job, error)
             raise
         except BaseException:  # a signal handler has raised: what was to be called, is called again
             self._scheduler.wake_again()
-            self._loop_channel.call(self._timers.look)
+            self._loop_channel.call(self._timers.check)
             self._loop_channel.notify()
             raise
         if self._is_watched:
@@ -283,7 +283,7 @@ class JobLifecycle:
         options, never_started = job.options, is_a(error, NeverStarted)
         if not never_started and isinstance(job.location, Slot) and is_loss(error, job.location.device):
             self._worker_lost(job, error)
-        if (options.retries or options.batch_rule is not None or never_started) and self._retries.take(job, error):
+        if (options.retries or options.batch_rule is not None or never_started) and self._retry(job, error):
             return
         if is_a(error, NeverStarted):
             error = DeviceLost(error.device, error.reason)  # the other name is ours
@@ -307,31 +307,41 @@ class JobLifecycle:
             self.endings.withdraw(lambda left: left.extend(jobs), partial(self._end_broken, problem=problem))
             raise
 
-    def start_timer(self, job: ScheduledJob[Any]) -> None:
-        """Watch over the deadline of a job, or over the timeout of one that has just started."""
-        if (due := job.due_at()) is not None:
-            self._timers.set(job, due)
+    def _retry(self, job: ScheduledJob[Any], error: BaseException) -> bool:
+        """Have a job that has just failed tried again, now or later; False if it is not worth it, or it is over."""
+        retry = self._retry_policy.plan(job, error)
+        if retry is None or not self._scheduler.hold_for_retry(job):
+            return False
+        if self._is_recorded:
+            self._instrumentation.tried(job, retry.slot, error)
+        job.reset(retry.options, retry.is_counted)
+        if self._is_watched:
+            self._instrumentation.retry_scheduled(job, retry.slot.device, error)
+        if retry.delay:
+            self._retry_timers.set(job, retry.delay)
+        else:
+            self._requeue(job)
+        return True
+
+    def _requeue(self, job: ScheduledJob[Any]) -> None:
+        if (wake := self._scheduler.requeue(job)) is not None:
+            wake()
 
     def stop(self) -> None:
         """Ring for no deadline and try nothing again any more."""
         self._timers.stop()
-        self._retries.stop()
+        self._retry_timers.stop()
 
     def admit_late(self, job: ScheduledJob[Any], patient: bool) -> None:
-        """From any thread: have the loop queue a job that was submitted in the midst of a decision."""
-        self._loop_channel.call(self._admit_late, job, patient)
-
-    def _admit_late(self, job: ScheduledJob[Any], patient: bool) -> None:
+        """On the loop: queue a job that a finalizer or a signal handler has submitted in the midst of a decision."""
         if self._scheduler.is_deciding:
-            self._loop_channel.call(self._admit_late, job, patient)
+            self._loop_channel.call(self.admit_late, job, patient)
             return
         try:
-            wake = self._scheduler.admit_late(job, patient)
+            if (wake := self._scheduler.admit_late(job, patient)) is not None:
+                wake()
         except (AdmissionError, DeviceLost) as error:
             self.end_failed(job, error)
-        else:
-            if wake is not None:
-                wake()
 
     def _was_in_time(self, job: ScheduledJob[Any]) -> bool:
         """The clock decides, not whether the loop looks at the outcome or at the alarm first."""
@@ -341,26 +351,6 @@ class JobLifecycle:
             return False
         self._timers.drop(job)
         return True
-
-    def _expire(self, job: ScheduledJob[Any]) -> None:
-        if self._scheduler.is_deciding:
-            self._loop_channel.call(self._expire, job)
-            return
-        if (due := job.due_at()) is None or self._now() < due:  # it was the timeout of an earlier try
-            self.start_timer(job)
-            return
-        try:
-            # Taken and not begun: the worker looks at the deadline itself. Finished: the outcome is on its way.
-            if self._scheduler.remove(job, JobState.FAILED) or (
-                job.state is _RUNNING and job.started_at is not None and job.finished_at is None
-            ):
-                self.end_failed(job, JobTimeout("queued" if job.started_at is None else "running"))
-        except BaseException:  # a signal handler has raised: what is moved must end
-            if job.state is JobState.FAILED and not job.done():
-                self._loop_channel.call(
-                    self.end_failed, job, JobTimeout("queued" if job.started_at is None else "running")
-                )
-            raise
 
     def _end_cancelled(self, job: ScheduledJob[Any], msg: Any) -> None:
         if (moved := self._move(job, JobState.CANCELLED)) is None:
@@ -405,6 +395,6 @@ class JobLifecycle:
         if job.options.timed:
             self._timers.drop(job)
         if job.options.retries:
-            self._retries.forget(job)
+            self._retry_timers.drop(job)
         if self._idle.waiters:
             self._idle.check()

@@ -1,93 +1,78 @@
-"""Second tries: which failures are worth one, when it comes, and on which devices. On the event loop only."""
+"""Second tries: which failures are worth one, when it comes, and on which slots. Decides and changes nothing."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._devices.device_errors import fault_of
 from director._executors.base import NeverStarted, is_loss
 from director._jobs.calls import StreamCall
-from director._jobs.job import JobExtras, ScheduledJob
 from director._scheduler.slots import Slot
 from director._untrusted.numbers import MOST_SECONDS
 from director._untrusted.objects import is_a, is_one_of
 
 if TYPE_CHECKING:
-    from director._clock import Clock, Timer
+    from collections.abc import Callable
+
     from director._jobs.job import ScheduledJob
     from director._jobs.options import Options
-    from director._runtime.instrumentation import Instrumentation
-    from director._scheduler.scheduler import Scheduler
 
 _DOUBLINGS = 64  # then a back-off of a nanosecond is five hundred years
 
 
-class RetryPolicy:
-    """Tries jobs again.
+class Retry:
+    """Another try of a job.
 
     Args:
-        clock: Tells the time and makes the timers.
-        scheduler: Queues them.
-        instrumentation: Takes events.
+        slot: Where the last one has failed.
+        delay: Seconds from now until it may run.
+        options: Those of the next try: the user's, on the slots where it may run.
+        is_counted: It has begun there; else it is the same try once more.
     """
 
-    def __init__(self, clock: Clock, scheduler: Scheduler, instrumentation: Instrumentation) -> None:
-        self._clock = clock
-        self._scheduler = scheduler
-        self._instrumentation = instrumentation
-        self._timers: dict[ScheduledJob[Any], Timer] = {}
+    __slots__ = ("delay", "is_counted", "options", "slot")
 
-    def take(self, job: ScheduledJob[Any], error: BaseException) -> bool:
-        """Try a job that has just failed again, now or later; False if it is not to be tried again."""
+    def __init__(self, slot: Slot, delay: float, options: Options, is_counted: bool) -> None:
+        self.slot = slot
+        self.delay = delay
+        self.options = options
+        self.is_counted = is_counted
+
+
+class RetryPolicy:
+    """Plans second tries.
+
+    Args:
+        time: Tells the time.
+        slots: All slots, by number.
+        open_slots: Tells the numbers of those whose devices get work.
+    """
+
+    def __init__(self, time: Callable[[], float], slots: list[Slot], open_slots: Callable[[], frozenset[int]]) -> None:
+        self._time = time
+        self._slots = slots
+        self._open_slots = open_slots
+
+    def plan(self, job: ScheduledJob[Any], error: BaseException) -> Retry | None:
+        """When and where a job that has just failed with `error` is tried again; `None` if it is not."""
         options, extra, slot = job.options, job.extras, job.location
         if isinstance(job.fn, StreamCall) and job.fn.channel.was_crossed:
-            return False  # its reader would get the first values twice
+            return None  # its reader would get the first values twice
         asked = options if extra is None else extra.original_options or options
         tries = 0 if extra is None else extra.failed_attempts
         if not isinstance(slot, Slot) or not (allowed := self._allowed(error, asked, tries, slot)):
-            return False
+            return None
         delay = min(options.backoff * 2 ** min(tries, _DOUBLINGS), MOST_SECONDS)
-        if self._clock.time() + delay >= job.deadline_at():
-            return False
-        if not self._scheduler.hold_for_retry(job):
-            return False
-        if not is_a(error, NeverStarted):
-            asked = replace(asked, allowed=allowed)
-        self._reset(job, asked, slot, error)
-        if delay:
-            self._timers[job] = self._clock.call_later(delay, partial(self._go, job))
-        else:
-            self._go(job)
-        return True
-
-    def forget(self, job: ScheduledJob[Any]) -> None:
-        """It is over: its next try is not waited for."""
-        if (timer := self._timers.pop(job, None)) is not None:
-            timer.cancel()
-
-    def stop(self) -> None:
-        """Try nothing again."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-
-    def _reset(self, job: ScheduledJob[Any], options: Options, slot: Slot, error: BaseException) -> None:
-        """Make it like one that has never run, but for its count and the device it avoids."""
-        extra = job.extras = job.extras or JobExtras()
-        extra.original_options = extra.original_options or job.options
-        extra.failed_attempts += not is_a(error, NeverStarted)  # it was not even begun
-        if self._instrumentation.recording:
-            self._instrumentation.tried(job, slot, error)
-        job.started_at = job.finished_at = None
-        job.options = options
-        if self._instrumentation.listening:
-            self._instrumentation.retry_scheduled(job, slot.device, error)
+        if self._time() + delay >= job.deadline_at():
+            return None
+        if is_a(error, NeverStarted):
+            return Retry(slot, delay, asked, is_counted=False)
+        return Retry(slot, delay, replace(asked, allowed=allowed), is_counted=True)
 
     def _allowed(self, error: BaseException, asked: Options, tries: int, slot: Slot) -> frozenset[int] | None:
         """The slots on which another try is worth it; nothing if it is not."""
-        open_slots = self._scheduler.open_slots()
+        open_slots = self._open_slots()
         allowed = open_slots if asked.allowed is None else open_slots & asked.allowed
         if is_a(error, NeverStarted):
             return allowed or None
@@ -103,11 +88,5 @@ class RetryPolicy:
 
     def _is_roomier(self, number: int, slot: Slot) -> bool:
         """Whether the device of slot `number` has more memory than that of `slot`."""
-        theirs, ours = self._scheduler.slots[number].device.total_memory, slot.device.total_memory
+        theirs, ours = self._slots[number].device.total_memory, slot.device.total_memory
         return theirs is not None and ours is not None and theirs > ours
-
-    def _go(self, job: ScheduledJob[Any]) -> None:
-        self._timers.pop(job, None)
-        wake = self._scheduler.requeue(job)
-        if wake is not None:
-            wake()

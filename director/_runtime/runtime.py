@@ -266,7 +266,7 @@ class Runtime:
 
     def _put_off(self, job: ScheduledJob[Any], patient: bool) -> None:
         """From any thread: a job was submitted in the midst of a decision."""
-        self.job_lifecycle.admit_late(job, patient)
+        self.loop_channel.call(self.job_lifecycle.admit_late, job, patient)
 
     def _worker_lost(self, job: ScheduledJob[Any], error: BaseException) -> None:
         self.health.note_loss(job, error)

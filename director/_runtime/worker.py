@@ -65,7 +65,7 @@ class Worker:
         self._scheduler = scheduler
         self._loop_channel = loop_channel
         self._instrumentation = instrumentation
-        self._start_timer = job_lifecycle.start_timer  # these three on the loop
+        self._start_timer = job_lifecycle.timers.start  # these three on the loop
         self._raised = job_lifecycle.handle_error
         self._returned = job_lifecycle.handle_batch
         self._lose = lose

@@ -228,12 +228,12 @@ async def test_a_handler_may_raise_at_any_line_of_the_end_of_a_job_whose_time_is
         clock._now += 2
         with Interrupter(act, at):
             try:
-                runtime.job_lifecycle._expire(job)
+                runtime.job_lifecycle.timers._expire(job)
                 is_over = True
             except Interrupted:
                 at += 1
         if job.state is JobState.QUEUED:
-            runtime.job_lifecycle._expire(job)
+            runtime.job_lifecycle.timers._expire(job)
         assert isinstance(await asyncio.wait_for(outcome(job), 5), JobTimeout)
         assert job.state is JobState.FAILED
     assert at > 10
