@@ -221,7 +221,8 @@ async def main():
     await asyncio.sleep(0.01)
     end.set()
     await asyncio.wait([closing])
-    await asyncio.sleep(0.3)
+    while ours():  # the test has a limit of time
+        await asyncio.sleep(0.001)
     print(director.state.value, unloaded, ours())
 asyncio.run(main())
 """
@@ -414,8 +415,10 @@ async def main():
     others = asyncio.all_tasks() - {{asyncio.current_task()}}
     for each in sorted(others, key=lambda task: task.get_name().startswith("director"), reverse={director_first}):
         each.cancel()  # what many applications do to end themselves; the set has any order
-    await asyncio.wait([task], timeout=1)
-    await asyncio.sleep(0.3)
+    await asyncio.wait([task], timeout=10)
+    for _ in range(500):
+        if ours():
+            await asyncio.sleep(0.01)
     print(sorted(unloaded), ours(), "cancelled" if task.cancelled() else task, flush=True)
     os._exit(0)
 asyncio.run(main())
@@ -456,8 +459,9 @@ def test_a_forgotten_close_warns(python: Callable[[str], str]) -> None:
 def test_the_threads_of_a_forgotten_director_end_with_its_loop(python: Callable[[str], str]) -> None:
     source = """
 import time
-time.sleep(0.4)
-print([thread.name for thread in threading.enumerate() if thread.name.startswith("director")])
+while left := [thread.name for thread in threading.enumerate() if thread.name.startswith("director")]:
+    time.sleep(0.001)
+print(left)
 """
     assert "[]" in python(FORGOTTEN.format(call="lambda device: None") + source)
 

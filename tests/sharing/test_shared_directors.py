@@ -161,15 +161,15 @@ async def test_the_time_in_the_line_is_waiting_and_not_running(gate: Gate) -> No
         await gate.begun()
         job = two.submit(lambda _: None)
         await until(lambda: is_elsewhere(two))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
         gate.open()
         await asyncio.gather(busy, job)
         await rested(two)
         assert job.waited is not None
         assert job.ran is not None
-        assert job.waited >= 0.05
-        assert job.ran < 0.05
-        assert two.stats().devices[0].busy_seconds < 0.05
+        assert job.waited >= 0.3
+        assert job.ran < 0.3
+        assert two.stats().devices[0].busy_seconds < 0.3
 
 
 async def test_batches_share_too(gate: Gate) -> None:

@@ -160,12 +160,12 @@ async def test_a_deadline_kills_nobody(tmp_path: Path) -> None:
 async def test_a_call_past_its_deadline_is_killed_when_its_timeout_has_passed_too() -> None:
     async with Director("cpu", executor=HASTY) as director:
         before = await director.run(calls.process_id)
-        job = director.submit(calls.stuck, deadline=0.1, timeout=0.4)
+        job = director.submit(calls.stuck, deadline=0.1, timeout=1.5)
         began = time.monotonic()
         assert isinstance(await outcome(job), JobTimeout)
-        assert time.monotonic() - began < 0.35
+        assert time.monotonic() - began < 1.4
         assert await director.run(calls.process_id) != before
-        assert time.monotonic() - began > 0.5
+        assert time.monotonic() - began > 1.6
 
 
 async def test_a_cancelled_call_is_not_killed(tmp_path: Path) -> None:
