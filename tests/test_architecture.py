@@ -42,7 +42,7 @@ __main__
 FLOOR = {name: floor for floor, line in enumerate(ORDER.strip().splitlines()) for name in line.split()}
 PUBLIC = {"__init__", "errors", "events", "hooks", "testing", "ray", "_untrusted", "_format"}
 ABOVE = {  # what is above `director` knows public names only, but for these
-    "testing": {"_device", "_jobs", "_executors"},
+    "testing": {"_device"},
     "ray": {"_executors"},
     "dashboard": {"_devices", "_threads"},
     "timeline": {"_devices", "_threads"},

@@ -1,4 +1,4 @@
-"""For the tests of applications: devices without GPUs, and a clock that a test moves."""
+"""A clock that a test moves."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import itertools
 import threading
 from typing import TYPE_CHECKING
 
-from director._device import SimulatedDevice, simulated_devices
 from director._untrusted import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = ["SimulatedDevice", "TestClock", "simulated_devices"]
 
 
 class TestClock:
