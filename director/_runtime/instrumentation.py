@@ -18,8 +18,8 @@ from director._untrusted.objects import is_a, log_error, provides
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
 
+    from director import events  # noqa: TC004 - `_meet` imports it, and no event is made before
     from director._device import Device
     from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
@@ -51,7 +51,6 @@ class Instrumentation:
         self.listening = False  # somebody wants events of jobs
         self.recording = False  # somebody wants records of them
         self._on_loop = on_loop
-        self._events: ModuleType | Any = None
         self._wanted: dict[str, tuple[Hook, ...]] = {}  # the names of the events that somebody wants, and who
         self._lifespan_hooks: tuple[LifespanHook, ...] = ()
         self._recorders: tuple[JobRecorder, ...] = ()
@@ -68,9 +67,9 @@ class Instrumentation:
 
     def _meet(self, hooks: tuple[Hook, ...]) -> None:
         """Ask the hooks what they want."""
+        global events
         from director import events
 
-        self._events = events
         choices = (cast("SelectiveHook", hook).wants if provides(hook, "wants") else (events.Event,) for hook in hooks)
         wants = [(hook, tuple(kinds)) for hook, kinds in zip(hooks, choices, strict=True)]
         for name, kind in vars(events).items():
@@ -107,36 +106,43 @@ class Instrumentation:
 
     def opened(self, devices: tuple[Device, ...]) -> None:
         """The Director accepts jobs."""
-        self._say("DirectorOpened", self.time(), devices)
+        if "DirectorOpened" in self._wanted:
+            self._tell(events.DirectorOpened(self.time(), devices))
 
     def joined(self, device: Device, scheduler: Scheduler) -> None:
         """A device has come."""
         for hook in self._lifespan_hooks:
             if provides(hook, "devices_changed"):
                 _safely(hook, hook.devices_changed, tuple(slot.device for slot in scheduler.slots))
-        self._say("DeviceJoined", self.time(), device)
+        if "DeviceJoined" in self._wanted:
+            self._tell(events.DeviceJoined(self.time(), device))
 
     def drained(self) -> None:
         """Everything accepted is over."""
         if not self._is_drained:
             self._is_drained = True
-            self._say("DirectorDrained", self.time())
+            if "DirectorDrained" in self._wanted:
+                self._tell(events.DirectorDrained(self.time()))
 
     def quarantined(self, device: Device, reason: str) -> None:
         """A device gets no more work."""
-        self._say("DeviceQuarantined", self.time(), device, reason)
+        if "DeviceQuarantined" in self._wanted:
+            self._tell(events.DeviceQuarantined(self.time(), device, reason))
 
     def restored(self, device: Device) -> None:
         """A device gets work again."""
-        self._say("DeviceRestored", self.time(), device)
+        if "DeviceRestored" in self._wanted:
+            self._tell(events.DeviceRestored(self.time(), device))
 
     def worker_started(self, slot: Slot) -> None:
         """A worker begins."""
-        self._say("WorkerHired", self.time(), slot.device, slot.number)
+        if "WorkerHired" in self._wanted:
+            self._tell(events.WorkerHired(self.time(), slot.device, slot.number))
 
     def worker_stopped(self, slot: Slot) -> None:
         """A worker has left."""
-        self._say("WorkerReaped", self.time(), slot.device, slot.number)
+        if "WorkerReaped" in self._wanted:
+            self._tell(events.WorkerReaped(self.time(), slot.device, slot.number))
 
     # ---- of jobs on their way
 
@@ -144,7 +150,7 @@ class Instrumentation:
         """From any thread: the job is about to be queued; if it is, a worker may be quicker to tell of its start."""
         if "JobSubmitted" in self._wanted:
             facts = (job.submitted_at, job.id, job.name, job.priority, job.tenant, job.context)
-            self._submitted[job.id] = self._events.JobSubmitted(*facts)
+            self._submitted[job.id] = events.JobSubmitted(*facts)
 
     def submitted(self, job: ScheduledJob[Any]) -> None:
         """From any thread: the job waits."""
@@ -155,26 +161,27 @@ class Instrumentation:
         """From any thread: the job was not accepted."""
         self._submitted.pop(job.id, None)
         if "JobRejected" in self._wanted:
-            self._on_loop(self._tell, self._events.JobRejected(job.submitted_at, job.name, error))
+            self._on_loop(self._tell, events.JobRejected(job.submitted_at, job.name, error))
 
     def started(self, job: ScheduledJob[Any], slot: Slot, now: float, batch: int) -> None:
         """From its slot's thread: the job runs, as one of `batch` in its call."""
         if "JobStarted" in self._wanted:
             facts = (now, job.id, job.name, slot.device, slot.number, now - job.submitted_at, batch)
-            self._started[job.id] = self._events.JobStarted(*facts)
+            self._started[job.id] = events.JobStarted(*facts)
             self._on_loop(self._tell_start, job.id)
 
     def progressed(self, job: ScheduledJob[Any], progress: Any) -> None:
         """From its slot's thread: the job reported."""
         if "JobProgressed" in self._wanted:
-            self._on_loop(self._tell_progress, self._events.JobProgressed(self.time(), job.id, job.name, progress))
+            self._on_loop(self._tell_progress, events.JobProgressed(self.time(), job.id, job.name, progress))
 
     # ---- of their ends, on the loop
 
     def retry_scheduled(self, job: ScheduledJob[Any], device: Device | None, error: BaseException) -> None:
         """A try has failed and the job waits for another."""
         self._tell_start(job.id)
-        self._say("JobRetried", self.time(), job.id, job.name, device, job.attempts, error)
+        if "JobRetried" in self._wanted:
+            self._tell(events.JobRetried(self.time(), job.id, job.name, device, job.attempts, error))
 
     def tried(self, job: ScheduledJob[Any], slot: Slot, error: BaseException) -> None:
         """A try on `slot` has failed; the job still knows when."""
@@ -192,21 +199,24 @@ class Instrumentation:
     def succeeded(self, job: ScheduledJob[Any]) -> None:
         """The job has its result."""
         self._tell_start(job.id)
-        self._say("JobSucceeded", *self._facts(job, job.started_at))
+        if "JobSucceeded" in self._wanted:
+            self._tell(events.JobSucceeded(*self._facts(job, job.started_at)))
 
     def failed(self, job: ScheduledJob[Any], error: BaseException, started: float | None) -> None:
         """The job ended with an error. `started`: when its call began; `None` if it never ran, and never will."""
         self._note(job, _span(job, started), error)
         if self.listening:
             self._tell_start(job.id)
-            self._say("JobFailed", *self._facts(job, started), error)
+            if "JobFailed" in self._wanted:
+                self._tell(events.JobFailed(*self._facts(job, started), error))
 
     def cancelled(self, job: ScheduledJob[Any], started: float | None) -> None:
         """The job was cancelled."""
         self._note(job, _span(job, started))
         if self.listening:
             self._tell_start(job.id)
-            self._say("JobCancelled", *self._facts(job, started))
+            if "JobCancelled" in self._wanted:
+                self._tell(events.JobCancelled(*self._facts(job, started)))
 
     def returned(self, job: ScheduledJob[Any]) -> None:
         """The call has ended of a job that was over before, or was never made."""
@@ -217,17 +227,17 @@ class Instrumentation:
     def loaded(self, model: Model[Any], device: Device, seconds: float) -> None:
         """A replica is resident."""
         if "ModelLoaded" in self._wanted:
-            self._on_loop(self._say, "ModelLoaded", self.time(), model.name, device, seconds)
+            self._on_loop(self._tell, events.ModelLoaded(self.time(), model.name, device, seconds))
 
     def not_loaded(self, model: Model[Any], device: Device, error: BaseException) -> None:
         """A loader raised."""
         if "ModelFailed" in self._wanted:
-            self._on_loop(self._say, "ModelFailed", self.time(), model.name, device, error)
+            self._on_loop(self._tell, events.ModelFailed(self.time(), model.name, device, error))
 
     def unloaded(self, model: Model[Any], device: Device) -> None:
         """A replica was let go."""
         if "ModelUnloaded" in self._wanted:
-            self._on_loop(self._say, "ModelUnloaded", self.time(), model.name, device)
+            self._on_loop(self._tell, events.ModelUnloaded(self.time(), model.name, device))
 
     # ----
 
@@ -248,7 +258,9 @@ class Instrumentation:
         self._tell_start(event.job)
         self._tell(event)
 
-    def _facts(self, job: ScheduledJob[Any], started: float | None) -> tuple[Any, ...]:
+    def _facts(
+        self, job: ScheduledJob[Any], started: float | None
+    ) -> tuple[float, int, str, Device | None, float, float | None]:
         _, _, ended = _span(job, started)
         device = None if started is None else job.device
         until = ended if started is None else started
@@ -275,11 +287,6 @@ class Instrumentation:
                 _take_note(error, _RECORDER_RAISED, self._recorders[0], record)
             finally:
                 self._is_recording = False
-
-    def _say(self, kind: str, *facts: Any) -> None:
-        """Make an event and tell it, if somebody wants one of this kind."""
-        if kind in self._wanted:
-            self._tell(getattr(self._events, kind)(*facts))
 
     def _tell(self, event: Event) -> None:
         """Tell the hooks.
