@@ -73,10 +73,10 @@ class Resolver:
         model, tenant = options.get("model"), options.get("tenant")
         allowed = _slots_of(options.get("devices"), self._places)
         if model is not None:
-            homes = self._residency.homes(model, _slots_of(model.devices, self._places), allowed)
-            if allowed is None or homes is None:
-                allowed = homes if allowed is None else allowed
-            elif not (allowed := allowed & homes):
+            assigned = self._residency.assign(model, _slots_of(model.devices, self._places), allowed)
+            if allowed is None or assigned is None:
+                allowed = assigned if allowed is None else allowed
+            elif not (allowed := allowed & assigned):
                 raise PlacementError(f"{model!r} may not be loaded on any of the devices asked for")
         return Options(
             model=model,

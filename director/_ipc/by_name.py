@@ -1,7 +1,7 @@
-"""How a function gets from one process to another: by its name if there is one, else as it is.
+"""How a function gets from one process to another: by its name if it has one, else by value.
 
-A decorator that keeps the function it wraps (`Director.function` does) takes its name in the module: such a function
-is named as what its name's new owner wraps.
+A decorated function is often not found under its own name, which leads to the wrapper (`Director.function` makes one).
+It is sent as that name and the number of `__wrapped__` steps to the function.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from itertools import count
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from director._ipc import main_module as program
+from director._ipc import main_module
 from director._ipc.pickling import Payload, can_send_by_value, wrap
 from director._untrusted import objects as _user_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_WRAPPED_AT_MOST = 16  # decorators on one function
+_WRAPPED_AT_MOST = 16  # most decorators on one function
 _numbers = count()
 _REMEDY = (
     "Define functions and classes at the top level of a module, send plain values, or install gpu-director[process], "
     "which sends lambdas and local functions too"
 )
-_named: dict[FunctionType, Name] = {}  # those of modules, which stay; any thread adds
+_named: dict[FunctionType, Name] = {}  # functions of modules, never removed; written by any thread
 
 
 def name_of(fn: Any) -> Name | None:
-    """The name of a function that a child can find by one; `None` for all else."""
+    """The name of a function by which a child finds it; `None` if there is none."""
     if type(fn) is not FunctionType:
         return None
     name = _named.get(fn)
@@ -43,16 +43,16 @@ def name_of(fn: Any) -> Name | None:
 
 
 def known_number(fn: Any) -> int | None:
-    """The number of a function whose name was asked for before. Reads no attribute of the function."""
+    """The number of a function that `name_of` has named before. Reads no attribute of the function."""
     name = _named.get(fn) if type(fn) is FunctionType else None
     return None if name is None else name.number
 
 
 class Name(NamedTuple):
-    """A function that is reached by its name.
+    """A function that a child finds by its name.
 
     Args:
-        number: By which a child that has met it knows it.
+        number: Its number in calls to a child that has received it.
         sendable: What to pickle.
     """
 
@@ -61,7 +61,7 @@ class Name(NamedTuple):
 
 
 def sendable(fn: Any, named: Callable[[Any], Name | None] = name_of) -> Any:
-    """What to pickle instead of the function `fn`: itself, or how it is reached from the name that `named` gives."""
+    """What to pickle for the function `fn`: itself, or what finds it by the name that `named` returns."""
     if type(fn) is partial:
         inner = sendable(fn.func, named)
         return fn if inner is fn.func else partial(inner, *fn.args, **fn.keywords)
@@ -70,7 +70,7 @@ def sendable(fn: Any, named: Callable[[Any], Name | None] = name_of) -> Any:
 
 
 class Wrapped:
-    """A function that is reached from a name through decorators; unpickles as the function itself."""
+    """A function that is found by name beneath decorators; unpickles as the function itself."""
 
     def __init__(self, module: str, name: str, depth: int) -> None:
         self._path = module, name, depth
@@ -79,16 +79,16 @@ class Wrapped:
         return _unwrap, self._path
 
     def __call__(self) -> None:
-        """Never called: `functools.partial` asks for something that could be."""
+        """Never called: `functools.partial` requires a callable."""
 
 
 def pack(value: Any, what: Callable[[], str], is_stranger: bool = False) -> Payload:
-    """`value` as a payload, by value where its names say nothing to the other side.
+    """`value` as a payload, with classes and functions by value if the other side can't import them.
 
     Args:
         value: Anything.
-        what: How the error names it.
-        is_stranger: The other side can't import our `__main__`: a prompt, or a notebook.
+        what: Its name in the error.
+        is_stranger: The other side can't import our `__main__`, which is a prompt or a notebook.
 
     Raises:
         PicklingError: It can't be sent.
@@ -98,7 +98,7 @@ def pack(value: Any, what: Callable[[], str], is_stranger: bool = False) -> Payl
         if not (is_stranger and b"__main__" in payload.stream):
             return payload
         reason: Exception = pickle.PicklingError("it was defined at the prompt")
-    except Exception as error:  # noqa: BLE001 - whatever a class of the user's raises
+    except Exception as error:  # noqa: BLE001 - raised by a class of the user's
         reason = error
     if can_send_by_value():
         try:
@@ -115,11 +115,11 @@ def describe(error: BaseException) -> str:
 
 
 def _search(fn: FunctionType) -> Any:
-    """`fn` if its name leads to it, a `Wrapped` if it does through decorators, `None` if it leads elsewhere.
+    """`fn` if its name leads to it, a `Wrapped` if it does beneath decorators, else `None`.
 
-    Elsewhere is also where no child gets: a prompt, or a notebook.
+    `None` too if it was defined at a prompt or in a notebook, which no child can import.
     """
-    if fn.__module__ == program.MAIN and program.origin() is None:
+    if fn.__module__ == main_module.MAIN and main_module.origin() is None:
         return None
     try:
         found: Any = _resolve(fn.__module__, fn.__qualname__, sys.modules.__getitem__)

@@ -1,8 +1,8 @@
-"""One end of a socket that keeps the borders between messages.
+"""One end of a socket that preserves message boundaries.
 
-A thread that gives up the GIL beside a loop that computes gets it back 5 ms later. A slot's thread that has several
-messages to receive or to send would do so for each, so there are ways that keep it. For one they cost more than they
-save.
+A thread that releases the GIL while the event loop computes gets it back after 5 ms. A slot's thread that has several
+messages to receive or to send would do so for each of them, so `receive_at_once` and `send_all` keep the GIL and handle
+many messages in one system call. For a single message they cost more than they save.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from typing import Any
 
 from director._ipc.frames import LONGEST, WireBroken
 
-_DESCRIPTORS = 4  # that a message is read with; more than one may have
+_DESCRIPTORS = 4  # most that are received with one message; none has more
 _HEAD, _INT = 16, 4  # bytes of a `cmsghdr`, and of a descriptor
 ROOM = socket.CMSG_SPACE(_DESCRIPTORS * _INT)
-# As plain numbers: to combine flags of an enum takes longer than to receive a message.
+# As plain ints: combining enum flags takes longer than receiving a message.
 KEPT = int(socket.MSG_CMSG_CLOEXEC)
 _NOW, CUT = KEPT | int(socket.MSG_DONTWAIT), int(socket.MSG_TRUNC)
 _AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-MOST = 64  # messages that are sent by one call of the system
-_AT_A_TIME = 16  # and that are received by one
+MOST = 64  # most messages sent by one system call
+_AT_A_TIME = 16  # most messages received by one
 
 
 class _Piece(ctypes.Structure):
@@ -65,11 +65,11 @@ class Receiver:
     def __init__(self, source: socket.socket) -> None:
         memory, control = bytearray(_AT_A_TIME * LONGEST), bytearray(_AT_A_TIME * ROOM)
         self._receive = source.recvmsg_into
-        self._arrived: deque[tuple[memoryview, list[int], int]] = deque()  # received by one call, and not asked for yet
+        self._arrived: deque[tuple[memoryview, list[int], int]] = deque()  # received, and not returned yet
         self._views = [memoryview(memory)[n : n + LONGEST] for n in range(0, len(memory), LONGEST)]
         self._controls = [memoryview(control)[n : n + ROOM] for n in range(0, len(control), ROOM)]
         self._pieces = self._views[:1]
-        # The same as the system wants it:
+        # The same buffers as `recvmmsg` takes them:
         headers, pieces = (_Entry * _AT_A_TIME)(), (_Piece * _AT_A_TIME)()
         for header, piece, view, part in zip(headers, pieces, self._views, self._controls, strict=True):
             piece.base, piece.length = _address(view), LONGEST
@@ -79,13 +79,13 @@ class Receiver:
         self._receive_several = partial(_libc().recvmmsg, *arguments)
 
     def receive(self, flags: int = _NOW) -> tuple[memoryview, list[int]] | None:
-        """The next message, to be read before the next one is received, and its descriptors; an empty one at the end.
+        """The next message and its descriptors; an empty message at the end. The next call overwrites it.
 
         Args:
             flags: By default it does not wait, and returns `None` if there is none now.
 
         Raises:
-            WireBroken: It is longer than any message, or can't be received.
+            WireBroken: The message is too long, or can't be received.
         """
         if self._arrived:
             return self._checked(*self._arrived.popleft())
@@ -100,12 +100,12 @@ class Receiver:
         return self._checked(self._views[0][:size], descriptors_of(control[0][2]) if control else [], told)
 
     def receive_at_once(self) -> tuple[memoryview, list[int]] | None:
-        """The same, without waiting, and without giving up the GIL; what else is there is received by the same call."""
+        """As `receive`, never waiting and never releasing the GIL; one system call receives all that has arrived."""
         arrived = self._arrived
         if not arrived:
             self._headers[:] = self._unused
             count = self._receive_several()
-            if count < 0:  # there is none, or worse: the usual way says what it is
+            if count < 0:  # no message, or an error, which `receive` raises
                 return None if ctypes.get_errno() == errno.EAGAIN else self.receive()
             told = _ENTRY.iter_unpack(self._headers)
             for _, view, control, (length, flags, size) in zip(
@@ -119,7 +119,7 @@ class Receiver:
         return self._checked(*arrived.popleft())
 
     def close(self) -> None:
-        """Close the descriptors of what was received and not asked for."""
+        """Close the descriptors of messages that were received and not returned."""
         while self._arrived:
             close_all(self._arrived.popleft()[1])
 
@@ -127,7 +127,7 @@ class Receiver:
     def _checked(whole: memoryview, descriptors: list[int], told: int) -> tuple[memoryview, list[int]]:
         if told & CUT:
             close_all(descriptors)
-            raise WireBroken("a message that is too long")
+            raise WireBroken("a message is too long")
         return whole, descriptors
 
 
@@ -136,12 +136,12 @@ def _address(memory: memoryview) -> int:
 
 
 def descriptors_of(control: bytes) -> list[int]:
-    """What `SCM_RIGHTS` carries."""
+    """The descriptors in `SCM_RIGHTS` data."""
     return array("i", control[: len(control) - len(control) % _INT]).tolist()
 
 
 def send(target: socket.socket, message: bytes, descriptor: int = -1) -> None:
-    """Send a message, with a descriptor or none, as one piece.
+    """Send a message, with a descriptor unless that is negative.
 
     Raises:
         BlockingIOError: There is no room for it now.
@@ -154,7 +154,7 @@ def send(target: socket.socket, message: bytes, descriptor: int = -1) -> None:
 
 
 def send_all(target: socket.socket, messages: list[bytes]) -> int:
-    """Send messages without descriptors, as many as there is room for; returns how many were sent."""
+    """Send messages without descriptors, as many as there is room for, without releasing the GIL; returns how many."""
     count = min(MOST, len(messages))
     pieces, headers = (_Piece * count)(), (_Entry * count)()
     for piece, header, message in zip(pieces, headers, messages, strict=False):
@@ -165,19 +165,19 @@ def send_all(target: socket.socket, messages: list[bytes]) -> int:
 
 
 def close_all(descriptors: list[int]) -> None:
-    """Close what came with a message that nobody needs."""
+    """Close descriptors of a message that is dropped."""
     for descriptor in descriptors:
         os.close(descriptor)
 
 
 def wake_at_once(descriptor: int) -> None:
-    """Write to an eventfd, without giving up the GIL: its count is never full, so that the write doesn't wait."""
+    """Write to an eventfd without releasing the GIL. Its count never overflows, so the write does not block."""
     _libc().eventfd_write(descriptor, 1)
 
 
 @cache
 def _libc() -> Any:
-    libc = ctypes.PyDLL(None, use_errno=True)  # unlike `CDLL`, it keeps the GIL
+    libc = ctypes.PyDLL(None, use_errno=True)  # unlike `CDLL`, keeps the GIL
     libc.recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
     libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
     libc.eventfd_write.argtypes = (ctypes.c_int, ctypes.c_uint64)

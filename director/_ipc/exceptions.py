@@ -1,4 +1,4 @@
-"""Exceptions from a child to its parent: as themselves where that can be done, always with the child's traceback."""
+"""Sends exceptions from a child to its parent: the same exception if possible, always with the child's traceback."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class RemoteError(NamedTuple):
 
     Args:
         stream: Its pickle; empty if it can't be pickled.
-        buffers: What is large in it.
-        package: Where its class comes from.
+        buffers: Large buffers left out of the pickle.
+        package: The top-level package of its class.
         text: Its type and text.
         reason: Why it can't be sent, if so.
         traceback: Of the child.
         process: The child's id.
-        fault: What it says of the device: the fields of a `Fault`.
+        fault: The fields of a `Fault`, if it is an error of the device.
     """
 
     stream: bytes
@@ -52,7 +52,7 @@ def _packed(error: BaseException) -> tuple[bytes, list[bytes]]:
 def pack_error(
     error: BaseException, packed: Callable[[BaseException], tuple[bytes, list[bytes]]] = _packed
 ) -> RemoteError:
-    """In the child: what to send of an exception. Whether it comes back as itself is tried here and now.
+    """In the child: an exception as it is sent. It is unpickled here once, to find out whether that works.
 
     Args:
         error: The exception.
@@ -68,7 +68,7 @@ def pack_error(
     try:
         stream, buffers = packed(error)
         _load(stream, buffers)
-    except BaseException as refusal:  # noqa: BLE001 - whatever its class raises
+    except BaseException as refusal:  # noqa: BLE001 - raised by its class
         stream, buffers, reason = b"", [], describe(refusal)
     package = module_name(type(error)).partition(".")[0]
     fault = fault_of(error)
@@ -77,9 +77,9 @@ def pack_error(
 
 
 def error_of(content: Any, label: str) -> tuple[BaseException, Fault | None]:
-    """In the parent: the exception again, with a note of where it was raised, and what it says of the device.
+    """In the parent: the exception, with a note of where it was raised, and the `Fault` of the device, if any.
 
-    One that can't be rebuilt here is a `JobError` that says what it was.
+    One that can't be rebuilt here becomes a `JobError` with its type and text.
     """
     told = RemoteError(*content)
     fault = None if told.fault is None else Fault(*told.fault)
@@ -93,14 +93,14 @@ def _rebuild(told: RemoteError, fault: Fault | None) -> BaseException:
     reason = told.reason
     if told.stream:
         if told.package in FRAMEWORKS and told.package not in sys.modules:
-            reason = f"{told.package} is not imported here, and would be for it"
+            reason = f"{told.package} is not imported here"
         else:
             try:
                 return _load(told.stream, told.buffers)
-            except BaseException as refusal:  # noqa: BLE001 - the same; here other modules can be imported than there
+            except BaseException as refusal:  # noqa: BLE001 - the same; its modules may not be importable here
                 reason = describe(refusal)
     error = JobError(f"{told.text} (the exception itself could not be sent from its process: {reason})")
-    if fault is not None and fault.kind == "memory":  # for who halves batches: recognised by its words
+    if fault is not None and fault.kind == "memory":  # the cause's text marks it as out of memory: batches are halved
         error.__cause__ = RuntimeError(f"CUDA error: out of memory: {fault.reason}")
     return error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from director._ipc.protocol import Facts
 
-INLINE = 1 << 15  # bytes of content in a message; what is longer goes into a segment
+INLINE = 1 << 15  # most bytes of content in a message; longer content goes into a segment
 
 _REQUEST = Struct("<QBBBxiiQQqQd")
 _ANSWER = Struct("<QQBBxxQdd")
@@ -21,19 +21,19 @@ assert _REQUEST.size >= _ANSWER.size
 
 
 class WireBroken(Exception):
-    """A message breaks a rule of the wire: whatever the other side says from now on can't be trusted."""
+    """A message breaks the protocol: no later message from the other side can be trusted."""
 
 
 class RequestKind(IntEnum):
-    """What the parent wants of its child."""
+    """What the parent asks of its child."""
 
-    FIRST_CALL = 1  # make a call: everything about it is in the content
-    CALL = 2  # make a call of a function that the child knows; the content is its arguments
-    EXIT = 3  # unload everything and end
+    FIRST_CALL = 1  # make a call: the content has the function, model and arguments
+    CALL = 2  # call a function that the child knows; the content has its arguments
+    EXIT = 3  # unload all models and exit
 
 
 class AnswerKind(IntEnum):
-    """What a child says."""
+    """What a child answers."""
 
     READY = 1
     RETURNED = 2
@@ -47,9 +47,9 @@ class AnswerKind(IntEnum):
 
 
 class Answer(NamedTuple):
-    """A message from a child, about the call `number`; the times are seconds of the monotonic clock.
+    """A message from a child about the call `number`; `began` and `ended` are seconds of the monotonic clock.
 
-    `descriptor` is of the segment: -1 if there is none, or if it has not arrived.
+    `descriptor` is that of the segment: -1 if there is none, or if it was not received.
     """
 
     sequence: int
@@ -69,14 +69,14 @@ CONTENT = _REQUEST.size  # where the content of a request begins
 def request(
     kind: int, style: int, function: int, model: int, facts: Facts, length: int = 0, content: bytes = b""
 ) -> bytes:
-    """A request as bytes, but for its number: see `renumbered`.
+    """A request as bytes, with the number 0: see `renumbered`.
 
     Args:
-        kind: What is wanted.
+        kind: A `RequestKind`.
         style: A `CallStyle`.
-        function: Its number, or `UNNUMBERED`.
-        model: The same.
-        facts: Of the job. A priority beyond 64 bits is told as the nearest that has so many.
+        function: The function's number, or `UNNUMBERED`.
+        model: The model's number, or `UNNUMBERED`.
+        facts: Of the job; the priority is clamped to 64 bits.
         length: Bytes in the segment; 0 if there is none.
         content: What is not in a segment.
     """
@@ -100,10 +100,10 @@ answer_head = _ANSWER.pack
 
 
 def read_answer(message: memoryview, descriptors: list[int]) -> Answer:
-    """An answer that has arrived.
+    """Parse an answer.
 
     Raises:
-        WireBroken: It is none.
+        WireBroken: It is malformed.
     """
     if len(message) < _ANSWER.size:
         raise WireBroken(f"an answer of {len(message)} bytes")

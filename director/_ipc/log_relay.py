@@ -1,4 +1,4 @@
-"""Log records of a child, on their way to the parent's loggers of the same names."""
+"""Relays the log records of a child to the parent's loggers of the same names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _formatter = logging.Formatter()
 
 
 def levels() -> dict[str, int]:
-    """The levels that this program has set, by logger; the root's is called ``""``."""
+    """The levels set in this process, by logger name; ``""`` is the root."""
     found = {"": logging.getLogger().level}
     for name, logger in list(logging.Logger.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and logger.level:
@@ -21,36 +21,36 @@ def levels() -> dict[str, int]:
     return found
 
 
-def redirect(levels: dict[str, int], tell: Callable[[dict[str, Any]], None]) -> None:
-    """In the child: send every record to `tell`, at the levels that the parent has set."""
-    logging.getLogger().handlers[:] = [RelayHandler(tell)]
+def redirect(levels: dict[str, int], send: Callable[[dict[str, Any]], None]) -> None:
+    """In the child: send every record to `send`, at the levels that the parent has set."""
+    logging.getLogger().handlers[:] = [RelayHandler(send)]
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
 
 
 def relay(facts: dict[str, Any], label: str) -> None:
-    """In the parent: hand a child's record to the logger it was made for, if that listens to its level."""
+    """In the parent: pass a child's record to the logger of the same name, if that is enabled for its level."""
     logger = logging.getLogger(facts["name"])
     if logger.isEnabledFor(facts["levelno"]):
         logger.handle(logging.makeLogRecord({**facts, "processName": label}))
 
 
 class RelayHandler(logging.Handler):
-    """Sends records as plain values: texts are made here, where the objects are.
+    """Sends records as plain values; their arguments are formatted in the child.
 
     Args:
-        tell: Takes the facts of a record.
+        send: Takes the facts of a record.
     """
 
-    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
-        self._tell = tell
+        self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send `record`."""
         try:
-            self._tell(_plain(record))
-        except Exception:  # noqa: BLE001 - as every handler of logging does: a log line must not end a job
+            self._send(_plain(record))
+        except Exception:  # noqa: BLE001 - as all handlers of logging do: a log line must not fail a job
             self.handleError(record)
 
 
@@ -61,5 +61,5 @@ def _plain(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """Of the exact class: one of a class that is derived from `str` may do anything when it is read."""
+    """As an exact `str`: a subclass may run code when it is read."""
     return str.__str__(str(value))

@@ -1,7 +1,7 @@
-"""The main module of the program, which a child imports only if a function or class of it is sent there.
+"""The main module of the program, which a child imports only when it receives a function or class of it.
 
-Importing it runs it: what starts the program must stand under ``if __name__ == "__main__":``. A child whose functions
-live in other modules never needs it, so that under a server or a test runner its main module isn't imported again.
+Importing it runs it: the code that starts the program must be under ``if __name__ == "__main__":``. A child whose
+functions are in other modules never imports it, for example under a server or a test runner.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ _ADVICE = (
 
 
 def origin() -> tuple[str, str] | None:
-    """How a child can import our main module: by name or by path; `None` at a prompt or in a notebook."""
+    """How a child imports this process's main module: by name or by path; `None` at a prompt or in a notebook."""
     main = sys.modules[MAIN]
-    sys.modules.setdefault(TWIN, main)  # what comes back from children is named after it
+    sys.modules.setdefault(TWIN, main)  # pickles from children refer to it by this name
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
         return "init_main_from_name", name
     path = getattr(main, "__file__", None)
     if path is None:
         return None
-    from pathlib import Path  # here: no child needs it for this
+    from pathlib import Path  # imported late: children don't need it
 
     return ("init_main_from_path", str(Path(path).absolute())) if Path(path).is_file() else None
 
 
 class Unguarded(RuntimeError):
-    """The main module starts the program when it is imported. Its text says everything; a traceback adds nothing."""
+    """The main module starts the program when it is imported. The text says all; no traceback is sent with it."""
 
 
 class LazyMainModule(ModuleType):
-    """Stands for the main module in a child and imports it when it is first asked for something.
+    """Replaces the main module in a child and imports it when an attribute is first needed.
 
     Args:
         origin: What `origin` said in the parent.
     """
 
-    is_importing = False  # of the class: there is one main module
+    is_importing = False  # on the class: there is one main module
     _origin: tuple[str, str] | None
 
     def __init__(self, origin: tuple[str, str] | None) -> None:
@@ -51,7 +51,7 @@ class LazyMainModule(ModuleType):
         self._origin = origin
 
     def install(self) -> None:
-        """Take the place of the main module."""
+        """Become the main module in `sys.modules`."""
         sys.modules[MAIN] = sys.modules[TWIN] = self
 
     def __getattr__(self, name: str) -> Any:
@@ -62,16 +62,16 @@ class LazyMainModule(ModuleType):
         if sys.modules[TWIN] is self and not LazyMainModule.is_importing:
             _import_main(*self._origin)
         main = sys.modules[TWIN]
-        if main is self:  # the `__main__` of a package: Python itself never imports that a second time
-            raise AttributeError(f"{name} is of {self._origin[1]}, which a child process can't import. {_ADVICE}")
+        if main is self:  # the `__main__` of a package, which `prepare` does not import
+            raise AttributeError(f"{name} is in {self._origin[1]}, which a child process can't import. {_ADVICE}")
         return getattr(main, name)
 
 
 def refuse_while_importing() -> None:
-    """Raise what is wrong if the main module of a child, while it is imported, starts children of its own.
+    """Refuse to start children while the main module of this child is imported.
 
     Raises:
-        RuntimeError: It does.
+        RuntimeError: It is being imported.
     """
     if LazyMainModule.is_importing:
         raise Unguarded(f"the main module starts a Director with processes when it is imported. {_ADVICE}.")

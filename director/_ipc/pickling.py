@@ -1,7 +1,6 @@
-"""Objects as bytes, with large buffers left where they are (pickle protocol 5, out of band). Pure.
+"""Pickles objects with large buffers out of band (pickle protocol 5).
 
-Buffers are whatever an object hands to pickle as one: NumPy arrays do by themselves, CPU tensors by `tensors`. numpy
-and torch are not imported for that.
+NumPy arrays pass their memory to pickle as buffers, CPU tensors do by `tensors`. Imports neither numpy nor torch.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from director._ipc import tensors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LARGE = 1 << 20  # bytes from which a buffer is left out of the stream: below, a copy more costs less than a mapping
+LARGE = 1 << 20  # bytes from which a buffer goes out of band: below, a copy costs less than a mapping
 PROTOCOL = 5
 _SCALARS = frozenset({int, float, bool, str, type(None)})
-_ALIGNED = 64  # bytes: what vector instructions like
+_ALIGNED = 64  # bytes; suits vector instructions
 
 
 class Payload(NamedTuple):
-    """One pickled object: the pickle, and the large buffers that were left out of it, which are its own memory."""
+    """One pickled object: the pickle, and views of the large buffers of the object that are out of band."""
 
     stream: bytes
     buffers: list[memoryview]
 
     def pieces(self) -> Iterator[tuple[int, bytes | memoryview]]:
-        """Everything with its offset in a segment: a table of sizes, the stream, the buffers."""
+        """All parts with their offsets in a segment: a table of sizes, the stream, the buffers."""
         parts: list[bytes | memoryview] = [self.stream, *self.buffers]
         sizes = [len(part) << 1 | (isinstance(part, memoryview) and part.readonly) for part in parts]
         table = pack(f"<{len(parts) + 1}Q", len(parts), *sizes)
@@ -49,10 +48,10 @@ def wrap(value: Any, by_value: bool = False) -> Payload:
 
     Args:
         value: Anything.
-        by_value: Send classes and functions as they are, not by their names: cloudpickle does that.
+        by_value: Send classes and functions by value, with cloudpickle.
 
     Raises:
-        BaseException: It can't be pickled; which error that is, is up to its class.
+        BaseException: It can't be pickled; its class may raise anything.
     """
     if type(value) in _SCALARS:
         return Payload(dumps(value, PROTOCOL), [])
@@ -70,7 +69,7 @@ def wrap(value: Any, by_value: bool = False) -> Payload:
 
 
 def unwrap(memory: memoryview) -> Any:
-    """The object in a segment, which may go on using that memory."""
+    """The object in a segment; it may keep using the memory."""
     (count,) = unpack_from("<Q", memory)
     sizes = unpack_from(f"<{count}Q", memory, 8)
     offset = 8 * (count + 1)
@@ -81,7 +80,7 @@ def unwrap(memory: memoryview) -> Any:
         parts.append(part.toreadonly() if size & 1 else part)
         offset += size >> 1
     with parts[0] as stream:
-        return pickle.loads(stream, buffers=parts[1:])  # noqa: S301 - written by our own child, or parent
+        return pickle.loads(stream, buffers=parts[1:])  # noqa: S301 - written by our own child or parent
 
 
 def can_send_by_value() -> bool:
@@ -94,7 +93,7 @@ def can_send_by_value() -> bool:
 
 
 def _is_small(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
-    """Whether a buffer goes with the stream; else it is noted."""
+    """Whether pickle puts a buffer into the stream; else it is added to `buffers`."""
     try:
         raw = buffer.raw()
     except BufferError:  # not contiguous

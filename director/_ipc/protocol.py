@@ -1,4 +1,4 @@
-"""What a call says of itself on its way to another process, for child processes and actors alike."""
+"""What is sent with a call to another process, a child or an actor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Notice(IntEnum):
-    """What the parent has to say about a call."""
+    """What the parent tells a running call."""
 
     NONE = 0
     CANCELLED = 1
@@ -24,7 +24,7 @@ class CallStyle(IntEnum):
 
 
 class Facts(NamedTuple):
-    """What a child may tell a job about itself."""
+    """What a child may tell the function about its job."""
 
     id: int
     priority: int

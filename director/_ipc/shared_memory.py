@@ -1,9 +1,9 @@
-"""Shared memory without names: a segment is filled for one message, whose descriptor hands it to the receiver.
+"""Anonymous shared memory: a segment is filled for one message, which carries its descriptor to the receiver.
 
-A segment is an anonymous file (memfd). It has no name, so nothing is left when either side is killed: the system frees
-it with the last descriptor and mapping. It lies outside of /dev/shm, whose size containers bound. It is filled by
-`pwrite`, which gives up the GIL, and raises where a mapping would die of SIGBUS when memory runs out. The sender keeps
-nothing of it, and the receiver's mapping is private: no one else ever reads or writes what is in it.
+A segment is a memfd. It has no name, so nothing remains when either side is killed: the kernel frees it with the last
+descriptor and mapping. It is not in /dev/shm, whose size containers limit. It is filled by `pwrite`, which releases the
+GIL and raises `OSError` when memory runs out, where a mapping would end the process by SIGBUS. The sender keeps no
+reference to it, and the receiver's mapping is private.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _FAILED = ctypes.c_void_p(-1).value
 
 @contextmanager
 def filled(payload: Payload) -> Iterator[tuple[int, int]]:
-    """The descriptor of a new segment with `payload` in it, to be sent within the block, and its length.
+    """The descriptor of a new segment with `payload`, and its length; closed at the end of the block.
 
     Raises:
-        OSError: There is no memory, or no descriptor, for it.
+        OSError: There is no memory or no descriptor left.
     """
     descriptor, length = os.memfd_create("director", os.MFD_CLOEXEC), 0
     try:
@@ -42,17 +42,17 @@ def filled(payload: Payload) -> Iterator[tuple[int, int]]:
             while rest:
                 written = os.pwrite(descriptor, rest, length)
                 rest, length = rest[written:], length + written
-        os.ftruncate(descriptor, length)  # an empty last piece
+        os.ftruncate(descriptor, length)  # for an empty last piece
         yield descriptor, length
     finally:
         os.close(descriptor)
 
 
 def read(descriptor: int, length: int) -> Any:
-    """The object in a segment that has arrived; closes the descriptor.
+    """The object in a received segment; closes the descriptor.
 
     Raises:
-        OSError: The descriptor has not arrived, or there is no room for another mapping.
+        OSError: The descriptor was not received, or memory can't be mapped.
         BaseException: The object can't be unpickled here.
     """
     if descriptor < 0:
@@ -66,7 +66,7 @@ def read(descriptor: int, length: int) -> Any:
     if address == _FAILED:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    # Not an `mmap.mmap`, which holds a descriptor for as long as it lives. Views of the memory hold `memory`.
+    # Not an `mmap.mmap`, which keeps a descriptor open. Views of the memory keep `memory` alive.
     memory = (ctypes.c_ubyte * length).from_address(address)
     finalize(memory, _libc().munmap, address, length).atexit = False
     return unwrap(memoryview(memory).cast("B"))

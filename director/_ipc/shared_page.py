@@ -1,6 +1,6 @@
-"""A page of memory that a slot's thread and its child both map: the parent writes, the child reads, and neither waits.
+"""A page of memory that a slot's thread and its child both map: the parent writes, the child reads, neither waits.
 
-Each entry is eight bytes, written at once, and says whose it is: one that comes late means nothing to another call.
+Each entry is eight bytes, written atomically, with the number of its call: a late one does not affect another call.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from director._ipc.protocol import Notice
 __all__ = ["SIZE", "WINDOW", "Notice", "SharedPage"]
 
 SIZE = 4096  # bytes
-# Values of a stream that are on their way; each that the reader's channel has taken makes room for another. One in a
-# segment counts twice: small ones cost little memory, and the fewer the window holds, the more often both sides wait.
+# Flow control of a stream, in units: a child sends at most so many more than the reader's channel has taken. A value in
+# a segment is two units, any other is one: small values cost little memory, and a small window makes both sides wait.
 WINDOW = 8
 _ENDING, _TAKEN, PLACES = 511, 510, 510  # entries; more calls than `PLACES` are never under way
 _LOW = 0xFFFFFFFF
 
 
 class SharedPage:
-    """Notices about calls, how much of a stream was taken, and whether the child is to end.
+    """Notices about calls, units taken of a stream, and whether the child has to exit.
 
     Args:
-        descriptor: Of a file of `SIZE` bytes that both sides have.
+        descriptor: Of a file of `SIZE` bytes, open on both sides.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -31,31 +31,31 @@ class SharedPage:
         self._entries = memoryview(self._memory).cast("Q")
 
     def post(self, number: int, notice: int) -> None:
-        """In the parent, on any thread: tell a call something."""
+        """In the parent, on any thread: post a `Notice` to a call."""
         self._entries[number % PLACES] = number << 2 | notice
 
     def look(self, number: int) -> int:
-        """In the child: what was told to a call, a `Notice`."""
+        """In the child: the `Notice` posted to a call."""
         entry = self._entries[number % PLACES]
         return entry & 3 if entry >> 2 == number else 0
 
     def take(self, number: int, count: int) -> None:
-        """In the parent: of the stream that is the call `number`, `count` of the window's units were taken."""
+        """In the parent: the reader of the stream `number` has taken `count` units so far."""
         self._entries[_TAKEN] = (number & _LOW) << 32 | count & _LOW
 
     def is_full(self, number: int, count: int) -> bool:
-        """In the child: whether all `WINDOW` is used up when `count` of its units were sent."""
+        """In the child: whether the window is full after `count` units were sent."""
         entry = self._entries[_TAKEN]
         taken = entry & _LOW if entry >> 32 == number & _LOW else 0
         return (count - taken) & _LOW >= WINDOW
 
     @property
     def is_ending(self) -> bool:
-        """The child is to end; else a SIGTERM is not from its parent, and the parent decides."""
+        """Whether the parent wants the child to exit; without it a SIGTERM has another sender."""
         return bool(self._entries[_ENDING])
 
     def end(self) -> None:
-        """Tell the child to end."""
+        """Tell the child to exit."""
         self._entries[_ENDING] = 1
 
     def close(self) -> None:

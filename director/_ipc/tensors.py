@@ -1,8 +1,8 @@
-"""Tensors of torch on their way to another process; torch is used if the application has imported it.
+"""Pickles tensors of torch, if the application has imported it.
 
-torch pickles a CPU tensor as bytes within the stream. Here a large one is handed to pickle as a buffer, so that it can
-travel out of band like a NumPy array. A CUDA tensor is refused: unpickled elsewhere, it would come to lie on another
-GPU than the one it names, in a process that may have no business with CUDA at all.
+torch pickles a CPU tensor as bytes in the stream. Here a large one is passed to pickle as a buffer, which goes out of
+band like that of a NumPy array. A CUDA tensor is refused: it would be unpickled on another GPU than the one it names,
+and would initialize CUDA in a process that may not use it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LARGE = 1 << 20  # bytes: smaller ones are left to torch
+_LARGE = 1 << 20  # bytes; smaller tensors are pickled by torch
 
 
 def are_possible() -> bool:
@@ -27,15 +27,15 @@ def are_possible() -> bool:
 
 
 def dumps(base: Any, value: Any, protocol: int, is_small: Callable[[pickle.PickleBuffer], bool]) -> bytes:
-    """Pickle `value` with a pickler of the class `base` that knows tensors."""
+    """Pickle `value` with a subclass of the pickler `base` that handles tensors."""
     stream = io.BytesIO()
-    pickler: Any = _knowing_tensors(base)
+    pickler: Any = _pickler(base)
     pickler(stream, protocol, buffer_callback=is_small).dump(value)
     return stream.getvalue()
 
 
 @cache
-def _knowing_tensors(base: Any) -> Any:
+def _pickler(base: Any) -> Any:
     class Pickler(base):  # type: ignore[misc]  # the base is chosen at run time
         def reducer_override(self, obj: Any) -> Any:
             torch: Any = sys.modules.get("torch")
@@ -49,10 +49,10 @@ def _knowing_tensors(base: Any) -> Any:
 
 
 def _reduce(torch: Any, tensor: Any) -> Any:
-    """How to pickle `tensor`; `None` for torch's own way.
+    """The reduce value of `tensor`; `None` for torch's own.
 
     Raises:
-        PicklingError: It lies on a GPU.
+        PicklingError: It is on a GPU.
     """
     if tensor.is_cuda:
         raise pickle.PicklingError("a CUDA tensor can't leave its process: send tensor.cpu()")
@@ -66,6 +66,6 @@ def _reduce(torch: Any, tensor: Any) -> Any:
 
 
 def _tensor(buffer: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
-    """The tensor again, in the memory of `buffer`."""
+    """The tensor, in the memory of `buffer`."""
     torch = import_module("torch")
     return torch.frombuffer(buffer, dtype=dtype).reshape(shape)

@@ -1,8 +1,8 @@
 """Models, and where they are resident.
 
-`Residency` is written by the slots' threads (loaded, unloaded) and by the Director (homes), under its own short lock;
-`warm` is read under `scheduler`'s lock and therefore takes none: it hands out a frozen set that is replaced as a whole.
-So are the two dicts, and the lock is reentrant: a finalizer or a signal handler may ask in the midst of a change.
+`Residency` is written by the slots' threads (loaded, unloaded) and by the Director (assigned), under its own lock.
+`resident` is read under `scheduler`'s lock and therefore takes none: it returns a frozen set that is replaced as a
+whole, like the two dicts. The lock is reentrant: a finalizer or signal handler may run during a change.
 """
 
 from __future__ import annotations

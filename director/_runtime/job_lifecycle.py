@@ -91,13 +91,13 @@ class JobLifecycle:
         fn: Callable[..., T],
         args: tuple[Any, ...],
         options: Options,
-        patient: bool,
+        wait_for_room: bool,
         extra: JobExtras | None = None,
     ) -> ScheduledJob[T]:
         """Make a job and queue it; from any thread.
 
         Raises:
-            QueueFull: There is no room and the caller is not `patient`.
+            QueueFull: There is no room and the caller is not `wait_for_room`.
             DeadlineUnreachable: It would miss its deadline.
             TypeError: `fn` can't be called.
         """
@@ -117,7 +117,7 @@ class JobLifecycle:
         if self._is_watched:
             self._instrumentation.submitting(job)
         try:
-            if (wake := self._scheduler.admit(job, patient)) is not None:
+            if (wake := self._scheduler.admit(job, wait_for_room)) is not None:
                 wake()
             if options.timed:
                 self._loop_channel.on_loop(self._timers.start, job)
@@ -332,13 +332,13 @@ class JobLifecycle:
         self._timers.stop()
         self._retry_timers.stop()
 
-    def admit_late(self, job: ScheduledJob[Any], patient: bool) -> None:
-        """On the loop: queue a job that a finalizer or a signal handler has submitted in the midst of a decision."""
+    def admit_deferred(self, job: ScheduledJob[Any], wait_for_room: bool) -> None:
+        """On the event loop: queue a job that a finalizer or signal handler has submitted during a decision."""
         if self._scheduler.is_deciding:
-            self._loop_channel.call(self.admit_late, job, patient)
+            self._loop_channel.call(self.admit_deferred, job, wait_for_room)
             return
         try:
-            if (wake := self._scheduler.admit_late(job, patient)) is not None:
+            if (wake := self._scheduler.admit_deferred(job, wait_for_room)) is not None:
                 wake()
         except (AdmissionError, DeviceLost) as error:
             self.end_failed(job, error)

@@ -97,7 +97,7 @@ class Runtime:
             self._notify_pool,
             clock.time,
             self._flush_at,
-            self._put_off,
+            self._submit_later,
         )
         self.job_lifecycle = JobLifecycle(
             loop, clock, self.scheduler, self.instrumentation, self._worker_lost, loop_lost
@@ -225,7 +225,7 @@ class Runtime:
             return
         place.is_gone = True
         self.start_backoff.leave(place)
-        self.residency.forget_homes(place)
+        self.residency.forget_assigned(place)
         self.health.registry.quarantine(place, reason, for_good=True)
 
     def counts(self) -> tuple[int, int]:
@@ -264,9 +264,9 @@ class Runtime:
     def _flush_due(self) -> None:
         _wake(self.scheduler.flush_due())
 
-    def _put_off(self, job: ScheduledJob[Any], patient: bool) -> None:
+    def _submit_later(self, job: ScheduledJob[Any], wait_for_room: bool) -> None:
         """From any thread: a job was submitted in the midst of a decision."""
-        self.loop_channel.call(self.job_lifecycle.admit_late, job, patient)
+        self.loop_channel.call(self.job_lifecycle.admit_deferred, job, wait_for_room)
 
     def _worker_lost(self, job: ScheduledJob[Any], error: BaseException) -> None:
         self.health.note_loss(job, error)

@@ -159,8 +159,8 @@ class StartBackoff:
             reason = f"for {_PATIENCE:g} s no worker could be started: {troubles[slot].reason}"
             self._job_lifecycle.end_failed(job, DeviceLost(slot.device, reason))
 
-        strand = partial(self._scheduler.strand, unable=unable, before=now - _PATIENCE)
-        self._job_lifecycle.endings.withdraw(strand, end)
+        fail_unrunnable = partial(self._scheduler.fail_unrunnable, unable=unable, before=now - _PATIENCE)
+        self._job_lifecycle.endings.withdraw(fail_unrunnable, end)
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Who is let in: bounds on what waits, and deadlines that can't be met. Called under `scheduler`'s lock."""
+"""Refuses jobs: bounds of the queue, and deadlines that can't be met. Called under `scheduler`'s lock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Admission:
         policy: The bounds.
         queue: What waits.
         slots: What runs it.
-        coming: Slots on their way to take work.
+        coming: Slots whose workers are on their way to `next_work`.
         costs: What calls cost.
     """
 
@@ -44,13 +44,13 @@ class Admission:
         self._costs = costs
 
     def check_room(self, job: ScheduledJob[Any]) -> None:
-        """Refuse `job` if it would be one too many; what free slots are about to take does not count as waiting.
+        """Refuse `job` if the queue is full; jobs that free slots are about to take do not count as waiting.
 
         Raises:
-            QueueFull: By the bound of all, or of its tenant.
+            QueueFull: By the bound of the queue, or of the job's tenant.
         """
         about_to_run = self._free(job) + len(self._coming)
-        waiting = self._queue.live() - about_to_run
+        waiting = self._queue.count_waiting() - about_to_run
         if waiting >= self.bound:
             raise QueueFull(int(self.bound), waiting, self.seconds_for(waiting))
         account = job.options.account
@@ -63,9 +63,9 @@ class Admission:
             raise QueueFull(bound, own, self.seconds_for(own), job.options.tenant)
 
     def check_deadline(self, job: ScheduledJob[Any]) -> None:
-        """Refuse `job` if it would miss its deadline, as far as anything is known.
+        """Refuse `job` if it would miss its deadline by the measured speed of the slots.
 
-        A free slot refuses nobody: what is known may be of long ago, and only running tells what it takes now.
+        No job is refused while a slot is free for it: the measurements may be old, and only calls renew them.
 
         Raises:
             DeadlineUnreachable: With the prediction.
@@ -84,7 +84,7 @@ class Admission:
             raise DeadlineUnreachable(deadline, predicted)
 
     def seconds_for(self, waiting: int) -> float | None:
-        """Seconds that so many jobs need at the measured pace of the slots."""
+        """Seconds that so many jobs take at the measured speed of the slots; `None` if that is unknown."""
         pace, _ = _pace([slot for slot in self._slots if slot.is_open])
         return waiting / pace if pace else None
 
@@ -99,9 +99,9 @@ class Admission:
 
 
 def _pace(slots: list[Slot]) -> tuple[float, float]:
-    """Jobs a second that `slots` do together when they are busy, and seconds of one job; zeros if nothing is known.
+    """Jobs per second of all `slots` when busy, and seconds of one job; zeros if nothing is known.
 
-    Those that have done nothing yet are taken for average.
+    Slots that have done nothing yet count as average.
     """
     paces = [pace for slot in slots if (pace := slot.pace())]
     if not paces:

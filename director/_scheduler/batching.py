@@ -1,7 +1,7 @@
-"""Which jobs share a batch, decided at the moment a slot takes it. Called under `scheduler`'s lock.
+"""Which jobs share a batch, decided when a slot takes it. Called under `scheduler`'s lock.
 
-The first job is the one whose turn it is. Its mates follow in the order of service of its group, as long as there is
-room, their cost fits, and no deadline in the batch is endangered by one more.
+The first job is the one that is served next. Others of its group follow in order of service, while the batch has room,
+their cost fits, and one more item makes no job of the batch miss its deadline.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class BatchBuilder:
 
     Args:
         rule: The function's.
-        known: Tells what calls of its function cost on this device, if that is known.
-        now: The moment.
+        known: Returns the cost of the function on this device, `None` if unknown.
+        now: The time.
         most: Most items that fit into the device's memory.
-        jobs: Those that it has already: without deadlines, and of a function whose costs nobody counts.
+        jobs: The first items: without deadlines, and of a function without `max_cost`.
     """
 
-    __slots__ = ("_basket", "_due", "_known", "_line", "_most", "_now", "jobs", "late")
+    __slots__ = ("_budget", "_due", "_known", "_line", "_most", "_now", "jobs", "late")
 
     def __init__(self, rule: BatchRule, known: Known, now: float, most: int, jobs: list[ScheduledJob[Any]]) -> None:
         self.jobs = jobs  # RUNNING from now on
         self.late: list[ScheduledJob[Any]] = []  # FAILED: they would miss their deadlines
-        self._basket = CostBudget(rule, len(jobs))
+        self._budget = CostBudget(rule, len(jobs))
         self._now = now
         self._most = most
         self._known: Known | None = known
@@ -50,7 +50,7 @@ class BatchBuilder:
         self._due = _NEVER
 
     def line(self) -> LinearCost | None:
-        """What calls cost; asked for at the first deadline, for most batches have none."""
+        """What calls cost; looked up at the first deadline, because most batches have none."""
         if self._known is not None:
             self._line, self._known = self._known(), None
         return self._line
@@ -58,62 +58,62 @@ class BatchBuilder:
     @property
     def is_full(self) -> bool:
         """No more items are allowed."""
-        return self._basket.size >= self._most
+        return self._budget.size >= self._most
 
     def is_in_time(self, job: ScheduledJob[Any]) -> bool:
-        """Whether `job` would make its deadline, at least alone."""
+        """Whether `job` would make its deadline in a batch of its own."""
         due = job.deadline_at()
         if due == _NEVER:
             return True
         line = self.line()
         return self._now + (0.0 if line is None else line.seconds(1)) <= due
 
-    def drops(self, job: ScheduledJob[Any]) -> bool:
-        """Whether `job` would miss its deadline even alone; if so it is over."""
+    def drop_if_late(self, job: ScheduledJob[Any]) -> bool:
+        """Fail `job` if it would miss its deadline even in a batch of its own; whether it did."""
         if self.is_in_time(job):
             return False
         job.state = _FAILED
         self.late.append(job)
         return True
 
-    def takes(self, job: ScheduledJob[Any]) -> bool:
-        """Add `job` if it fits and endangers nobody's deadline; the first one always."""
+    def try_add(self, job: ScheduledJob[Any]) -> bool:
+        """Add `job` if it fits and no job would miss its deadline; the first one always. Whether it was added."""
         due = min(self._due, job.deadline_at())
-        if (self.jobs and self._would_miss(due)) or not self._basket.takes(cost_of(job)):
+        if (self.jobs and self._would_miss(due)) or not self._budget.try_add(cost_of(job)):
             return False
         self._due = due
-        job.state = _RUNNING  # from QUEUED: who stands in a line and waits
+        job.state = _RUNNING  # from QUEUED: the queue hands out no other
         self.jobs.append(job)
         return True
 
     def _would_miss(self, due: float) -> bool:
-        """Whether a call with one item more might end after that moment."""
+        """Whether a call with one item more might end after `due`."""
         if due == _NEVER or (line := self.line()) is None:
             return False
-        return self._now + line.seconds(self._basket.size + 1) + line.margin > due
+        return self._now + line.seconds(self._budget.size + 1) + line.margin > due
 
 
 def form_batch(
     first: ScheduledJob[Any], group: BatchGroup, known: Known, now: float, most: int
 ) -> tuple[list[ScheduledJob[Any]], list[ScheduledJob[Any]]]:
-    """The batch of the job whose turn it is. Who leaves the group has its new state; the counts are yet to be told.
+    """The batch of the job that is served next. Its jobs get their new states; the caller updates the counts.
 
     Args:
-        first: The job whose turn it is; its group's line still has it.
-        group: Where it waits.
-        known: Tells what calls of this function cost here, if that is known.
-        now: The moment.
+        first: The job that is served next; still in its group's queue.
+        group: Its group.
+        known: Returns the cost of the function on this device, `None` if unknown.
+        now: The time.
         most: Most items that the batch may have.
 
     Returns:
-        The jobs that share the call, none if nobody could be served in time, and those who are too late.
+        The jobs that share the call, RUNNING, none if all are too late; and those that are too late, FAILED.
     """
     rule = group.rule
-    is_simple = rule.max_cost is None and rule.window == 1  # nearly always, and most often the run is all
-    run = group.line.pop_run(first, most) if is_simple else []
+    is_simple = rule.max_cost is None and rule.window == 1  # the usual case, and usually the run is the batch
+    run = group.queue.pop_run(first, most) if is_simple else []
     for job in run:
-        job.state = _RUNNING  # from QUEUED: the line hands out no other
-    if len(run) in (most, group.live):
+        job.state = _RUNNING  # from QUEUED: the queue hands out no other
+    if len(run) in (most, group.waiting):
         return run, []
     batch = BatchBuilder(rule, known, now, most, run)
     if not run:
@@ -124,46 +124,46 @@ def form_batch(
 
 
 def _start(batch: BatchBuilder, first: ScheduledJob[Any], group: BatchGroup, now: float, most: int) -> None:
-    """Begin with the job whose turn it is, and those that deadlines force upon it.
+    """Begin with the first job, or with the jobs that `choose` picks when there is no time for all deadlines.
 
-    While there is time for all, that is the job alone. When there is not, the batch begins with the job that lets most
-    of those be saved who can't wait for another call; the ones before it stay, first in line for the next slot.
+    While there is time for all, the batch begins with the first job alone. When there is not, it begins with the job
+    that lets most urgent jobs make their deadlines; those before it stay first in the queue for the next slot.
     """
     pressed: list[ScheduledJob[Any]] = []
     line = None if first.options.deadline is None else batch.line()
-    if line is not None and _has_no_time(first, min(group.live, most), line, now):
-        pressed = group.line.pop_timed(first, 2 * most)
+    if line is not None and _has_no_time(first, min(group.waiting, most), line, now):
+        pressed = group.queue.pop_timed(first, 2 * most)
     if not pressed or line is None:
-        if not batch.drops(first):
-            batch.takes(first)
+        if not batch.drop_if_late(first):
+            batch.try_add(first)
         return
-    alive = [job for job in pressed if not batch.drops(job)]
+    alive = [job for job in pressed if not batch.drop_if_late(job)]
     if not alive:
         return
     at, size = choose([job.deadline_at() for job in alive], now, most, line)
     taken = 0
-    while taken < size and batch.takes(alive[at + taken]):
+    while taken < size and batch.try_add(alive[at + taken]):
         taken += 1
     for job in alive[:at] + alive[at + taken :]:
-        group.line.push(job)
+        group.queue.push(job)
 
 
 def _has_no_time(first: ScheduledJob[Any], size: int, line: LinearCost, now: float) -> bool:
-    """Whether so many can't all be served together before the first one's deadline."""
+    """Whether a batch of `size` would end after the first job's deadline."""
     return now + line.seconds(size) + line.margin > first.deadline_at()
 
 
 def choose(dues: list[float], now: float, most: int, line: LinearCost) -> tuple[int, int]:
-    """How many jobs to leave out, and how many then go together, so that most of the pressing ones are saved.
+    """How many jobs to skip, and how many then to batch, so that most urgent jobs make their deadlines.
 
-    Pressing is who can't wait for another call after this one. With loose deadlines nobody is, and nobody is left out.
+    A job is urgent if it can't wait for the call after this one. With loose deadlines none is, and none is skipped.
     In simulation (`docs/explanation/scheduling.md`) the rule reaches 92 % of the rate that is possible at all, where
     serving strictly by deadline reaches 83 % and can collapse.
 
     Args:
-        dues: Moments, sorted, of jobs that can still make it.
-        now: The moment.
-        most: Most that may go together.
+        dues: Deadlines, sorted, of jobs that can still make them.
+        now: The time.
+        most: Most items of a batch.
         line: What calls cost.
     """
     fixed, slope = line.fit()
@@ -177,54 +177,54 @@ def choose(dues: list[float], now: float, most: int, line: LinearCost) -> tuple[
         saved = bisect_left(dues, until, at, at + size) - at
         if saved > best:
             best, best_at, best_size = saved, at, size
-        if size == room:  # everything that is left fits: a later start saves no more
+        if size == room:  # all that is left fits: to skip more saves no more
             break
     return best_at, best_size
 
 
 def _fill(batch: BatchBuilder, group: BatchGroup) -> None:
-    """Add mates strictly in order: nobody overtakes one that did not fit."""
-    while not batch.is_full and (found := group.line.peek()) is not None:
+    """Add jobs strictly in order: none overtakes one that did not fit."""
+    while not batch.is_full and (found := group.queue.peek()) is not None:
         mate = found[1]
-        if not batch.drops(mate) and not batch.takes(mate):
+        if not batch.drop_if_late(mate) and not batch.try_add(mate):
             return
 
 
 def _fill_with_nearest(batch: BatchBuilder, group: BatchGroup) -> None:
-    """Of the next few batches' worth of items take those most like the first one, which nobody can overtake."""
-    line, rule = group.line, group.rule
-    ahead: dict[ScheduledJob[Any], None] = {}  # in order; one that is tried again may stand there twice
-    while len(ahead) < rule.window * rule.max_size - 1 and (mate := line.pop()) is not None:
-        ahead[mate] = None
+    """Of the items of the next few batches take those whose costs are nearest to the first one, which always goes."""
+    queue, rule = group.queue, group.rule
+    window: dict[ScheduledJob[Any], None] = {}  # in order; a retried job may be in the queue twice
+    while len(window) < rule.window * rule.max_size - 1 and (mate := queue.pop()) is not None:
+        window[mate] = None
     own = cost_of(batch.jobs[0])
-    for mate in sorted(ahead, key=lambda job: abs(cost_of(job) - own)):
+    for mate in sorted(window, key=lambda job: abs(cost_of(job) - own)):
         if batch.is_full:
             break
-        if batch.is_in_time(mate) and batch.takes(mate):
-            del ahead[mate]
-    for mate in ahead:
-        line.push(mate)
+        if batch.is_in_time(mate) and batch.try_add(mate):
+            del window[mate]
+    for mate in window:
+        queue.push(mate)
 
 
 class CostBudget:
     """The cost of a batch while it is being filled."""
 
-    __slots__ = ("_dearest", "_sum", "rule", "size")
+    __slots__ = ("_highest", "_sum", "rule", "size")
 
     def __init__(self, rule: BatchRule, size: int = 0) -> None:
         self.rule = rule
-        self._dearest = self._sum = 0.0  # of those whose costs are counted
+        self._highest = self._sum = 0.0  # of the items added by `try_add`
         self.size = size
 
-    def takes(self, cost: float) -> bool:
-        """Whether one more item of that cost fits; if so it is counted. The first one always does."""
+    def try_add(self, cost: float) -> bool:
+        """Count one more item if it fits; whether it did. The first one always does."""
         rule = self.rule
         if self.size >= rule.max_size:
             return False
         if rule.max_cost is not None:
-            dearest, total = max(self._dearest, cost), self._sum + cost
-            if self.size and (dearest * (self.size + 1) if rule.padded else total) > rule.max_cost:
+            highest, total = max(self._highest, cost), self._sum + cost
+            if self.size and (highest * (self.size + 1) if rule.padded else total) > rule.max_cost:
                 return False
-            self._dearest, self._sum = dearest, total
+            self._highest, self._sum = highest, total
         self.size += 1
         return True

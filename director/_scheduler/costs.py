@@ -1,4 +1,4 @@
-"""What calls cost, learned as they end: seconds as a line over the batch size, by function and device.
+"""What calls cost, learned as they end: seconds as a linear function of the batch size, by function and device.
 
 Guarded by `scheduler`'s lock.
 """
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from director._scheduler.slots import DeviceSlots
 
 
-_KEEP = 0.98  # weight of the past against one new call: the line follows about the last 50
-_NOTED = 64  # calls that have ended, before somebody has asked
-_DOUBTED = 16  # times as long as a call takes, without one: then the line is not believed if it says `too late`
+_KEEP = 0.98  # weight of the past against one new call: about the last 50 calls count
+_NOTED = 64  # measurements that are buffered before they are learned
+_DOUBTED = 16  # without a call for this many times its duration, a fit is stale and fails no job
 
 
 class LinearCost:
-    """Least squares over (size, seconds) with exponential forgetting, and how far calls stray from it."""
+    """Least squares over (size, seconds) with exponential forgetting, and the deviation of calls from it."""
 
     __slots__ = (
         "_fit",
@@ -44,13 +44,13 @@ class LinearCost:
         self._clear()
 
     def _clear(self) -> None:
-        self._fit: tuple[float, float] | None = None  # as long as nothing is added; so is the next
+        self._fit: tuple[float, float] | None = None  # cached until the next call is added, like the next
         self._margin: float | None = None
-        self._weight = self._size = self._seconds = 0.0  # sums, in which the past counts less and less
+        self._weight = self._size = self._seconds = 0.0  # exponentially weighted sums
         self._size2 = self._seconds2 = self._size_seconds = 0.0
 
     def add(self, size: int, seconds: float, at: float = math.inf) -> None:
-        """A call with `size` items, begun `at` a moment, has taken `seconds`."""
+        """A call with `size` items, begun at the time `at`, has taken `seconds`."""
         if self.is_stale(at) and 2 * seconds < self.seconds(size):
             self._clear()
         self._fit = self._margin = None
@@ -65,7 +65,7 @@ class LinearCost:
         self._size_seconds = self._size_seconds * _KEEP + size * seconds
 
     def fit(self) -> tuple[float, float]:
-        """Seconds of a call whatever its size, and seconds for each item. Neither is negative."""
+        """Fixed seconds of a call, and seconds for each item. Neither is negative."""
         if self._fit is None:
             self._fit = self._line()
         return self._fit
@@ -76,14 +76,14 @@ class LinearCost:
             return 0.0, 0.0
         size, seconds = self._size / weight, self._seconds / weight
         spread = self._size2 / weight - size * size
-        if spread < 1e-6:  # one size only: nothing tells the two apart
+        if spread < 1e-6:  # one size only: the two can't be told apart
             return 0.0, seconds / size
         slope = max(0.0, (self._size_seconds / weight - size * seconds) / spread)
         fixed = seconds - slope * size
         return (fixed, slope) if fixed >= 0 else (0.0, seconds / size)
 
     def is_stale(self, now: float) -> bool:
-        """It was long ago that a call was measured: only another one tells whether the line still holds."""
+        """Whether the last measured call is so long ago that the fit may be wrong by now."""
         return now - self.at > _DOUBTED * self.seconds(1)
 
     def seconds(self, size: int) -> float:
@@ -93,10 +93,10 @@ class LinearCost:
 
     @property
     def margin(self) -> float:
-        """Seconds to be added where being late is worse than being small: two standard deviations from the line.
+        """Seconds to add where being late is worse than a small batch: two standard deviations from the fit.
 
-        Of the same calls as the line, and not of how far each was from the line of its time: that one knows nothing yet
-        while the first calls are of one size, and what it gets wrong then would be remembered.
+        Measured against the current fit, not against the one at the time of each call: early fits, made from calls
+        of one size, are wrong, and their errors would stay in the margin.
         """
         if self._margin is None:
             self._margin = self._residual()
@@ -113,10 +113,10 @@ class LinearCost:
 
 
 class CostModel:
-    """The lines of all functions on all devices; a function that nobody holds any more is forgotten.
+    """The costs of all functions on all devices; a function is forgotten with its last reference.
 
-    A call that has ended is only noted: a slot is between two calls then, and its device waits. What was noted is
-    learned when somebody asks, or when it has become much.
+    A call that has ended is only buffered, because its device is idle until the slot has its next job. The buffer is
+    learned at the next query, or when it is full.
     """
 
     __slots__ = ("_lines", "_noted")
@@ -126,22 +126,22 @@ class CostModel:
         self._noted: list[tuple[ref[BatchRule], DeviceSlots, int, float, float]] = []
 
     def add(self, rule: BatchRule, place: DeviceSlots, size: int, seconds: float, at: float = math.inf) -> None:
-        """A call of the function, begun `at` a moment, has ended on a device."""
+        """A call of the function, begun at the time `at`, has taken `seconds` on a device."""
         self._noted.append((ref(rule), place, size, seconds, at))
         if len(self._noted) >= _NOTED:
             self._learn()
 
     def line(self, rule: BatchRule, place: DeviceSlots, now: float) -> LinearCost | None:
-        """What is known of a function on a device; `None` also if that is in doubt."""
+        """The cost of a function on a device; `None` if it is unknown or stale."""
         line = self._lines_of(rule).get(place)
         return None if line is None or line.is_stale(now) else line
 
     def safe_seconds(self, rule: BatchRule, size: int) -> float:
-        """What a call takes at most on the slowest device that is known; infinite while nothing was measured."""
+        """Seconds of a call with its margin on the slowest device; infinite while nothing was measured."""
         return max((line.seconds(size) + line.margin for line in self._lines_of(rule).values()), default=math.inf)
 
     def least_seconds(self, rule: BatchRule, size: int) -> float:
-        """Predicted on the fastest device that is known; 0 while nothing was measured."""
+        """Seconds of a call on the fastest device; 0 while nothing was measured."""
         return min((line.seconds(size) for line in self._lines_of(rule).values()), default=0.0)
 
     def __iter__(self) -> Iterator[tuple[BatchRule, DeviceSlots, LinearCost]]:
@@ -167,28 +167,28 @@ class CostModel:
             line.add(size, seconds, at)
 
 
-_RAISE_AFTER = 32  # full calls that fit before one item more is tried: memory comes back, but not for long
-_KEYS = 1024  # limits of one function that are remembered; then it learns them anew
+_RAISE_AFTER = 32  # calls at the limit that have to fit before one item more is tried
+_KEYS = 1024  # limits of one function; with more it starts over
 
 
 class Limit:
-    """The largest call that is tried."""
+    """The largest batch that is tried."""
 
     __slots__ = ("calls", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.calls = 0  # of that size, that have fitted
+        self.calls = 0  # of that size that have fitted
 
 
 class BatchSizeLimits:
-    """Limits by function, batch key and device; where none was met there is none."""
+    """Batch size limits learned from out-of-memory errors, by function, batch key and device."""
 
     __slots__ = ("_limits", "_met")
 
     def __init__(self) -> None:
         self._limits: WeakKeyDictionary[BatchRule, dict[tuple[Hashable, DeviceSlots], Limit]] = WeakKeyDictionary()
-        self._met = False  # any: most often none is, and each call asks
+        self._met = False  # any limit: usually none, and each call asks
 
     def most(self, rule: BatchRule, key: Hashable, place: DeviceSlots) -> int:
         """Most items that a call should have."""
@@ -197,7 +197,7 @@ class BatchSizeLimits:
         return rule.max_size if limit is None else min(limit.size, rule.max_size)
 
     def lower(self, rule: BatchRule, key: Hashable, place: DeviceSlots, fits: int) -> None:
-        """A call lacked memory; one with `fits` items did not (0: none did)."""
+        """A call ran out of memory; one with `fits` items did not (0: none fitted)."""
         self._met = True
         limits = self._limits.setdefault(rule, {})
         if len(limits) >= _KEYS:

@@ -1,19 +1,18 @@
-"""The lock of the scheduler, which a thread may come to while it holds it.
+"""The lock of the scheduler, safe against finalizers and signal handlers.
 
-The collector and signals run user code between any two steps of a thread: a finalizer, the `finally` of a forgotten
-coroutine, a handler. So a thread in the midst of a decision may call the Director. It must not wait for itself, and it
-must not see or change what is half decided:
+The garbage collector and signals run user code between any two bytecodes: a finalizer, the `finally` of a suspended
+coroutine, a signal handler. So a thread that holds the lock, in the middle of a decision, may call the Director again.
+It must not deadlock, and it must neither see nor change a state that is half written:
 
-- The lock is an `RLock`, and `Exclusive.is_deciding` tells a thread that has got in whether it was inside before. A
-  submission and a cancellation that find it set are noted, and the loop carries them out; the other decisions, which
-  no public call makes on such a way, are refused.
-- The lock is entered by `with`, as a rule: a handler may raise between `acquire` and `try`, and not before the body of
-  a `with`. The two steps that each job makes, `admit` and `take`, call `acquire` and `release` instead, which costs
-  half as much. Their `acquire` is itself within a `try`, for a handler raises in that call (while the thread waits, and
-  then it does not have the lock) or as the call returns; between it and the `try` that releases there is no other call.
-- No user code runs under the lock on purpose. The clock may be the user's: it is read before the lock is taken.
-- An exception that comes in the midst of a decision undoes it: `repair` makes the state anew from what jobs and slots
-  say of themselves, before the lock is free.
+- The lock is an `RLock`, and `Exclusive.is_deciding` tells whether this thread was in a decision already. A submission
+  or cancellation that finds it set is deferred to the event loop; any other decision raises `RuntimeError`.
+- The lock is taken by `with`: a signal handler may raise between `acquire` and `try`, but not before the body of a
+  `with`. The two decisions made for each job, `admit` and `next_work`, call `acquire` and `release` instead, which
+  costs half as much. `admit` therefore has `acquire` in a `try` of its own: a handler raises in that call, while the
+  thread waits and does not have the lock, or as it returns. No call stands between it and the `try` that releases.
+- No user code is called under the lock. The clock may be the user's: it is read before the lock is taken.
+- An exception during a decision undoes it: `repair` rebuilds the state from what jobs and slots say of themselves,
+  before the lock is released.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ Self = TypeVar("Self", bound="Exclusive")
 
 
 class Exclusive(ABC):
-    """An object whose methods marked `alone`, `dated` or `dated_surely` run one at a time.
+    """An object whose methods decorated with `exclusive`, `dated` or `dated_surely` run one at a time.
 
     Args:
         time: The Director's clock.
@@ -47,19 +46,19 @@ class Exclusive(ABC):
 
     def __init__(self, time: Callable[[], float]) -> None:
         self._time = time  # never called under the lock
-        self._moment = 0.0  # what it has told last
+        self._last_time = 0.0  # the last time it returned
         self._lock = threading.RLock()
         self._acquire, self._release = self._lock.acquire, self._lock.release
-        self._is_deciding = False  # read and written by the thread that holds the lock alone
+        self._is_deciding = False  # read and written under the lock only
 
     @property
     def is_deciding(self) -> bool:
-        """Whether this thread is in the midst of a decision, which a finalizer or a handler has interrupted."""
+        """Whether this thread is in a decision, which a finalizer or signal handler has interrupted."""
         with self._lock:
             return self._is_deciding
 
     def undo(self) -> None:
-        """Under the lock: `repair`, however often a handler raises meanwhile."""
+        """Under the lock: `repair`, again as long as signal handlers raise during it."""
         for left in reversed(range(_TRIES)):
             try:
                 self.repair()
@@ -71,15 +70,15 @@ class Exclusive(ABC):
 
     @abstractmethod
     def repair(self) -> None:
-        """Under the lock: undo what an exception has cut off; does so from the start if it is cut off itself."""
+        """Under the lock: rebuild the state after an exception; called again if an exception interrupts it."""
 
     @abstractmethod
     def wake_again(self) -> None:
-        """Without the lock: call whoever was to be called, for an exception may have come before that."""
+        """Without the lock: repeat all wake-ups, which an exception may have prevented."""
 
     @abstractmethod
     def take_discarded(self) -> object:
-        """Under the lock: what is to be let go of without it, for that may run user code."""
+        """Under the lock: what has to be dropped without it, because that may run user code."""
 
 
 def exclusive(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self, P], T]:
@@ -101,8 +100,8 @@ def exclusive(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[S
                     raise
                 finally:
                     self._is_deciding = False
-                spent = self.take_discarded()
-            del spent
+                discarded = self.take_discarded()
+            del discarded
         except REFUSALS:
             raise
         except BaseException:
@@ -114,36 +113,36 @@ def exclusive(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[S
 
 
 def dated(step: Callable[Concatenate[Self, float, P], T]) -> Callable[Concatenate[Self, P], T]:
-    """As `alone`, for a method whose first argument is the time: it is read here, before the lock is taken.
+    """As `exclusive`, for a method whose first argument is the time: it is read here, before the lock is taken.
 
     Raises:
-        BaseException: Of the clock, and nothing was decided.
+        BaseException: Of the clock; the method was not called.
     """
     decide = exclusive(step)
 
     @wraps(step)
     def read_and_decide(self: Self, *args: P.args, **kwargs: P.kwargs) -> T:
-        self._moment = now = self._time()
+        self._last_time = now = self._time()
         return decide(self, now, *args, **kwargs)
 
     return read_and_decide  # type: ignore[return-value]  # mypy knows the wrapper's `self` by name
 
 
 def dated_surely(step: Callable[Concatenate[Self, float, P], T]) -> Callable[Concatenate[Self, P], T]:
-    """As `dated`, for what has happened already and must be known: a worker has left, a timer has rung.
+    """As `dated`, for events that must not be lost: a worker has ended, a timer has expired.
 
     Raises:
-        BaseException: Of the clock. It was decided all the same, as of the moment that the clock has told last.
+        BaseException: Of the clock. The method was called with the last time that the clock has returned.
     """
     decide = exclusive(step)
 
     @wraps(step)
     def read_and_decide(self: Self, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            self._moment = now = self._time()
+            self._last_time = now = self._time()
         except BaseException:
-            decide(self, self._moment, *args, **kwargs)
-            self.wake_again()  # what it returns is lost
+            decide(self, self._last_time, *args, **kwargs)
+            self.wake_again()  # its result, a `WakeCall`, is lost
             raise
         return decide(self, now, *args, **kwargs)
 

@@ -1,8 +1,8 @@
 """Fairness between tenants by the device seconds they have used. Guarded by `scheduler`'s lock.
 
-Deficit round robin for work whose cost is known only afterwards: each tenant has a counter of device seconds divided by
-its weight, the lowest counter is served next, and what a job was charged at its start is corrected at its end. One who
-comes back from a rest starts at the lowest counter of those who stayed: rest earns no credit (start-time fair queueing,
+Deficit round robin for jobs whose cost is known only afterwards: each tenant has a counter of device seconds divided by
+its weight, the lowest counter is served next, and what a job was charged at its start is corrected at its end. A tenant
+that was idle starts at the lowest counter of the active ones: idle time earns no credit (start-time fair queueing,
 Goyal, Vin and Cheng 1996). Counters only grow, so heaps over them may correct their keys lazily.
 """
 
@@ -15,29 +15,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
-_REMEMBERED = 512  # tenants without work that are remembered, those who have used most
+_REMEMBERED = 512  # idle tenants that are remembered: those that have used most
 _BEFORE = 2**62
-_FORGET_AT = 2 * _REMEMBERED  # tenants, before it is asked who has to be remembered
+_FORGET_AT = 2 * _REMEMBERED  # tenants before idle ones are forgotten
 
 
 class Tenant:
     """One fairness key: what it has used, and what it has waiting and running."""
 
-    __slots__ = ("_credit", "_mean", "_weight", "is_listed", "name", "running", "turn", "used", "waiting")
+    __slots__ = ("_credit", "_mean", "_weight", "is_listed", "last_start", "name", "running", "used", "waiting")
 
-    def __init__(self, name: Hashable, weight: float, turn: int) -> None:
+    def __init__(self, name: Hashable, weight: float, last_start: int) -> None:
         self.name = name
         self.used = 0.0  # device seconds divided by the weight; never shrinks
-        self.turn = turn  # when it was served last: the tie-break
+        self.last_start = last_start  # sequence number of its last start: the tie-break
         self.waiting = 0
         self.running = 0
-        self.is_listed = False  # stands in the heap of those with work
+        self.is_listed = False  # in the heap of active tenants
         self._weight = weight
         self._mean = 0.0  # seconds of its recent jobs
         self._credit = 0.0  # charged too much in the past
 
     def charge(self) -> float:
-        """A job of it starts: charge what its jobs usually take. Returns the seconds charged."""
+        """A job starts: charge what the tenant's jobs usually take. Returns the seconds charged."""
         charged = max(0.0, self._mean - self._credit)
         self._credit = max(0.0, self._credit - self._mean)
         self.used += charged / self._weight
@@ -59,7 +59,7 @@ class Tenant:
 
 
 class FairShare:
-    """All tenants that have work or have to be remembered.
+    """All tenants that have jobs or have to be remembered.
 
     Args:
         weights: Shares; 1 for those that are not named.
@@ -67,35 +67,35 @@ class FairShare:
 
     def __init__(self, weights: Mapping[Hashable, float]) -> None:
         self._weights = weights
-        self.known: dict[Hashable, Tenant] = {}  # by name; read only, outside of here
+        self.known: dict[Hashable, Tenant] = {}  # by name; written here only
         self._active: list[tuple[float, int, Tenant]] = []  # by counter, corrected lazily
         self._highest = 0.0
-        self._served = 0.0  # the highest counter at which anybody was served
+        self._served = 0.0  # the highest counter at which a tenant was served
         self._turns = itertools.count(1)
-        self._newcomers = itertools.count(-_BEFORE)  # before all who were served, and no two at once
+        self._newcomers = itertools.count(-_BEFORE)  # before all sequence numbers of starts
         self._forget_at = _FORGET_AT
 
     def __len__(self) -> int:
         return len(self.known)
 
     def begin(self, waiting: int) -> None:
-        """The first tenant is coming: from now on jobs without one are a tenant too, and so many of them wait."""
-        nobody = self.of(None)
-        nobody.waiting = waiting
+        """The first job with a tenant arrives: the jobs without one, `waiting` of them, are a tenant from now on."""
+        no_tenant = self.of(None)
+        no_tenant.waiting = waiting
         if waiting:
-            self._list(nobody)
+            self._list(no_tenant)
 
     def get(self, name: Hashable) -> Tenant | None:
         """The tenant of that name, if it is known."""
         return self.known.get(name)
 
     def rank(self, name: Hashable) -> tuple[float, int]:
-        """Its place among the tenants, lowest first; for all the same while there are none."""
+        """Sort key among the tenants, lowest first; equal for all while there are none."""
         tenant = self.known.get(name)
-        return (0.0, -_BEFORE) if tenant is None else (tenant.used, tenant.turn)
+        return (0.0, -_BEFORE) if tenant is None else (tenant.used, tenant.last_start)
 
     def of(self, name: Hashable) -> Tenant:
-        """The tenant of that name."""
+        """The tenant of that name, made if it is unknown."""
         tenant = self.known.get(name)
         if tenant is None:
             tenant = self.known[name] = Tenant(name, self._weights.get(name, 1.0), next(self._newcomers))
@@ -114,7 +114,7 @@ class FairShare:
 
     def start(self, tenant: Tenant) -> float:
         """A job of it starts; returns the seconds charged."""
-        tenant.turn = next(self._turns)
+        tenant.last_start = next(self._turns)
         self._served = max(self._served, tenant.used)
         charged = tenant.charge()
         self._highest = max(self._highest, tenant.used)
@@ -131,10 +131,10 @@ class FairShare:
             heappush(self._active, (tenant.used, next(self._turns), tenant))
 
     def _floor(self) -> float:
-        """The lowest counter among those with work; with none of them a new round begins, equal for all.
+        """The lowest counter of the active tenants, where one that was idle starts; without any, the highest of all.
 
-        Not one that was passed over long ago, for want of priority or of a device: level with that one a newcomer would
-        be given all that the others have used since.
+        At least the highest counter that was served: an active tenant may have been passed over for long, for its
+        priority or its devices, and a newcomer at its counter would get all that the others have used since.
         """
         active = self._active
         while active:
@@ -149,14 +149,14 @@ class FairShare:
         return self._highest
 
     def recount_waiting(self, names: Iterable[Hashable]) -> None:
-        """So many jobs of each wait, and no others; only when there are any tenants."""
+        """Set the waiting counts: one for each time that a tenant is named. Only when there are tenants."""
         for tenant in self.known.values():
             tenant.waiting = 0
         for name in names:
             self.of(name).waiting += 1
 
     def recount_running(self, tenants: Iterable[Tenant]) -> None:
-        """These are being served, each as often as it is named; after the waiting have been counted."""
+        """Set the running counts: one for each time that a tenant is given. After `recount_waiting`."""
         for tenant in self.known.values():
             tenant.running = 0
             tenant.is_listed = False
@@ -168,9 +168,9 @@ class FairShare:
                 self._list(tenant)
 
     def _forget(self) -> None:
-        """Drop resting tenants that would start at the floor anyway, and of the others those who owe least.
+        """Drop idle tenants that would start at the floor anyway, and of the others those that have used least.
 
-        In a busy hour with a thousand tenants a second, each with one job, the floor never rises.
+        The bound is needed because the floor need not rise: with a thousand new tenants a second it never does.
         """
         floor = self._floor()
         active = [tenant for tenant in self.known.values() if tenant.is_active]

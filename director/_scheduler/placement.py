@@ -1,7 +1,7 @@
-"""Which device: most free slots first, ties in rotation. Guarded by `scheduler`'s lock; decides, and wakes nobody.
+"""Which device: most free slots first, ties in rotation. Guarded by `scheduler`'s lock; wakes no worker.
 
-Places stand in buckets by their number of free slots; one that changes goes to the end of its new bucket, so the head
-of a bucket is the one that has rested longest, and the pick is O(1) however many devices there are.
+Devices are in buckets by their number of free slots. A device whose number changes goes to the end of its new bucket,
+so the first of a bucket has been unchanged longest, and a pick is O(1) whatever the number of devices.
 """
 
 from __future__ import annotations
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
 
     from director._jobs.job import ScheduledJob
     from director._scheduler.queue.lane import Lane
-    from director._scheduler.queue.ready_queue import FifoQueue
+    from director._scheduler.queue.ready_queue import FifoQueue, ReadyQueue
     from director._scheduler.slots import DeviceSlots, Slot
-
-    pass
-    from director._scheduler.queue.ready_queue import ReadyQueue
 
     Jobs: TypeAlias = "deque[ScheduledJob[Any]] | list[ScheduledJob[Any]]"
 
@@ -31,7 +28,7 @@ _IDLE, _PARKED = SlotState.IDLE, SlotState.PARKED
 
 
 class FreeSlots:
-    """The slots that could take a job now: idle ones without a worker, and parked ones whose worker waits.
+    """The slots that could take a job now: idle ones without a worker, and parked ones whose worker waits to be woken.
 
     The slots of a closed device are in none of the buckets and counts.
 
@@ -66,19 +63,19 @@ class FreeSlots:
         self.idle += place.free
 
     def park(self, slot: Slot) -> None:
-        """A worker found nothing to do and waits."""
+        """A worker found no job and waits to be woken."""
         slot.place.parked.append(slot)
         self.parked += slot.is_open
         self._move(slot.place, 1)
 
-    def rest(self, slot: Slot) -> None:
-        """A worker was reaped; the slot is without one."""
+    def mark_idle(self, slot: Slot) -> None:
+        """The worker of a slot has ended."""
         slot.place.idle.append(slot)
         self.idle += slot.is_open
         self._move(slot.place, 1)
 
     def claim(self, slot: Slot) -> None:
-        """The slot is free no more: somebody brings it work, or its worker leaves."""
+        """The slot is not free any more: it is woken or started, or its worker ends."""
         if slot.state is _PARKED:
             slot.place.parked.remove(slot)
             self.parked -= slot.is_open
@@ -107,32 +104,32 @@ class FreeSlots:
     def pick(
         self,
         allowed: frozenset[int] | None = None,
-        warm: frozenset[int] = _NOWHERE,
+        resident: frozenset[int] = _NOWHERE,
         only: SlotState | None = None,
     ) -> Slot | None:
         """The free slot that the next job of a lane should go to, or `None`.
 
         Args:
             allowed: Numbers of the slots that may run it; `None` for all.
-            warm: Numbers of the slots on which its model is loaded: preferred whatever their load.
+            resident: Numbers of the slots on which its model is loaded: preferred whatever their load.
             only: `PARKED` or `IDLE`: consider no others.
         """
-        if allowed is None and not warm and only is None:  # the usual case
+        if allowed is None and not resident and only is None:  # the usual case
             top = self._highest()
             place = next(iter(self._buckets[top])) if top else None
             return None if place is None else place.parked[-1] if place.parked else place.idle[-1]
-        cold = None
+        other = None
         for place in self._most_free_first():
             for slot in self._of(place, only):
                 if allowed is not None and slot.number not in allowed:
                     continue
-                if not warm or slot.number in warm:
+                if not resident or slot.number in resident:
                     return slot
-                cold = cold or slot
-        return cold
+                other = other or slot
+        return other
 
     def _highest(self) -> int:
-        """The number of free slots of the places that have most; 0 only if none has any."""
+        """The highest number of free slots on a device."""
         buckets = self._buckets
         while self._top and not buckets[self._top]:
             self._top -= 1
@@ -144,7 +141,7 @@ class FreeSlots:
 
     @staticmethod
     def _of(place: DeviceSlots, only: SlotState | None) -> Iterator[Slot]:
-        """Free slots of a place, those whose worker is awake first."""
+        """Free slots of a device, parked ones first."""
         if only is not _IDLE:
             yield from reversed(place.parked)
         if only is not _PARKED:
@@ -177,7 +174,7 @@ class ClosedDevices:
 
     Args:
         slots: All of them.
-        free: Told which to offer.
+        free: The free slots.
         queue: What waits.
     """
 
@@ -195,21 +192,21 @@ class ClosedDevices:
         self._all |= {slot.number for slot in place.slots}
 
     def close(self, into: Jobs, place: DeviceSlots) -> None:
-        """Give a device no more work, and strand the jobs that only closed devices could run; it may be closed."""
+        """Give a device no more work, and fail the jobs that only closed devices could run. May be repeated."""
         if place.slots[0].is_open:
             self._free.close(place)
         self.closed |= {slot.number for slot in place.slots}
-        self.strand(into, frozenset(), float("inf"))
+        self.fail_unrunnable(into, frozenset(), float("inf"))
 
-    def strand(self, into: Jobs, unable: frozenset[int], before: float) -> None:
-        """Add to `into` the jobs that only closed slots or `unable` ones could run, submitted by then; they are FAILED.
+    def fail_unrunnable(self, into: Jobs, unable: frozenset[int], before: float) -> None:
+        """Add the jobs submitted until `before` that only closed or `unable` slots could run to `into`, as FAILED.
 
-        They are added before the first is moved, so that the caller knows them if an exception comes in between.
+        All are added before the first is moved, so that the caller has them if a signal handler raises in between.
         """
         out = self.closed | unable
-        stranded = [job for job in self._queue if job.submitted_at <= before and not self.can_run(job, out)]
-        into.extend(stranded)
-        for job in stranded:
+        unrunnable = [job for job in self._queue if job.submitted_at <= before and not self.can_run(job, out)]
+        into.extend(unrunnable)
+        for job in unrunnable:
             job.transition(JobState.FAILED)
             self._queue.left(job)
 
@@ -219,7 +216,7 @@ class ClosedDevices:
         self.closed -= {slot.number for slot in place.slots}
 
     def repair(self) -> None:
-        """Have the slots say what was decided of their devices."""
+        """Set `is_open` of all slots from the set of closed ones."""
         self._all = frozenset(slot.number for slot in self._slots)
         for slot in self._slots:
             slot.is_open = slot.number not in self.closed
@@ -238,6 +235,6 @@ class ClosedDevices:
             raise DeviceLost(self._slots[min(job.options.allowed or self._all)].device)
 
     def can_run(self, job: ScheduledJob[Any], out: frozenset[int]) -> bool:
-        """Whether a slot may run it that is not among those which are out."""
+        """Whether a slot that is not in `out` may run it."""
         allowed = job.options.allowed
         return not (self._all if allowed is None else allowed) <= out

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SchedulingPolicy:
-    """What a Director was told about admission and order of service.
+    """The bounds and the order of service of one Director.
 
     Args:
-        max_queue: Most jobs that wait; `None` for no bound.
+        max_queue: Most jobs that may wait; `None` for no bound.
         max_queue_per_tenant: The same for each tenant, or for those that are named.
         weights: Shares of the tenants in device time; 1 for those that are not named.
-        predict: Refuse at submission what would miss its deadline.
+        predict: Refuse jobs at submission that would miss their deadlines.
         ageing: Seconds after which a waiting job is served before all that came later, whatever their priority.
     """
 

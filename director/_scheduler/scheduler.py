@@ -1,11 +1,11 @@
-"""The decision: which job runs on which slot. The only writer of queue and slot state, behind one short lock.
+"""Which job runs on which slot. The only writer of queue and slot state, under one lock that is held for microseconds.
 
-Called by the Director on the event loop (a job arrived, a worker was reaped) and by each slot's thread at the end of a
-job, so between two jobs of a device there is no hop through the loop. User code, the loop and callbacks are never
-called under the lock: what has to happen outside comes back as a `WakeCall` for the caller to call. `exclusive` says
-what finalizers and signal handlers do in the midst of a decision.
+The event loop calls it when a job is submitted or a worker has ended, and each slot's thread when a call has ended, so
+that two jobs in a row on a slot need no trip through the event loop. User code, the event loop and callbacks are never
+called under the lock: what has to be called afterwards is returned to the caller as a `WakeCall`. See `exclusive` for
+finalizers and signal handlers that run during a decision.
 
-`selection` decides whose turn it is, `placement` which slot, `admission` what is let in, `wakeups` what is woken.
+`selection` picks the next job, `placement` the slot, `wakeups` the worker to wake; `admission` refuses jobs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
 _IDLE, _WORKING, _PARKED = SlotState.IDLE, SlotState.WORKING, SlotState.PARKED
-_LINGER = 0.1  # seconds a worker stays parked before it leaves: long against a wake-up, short against a rest
+_LINGER = 0.1  # seconds a worker stays parked before it ends: long for a wake-up, short for an idle period
 
 
 class Scheduler(Introspection):
@@ -47,62 +47,62 @@ class Scheduler(Introspection):
     Args:
         places: The devices with their slots, all idle.
         policy: How jobs are admitted and ordered.
-        warm: Tells the numbers of the slots on which a model is loaded.
-        call_director: Thread-safe; asks the Director coroutine to look.
+        resident: Tells the numbers of the slots on which a model is loaded.
+        call_director: Thread-safe; wakes the Director coroutine, which starts workers.
         time: The Director's clock.
-        ripen_at: Thread-safe; asks for a call of `flush_due` at a moment.
-        put_off: Thread-safe; has the loop call `admit_late` with these arguments.
+        schedule_flush: Thread-safe; has `flush_due` called at a time, in seconds of the clock.
+        submit_later: Thread-safe; has the event loop call `admit_deferred` with these arguments.
 
     Invariants, checked by `tests/scheduler`: a slot has a job exactly while WORKING; `_free` holds exactly the IDLE and
-    PARKED slots; a job that waits (and is not held for a fuller batch) while a slot that may run it is free has a
-    worker on its way.
+    PARKED slots; while a slot is free that may run a waiting job (one not held for a fuller batch), a worker is on its
+    way to take it.
     """
 
     def __init__(
         self,
         places: list[DeviceSlots],
         policy: SchedulingPolicy,
-        warm: Callable[[Model[Any]], frozenset[int]],
+        resident: Callable[[Model[Any]], frozenset[int]],
         call_director: Callable[[], None],
         time: Callable[[], float],
-        ripen_at: Callable[[float], None],
-        put_off: Callable[[ScheduledJob[Any], bool], None],
+        schedule_flush: Callable[[float], None],
+        submit_later: Callable[[ScheduledJob[Any], bool], None],
     ) -> None:
         super().__init__(time)
         self.places = places
         self.slots = [slot for place in places for slot in place.slots]
         self.linger = _LINGER
-        self._resident = warm
-        self._put_off = put_off
+        self._resident = resident
+        self._submit_later = submit_later
         self._queue = ReadyQueue(policy)
         self._free = FreeSlots(places)
-        self._waking = Wakeups(self.slots, self._free, self._queue, warm, call_director)
+        self._wakeups = Wakeups(self.slots, self._free, self._queue, resident, call_director)
         self._accounting = Accounting(self._queue.tenants, self._queue.discarded)
-        self._admission = Admission(policy, self._queue, self.slots, self._waking.on_the_way, self._accounting.costs)
-        self._service = Selection(self._queue, self._accounting, warm, ripen_at)
-        self._quarantine = ClosedDevices(self.slots, self._free, self._queue)
-        self.prefetched = Prefetch(self.slots, self._free, self._queue, self._waking, warm)
-        self._paused = RetryWaiting()  # jobs that were submitted in the midst of a decision
+        self._admission = Admission(policy, self._queue, self.slots, self._wakeups.on_the_way, self._accounting.costs)
+        self._selection = Selection(self._queue, self._accounting, resident, schedule_flush)
+        self._closed_devices = ClosedDevices(self.slots, self._free, self._queue)
+        self.prefetched = Prefetch(self.slots, self._free, self._queue, self._wakeups, resident)
+        self._deferred = RetryWaiting()  # submitted by a finalizer or signal handler during a decision
         self._is_shut = False
 
-    # ---- the Director's side: event loop (and threads, for `admit`)
+    # ---- called on the event loop; `admit` on any thread
 
-    def admit(self, job: ScheduledJob[Any], patient: bool) -> WakeCall:
+    def admit(self, job: ScheduledJob[Any], wait_for_room: bool) -> WakeCall:
         """Queue a job.
 
         Args:
             job: A new one.
-            patient: Its caller can wait, so it stands in the queue though that is full, in the same order of service.
+            wait_for_room: Queue it even if the queue is full, in the same order of service: the caller waits.
 
         Raises:
-            QueueFull: There is no room and the caller can't wait.
-            DeadlineUnreachable: It would miss its deadline, and the Director predicts.
-            DirectorClosed: It is shut.
+            QueueFull: There is no room, and not `wait_for_room`.
+            DeadlineUnreachable: It would miss its deadline, with `predict`.
+            DirectorClosed: `stop_admission` was called.
             DeviceLost: Every device that could run it is closed.
         """
         try:
             self._acquire()
-        except BaseException:  # of a signal handler, before this thread had the lock or right after
+        except BaseException:  # of a signal handler, before this thread had the lock or just after
             try:  # noqa: SIM105 - another signal may come in the calls that `suppress` is made of
                 self._release()
             except RuntimeError:
@@ -110,25 +110,25 @@ class Scheduler(Introspection):
             raise
         try:
             if self._is_deciding:
-                self._paused.push(job)
-                return partial(self._put_off, job, patient)
+                self._deferred.push(job)
+                return partial(self._submit_later, job, wait_for_room)
             try:
                 self._is_deciding = True
-                if self._is_shut or self._quarantine.closed:
+                if self._is_shut or self._closed_devices.closed:
                     self._check_open(job)
                 queue = self._queue
                 plain = queue.fifo
                 if queue.has_lanes or not job.options.is_plain:
-                    return self._admit_rich(job, patient, job.submitted_at)
-                if plain.live >= self._admission.bound and not patient:
+                    return self._admit_to_lanes(job, wait_for_room, job.submitted_at)
+                if plain.waiting >= self._admission.bound and not wait_for_room:
                     self._admission.check_room(job)
                 job.location = plain
-                plain.live += 1
+                plain.waiting += 1
                 plain.jobs.append(job)
-                free, waking = self._free, self._waking
-                if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-                    return waking.pick_wakeup(job.submitted_at)
-                return None  # all are busy or on their way: the usual case under load
+                free, wakeups = self._free, self._wakeups
+                if (free.parked and not wakeups.is_waking) or (free.idle and not wakeups.is_starting):
+                    return wakeups.pick_wakeup(job.submitted_at)
+                return None  # all workers are busy or on their way: the usual case under load
             except REFUSALS:
                 raise
             except BaseException:
@@ -140,44 +140,34 @@ class Scheduler(Introspection):
             self._release()
 
     @dated_surely
-    def admit_late(self, now: float, job: ScheduledJob[Any], patient: bool) -> WakeCall:
-        """Queue a job that was submitted in the midst of a decision, unless it is over by now.
-
-        Raises:
-            As `admit`; the job is FAILED then.
-        """
-        if job not in self._paused.jobs:
+    def admit_deferred(self, now: float, job: ScheduledJob[Any], wait_for_room: bool) -> WakeCall:
+        """Queue a job submitted during a decision, unless it has ended. Raises as `admit`; it is FAILED then."""
+        if job not in self._deferred.jobs:
             return None
-        self._paused.left(job)
+        self._deferred.left(job)
         try:
             self._check_open(job)
-            return self._admit_rich(job, patient, now)
+            return self._admit_to_lanes(job, wait_for_room, now)
         except REFUSALS:
             job.transition(JobState.FAILED)
             raise
 
     @exclusive
     def remove(self, job: ScheduledJob[Any], state: JobState) -> bool:
-        """Move a job that waits to `state`, so that it never runs; False if it doesn't wait any more.
+        """Move a waiting job to `state`, so that it never runs; False if it doesn't wait any more.
 
-        One that a slot holds ahead of its turn is moved too, so that it can't come back, but may have begun.
+        A prefetched job is moved too, so that it can't return to the queue, but its call may have begun.
         """
         if job.state is not _QUEUED:
             return self.prefetched.end(job, state)
         job.transition(state)
-        self._left(job)
+        self._discount(job)
         return True
 
     @exclusive
     def remove_all(self, into: Jobs, state: JobState, failed_load: tuple[Model[Any], Slot] | None = None) -> None:
-        """Add every job that waits to `into`, in order of arrival; then move it to `state`.
-
-        Args:
-            into: Where to put them.
-            state: A final one.
-            failed_load: Only those that wait for this model, and may run on this slot.
-        """
-        jobs = [*self._queue, *self._paused.jobs]
+        """Add waiting jobs (with `failed_load` those of a model and slot) to `into`, by age; then set their `state`."""
+        jobs = [*self._queue, *self._deferred.jobs]
         if failed_load is not None:
             model, slot = failed_load
             waiting = [job for job in jobs if job.options.model is model]
@@ -185,30 +175,30 @@ class Scheduler(Introspection):
         into.extend(sorted(jobs, key=lambda job: job.id))
         for job in jobs:
             job.transition(state)
-            self._left(job)
+            self._discount(job)
 
     @dated
     def hold_for_retry(self, _now: float, job: ScheduledJob[Any]) -> bool:
-        """Let a job that has failed wait for its next try, unseen by slots; False if it is over, or we are shut."""
+        """Keep a failed job for its next attempt, where no slot takes it; False if it has ended, or admission has."""
         if self._is_shut or job.state is not _RUNNING:
             return False
         if not self._queue.has_lanes:
             self._queue.switch_to_lanes()
-        self._queue.set_aside(job)
+        self._queue.hold_for_retry(job)
         job.transition(_QUEUED)
         return True
 
     @dated_surely
     def requeue(self, now: float, job: ScheduledJob[Any]) -> WakeCall:
-        """The time of a job that was set aside has come; it goes before its equals. Does nothing if it is over."""
+        """Queue a job held for retry, before its equals. Does nothing if it has ended."""
         if job.state is not _QUEUED:
             return None
-        return combine(self._service.push(job, now), self._waking.pick_wakeup(now))
+        return combine(self._selection.push(job, now), self._wakeups.pick_wakeup(now))
 
     @dated_surely
     def flush_due(self, now: float) -> WakeCall:
-        """Let go of the groups that have waited long enough for fuller batches."""
-        return combine(self._service.flush_due(now), self._waking.pick_wakeup(now))
+        """Release the batch groups whose `max_wait` is over."""
+        return combine(self._selection.flush_due(now), self._wakeups.pick_wakeup(now))
 
     @exclusive
     def stop_admission(self) -> None:
@@ -217,85 +207,90 @@ class Scheduler(Introspection):
 
     @exclusive
     def close(self, into: Jobs, place: DeviceSlots) -> None:
-        """Give a device no more work; what it runs goes on. As `strand` for the jobs that no other could run."""
-        self._quarantine.close(into, place)
+        """Give a device no more work; running jobs go on. Fails jobs as `fail_unrunnable`."""
+        self._closed_devices.close(into, place)
 
     @exclusive
-    def strand(self, into: Jobs, unable: frozenset[int], before: float) -> None:
-        """Add to `into` the jobs that only closed slots or these could run, submitted by then, and make them FAILED."""
-        self._quarantine.strand(into, unable, before)
+    def fail_unrunnable(self, into: Jobs, unable: frozenset[int], before: float) -> None:
+        """Add the jobs submitted until `before` that only closed or `unable` slots could run to `into`, as FAILED."""
+        self._closed_devices.fail_unrunnable(into, unable, before)
 
     @dated_surely
     def reopen(self, now: float, place: DeviceSlots) -> WakeCall:
         """Give a closed device work again."""
-        self._quarantine.reopen(place)
-        return self._waking.pick_wakeup(now)
+        self._closed_devices.reopen(place)
+        return self._wakeups.pick_wakeup(now)
 
     @dated_surely
     def join(self, now: float, place: DeviceSlots) -> WakeCall:
         """Give a new device work; its slots have their threads and runners."""
-        self.places.append(place)  # these two lists are known to all parts
+        self.places.append(place)  # these two lists are shared with all parts
         self.slots.extend(place.slots)
         self._free.add(place)
-        self._quarantine.add(place)
-        return self._waking.pick_wakeup(now)
+        self._closed_devices.add(place)
+        return self._wakeups.pick_wakeup(now)
 
     @dated
     def pick_slots_to_start(self, now: float, most: int) -> list[Slot]:
-        """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
-        return self._waking.pick_slots_to_start(most, now)
+        """Slots that need a worker for what waits, at most `most`; each becomes STARTING."""
+        return self._wakeups.pick_slots_to_start(most, now)
 
     @dated
     def wake_parked(self, now: float) -> WakeCall:
-        """Call a parked worker for what still waits when nobody more could be hired."""
-        return self._waking.pick_parked(now)
+        """Wake a parked worker for what still waits when no more workers could be started."""
+        return self._wakeups.pick_parked(now)
 
     @dated_surely
     def mark_idle(self, now: float, slot: Slot) -> WakeCall:
-        """The worker's task is done and its thread has left, or the slot has rested: it is idle again."""
+        """The worker's task is done and its thread has returned, or its back-off is over: the slot is idle again."""
         self._vacate(slot, _IDLE)
-        self._free.rest(slot)
-        return self._waking.pick_wakeup(now)
+        self._free.mark_idle(slot)
+        return self._wakeups.pick_wakeup(now)
 
     @dated_surely
     def back_off(self, now: float, slot: Slot) -> WakeCall:
-        """Its worker could not begin: what waits goes to others until `mark_idle`."""
+        """The slot's worker could not be started: other slots take what waits, until `mark_idle`."""
         self._vacate(slot, SlotState.BACKING_OFF)
-        return self._waking.pick_wakeup(now)
+        return self._wakeups.pick_wakeup(now)
 
     @exclusive
     def stop_lingering(self) -> list[Slot]:
-        """Let workers leave as soon as they find nothing, and batches go; returns the parked ones, to be rung."""
+        """Have workers end as soon as nothing waits, and hold no batches; returns the parked slots, to be woken."""
         self.linger = 0.0
-        self._service.release_all()
+        self._selection.release_all()
         parked = [slot for place in self.places for slot in place.parked]
         for slot in parked:
-            self._waking.call(slot)
+            self._wakeups.call(slot)
         return parked
 
-    # ---- the worker's side: the slot's thread
+    # ---- called on the slot's thread
 
     def next_work(self, slot: Slot) -> tuple[ScheduledJob[Any] | None, WakeCall]:
-        """The next job for `slot`, now RUNNING, perhaps with `slot.mates`; without one the slot is PARKED.
+        """The next job for `slot`, now RUNNING, with `slot.batch` if it shares a call; without one the slot is PARKED.
 
-        Jobs that can't make their deadlines any more are left in `slot.late`, as FAILED.
+        Jobs that can't make their deadlines any more are put into `slot.missed_deadline`, as FAILED.
         """
-        _job, _mates = slot.job, slot.batch  # let go of without the lock, like `_spent`
-        alarm, queue = None, self._queue
-        now = self._time() if queue.has_lanes else None  # who makes it so after this look has read the clock just now
-        try:  # no signal handler runs on this thread, so `acquire` does not raise before it has the lock
-            self._acquire()  # of its own code alone, so it is not in the midst of another decision
+        # Dropping the last reference to a job may run user code: these and `_discarded` are dropped without the lock.
+        # If the queue gets lanes after the clock was not read, the thread that did so has just read it: `_last_time`.
+        # No signal handler runs on this thread, so `acquire` can't raise, and no finalizer calls this method.
+        _job, _batch = slot.job, slot.batch
+        wakeup, queue = None, self._queue
+        now = self._time() if queue.has_lanes else None
+        try:
+            self._acquire()
             try:
                 self._is_deciding = True
                 if slot.state is not _WORKING:
-                    self._waking.arrive(slot)
+                    self._wakeups.arrive(slot)
                 if slot.prefetched:
                     job = self.prefetched.next_for(slot)
                 elif not slot.is_open:
-                    self._service.settle(slot)
+                    self._selection.settle(slot)
                     job = None
                 elif queue.has_lanes:
-                    job, alarm = self._service.next_job(slot, self._waking.suits, self._moment if now is None else now)
+                    job, wakeup = self._selection.next_job(
+                        slot, self._wakeups.suits, self._last_time if now is None else now
+                    )
                 else:
                     job = queue.pop_fifo(slot)
                 if job is None:
@@ -303,17 +298,17 @@ class Scheduler(Introspection):
                     slot.state = _PARKED
                     self._free.park(slot)
                     if self.prefetched.count and (holder := self.prefetched.biggest_holder(slot)) is not None:
-                        alarm = combine(alarm, holder.recall)
+                        wakeup = combine(wakeup, holder.recall)
                 else:
                     slot.job = job
                     slot.state = _WORKING
-                free, waking = self._free, self._waking
-                if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-                    wake = waking.pick_wakeup(self._moment if now is None else now)
-                    alarm = wake if alarm is None else combine(alarm, wake)
+                free, wakeups = self._free, self._wakeups
+                if (free.parked and not wakeups.is_waking) or (free.idle and not wakeups.is_starting):
+                    wake = wakeups.pick_wakeup(self._last_time if now is None else now)
+                    wakeup = wake if wakeup is None else combine(wakeup, wake)
                 if queue.discarded:
-                    _spent = self.take_discarded()
-                return job, alarm
+                    _discarded = self.take_discarded()
+                return job, wakeup
             except BaseException:
                 self.undo()
                 raise
@@ -324,86 +319,82 @@ class Scheduler(Introspection):
 
     @dated
     def prefetch(self, now: float, slot: Slot) -> ScheduledJob[Any] | None:
-        """One more job for a slot that works, which `take` will return in its turn."""
+        """One more job for a slot that is WORKING; `next_work` returns it after those before it."""
         return self.prefetched.take(slot, now)
 
     @dated_surely
     def return_prefetched(self, now: float, slot: Slot, jobs: Iterable[ScheduledJob[Any]]) -> WakeCall:
-        """Jobs that `slot` holds ahead, and has not begun, may go elsewhere."""
+        """Put jobs that `slot` has prefetched, and not begun, back into the queue."""
         self.prefetched.give_back(slot, jobs)
-        return self._waking.pick_wakeup(now)
+        return self._wakeups.pick_wakeup(now)
 
     @dated_surely
     def wait_for_shared_slot(self, now: float, slot: Slot) -> WakeCall:
-        """Another process has the slot: until its worker comes back to `take`, what waits goes to others."""
-        self._waking.arrive(slot)
-        self._service.settle(slot)
+        """Another process has the slot: other slots take what waits, until its worker calls `next_work`."""
+        self._wakeups.arrive(slot)
+        self._selection.settle(slot)
         slot.state, slot.job = SlotState.WAITING_FOR_OTHERS, None
-        return self._waking.pick_wakeup(now)
+        return self._wakeups.pick_wakeup(now)
 
     @exclusive
     def leave(self, slot: Slot) -> bool:
-        """A parked worker wants to go; False if it has been called in the meantime and must look again."""
+        """End a parked worker; False if it has been woken since and must call `next_work`."""
         if slot.state is not _PARKED:
             return False
         self._free.claim(slot)
         slot.state = SlotState.LEAVING
         return True
 
-    # ---- exceptions of signal handlers
-
     def repair(self) -> None:
-        """Make all that is counted anew from what jobs and slots say; see `exclusive`."""
+        """Rebuild all counts and queues from the states of jobs and slots; see `exclusive`."""
         self.slots[:] = [slot for place in self.places for slot in place.slots]
-        self._quarantine.repair()
+        self._closed_devices.repair()
         self.prefetched.repair()
         self._queue.repair(self.slots)
         self._accounting.repair(self.slots)
         self._free.recount(self.places)
-        self._waking.repair()
-        self._service.repair(self._moment)
+        self._wakeups.repair()
+        self._selection.repair(self._last_time)
 
     def wake_again(self) -> None:
-        """Call the Director and every worker that was called: to be called twice does no harm."""
-        self._service.wake_again()
-        self._waking.wake_again()
+        """Wake the Director coroutine and every WOKEN worker again: a second wake-up does no harm."""
+        self._selection.wake_again()
+        self._wakeups.wake_again()
 
     def take_discarded(self) -> list[Any]:
-        """What was passed over, to be let go of without the lock."""
-        spent, self._queue.discarded[:] = self._queue.discarded[:], []
-        return spent
-
-    # ---- under the lock
+        """Entries that were passed over, to be dropped without the lock."""
+        discarded, self._queue.discarded[:] = self._queue.discarded[:], []
+        return discarded
 
     def _check_open(self, job: ScheduledJob[Any]) -> None:
-        if self._is_shut:  # a submission from another thread can meet the close
+        if self._is_shut:  # another thread may submit while the Director closes
             raise DirectorClosed("closed")
-        if self._quarantine.closed:
-            self._quarantine.check(job)
+        if self._closed_devices.closed:
+            self._closed_devices.check(job)
 
     def _vacate(self, slot: Slot, state: SlotState) -> None:
-        """The slot has no worker any more."""
-        self._waking.arrive(slot)  # if it failed before it could look for work
+        """The slot has no worker any more; it may have failed before `next_work`, or during a call."""
+        self._wakeups.arrive(slot)
         slot.state, slot.job, slot.batch = state, None, None
-        if slot.usage is not None:  # it failed in the middle of a call
+        if slot.usage is not None:
             self._accounting.settle(slot)
         self.prefetched.forget(slot)
 
-    def _left(self, job: ScheduledJob[Any]) -> None:
-        (self._paused if job.location is self._paused else self._queue).left(job)
+    def _discount(self, job: ScheduledJob[Any]) -> None:
+        (self._deferred if job.location is self._deferred else self._queue).left(job)
 
-    def _admit_rich(self, job: ScheduledJob[Any], patient: bool, now: float) -> WakeCall:
-        queue, admission, free, waking = self._queue, self._admission, self._free, self._waking
-        if not patient and (queue.live() >= admission.bound or admission.bounds_tenants):
+    def _admit_to_lanes(self, job: ScheduledJob[Any], wait_for_room: bool, now: float) -> WakeCall:
+        queue, admission, free, wakeups = self._queue, self._admission, self._free, self._wakeups
+        if not wait_for_room and (queue.count_waiting() >= admission.bound or admission.bounds_tenants):
             admission.check_room(job)
         if admission.predicts:
             admission.check_deadline(job)
         if not queue.has_lanes:
             queue.switch_to_lanes()
-        self._moment = now
-        alarm = self._service.push(job, now)
+        self._last_time = now
+        wakeup = self._selection.push(job, now)
         if self.prefetched.count and job.options.priority > 0:
-            alarm = combine(alarm, self.prefetched.recall)
-        if (free.parked and not waking.calling) or (free.idle and not waking.hiring):
-            return combine(alarm, waking.pick_wakeup(now))
-        return alarm
+            wakeup = combine(wakeup, self.prefetched.recall)
+        if (free.parked and not wakeups.is_waking) or (free.idle and not wakeups.is_starting):
+            return combine(wakeup, wakeups.pick_wakeup(now))
+        return wakeup

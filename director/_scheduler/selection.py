@@ -1,6 +1,6 @@
-"""What a slot is given when the queue holds more than plain jobs: whose turn it is, and who shares the call.
+"""What a slot is given when the queue has lanes: the next job, and the jobs that share its call.
 
-Part of the decision: called by `scheduler` under its lock. What has to happen outside comes back as a `WakeCall`.
+Called by `scheduler` under its lock. What has to be called without the lock is returned as a `WakeCall`.
 """
 
 from __future__ import annotations
@@ -33,52 +33,52 @@ class Selection:
     Args:
         queue: What waits.
         accounting: Charged with what starts.
-        warm: Tells the numbers of the slots on which a model is loaded.
-        ripen_at: Thread-safe; asks for a call of `Scheduler.flush_due` at a moment.
+        resident: Tells the numbers of the slots on which a model is loaded.
+        schedule_flush: Thread-safe; has `Scheduler.flush_due` called at a time.
     """
 
-    __slots__ = ("_accounting", "_alarm_at", "_flush_timers", "_queue", "_ripen_at", "_warm")
+    __slots__ = ("_accounting", "_may_hold", "_queue", "_resident", "_schedule_flush", "_timer_at")
 
     def __init__(
         self,
         queue: ReadyQueue,
         accounting: Accounting,
-        warm: Callable[[Model[Any]], frozenset[int]],
-        ripen_at: Callable[[float], None],
+        resident: Callable[[Model[Any]], frozenset[int]],
+        schedule_flush: Callable[[float], None],
     ) -> None:
         self._queue = queue
         self._accounting = accounting
-        self._warm = warm
-        self._ripen_at = ripen_at
-        self._alarm_at = _NEVER  # the next call of `ripen` that was asked for
-        self._flush_timers = True
+        self._resident = resident
+        self._schedule_flush = schedule_flush
+        self._timer_at = _NEVER  # the earliest flush that was scheduled
+        self._may_hold = True
 
     def push(self, job: ScheduledJob[Any], now: float) -> WakeCall:
-        """Put a job in the rich queue."""
+        """Queue a job in its lane."""
         held = self._queue.push(job)
         if held is None:
             return None
-        self._look_at(held, now)
-        return self._alarm()
+        self._check(held, now)
+        return self._request_timer()
 
     def next_job(
         self, slot: Slot, suits: Callable[[Lane | FifoQueue, Slot], bool], now: float
     ) -> tuple[ScheduledJob[Any] | None, WakeCall]:
-        """Take the next job for `slot` out of the rich queue, RUNNING, and its mates into `slot.mates`."""
+        """Take the next job for `slot` out of its lane, RUNNING, with the rest of its batch in `slot.batch`."""
         self.settle(slot)
         queue, accounting = self._queue, self._accounting
-        if queue.holds.entries:
-            self._look_at_due(now)
+        if queue.flush_timers.entries:
+            self._check_due(now)
         while (job := queue.pop(suits, slot, now)) is not None:
             batch = self._begin(job, slot, now)
             if batch is None:
                 continue
             if accounting.counts(job):
-                accounting.open(slot, batch, self._is_ready(job, slot), now)
-            return batch[0], self._alarm() if queue.holds.entries else None
+                accounting.open(slot, batch, self._is_resident(job, slot), now)
+            return batch[0], self._request_timer() if queue.flush_timers.entries else None
         if not accounting.unsettled:
             queue.switch_to_fifo()
-        return None, self._alarm()
+        return None, self._request_timer()
 
     def settle(self, slot: Slot) -> None:
         """The last call of `slot` is over."""
@@ -87,34 +87,34 @@ class Selection:
             self._accounting.settle(slot)
 
     def flush_due(self, now: float) -> WakeCall:
-        """Look at the groups that have waited long enough."""
-        self._alarm_at = _NEVER
-        self._look_at_due(now)
-        return self._alarm()
+        """Release the held groups that are due."""
+        self._timer_at = _NEVER
+        self._check_due(now)
+        return self._request_timer()
 
     def release_all(self) -> None:
-        """Hold nothing back any more."""
-        self._flush_timers = False
+        """Release all held groups, and hold none from now on."""
+        self._may_hold = False
         for group in self._queue.held():
             group.release()
 
     def repair(self, now: float) -> None:
-        """Look at all held groups anew."""
-        self._alarm_at = _NEVER
+        """Set the timers of all held groups again."""
+        self._timer_at = _NEVER
         for group in self._queue.held():
-            self._look_at(group, now)
+            self._check(group, now)
 
     def wake_again(self) -> None:
-        """Ask for the next look once more."""
-        if (moment := self._queue.holds.next_due()) < _NEVER:
-            self._ripen_at(moment)
+        """Schedule the next flush again."""
+        if (due := self._queue.flush_timers.next_due()) < _NEVER:
+            self._schedule_flush(due)
 
     def _begin(self, job: ScheduledJob[Any], slot: Slot, now: float) -> list[ScheduledJob[Any]] | None:
-        """Start `job` with its mates, or fail it if it would be too late."""
+        """Start `job` with its batch, or fail it if it would miss its deadline."""
         group = job.location
         if isinstance(group, BatchGroup):
             return self._begin_batch(job, group, slot, now)
-        slot.job = job  # first, so that at any moment either the queue has it or the slot
+        slot.job = job  # first: at any time either the queue has it or the slot
         job.state = _RUNNING  # from QUEUED: the queue hands out no other
         self._queue.left(job)
         job.location = slot
@@ -134,37 +134,37 @@ class Selection:
             return None
         for job in jobs:
             job.location = slot
-        if rule.max_wait and 0 < group.live < rule.max_size and self._flush_timers:
+        if rule.max_wait and 0 < group.waiting < rule.max_size and self._may_hold:
             self._hold_rest(group, now)
         return jobs
 
     def _hold_rest(self, group: BatchGroup, now: float) -> None:
-        """What is left after a batch waits for company too, if it may."""
-        moment = group.flush_at(self._accounting.costs)
-        if moment > now:
+        """Hold what is left after a batch too, if it may wait longer."""
+        due = group.flush_at(self._accounting.costs)
+        if due > now:
             group.hold()
-            self._queue.holds.set(group, moment)
+            self._queue.flush_timers.set(group, due)
 
-    def _is_ready(self, job: ScheduledJob[Any], slot: Slot) -> bool:
+    def _is_resident(self, job: ScheduledJob[Any], slot: Slot) -> bool:
         model = job.options.model
-        return model is None or slot.number in self._warm(model)
+        return model is None or slot.number in self._resident(model)
 
-    def _look_at_due(self, now: float) -> None:
-        for group in self._queue.holds.take_due(now):
-            self._look_at(group, now)
+    def _check_due(self, now: float) -> None:
+        for group in self._queue.flush_timers.take_due(now):
+            self._check(group, now)
 
-    def _look_at(self, group: BatchGroup, now: float) -> None:
-        """Let go of a held group if it is ripe, else look again when it will be."""
-        moment = group.flush_at(self._accounting.costs)
-        if moment <= now or not self._flush_timers:
+    def _check(self, group: BatchGroup, now: float) -> None:
+        """Release a held group if it is due, else set its timer."""
+        due = group.flush_at(self._accounting.costs)
+        if due <= now or not self._may_hold:
             group.release()
         else:
-            self._queue.holds.set(group, moment)
+            self._queue.flush_timers.set(group, due)
 
-    def _alarm(self) -> WakeCall:
-        """Asks for the next look, unless one that early was asked for already."""
-        moment = self._queue.holds.next_due()
-        if moment >= self._alarm_at:
+    def _request_timer(self) -> WakeCall:
+        """Schedules the next flush, unless one that early is scheduled already."""
+        due = self._queue.flush_timers.next_due()
+        if due >= self._timer_at:
             return None
-        self._alarm_at = moment
-        return partial(self._ripen_at, moment)
+        self._timer_at = due
+        return partial(self._schedule_flush, due)

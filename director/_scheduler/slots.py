@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from director._scheduler.fair_share import Tenant
     from director._threads import DaemonThreadExecutor
 
-_RECENT = 16  # the pace of a slot is that of its last so many jobs, or up to twice as many
+_RECENT = 16  # jobs per second are measured over the last 16 to 32 jobs
 
 
 class Slot:
@@ -53,7 +53,7 @@ class Slot:
     )
 
     upper: ClassVar[Location | None] = None
-    """As the location of a job: it is in no queue."""
+    """As the `Location` of a job: not part of a queue."""
     runner: JobRunner
     thread: DaemonThreadExecutor
 
@@ -63,38 +63,38 @@ class Slot:
         self.device = place.device
         self.state = SlotState.IDLE
         self.job: ScheduledJob[Any] | None = None
-        self.batch: list[ScheduledJob[Any]] | None = None  # with `job` at their head, when they share a batch
-        self.prefetched: deque[ScheduledJob[Any]] = deque()  # RUNNING, and not begun: its runner has them ready
+        self.batch: list[ScheduledJob[Any]] | None = None  # `job` and those that share its call
+        self.prefetched: deque[ScheduledJob[Any]] = deque()  # RUNNING; their calls have not begun
         self.is_open = True  # False while its device is in quarantine
-        self.missed_deadline: list[ScheduledJob[Any]] = []  # found too late for their deadlines; the worker fails them
+        self.missed_deadline: list[ScheduledJob[Any]] = []  # FAILED by `scheduler`; the worker reports them
         self.usage: CallUsage | None = None
         self.wake_signal = threading.Lock()  # a parked worker waits to acquire it; `wake` releases it
         self.wake_signal.acquire()
-        self.wake = partial(_wake, self.wake_signal)  # wakes the worker; once more does no harm
+        self.wake = partial(_wake, self.wake_signal)  # wakes the worker; may be called again
         self.jobs = 0
-        self.lost = 0  # of these: went down with their workers
+        self.lost = 0  # of these: their process ended during the call
         self.busy_seconds = 0.0
-        self.loads = 0  # calls before which a model was loaded, or tried to
+        self.loads = 0  # calls that had to load a model first, successfully or not
         self.loading_seconds = 0.0  # of the busy ones
-        self.marks = (0, 0.0, 0, 0.0)  # the two counters at two moments in the past
+        self.marks = (0, 0.0, 0, 0.0)  # jobs and busy seconds, at two times in the past
         self.mark_at = _RECENT
 
     def left(self, job: ScheduledJob[Any]) -> None:
-        """As the location of a job: no queue counts what a slot holds."""
+        """As the `Location` of a job: there is nothing to count."""
 
     def note_load(self, seconds: float) -> None:
-        """On its thread: a call begins with loading a model, which tells nothing of the pace."""
+        """On its thread: a call began with loading a model for `seconds`, which do not count for `pace`."""
         self.loads += 1
         self.loading_seconds += seconds
 
     def mark(self) -> None:
-        """On its thread, when `jobs` has come to `mark_at`: what was long ago no longer tells its pace."""
+        """On its thread, when `jobs` has reached `mark_at`: forget older jobs for `pace`."""
         _, _, jobs, seconds = self.marks
         self.marks = (jobs, seconds, *self._work())
         self.mark_at = self.jobs + _RECENT
 
     def pace(self) -> float:
-        """Jobs that it has done in a busy second, of late; 0 while nothing was measured."""
+        """Recent jobs per busy second; 0 while nothing was measured."""
         jobs, seconds = self._work()
         jobs, seconds = jobs - self.marks[0], seconds - self.marks[1]
         return jobs / seconds if jobs > 0 and seconds > 0 else 0.0
@@ -104,21 +104,21 @@ class Slot:
         return self.jobs - self.loads, self.busy_seconds - self.loading_seconds
 
     def recall(self) -> None:
-        """Have its runner give back what it holds ahead."""
+        """Have its runner give back what it has prefetched."""
         self.runner.recall_prefetched()
 
     def current_jobs(self) -> list[ScheduledJob[Any]]:
-        """The jobs of the call that it is in."""
+        """The jobs of its current call."""
         return [] if self.job is None else self.batch or [self.job]
 
     def __repr__(self) -> str:
         return f"<Slot {self.number} of {self.device.label} {self.state.value}>"
 
 
-def _wake(bell: threading.Lock) -> None:
+def _wake(wake_signal: threading.Lock) -> None:
     try:
-        bell.release()
-    except RuntimeError:  # it was rung already
+        wake_signal.release()
+    except RuntimeError:  # released already
         return
 
 
@@ -133,15 +133,15 @@ class DeviceSlots:
         self.slots = [Slot(first_number + i, self) for i in range(count)]
         self.idle: list[Slot] = list(reversed(self.slots))
         self.parked: list[Slot] = []
-        self.free = count  # idle and parked ones; `placement` writes the three
-        self.is_gone = False  # its device has left for good, and has another place should it return; set by the runtime
+        self.free = count  # idle and parked ones; written by `placement`, like the two lists
+        self.is_gone = False  # the device was removed; it gets a new `DeviceSlots` if it returns
 
     def __repr__(self) -> str:
         return f"<Place {self.device.label} {self.free}/{len(self.slots)} free>"
 
 
 def make_device_slots(devices: tuple[Device, ...], counts: list[int]) -> list[DeviceSlots]:
-    """One place for each device, its slots numbered through all devices."""
+    """One `DeviceSlots` for each device, slots numbered through all devices."""
     places: list[DeviceSlots] = []
     first = 0
     for position, (device, count) in enumerate(zip(devices, counts, strict=True)):
@@ -160,36 +160,36 @@ class CallUsage:
         self.before = before  # busy seconds of the slot
         self.rule = rule
         self.key = key
-        self.size = size  # items; lowered by the slot's own thread when some have left before the call
-        self.is_typical = True  # cleared by the slot's own thread when the call has raised
-        self.fits: int | None = None  # set by that thread when memory was lacking: the largest call that fitted
+        self.size = size  # items; lowered by the slot's thread when some were cancelled before the call
+        self.is_typical = True  # cleared by the slot's thread when the call has raised
+        self.fits: int | None = None  # set by the slot's thread when memory ran out: the largest size that fitted
         self.tenants: list[tuple[Tenant, float]] = []  # one for each item, with the seconds it was charged
 
 
 class SlotState(Enum):
-    """Where a slot is between two rests.
+    """What a slot does.
 
     | from | to | by |
     |---|---|---|
     | `IDLE` | `STARTING` | the Director coroutine takes a permit |
-    | `STARTING`, `WOKEN` | `WORKING`, `PARKED` | the worker looks for a job |
-    | `WORKING` | `WORKING`, `PARKED` | the worker looks for its next job |
+    | `STARTING`, `WOKEN` | `WORKING`, `PARKED` | the worker calls `next_work` |
+    | `WORKING` | `WORKING`, `PARKED` | the worker calls `next_work` after a job |
     | `PARKED` | `WOKEN` | a submission, or a worker that finds more work |
-    | `PARKED` | `LEAVING` | the worker has lingered long enough |
-    | `LEAVING` | `IDLE` | the done-callback reaps: the permit goes back |
-    | `STARTING`, `WOKEN`, `WORKING` | `WAITING_FOR_OTHERS` | the worker finds that another process has the slot |
-    | `WAITING_FOR_OTHERS` | `WORKING`, `PARKED` | the worker has got it |
+    | `PARKED` | `LEAVING` | nothing came while the worker lingered |
+    | `LEAVING` | `IDLE` | the done-callback of its task returns the permit |
+    | `STARTING`, `WOKEN`, `WORKING` | `WAITING_FOR_OTHERS` | another process has the shared slot |
+    | `WAITING_FOR_OTHERS` | `WORKING`, `PARKED` | the worker has got the shared slot |
     | `STARTING`, `WOKEN`, `WORKING`, `WAITING_FOR_OTHERS` | `BACKING_OFF` | its thread or process can't be started |
-    | `BACKING_OFF` | `IDLE` | it has rested, and may be tried again |
+    | `BACKING_OFF` | `IDLE` | its back-off is over |
     """
 
     IDLE = "idle"
-    STARTING = "hired"
+    STARTING = "starting"
     WORKING = "working"
     PARKED = "parked"
-    WOKEN = "called"
+    WOKEN = "woken"
     LEAVING = "leaving"
-    WAITING_FOR_OTHERS = "elsewhere"
+    WAITING_FOR_OTHERS = "waiting for others"
     BACKING_OFF = "backing off"
 
 

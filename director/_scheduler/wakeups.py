@@ -1,7 +1,7 @@
 """What is woken for waiting work: a parked worker, or the Director, which starts one. Guarded by the scheduler's lock.
 
-Waking is chained: at most one parked worker is on its way at a time, and when it takes its job it calls the next one
-while work is left. That costs a burst one wake-up instead of one for each slot, and a lone job nothing.
+Waking is chained: at most one parked worker is on its way at a time, and when it takes its job it wakes the next one
+while jobs wait. A submitter pays for one wake-up in a burst instead of one for each slot.
 """
 
 from __future__ import annotations
@@ -15,159 +15,157 @@ from director._scheduler.slots import SlotState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from director._jobs.model import Model
     from director._scheduler.placement import FreeSlots
     from director._scheduler.queue.lane import Lane
     from director._scheduler.queue.ready_queue import FifoQueue, ReadyQueue
-
-    pass
-    from director._jobs.model import Model
     from director._scheduler.slots import Slot
 
-_IDLE, _HIRED, _WORKING = SlotState.IDLE, SlotState.STARTING, SlotState.WORKING
-_PARKED, _CALLED, _LEAVING = SlotState.PARKED, SlotState.WOKEN, SlotState.LEAVING
-_ELSEWHERE, _BACKING_OFF = SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF
+_IDLE, _STARTING, _WORKING = SlotState.IDLE, SlotState.STARTING, SlotState.WORKING
+_PARKED, _WOKEN, _LEAVING = SlotState.PARKED, SlotState.WOKEN, SlotState.LEAVING
+_WAITING_FOR_OTHERS, _BACKING_OFF = SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF
 _NOWHERE: frozenset[int] = frozenset()
 
 
 class Wakeups:
-    """Calls workers, and keeps who is on the way.
+    """Picks the workers to wake or start, and keeps those on the way.
 
     Args:
         slots: All of them.
         free: Those that could take a job.
         queue: What waits.
-        warm: Tells the numbers of the slots on which a model is loaded.
-        call_director: Thread-safe; asks the Director coroutine to hire.
+        resident: Tells the numbers of the slots on which a model is loaded.
+        call_director: Thread-safe; wakes the Director coroutine, which starts workers.
     """
 
-    __slots__ = ("_call_director", "_free", "_queue", "_slots", "_warm", "calling", "hiring", "on_the_way")
+    __slots__ = ("_call_director", "_free", "_queue", "_resident", "_slots", "is_starting", "is_waking", "on_the_way")
 
     def __init__(
         self,
         slots: list[Slot],
         free: FreeSlots,
         queue: ReadyQueue,
-        warm: Callable[[Model[Any]], frozenset[int]],
+        resident: Callable[[Model[Any]], frozenset[int]],
         call_director: Callable[[], None],
     ) -> None:
         self._slots = slots
         self._free = free
         self._queue = queue
-        self._warm = warm
+        self._resident = resident
         self._call_director = call_director
-        self.on_the_way: dict[Slot, None] = {}  # HIRED and CALLED: on their way to look for work
-        self.calling = False  # one parked worker is on its way
-        self.hiring = False  # the Director coroutine has been asked and has not looked yet
+        self.on_the_way: dict[Slot, None] = {}  # STARTING and WOKEN: on their way to `next_work`
+        self.is_waking = False  # one parked worker is on its way
+        self.is_starting = False  # the Director coroutine was woken and has not run yet
 
     def pick_wakeup(self, now: float) -> WakeCall:
-        """Whom to call for the work that waits; marks him called."""
+        """What to call for the jobs that wait; a parked worker picked here is WOKEN."""
         for lane in self._queue.in_order(now):
             slot = self._pick(lane)
             if slot is not None and slot.state is _IDLE:
-                if not self.hiring:
-                    self.hiring = True
+                if not self.is_starting:
+                    self.is_starting = True
                     return self._call_director
-                slot = self._pick(lane, only=_PARKED)  # the coroutine is on its way; a parked worker may be sooner
-            # Not a slot that would find nothing better to do than to park again, and be called again.
-            if slot is not None and not self.calling and self.suits(lane, slot):
+                slot = self._pick(lane, only=_PARKED)  # a parked worker may be sooner than the coroutine
+            # A slot that does not suit the lane would park again, and be woken again.
+            if slot is not None and not self.is_waking and self.suits(lane, slot):
                 return self._send(slot)
         return None
 
     def pick_parked(self, now: float) -> WakeCall:
-        """The same among parked workers only, for what those on their way will not take."""
+        """As `pick_wakeup`, among parked workers only, for jobs that the workers on their way will not take."""
         coming = dict(self.on_the_way)
         for lane in self._queue.in_order(now):
             if lane.calls <= subtract(coming, lane):
                 continue
             slot = self._pick(lane, only=_PARKED)
-            if slot is not None and not self.calling and self.suits(lane, slot):
+            if slot is not None and not self.is_waking and self.suits(lane, slot):
                 return self._send(slot)
         return None
 
     def pick_slots_to_start(self, most: int, now: float) -> list[Slot]:
-        """Slots that need a worker for what waits, at most `most`; each becomes HIRED."""
-        self.hiring = False
-        hired: list[Slot] = []
+        """Slots that need a worker for what waits, at most `most`; each becomes STARTING."""
+        self.is_starting = False
+        slots: list[Slot] = []
         coming = dict(self.on_the_way)
         try:
             for lane in self._queue.in_order(now):
                 short = lane.calls - subtract(coming, lane)
-                while short > 0 and len(hired) < most and (slot := self._pick(lane, only=_IDLE)):
+                while short > 0 and len(slots) < most and (slot := self._pick(lane, only=_IDLE)):
                     if not self.suits(lane, slot):
                         break
-                    hired.append(slot)
+                    slots.append(slot)
                     self._free.claim(slot)
-                    slot.state = _HIRED
+                    slot.state = _STARTING
                     self.on_the_way[slot] = None
                     short -= 1
-        except BaseException:  # of a signal handler: no worker will be made
-            for slot in hired:
+        except BaseException:  # of a signal handler: no worker will be started
+            for slot in slots:
                 slot.state = _IDLE
             raise
-        if len(hired) == most:
-            self.hiring = True  # the coroutine goes on by itself
-        return hired
+        if len(slots) == most:
+            self.is_starting = True  # the coroutine calls again without being woken
+        return slots
 
     def call(self, slot: Slot) -> None:
-        """A parked worker is called; whoever calls this rings for it."""
+        """Mark a parked worker WOKEN; the caller has to call its `wake`."""
         self._free.claim(slot)
-        slot.state = _CALLED
+        slot.state = _WOKEN
         self.on_the_way[slot] = None
 
     def arrive(self, slot: Slot) -> None:
-        """A worker that was on its way looks for work."""
-        if slot.state is _PARKED:  # it was rung twice
+        """A worker has called `next_work`, or failed before."""
+        if slot.state is _PARKED:  # it was woken twice
             self._free.claim(slot)
-        self.on_the_way.pop(slot, None)  # not if it comes from elsewhere
-        if slot.state is _CALLED:
-            self.calling = False
+        self.on_the_way.pop(slot, None)  # absent after WORKING or WAITING_FOR_OTHERS
+        if slot.state is _WOKEN:
+            self.is_waking = False
 
     def repair(self) -> None:
-        """Count anew who is on the way, from the states of the slots."""
+        """Find the workers on their way from the states of the slots."""
         self.on_the_way.clear()
-        self.on_the_way.update(dict.fromkeys(slot for slot in self._slots if slot.state in (_HIRED, _CALLED)))
-        self.calling = any(slot.state is _CALLED for slot in self._slots)
-        self.hiring = False
+        self.on_the_way.update(dict.fromkeys(slot for slot in self._slots if slot.state in (_STARTING, _WOKEN)))
+        self.is_waking = any(slot.state is _WOKEN for slot in self._slots)
+        self.is_starting = False
 
     def wake_again(self) -> None:
-        """Without the lock: call the Director and every worker that was called."""
+        """Without the lock: wake the Director coroutine and every WOKEN worker."""
         self._call_director()
         for slot in self._slots:
-            if slot.state is _CALLED:
+            if slot.state is _WOKEN:
                 slot.wake()
 
     def suits(self, lane: Lane | FifoQueue, slot: Slot) -> bool:
-        """Whether `slot` should serve `lane`: it may, and no free slot has the model loaded when this one has not."""
+        """Whether `slot` may serve `lane`, and has the model loaded if any free slot has."""
         if lane.key is None:
             return True
         if lane.allowed is not None and slot.number not in lane.allowed:
             return False
         if lane.model is None:
             return True
-        warm = self._warm(lane.model)
-        if not warm or slot.number in warm:
+        resident = self._resident(lane.model)
+        if not resident or slot.number in resident:
             return True
-        better = warm if lane.allowed is None else warm & lane.allowed
-        busy = (_WORKING, _LEAVING, _ELSEWHERE, _BACKING_OFF)
+        better = resident if lane.allowed is None else resident & lane.allowed
+        busy = (_WORKING, _LEAVING, _WAITING_FOR_OTHERS, _BACKING_OFF)
         return not any(self._slots[n].is_open and self._slots[n].state not in busy for n in better)
 
     def _send(self, slot: Slot) -> WakeCall:
-        self.calling = True
+        self.is_waking = True
         self.call(slot)
         return slot.wake
 
     def _pick(self, lane: Lane | FifoQueue, only: SlotState | None = None) -> Slot | None:
         if lane.key is None:
             return self._free.pick(only=only)
-        warm = _NOWHERE if lane.model is None else self._warm(lane.model)
-        return self._free.pick(lane.allowed, warm, only)
+        resident = _NOWHERE if lane.model is None else self._resident(lane.model)
+        return self._free.pick(lane.allowed, resident, only)
 
 
 WakeCall: TypeAlias = "Callable[[], None] | None"
 
 
 def combine(first: WakeCall, second: WakeCall) -> WakeCall:
-    """One wake for two."""
+    """One call for two."""
     if first is None or second is None:
         return first or second
     return partial(_call_both, first, second)

@@ -1,8 +1,8 @@
-"""The Director's own decision, played on virtual time: no threads, no event loop, and only calls take time.
+"""The scheduler in virtual time: no threads, no event loop, and only calls take time.
 
-`Scheduler` decides as it does in a running Director. Whoever would be called (the Director coroutine, a parked worker)
-comes at once; a call on a slot takes as long as the play says. So what comes out is the policy alone, to be held
-against theory and against other policies on the same trace.
+`Scheduler` decides as in a running Director. What it wakes (the Director coroutine, a parked worker) runs at once, and
+a call on a slot takes the seconds that the simulation gives it. The result shows the policy alone, to be compared with
+theory and with other policies on the same trace.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     Seconds = Callable[[list[ScheduledJob[Any]], Slot], float]
     """What a call for these jobs takes on that slot."""
 
-_HIRE_AT_ONCE = 16
+_START_AT_ONCE = 16
 
 
 class _NoLoop:
-    """The loop of jobs that nobody awaits."""
+    """The event loop of jobs that are never awaited."""
 
     def get_debug(self) -> bool:
         return False
 
 
 class Play:
-    """A Director's decision with slots that it believes in.
+    """A scheduler with simulated slots.
 
     Args:
         slots: How many there are on each device.
@@ -53,29 +53,29 @@ class Play:
         self.calls: list[list[ScheduledJob[Any]]] = []
         """Every call that has ended, with its jobs."""
         self.late: list[ScheduledJob[Any]] = []
-        """Jobs that were failed for they could not make their deadline any more."""
+        """Jobs that were failed because they could not make their deadlines any more."""
         self.scheduler = Scheduler(
             make_device_slots(tuple(simulated_devices(len(slots))), list(slots)),
             policy,
             lambda _model: frozenset(),
             self._call_director,
             lambda: self.now,
-            self._ripen_at,
-            lambda _job, _patient: None,
+            self._schedule_flush,
+            lambda _job, _wait_for_room: None,
         )
         self._seconds = seconds
         self._loop = cast("asyncio.AbstractEventLoop", _NoLoop())
         self._ids = itertools.count(1)
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[[], object]]] = []
-        self._rung: deque[Slot] = deque()
+        self._woken: deque[Slot] = deque()
         self._director_called = False
-        self._ripe: float | None = None  # when the scheduler wants to look at its groups
+        self._flush_at: float | None = None  # the next call of `flush_due`
         for slot in self.scheduler.slots:
-            slot.wake = partial(self._rung.append, slot)
+            slot.wake = partial(self._woken.append, slot)
 
     def submit(
-        self, options: Options, cargo: object = None, key: object = None, cost: float = 0.0
+        self, options: Options, payload: object = None, key: object = None, cost: float = 0.0
     ) -> ScheduledJob[Any]:
         """Queue a job now.
 
@@ -84,25 +84,25 @@ class Play:
         """
         job: ScheduledJob[Any] = ScheduledJob(loop=self._loop)
         job.id = next(self._ids)
-        job.fn, job.payload, job.options, job.context = "played", (cargo,), options, None
+        job.fn, job.payload, job.options, job.context = "played", (payload,), options, None
         job.extras = JobExtras(key, cost) if options.batch_rule is not None else None
         job.state = JobState.QUEUED
         job.started_at = job.finished_at = job.reported = None
         job.submitted_at = self.now
-        self._wake(self.scheduler.admit(job, patient=False))
+        self._wake(self.scheduler.admit(job, wait_for_room=False))
         self._settle()
         return job
 
     def cancel(self, job: ScheduledJob[Any]) -> bool:
-        """Withdraw a job that waits; False if it doesn't wait any more."""
+        """Cancel a waiting job; False if it doesn't wait any more."""
         return self.scheduler.remove(job, JobState.CANCELLED)
 
-    def at(self, moment: float, what: Callable[[], object]) -> None:
-        """Do something at a moment to come."""
-        heappush(self._events, (moment, next(self._order), what))
+    def at(self, time: float, what: Callable[[], object]) -> None:
+        """Call `what` at a later time."""
+        heappush(self._events, (time, next(self._order), what))
 
     def run(self, until: float = float("inf")) -> None:
-        """Let time pass until nothing is left to happen, or to a moment."""
+        """Advance the time until no event is left, or to `until`."""
         events = self._events
         while events and events[0][0] <= until:
             self.now, _, what = heappop(events)
@@ -111,28 +111,28 @@ class Play:
         if until < float("inf"):
             self.now = max(self.now, until)
 
-    def arrive(self, moments: Iterable[float], options: Options) -> list[ScheduledJob[Any]]:
-        """Submit a job at each of these moments, in order, and run to the end."""
+    def arrive(self, times: Iterable[float], options: Options) -> list[ScheduledJob[Any]]:
+        """Submit a job at each of these times, in order, and run to the end."""
         jobs = []
-        for moment in moments:
-            self.run(until=moment)
+        for time in times:
+            self.run(until=time)
             jobs.append(self.submit(options))
         self.run()
         return jobs
 
-    # ---- who is called comes at once
+    # ---- what is woken runs at once
 
     def _call_director(self) -> None:
         self._director_called = True
 
-    def _ripen_at(self, moment: float) -> None:
-        """One timer, as in a running Director: an earlier one takes its place."""
-        self._ripe = moment = max(moment, self.now)
-        self.at(moment, lambda: self._ripen(moment))
+    def _schedule_flush(self, time: float) -> None:
+        """One timer, as in a running Director: an earlier one replaces it."""
+        self._flush_at = time = max(time, self.now)
+        self.at(time, lambda: self._flush(time))
 
-    def _ripen(self, moment: float) -> None:
-        if moment == self._ripe:
-            self._ripe = None
+    def _flush(self, time: float) -> None:
+        if time == self._flush_at:
+            self._flush_at = None
             self._wake(self.scheduler.flush_due())
 
     def _wake(self, wake: Callable[[], None] | None) -> None:
@@ -140,25 +140,25 @@ class Play:
             wake()
 
     def _settle(self) -> None:
-        while self._rung or self._director_called:
-            if self._rung:
-                self._look(self._rung.popleft())
+        while self._woken or self._director_called:
+            if self._woken:
+                self._take_work(self._woken.popleft())
             else:
-                self._hire()
+                self._start_workers()
 
-    def _hire(self) -> None:
+    def _start_workers(self) -> None:
         self._director_called = False
-        hired = self.scheduler.pick_slots_to_start(_HIRE_AT_ONCE)
-        if len(hired) == _HIRE_AT_ONCE:
-            self._director_called = True  # it goes on by itself
+        slots = self.scheduler.pick_slots_to_start(_START_AT_ONCE)
+        if len(slots) == _START_AT_ONCE:
+            self._director_called = True  # it calls again without being woken
         else:
             self._wake(self.scheduler.wake_parked())
-        self._rung += hired
+        self._woken += slots
 
     # ---- slots
 
-    def _look(self, slot: Slot) -> None:
-        """A worker asks for work; having none it stays parked until it is rung."""
+    def _take_work(self, slot: Slot) -> None:
+        """A worker calls `next_work`; without a job it stays parked until it is woken."""
         job, wake = self.scheduler.next_work(slot)
         self._wake(wake)
         for late in slot.missed_deadline:
@@ -178,4 +178,4 @@ class Play:
             job.finished_at = self.now
             job.state = JobState.SUCCEEDED
         self.calls.append(jobs)
-        self._look(slot)
+        self._take_work(slot)

@@ -74,7 +74,7 @@ async def decide(slots: int, jobs: int) -> dict[str, Any]:
         job.id, job.fn, job.payload, job.options = number, rest, (), options
         job.extras = job.context = job.started_at = job.finished_at = job.reported = None
         job.state, job.submitted_at = JobState.QUEUED, 0.0
-        dispatch.admit(job, patient=True)
+        dispatch.admit(job, wait_for_room=True)
 
     for number in range(slots):
         arrive(number)

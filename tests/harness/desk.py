@@ -41,18 +41,18 @@ class Desk:
         self.warm: dict[Model[Any], frozenset[int]] = {}
         self.director_called = False
         self.now = 0.0
-        self.ripens_at: list[float] = []
+        self.flushes_at: list[float] = []
         self.scheduler = Scheduler(
             self.places,
             policy or SchedulingPolicy(max_queue),
             lambda model: self.warm.get(model, frozenset()),
             self._call,
             self._tell_time,
-            self.ripens_at.append,
-            lambda job, patient: self.put_off.append((job, patient)),
+            self.flushes_at.append,
+            lambda job, wait_for_room: self.submit_later.append((job, wait_for_room)),
         )
         self.slots = self.scheduler.slots
-        self.put_off: list[tuple[ScheduledJob[Any], bool]] = []  # for `admit_late`
+        self.submit_later: list[tuple[ScheduledJob[Any], bool]] = []  # for `admit_deferred`
         self._numbers = iter(range(1, 10**9))
 
     def _tell_time(self) -> float:
@@ -76,13 +76,13 @@ class Desk:
     def admit(
         self,
         options: Options = Options(),  # noqa: B008 - frozen
-        patient: bool = False,
+        wait_for_room: bool = False,
         fn: Any = print,
         extra: JobExtras | None = None,
     ) -> ScheduledJob[Any]:
         """Queue a job and wake whom the scheduler wants to have rung."""
         job = self.job(options, fn, extra)
-        self.wake(self.scheduler.admit(job, patient))
+        self.wake(self.scheduler.admit(job, wait_for_room))
         return job
 
     def wake(self, wake: Any) -> None:
@@ -145,8 +145,8 @@ class Desk:
     def advance(self, seconds: float) -> None:
         """Move the clock, making the calls of `ripen` that were asked for."""
         until = self.now + seconds
-        while (moment := min(self.ripens_at, default=until + 1.0)) <= until:
-            self.ripens_at.remove(moment)
+        while (moment := min(self.flushes_at, default=until + 1.0)) <= until:
+            self.flushes_at.remove(moment)
             self.now = max(self.now, moment)
             self.wake(self.scheduler.flush_due())
         self.now = until

@@ -188,12 +188,12 @@ def check_lanes(queue: ReadyQueue, naive: Naive) -> None:
     assert queue._lanes.keys() >= {job.options.lane for job in naive.waiting}
     for key, lane in queue._lanes.items():
         jobs = [job for job in naive.waiting if job.options.lane == key]
-        assert lane.live == sum(not naive.is_held(job) for job in jobs)
+        assert lane.waiting == sum(not naive.is_held(job) for job in jobs)
         assert lane.calls == naive.calls_in(key, lambda job: not naive.is_held(job))
         assert {(key, *group.key) for group in lane._groups.values()} == {naive.group_of(job) for job in jobs} - {None}
         for group in lane._groups.values():
             members = naive.members((key, *group.key))
-            assert group.live == len(members)
+            assert group.waiting == len(members)
             assert (group.upper is None) is naive.is_held(members[0])
             assert group.checked_at == math.inf or group.upper is None
 

@@ -34,9 +34,9 @@ class Story(Play):
         self.waiting: list[ScheduledJob[Any]] = []
         admit = self.scheduler.admit
 
-        def noted(job: ScheduledJob[Any], patient: bool) -> Any:
+        def noted(job: ScheduledJob[Any], wait_for_room: bool) -> Any:
             self.waiting.append(job)
-            return admit(job, patient)
+            return admit(job, wait_for_room)
 
         self.scheduler.admit = noted  # type: ignore[method-assign]
 

@@ -1,7 +1,7 @@
-"""A group: waiting jobs of one function with equal keys, which share batches. Guarded by `scheduler`'s lock.
+"""A batch group: waiting jobs of one function with equal keys, which share batches. Guarded by `scheduler`'s lock.
 
-Its jobs stand in a line of their own, and the one at the front of it competes for the group in the lane. A group with
-`max_wait` is held out of the competition until a batch is ripe: full, old enough, or pressed by a deadline.
+Its jobs are in a queue of their own, and the first of them competes for the group in the lane. A group with `max_wait`
+is held, and does not compete, until a batch is due: full, old enough, or with a deadline that leaves no more time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LEEWAY = 0.005  # seconds by which a timer, a sleeping thread and a busy loop m
 
 
 class GroupLane(Protocol):
-    """What a group asks of the lane in which it competes."""
+    """The lane, as its groups know it."""
 
     @property
     def upper(self) -> Location | None:
@@ -37,21 +37,21 @@ class GroupLane(Protocol):
 
     @property
     def ages(self) -> bool:
-        """Whether jobs grow old here."""
+        """Whether jobs that have waited long go first."""
 
     def left(self, job: ScheduledJob[Any]) -> None:
         """As of a `Location`."""
 
     def note_arrival(self, job: ScheduledJob[Any]) -> None:
-        """A slot may take it from now on."""
+        """A slot may take the job from now on."""
 
     def compete(self, group: BatchGroup, rank: Rank) -> None:
-        """The job at the front of a group has this rank."""
+        """A group has a first job of this rank."""
 
     def grow(self, jobs: int, calls: int) -> None:
-        """So many more can be taken, or fewer."""
+        """Slots may take so many more jobs, in so many more calls; or fewer if negative."""
 
-    def dissolve(self, group: BatchGroup) -> None:
+    def remove_group(self, group: BatchGroup) -> None:
         """A group is empty."""
 
 
@@ -59,62 +59,64 @@ class BatchGroup:
     """Jobs that may share a batch.
 
     Args:
-        lane: Where they compete with others.
-        rule: The function's.
-        key: The lane's for it: rule and batch key.
-        tenants: Tell what each has used.
-        spent: Takes what is passed over.
+        lane: The lane of the group.
+        rule: The function's batch options.
+        key: Rule and batch key.
+        tenants: The usage of each tenant.
+        discarded: Takes entries that are passed over, to be dropped without the lock.
     """
 
     __slots__ = (
         "_arrivals",
         "_calls",
         "_cost",
-        "_dearest",
-        "_dues",
-        "_spent",
+        "_costs",
+        "_deadlines",
+        "_discarded",
         "_tenants",
         "checked_at",
         "entry",
         "key",
         "lane",
-        "line",
-        "live",
+        "queue",
         "rule",
         "upper",
+        "waiting",
     )
 
-    def __init__(self, lane: GroupLane, rule: BatchRule, key: GroupKey, tenants: FairShare, spent: list[Any]) -> None:
+    def __init__(
+        self, lane: GroupLane, rule: BatchRule, key: GroupKey, tenants: FairShare, discarded: list[Any]
+    ) -> None:
         self.lane = lane
         self.rule = rule
         self.key = key
-        self.line = PriorityQueue(self, tenants, spent)
-        self.live = 0
-        self.upper: GroupLane | None = None if rule.max_wait else lane  # None: held
-        self.entry: Rank | None = None  # its rank in the lane, at best; the lane corrects it
-        self.checked_at = _NEVER  # the next moment at which somebody will look whether it is ripe
+        self.queue = PriorityQueue(self, tenants, discarded)
+        self.waiting = 0
+        self.upper: GroupLane | None = None if rule.max_wait else lane  # `None` while held
+        self.entry: Rank | None = None  # its rank in the lane's heap, never worse than its real one
+        self.checked_at = _NEVER  # the time of its entry in `FlushTimers`
         self._tenants = tenants
-        self._spent = spent
+        self._discarded = discarded
         self._calls = 0
         self._cost = 0.0  # of all jobs, with `max_cost`
-        # With `max_wait` only: what is needed to tell when it will be ripe.
-        self._arrivals, self._dues, self._dearest = LazyHeap(), LazyHeap(), LazyHeap()
+        # With `max_wait` only: what `flush_at` needs.
+        self._arrivals, self._deadlines, self._costs = LazyHeap(), LazyHeap(), LazyHeap()
 
     def push(self, job: ScheduledJob[Any]) -> None:
         """Add a job."""
         rule, extra = self.rule, job.extras
         assert extra is not None
         job.location = self
-        self.line.push(job)
-        self.live += 1
+        self.queue.push(job)
+        self.waiting += 1
         if rule.max_cost is not None:
             self._cost += extra.batch_cost
         if rule.max_wait:
             self._arrivals.push(job.submitted_at, job)
             if job.options.deadline is not None:
-                self._dues.push(job.deadline_at(), job)
+                self._deadlines.push(job.deadline_at(), job)
             if rule.padded:
-                self._dearest.push(-extra.batch_cost, job)
+                self._costs.push(-extra.batch_cost, job)
         if self.upper is not None:
             if self.lane.ages:
                 self.lane.note_arrival(job)
@@ -122,149 +124,149 @@ class BatchGroup:
             self._recount(1)
 
     def left(self, job: ScheduledJob[Any]) -> None:
-        """One of its jobs, QUEUED until now, waits here no more."""
+        """One of its jobs, QUEUED until now, has left."""
         self.left_together(1, cost_of(job) if self.rule.max_cost is not None else 0.0)
 
     def left_together(self, jobs: int, cost: float) -> None:
-        """So many of its jobs, which cost so much, wait here no more."""
-        self.live -= jobs
+        """So many of its jobs, with this total cost, have left."""
+        self.waiting -= jobs
         self._cost -= cost
         if self.upper is not None:
             self._recount(-jobs)
-        if self.live:
-            self.line.tidy(self.live)
-            for heap in (self._arrivals, self._dues, self._dearest) if self.rule.max_wait else ():
-                heap.tidy(self.live, self.line.waits, self._spent)
+        if self.waiting:
+            self.queue.tidy(self.waiting)
+            for heap in (self._arrivals, self._deadlines, self._costs) if self.rule.max_wait else ():
+                heap.tidy(self.waiting, self.queue.waits, self._discarded)
         else:
-            self.lane.dissolve(self)
+            self.lane.remove_group(self)
             self._clear()
 
     # ---- held and released
 
     def flush_at(self, costs: CostModel) -> float:
-        """The moment from which its jobs wait no longer for company.
+        """The time at which the group has to be released.
 
         Args:
-            costs: Tell what a batch of one more than is there would take, and so when a deadline presses.
+            costs: Predict the seconds of a batch with one item more, for the earliest deadline.
         """
         if self._is_full():
             return -_NEVER
         oldest = self._first(self._arrivals)
-        moment = _NEVER if oldest is None else oldest + self.rule.max_wait
-        due = self._first(self._dues)
+        time = _NEVER if oldest is None else oldest + self.rule.max_wait
+        due = self._first(self._deadlines)
         if due is not None:
-            seconds = costs.safe_seconds(self.rule, min(self.live + 1, self.rule.max_size))
-            moment = min(moment, due - seconds - _LEEWAY)
-        return moment
+            seconds = costs.safe_seconds(self.rule, min(self.waiting + 1, self.rule.max_size))
+            time = min(time, due - seconds - _LEEWAY)
+        return time
 
     def release(self) -> None:
-        """Let its jobs be taken."""
+        """Let slots take its jobs."""
         self.upper = self.lane
         self.checked_at = _NEVER
-        for job in self.line if self.lane.ages else ():
+        for job in self.queue if self.lane.ages else ():
             self.lane.note_arrival(job)
-        front = self.line.peek()
+        front = self.queue.peek()
         assert front is not None, "a group counts jobs that it does not have"
         self.lane.compete(self, front[0])
-        self._recount(self.live)
+        self._recount(self.waiting)
 
     def hold(self) -> None:
-        """Keep what is left for a fuller batch."""
+        """Hold what is left for a fuller batch."""
         self.upper = self.entry = None
-        self.lane.grow(-self.live, -self._calls)
+        self.lane.grow(-self.waiting, -self._calls)
         self._calls = 0
 
     def _advance(self, job: ScheduledJob[Any]) -> None:
-        """A new job may be better than the one at the front."""
-        options, standing = job.options, self.entry
+        """Compete again if a new job comes before the group's first one."""
+        options, entry = job.options, self.entry
         is_usual = options.deadline is None and not self._tenants.known
-        if is_usual and standing is not None and standing[0] <= -options.priority and not _tries(job):
-            return  # it stands behind all of its priority
+        if is_usual and entry is not None and entry[0] <= -options.priority and not _failed_attempts(job):
+            return  # it comes after all of its priority
         rank = (-options.priority, *self._tenants.rank(options.account), job.deadline_at(), number_of(job))
-        if standing is None or rank < standing:
+        if entry is None or rank < entry:
             self.lane.compete(self, rank)
 
     def _is_full(self) -> bool:
-        """There are enough for a batch that takes no more."""
+        """Whether the jobs fill a batch."""
         rule = self.rule
-        if self.live >= rule.max_size:
+        if self.waiting >= rule.max_size:
             return True
         if rule.max_cost is None:
             return False
         if not rule.padded:
             return self._cost >= rule.max_cost
-        least = self._first(self._dearest)
-        return least is not None and -least * (self.live + 1) > rule.max_cost
+        least = self._first(self._costs)
+        return least is not None and -least * (self.waiting + 1) > rule.max_cost
 
     def _first(self, heap: LazyHeap) -> float | None:
-        found = heap.first(self.line.waits, self._spent)
+        found = heap.first(self.queue.waits, self._discarded)
         return None if found is None else found[0]
 
     def _clear(self) -> None:
-        """Let go of those that have left, when it is empty; who still holds the group holds nothing else."""
+        """Drop all entries of an empty group, so that references to the group keep nothing else alive."""
         self.checked_at = _NEVER
         self.entry = None
-        self.line.close()
-        for heap in (self._arrivals, self._dues, self._dearest) if self.rule.max_wait else ():
-            heap.clear(self._spent)
+        self.queue.close()
+        for heap in (self._arrivals, self._deadlines, self._costs) if self.rule.max_wait else ():
+            heap.clear(self._discarded)
 
     def _recount(self, jobs: int) -> None:
-        calls = -(-self.live // self.rule.max_size)
+        calls = -(-self.waiting // self.rule.max_size)
         self.lane.grow(jobs, calls - self._calls)
         self._calls = calls
 
     def __repr__(self) -> str:
-        return f"<Group {self.rule.name} {self.live} waiting{'' if self.upper else ', held'}>"
+        return f"<Group {self.rule.name} {self.waiting} waiting{'' if self.upper else ', held'}>"
 
 
-def _tries(job: ScheduledJob[Any]) -> int:
+def _failed_attempts(job: ScheduledJob[Any]) -> int:
     return 0 if job.extras is None else job.extras.failed_attempts
 
 
 def cost_of(job: ScheduledJob[Any]) -> float:
-    """What its function's `batch_cost` said of it."""
+    """The job's `batch_cost`; 0 without one."""
     return 0.0 if job.extras is None else job.extras.batch_cost
 
 
-_SWEEP_AT = 64  # entries, before those that mean nothing any more are swept out
+_SWEEP_AT = 64  # entries before outdated ones are removed
 
 
 class FlushTimers:
-    """Moments at which held groups may be ripe: an entry means something while it is the group's `looked_at`.
+    """Times at which held groups may be due. An entry is valid while its time is the group's `checked_at`.
 
     Args:
-        spent: Takes the others, to be let go of outside of the lock.
+        discarded: Takes invalid entries, to be dropped without the lock.
     """
 
-    __slots__ = ("_numbers", "_spent", "_sweep_at", "entries")
+    __slots__ = ("_discarded", "_numbers", "_sweep_at", "entries")
 
-    def __init__(self, spent: list[Any]) -> None:
+    def __init__(self, discarded: list[Any]) -> None:
         self.entries: list[tuple[float, int, BatchGroup]] = []
         self._numbers = itertools.count()
-        self._spent = spent
+        self._discarded = discarded
         self._sweep_at = _SWEEP_AT
 
-    def set(self, group: BatchGroup, moment: float) -> None:
-        """Look at a held group at `moment`, if nobody does before."""
-        if moment >= group.checked_at:
+    def set(self, group: BatchGroup, time: float) -> None:
+        """Check a held group at `time`, unless it is checked before."""
+        if time >= group.checked_at:
             return
-        group.checked_at = moment
-        heappush(self.entries, (moment, next(self._numbers), group))
+        group.checked_at = time
+        heappush(self.entries, (time, next(self._numbers), group))
         if len(self.entries) > self._sweep_at:
             self._sweep()
 
     def next_due(self) -> float:
-        """The next moment at which a held group may be ripe."""
+        """The next time at which a held group may be due."""
         entries = self.entries
         while entries:
-            moment, _, group = entries[0]
-            if moment == group.checked_at:
-                return moment
-            self._spent.append(heappop(entries))
+            time, _, group = entries[0]
+            if time == group.checked_at:
+                return time
+            self._discarded.append(heappop(entries))
         return _NEVER
 
     def take_due(self, now: float) -> list[BatchGroup]:
-        """Take out the groups to be looked at."""
+        """Remove and return the groups whose time has come."""
         groups = []
         while self.next_due() <= now:
             group = heappop(self.entries)[2]
@@ -273,13 +275,13 @@ class FlushTimers:
         return groups
 
     def clear(self) -> None:
-        """Look at nothing more."""
+        """Remove all."""
         if self.entries:
-            self._spent.append(self.entries)
+            self._discarded.append(self.entries)
             self.entries = []
 
     def _sweep(self) -> None:
-        self._spent.append(self.entries)
+        self._discarded.append(self.entries)
         self.entries = [entry for entry in self.entries if entry[0] == entry[2].checked_at]
         heapify(self.entries)
         self._sweep_at = max(_SWEEP_AT, 2 * len(self.entries))

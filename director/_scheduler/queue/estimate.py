@@ -1,6 +1,6 @@
-"""Who waits, counted for predictions: how many jobs would be served before a new one. Guarded by `scheduler`'s lock.
+"""Counts of waiting jobs, to predict how many are served before a new one. Guarded by `scheduler`'s lock.
 
-An estimate: jobs that several slots may run are shared out among these, and tenants take turns by their weights.
+An estimate: jobs that several slots may run are divided among these, and tenants are served by their weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class QueueEstimate:
-    """Jobs that wait in lines, by lane, priority and tenant.
+    """Counts of waiting jobs by lane, priority and tenant.
 
     Args:
         weights: Of the tenants; 1 for those that are not named.
@@ -29,7 +29,7 @@ class QueueEstimate:
         self._weights = weights
 
     def add(self, job: ScheduledJob[Any]) -> None:
-        """It waits in a line."""
+        """Count a job."""
         options = job.options
         lane = self._lanes.get(options.lane)
         if lane is None:
@@ -38,13 +38,13 @@ class QueueEstimate:
             options.account, self._weight(options.account), 1, options.deadline is not None
         )
 
-    def add_plain(self, count: int) -> None:
-        """So many jobs without any option wait in a line."""
+    def add_fifo(self, count: int) -> None:
+        """Count so many jobs without options."""
         self._lanes[None] = lane = _Lane()
         lane.level(0).change(None, self._weight(None), count, False)
 
     def drop(self, job: ScheduledJob[Any]) -> None:
-        """It waits in its line no more."""
+        """Count a job no longer."""
         options = job.options
         lane = self._lanes[options.lane]
         level = lane.level(options.priority)
@@ -113,7 +113,7 @@ class _Level:
         self._weight = 0.0  # of these tenants
 
     def change(self, tenant: Hashable, weight: float, by: int, timed: bool) -> None:
-        """So many more wait, or fewer."""
+        """Count `by` jobs more, or fewer if negative."""
         self.total += by
         jobs, urgent = self._counts.get(tenant, (0, 0))
         if not jobs:
@@ -125,7 +125,7 @@ class _Level:
             self._weight -= weight
 
     def ahead_of(self, tenant: Hashable, weight: float) -> float:
-        """Its tenant's jobs with a deadline, and for each of them and for itself the turns of the others."""
+        """The tenant's own jobs with a deadline, and the jobs of other tenants served before these and the new one."""
         jobs, urgent = self._counts.get(tenant, (0, 0))
         others = self._weight - (weight if jobs else 0.0)
         return urgent + min(self.total - jobs, (urgent + 1) * others / weight)

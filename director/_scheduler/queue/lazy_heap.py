@@ -1,6 +1,6 @@
-"""Jobs by a moment (or another number), lowest first. Guarded by `scheduler`'s lock.
+"""A heap of jobs by a time or another number, with lazy deletion. Guarded by `scheduler`'s lock.
 
-A job that has left stays where it stands and is passed over when it comes to the front, or swept.
+The entry of a job that has left is removed when it comes to the front, or by `tidy`.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ if TYPE_CHECKING:
 
     from director._jobs.job import ScheduledJob
 
-_SWEEP_AT = 64  # entries of jobs that have left, before they are swept out, once they outnumber those who wait
+_SWEEP_AT = 64  # entries of jobs that have left, before they are removed, once they outnumber those that wait
 
 
 class LazyHeap:
-    """A heap of jobs, whatever they are ordered by."""
+    """A heap of jobs, lowest number first."""
 
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, ScheduledJob[Any]]] = []
 
-    def push(self, moment: float, job: ScheduledJob[Any]) -> None:
+    def push(self, number: float, job: ScheduledJob[Any]) -> None:
         """Add a job; it may be there already."""
-        heappush(self._entries, (moment, job.id, job))
+        heappush(self._entries, (number, job.id, job))
 
     def first(
-        self, waits: Callable[[ScheduledJob[Any]], bool], spent: list[Any]
+        self, waits: Callable[[ScheduledJob[Any]], bool], discarded: list[Any]
     ) -> tuple[float, ScheduledJob[Any]] | None:
-        """The lowest moment of those that wait, and its job; what is passed over goes to `spent`."""
+        """The lowest number of the jobs that wait, and its job; entries that are passed over go to `discarded`."""
         entries = self._entries
         while entries:
-            moment, _, job = entries[0]
+            number, _, job = entries[0]
             if waits(job):
-                return moment, job
-            spent.append(heappop(entries))
+                return number, job
+            discarded.append(heappop(entries))
         return None
 
-    def tidy(self, live: int, waits: Callable[[ScheduledJob[Any]], bool], spent: list[Any]) -> None:
-        """Sweep when those that have left are many more than the `live` ones."""
-        if len(self._entries) > _SWEEP_AT + 2 * live:
-            spent.append(self._entries)
+    def tidy(self, waiting: int, waits: Callable[[ScheduledJob[Any]], bool], discarded: list[Any]) -> None:
+        """Remove the entries of jobs that have left when they are many more than the `waiting` ones."""
+        if len(self._entries) > _SWEEP_AT + 2 * waiting:
+            discarded.append(self._entries)
             self._entries = [entry for entry in self._entries if waits(entry[2])]
             heapify(self._entries)
 
-    def clear(self, spent: list[Any]) -> None:
+    def clear(self, discarded: list[Any]) -> None:
         """Remove all."""
-        spent.append(self._entries)
+        discarded.append(self._entries)
         self._entries = []

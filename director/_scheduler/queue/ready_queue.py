@@ -1,7 +1,7 @@
-"""The ready queue: everything that waits. Guarded by `scheduler`'s lock; knows nothing of threads.
+"""The ready queue: all jobs that wait. Guarded by `scheduler`'s lock; knows nothing of threads.
 
-Jobs without any option stand in `plain`, one deque: the usual case, and the fast one. With the first job that has more
-to it the queue becomes rich: every job stands in a lane, and the order of service compares the fronts of lanes.
+While all jobs are without options they are in `fifo`, one deque: the usual case, and the fastest. With the first job
+that has one the queue switches to lanes: every job is in a lane, and the first jobs of the lanes are compared.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ _SWEEP_AT = 64
 
 
 class FifoQueue:
-    """Jobs without any option, in order of arrival: the home of jobs while the queue is not rich."""
+    """Jobs without options in order of arrival: their location while the queue has no lanes."""
 
-    __slots__ = ("jobs", "live", "upper")
+    __slots__ = ("jobs", "upper", "waiting")
 
     key = allowed = model = None  # any slot may serve it
 
     def __init__(self) -> None:
         self.jobs: deque[ScheduledJob[Any]] = deque()
-        self.live = 0
+        self.waiting = 0
         self.upper: Lane | None = None  # the lane that has taken them over
 
     @property
     def calls(self) -> int:
         """Calls that its jobs will make."""
-        return self.live
+        return self.waiting
 
     def left(self, job: ScheduledJob[Any]) -> None:
-        """One of its jobs waits no more."""
+        """One of its jobs has left."""
         if self.upper is not None:
             self.upper.left(job)
         else:
-            self.live -= 1
+            self.waiting -= 1
 
 
 class ReadyQueue:
@@ -62,14 +62,14 @@ class ReadyQueue:
     """
 
     __slots__ = (
-        "_aged",
+        "_ageing",
         "_estimate",
         "_lanes",
         "_policy",
         "discarded",
         "fifo",
+        "flush_timers",
         "has_lanes",
-        "holds",
         "retry_waiting",
         "tenants",
         "waiting",
@@ -80,82 +80,80 @@ class ReadyQueue:
         self.fifo = FifoQueue()
         self.tenants = FairShare(policy.weights)
         self.retry_waiting = RetryWaiting()
-        self.discarded: list[Any] = []  # passed over; whoever holds the lock lets go of it when that is free
-        self._aged = policy.ageing
-        self.waiting: dict[
-            ScheduledJob[Any], None
-        ] = {}  # while it is rich: all jobs in order of arrival, the lanes' truth
+        self.discarded: list[Any] = []  # entries passed over, to be dropped without the lock
+        self._ageing = policy.ageing
+        self.waiting: dict[ScheduledJob[Any], None] = {}  # with lanes: all jobs in order of arrival
         self._policy = policy
         self._lanes: dict[LaneKey, Lane] = {}
-        self.holds = FlushTimers(self.discarded)
+        self.flush_timers = FlushTimers(self.discarded)
         self._estimate = QueueEstimate(policy.weights) if policy.predict else None
 
     # ---- without options
 
     def pop_fifo(self, slot: Slot) -> ScheduledJob[Any] | None:
-        """Remove the oldest job and give it to `slot`, RUNNING; only while the queue is not rich."""
-        plain = self.fifo
-        if not plain.live:
-            if plain.jobs:
-                self.discarded.append(plain.jobs)
-                plain.jobs = deque()
+        """Remove the oldest job and give it to `slot`, RUNNING; only without lanes."""
+        fifo = self.fifo
+        if not fifo.waiting:
+            if fifo.jobs:
+                self.discarded.append(fifo.jobs)
+                fifo.jobs = deque()
             return None
-        jobs = plain.jobs
+        jobs = fifo.jobs
         while True:
             job = jobs[0]
             if job.state is _QUEUED:
-                slot.job = job  # first, so that at any moment either the queue has it or the slot
+                slot.job = job  # first: at any time either the queue has it or the slot
                 job.state = _RUNNING  # from QUEUED: the queue hands out no other
                 job.location = slot
-                plain.live -= 1
+                fifo.waiting -= 1
                 jobs.popleft()
                 return job
             self.discarded.append(jobs.popleft())
 
     def tidy_fifo(self) -> None:
-        """Sweep those that were withdrawn when they are many more than those who wait."""
-        plain = self.fifo
-        if len(plain.jobs) > _SWEEP_AT + 2 * plain.live:
-            self.discarded.append(plain.jobs)
-            plain.jobs = deque(job for job in plain.jobs if job.state is _QUEUED)
+        """Remove the entries of jobs that have left when they are many more than those that wait."""
+        fifo = self.fifo
+        if len(fifo.jobs) > _SWEEP_AT + 2 * fifo.waiting:
+            self.discarded.append(fifo.jobs)
+            fifo.jobs = deque(job for job in fifo.jobs if job.state is _QUEUED)
 
     def switch_to_lanes(self) -> None:
-        """Put every job in a lane."""
-        plain, empty = self.fifo, FifoQueue()
-        waiting = dict.fromkeys(job for job in plain.jobs if job.state is _QUEUED)
+        """Move every job to a lane."""
+        fifo, empty = self.fifo, FifoQueue()
+        waiting = dict.fromkeys(job for job in fifo.jobs if job.state is _QUEUED)
         self.fifo, self.waiting, self.has_lanes = empty, waiting, True
-        if plain.live:
-            plain.upper = lane = self._lane(None)
-            lane.adopt(plain.jobs, plain.live)
+        if fifo.waiting:
+            fifo.upper = lane = self._lane(None)
+            lane.adopt(fifo.jobs, fifo.waiting)
             if self._estimate is not None:
-                self._estimate.add_plain(plain.live)
+                self._estimate.add_fifo(fifo.waiting)
         else:
-            self.discarded.append(plain.jobs)  # those that were withdrawn; they know `plain`, and it need not know them
-            plain.jobs = deque()
+            self.discarded.append(fifo.jobs)  # these refer to `fifo`: break the reference cycle
+            fifo.jobs = deque()
 
     def switch_to_fifo(self) -> None:
-        """Be plain again if nothing waits; for whoever knows that no call is charged to anybody."""
-        if not self.waiting and self._aged is None and not self.tenants.known:
+        """Drop the lanes if nothing waits. Call it only while no call is charged."""
+        if not self.waiting and self._ageing is None and not self.tenants.known:
             lanes, self._lanes, self.has_lanes = self._lanes, {}, False
             self.discarded.append(lanes)
             for lane in lanes.values():
                 lane.close()
-            self.holds.clear()
+            self.flush_timers.clear()
 
     def repair(self, slots: list[Slot]) -> None:
-        """Build the queue anew: what no slot has, and is not over, waits."""
+        """Rebuild the queue: a job waits if no slot has it and it has not ended."""
         taken = {job for slot in slots for job in (*slot.current_jobs(), *slot.prefetched, *slot.missed_deadline)}
         if not self.has_lanes:
-            plain = self.fifo
-            plain.jobs = deque(job for job in plain.jobs if job.state is _QUEUED)
-            plain.live = len(plain.jobs)
+            fifo = self.fifo
+            fifo.jobs = deque(job for job in fifo.jobs if job.state is _QUEUED)
+            fifo.waiting = len(fifo.jobs)
             return
         jobs = [job for job in self.waiting if job.state is _QUEUED or (job not in taken and not job.done())]
         self.discarded.append(self._lanes)
-        self.holds.clear()
+        self.flush_timers.clear()
         self._lanes = {}
         self._estimate = QueueEstimate(self._policy.weights) if self._policy.predict else None
-        self.waiting = dict.fromkeys(jobs)  # whole before the first is pushed, for this may be cut off too
+        self.waiting = dict.fromkeys(jobs)  # complete before the first is pushed: `repair` may be interrupted too
         self.retry_waiting.jobs = {job: None for job in self.retry_waiting.jobs if job in self.waiting}
         for job in jobs:
             job.state = _QUEUED
@@ -164,10 +162,10 @@ class ReadyQueue:
         if self.tenants.known:
             self.tenants.recount_waiting(job.options.account for job in jobs)
 
-    # ---- with options
+    # ---- with lanes
 
     def push(self, job: ScheduledJob[Any]) -> BatchGroup | None:
-        """Add a job, or one that was set aside; returns its group if that is held and may be ripe by now."""
+        """Add a job, or one held for retry; returns its group if that is held, because it may be due now."""
         if job in self.waiting:
             self.retry_waiting.left(job)
         else:
@@ -180,21 +178,21 @@ class ReadyQueue:
         group = self._lane(job.options.lane, job.options.model).push(job)
         return group if group is not None and group.upper is None else None
 
-    def set_aside(self, job: ScheduledJob[Any]) -> None:
-        """Let a job wait where no slot sees it; `push` brings it back."""
+    def hold_for_retry(self, job: ScheduledJob[Any]) -> None:
+        """Keep a job where no slot takes it, until it is pushed again."""
         self._arrive(job)
         self.retry_waiting.push(job)
 
-    def front(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> ScheduledJob[Any] | None:
-        """What `pop` would return."""
+    def peek(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> ScheduledJob[Any] | None:
+        """The job that `pop` would return."""
         lanes = [lane for lane in self.lanes() if lane.key is None or suits(lane, slot)]
-        fronts = [front for lane in lanes if (front := lane.front(now)) is not None]
+        fronts = [front for lane in lanes if (front := lane.peek(now)) is not None]
         return min(fronts, key=lambda front: front[0])[1] if fronts else None
 
     def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> ScheduledJob[Any] | None:
-        """The next job for `slot`, from the lanes that `suits` accepts; it leaves at once, with its batch if any."""
+        """The next job for `slot`, from lanes that `suits` accepts; one of a batch group is still in it."""
         candidates = self.lanes() if len(self._lanes) > 1 else self._lanes.values()
-        lanes = [lane for lane in candidates if lane.live and (lane.key is None or suits(lane, slot))]
+        lanes = [lane for lane in candidates if lane.waiting and (lane.key is None or suits(lane, slot))]
         if not lanes:
             return None
         lane = lanes[0] if len(lanes) == 1 else min(lanes, key=lambda lane: _rank(lane, now))
@@ -203,10 +201,10 @@ class ReadyQueue:
         return job
 
     def left(self, job: ScheduledJob[Any]) -> None:
-        """A job, QUEUED until now, waits no more."""
+        """A job, QUEUED until now, has left."""
         if self._estimate is not None and self.has_lanes and job.location is not self.retry_waiting:
             self._estimate.drop(job)
-        job.location.left(job)  # type: ignore[union-attr]  # a job that waits is in a home
+        job.location.left(job)  # type: ignore[union-attr]  # a waiting job has a location
         if not self.has_lanes:
             self.tidy_fifo()
             return
@@ -215,7 +213,7 @@ class ReadyQueue:
             self.tenants.of(job.options.account).waiting -= 1
 
     def left_together(self, group: BatchGroup, jobs: list[ScheduledJob[Any]]) -> None:
-        """Jobs of a group, QUEUED until now, wait no more."""
+        """Jobs of a group, QUEUED until now, have left."""
         if self._estimate is not None:
             for job in jobs:
                 self._estimate.drop(job)
@@ -228,7 +226,7 @@ class ReadyQueue:
 
     def lanes(self) -> list[Lane]:
         """Lanes with jobs that can be taken, in no order."""
-        lanes = [lane for lane in self._lanes.values() if lane.live]
+        lanes = [lane for lane in self._lanes.values() if lane.waiting]
         if len(lanes) < len(self._lanes):
             for lane in [lane for lane in self._lanes.values() if lane.is_empty]:
                 lane.close()
@@ -238,7 +236,7 @@ class ReadyQueue:
     def in_order(self, now: float) -> list[Lane] | list[FifoQueue]:
         """Lanes with jobs that can be taken, the one served next first."""
         if not self.has_lanes:
-            return [self.fifo] if self.fifo.live else []
+            return [self.fifo] if self.fifo.waiting else []
         lanes = self.lanes()
         if len(lanes) > 1:
             lanes.sort(key=lambda lane: _rank(lane, now))
@@ -250,12 +248,12 @@ class ReadyQueue:
 
     # ---- counts
 
-    def live(self) -> int:
+    def count_waiting(self) -> int:
         """Jobs that wait."""
-        return len(self.waiting) if self.has_lanes else self.fifo.live
+        return len(self.waiting) if self.has_lanes else self.fifo.waiting
 
     def ahead_of(self, job: ScheduledJob[Any], slots: frozenset[int]) -> float:
-        """About how many jobs a new one with a deadline would find ahead of it, on `slots`; only with `predict`."""
+        """About how many jobs `slots` serve before a new one with a deadline; only with `predict`."""
         return 0.0 if self._estimate is None else self._estimate.ahead_of(job, slots)
 
     def __iter__(self) -> Iterator[ScheduledJob[Any]]:
@@ -264,7 +262,7 @@ class ReadyQueue:
     def _lane(self, key: LaneKey, model: Model[Any] | None = None) -> Lane:
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(key, model, self.tenants, self.discarded, self._aged)
+            lane = self._lanes[key] = Lane(key, model, self.tenants, self.discarded, self._ageing)
         return lane
 
     def _arrive(self, job: ScheduledJob[Any]) -> None:
@@ -278,13 +276,13 @@ class ReadyQueue:
 
 
 def _rank(lane: Lane, now: float) -> tuple[float, float, int, float, int]:
-    front = lane.front(now)
+    front = lane.peek(now)
     assert front is not None, "a lane counts jobs that it does not have"
     return front[0]
 
 
 class RetryWaiting:
-    """The home of jobs whose next try is still to come. Guarded by `scheduler`'s lock."""
+    """Jobs that wait for their next attempt. Guarded by `scheduler`'s lock."""
 
     __slots__ = ("jobs",)
 
@@ -299,5 +297,5 @@ class RetryWaiting:
         self.jobs[job] = None
 
     def left(self, job: ScheduledJob[Any]) -> None:
-        """One of its jobs waits here no more."""
+        """One of its jobs has left."""
         del self.jobs[job]
