@@ -124,7 +124,7 @@ def test_a_killed_parent_leaves_no_memory(program: Callable[..., CompletedProces
         import asyncio, os, signal
         import numpy as np
         from director import Director
-        from process import calls
+        from executors.process import calls
 
         async def main():
             async with Director("cpu", executor="process") as director:

@@ -23,7 +23,7 @@ NESTED = """
         import nest_asyncio; nest_asyncio.apply()
     import asyncio
     from director import Director
-    from process import calls
+    from executors.process import calls
     if sys.argv[1] == "after":
         import nest_asyncio; nest_asyncio.apply()
 

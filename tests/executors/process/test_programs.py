@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 SERVER = """
     import asyncio, signal, sys
     from director import Director
-    from process import calls
+    from executors.process import calls
 
     async def main():
         async with Director("cpu:2", executor="process") as director:
@@ -95,7 +95,7 @@ def test_ctrl_c_ends_the_program_and_not_with_its_children_s_tracebacks(program:
     done = program("""
         import asyncio, os, signal
         from director import Director
-        from process import calls
+        from executors.process import calls
 
         async def main():
             os.setpgid(0, 0)
@@ -127,7 +127,7 @@ def test_closed_standard_streams(program: Program, tmp_path: Path, executor: str
         """
         import asyncio, os, sys
         from director import Director
-        from process import calls
+        from executors.process import calls
 
         async def main():
             os.closerange(0, 3)
@@ -170,7 +170,7 @@ def test_descriptors_keep_clear_of_standard_streams_that_are_closed(program: Pro
 FORKED = """
     import asyncio, os, sys, warnings
     from director import Director
-    from process import calls
+    from executors.process import calls
 
     warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons: a fork beside threads
 
@@ -227,7 +227,7 @@ def test_a_forgotten_fork_does_not_keep_children_from_dying(program: Program) ->
     done = program("""
         import asyncio, os, signal, sys
         from director import Director
-        from process import calls
+        from executors.process import calls
 
         async def main():
             async with Director("cpu", executor="process") as director:
@@ -328,7 +328,7 @@ def test_a_main_module_that_is_not_needed_is_not_imported(program: Program) -> N
     done = program("""
         import asyncio
         from director import Director
-        from process import calls
+        from executors.process import calls
 
         print("imported as", __name__, flush=True)
 
@@ -522,7 +522,7 @@ def test_a_program_that_never_closes_leaves_nothing(program: Program) -> None:
         """
         import asyncio, sys
         from director import Director
-        from process import calls
+        from executors.process import calls
 
         async def main():
             director = Director("cpu", executor="process")

@@ -39,7 +39,7 @@ SERVER = """
 
     from director import Director, ProcessExecutor
     from director.asgi import lifespan
-    from process import calls
+    from executors.process import calls
 
     executor = ProcessExecutor(grace=0.2) if sys.argv[1] == "process" else "thread"
     director = Director("cpu", executor=executor)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 STOPPED = """
     import asyncio, os, subprocess, sys, time
     from director import Director, JobTimeout
-    from process import calls
+    from executors.process import calls
 
     async def main():
         async with Director("simulated:2", executor=sys.argv[1]) as director:

@@ -19,7 +19,7 @@ import time
 
 from ray.cluster_utils import Cluster
 
-from cluster import work
+from executors.ray import work
 from executors.ray.conftest import NODE
 from director import Director
 from director.ray import RayExecutor
