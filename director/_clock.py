@@ -1,4 +1,4 @@
-"""The one clock. Every moment and every timer of a Director comes from here, so that a test can replace it."""
+"""The clock of a Director. All its times and timers come from here, so that a test can replace it."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
 
 
 class Timer(Protocol):
-    """A call that is still to come."""
+    """A call that is scheduled."""
 
     def cancel(self) -> None:
-        """Forget the call; does nothing once it has been made."""
+        """Cancel the call; does nothing once it has been made."""
 
 
 class Clock(Protocol):
-    """What a Director asks of a clock."""
+    """The clock that a Director uses."""
 
     def time(self) -> float:
-        """Seconds since any fixed moment, never going back; from every thread, and never under the scheduler's lock."""
+        """Seconds since a fixed time, never going back. Called on any thread, never under the scheduler's lock."""
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback` on the event loop in `delay` seconds; called on the loop only."""
+        """Call `callback` on the event loop in `delay` seconds. Called on the loop only."""
 
 
 class MonotonicClock:
     """The machine's monotonic clock, with the running event loop's timers.
 
-    Not `loop.time`: uvloop caches that per iteration, so it stands still while the loop is blocked.
+    Not `loop.time`: uvloop caches that per iteration, so it does not advance while the loop is blocked.
     """
 
     time = staticmethod(time.monotonic)

@@ -1,4 +1,4 @@
-"""A device: the frozen identity of a GPU, a MIG slice or a stand-in. Nothing here changes after it is made."""
+"""A device: the frozen identity of a GPU, a MIG slice or a stand-in. Its fields never change."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class Device:
 
     Args:
         index: Position in this process's own order; for a GPU the CUDA ordinal.
-        uuid: The identity. NVML index, CUDA ordinal and PCI order may all differ; the UUID never does.
-        name: For people, such as ``"NVIDIA H100 80GB HBM3"`` or ``"cpu:0"``.
+        uuid: Identifies the device. NVML index, CUDA ordinal and PCI order may differ from each other; the UUID is the
+            same everywhere.
+        name: The product name, such as ``"NVIDIA H100 80GB HBM3"`` or ``"cpu:0"``.
         kind: ``"cuda"``, ``"cpu"`` or ``"simulated"``.
         total_memory: Bytes of device memory, `None` where unknown.
         node: Name of the machine that has it, in a cluster; `None` for this one.
@@ -89,7 +90,7 @@ def simulated_devices(
     Args:
         count: How many, at least 1.
         speed: Relative speed of `SimulatedDevice.work`, one for all or one for each.
-        memory: Bytes of memory that each pretends to have.
+        memory: Bytes of memory that each reports.
 
     Raises:
         TypeError: One of them is no number.

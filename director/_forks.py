@@ -1,10 +1,11 @@
-"""What a forked copy of this process must not take for its own is told so, right after the fork.
+"""Calls objects right after a fork, in the child process, so that they release what belongs to the parent.
 
-Threads don't survive a fork, and open descriptors do: a copy would wait for ever for answers that no thread brings,
-and would keep the other ends of its parent's pipes from seeing that the parent has ended.
+Threads don't survive a fork, and open descriptors do. Without this a forked child would wait for ever for results that
+no thread delivers, and would hold the parent's pipes open after the parent has ended.
 
-The one thread that survives is the one that has forked. If that is a worker thread, then a job has forked, and in the
-copy its function may return: to a worker that would take the jobs of its parent. So the copy ends there.
+The only thread in the child is the one that called `fork`. If that is a worker thread, a job has forked, and its
+function may return in the child to a worker that would go on to run the parent's jobs. `leave_copy` ends the child
+there.
 """
 
 from __future__ import annotations
@@ -19,21 +20,23 @@ from weakref import WeakMethod
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-workers: set[int] = set()  # threads that make calls of users; each enters and leaves by itself
-copied: set[int] = set()  # of these the one that has forked, in the copy: whoever has made a call of a user asks it
+# Threads that call users' functions, by identifier; each adds and removes itself.
+workers: set[int] = set()
+# In a forked child: the worker thread that has forked. Checked after each call of a user's function.
+copied: set[int] = set()
 _watchers: set[WeakMethod[Callable[[int], None]]] = set()
 
 
 def watch(be_forked: Callable[[int], None]) -> None:
-    """Call a method in each forked copy, with the id of the process it was forked from, while its object is held."""
+    """Call a method in each forked child with the id of its parent process, as long as the method's object is alive."""
     _watchers.add(WeakMethod(be_forked, _watchers.discard))
 
 
 def leave_copy(error: BaseException | None = None) -> None:
-    """After a call of a user on a thread of ours: end the process if the call has forked, and this is the copy.
+    """End the process if a user's call on this thread has forked and this is the child. Called after each such call.
 
-    It ends as children of `multiprocessing` do: what was printed is flushed, no exit handler runs, and the status is 0,
-    that of a `SystemExit`, or 1 for another error, whose traceback is printed.
+    It ends as children of `multiprocessing` do: output is flushed, no exit handler runs, and the status is 0, that of a
+    `SystemExit`, or 1 for another error, whose traceback is printed.
 
     Args:
         error: What the call has raised.

@@ -1,4 +1,4 @@
-"""Numbers and texts as people read them."""
+"""Numbers and texts formatted for people."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from director import errors
 from director._untrusted.objects import ancestors, class_name, describe, is_a, members_of, module_name, type_name
 from director._untrusted.objects import plain as exact_str
 
-# Controls of terminals; invisible format characters, such as those that turn the direction of a text; halves of
-# characters, of a file name that is no UTF-8; separators of lines and paragraphs.
+# Unicode categories that are escaped: control characters, invisible format characters (such as those that change the
+# direction of text), lone surrogates (from a file name that is not UTF-8), separators of lines and paragraphs.
 _NOT_SHOWN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def plain(text: str) -> str:
-    r"""One line of any origin, for a terminal: ``"\x1b[2J"`` is shown as those characters, not obeyed."""
+    r"""A line from any source, made safe for a terminal: ``"\x1b[2J"`` is shown as those characters, not executed."""
     if text.isprintable():
         return text
     return "".join(_visible(each) if unicodedata.category(each) in _NOT_SHOWN else each for each in text)
@@ -62,7 +62,7 @@ def duration(seconds: float) -> str:
 
 
 def about(seconds: float) -> str:
-    """Whole seconds, for times that change while one looks: ``"4 s"``, ``"2 min 05 s"``."""
+    """Whole seconds, for times that are updated on a screen: ``"4 s"``, ``"2 min 05 s"``."""
     return f"{round(seconds)} s" if seconds < 59.5 else duration(max(60.0, seconds))
 
 
@@ -83,11 +83,14 @@ _OS_FACTS = [OSError.__dict__[name].__get__ for name in ("errno", "strerror", "f
 
 
 class _Unknown(Exception):
-    """Only the object itself could say."""
+    """The text is only known by running code of the object."""
 
 
 def known_text(error: BaseException, limit: int) -> str | None:
-    """What an exception says; `None` if its class, or what it was given, is the user's."""
+    """The message of an exception.
+
+    `None` if its class or one of its arguments is not built in, so that user code would run.
+    """
     try:
         text = _text(error)
     except _Unknown:
@@ -96,13 +99,13 @@ def known_text(error: BaseException, limit: int) -> str | None:
 
 
 def known_line(error: BaseException, limit: int) -> str:
-    """The name of its class and the first line of what it says, if that is known."""
+    """The name of its class and the first line of its message, if `known_text` gives one."""
     text = known_text(error, limit)
     return f"{type_name(error)}: {text}"[:limit].partition("\n")[0] if text else type_name(error)
 
 
 def known_repr(value: object, limit: int) -> str:
-    """What `repr` gives, of exact_str values and of exceptions with exact_str arguments; else the name of the class."""
+    """The `repr` of built-in values and of exceptions with built-in arguments; else the name of the class."""
     try:
         if not is_a(value, BaseException):
             return repr(_copy(value, 0))[:limit]
@@ -134,10 +137,10 @@ def _text(error: BaseException) -> str:
 
 
 def _copy(value: Any, depth: int) -> Any:
-    """The value, if all that is in it is of exact_str types; long texts are cut.
+    """A copy of the value, if everything in it is of built-in types; long texts are cut.
 
     Raises:
-        _Unknown: Something in it isn't exact_str, or there is too much of it.
+        _Unknown: Something in it is of another type, or it is too large.
     """
     kind = type(value)
     if value is None or kind is bool or kind is float:

@@ -1,7 +1,8 @@
 """The long-lived thread of one slot.
 
-Not a pool: the current CUDA device, cuBLAS workspaces, CUDA graphs and compiled models belong to a thread, so a slot
-keeps its own. A daemon, never joined at exit: a stuck call must not keep the interpreter from leaving.
+It is not taken from a pool: the current CUDA device, cuBLAS workspaces, CUDA graphs and compiled models belong to a
+thread, so a slot keeps its own. It is a daemon thread, never joined at exit: a call that hangs does not keep the
+interpreter from exiting.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from director._forks import leave_copy, workers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Its lock is never held while a thread is anywhere else, so a fork can't leave it locked; nor can a `__del__` meet it.
+# The lock of a `SimpleQueue` is only held inside its own C code. So a fork can't copy it locked, and a `__del__` that
+# runs on the same thread can't deadlock on it.
 Calls: TypeAlias = "SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]"
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,7 +40,7 @@ class DaemonThreadExecutor(Executor):
         """Call `fn` on the thread, after the calls submitted before.
 
         Raises:
-            RuntimeError: The system can't start another thread, and nothing was submitted: a later call tries again.
+            RuntimeError: The system can't start another thread. Nothing was submitted; a later call tries again.
         """
         if self._thread is None:
             self._start()
@@ -58,11 +60,11 @@ class DaemonThreadExecutor(Executor):
 
     @property
     def started(self) -> bool:
-        """Whether there is a thread yet."""
+        """Whether the thread has been started."""
         return self._thread is not None
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the thread end after the calls it has; `wait` joins it."""
+        """Let the thread end after the calls submitted so far; `wait` joins it."""
         if not self.started:
             return
         self._calls.put(None)
@@ -70,7 +72,7 @@ class DaemonThreadExecutor(Executor):
             self.join()
 
     def join(self) -> None:
-        """Wait for the end of the thread, once it was told to end."""
+        """Wait until the thread has ended, after `shutdown`."""
         if self._thread is not None:
             self._thread.join()
 
@@ -79,7 +81,7 @@ class DaemonThreadExecutor(Executor):
 
 
 def call_once(name: str, fn: Callable[[], T]) -> Future[T]:
-    """Call `fn` on a thread of its own, which ends then and which nobody waits for at exit.
+    """Call `fn` on a daemon thread of its own, which ends after the call and is not joined at exit.
 
     Raises:
         RuntimeError: The system can't start another thread.
@@ -91,14 +93,17 @@ def call_once(name: str, fn: Callable[[], T]) -> Future[T]:
 
 
 def _run(calls: Calls) -> None:
-    """The thread. It does not hold its executor, so that one which nobody holds any more can let it end."""
+    """The thread's function.
+
+    It has no reference to its executor, so that an executor that is garbage collected ends it.
+    """
     workers.add(threading.get_ident())
     while (call := calls.get()) is not None:
         future, fn = call
         if future.set_running_or_notify_cancel():
             try:
                 value = fn()
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who waits
+            except BaseException as error:  # noqa: BLE001 - it is set on the future and raised there
                 leave_copy(error)
                 future.set_exception(error)
             else:
@@ -110,39 +115,42 @@ def _run(calls: Calls) -> None:
 
 
 class Flag:
-    """A `threading.Event` whose `set` holds no lock. Any thread may wait; one thread may `clear`."""
+    """A `threading.Event` whose `set` takes no lock. Any thread may `wait`; only one thread may `clear`."""
 
     __slots__ = ("_gate", "_is_set")
 
     def __init__(self) -> None:
         self._is_set = False
-        self._gate = threading.Lock()  # who waits acquires it; open while the flag is set
+        # Acquired by each thread that waits, and released at once; unlocked while the flag is set.
+        self._gate = threading.Lock()
         self._gate.acquire()
 
     def is_set(self) -> bool:
-        """Whether it was set and not cleared since."""
+        """Whether it has been set and not cleared since."""
         return self._is_set
 
     def set(self) -> None:
-        """Let go who waits, and who comes to wait."""
+        """Wake all threads that wait; `wait` returns at once until `clear`."""
         self._is_set = True
         self._open()
 
     def clear(self) -> None:
-        """From now on `wait` waits."""
+        """Make `wait` block again."""
         self._is_set = False
         self._gate.acquire(blocking=False)
 
     def wait(self, timeout: float = -1) -> bool:
-        """Wait until it is set, for so many seconds at most if `timeout` is given; False if it isn't."""
+        """Wait until it is set, at most `timeout` seconds if that is given; returns whether it is set."""
         while not self._is_set:
             if not self._gate.acquire(timeout=timeout):
                 return self._is_set
-        self._open()  # for others that wait
+        # Wake the next thread that waits.
+        self._open()
         return True
 
     def _open(self) -> None:
         try:
             self._gate.release()
-        except RuntimeError:  # it is open already
+        except RuntimeError:
+            # It was unlocked already.
             return

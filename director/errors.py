@@ -1,7 +1,7 @@
 """Every error that `director` itself raises.
 
-What a user's function raises reaches the caller unwrapped; these say what the Director did with the job.
-Each keeps its facts as attributes and in ``args`` (so it survives pickling) and writes its message in ``__str__``.
+Exceptions of a user's function reach the caller unwrapped; the errors here say what the Director did with the job.
+Each keeps its facts as attributes and in ``args`` (so that it can be pickled) and makes its message in ``__str__``.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class QueueFull(AdmissionError):
     """As many jobs wait as `max_queue` allows, or as many of one tenant as `max_queue_per_tenant` allows.
 
     Args:
-        limit: The bound that was met.
-        waiting: Jobs waiting when this one was refused; only the tenant's if it is his bound.
+        limit: The bound that was reached.
+        waiting: Jobs waiting when this one was refused; only those of the tenant if `tenant` is given.
         retry_after: Seconds that the jobs waiting now need at the measured pace of the slots; `None` while nothing has
             been measured.
-        tenant: Whose bound it is; `None` for the bound of all.
+        tenant: The tenant whose bound it is; `None` for the bound of the whole queue.
     """
 
     def __init__(self, limit: int, waiting: int, retry_after: float | None, tenant: Hashable = None) -> None:
@@ -63,7 +63,7 @@ class DeadlineUnreachable(AdmissionError):
     """The job was refused because it would miss its deadline; only with ``Director(admission="predict")``.
 
     Args:
-        deadline: Seconds it was given.
+        deadline: The deadline in seconds from the submission.
         predicted: Seconds until it would have finished, by the jobs ahead of it and the measured pace of the slots.
     """
 
@@ -132,7 +132,7 @@ class BatchMismatch(JobError, ValueError):
     Args:
         name: The function's.
         size: Items in the batch.
-        returned: What came back: ``"3 results"``, or what else it was.
+        returned: What it returned: ``"3 results"``, or a description of another value.
     """
 
     def __init__(self, name: str, size: int, returned: str) -> None:
@@ -149,11 +149,11 @@ class BatchMismatch(JobError, ValueError):
 
 
 class SlowReader(JobError):
-    """A stream was cut because its reader held up the device.
+    """A stream was cut off because its reader was so slow that the device had to wait.
 
     Args:
-        seconds: For so long the reader took nothing while the bridge was full.
-        buffer: So many values waited.
+        seconds: How long the reader took no value while the buffer was full.
+        buffer: How many values waited.
     """
 
     def __init__(self, seconds: float, buffer: int) -> None:
@@ -170,7 +170,7 @@ class SlowReader(JobError):
 
 
 class WorkerDied(JobError):
-    """The worker that ran the job died.
+    """The worker process or actor that ran the job died.
 
     Args:
         exitcode: Exit code of the process, negative for a signal, `None` if unknown.
@@ -181,7 +181,8 @@ class WorkerDied(JobError):
         super().__init__(exitcode, device)
         self.exitcode = exitcode
         self.device = device
-        self._life = object()  # which worker it was: several errors may tell of one
+        # Identifies the worker, because several errors may report the same one.
+        self._life = object()
 
     def __str__(self) -> str:
         if self.exitcode is None and self.device.node is not None:

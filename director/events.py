@@ -1,7 +1,7 @@
-"""What happened, as frozen facts. `Director(hooks=[...])` takes callables that get one event each.
+"""Events: what happened, as frozen dataclasses. `Director(hooks=[...])` takes callables that get one event each.
 
 Hooks are called on the event loop of the Director, in order, never under a lock; one that raises is logged and changes
-nothing. Without hooks no event is made. Moments (`at`) are seconds of the Director's clock, `time.monotonic` unless a
+nothing. Without hooks no event is made. Times (`at`) are seconds of the Director's clock, `time.monotonic` unless a
 test replaced it.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something happened at the moment `at`."""
+    """Something happened at the time `at`."""
 
     at: float
 
@@ -73,7 +73,7 @@ class JobStarted(JobEvent):
 
 @dataclass(frozen=True, slots=True)
 class JobRetried(JobEvent):
-    """Try number `attempt` on `device` ended with `error`; the job waits for another one."""
+    """Attempt number `attempt` on `device` ended with `error`; the job waits for another one."""
 
     device: Device | None
     attempt: int
@@ -91,7 +91,8 @@ class JobProgressed(JobEvent):
 class JobEnded(JobEvent):
     """The job is over for its caller after `waited` seconds of waiting and `ran` seconds of running.
 
-    `device` is None if it never ran; `ran` is None too if its call still runs, or its end has not come to the loop.
+    `device` is None if it never ran; `ran` is None too if its call still runs, or the event loop has not handled its
+    end.
     """
 
     device: Device | None
@@ -126,7 +127,7 @@ class WorkerHired(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerReaped(Event):
-    """The worker's thread has left the slot and the permit is back."""
+    """The worker's thread has left the slot, and its permit was released."""
 
     device: Device
     slot: int
@@ -134,7 +135,7 @@ class WorkerReaped(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeviceJoined(Event):
-    """The device has come to a Director that is open, and gets work."""
+    """The device has joined an open Director and gets work."""
 
     device: Device
 
@@ -171,18 +172,18 @@ class ModelLoaded(ModelEvent):
 
 @dataclass(frozen=True, slots=True)
 class ModelFailed(ModelEvent):
-    """Loading or warming up raised `error`; the next job that needs the model tries again."""
+    """Loading or warming up raised `error`; the next job that needs the model loads it again."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
 class ModelUnloaded(ModelEvent):
-    """The replica was let go."""
+    """The replica was released."""
 
 
 class Hook(Protocol):
     """What `Director(hooks=...)` takes: a callable of one event that returns at once and doesn't block."""
 
     def __call__(self, event: Event, /) -> None:
-        """Take note of `event`."""
+        """Handle `event`."""

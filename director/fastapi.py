@@ -1,6 +1,6 @@
-"""A Director in a FastAPI application: its life, its handle in endpoints, and its errors as answers.
+"""A Director in a FastAPI application: lifespan, dependency for endpoints, and errors as responses.
 
-The only room that imports fastapi (extra ``fastapi``); everything that is not FastAPI's own is in `director.asgi`.
+The only module that imports fastapi (extra ``fastapi``); what is not specific to FastAPI is in `director.asgi`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         504: "Time was up before there was a result.",
     }.items()
 }
-"""For `FastAPI(responses=PROBLEMS)`: what every endpoint may answer beside its own, in the OpenAPI document."""
+"""For `FastAPI(responses=PROBLEMS)`.
+
+Responses that every endpoint may return besides its own, in the OpenAPI document.
+"""
 
 
 def get_director(connection: HTTPConnection) -> Director:
@@ -83,22 +86,23 @@ def install(
     cancel_on_disconnect: bool = True,
     request_deadlines: bool = False,
 ) -> None:
-    """Give an application everything that goes around a Director; before it serves.
+    """Install exception handlers and middleware for a Director; call it before the application serves.
 
-    Errors of jobs are answered with problem JSON (RFC 9457): see `director.asgi.problem_of`. An exception handler of
-    the application's own for one of them comes first. A websocket that was accepted is closed, with 1013 where it makes
-    sense to come back, else with 1011. Middleware that is added afterwards stands outside.
+    Errors of jobs are answered with problem JSON (RFC 9457): see `director.asgi.problem_of`. The application's own
+    exception handler for one of them takes precedence. A websocket that was accepted is closed, with 1013 where a retry
+    makes sense, else with 1011. Middleware that is added afterwards runs outside of these.
 
     Args:
         app: The application.
         director: The one that `lifespan` opens.
-        models: What has to be loaded before ``/readyz`` says yes.
-        health: Answer ``/livez`` and ``/readyz``; see `director.asgi.Health`.
+        models: Models that have to be loaded before ``/readyz`` answers 200.
+        health: Answer ``/livez`` and ``/readyz``; see `director.asgi.HealthEndpoints`.
         metrics: An ASGI application that answers ``/metrics``, such as ``prometheus_client.make_asgi_app()``.
-        cancel_on_disconnect: Cancel the work of clients who have left; see `director.asgi.CancelOnDisconnect`.
-        request_deadlines: Heed ``X-Request-Timeout`` and ``X-Request-Deadline``; see `director.asgi.RequestDeadline`.
+        cancel_on_disconnect: Cancel the request when its client has disconnected; see
+            `director.asgi.CancelOnDisconnect`.
+        request_deadlines: Apply ``X-Request-Timeout`` and ``X-Request-Deadline``; see `director.asgi.RequestDeadline`.
     """
-    app.add_exception_handler(DirectorError, _answer)  # type: ignore[arg-type]  # it may be called with either
+    app.add_exception_handler(DirectorError, _answer)  # type: ignore[arg-type]  # called with a request or a websocket
     app.add_middleware(ProblemMiddleware)
     if request_deadlines:
         app.add_middleware(RequestDeadline)
@@ -110,7 +114,7 @@ def install(
 
 
 async def _answer(connection: Request | WebSocket, error: Exception) -> JSONResponse | None:
-    """To a request, or to a websocket that is not open yet; one that is open can only be closed."""
+    """Answer a request or a websocket that is not open yet; an open websocket can only be closed."""
     assert isinstance(error, DirectorError)
     problem = logged_problem_of(error, connection.scope)
     if not isinstance(connection, WebSocket) or connection.application_state is WebSocketState.CONNECTING:

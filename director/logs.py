@@ -1,4 +1,4 @@
-"""Events as lines in the log of the standard library. Quiet unless asked: without this hook a Director only warns."""
+"""Writes events to the log of the standard library. Without this hook a Director only logs warnings."""
 
 from __future__ import annotations
 
@@ -77,17 +77,17 @@ _LINES: dict[type[Event], tuple[str, int, Callable[[Any], str]]] = {
 class Logs:
     """A hook that writes one line for each event: ``Director(hooks=[Logs()])``.
 
-    Lines go to ``director`` (INFO), ``director.jobs`` (DEBUG; a failure or a second try
-    INFO, for the caller has the error too; a refusal WARNING), ``director.models`` (INFO; a failure WARNING) and
-    ``director.workers`` (DEBUG). Each record has the facts of its event as the dict `director`, for formatters that
+    Lines go to ``director`` (INFO), ``director.jobs`` (DEBUG; a failure or a retry
+    INFO, because the caller gets the error too; a rejected job WARNING), ``director.models`` (INFO; a failure WARNING)
+    and ``director.workers`` (DEBUG). Each record has the facts of its event as the dict `director`, for formatters that
     write JSON.
 
-    What no logger is set to take when the Director starts costs nothing: such events are not made.
+    Events that no logger is enabled for when the Director starts cost nothing: they are not made.
     """
 
     @property
     def wants(self) -> tuple[type[Event], ...]:
-        """The kinds of events that a logger takes as the levels are now."""
+        """The kinds of events that a logger is enabled for at present."""
         return tuple(kind for kind, (part, level, _) in _LINES.items() if logging.getLogger(part).isEnabledFor(level))
 
     def __call__(self, event: Event) -> None:

@@ -36,8 +36,8 @@ class Spans:
 
     Both are children of the span in which the job was submitted. While the job runs its ``run`` span is the current
     one, so that spans of your own function are its children. A batch has one ``run`` span, below the submitter of its
-    first job and linked to those of the others. A job that never ran has a ``queue`` span only; one that is tried again
-    has both for each try, and the parts in which a batch is run again have a ``run`` span each.
+    first job and linked to those of the others. A job that never ran has a ``queue`` span only; one that is retried
+    has both for each attempt, and the parts in which a batch is run again have a ``run`` span each.
 
     Args:
         tracer_provider: Makes the tracer; `None` takes the global one.
@@ -47,14 +47,18 @@ class Spans:
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer("director", __version__, tracer_provider)
-        # Both by number of the job. A worker may be quicker than the event that tells of the submission.
+        # By number of the job. A worker may run the job before the event of its submission is handled.
         self._submitters: dict[int, Context | None] = {}
-        # For the one below, which the loop and the slots' threads write; a finalizer may cancel a job in the midst.
+        # Guards `_called`, which the event loop and the slots' threads write. Reentrant, because a finalizer that runs
+        # while it is held may cancel a job.
         self._lock = RLock()
-        self._called: set[int] = set()  # jobs whose wait has its span
+        self._called: set[int] = set()  # jobs that have their ``queue`` span
 
     def __call__(self, event: Event) -> None:
-        """Remember who submitted a job; see to it that each wait of one that is over, or tried again, has its span."""
+        """Keep the context of a submission.
+
+        Make the ``queue`` span of a job that has ended or is retried, if it has none.
+        """
         if isinstance(event, JobSubmitted):
             self._submitters[event.job] = event.context
         elif isinstance(event, (JobEnded, JobRetried)):
@@ -86,9 +90,9 @@ class Spans:
         return _RunSpan(span)
 
     def _claims_wait(self, job: Job[Any]) -> bool:
-        """Whether the wait of a job has no span yet, and is given one now.
+        """Whether the caller has to make the ``queue`` span of a job; True only once per attempt.
 
-        A batch may be called again in parts. For a job that is over already the event loop makes the span, at its end.
+        A batch may be called again in parts. For a job that has ended already the event loop makes the span.
         """
         with self._lock:
             if job.id in self._called or job.done():
@@ -99,11 +103,11 @@ class Spans:
     def _context_of(self, job: int) -> context.Context:
         """OpenTelemetry's context in which a job was submitted; an empty one if that is not known."""
         submitter = self._submitters.get(job)
-        # A copy, for the call of that very job may be using it just now.
+        # A copy, because the call of that job may be running in it now.
         return context.Context() if submitter is None else submitter.copy().run(context.get_current)
 
     def _record_wait(self, event: JobEnded | JobRetried, parent: context.Context) -> None:
-        """A job is over, or tried again, that was never called."""
+        """Make the ``queue`` span of a job that has ended, or is retried, without a call."""
         now = time.time_ns()
         waited = event.waited if isinstance(event, JobEnded) else 0.0
         span: Span = self._tracer.start_span(
@@ -120,10 +124,10 @@ class Spans:
 
 
 class _RunSpan(AbstractContextManager[None]):
-    """A span that is the current one during a call, and knows how that ended.
+    """A span that is the current one during a call, and records how the call ended.
 
-    Not by `start_as_current_span`: a context manager made of a generator sets the traceback of what the call raises,
-    which an exception may refuse.
+    `start_as_current_span` is not used: a context manager made of a generator sets the traceback of what the call
+    raises, which an exception may refuse.
     """
 
     def __init__(self, span: Span) -> None:
@@ -140,7 +144,7 @@ class _RunSpan(AbstractContextManager[None]):
 
 
 def _note_error(span: Span, error: BaseException) -> None:
-    """What `Span.record_exception` does, for an exception that may not let itself be shown."""
+    """What `Span.record_exception` does, also for an exception that can't be formatted."""
     if span.is_recording():
         facts = {
             "exception.type": f"{module_name(type(error))}.{type_name(error)}".removeprefix("builtins."),

@@ -1,7 +1,7 @@
-"""What a Director is doing, for Prometheus. Needs the extra ``prometheus``: ``pip install 'gpu-director[prometheus]'``.
+"""Metrics of a Director for Prometheus. Needs the extra ``prometheus``: ``pip install 'gpu-director[prometheus]'``.
 
-Nothing here touches the path of a job: the collector takes one snapshot of the stats each time somebody scrapes. The
-two histograms are the exception, and only there if you give the Director a `Durations` as a hook.
+Jobs don't get slower: the collector takes one snapshot of the stats per scrape. The two histograms are the exception:
+they exist only if you give the Director a `Durations` as a hook.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Durations:
 
     Raises:
         TypeError: A bound is no number.
-        ValueError: They don't ascend, or one is out of range, or there are none. The infinite one is there by itself.
+        ValueError: They don't ascend, or one is out of range, or there are none. The infinite bound is added
+            automatically.
     """
 
     wants: tuple[type[Event], ...] = ()
@@ -72,7 +73,7 @@ class Durations:
         """It counts all devices together."""
 
     def record(self, record: RawRecord) -> None:
-        """A job is over, or one of its tries: count it if its call has ended."""
+        """A job, or one of its attempts, is over: count it if its call has ended."""
         submitted, started, ended = record[4], record[5], record[6]
         if started is None or ended is None:
             return
@@ -105,7 +106,7 @@ class DirectorCollector(Collector):
     """Reads the stats of Directors when Prometheus scrapes; from any thread.
 
     Args:
-        director: Whose; started or not.
+        director: The Director; started or not.
         durations: The hook of the same Director that counts waits and runs; `None` leaves the two histograms out.
         registry: Where it registers itself; `None` registers it nowhere.
         name: Value of the label ``director``; `None` takes the Director's name, or ``""``.
@@ -176,7 +177,7 @@ class _Scrape:
         self.runs = HistogramMetricFamily("director_job_run_seconds", "From start to end of the call.", labels=mine)
 
     def families(self) -> Iterator[Metric]:
-        """Those that have something to say."""
+        """The families that have samples."""
         return (family for family in vars(self).values() if family.samples)
 
     def add_director(self, name: str, director: Director, stats: Stats) -> None:
@@ -200,13 +201,13 @@ class _Scrape:
             self.seconds.add_metric(values, device.busy_seconds)
             for health in Health:
                 self.health.add_metric([*values, health.value], device.health is health)
-            for model in dict.fromkeys(device.models):  # two models may have one name
+            for model in dict.fromkeys(device.models):  # models may share a name
                 self.models.add_metric([*values, _text(model)], 1)
 
     def add_functions(self, name: str, stats: Stats) -> None:
         """Batches of each function on each device."""
         totals: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-        for each in stats.functions:  # two functions may have one name
+        for each in stats.functions:  # functions may share a name
             total = totals[_text(each.name), each.device.label]
             total[0] += each.calls
             total[1] += each.items
@@ -221,5 +222,8 @@ class _Scrape:
 
 
 def _text(name: str) -> str:
-    """The name, with what can't be sent as UTF-8 in escapes: one such label would spoil the whole scrape."""
+    """The name with lone surrogates escaped.
+
+    A label that can't be encoded as UTF-8 would make the whole scrape fail.
+    """
     return name.encode("utf-8", "backslashreplace").decode()

@@ -1,1 +1,1 @@
-"""Which GPUs there are, and how they are."""
+"""Discovery and health of GPUs."""

@@ -1,7 +1,7 @@
-"""Ask CUDA itself which devices this process would see, in a process that is thrown away.
+"""Asks CUDA which devices this process would see, in a short-lived child process.
 
-Only CUDA knows its own order of devices and what `CUDA_VISIBLE_DEVICES` does on this driver. But to initialise it here
-would freeze the mask, break later forks and may take memory on a GPU; even its library is never loaded here.
+Only CUDA knows its order of devices and the effect of `CUDA_VISIBLE_DEVICES` on this driver. Initialising it in this
+process would fix the mask, break later forks and may allocate memory on a GPU; even its library is never loaded here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from director.errors import DiscoveryError
 
 _MARK = "director-cuda "  # as in list_cuda
 _NO_DEVICE = 100
-_STUB_LIBRARY = 34  # the toolkit's file to link against, in place of a driver
+_STUB_LIBRARY = 34  # the library is the toolkit's stub for linking, not a driver
 _MEANINGS = {
     3: "not initialised: the driver is shutting down",
     46: "device busy or unavailable: another process has it in exclusive mode",
@@ -48,8 +48,8 @@ class CudaUnavailable:
     """CUDA could not be asked.
 
     Args:
-        reason: Why.
-        installed: Whether there is a CUDA driver library at all.
+        reason: Why not.
+        installed: Whether there is a CUDA driver library.
     """
 
     reason: str

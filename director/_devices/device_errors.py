@@ -1,13 +1,13 @@
-"""What an exception from a user's call says of the device it ran on. No framework is imported to find out.
+"""Recognises device faults in exceptions of users' calls. No framework is imported for this.
 
-Two faults concern the Director: the device's memory is full, which a smaller batch or another device may get around;
-and CUDA's context is broken, after which every call in the process fails, so that it must end. Both are recognised by
-what the frameworks raise: by the name of the class and the package it comes from, by error codes, and by CUDA's own
-words in messages of `RuntimeError` and of the frameworks' classes.
+Two faults concern the Director: the device's memory is full, so that a smaller batch or another device may succeed;
+and CUDA's context is broken, so that every later call in the process fails and it has to end. Both are recognised by
+the exceptions of the frameworks: by class name and package, by error codes, and by CUDA's texts in messages of
+`RuntimeError` and of the frameworks' classes.
 
-A class of an unknown package means nothing by its name alone: `redis` and `psycopg` have an `OutOfMemoryError`, too,
-which is of a server far away. `MemoryError` is of the host's memory, of which another device has no more. Whoever wraps
-a framework's exception in one of his own keeps it recognisable by ``raise ... from``.
+A class of an unknown package is not recognised by its name: `redis` and `psycopg` have an `OutOfMemoryError` too, which
+is of a remote server. `MemoryError` is of the host's memory, which another device does not change. Code that wraps a
+framework's exception in its own keeps it recognisable by ``raise ... from``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FaultKind: TypeAlias = Literal["memory", "sticky"]
 _OUT_OF_MEMORY = 2
 
 # CUDA's runtime and driver number them alike; names and words are those of cudaGetErrorName and cudaGetErrorString
-# (13.x). Its documents (driver_types.h) say of these: "To continue using CUDA, the process must be terminated and
+# (13.x). Its documentation (driver_types.h) says of these: "To continue using CUDA, the process must be terminated and
 # relaunched"; of 214 and 220 that memory or a link failed under a kernel.
 STICKY_CODES = {
     214: ("ECC_UNCORRECTABLE", "uncorrectable ECC error encountered"),
@@ -59,18 +59,18 @@ STICKY_CODES = {
 FRAMEWORKS = frozenset(
     ("torch", "cupy", "cupy_backends", "jax", "jaxlib", "tensorflow", "onnxruntime", "numba", "pycuda", "cuda", "rmm")
 )
-_PLAIN = (RuntimeError, MemoryError)  # what bindings to C++ raise; rmm's lack of device memory is a MemoryError
+_PLAIN = (RuntimeError, MemoryError)  # raised by C++ bindings; rmm raises MemoryError for device memory
 _MEMORY_CLASSES = {  # package, class
     ("torch", "OutOfMemoryError"),
     ("cupy", "OutOfMemoryError"),
     ("pycuda", "MemoryError"),
     ("tensorflow", "ResourceExhaustedError"),
 }
-_JAX = {"jax", "jaxlib"}  # one class for everything: the message begins with a status
+_JAX = {"jax", "jaxlib"}  # one class for all errors; the message begins with a status
 _WITH_CODES = {"AcceleratorError", "CUDARuntimeError", "CUDADriverError", "CudaAPIError"}  # of torch, cupy, numba
-_CODES = ("error_code", "status", "code")  # and what they call them
+_CODES = ("error_code", "status", "code")  # and the names of their attributes
 
-# Compiled when a call has failed for the first time: that takes longer than all else that this file's import does.
+# Compiled when a call has failed for the first time, because that takes longer than the rest of this import.
 
 
 @cache
@@ -90,7 +90,10 @@ def _sticky_words() -> dict[int, re.Pattern[str]]:
 
 
 def _words_of(code: int) -> re.Pattern[str]:
-    """CUDA's words for a code, behind the name of who says them (``misaligned address`` alone might be anybody's)."""
+    """A pattern of CUDA's text for a code, after the name of an API.
+
+    ``misaligned address`` alone could be of any library.
+    """
     name, words = STICKY_CODES[code]
     runtime_name = name.replace("_", "").replace("LAUNCHFAILED", "LAUNCHFAILURE")
     speaker = r"\b(CUDA|HIP|cu[A-Z]\w+)\b"  # pycuda: the function of the driver, such as cuMemcpyDtoH
@@ -101,12 +104,12 @@ def _words_of(code: int) -> re.Pattern[str]:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What has happened to the device, or to this process's hold on it.
+    """A fault of the device, or of this process's CUDA context.
 
     Args:
-        kind: ``"memory"``: not enough of it was free. ``"sticky"``: nothing works on it in this process any more.
-        reason: The first line of the message, with the class's name.
-        code: CUDA's number, where it is known.
+        kind: ``"memory"``: not enough memory was free. ``"sticky"``: all later calls in this process fail.
+        reason: The class's name and the first line of the message.
+        code: CUDA's error code, if it is known.
     """
 
     kind: FaultKind
@@ -115,24 +118,24 @@ class Fault:
 
 
 def fault_of(error: BaseException) -> Fault | None:
-    """What `error`, or one that it was raised from or during, says of the device; `None` if nothing.
+    """The fault that `error`, or an exception that it was raised from or during, reports; `None` if it reports none.
 
-    A sticky fault outweighs one of memory, which code that cleans up after it may raise.
+    A sticky fault takes precedence over one of memory, which clean-up after a sticky fault may raise.
 
     Args:
-        error: What a user's call has raised. Nothing of it is kept.
+        error: The exception of a user's call. No reference to it is kept.
     """
     faults = [fault for each in family_of(error) if (fault := _read(each)) is not None]
     return next((fault for fault in faults if fault.kind == "sticky"), faults[0] if faults else None)
 
 
 def free_caches(error: BaseException | None = None) -> None:
-    """Give memory that frameworks keep for later back to the device; none is imported for it.
+    """Release memory that frameworks have cached on the device; none is imported for this.
 
-    On the thread and in the process that ran out. Whatever fails in it is ignored: it may come after a fault.
+    Called on the thread and in the process that ran out of memory. Errors are ignored: the device may be faulty.
 
     Args:
-        error: The one that told of the lack. The local variables of its frames, which hold tensors, are let go of; its
+        error: The out-of-memory error. The local variables of its frames, which refer to tensors, are cleared; its
             traceback keeps its lines.
     """
     if error is not None:
@@ -150,7 +153,7 @@ def free_caches(error: BaseException | None = None) -> None:
 
 
 def _read(error: BaseException) -> Fault | None:
-    """What this exception says by itself."""
+    """The fault that this exception itself reports."""
     kinds = ancestors(type(error))
     packages = [module_name(kind).partition(".")[0] for kind in kinds]
     if FRAMEWORKS.isdisjoint(packages) and not any(kinds[0] is kind for kind in _PLAIN):
@@ -172,7 +175,7 @@ def _first_line(error: BaseException, text: str) -> str:
 
 
 def _code(error: BaseException, classes: set[tuple[str, str]]) -> int | None:
-    """CUDA's number, of classes that carry it: elsewhere `code` may be anything."""
+    """CUDA's error code, read only from classes that have it: the `code` of other classes may mean anything."""
     if _WITH_CODES.isdisjoint(name for _, name in classes):
         return None
     codes = (attribute_of(error, name) for name in _CODES)

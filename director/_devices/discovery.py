@@ -1,4 +1,4 @@
-"""The devices of a Director: those of this machine, and what a user may write to choose among them.
+"""The devices of a Director: those of this machine, and the specifications by which a user chooses among them.
 
 Owner of the one survey for each setting of `CUDA_VISIBLE_DEVICES` and `CUDA_DEVICE_ORDER`; written only by `survey`.
 """
@@ -25,23 +25,24 @@ DeviceSpec: TypeAlias = str | Sequence[Device | int | str] | None
 
 _log = logging.getLogger("director")
 
-# Guards _surveys, and lets later callers wait for the first one's survey; a handler of what that logs may ask too.
+# Guards _surveys; later callers wait for the survey of the first one. Reentrant, because a log handler that runs during
+# a survey may call `survey`.
 _surveying = threading.RLock()
 _surveys: dict[tuple[str | None, str | None], Survey] = {}
 
 
 def discover_devices(*, refresh: bool = False) -> list[Device]:
-    """The GPUs and MIG slices that this process may use, in the order of their CUDA ordinals; none is an empty list.
+    """The GPUs and MIG slices that this process may use, in the order of their CUDA ordinals; may be an empty list.
 
-    Asks NVML what there is, and CUDA what this process sees of it and in which order. CUDA is asked in a process of its
-    own, so nothing is initialised in this one. The answer is kept for as long as ``CUDA_VISIBLE_DEVICES`` and
-    ``CUDA_DEVICE_ORDER`` stay as they are.
+    Asks NVML which GPUs there are, and CUDA which of them this process sees and in which order. CUDA is asked in
+    another process, so nothing is initialised in this one. The answer is kept while ``CUDA_VISIBLE_DEVICES`` and
+    ``CUDA_DEVICE_ORDER`` stay the same.
 
     Blocks for up to some seconds the first time, so it belongs off the event loop:
     ``await anyio.to_thread.run_sync(discover_devices)``. If that is cancelled, the survey goes on in its thread.
 
     Args:
-        refresh: Look again, as after a GPU was reset or cut into other MIG slices.
+        refresh: Survey again, as after a GPU was reset or divided into other MIG slices.
 
     Raises:
         DiscoveryError: There is a driver, and the GPUs can't be listed; the message names cause and remedy.
@@ -50,7 +51,7 @@ def discover_devices(*, refresh: bool = False) -> list[Device]:
 
 
 def survey(*, refresh: bool = False) -> Survey:
-    """`discover_devices` with its grounds."""
+    """`discover_devices` with the data that the result is based on."""
     from director._devices import survey as _survey  # a tenth of the time that `import director` would take
 
     key = _survey.mask_and_order()
@@ -61,7 +62,7 @@ def survey(*, refresh: bool = False) -> Survey:
 
 
 def resolve_devices(spec: DeviceSpec) -> tuple[Device, ...]:
-    """The devices that `spec` means. Blocks as `discover_devices` does, unless only stand-ins are named.
+    """The devices that `spec` specifies. Blocks as `discover_devices` does, unless only stand-ins are named.
 
     `spec` is `None` (all visible GPUs, or one CPU device with a warning), a string or a sequence. A string is
     ``"gpu"`` or ``"cuda"`` (all visible GPUs), ``"cuda:1"`` or ``"1"`` (a CUDA ordinal), ``"GPU-8f2a…"`` or
@@ -96,7 +97,7 @@ def _one_cpu_instead() -> tuple[Device, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _StandIns:
-    """So many stand-ins of a kind, which get their numbers once all entries are read."""
+    """A number of stand-ins of a kind; they are numbered when all entries have been read."""
 
     kind: str
     count: int

@@ -1,4 +1,4 @@
-"""What NVML knows of the machine's GPUs: frozen records that `nvml` fills and `visible_devices` and `survey` read."""
+"""The machine's GPUs by NVML: frozen records that `nvml` fills and `visible_devices` and `survey` read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class MigSlice:
 
     Args:
         uuid: ``"MIG-<uuid>"``.
-        parent: UUID of the GPU that it is cut from.
+        parent: UUID of the GPU that it is part of.
         name: With its profile, such as ``"NVIDIA H100 80GB HBM3 MIG 1g.10gb"``.
         total_memory: Bytes, `None` where unknown.
         gpu_instance: Id of the GPU instance within its GPU.
@@ -52,12 +52,12 @@ class Gpu:
 
 
 Unit: TypeAlias = Gpu | MigSlice
-"""What CUDA counts as one device."""
+"""A device of CUDA."""
 
 
 @dataclass(frozen=True, slots=True)
 class LostGpu:
-    """A GPU that is there and can't be used.
+    """A GPU that is present and can't be used.
 
     Args:
         index: NVML's index.
@@ -76,7 +76,7 @@ class Inventory:
 
     Args:
         gpus: Those that answer.
-        lost: Those that are there and unusable.
+        lost: Those that are present and can't be used.
         hidden: NVML indices that this process has no permission for.
         driver: Version of the driver, such as ``"580.95.05"``.
         absence: Why there is no NVML; `None` when there is.
@@ -92,7 +92,7 @@ class Inventory:
 
     @property
     def units(self) -> list[Unit]:
-        """The GPUs, and the slices of those that are cut."""
+        """The GPUs that are not in MIG mode, and the slices of those that are."""
         return [*self.gpus, *(piece for gpu in self.gpus for piece in gpu.slices)]
 
 

@@ -1,4 +1,4 @@
-"""What may hang is done apart: on a thread that nobody joins, or in a process that is thrown away."""
+"""Runs calls that may hang: on a daemon thread that is not joined, or in a short-lived child process."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ T = TypeVar("T")
 
 
 class CallTimedOut(Exception):
-    """A call did not come back in time."""
+    """A call did not return in time."""
 
 
 def extra_wait(seconds: float) -> float:
-    """How long to wait on, once, for what did not come in so many seconds.
+    """How long to wait once more, after a wait of `seconds` has timed out.
 
-    This process may have been stopped for most of them, as by SIGSTOP, with its machine or as a frozen container, while
-    the clock went on. Then what is waited for comes in a moment.
+    This process may have been stopped for most of that time, as by SIGSTOP, a suspended machine or a frozen container,
+    while the clock went on. Then the result comes shortly afterwards.
     """
     return min(seconds, 1.0)
 
@@ -39,13 +39,13 @@ def on_thread(seconds: float, call: Callable[[], T], name: str) -> T:
     """Make a call on a daemon thread of its own and wait for its result.
 
     Args:
-        seconds: How long to wait. A call that hangs keeps its thread, which does not keep the process.
+        seconds: How long to wait. A call that hangs keeps its thread, which does not keep the process from exiting.
         call: What to call.
         name: The thread's name.
 
     Raises:
         NoThread: `call` was not called.
-        CallTimedOut: `call` did not come back in time.
+        CallTimedOut: `call` did not return in time.
         BaseException: Whatever `call` raises.
     """
     outcome: Future[T] = Future()
@@ -57,7 +57,7 @@ def on_thread(seconds: float, call: Callable[[], T], name: str) -> T:
         try:
             return outcome.result(limit)
         except TimeoutError:
-            if outcome.done():  # the call's own TimeoutError
+            if outcome.done():  # raised by the call itself
                 raise
     raise CallTimedOut
 
@@ -71,10 +71,10 @@ def _run_call(outcome: Future[T], call: Callable[[], T]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ScriptResult:
-    """What a script did.
+    """The result of a script.
 
     Args:
-        stdout: What it wrote to stdout, as far as it got.
+        stdout: What it wrote to stdout until it ended or was killed.
         stderr: The same of stderr.
         exitcode: Negative for a signal; `None` if its time was up and it was killed.
     """
@@ -85,7 +85,7 @@ class ScriptResult:
 
     @property
     def last_error_line(self) -> str:
-        """The last line of what it complained of, after a colon."""
+        """The last line of its stderr, after a colon; empty if there is none."""
         return "".join(f": {line}" for line in self.stderr.splitlines()[-1:])
 
 
@@ -132,16 +132,19 @@ def _start(name: str, args: tuple[str, ...], env: dict[str, str]) -> subprocess.
 
 
 def _abandon(child: subprocess.Popen[str]) -> None:
-    """Let go of a child that may be stuck in the kernel, where a kill only works once the driver lets go of it."""
+    """Kill a child and don't wait for it.
+
+    It may be blocked in the driver, where a kill takes effect only afterwards.
+    """
     for pipe in (child.stdout, child.stderr):
         if pipe is not None:
             pipe.close()
     if child.returncode is None:
         child.kill()
-        with suppress(RuntimeError, MemoryError):  # else `subprocess` asks for it when it starts the next one
+        with suppress(RuntimeError, MemoryError):  # otherwise `subprocess` reaps it when it starts another child
             threading.Thread(target=child.wait, name="director-reaper", daemon=True).start()
 
 
 def _text(got: str | bytes | None) -> str:
-    """What a child had written by the time it was killed, which comes undecoded."""
+    """The output as text: of a killed child it comes as bytes."""
     return got.decode(errors="replace") if isinstance(got, bytes) else got or ""

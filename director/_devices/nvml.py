@@ -1,7 +1,7 @@
 """The GPUs of this machine as NVML lists them. The only importer of pynvml, which is loaded on first use.
 
-Every call blocks, and when a GPU dies it may block for ever in the kernel, where nothing can end it. So nothing here
-runs on an event loop or on a pool whose threads are joined at exit: call through `within`. NVML is thread-safe.
+Every call blocks, and when a GPU dies it may block for ever in the kernel, where it can't be interrupted. So none of
+this runs on an event loop or on a pool whose threads are joined at exit: call through `within`. NVML is thread-safe.
 
 NVML is initialised once for the life of the process and never shut down: the driver stays awake and handles stay valid.
 """
@@ -37,7 +37,9 @@ _REMEDIES = {
     "restart the container. Elsewhere look for `Xid` in `dmesg`, then reboot.",
 }
 
-_starting = threading.RLock()  # guards _started; a finalizer or a signal handler may ask in the midst
+_starting = (
+    threading.RLock()
+)  # guards _started; reentrant, because a finalizer or a signal handler may call `opened` too
 _started = False
 
 
@@ -45,11 +47,11 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     """Run a blocking NVML `call` on a daemon thread of its own and wait for its result.
 
     Args:
-        seconds: How long to wait. A call that hangs keeps its thread, which does not keep the process.
+        seconds: How long to wait. A call that hangs keeps its thread, which does not keep the process from exiting.
         call: What to run.
 
     Raises:
-        DiscoveryError: `call` did not come back in time, or there is no thread for it.
+        DiscoveryError: `call` did not return in time, or no thread could be started.
         BaseException: Whatever `call` raises.
     """
     try:
@@ -68,7 +70,8 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 def take_inventory() -> Inventory:
     """List the GPUs, with their MIG slices and memory. Blocks, perhaps for ever: call it through `within`.
 
-    One GPU that fails does not hide the others. A machine without a driver has an empty inventory that says so.
+    One GPU that fails does not hide the others. For a machine without a driver the inventory is empty and has the
+    reason.
 
     Raises:
         DiscoveryError: There is a driver and it can't be used, or the `pynvml` module is not NVIDIA's.
@@ -110,7 +113,7 @@ def _module() -> Any:
 
 
 def _initialise(nvml: Any) -> Inventory | None:
-    """Initialise NVML unless that is done. Where there is none, the empty inventory that says why."""
+    """Initialise NVML unless that has been done. Without NVML, returns an empty inventory with the reason."""
     global _started
     with _starting:
         if _started:
@@ -128,12 +131,12 @@ def _initialise(nvml: Any) -> Inventory | None:
 
 
 def _explain_missing_library() -> str:
-    """Tell a machine without the library from one whose library is broken; pynvml reports both alike."""
+    """Distinguish a missing library from a broken one, which pynvml reports in the same way."""
     try:
         ctypes.CDLL(_LIBRARY)
     except OSError as error:
         why = str(error)
-        # Images built where a driver was mounted keep its libraries as empty files.
+        # Container images that were built with a mounted driver have its libraries as empty files.
         if "file too short" in why or (_LIBRARY in why and "no such file" in why.lower()):
             return f"there is no NVIDIA driver ({why})"
         raise DiscoveryError(f"NVIDIA's {_LIBRARY} can't be loaded: {why}. Reinstall the driver.") from error
@@ -148,7 +151,7 @@ def _failure(error: Any) -> DiscoveryError:
 def _count(nvml: Any) -> int:
     try:
         return int(nvml.nvmlDeviceGetCount())
-    except nvml.NVMLError_Uninitialized:  # somebody else in this process has shut NVML down once too often
+    except nvml.NVMLError_Uninitialized:  # other code in this process has shut NVML down
         nvml.nvmlInit()
         return int(nvml.nvmlDeviceGetCount())
 
@@ -206,7 +209,7 @@ def _slice(nvml: Any, gpu: Any, parent: str, index: int) -> MigSlice | None:
 
 
 def _own_memory(nvml: Any, device: Any) -> int | None:
-    """Bytes of memory of the device's own: 0 if it shares the machine's, `None` where that can't be known."""
+    """Bytes of the device's own memory: 0 if it shares the machine's, `None` if that is not known."""
     for version in (None, nvml.nvmlMemory_v2):
         try:
             total = int(nvml.nvmlDeviceGetMemoryInfo(device, version).total)
@@ -224,7 +227,7 @@ def _machine_memory() -> int:
 
 
 def _optional(nvml: Any, call: Callable[..., T], *args: Any) -> T | None:
-    """What `call` answers; `None` where this GPU, driver or user can't have it."""
+    """The result of `call`; `None` if this GPU, driver or user does not have it."""
     try:
         return call(*args)
     except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):

@@ -1,6 +1,6 @@
-"""What the GPUs do at this moment, by NVML: memory, load, temperature, power. No state.
+"""Readings of the GPUs by NVML: memory, load, temperature, power. No state.
 
-Like everything of NVML it blocks, perhaps for ever: call it through `nvml.within`, never on an event loop.
+Like all calls of NVML it blocks, perhaps for ever: call it through `nvml.within`, never on an event loop.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One GPU or MIG slice at one moment; `None` is what this GPU, driver or user can't have.
+    """One GPU or MIG slice at one time; `None` is what this GPU, driver or user does not have.
 
     Args:
-        uuid: Which.
-        used_memory: Bytes that are not free, whoever has taken them.
-        load: Share of the last sampling period, up to a second, in which a kernel ran; not how full the GPU was.
+        uuid: The GPU or slice.
+        used_memory: Bytes that are not free, of all processes.
+        load: Share of the last sampling period, up to a second, in which a kernel ran; not how many of its cores were
+            used.
         temperature: Degrees Celsius.
         power: Watts.
         compute_mode: ``"default"``, ``"exclusive"`` or ``"prohibited"``.
@@ -40,7 +41,7 @@ class Reading:
 
 
 def read(uuids: Sequence[str]) -> tuple[Reading, ...]:
-    """A reading of each GPU; none at all on a machine without NVML.
+    """A reading of each GPU; empty on a machine without NVML.
 
     Raises:
         DiscoveryError: There is a driver and it can't be used.
@@ -78,7 +79,7 @@ def _compute_mode(nvml: Any, gpu: Any) -> str | None:
 
 
 def _optional(nvml: Any, call: Callable[..., T], *args: Any) -> T | None:
-    """What `call` answers; `None` where this can't be had. (A MIG slice has memory and little else.)."""
+    """The result of `call`; `None` if it is not available. A MIG slice has memory and little else."""
     try:
         return call(*args)
     except (

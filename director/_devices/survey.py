@@ -1,7 +1,7 @@
-"""A survey: what NVML and CUDA each say of this machine's GPUs, and the devices that follow. No state.
+"""A survey: this machine's GPUs by NVML and by CUDA, and the resulting devices. No state.
 
-CUDA says which devices this process sees and in what order, NVML what they are; the UUID joins them. Where CUDA can't
-be asked, the mask is worked out from NVML's list.
+CUDA says which devices this process sees and in which order, NVML describes them; they are joined by UUID. If CUDA
+can't be asked, the mask is applied to NVML's list.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from director._devices.nvml import take_inventory, within
 from director._devices.visible_devices import visible_units
 from director._untrusted.numbers import shortened
 
-NVML_TIMEOUT = 60.0  # seconds; without persistence mode the first look takes seconds for each GPU
+NVML_TIMEOUT = 60.0  # seconds; without persistence mode the first access takes seconds per GPU
 CUDA_TIMEOUT = 60.0
 
 _log = logging.getLogger("director")
@@ -25,7 +25,7 @@ _log = logging.getLogger("director")
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found, and from what.
+    """The devices that were found, and the data they are based on.
 
     Args:
         mask: `CUDA_VISIBLE_DEVICES`, `None` if unset.
@@ -43,7 +43,7 @@ class Survey:
 
     @property
     def absence(self) -> str:
-        """Why there are no devices, where there are none."""
+        """Why there are no devices, if there are none."""
         why = self._why_none()
         return f"{why}; {self.cuda.reason}" if isinstance(self.cuda, CudaUnavailable) and self.cuda.installed else why
 
@@ -64,7 +64,7 @@ class Survey:
 
 
 def take_survey(*, nvml_timeout: float = NVML_TIMEOUT, cuda_timeout: float = CUDA_TIMEOUT) -> Survey:
-    """Look at the machine's GPUs. Blocks for a second or so where they are well.
+    """Survey the machine's GPUs. Blocks for about a second if they work.
 
     Args:
         nvml_timeout: Seconds to wait for NVML.
@@ -114,7 +114,7 @@ def _join(cuda: tuple[CudaDevice, ...], inventory: Inventory) -> tuple[Device, .
 
 
 def _from_cuda(ordinal: int, found: CudaDevice, unit: Unit | None) -> Device:
-    """A device that CUDA shows, with what NVML knows of it; one that NVML doesn't know stays as CUDA describes it."""
+    """A device that CUDA shows, with NVML's description; without one, with that of CUDA."""
     if unit is None:
         return Device(ordinal, gpu_uuid(found.digits), found.name, "cuda", found.total_memory)
     return Device(ordinal, unit.uuid, unit.name, "cuda", unit.total_memory or found.total_memory)

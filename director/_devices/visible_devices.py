@@ -1,8 +1,8 @@
-"""Which devices a process sees under `CUDA_VISIBLE_DEVICES`, worked out without asking CUDA. Pure.
+"""Which devices a process sees under `CUDA_VISIBLE_DEVICES`, computed without CUDA. Pure.
 
-CUDA's own answer is better (`_cuda`); this is for when it can't be had. The rules are the driver's; where its manual is
-silent they are those of PyTorch's parser, which was checked against the driver: the first entry fixes the kind of the
-list, the first entry that means nothing ends it, and an entry that is there twice empties it.
+Used when CUDA can't be asked (`cuda`). The rules are the driver's; where its manual does not say they are those of
+PyTorch's parser, which was checked against the driver: the first entry decides the kind of the list, the first invalid
+entry ends it, and a repeated entry empties it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def visible_units(inventory: Inventory, mask: str | None, order: str | None) -> 
         order: `CUDA_DEVICE_ORDER`, `None` if unset.
 
     Raises:
-        DiscoveryError: The answer hangs on something that only CUDA knows, such as which of two unlike GPUs is faster.
+        DiscoveryError: The answer depends on something that only CUDA knows, such as which of two unlike GPUs is
+            faster.
     """
     if mask is not None and mask.startswith("GPU-"):
         return _whole_gpus(_by_uuid(mask, "GPU-", inventory))
@@ -42,7 +43,7 @@ def visible_units(inventory: Inventory, mask: str | None, order: str | None) -> 
 
 
 def _by_uuid(mask: str, prefix: str, inventory: Inventory) -> list[Unit]:
-    """What the UUIDs, or unique beginnings of UUIDs, in `mask` mean, up to the first that means nothing."""
+    """The devices of the UUIDs, or unique beginnings of UUIDs, in `mask`, up to the first invalid one."""
     found: list[Unit] = []
     for entry in _entries(mask, prefix):
         matches = [unit for unit in inventory.units if _is_named(unit, entry)]
@@ -112,7 +113,7 @@ def _ordinals(mask: str) -> list[int]:
 
 
 def _by_position(inventory: Inventory, wanted: list[int] | None, order: str | None) -> tuple[Unit, ...]:
-    """What ordinals mean, up to the first that is out of range; every device for `None`."""
+    """The devices of ordinals, up to the first that is out of range; every device for `None`."""
     gpus = sorted(inventory.gpus, key=lambda gpu: gpu.pci_bus_id)
     taken = list(range(len(gpus)) if wanted is None else takewhile(lambda n: n < len(gpus), wanted))
     if not taken:

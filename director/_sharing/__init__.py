@@ -1,6 +1,6 @@
-"""Several processes on the same devices: who uses a slot now, and who uses a device at all.
+"""Several processes on the same devices: which one uses a slot now, and which ones use a device at all.
 
-The rooms below are imported only by a Director that is `shared` or runs on GPUs.
+The modules of this package are imported only by a Director that is `shared` or runs on GPUs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def announce(devices: tuple[Device, ...], shared: str | None) -> Presence | None:
-    """Be present on the GPUs among `devices`, and warn of others who don't share them."""
-    gpus = [device for device in devices if device.kind == "cuda"]  # a stand-in is nobody else's
+    """Register this Director on the GPUs among `devices`, and warn of other processes that don't share them."""
+    # Stand-ins belong to one process.
+    gpus = [device for device in devices if device.kind == "cuda"]
     if not gpus:
         return None
     from director._sharing.presence import Presence
@@ -25,18 +26,18 @@ def announce(devices: tuple[Device, ...], shared: str | None) -> Presence | None
 
 
 def shared_slots(name: str) -> SharedSlots:
-    """The slots of all who give the same name; see `SharedSlots`."""
+    """The slots of all processes that give the same name; see `SharedSlots`."""
     from director._sharing.slot_lock import SharedSlots
 
     return SharedSlots(name)
 
 
 def check_shared(name: object) -> None:
-    """Raise what is wrong with `Director(shared=...)`.
+    """Check the argument of `Director(shared=...)`.
 
     Raises:
         TypeError: It is no string.
-        ValueError: It would make no good name of a file.
+        ValueError: It can't be part of a file name.
     """
     if name is None:
         return

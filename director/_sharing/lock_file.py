@@ -1,7 +1,7 @@
-"""Files that processes lock to agree with each other.
+"""Files that processes lock to coordinate with each other.
 
-`flock` is the system's own book: it wakes who waits, and strikes out who dies, by `kill -9` too. Nothing is ever left
-to clean up, nobody has to keep a heart beating, and no process is in charge.
+`flock` is kept by the operating system: it wakes the next waiting process, and releases the lock of a process that
+dies, by `kill -9` too. So there is nothing to clean up, no heartbeat, and no process that manages the others.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 HAS_LOCKS = fcntl is not None
-"""Whether this system can do it."""
+"""Whether this system has `flock`."""
 
 _open_files: weakref.WeakSet[LockFile] = weakref.WeakSet()
 
 
 class LockFile:
-    """A file to lock; opened when it is first needed, and made anew when somebody has tidied it away.
+    """A file to lock; opened on first use, and created again when it has been deleted.
 
-    It belongs to one thread. A process that opens the same path twice has two of them, and one holds off the other.
+    It belongs to one thread. A process that opens the same path twice has two lock files that exclude each other.
 
     Args:
         folder: Where it is.
-        name: All that is agreed on; what is in it is free.
+        name: Its name, the same in all processes; the contents are not used for locking.
     """
 
     def __init__(self, folder: Folder, name: str) -> None:
@@ -43,14 +43,14 @@ class LockFile:
         _open_files.add(self)
 
     def lock(self) -> None:
-        """Wait until nobody else has it, and take it."""
+        """Wait until no other process holds the lock, and acquire it."""
         while True:
             fcntl.flock(self.fd, fcntl.LOCK_EX)
             if self._still_exists():
                 return
 
     def try_lock(self) -> bool:
-        """Take it if nobody has it."""
+        """Acquire it if no other process holds it; returns whether it did."""
         while True:
             try:
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,7 +60,7 @@ class LockFile:
                 return True
 
     def share(self) -> bool:
-        """Have it together with others, if no process has it alone."""
+        """Acquire it together with others, if no process holds it exclusively; returns whether it did."""
         try:
             fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -68,7 +68,7 @@ class LockFile:
         return True
 
     def unlock(self) -> None:
-        """Give it back."""
+        """Release it."""
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     @property
@@ -79,13 +79,16 @@ class LockFile:
         return self._fd
 
     def close(self) -> None:
-        """Let go of it, and of the lock."""
+        """Close the file, which releases the lock."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def _still_exists(self) -> bool:
-        """A cleaner of temporary files may have taken it away: then others will lock another file of that name."""
+        """Whether the path still leads to this file.
+
+        A cleaner of temporary files may have deleted it; other processes then lock a new file of that name.
+        """
         if os.fstat(self._fd).st_nlink:
             return True
         self.close()
@@ -96,7 +99,7 @@ class LockFile:
 
 
 def _forget_after_fork() -> None:
-    """A child holds what its parent holds, and would go on doing so after its death."""
+    """Close the files in a forked child, which would keep the locks after its parent has died."""
     for file in list(_open_files):
         file.close()
 
@@ -107,12 +110,14 @@ if HAS_LOCKS:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder that no stranger can write to, and whose files no stranger can open: who can open a file can lock it.
+    """A folder that no other user can write to, and whose files no other user can open.
+
+    Opening a file is enough to lock it.
 
     Args:
         path: Where it is.
-        group: The users of this group share it; `None`: it is this user's alone.
-        parent: The one that it is in, if that was made by a process like this one.
+        group: The group whose users share it; `None`: only this user uses it.
+        parent: The folder that it is in, if that was created by a Director too.
     """
 
     path: Path
@@ -120,20 +125,20 @@ class Folder:
     parent: Folder | None = None
 
     def below(self, name: str) -> Folder:
-        """A folder in it, made if it isn't there.
+        """A folder in it, created if it does not exist.
 
         Raises:
-            RuntimeError: Another user has made it.
+            RuntimeError: Another user has created it.
         """
         found = Folder(self.path / name, self.group, self)
         found.make()
         return found
 
     def make(self) -> None:
-        """Make it, unless it is there.
+        """Create it, unless it exists.
 
         Raises:
-            RuntimeError: Another user has made it.
+            RuntimeError: Another user has created it.
         """
         if self.parent is not None and not self.parent.path.is_dir():
             self.parent.make()
@@ -144,15 +149,17 @@ class Folder:
                 self.path.chmod(0o2770)
         made = self.path.lstat()
         if not stat.S_ISDIR(made.st_mode) or made.st_mode & 0o002 or not self._is_ours(made):
-            raise RuntimeError(f"{self.path} belongs to somebody else, or is no folder: {_REMEDY}")
+            raise RuntimeError(f"{self.path} belongs to another user, or is no folder: {_REMEDY}")
 
     def open(self, name: str) -> int:
-        """A descriptor of a file in it, made if it isn't there; the folder too, for both may have been tidied away.
+        """A descriptor of a file in it.
 
-        A new file gets its mode before it gets its name, so that another user of the group never meets it closed.
+        Creates the file and the folder if they don't exist: both may have been deleted.
+
+        A new file gets its mode before its name, so that other users of the group can always open it.
 
         Raises:
-            OSError: It can't be opened, or is no file of this folder's users.
+            OSError: It can't be opened, or belongs to a user that does not share this folder.
         """
         path = self.path / name
         while True:
@@ -165,16 +172,17 @@ class Folder:
         found = os.fstat(number)
         if stat.S_ISREG(found.st_mode) and self._is_ours(found):
             if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != self._mode:
-                os.fchmod(number, self._mode)  # an earlier version let others open it
+                # Files of an earlier version could be opened by others.
+                os.fchmod(number, self._mode)
             return number
         os.close(number)
-        raise PermissionError(f"{path} belongs to somebody else, who could keep this process waiting: remove it")
+        raise PermissionError(f"{path} belongs to another user, whose processes could make this one wait: remove it")
 
     def check(self) -> None:
-        """Raise why a file in it can't be used, before any job has to.
+        """Check that files in it can be locked, before a job needs one.
 
         Raises:
-            RuntimeError: One can't be made or opened.
+            RuntimeError: A file can't be created or opened.
         """
         try:
             names = [path.name for path in self.path.iterdir() if path.suffix != ".new"]
@@ -213,11 +221,11 @@ _REMEDY = (
 def folder(*parts: str) -> Folder:
     """Where lock files lie: below ``DIRECTOR_RUNTIME_DIR``, else among the temporary files.
 
-    A folder that everybody may write to, as ``/tmp``, holds one for each user. Not below ``XDG_RUNTIME_DIR``: services
-    don't have it, and it goes away when the user logs out.
+    A folder that all users may write to, such as ``/tmp``, holds one folder per user. ``XDG_RUNTIME_DIR`` is not used:
+    services don't have it, and it is deleted when the user logs out.
 
     Raises:
-        RuntimeError: Strangers could replace or lock the files, or it can't be written.
+        RuntimeError: Other users could replace or lock the files, or it can't be written.
     """
     try:
         chosen = os.environ.get("DIRECTOR_RUNTIME_DIR")
@@ -243,5 +251,5 @@ def _top(path: Path, is_chosen: bool) -> Folder:
             raise RuntimeError(f"a group that this user isn't in may write to {path}: {_REMEDY}")
         return Folder(path, found.st_gid)
     if found.st_uid != os.geteuid():
-        raise RuntimeError(f"{path} belongs to somebody else: {_REMEDY}")
+        raise RuntimeError(f"{path} belongs to another user: {_REMEDY}")
     return Folder(path)

@@ -1,7 +1,7 @@
-"""Notices that another process uses the same GPU without sharing it.
+"""Detects that another process uses the same GPU without sharing it.
 
-Each open Director has a lock on a file for each of its GPUs, together with others, for as long as it is open. Who comes
-first writes who he is.
+Each open Director holds a shared lock on a file per GPU for as long as it is open. The first one writes its process
+and the name it shares its slots under into the file.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ logger = logging.getLogger("director")
 
 
 class Presence:
-    """This Director's own, on all of its GPUs; warns of others who don't share. Made and closed off the hot path.
+    """Registers one Director on all of its GPUs, and warns of processes that don't share. Not used while jobs run.
 
     Args:
-        gpus: Those of the Director.
+        gpus: The Director's GPUs.
         shared: The name under which it shares its slots, if it does.
     """
 
@@ -40,7 +40,8 @@ class Presence:
             home = folder("devices")
             self._files = [LockFile(home, gpu.uuid.replace("/", "-")) for gpu in gpus]
             others = {gpu: _announce(file, shared) for gpu, file in zip(gpus, self._files, strict=True)}
-        except (OSError, RuntimeError) as error:  # nobody's jobs may fail for a warning that can't be given
+        except (OSError, RuntimeError) as error:
+            # A missing warning must not fail any job.
             logger.info("can't tell whether other processes use the same GPUs: %s", error)
             return
         for gpu, other in others.items():
@@ -54,23 +55,25 @@ class Presence:
                 )
 
     def close(self) -> None:
-        """Be there no more."""
+        """Unregister."""
         for file in self._files:
             file.close()
 
 
 def _announce(file: LockFile, shared: str | None) -> str | None:
-    """Be present on one device; returns who else is, if that is a stranger."""
+    """Register on one device; returns the other process on it, if that does not share its slots."""
     mine = b""
     if file.try_lock():
         here = {"pid": os.getpid(), "program": _program(), "shared": shared, "at": time.monotonic_ns()}
         mine = json.dumps(here).encode()
         os.ftruncate(file.fd, 0)
         os.pwrite(file.fd, mine, 0)
-    # This gives up what it has for a moment: another may come then, and believe that it is the first.
+    # `share` releases an exclusive lock before it acquires the shared one: another process may acquire it in between
+    # and register as the first one too.
     until = time.monotonic() + _PATIENCE
-    while not file.share():  # a process writes that it is the first
-        if time.monotonic() > until:  # or was stopped as it did
+    # The first process holds the lock exclusively until it has written its entry, and longer if it was stopped then.
+    while not file.share():
+        if time.monotonic() > until:
             return "another process"
         time.sleep(0.001)
     found = os.pread(file.fd, 4096, 0)
@@ -79,7 +82,8 @@ def _announce(file: LockFile, shared: str | None) -> str | None:
     try:
         first = json.loads(found)
         pid, program, theirs = int(first["pid"]), ascii(str(first["program"]))[1:-1], first["shared"]
-    except (ValueError, KeyError, TypeError, RecursionError):  # it died while it wrote
+    except (ValueError, KeyError, TypeError, RecursionError):
+        # The first process died while it wrote its entry.
         return "another process"
     if shared is not None and theirs == shared:
         return None

@@ -1,4 +1,4 @@
-"""A slot that several processes use in turn."""
+"""A slot that several processes use in FIFO order."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 
 class SlotLock:
-    """Lets one process at a time work on a slot. Used by the slot's own thread alone.
+    """Lets one process at a time work on a slot. Used by the slot's own thread only.
 
-    Two locks. Who works holds ``slot``. Who is next holds ``line`` and waits for ``slot``; all others wait for
-    ``line``. So nobody who has just left can overtake who waits, and one look at ``line`` tells who works that somebody
-    does. The system wakes the next one, whether the slot was given back or its process has died.
+    There are two locks. The process that works holds ``slot``. The next one holds ``line`` and waits for ``slot``; all
+    others wait for ``line``. So a process that has just released the slot can't overtake one that waits, and the
+    working process sees by trying ``line`` whether another one waits. The system wakes the next process when the slot
+    is released, also when the process that held it has died.
 
     Args:
         folder: Where its two files are.
@@ -30,17 +31,21 @@ class SlotLock:
         self.is_mine = False
 
     def try_enter(self) -> bool:
-        """Take the slot if nobody works there and nobody waits. Otherwise the next step is `enter`."""
+        """Acquire the slot if no process works there or waits; returns whether it did. Otherwise call `enter` next."""
         if not self._line.try_lock():
             return False
         self._is_next = True
         if not self._slot.try_lock():
-            return False  # the place in the line is kept
+            # `line` stays locked: the place in the queue is kept.
+            return False
         self._acquire_slot()
         return True
 
     def enter(self) -> None:
-        """Stand in the line and take the slot. Blocks, without the GIL, for as long as others need."""
+        """Queue for the slot and acquire it.
+
+        Blocks, without the GIL, until the processes before this one have released it.
+        """
         if not self._is_next:
             self._line.lock()
             self._is_next = True
@@ -48,14 +53,14 @@ class SlotLock:
         self._acquire_slot()
 
     def is_wanted(self) -> bool:
-        """Whether somebody waits for the slot, which is ours."""
+        """Whether another process waits for the slot, which this one holds."""
         if self._line.try_lock():
             self._line.unlock()
             return False
         return True
 
     def leave(self) -> None:
-        """Let the next one in."""
+        """Release the slot for the next process."""
         self.is_mine = False
         self._slot.unlock()
 
@@ -66,13 +71,13 @@ class SlotLock:
 
 
 class SharedSlots:
-    """The turnstiles of all who give the same name.
+    """The slot locks of all processes that give the same name.
 
     Args:
-        name: What they have agreed on.
+        name: The name that the processes share.
 
     Raises:
-        RuntimeError: This system has no `flock`, or the folder for it can't be used or is open to strangers.
+        RuntimeError: This system has no `flock`, or the folder for it can't be used, or other users can write to it.
     """
 
     def __init__(self, name: str) -> None:
@@ -82,6 +87,6 @@ class SharedSlots:
         self._folder.check()
 
     def slot_lock(self, slot: Slot) -> SlotLock:
-        """That of one slot, by the UUID of its device, which is the same in every process, and its place there."""
+        """The lock of one slot, named by the UUID of its device and its index there: the same in every process."""
         position = slot.number - slot.place.slots[0].number
         return SlotLock(self._folder, f"{slot.device.uuid.replace('/', '-')}.{position}")

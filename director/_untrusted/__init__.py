@@ -1,1 +1,4 @@
-"""What users bring (objects, numbers, keys, texts), asked in this one place and never trusted."""
+"""Reads users' objects, numbers, keys and texts.
+
+The only place that runs their code outside of calls; never trusts it.
+"""

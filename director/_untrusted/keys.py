@@ -1,7 +1,7 @@
-"""Users' tenants and batch keys as keys of our own, so that the scheduler asks nothing of a user's object.
+"""Users' tenants and batch keys as keys of our own, so that the scheduler runs no code of users' objects.
 
 A plain value (a `str`, an `int`, a tuple of such) is its own key. Any other object is hashed and compared once, by
-`Interner.key_of`, on the thread of the caller who gives it and without a lock; objects that are equal get the same
+`Interner.key_of`, on the caller's thread and without a lock; objects that are equal get the same
 `Token`, which is compared by identity.
 """
 
@@ -17,12 +17,15 @@ from director._untrusted.objects import is_a, plain
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-_PLAIN = frozenset(map(id, (str, int, float, bool, bytes, NoneType)))  # a class may define how it is hashed, too
+_PLAIN = frozenset(map(id, (str, int, float, bool, bytes, NoneType)))  # by id: a metaclass may define `__hash__`
 _SWEEP_AT = 64
 
 
 class Token:
-    """Stands for a user's object and all that are equal to it. Refers to none, so that its end runs no user's code."""
+    """Represents a user's object and all objects equal to it.
+
+    Has no reference to them, so that its deletion runs no user code.
+    """
 
     __slots__ = ("__weakref__",)
 
@@ -30,11 +33,11 @@ class Token:
 class Interner:
     """Gives equal objects the same key, for as long as a job or an option holds the key.
 
-    For the event loop's thread. User code that is called in here (`__hash__`, `__eq__`, finalizers) may come back to
-    it: at worst, two equal objects get different keys then.
+    Used on the event loop's thread. User code that is called in here (`__hash__`, `__eq__`, finalizers) may call it
+    again: in the worst case two equal objects then get different keys.
 
     Only objects of the same class are compared with each other, and a subclass of `str` or `int` counts as the plain
-    value in it: what one class answers has no effect on callers with another.
+    value in it: what one class returns has no effect on callers with another.
     """
 
     def __init__(self) -> None:
@@ -43,7 +46,7 @@ class Interner:
         self._sweep_at = _SWEEP_AT
 
     def key_of(self, value: Any) -> Hashable:
-        """The key of a tenant or of what a `batch_key` has returned.
+        """The key of a tenant, or of the value that a `batch_key` has returned.
 
         A comparison that raises counts as unequal.
 
@@ -60,7 +63,7 @@ class Interner:
         if is_a(value, int):
             return int.__index__(value)
         number = hash(value)
-        index = _index_of(value)  # of NumPy's integers, say
+        index = _index_of(value)  # for example of NumPy's integers
         return self._token(value, (id(kind), number)) if index is None or hash(index) != number else index
 
     def _token(self, value: Any, place: tuple[int, int]) -> Token:
@@ -75,7 +78,7 @@ class Interner:
         return token
 
     def _sweep(self) -> None:
-        """Let go of the objects whose tokens are gone."""
+        """Release the objects whose tokens have been deleted."""
         before, self._known = self._known, {}
         for place, entries in before.items():
             if live := [entry for entry in entries if entry[0]() is not None]:
@@ -95,7 +98,7 @@ def _index_of(value: Any) -> int | None:
 def _are_equal(value: Any, other: Any) -> bool:
     if value is other:
         return True
-    if type(value) is not type(other):  # its class was assigned since
+    if type(value) is not type(other):  # `__class__` has been assigned since it was stored
         return False
     try:
         return bool(value == other)

@@ -1,9 +1,8 @@
 """Users' numbers as our own: an exact `int` or `float` of the same value, or a refusal that names the limits.
 
-An `int`, a `float`, one of their subclasses (an enum, say), and whatever says by `numbers.Number` that it is a real
-number (a `Decimal`, a `Fraction`, a scalar of NumPy) is taken as what it is, once, on the thread of who gives it:
-nothing later asks the user's object again. A bool is no number. Whatever the object does, nothing but `TypeError` and
-`ValueError` is raised.
+An `int`, a `float`, a subclass of these (such as an enum), and any type registered with `numbers.Number` as a real
+number (a `Decimal`, a `Fraction`, a scalar of NumPy) is converted once, on the caller's thread; the user's object is
+not used afterwards. A bool is not a number. Whatever the object does, only `TypeError` and `ValueError` are raised.
 """
 
 from __future__ import annotations
@@ -15,10 +14,12 @@ from typing import Any
 
 from director._untrusted.objects import repr_of
 
-FARTHEST = 2**63  # what is less fits into a frame, a heap of C and the arguments of the standard library
-MOST_SECONDS = 10**9  # thirty years: the sum with a clock, in milliseconds too, is a time that timers can keep
-MOST_SLOTS = 10_000  # of a device, and devices: each is an object
-MOST_COST = 1e30  # of an item: any sum of costs is finite
+# Smaller numbers fit into a frame, a C integer and the arguments of the standard library.
+FARTHEST = 2**63
+# About thirty years. Added to a clock, also in milliseconds, it is a time that timers can represent.
+MOST_SECONDS = 10**9
+MOST_SLOTS = 10_000  # per device; also the most stand-in devices
+MOST_COST = 1e30  # per item, so that any sum of costs is finite
 _LARGEST = 1.7976931348623157e308
 _GIANT = 10**400
 _MOST_DIGITS = 40
@@ -103,17 +104,17 @@ def seconds(
 
 
 def number_in(digits: str) -> int:
-    """The number that ASCII digits say; where there are too many for any limit, one that is beyond every limit."""
+    """The number that ASCII digits stand for; for too many digits, a number beyond every limit."""
     return int(digits.lstrip("0")[:_MOST_DIGITS] or "0")
 
 
 def shown(value: Any) -> str:
-    """A value in a message: what `repr` gives, if it gives any, and not too much of it."""
+    """A value for a message: its `repr`, shortened, or its class if `repr` raises."""
     return repr_of(value, _LONGEST)
 
 
 def shortened(text: str, most: int = 2 * _LONGEST) -> str:
-    """The beginning of a text of any length, and how long it is if that is not all of it."""
+    """A text, or its beginning and its length if it is long."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
@@ -124,7 +125,7 @@ def _said(limit: float) -> str:
 
 
 def _plain(value: Any) -> int | float | None:
-    """The same number as an exact `int` or `float`; `None` if it is none, or too large for both."""
+    """The same number as an exact `int` or `float`; `None` if it is not a number, or too large for both."""
     kind = type(value)
     if kind is bool:
         return None
@@ -137,13 +138,13 @@ def _plain(value: Any) -> int | float | None:
             return int.__index__(operator.index(value))
         if issubclass(kind, Real) or (issubclass(kind, Number) and not issubclass(kind, Complex)):
             return _as_float(value)
-    except BaseException:  # noqa: BLE001 - of the object, or of its class: it is no number that can be used
+    except BaseException:  # noqa: BLE001 - raised by the object or its class, which makes it unusable as a number
         return None
     return None
 
 
 def _as_float(value: Any) -> float:
-    """The nearest `float`; of what is larger than all of them, but not infinite, an `int` beyond every limit."""
+    """The nearest `float`; for a finite number larger than all of them, an `int` beyond every limit."""
     try:
         number = float(value)
     except OverflowError:

@@ -1,11 +1,11 @@
-"""The one place that asks users' exceptions, callables and values about themselves. Nothing in here raises.
+"""The only place that reads attributes of users' exceptions, callables and values. No function in here raises.
 
-A class may define `__class__`, `__str__`, `__name__`, `__cause__` or `__setattr__` so that asking or setting raises,
-blocks, or gives a value of another type. What the interpreter keeps by itself (the name of a class, the traceback and
+A class may define `__class__`, `__str__`, `__name__`, `__cause__` or `__setattr__` so that reading or setting raises,
+blocks, or returns a value of another type. What the interpreter stores itself (the name of a class, the traceback and
 the cause of an exception) is read and written through the descriptors of `type` and `BaseException`, which the class
-can't replace. All else is asked once, within a guard, and is made a plain `str` of bounded length.
+can't override. Everything else is read once, with exceptions caught, and converted to a plain `str` of bounded length.
 
-Any thread may call these; none holds a lock. Texts keep their control characters: the renderers replace them.
+Any thread may call these functions; they take no lock. Texts keep their control characters; renderers escape them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
 T = TypeVar("T")
-LONGEST_TEXT = 10_000  # characters of what an exception says
+LONGEST_TEXT = 10_000  # characters of a message
 _LONGEST_NAME = 200
 _LONGEST_STORY = 100_000  # characters of a formatted traceback
-_MOST_ENTRIES = 2_000  # of a traceback: twice what the interpreter's own recursion limit makes
-_MOST_RELATED = 1_000  # exceptions of one family
-_PARTIALS = 16  # one within the other, at most
+_MOST_ENTRIES = 2_000  # of a traceback: twice the interpreter's default recursion limit
+_MOST_RELATED = 1_000  # exceptions that are linked by cause, context or group
+_PARTIALS = 16  # nested, at most
 
 _NAME = type.__dict__["__name__"].__get__
 _QUALNAME = type.__dict__["__qualname__"].__get__
@@ -44,7 +44,7 @@ _FUNC = partial.__dict__["func"].__get__
 
 
 def plain(text: Any) -> str | None:
-    """A `str` as one of no subclass, which may define what it does when it is shown; `None` for anything else."""
+    """An exact `str`, converted from a subclass (whose methods may be overridden); `None` for anything else."""
     if type(text) is str:
         return text
     return str.__str__(text) if issubclass(type(text), str) else None
@@ -61,7 +61,7 @@ def class_name(kind: type) -> str:
 
 
 def qualified_name(kind: type) -> str:
-    """The name of a class with those of the classes and functions that it stands in."""
+    """The qualified name of a class, with the classes and functions that it is nested in."""
     return (plain(_QUALNAME(kind)) or "?")[:_LONGEST_NAME]
 
 
@@ -69,7 +69,8 @@ def module_name(kind: type) -> str:
     """The module of a class, or ``""`` if it names none."""
     try:
         name = _MODULE(kind)
-    except AttributeError:  # it was deleted
+    except AttributeError:
+        # `__module__` has been deleted.
         return ""
     return name if type(name) is str else plain(name) or ""
 
@@ -80,16 +81,16 @@ def ancestors(kind: type) -> tuple[type, ...]:
 
 
 def is_a(value: object, kinds: type[T] | tuple[type[T], ...]) -> TypeGuard[T]:
-    """Whether the class of a value is one of `kinds` or derived from it; never asks the value or its class.
+    """Whether the class of a value is one of `kinds` or derived from it; runs no code of the value or its class.
 
-    `kinds` are classes of ours or of the standard library. Unlike with `isinstance`, an object that pretends to be
-    something else by its `__class__` is what it is.
+    `kinds` are classes of ours or of the standard library. Unlike `isinstance`, this ignores a `__class__`
+    that the object defines.
     """
     return issubclass(type(value), kinds)
 
 
 def is_one_of(value: object, kinds: tuple[type, ...]) -> bool:
-    """The same with classes of users, which may decide about membership by themselves, as `isinstance` lets them."""
+    """The same for classes of users, which may override `__instancecheck__`, as with `isinstance`."""
     try:
         return bool(isinstance(value, kinds))
     except BaseException:  # noqa: BLE001
@@ -98,7 +99,7 @@ def is_one_of(value: object, kinds: tuple[type, ...]) -> bool:
 
 
 def attribute_of(value: object, name: str) -> Any:
-    """An attribute of a value; `None` if there is none, or if asking for it raises."""
+    """An attribute of a value; `None` if there is none, or if reading it raises."""
     try:
         return getattr(value, name)
     except BaseException:  # noqa: BLE001
@@ -106,13 +107,13 @@ def attribute_of(value: object, name: str) -> Any:
 
 
 def repr_of(value: object, limit: int = LONGEST_TEXT) -> str:
-    """What `repr` gives, or the class of a value whose `repr` raises."""
+    """The `repr` of a value, or its class if that raises."""
     text, raised = _shown(repr, value, limit)
     return f"<{type_name(value)} whose repr() raised {raised}>" if raised else text
 
 
 def _shown(show: Callable[[object], str], value: object, limit: int) -> tuple[str, str]:
-    """A text that a value makes of itself, and the name of what that raises, if so."""
+    """The text that `show` returns, and the name of the exception's class if it raises."""
     try:
         text = plain(show(value)) or ""
     except BaseException as error:  # noqa: BLE001
@@ -123,9 +124,10 @@ def _shown(show: Callable[[object], str], value: object, limit: int) -> tuple[st
 def provides(value: object, *names: str) -> bool:
     """Whether a value has these attributes by itself or by its class.
 
-    One that makes up attributes as they are asked for, as a `unittest.mock.Mock` does, has none of them.
+    Attributes that are created when they are read, as by a `unittest.mock.Mock`, don't count.
     """
-    from inspect import getattr_static  # not at the top: a child process has no other use for it
+    # Imported here because a child process does not need it otherwise.
+    from inspect import getattr_static
 
     try:
         return all(getattr_static(value, name, names) is not names for name in names)
@@ -137,7 +139,7 @@ def provides(value: object, *names: str) -> bool:
 
 
 def name_of(fn: Any) -> str:
-    """What people call a callable: its name, of a partial that of the function it wraps, else its class's."""
+    """The name of a callable: its own, for a partial that of the wrapped function, else that of its class."""
     for _ in range(_PARTIALS):
         if not is_a(fn, partial):
             break
@@ -146,7 +148,7 @@ def name_of(fn: Any) -> str:
 
 
 def wrap(wrapper: Any, fn: Any) -> None:
-    """What `functools.update_wrapper` does, with as much as a callable tells of itself."""
+    """What `functools.update_wrapper` does, with those attributes of the callable that can be read."""
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         text = plain(attribute_of(fn, name))
         if text is not None:
@@ -165,12 +167,12 @@ def wrap(wrapper: Any, fn: Any) -> None:
 
 
 def text_of(error: BaseException, limit: int = LONGEST_TEXT) -> str:
-    """What an exception says; ``""`` if it raises instead."""
+    """The message of an exception; ``""`` if its `str` raises."""
     return _shown(str, error, limit)[0]
 
 
 def describe(error: BaseException, limit: int = LONGEST_TEXT) -> str:
-    """The name of its class and what it says."""
+    """The name of its class and its message."""
     text, raised = _shown(str, error, limit)
     if raised:
         text = f"its str() raised {raised}"
@@ -178,14 +180,14 @@ def describe(error: BaseException, limit: int = LONGEST_TEXT) -> str:
 
 
 def traceback_of(error: BaseException) -> TracebackType | None:
-    """The traceback that the interpreter has noted."""
+    """The traceback that the interpreter has recorded."""
     return _TRACEBACK.__get__(error)  # type: ignore[no-any-return]
 
 
 def set_traceback(error: BaseException, entries: TracebackType | None) -> None:
     """Set the traceback, also of an exception that refuses attributes.
 
-    A single instance that is raised again and again collects the entries of each time; only the latest are kept.
+    An instance that is raised repeatedly collects the entries of all its tracebacks; only the latest are kept.
     """
     last, left = entries, _MOST_ENTRIES
     while last is not None and left:
@@ -209,7 +211,7 @@ def add_note(error: BaseException, note: str) -> None:
 
 
 def members_of(error: BaseException) -> tuple[BaseException, ...]:
-    """The exceptions of a group, as the group keeps them; of any other exception none."""
+    """The exceptions of a group, as the group stores them; empty for any other exception."""
     return _MEMBERS(error) if is_a(error, BaseExceptionGroup) else ()
 
 
@@ -237,7 +239,7 @@ def family_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def story_of(error: BaseException) -> str:
-    """The formatted traceback of an exception and of those before it, as far as they let themselves be shown."""
+    """The formatted traceback of an exception and of its causes, as far as they can be formatted."""
     try:
         story = "".join(traceback.format_exception(type(error), error, traceback_of(error)))
     except BaseException:  # noqa: BLE001
@@ -265,7 +267,10 @@ def log_error(log: logging.Logger, error: BaseException, message: str, *facts: o
 
 
 def strip(error: BaseException) -> None:
-    """Take our own frames off the head of a traceback, and empty them: they hold the job, which will hold the error."""
+    """Remove this package's frames from the head of a traceback, and clear them.
+
+    They refer to the job, which will refer to the error: a reference cycle.
+    """
     traceback = traceback_of(error)
     while traceback is not None and _is_ours(traceback.tb_frame):
         with suppress(RuntimeError):  # the frame that is still running can't be emptied
@@ -275,7 +280,7 @@ def strip(error: BaseException) -> None:
 
 
 def bearable(error: BaseException) -> BaseException:
-    """The error, or what a future takes for it: it would take a `StopIteration` for a generator's own end."""
+    """The error, or a `RuntimeError` in place of a `StopIteration`, which a future does not accept."""
     if not is_a(error, StopIteration):
         return error
     stopped = RuntimeError("the job raised StopIteration")

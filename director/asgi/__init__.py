@@ -1,6 +1,6 @@
 """Parts of a web service around a Director, in plain ASGI: for Starlette, FastAPI, Litestar, Quart and Django.
 
-Nothing here needs a framework; `director.fastapi` puts it together for one.
+Nothing here needs a framework; `director.fastapi` installs these for FastAPI.
 """
 
 from director.asgi._deadline import RequestDeadline, time_left

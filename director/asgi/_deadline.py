@@ -1,6 +1,6 @@
-"""How long a client will wait, from a header of its request.
+"""Request deadlines: how long a client waits, from a header of its request.
 
-The answer is kept in a context variable with its moment, so that whatever the request calls finds it.
+The answer and its deadline are kept in a context variable, so that all code that serves the request can read them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _answer: ContextVar[_TimedAnswer | None] = ContextVar("director.asgi.deadline", 
 
 
 def time_left() -> float | None:
-    """Seconds until the deadline of the request that is being served; `None` if it has none, or its answer has begun.
+    """Seconds until the deadline of the current request; `None` if it has none, or its answer has begun.
 
     For the `deadline` of its jobs: ``director.submit(fn, item, deadline=time_left())``.
 
@@ -43,15 +43,15 @@ def time_left() -> float | None:
 class RequestDeadline:
     """ASGI middleware: a request that takes longer than its client will wait is cancelled and answered with 504.
 
-    A client says so by ``X-Request-Timeout`` (seconds from the arrival of the request, such as ``0.5``) or
-    ``X-Request-Deadline`` (a moment: seconds since 1970, or RFC 3339 such as ``2030-01-31T12:00:00Z``; both clocks have
-    to agree). Of both the earlier counts; what can't be read is answered with 400. The limit ends when the answer
-    begins: a stream may take as long as it likes.
+    A client sets the limit by ``X-Request-Timeout`` (seconds from the arrival of the request, such as ``0.5``) or
+    ``X-Request-Deadline`` (a time: seconds since 1970, or RFC 3339 such as ``2030-01-31T12:00:00Z``; both clocks have
+    to agree). If both are given the earlier one counts; a header that can't be parsed is answered with 400. The limit
+    ends when the answer begins: a streamed answer may take any time.
 
     Args:
         app: The application.
-        default: Seconds for requests that say nothing; `None` for no limit.
-        most: More seconds than that are cut down to it; `None` for no bound.
+        default: Seconds for requests without these headers; `None` for no limit.
+        most: The longest limit; longer ones are reduced to it. `None` for no bound.
 
     Raises:
         TypeError: `default` or `most` is no number.
@@ -88,7 +88,9 @@ class RequestDeadline:
                 await self._app(scope, receive, answer.send)
         except TimeoutError:
             if answer.has_begun or not answer.limit.expired():
-                raise  # the application's own; or it has begun to answer while it cleaned up
+                # A `TimeoutError` of the application itself, or the application has begun to answer while it cleaned
+                # up.
+                raise
             await problem_of(JobTimeout("running")).send(send)
         finally:
             _answer.reset(token)
@@ -104,7 +106,7 @@ class RequestDeadline:
 
 
 class _TimedAnswer(Answer):
-    """An answer that lifts its limit when it begins."""
+    """An answer whose time limit ends when it begins."""
 
     __slots__ = ("deadline", "limit")
 

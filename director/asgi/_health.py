@@ -1,4 +1,4 @@
-"""Whether the service lives, whether it should get requests, and its figures: for those who run it."""
+"""Endpoints for operators: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 class HealthEndpoints:
     """ASGI middleware, or an application of its own: answers ``/livez``, ``/readyz`` and ``/metrics``.
 
-    Put it outside of everything else, so that neither authorisation nor limits apply to it.
+    Add it outside of all other middleware, so that neither authorisation nor limits apply to it.
 
-    - ``/livez`` is 200 as long as the event loop turns and the Director has not failed: 503 means restart.
+    - ``/livez`` is 200 while the event loop runs and the Director has not failed: 503 means restart.
     - ``/readyz`` is 200 while the Director is open, has a healthy device, and each of `models` is loaded somewhere;
       else 503 and the reasons: send requests elsewhere.
 
     Args:
         app: Gets all other requests; without it they are answered with 404.
-        director: Whose health.
-        models: What has to be loaded before requests come; `lifespan(director, load=...)` loads them.
+        director: The Director to report.
+        models: Models that have to be loaded before requests are accepted; `lifespan(director, load=...)` loads them.
         live: Path of the first; `None` for none.
         ready: Path of the second; `None` for none.
         metrics: An ASGI application that answers ``/metrics``, such as ``prometheus_client.make_asgi_app()``.
@@ -97,6 +97,9 @@ async def _send(send: Send, status: int, content: object, **headers: str) -> Non
 
 
 def _path(scope: Scope) -> str:
-    """Below where we are mounted: most frameworks leave the whole path there and say how much of it is theirs."""
+    """The path below the mount point.
+
+    Most frameworks leave the whole path in the scope, with `root_path` as its prefix.
+    """
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", "")).rstrip("/") or "/"

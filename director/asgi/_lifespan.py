@@ -1,4 +1,4 @@
-"""The life of a Director as that of a web application."""
+"""A lifespan for web applications in which a Director is open."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def lifespan(
         director: Started before the first request and closed after the last; may be at the top of a module.
         inner: The application's own lifespan; runs while the Director is open, and its state is kept.
         load: Models to load everywhere.
-        wait_for_load: Take requests only when they are loaded, and don't start if that fails. Else they are loaded
-            while the server runs already: it answers ``/livez``, and ``/readyz`` says when it is time.
-        close_timeout: Seconds that jobs get to end when the server ends; see `Director.close`. The server's own limit
-            (``uvicorn --timeout-graceful-shutdown``) comes before it, for requests.
+        wait_for_load: Accept requests only when they are loaded, and don't start if loading fails. If false they are
+            loaded while the server runs: ``/livez`` is answered, and ``/readyz`` reports when they are loaded.
+        close_timeout: Seconds that jobs may take to end when the server shuts down; see `Director.close`. The server's
+            own limit (``uvicorn --timeout-graceful-shutdown``) applies before it, to requests.
     """
     models = tuple(load)
 
@@ -60,7 +60,7 @@ def lifespan(
 
 @asynccontextmanager
 async def _loading(director: Director, models: tuple[Model[Any], ...], wait: bool) -> AsyncIterator[None]:
-    """Load now, or beside what is done inside."""
+    """Load the models before the block, or, without `wait`, during the block."""
     if wait:
         for model in models:
             await director.load(model)

@@ -1,6 +1,7 @@
-"""Errors of jobs as HTTP answers: problem JSON, RFC 9457. The one place that knows which status an error has.
+"""Errors of jobs as HTTP answers: problem JSON, RFC 9457. The only place that maps errors to status codes.
 
-An answer has words of ours and finite numbers alone: what an error says may be the user's, and is for the log.
+An answer contains only texts of this module and finite numbers: the message of an error may be of user code, and goes
+to the log.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "application/problem+json"
 
-_LONGEST = 3600.0  # seconds after which it makes sense to come back, at most
-_SOON = 1.0  # seconds to come back in when nothing better is known
+_LONGEST = 3600.0  # seconds; the most that `Retry-After` says
+_SOON = 1.0  # seconds of `Retry-After` when nothing better is known
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One answer that says what went wrong, as RFC 9457 has it.
+    """One error response as RFC 9457 defines it.
 
     Args:
         status: The HTTP status.
         detail: What went wrong this time, for people.
         kind: A word for programs, such as ``"queue-full"``.
-        retry_after: Seconds after which it makes sense to come back; `None` where it doesn't.
+        retry_after: Seconds after which a retry makes sense; `None` where it does not.
         facts: Further members of the answer.
     """
 
@@ -91,14 +92,17 @@ class Problem:
 _TIME_IS_UP = {"queued": "Time was up before it could begin.", "running": "Time was up before it was done."}
 
 CANCELLED = Problem(503, "The work for this request was cancelled.", "cancelled", _SOON)
-"""For what is no error: somebody has cancelled a job of the request, the close of the Director for one."""
+"""For a `CancelledError` of a job.
+
+The job was cancelled, for example by closing the Director, and the request was not.
+"""
 
 
 def problem_of(error: DirectorError) -> Problem:
     """The answer to a request whose job ended with `error`.
 
-    A tenant's own bound is 429; everything else that was not accepted is 503, with ``Retry-After``; time that is up is
-    504; lost devices are 503; what only the application can have caused is 500, without its details.
+    A tenant's own bound is 429; everything else that was not accepted is 503, with ``Retry-After``; a timeout is
+    504; a lost device is 503; an error that only the application can have caused is 500, without its details.
     """
     match error:
         case QueueFull():
@@ -148,11 +152,13 @@ logger = logging.getLogger("director")
 class ProblemMiddleware:
     """ASGI middleware: answers a `DirectorError` of the application with problem JSON; see `problem_of`.
 
-    Of several, as a task group raises them, it answers the first, if there are no others among them. A job that was
-    cancelled, by the close or by hand, is answered with 503. Once an answer has begun, errors pass.
+    An exception group, as of a task group, is answered by its first error, if it contains only errors of Directors. A
+    job that was cancelled, also by closing the Director, is answered with 503. Once an answer has begun, errors are
+    raised to the server.
 
     Args:
-        app: The application. One that answers every error by itself, as Litestar does, needs `problem_of` there.
+        app: The application. A framework that handles every error itself, as Litestar does, needs `problem_of` in its
+            handlers.
     """
 
     def __init__(self, app: App) -> None:
@@ -182,7 +188,7 @@ class ProblemMiddleware:
 
 
 def first_director_error(errors: ExceptionGroup[Exception]) -> DirectorError | None:
-    """The first error of a group that has none but ours."""
+    """The first error of a group; `None` if it contains others than `DirectorError`."""
     ours, others = errors.split(DirectorError)
     first: Exception | None = ours
     while isinstance(first, ExceptionGroup):
@@ -191,7 +197,7 @@ def first_director_error(errors: ExceptionGroup[Exception]) -> DirectorError | N
 
 
 def logged_problem_of(error: DirectorError, scope: Scope) -> Problem:
-    """The answer to `error`, of which the log has the rest; a fault of the service's own has the same `id` in both."""
+    """Log `error` and return the answer to it; for a status of 500 both have the same `id`."""
     problem = problem_of(error)
     if problem.status != 500:
         logger.info("%s for %r: %s", problem.status, scope["path"], known_line(error, _LONGEST_TEXT))
@@ -202,6 +208,9 @@ def logged_problem_of(error: DirectorError, scope: Scope) -> Problem:
 
 
 def is_being_cancelled() -> bool:
-    """Somebody wants this task to end; otherwise a `CancelledError` in it comes from a job that was cancelled."""
+    """Whether the current task is being cancelled.
+
+    If not, a `CancelledError` in it comes from a job that was cancelled.
+    """
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""What ASGI passes around, as https://asgi.readthedocs.io defines it."""
+"""Types of ASGI, as https://asgi.readthedocs.io defines it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """The value of a header of the request, by its name in lower case; of several the first."""
+    """The value of a header of the request, by its name in lower case; the first if there are several."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name), None)
 
 
 class Answer:
-    """The answer to one request on its way out; give `send` to the application.
+    """Passes the answer to one request on, and records its progress; give `send` to the application.
 
     Args:
         send: The server's.
@@ -33,7 +33,7 @@ class Answer:
         self.is_complete = False
 
     async def send(self, message: Message) -> None:
-        """Take note of a message and pass it on."""
+        """Record whether the answer has begun and is complete, and pass the message on."""
         match message["type"]:
             case "http.response.start":
                 self.has_begun = True

@@ -33,13 +33,12 @@ __all__ = ["Dashboard"]
 class Dashboard:
     """Shows one Director: an ASGI app to mount or to serve, and a socket for `director top`. It only reads.
 
-    It listens to the Director's events, keeps the last minutes in bounded memory, and works out what is shown only
-    while somebody looks. Everything happens on the Director's event loop, so an app that it is mounted in must run
-    there.
+    It handles the Director's events, keeps the last minutes in bounded memory, and computes what is shown only while
+    there are viewers. It works on the Director's event loop, so an app that it is mounted in must run there.
 
     Args:
-        director: Which; it must not have been started.
-        token: What a browser has to show: once behind ``#token=`` at the end of the address, which the page takes out
+        director: The Director; it must not have been started.
+        token: What a browser has to send: once behind ``#token=`` at the end of the address, which the page removes
             and keeps as a cookie, or in an ``Authorization: Bearer`` header. Without one, only requests from this
             machine that come through no proxy are answered. The socket needs none: it is open to
             this user alone.
@@ -71,7 +70,7 @@ class Dashboard:
         Raises:
             OSError: It can't be opened: the path is taken or too long, or others may write to its folder.
 
-        Cancellation: sends those who look away and takes the socket off.
+        Cancellation: disconnects the viewers and removes the socket.
         """
         server = SocketServer(self._feed, new_path() if path is None else Path(path))
         await server.open()
@@ -81,7 +80,7 @@ class Dashboard:
             await server.close()
 
     async def snapshot(self) -> dict[str, Any]:
-        """What viewers see at this moment, without history, as a JSON document.
+        """The current state as viewers see it, without history, as a JSON document.
 
         Raises:
             RuntimeError: Called on another event loop than the Director's.

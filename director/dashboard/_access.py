@@ -1,9 +1,9 @@
-"""Who may look: anybody on this machine, or whoever shows the token. No state.
+"""Access control: requests from this machine, or requests with the token. No state.
 
-Without a token only requests are answered that come straight from this machine: from a loopback address, in HTTP/1.1 or
-later (proxies speak 1.0 by default), without any header that a proxy adds, to a loopback name (or any page that a
-browser on this machine has open could read ours by pointing its own name here), and from no page of another origin.
-With a token, everybody needs it.
+Without a token only requests are answered that come directly from this machine: from a loopback address, in HTTP/1.1 or
+later (proxies speak 1.0 by default), without any header that a proxy adds, to a loopback name (else any page open
+in a browser on this machine could read the dashboard by resolving its own name to this address), and from no page of
+another origin. With a token, every request needs it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Scope: TypeAlias = MutableMapping[str, Any]
 
-# Names of headers, or how they begin, that a proxy adds to what it passes on.
+# Names of headers that proxies add, or prefixes of such names.
 _PROXIED = (
     *(b"forwarded", b"x-forwarded", b"via", b"x-real-ip", b"x-client-ip", b"client-ip", b"x-original-", b"x-proxy"),
     *(b"proxy-", b"x-cluster-client-ip", b"true-client-ip", b"cf-", b"fastly-", b"x-envoy-", b"x-amz", b"x-azure-"),
@@ -34,16 +34,16 @@ Give it one, Dashboard(director, token=...), and open it once with #token=... at
 or make it local: ssh -L 8265:localhost:8265 MACHINE, and there `director top --web`.
 """
 SHOW_IT = """\
-This dashboard wants its token: open it once with #token=... at the end of the address,
+This dashboard needs its token: open it once with #token=... at the end of the address,
 or send the header `Authorization: Bearer ...`.
 """
 
 
 class AccessCheck:
-    """Lets requests in or not.
+    """Decides which requests are answered.
 
     Args:
-        token: What everybody has to show; `None` lets in who is on this machine.
+        token: What every request has to send; `None` admits only requests from this machine.
 
     Raises:
         ValueError: The token is empty.
@@ -51,21 +51,21 @@ class AccessCheck:
 
     def __init__(self, token: str | None) -> None:
         if token is not None and not token.strip():
-            raise ValueError("an empty token would let everybody in; None lets in who is on this machine")
+            raise ValueError("an empty token would let everybody in; None admits only requests from this machine")
         self._token = token
 
     def refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """The status and the reason for which a request isn't let in; `None` if it is."""
+        """The status and the reason with which a request is refused; `None` if it is admitted."""
         if self._token is None:
             return None if _is_local(scope) else (403, WHY_NOT)
         return None if _is_shown(scope, self._token) else (401, SHOW_IT)
 
     def is_in_address(self, scope: Scope) -> bool:
-        """Whether the token was shown in the address, where it should not stay."""
+        """Whether the token is in the address, from which it should be removed."""
         return self._token is not None and _in_query(scope, self._token)
 
     def cookie(self, scope: Scope) -> str | None:
-        """The `Set-Cookie` that lets in who has shown the token; `None` if there is none."""
+        """The `Set-Cookie` that admits later requests of this browser; `None` without a token."""
         if self._token is None:
             return None
         secure = "; Secure" if scope.get("scheme") == "https" else ""
@@ -76,7 +76,7 @@ class AccessCheck:
 
 
 def hide_token(scope: Scope) -> Scope:
-    """A copy to work with; the token in the address, if any, leaves the scope from which servers write their logs."""
+    """A copy of the scope; a token in the address is removed from the original, which servers write to their logs."""
     query: bytes = scope.get("query_string", b"")
     if b"token" in query or b"%" in query:
         kept = [(name, value) for name, value in _fields(query) if name != "token"]
@@ -94,7 +94,7 @@ def _is_shown(scope: Scope, token: str) -> bool:
 
 def _is_local(scope: Scope) -> bool:
     client = scope.get("client")
-    if client is None or not _is_loopback(client[0]):  # a Unix socket has none, and behind it is a proxy
+    if client is None or not _is_loopback(client[0]):  # a Unix socket has no address, and is used by proxies
         return False
     if scope.get("http_version", "1.1") in ("0.9", "1.0"):
         return False
@@ -109,7 +109,8 @@ def _is_local(scope: Scope) -> bool:
 def _is_loopback_name(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or "localhost"
-    except ValueError:  # it makes no sense
+    except ValueError:
+        # The name is not a valid host.
         return False
     return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
 
@@ -152,12 +153,15 @@ def _cookies(scope: Scope) -> list[tuple[str, str]]:
 
 
 def cookie_name(token: str) -> str:
-    """One for each token: browsers send cookies to all ports of a machine, and each may have a dashboard."""
+    """The name of the cookie, one per token.
+
+    Browsers send cookies to all ports of a machine, and each may have a dashboard.
+    """
     return f"director-dashboard-{_cookie_value(token)[-8:]}"
 
 
 def _cookie_value(token: str) -> str:
-    """What the cookie holds: who reads it can look too, and still does not know the token."""
+    """The value of the cookie, a hash: it admits requests too, and does not reveal the token."""
     return hashlib.sha256(b"director.dashboard:" + token.encode()).hexdigest()
 
 

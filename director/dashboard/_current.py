@@ -1,7 +1,7 @@
-"""What runs and what waits at this moment, as the Director tells it when it is asked. Owner: the Glance.
+"""The jobs that run and wait at present, read from the Director. Owner: `CurrentJobs`.
 
-To list very many jobs that wait would hold up the event loop, and the lock that workers need: they are looked at less
-often the more they are, and beyond some number only counted.
+Listing very many waiting jobs would block the event loop, and the lock that workers need: the more there are the less
+often they are listed, and beyond some number they are only counted.
 """
 
 from __future__ import annotations
@@ -24,33 +24,35 @@ if TYPE_CHECKING:
     from director.dashboard._recorder import Recorder
     from director.hooks import RawRecord
 
-_FEW = 2_000  # that wait: looked at each time
-_MANY = 50_000  # only counted
-_SELDOM = 2.0  # seconds between two looks at what is neither
+# Up to `_FEW` waiting jobs are listed each time, more than `_MANY` are only counted, numbers in between are listed
+# every `_SELDOM` seconds.
+_FEW = 2_000
+_MANY = 50_000
+_SELDOM = 2.0
 _MOST_NAMES = 20
 
 Calls: TypeAlias = "dict[int, list[RawRecord]]"
 
 
 class CurrentJobs:
-    """The last look.
+    """The jobs that ran and waited at the last `refresh`.
 
     Args:
-        recorder: Who knows whom to ask.
+        recorder: Has the function that lists unfinished jobs.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._looked = -float("inf")  # at what waits
+        self._looked = -float("inf")  # when waiting jobs were listed last
         self.running: list[RawRecord] = []  # by slot
         self._waiting: dict[str, tuple[int, float]] = {}  # by name: how many, and when the first was submitted
 
     def refresh(self, queued: int, moment: float) -> None:
-        """Look again.
+        """List the jobs again.
 
         Args:
             queued: How many jobs wait.
-            moment: By the event loop's time.
+            moment: The event loop's time.
         """
         is_due = queued <= _FEW or (queued <= _MANY and moment - self._looked >= _SELDOM)
         jobs = self._recorder.unfinished(and_waiting=is_due)
@@ -62,7 +64,7 @@ class CurrentJobs:
             self._waiting = {}
 
     def find(self, job: int, queued: int) -> RawRecord | None:
-        """A job that runs or waits, if it may be looked for."""
+        """A job that runs or waits; `None` if there is none, or there are too many to search."""
         jobs = self._recorder.unfinished(and_waiting=queued <= _MANY)
         return next((raw for raw in jobs if raw[0] == job), None)
 
@@ -75,7 +77,7 @@ class CurrentJobs:
         return calls
 
     def waiting(self, queued: int, now: float) -> list[dict[str, Any]]:
-        """How many jobs of which function wait, and for how long the first of them; the most first."""
+        """How many jobs of each function wait, and how long the first of them has waited; the most first."""
         most = nlargest(_MOST_NAMES, self._waiting.items(), key=lambda item: item[1][0])
         listed = [{"name": shown(name), "jobs": jobs, "oldest": round(now - first, 7)} for name, (jobs, first) in most]
         rest = queued - sum(jobs for _, (jobs, _) in most)
@@ -105,7 +107,7 @@ class Meter:
         self._thread: threading.Thread | None = None
 
     def refresh(self, devices: Sequence[Device]) -> None:
-        """Take readings soon, unless they are fresh or on their way; never blocks."""
+        """Start to take readings, unless they are recent or being taken; never blocks."""
         uuids = [device.uuid for device in devices if device.kind == "cuda" and device.node is None]
         if not uuids or monotonic() - self._taken < _PERIOD or (self._thread is not None and self._thread.is_alive()):
             return

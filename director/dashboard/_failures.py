@@ -1,8 +1,8 @@
 """What failed, grouped by function and kind of error, with a few examples of each. Written by the recorder alone.
 
 Exceptions are not kept: their frames would keep the arguments of jobs alive, and with them memory of the device. Only
-the asker's thread has one until it has said what it is, which few of them are asked: a traceback costs a hundred times
-more than the rest, and a `__str__` of the user's may take any time.
+the thread of the `ErrorDescriber` has one until it is described. Few of them are: a traceback costs a hundred times
+more than the rest, and a user's `__str__` may take any time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PAUSE = 0.5  # seconds between two examples of a kind
 _MOST_CHARACTERS = 300  # of a message
 _MOST_TRACEBACK = 12_000  # characters, the last ones
 _MOST_FRAMES = 30  # of a traceback, the last ones
-_MOST_ORIGINS = 5  # exceptions that one was raised from
+_MOST_ORIGINS = 5  # causes and contexts of an exception
 _MOST_MEMBERS = 5  # of a group
 _MOST_NOTES = 10
 
@@ -62,7 +62,7 @@ class Failure:
         self.examples: deque[dict[str, Any]] = deque(maxlen=_MOST_EXAMPLES)
 
     def add(self, at: float, job: int | None, device: Device | None, error: BaseException) -> None:
-        """One more."""
+        """Count one more, and keep it as an example if the last one is old enough."""
         self.count += 1
         self.last = at
         if device is not None and (device.label in self.by_device or len(self.by_device) < _MOST_DEVICES):
@@ -96,7 +96,7 @@ class Failure:
 
 
 class Failures:
-    """All kinds of failure, of which the longest unseen are forgotten."""
+    """All kinds of failure; when there are too many, the one that was counted least recently is dropped."""
 
     def __init__(self) -> None:
         self.asker = ErrorDescriber()
@@ -139,7 +139,7 @@ def _type_name(error: BaseException) -> str:
     return qualified_name(kind) if module in ("", "builtins", "director.errors") else f"{module}.{qualified_name(kind)}"
 
 
-# ---- on the asker's thread
+# ---- on the thread of the ErrorDescriber
 
 
 def _message(error: BaseException) -> str:
@@ -148,14 +148,14 @@ def _message(error: BaseException) -> str:
 
 
 def _describe(example: dict[str, Any], error: BaseException) -> None:
-    """Complete an example. The two items are there already, and the loop may read them at any time."""
+    """Complete an example. Its keys exist already, because the event loop may read it at any time."""
     text = _message(error)
     example["message"] = text
     example["traceback"] = "".join(_traceback_lines(error, text))[-_MOST_TRACEBACK:]
 
 
 def _traceback_lines(error: BaseException, text: str) -> list[str]:
-    """The traceback as Python prints it, in short; each exception says once what it is."""
+    """The traceback as Python prints it, shortened; the message of each exception is computed once."""
     parts = _own_lines(error, text)
     seen = {id(error)}
     origin, is_cause = origin_of(error)
@@ -171,7 +171,7 @@ def _traceback_lines(error: BaseException, text: str) -> list[str]:
 
 def _own_lines(error: BaseException, text: str) -> list[str]:
     parts = []
-    with suppress(BaseException):  # the sources of the user's modules are read
+    with suppress(BaseException):  # reads the sources of the user's modules
         if (entries := traceback_of(error)) is not None:
             parts = ["Traceback (most recent call last):\n", *traceback.format_tb(entries, limit=-_MOST_FRAMES)]
     parts.append(f"{_type_name(error)}: {text}\n" if text else f"{_type_name(error)}\n")
@@ -185,41 +185,46 @@ def _own_lines(error: BaseException, text: str) -> list[str]:
     return parts
 
 
-_MOST_WAITING = 100  # questions
+_MOST_WAITING = 100  # tasks
 _PATIENCE = 1.0  # seconds
 _MOST_STUCK = 4  # threads
 
 
 class ErrorDescriber:
-    """Asks one question after the other; the thread ends when there are no more."""
+    """Runs one task after the other on a thread, which ends when there are no more."""
 
     def __init__(self) -> None:
-        # Held for a few steps, never while a question is asked; a finalizer or a signal handler may ask in the midst.
+        # Held briefly, never while a task runs. Reentrant: a finalizer or a signal handler that runs meanwhile may
+        # submit.
         self._lock = threading.RLock()
         self._questions: deque[Callable[[], None]] = deque()
-        self._worker: threading.Thread | None = None  # the one that goes on
-        self._since = 0.0  # when it began with its question
+        self._worker: threading.Thread | None = None  # the thread that takes the next task
+        self._since = 0.0  # when its current task began
         self._stuck = 0
 
     def submit(self, question: Callable[[], None]) -> bool:
-        """Have `question` called soon, on another thread; False if that can't be. It must not raise."""
+        """Call `question` soon on another thread; returns False if that is not possible. It must not raise."""
         with self._lock:
             if self._worker is not None and monotonic() - self._since > _PATIENCE:
                 if self._stuck == _MOST_STUCK:
-                    _unasked = self._clear()  # let go of without the lock: this may run user code
+                    # Deleted after the lock was released: that may run user code.
+                    _unasked = self._clear()
                     return False
-                self._worker = None  # it takes up nothing more when it comes back
+                # The stuck thread ends when its task returns.
+                self._worker = None
                 self._stuck += 1
             if len(self._questions) >= _MOST_WAITING:
                 return False
             self._questions.append(question)
             if self._worker is None:
                 worker, now = threading.Thread(target=self._work, name="director-asker", daemon=True), monotonic()
-                if self._worker is None:  # still: no finalizer has asked meanwhile
+                # Checked again: a finalizer may have submitted in between.
+                if self._worker is None:
                     self._worker, self._since = worker, now
                     try:
                         worker.start()
-                    except (RuntimeError, MemoryError):  # no thread can be started now
+                    except (RuntimeError, MemoryError):
+                        # No thread can be started now.
                         self._worker = None
                         _unasked = self._clear()
                         return False
@@ -230,7 +235,7 @@ class ErrorDescriber:
         return unasked
 
     def wait_idle(self, seconds: float = 10.0) -> None:
-        """Wait until all questions have been asked."""
+        """Wait until all tasks have run."""
         worker = self._worker
         if worker is not None:
             worker.join(seconds)
@@ -240,7 +245,8 @@ class ErrorDescriber:
         while True:
             with self._lock:
                 if self._worker is not mine:
-                    self._stuck -= 1  # the question that took so long is answered
+                    # The task that was stuck has returned.
+                    self._stuck -= 1
                     return
                 if not self._questions:
                     self._worker = None
@@ -248,4 +254,4 @@ class ErrorDescriber:
                 question = self._questions.popleft()
                 self._since = monotonic()
             question()
-            del question  # with the exception that it holds
+            del question  # drops the reference to the exception

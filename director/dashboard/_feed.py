@@ -1,9 +1,11 @@
-"""Numbered frames for any number of viewers, cut only while somebody looks. Owner: the Feed, on the Director's loop.
+"""Numbered frames for any number of viewers, made only while there are viewers.
 
-A viewer first gets the whole, then frames with what has changed. Both are made once for all who look. The last frames
-are kept, so that a viewer that was cut off goes on where it was; so is the last whole, which the next viewers get with
-the frames after it. A whole is made a track at a time, and the loop does other things in between. With no viewers
-nothing runs.
+Owner: the Feed, on the Director's loop.
+
+A viewer first gets a frame with everything ("the whole"), then frames with what has changed. Both are made once for all
+viewers. The last frames are kept, so that a viewer can reconnect and continue; so is the last whole, which the next
+viewers get with the frames after it. A whole is made one track at a time, so that the loop can run other callbacks in
+between. Without viewers nothing runs.
 """
 
 from __future__ import annotations
@@ -32,18 +34,20 @@ if TYPE_CHECKING:
 
 INTERVAL = 0.25  # seconds between frames
 _KEPT = 40  # frames
-_FORGOTTEN = 2.0  # seconds without a viewer, after which the next one begins anew
-_SET = 0.5  # seconds by which the time of day may be off the event loop's clock, before history is told anew
+_FORGOTTEN = 2.0  # seconds without a viewer, after which the next one gets a new whole
+_SET = 0.5  # seconds that the time of day may differ from the event loop's clock before history is sent again
 MOST_VIEWERS = 64  # at once; each costs the loop some time
-_AGE = 4  # intervals, after which a whole is made anew for the next viewer
-_EARLY = 0.9  # of an interval, after which a frame may be cut, so that viewers who look in turn get the same one
+_AGE = 4  # intervals after which a new whole is made for the next viewer
+_EARLY = (
+    0.9  # share of an interval after which a new frame may be made, so that viewers with different timing share frames
+)
 
 
 class Feed:
-    """What a Director does, as frames: a `director.dashboard._source.Source`.
+    """The state of a Director as frames: a `director.dashboard._source.Source`.
 
     Args:
-        director: Which; it must not be running yet.
+        director: The Director; it must not be running yet.
 
     Raises:
         RuntimeError: The Director is running.
@@ -56,20 +60,21 @@ class Feed:
         self._meter = Meter()
         self._home: asyncio.AbstractEventLoop | None = None
         self._frames: deque[Frame] = deque(maxlen=_KEPT)
-        self._number = secrets.randbits(48)  # so that no viewer of the app before takes our changes for that one's
+        # Random, so that a viewer of an earlier app with this address does not apply our frames to its state.
+        self._number = secrets.randbits(48)
         self._cut_at = -math.inf  # by the event loop's time
         self._epoch = 0.0  # the time of day at which the event loop's clock was at 0
-        self._told = -1  # the last second whose point was told
+        self._told = -1  # the last second whose point was sent
         self._late = 0.0  # seconds by which the event loop was late, at worst, since the last frame
         self._view: dict[str, Any] = {}  # of the last frame
         self._viewers = 0
-        self._whole: Frame | None = None  # the last that was made
+        self._whole: Frame | None = None  # the last one, if any
         self._whole_at = -math.inf  # when its frame was cut, by the event loop's time
-        self._making = asyncio.Lock()  # held by the viewer that makes a whole, for all who wait for it
+        self._making = asyncio.Lock()  # held while one viewer makes a whole for all that wait
         director.add_hook(self._recorder)
 
     async def frames(self, after: int | None = None, interval: float = 0.0) -> AsyncGenerator[Frame, None]:
-        """Frames, for ever; see `Source.frames`."""
+        """Yield frames without end; see `Source.frames`."""
         if self._viewers >= MOST_VIEWERS:
             raise TooManyViewers(f"{MOST_VIEWERS} viewers look at this Director already, which is the most")
         self._viewers += 1
@@ -88,7 +93,7 @@ class Feed:
             self._viewers -= 1
 
     async def snapshot(self) -> dict[str, Any]:
-        """This moment, without history."""
+        """The current state, without history."""
         self._check_loop()
         return self._snapshot()
 
@@ -131,13 +136,14 @@ class Feed:
         return stats.queued, stats.running
 
     def _began(self) -> None:
-        """The Director is about to open, maybe again: viewers begin anew."""
+        """The Director is about to open, maybe again: viewers get a new whole."""
         self._home = asyncio.get_running_loop()
         self._making = asyncio.Lock()
         self._restart()
 
     def _restart(self) -> None:
-        self._frames = deque(maxlen=_KEPT)  # another one: what is being made of the old ones is of no use
+        # A new object: `_make_whole` detects by it that its result is outdated.
+        self._frames = deque(maxlen=_KEPT)
         self._whole = None
         self._number += 1
         self._cut_at = -math.inf
@@ -157,13 +163,14 @@ class Feed:
         if was_set or moment - self._cut_at > _FORGOTTEN:
             self._restart()
             for track in self._recorder.tracks:
-                track.forget_changes()  # they are part of the whole that everybody gets now
+                # They are part of the whole that all viewers get now.
+                track.forget_changes()
         self._cut_at = moment
         self._number += 1
         self._frames.append((self._number, self._frame()))
 
     def _clock_was_set(self, moment: float) -> bool:
-        """Whether the time of day has jumped: then moments that were told before are wrong."""
+        """Whether the time of day has been changed: then times that were sent before are wrong."""
         epoch = time.time() - moment
         off, self._epoch = abs(epoch - self._epoch), epoch
         return off > _SET
@@ -179,13 +186,13 @@ class Feed:
         return _encode({"number": self._number, **changed, **new})
 
     def _after(self, number: int | None) -> list[Frame] | None:
-        """The frames that a viewer lacks who has the one with this number; `None` if it needs the whole."""
+        """The frames after the one with this number; `None` if the viewer needs the whole."""
         if number is None or not 0 <= self._number - number <= len(self._frames):
             return None
         return [frame for frame in self._frames if frame[0] > number]
 
     async def _whole_and_after(self) -> list[Frame]:
-        """The whole, the frames after it, and nothing that is missing between."""
+        """The whole and all frames after it."""
         while True:
             async with self._making:
                 self._cut_if_due()
@@ -196,9 +203,9 @@ class Feed:
                 return [self._whole, *later]
 
     async def _make_whole(self) -> Frame | None:
-        """The last frame's moment with its history; `None` if all began anew meanwhile.
+        """The state of the last frame with its history; `None` if the Director was opened again meanwhile.
 
-        What changes on a track while this goes on may be told here already: the next frame tells it again.
+        A change on a track during this may be part of it already: the next frame contains it again.
         """
         number, frames, tracks, told = self._number, self._frames, self._recorder.tracks, self._told
         now = self._recorder.clock()

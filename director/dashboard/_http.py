@@ -1,4 +1,4 @@
-"""Answers to one HTTP request, in the words of ASGI. No state but that of the one answer."""
+"""The answer to one HTTP request, in terms of ASGI. No state but that of the answer."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Reply:
             await self._whole(200, file.kind, file.content, headers)
 
     async def begin_stream(self) -> None:
-        """Server-sent events follow."""
+        """Begin a stream of server-sent events."""
         await self._start(200, "text/event-stream", [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")])
         await self._part(b"retry: 250\n\n", more=self._with_body)
 
@@ -87,10 +87,11 @@ class Reply:
         """One event of a stream."""
         for piece in pieces(b"id: %d\ndata: %b\n\n" % (number, content)):
             await self._part(piece, more=True)
-            await asyncio.sleep(0)  # many viewers may be told at the same time
+            # Other callbacks run between the writes to many viewers.
+            await asyncio.sleep(0)
 
     async def end_stream(self) -> None:
-        """No more events."""
+        """End the stream."""
         await self._part(b"", more=False)
 
     async def _whole(self, status: int, kind: str, body: bytes, headers: Headers) -> None:

@@ -1,4 +1,4 @@
-"""Jobs that are over and can still be looked at: the latest, of which short ones crowd out only short ones.
+"""Jobs that have ended, the latest of them. Short jobs only replace other short jobs.
 
 Written by the recorder alone; bounded.
 """
@@ -20,12 +20,12 @@ _MOST_LONG = 4_000
 _MOST_SHORT = 1_000
 _MOST_BROKEN = 4_000
 _SHORT = 0.05  # seconds
-_MOST_CHARACTERS = 200  # of a progress
-_LARGEST = 1e15  # number that is sent as one
+_MOST_CHARACTERS = 200  # of a reported progress
+_LARGEST = 1e15  # larger numbers are sent as text
 
 
 class Ended(NamedTuple):
-    """A job that is over, as it was recorded; its call may still go on."""
+    """A job that has ended, as it was recorded; its call may still run."""
 
     job: int
     name: str
@@ -41,22 +41,22 @@ class Ended(NamedTuple):
 
     @property
     def goes_on(self) -> bool:
-        """Over for its caller, while the thread is still in the call."""
+        """Whether the job has ended for its caller while its call still runs."""
         return self.started is not None and self.ended is None
 
 
 class Jobs:
-    """The latest, by number."""
+    """The latest jobs, by number."""
 
     def __init__(self) -> None:
         self._long: deque[Ended] = deque(maxlen=_MOST_LONG)
         self._short: deque[Ended] = deque(maxlen=_MOST_SHORT)
-        self._broken: dict[int, Ended] = {}  # those that have failed or were cancelled, for they may be told of twice
-        self._tries: dict[int, int] = {}  # failed tries of jobs that may be tried again
-        self._progress: dict[int, Any] = {}  # of those that run
+        self._broken: dict[int, Ended] = {}  # failed or cancelled jobs: they may be recorded twice
+        self._tries: dict[int, int] = {}  # failed attempts of jobs that may be retried
+        self._progress: dict[int, Any] = {}  # of running jobs
 
     def keep(self, ended: Ended) -> None:
-        """Put away one that is over."""
+        """Keep a job that has ended."""
         if ended.state != "succeeded":
             self._broken[ended.job] = ended
             _bound(self._broken, _MOST_BROKEN)
@@ -66,25 +66,25 @@ class Jobs:
             self._long.append(ended)
 
     def broken(self, job: int) -> Ended | None:
-        """What was told before of a job that has failed or was cancelled."""
+        """The earlier record of a job that has failed or was cancelled."""
         return self._broken.get(job)
 
     def note_try(self, job: int) -> None:
-        """A try has failed, and another may follow."""
+        """An attempt has failed, and another may follow."""
         self._tries[job] = self._tries.pop(job, 0) + 1
         _bound(self._tries, _MOST_BROKEN)
 
     def failed_tries(self, job: int, *, forget: bool = False) -> int:
-        """How many tries of a job have failed."""
+        """How many attempts of a job have failed."""
         return self._tries.pop(job, 0) if forget else self._tries.get(job, 0)
 
     def note_progress(self, job: int, progress: Any) -> None:
-        """A job that runs has told how far it is."""
+        """A running job has reported its progress."""
         self._progress[job] = progress
         _bound(self._progress, _MOST_BROKEN)
 
     def progress(self, job: int, *, forget: bool = False) -> Any:
-        """What a job has told last, `None` if it has told nothing."""
+        """The last progress of a job, `None` if it has reported none."""
         return self._progress.pop(job, None) if forget else self._progress.get(job)
 
     def find(self, job: int) -> Ended | None:
@@ -93,7 +93,7 @@ class Jobs:
         return self._broken.get(job) or next((ended for ended in kept if ended.job == job), None)
 
     def latest(self, count: int) -> list[Ended]:
-        """The latest that are over, newest first."""
+        """The latest that have ended, newest first."""
         kept = (self._long, self._short, self._broken.values())
         some = chain.from_iterable(islice(reversed(each), count) for each in kept)
         return sorted(some, key=lambda ended: ended.settled, reverse=True)[:count]
@@ -105,7 +105,7 @@ def _bound(kept: dict[int, Any], most: int) -> None:
 
 
 def document(ended: Ended, slots: tuple[Device, ...]) -> dict[str, Any]:
-    """A job that is over, as it travels."""
+    """The JSON document of a job that has ended."""
     ran = None if ended.started is None or ended.ended is None else ended.ended - ended.started
     return _document(ended, slots) | {
         "settled": ended.settled,
@@ -119,7 +119,7 @@ def document(ended: Ended, slots: tuple[Device, ...]) -> dict[str, Any]:
 
 
 def open_document(raw: RawRecord, slots: tuple[Device, ...], attempts: int, progress: Any) -> dict[str, Any]:
-    """A job that waits or runs, as it travels."""
+    """The JSON document of a job that waits or runs."""
     number, name, state, slot, submitted, started, _, _, _ = raw
     made = Ended(number, name, state, slot, submitted, started, None, 0.0, attempts, progress, None)
     return _document(made, slots) | {
@@ -147,12 +147,12 @@ def _document(ended: Ended, slots: tuple[Device, ...]) -> dict[str, Any]:
 
 
 def as_text(progress: Any) -> float | str | None:
-    """What a viewer shows of a reported progress: a number as it is, anything else as text."""
+    """A reported progress as viewers show it: a number unchanged, anything else as text."""
     if progress is None:
         return None
     if type(progress) is str:
         return progress[:_MOST_CHARACTERS]
-    if is_a(progress, float):  # of a subclass too, such as numpy's: what it is is asked of `float`
+    if is_a(progress, float):  # also of a subclass such as numpy's: converted by `float` itself
         progress = float.__float__(progress)
     is_number = type(progress) in (int, float)
     return float(progress) if is_number and abs(progress) < _LARGEST else known_repr(progress, _MOST_CHARACTERS)

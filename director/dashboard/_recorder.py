@@ -1,7 +1,9 @@
-"""The hook that keeps what the dashboard shows. The only writer of tally, tracks, jobs and failures; on the loop only.
+"""The hook that records what the dashboard shows.
 
-It takes one plain tuple for each job that is over, and events only of what is rare, so that it costs a job a few
-microseconds. What runs and what waits it asks the Director when somebody looks.
+The only writer of tally, tracks, jobs and failures; on the loop only.
+
+It takes one plain tuple per job that has ended, and only rare events, so that it costs a few microseconds per job. The
+jobs that run and wait are read from the Director while there are viewers.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Recorder:
     """Keeps the last minutes of one Director, in bounded memory: a `director.hooks.JobRecorder`.
 
     Args:
-        count_jobs: Tells how many jobs wait and run; asked once in a second in which something happens.
+        count_jobs: Returns how many jobs wait and run; called once in each second in which something happens.
         began: Called when the Director is about to open, maybe again.
     """
 
@@ -46,7 +48,7 @@ class Recorder:
         self._began = began
         self.clock: Callable[[], float] = monotonic
         self.unfinished: Unfinished = _nothing
-        self.slots: tuple[Device, ...] = ()  # the device of each
+        self.slots: tuple[Device, ...] = ()  # the device of each slot
         self._reset(())
 
     def begin(self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Unfinished) -> None:
@@ -57,12 +59,12 @@ class Recorder:
         self._began()
 
     def devices_changed(self, slots: tuple[Device, ...]) -> None:
-        """Devices have come."""
+        """Devices have joined."""
         self.tracks += make_tracks(len(slots))[len(self.slots) :]
         self.slots = slots
 
     def end(self, at: float) -> None:
-        """It has closed; what is known of it stays."""
+        """The Director has closed; what was recorded stays."""
 
     def _reset(self, slots: tuple[Device, ...]) -> None:
         self.opened = self.clock()
@@ -74,7 +76,7 @@ class Recorder:
         self.load_seconds: dict[tuple[str, str], float] = {}  # by model and device
 
     def record(self, raw: RawRecord) -> None:
-        """A job, or a try of one, is over."""
+        """A job, or an attempt of one, has ended."""
         job, name, state, slot, submitted, started, ended, settled, _ = raw
         assert settled is not None
         if len(name) > LONGEST:
@@ -94,14 +96,14 @@ class Recorder:
             return
         second.ends[state] += 1
         tries = self.jobs.failed_tries(job, forget=True)
-        if started is not None and not tries:  # after a failed try it has waited and run
+        if started is not None and not tries:  # after a failed attempt the time includes that attempt
             note(second.waits, started - submitted)
         progress = self.jobs.progress(job, forget=True)
         attempts = tries + (started is not None)
         self.jobs.keep(Ended(job, name, state, slot, submitted, started, ended, settled, attempts, progress, None))
 
     def _is_known(self, raw: RawRecord) -> bool:
-        """Of a job that was over for its caller before its call had ended, this is the end of the call."""
+        """Whether the job had ended for its caller before; then this record is of the end of its call."""
         job, _, _, slot, _, started, ended, settled, _ = raw
         before = self.jobs.broken(job)
         if before is None:
@@ -112,10 +114,10 @@ class Recorder:
             self.jobs.keep(before._replace(slot=slot, started=started, ended=ended))
         return True
 
-    # ---- events, of what is rare
+    # ---- rare events
 
     def __call__(self, event: Event) -> None:
-        """Take note of `event`: a `director.events.Hook`."""
+        """Record `event`: a `director.events.Hook`."""
         self._TAKERS[type(event)](self, event)
 
     def _reject(self, event: JobRejected) -> None:
@@ -132,7 +134,7 @@ class Recorder:
         self.failures.add("retried", shown(event.name), event.error, event.at, event.job, event.device)
 
     def _progress(self, event: JobProgressed) -> None:
-        self.jobs.note_progress(event.job, as_text(event.progress))  # the object itself may hold a lot
+        self.jobs.note_progress(event.job, as_text(event.progress))  # the object itself may refer to much memory
 
     def _load(self, event: ModelLoaded) -> None:
         if len(self.load_seconds) < _MOST_LOADS:
@@ -151,7 +153,7 @@ class Recorder:
     }
 
     wants = tuple(_TAKERS)
-    """A `director.hooks.SelectiveHook` one: no others are made for it."""
+    """Makes it a `director.hooks.SelectiveHook`: other events are not made for it."""
 
 
 def _nothing(*, and_waiting: bool = True) -> list[RawRecord]:

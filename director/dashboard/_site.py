@@ -1,6 +1,6 @@
-"""The dashboard as a pure-ASGI app: one page, its files, a stream of frames, jobs by number. Reads and never writes.
+"""The dashboard as a pure ASGI app: one page, its files, a stream of frames, jobs by number. It is read-only.
 
-It may be mounted anywhere: the page's addresses are relative, and what follows the path of the mount is its own.
+It may be mounted anywhere: the page's addresses are relative, and only the path below the mount point is used.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ if TYPE_CHECKING:
     from director.dashboard._source import Frame, Source
 
 LONGEST_STREAM = 10.0  # seconds
-"""A stream ends after so long, and the page asks for the next. A server that shuts down waits for its open answers, and
-an endless one would keep it from ever leaving."""
+"""A stream ends after this time, and the page requests the next one.
+
+A server that shuts down waits for its open answers,
+
+and an endless one would keep it from ending."""
 
 
 _PATIENCE = 1.0  # seconds that the end of a stream may take
-_TO_ENTER = ("enter.js", "page.css", "icon.svg")  # what the page that asks for the token is made of
+_TO_ENTER = ("enter.js", "page.css", "icon.svg")  # files of the page that asks for the token
 
 
 class Site:
-    """An ASGI app that shows what a source tells.
+    """An ASGI app that shows the data of a source.
 
     Args:
-        source: Where the facts come from.
-        token: What every request has to show; `None` lets in who is on this machine.
+        source: Where the data comes from.
+        token: What every request has to send; `None` admits only requests from this machine.
         longest_stream: Seconds after which a stream of frames ends, to be asked for again.
     """
 
@@ -66,7 +69,8 @@ class Site:
         path = _path(scope)
         if status == 401 and path in _TO_ENTER:
             await reply.file(find_file(path))
-        elif status == 401 and path in ("", "index.html"):  # the page that shows the token, which is in its fragment
+        # The page that sends the token from the fragment of its address.
+        elif status == 401 and path in ("", "index.html"):
             if not await self._add_slash(scope, reply):
                 await reply.file(find_file("enter.html"), 401)
         else:
@@ -98,13 +102,14 @@ class Site:
         cookie = self._door.cookie(scope)
         if cookie is not None and self._door.is_in_address(
             scope
-        ):  # the token leaves the address, and with it the history of the browser
+            # A redirect removes the token from the address and from the history of the browser.
+        ):
             await reply.redirect(f"./{_last_part(scope)}", [(b"set-cookie", cookie.encode())])
         elif not await self._add_slash(scope, reply):
             await reply.file(find_file("index.html"))
 
     async def _add_slash(self, scope: Scope, reply: Reply) -> bool:
-        """Send a browser on from the mount's own path, from which relative addresses lead beside it."""
+        """Redirect a browser from the mount point without a slash, where relative addresses would be wrong."""
         place = _last_part(scope)
         is_needed = place != "" and not _path(scope)
         if is_needed:
@@ -113,21 +118,21 @@ class Site:
 
     async def _stream(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         async with contextlib.aclosing(self._source.frames(*_stream_options(scope))) as frames:
-            first = await anext(frames)  # before anything is promised: the source may be gone
+            first = await anext(frames)  # before the answer begins: the source may be gone
             async with _until_disconnect(receive, self._longest):
                 await reply.begin_stream()
                 if scope["method"] != "HEAD":
                     await reply.event(*first)
                     await _forward(frames, reply)
         if scope["method"] != "HEAD":
-            with contextlib.suppress(TimeoutError):  # a viewer that doesn't read would be waited for for ever
+            with contextlib.suppress(TimeoutError):  # a viewer that doesn't read would block this for ever
                 async with asyncio.timeout(_PATIENCE):
                     await reply.end_stream()
 
 
 @contextlib.asynccontextmanager
 async def _until_disconnect(receive: Receive, seconds: float) -> AsyncGenerator[None, None]:
-    """Leave the block when the client has left, or after so many seconds."""
+    """End the block when the client has disconnected, or after `seconds`."""
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
@@ -143,7 +148,7 @@ async def _until_disconnect(receive: Receive, seconds: float) -> AsyncGenerator[
 
 
 async def _forward(frames: AsyncGenerator[Frame, None], reply: Reply) -> None:
-    with contextlib.suppress(OSError):  # the source has gone, or the browser: either way the stream is over
+    with contextlib.suppress(OSError):  # the source or the browser has disconnected
         async for frame in frames:
             await reply.event(*frame)
 
@@ -155,7 +160,7 @@ async def _end_on_disconnect(receive: Receive, limit: asyncio.Timeout) -> None:
 
 
 async def _serve_lifespan(receive: Receive, send: Send) -> None:
-    """Nothing to start and nothing to stop, for a server that this is the whole app of."""
+    """Answer the lifespan protocol, for a server that serves only this app; there is nothing to start or stop."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})
@@ -164,21 +169,21 @@ async def _serve_lifespan(receive: Receive, send: Send) -> None:
 
 
 def _path(scope: Scope) -> str:
-    """What follows the path of the mount; some frameworks take that off, others don't."""
+    """The path below the mount point; some frameworks remove the prefix, others don't."""
     root: str = scope.get("root_path", "")
     path: str = scope["path"]
     return path.removeprefix(root).strip("/")
 
 
 def _last_part(scope: Scope) -> str:
-    """What follows the last slash of the path, as it was asked for."""
-    raw = scope.get("raw_path")  # some servers don't tell it
+    """The part after the last slash of the path, as it was requested."""
+    raw = scope.get("raw_path")  # some servers don't set it
     path: str = quote(scope["path"]) if raw is None else raw.decode("latin-1")
     return path.rpartition("/")[2]
 
 
 def _stream_options(scope: Scope) -> tuple[int | None, float]:
-    """The last frame that the viewer has, and how many seconds it wants between two looks."""
+    """The number of the last frame that the viewer has, and the seconds between frames that it wants."""
     wanted = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     headers = {key.lower(): value for key, value in scope["headers"]}
     after = headers.get(b"last-event-id", b"").decode("latin-1") or wanted.get("after", [""])[0]

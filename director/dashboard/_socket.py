@@ -1,12 +1,12 @@
-"""The socket of a running app: a line of JSON asks, lines of JSON answer. Owner of the connections: the SocketServer.
+"""The socket of a running app: a request is a line of JSON, as are answers. Owner of the connections: the SocketServer.
 
-| asked | answered |
+| request | answer |
 |---|---|
-| `{"ask": "frames", "after": 7, "every": 0.5}` | frames, until the viewer leaves |
+| `{"ask": "frames", "after": 7, "every": 0.5}` | frames, until the viewer disconnects |
 | `{"ask": "snapshot"}` | one document |
 | `{"ask": "job", "number": 7}`, `{"ask": "failure", "number": 7}` | one document, or `null` |
 
-A question that makes no sense is answered by `{"error": ...}`. The file system says who may connect: the user alone.
+A request that is not valid is answered by `{"error": ...}`. Permissions of the file system admit only this user.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _LONGEST_QUESTION = 4096  # bytes
 
 
 class SocketServer:
-    """Answers what comes in at a Unix socket, on the running event loop.
+    """Answers requests on a Unix socket, on the running event loop.
 
     Args:
-        source: Where the facts come from.
-        path: Where the socket is made; it must not be there.
+        source: Where the data comes from.
+        path: Where the socket is created; it must not exist.
     """
 
     def __init__(self, source: Source, path: Path) -> None:
@@ -53,14 +53,15 @@ class SocketServer:
         check_length(self.path)
         with contextlib.ExitStack() as undo:
             listener = undo.enter_context(socket.socket(socket.AF_UNIX))
-            os.fchmod(listener.fileno(), 0o600)  # before it has a name that somebody else could connect to
+            # Before it has a path that another user could connect to.
+            os.fchmod(listener.fileno(), 0o600)
             listener.bind(str(self.path))
             undo.callback(self.path.unlink)
             self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=_LONGEST_QUESTION)
             undo.pop_all()
 
     async def close(self) -> None:
-        """Send the viewers away and take the socket off."""
+        """Disconnect the viewers and remove the socket."""
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
         if self._server is not None:
@@ -84,7 +85,8 @@ class SocketServer:
         except OSError:
             pass  # the viewer has gone
         finally:
-            writer.transport.abort()  # who has not read it by now would never let it be closed
+            # A viewer that does not read would keep the connection from closing.
+            writer.transport.abort()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
@@ -110,7 +112,9 @@ class SocketServer:
     async def _send_frames(
         self, question: Question, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        left = asyncio.create_task(_read_until_closed(reader), name="director:leaving")  # over when the viewer has gone
+        left = asyncio.create_task(
+            _read_until_closed(reader), name="director:leaving"
+        )  # done when the viewer has disconnected
         try:
             async with contextlib.aclosing(self._source.frames(question.after, question.every)) as frames:
                 async for _, frame in frames:
@@ -122,7 +126,7 @@ class SocketServer:
 
 
 async def _read_until_closed(reader: asyncio.StreamReader) -> None:
-    """Take what a viewer says, and keep none of it, until it has gone."""
+    """Read and discard what a viewer sends, until it has disconnected."""
     with contextlib.suppress(OSError):
         while await reader.read(_LONGEST_QUESTION):
             pass
@@ -138,7 +142,7 @@ async def _next_question(reader: asyncio.StreamReader, writer: asyncio.StreamWri
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked."""
+    """A parsed request."""
 
     ask: str
     number: int = 0
@@ -147,10 +151,10 @@ class Question:
 
 
 def parse_question(line: bytes) -> Question:
-    """The question in a line.
+    """Parse a request.
 
     Raises:
-        ValueError: It makes no sense.
+        ValueError: It is not valid.
     """
     try:
         question = Question(**json.loads(line))
@@ -170,9 +174,11 @@ async def _write(writer: asyncio.StreamWriter, document: dict[str, Any] | None) 
 
 
 async def _send(writer: asyncio.StreamWriter, line: bytes) -> None:
-    if writer.is_closing():  # uvloop takes a write then for a mistake of ours
+    # uvloop logs a warning for writes to a closing connection.
+    if writer.is_closing():
         raise ConnectionResetError("the viewer has gone")
     for piece in pieces(line + b"\n"):
         writer.write(piece)
         await writer.drain()
-        await asyncio.sleep(0)  # many viewers may be told at the same time
+        # Other callbacks run between the writes to many viewers.
+        await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Where running apps have their sockets, so that `director top` finds them without being told. No state."""
+"""Paths of the sockets of running apps, so that `director top` finds them without arguments. No state."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NEW = 10.0  # seconds
 
 
 def own_folder() -> Path:
-    """The folder for this user's sockets, made if it isn't there; nobody else may look into it.
+    """The folder for this user's sockets, created if it does not exist; other users can't read it.
 
     Raises:
-        PermissionError: Somebody else owns it, or may write to it.
+        PermissionError: Another user owns it, or may write to it.
         OSError: It can't be made.
     """
     folder = _own_folder()
@@ -30,10 +30,10 @@ def own_folder() -> Path:
 
 
 def check_folder() -> None:
-    """Raise what is wrong with the folder for this user's sockets, if it is there.
+    """Check the folder for this user's sockets, if it exists.
 
     Raises:
-        PermissionError: Somebody else owns it, or may write to it.
+        PermissionError: Another user owns it, or may write to it.
     """
     folder = _own_folder()
     try:
@@ -42,7 +42,7 @@ def check_folder() -> None:
         return
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(
-            f"{folder} must be a folder of this user alone, for who else can write there could take the place of a "
+            f"{folder} must be a folder of this user alone: other users who can write there could replace a "
             "socket. Remove it, or set XDG_RUNTIME_DIR, or name another path for the socket"
         )
 
@@ -56,16 +56,16 @@ def new_path() -> Path:
 
 
 def known_paths() -> list[Path]:
-    """Sockets of this user and of root, the latest first. Some may be left over from dead processes.
+    """Sockets of this user and of root, the latest first. Some may be of processes that have died.
 
-    What another user could have planted is not looked at: the folder has to be out of other users' reach, too.
+    Folders that other users can write to are left out, because they could have created the sockets.
     """
     paths = {path for folder in _folders() if _is_safe(folder) for path in _sockets_in(folder)}
     return sorted(paths, key=_made, reverse=True)
 
 
 def check_length(path: Path) -> None:
-    """Raise what the system would only call an invalid argument.
+    """Check the length of a path; the system would only report an invalid argument.
 
     Raises:
         OSError: The path is too long for a socket.
@@ -75,12 +75,16 @@ def check_length(path: Path) -> None:
 
 
 def is_open(path: Path, *, named: bool = False) -> bool:
-    """Whether a process listens at a socket; of this user or of root, unless the path was `named` by the user."""
+    """Whether a process listens on a socket.
+
+    Of this user or root, or of any user if the path was `named` on the command line.
+    """
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
-        except TimeoutError:  # its backlog is full: somebody is there, and busy
+        except TimeoutError:
+            # The backlog is full: a process listens and is busy.
             return True
         except OSError:
             return False
@@ -92,7 +96,7 @@ def _trusted() -> tuple[int, int]:
 
 
 def _peer(connected: socket.socket) -> int | None:
-    """The user whose process listens at the other end; `None` where the system doesn't tell."""
+    """The user whose process listens at the other end; `None` where the system doesn't say."""
     if not hasattr(socket, "SO_PEERCRED"):
         return None
     found = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -100,7 +104,7 @@ def _peer(connected: socket.socket) -> int | None:
 
 
 def _is_safe(folder: Path) -> bool:
-    """Whether no other user but root can put anything there, or another folder in its place."""
+    """Whether no user but this one and root can write to a folder or replace it."""
     try:
         found = folder.lstat()
         above = [each.stat() for each in folder.resolve().parents]
@@ -112,7 +116,7 @@ def _is_safe(folder: Path) -> bool:
 
 
 def _folders() -> list[Path]:
-    """Where sockets may be: an app without a login session, such as a service, has no XDG_RUNTIME_DIR."""
+    """Folders that may have sockets: an app without a login session, such as a service, has no XDG_RUNTIME_DIR."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     own = [Path(runtime)] if runtime else []
     usual = Path(f"/run/user/{os.getuid()}")
@@ -120,7 +124,7 @@ def _folders() -> list[Path]:
 
 
 def _tidy(folder: Path) -> None:
-    """Take off what apps left that died; not what is so new that its app may just be about to listen."""
+    """Remove the sockets of apps that have died, but not new ones, whose app may be about to listen."""
     for path in _sockets_in(folder):
         if time.time() - _made(path) > _NEW and not is_open(path):
             path.unlink(missing_ok=True)

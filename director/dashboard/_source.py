@@ -1,4 +1,4 @@
-"""The door between what shows a Director and where its facts come from: here, or another process."""
+"""The protocol between what shows a Director and where the data comes from: this process, or another one."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ _PIECE = 65_536  # bytes
 
 
 class TooManyViewers(ConnectionError):
-    """As many viewers are there as may be; come back after `RETRY_AFTER` seconds."""
+    """There are as many viewers as allowed; retry after `RETRY_AFTER` seconds."""
 
 
 def pieces(content: bytes) -> Iterator[bytes]:
-    """What is written at once: a viewer that doesn't read has one of them kept for it, and others get their turn."""
+    """The parts that are written at once: at most one is buffered for a viewer that doesn't read."""
     for start in range(0, len(content), _PIECE):
         yield content[start : start + _PIECE]
 
 
 class Source(Protocol):
-    """Tells of one Director. A source that is gone raises `ConnectionError`."""
+    """The data of one Director. A source that has gone raises `ConnectionError`."""
 
     def frames(self, after: int | None = None, interval: float = 0.0) -> AsyncGenerator[Frame, None]:
-        """Frames, for ever: the whole first, unless all frames `after` one are at hand. Raises `Crowded`.
+        """Yield frames without end: the whole first, unless all frames after `after` are kept. Raises `TooManyViewers`.
 
         Args:
             after: The number of the last frame that the viewer has.
-            interval: Seconds between two looks, if more than the source's own.
+            interval: Seconds between frames, if more than the source's own.
         """
 
     async def snapshot(self) -> dict[str, Any]:
-        """This moment, without history."""
+        """The current state, without history."""
 
     async def job(self, number: int) -> dict[str, Any] | None:
         """One job, `None` if it isn't kept."""
@@ -66,7 +66,7 @@ class Remote:
         self._path = path
 
     async def frames(self, after: int | None = None, interval: float = 0.0) -> AsyncGenerator[Frame, None]:
-        """Frames until the app has gone, which is a `ConnectionError`; see `Source.frames`."""
+        """Yield frames until the app has gone, which raises `ConnectionError`; see `Source.frames`."""
         async with self._ask({"ask": "frames", "after": after, "every": interval}) as answers:
             while True:
                 frame = (await _line(answers)).rstrip(b"\n")
@@ -76,7 +76,7 @@ class Remote:
                 yield told["number"], frame
 
     async def snapshot(self) -> dict[str, Any]:
-        """This moment, without history."""
+        """The current state, without history."""
         found: dict[str, Any] = await self._answer({"ask": "snapshot"})
         return found
 

@@ -1,4 +1,4 @@
-"""Counts of what happened, by the second, for the last minutes. Written by the recorder alone, on the event loop.
+"""Counts of what happened, by the second, for the last minutes. Written only by the recorder, on the event loop.
 
 Waits and run times are kept as histograms whose bins grow by a ninth, so a percentile over any number of jobs costs the
 same and is off by 5 % at most; memory is bounded by the number of seconds.
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 Histogram: TypeAlias = dict[int, int]
 
-SECONDS = 300  # that are kept
+SECONDS = 300  # of history
 _FINEST = 1e-6  # seconds; what is shorter counts as nothing
 _BINS_PER_OCTAVE = 8
 
 
 class Second:
-    """What happened within one second, and the last that was known of queue and slots in it."""
+    """What happened within one second, and the last counts of waiting and running jobs in it."""
 
     __slots__ = ("at", "calls", "ends", "queued", "rejected", "running", "runs", "waits")
 
@@ -37,7 +37,7 @@ class Second:
         self.calls: dict[int, int] = {}  # by the number of their jobs
 
     def count_call(self, jobs: int) -> None:
-        """One more job has left a call, of which `jobs` have by now: it was counted as a smaller one before."""
+        """One more job of a call has ended, `jobs` so far: the call was counted with one job less before."""
         calls = self.calls
         calls[jobs] = calls.get(jobs, 0) + 1
         if jobs > 1:
@@ -48,8 +48,8 @@ class Tally:
     """The last `SECONDS` seconds.
 
     Args:
-        now: The moment.
-        count_jobs: Tells how many jobs wait and run; asked when a second is over.
+        now: The current time.
+        count_jobs: Returns how many jobs wait and run; called when a second is over.
     """
 
     def __init__(self, now: float, count_jobs: Callable[[], tuple[int, int]]) -> None:
@@ -57,7 +57,7 @@ class Tally:
         self._seconds: deque[Second] = deque([Second(math.floor(now), 0, 0)], maxlen=SECONDS)
 
     def at(self, moment: float) -> Second:
-        """The second that `moment` lies in; the latest if it is earlier, for `Event.at` may step back a little."""
+        """The second that `moment` is in; the latest one if it is earlier, because `Event.at` may go back a little."""
         last = self._seconds[-1]
         if moment < last.at + 1:
             return last
@@ -74,7 +74,7 @@ class Tally:
 
 
 def note(histogram: Histogram, seconds: float) -> None:
-    """Count a duration; what is too short to be told from nothing falls into bin 0."""
+    """Count a duration; one below the resolution falls into bin 0."""
     number = 1 + int(_BINS_PER_OCTAVE * log2(seconds / _FINEST)) if seconds > _FINEST else 0
     histogram[number] = histogram.get(number, 0) + 1
 

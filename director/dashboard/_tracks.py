@@ -1,8 +1,10 @@
-"""What each slot did lately: a track of stretches, each one call or a run of short ones. Written by the recorder alone.
+"""What each slot did recently: a track of stretches, each one call or a run of short calls.
+
+Written only by the recorder.
 
 A picture of a minute has room for some hundred stretches on a line, so short calls that follow each other closely are
-joined into one stretch with their number and their share of its time. That bounds memory and what travels to a viewer,
-at any rate of jobs. Calls that run now are not here, but for those that their callers have left.
+joined into one stretch with their number and their share of its time. That bounds memory and what is sent to a viewer,
+at any rate of jobs. Running calls are not included, except those whose jobs have ended for their callers.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import TypeAlias
 WINDOW = 60.0  # seconds that viewers show
 _SHORT = 0.05  # seconds; calls below are joined
 _APART = 0.05  # seconds of rest that end a run of short calls
-_LONGEST_RUN = 0.25  # seconds, so that the density of a run is that of a moment
+_LONGEST_RUN = 0.25  # seconds, so that the density of a run is shown with that resolution
 _MOST = 40_000  # stretches on all tracks together
 _NEVER = -float("inf")
 
@@ -28,21 +30,26 @@ class Stretch:
 
     def __init__(self, begin: float, end: float | None, job: int, name: str, failed: bool, left: bool) -> None:
         self.begin = begin
-        self.end = end  # None: the call goes on
+        self.end = end  # None: the call still runs
         self.busy = self.longest = 0.0 if end is None else end - begin  # seconds, of all its calls and of the longest
         self.items = 1  # jobs
         self.failed = int(failed)
-        self.left = left  # it was over for its caller before the call had ended
+        self.left = left  # the job ended for its caller before the call had ended
         self.job = job  # the latest of them
-        self.name: str | None = name  # None: of several names
+        self.name: str | None = name  # None: the jobs have several names
 
     def row(self) -> Row:
-        """As it travels; `docs/reference/dashboard.md` names the columns."""
+        """The columns as they are sent; `docs/reference/dashboard.md` names them."""
         end = None if self.end is None else round(self.end, 4)
         return [round(self.begin, 4), end, self.items, round(self.busy, 4), self.failed, self.left, self.job, self.name]
 
     def encoded(self, names: dict[str | None, str]) -> str:
-        """The same as JSON; `names` keeps those of names. Texts alone, for lists would wake the garbage collector."""
+        """The same as JSON; `names` caches encoded names.
+
+        Only strings are made, because many lists would trigger the garbage
+
+        collector.
+        """
         if self.name not in names:
             names[self.name] = json.dumps(self.name)
         end = "null" if self.end is None else round(self.end, 4)
@@ -65,13 +72,16 @@ class Track:
     def __init__(self, length: int) -> None:
         self._length = length
         self._began = _NEVER  # the latest call
-        self._jobs = 0  # that have left it
+        self._jobs = 0  # of it that have ended
         self.stretches: deque[Stretch] = deque()
         self.first = 0  # number of the oldest that is kept, counted from the beginning
         self.changed = 0  # number of the oldest that has changed since `changes`
 
     def add(self, begin: float, end: float, job: int, name: str, failed: bool) -> int:
-        """A job has left the slot, whose call was from `begin` to `end`; returns how many of this call have by now."""
+        """A job has ended, whose call was from `begin` to `end`.
+
+        Returns how many jobs of this call have ended so far.
+        """
         if begin == self._began:
             self._jobs += 1
             last = self.stretches[-1]
@@ -92,7 +102,10 @@ class Track:
         return 1
 
     def leave(self, begin: float, job: int, name: str, failed: bool) -> int:
-        """A job is over for its caller, and its call goes on; returns how many of this call have left it by now."""
+        """A job has ended for its caller, and its call still runs.
+
+        Returns how many jobs of this call have ended so far.
+        """
         if begin == self._began:
             self._jobs += 1
             last = self.stretches[-1]
@@ -106,7 +119,7 @@ class Track:
         return 1
 
     def end(self, begin: float, end: float) -> None:
-        """A call has ended whose job was left before."""
+        """A call has ended whose job had ended before."""
         for stretch in reversed(self.stretches):
             if stretch.begin < begin:
                 return
@@ -116,7 +129,7 @@ class Track:
                 return
 
     def busy(self, since: float, now: float) -> float:
-        """Seconds that the slot was busy between `since` and `now`, without what runs now."""
+        """Seconds that the slot was busy between `since` and `now`, without the running call."""
         total = 0.0
         for stretch in reversed(self.stretches):
             end = now if stretch.end is None else stretch.end
@@ -127,7 +140,7 @@ class Track:
         return total
 
     def rows(self, since: float) -> tuple[int, list[Row]]:
-        """What ended after `since`, and the number of the first of it."""
+        """The stretches that ended after `since`, and the number of the first of them."""
         kept = [stretch for stretch in self.stretches if stretch.end is None or stretch.end > since]
         return self.first + len(self.stretches) - len(kept), [stretch.row() for stretch in kept]
 
@@ -139,7 +152,7 @@ class Track:
         return f"[{self.first + len(self.stretches) - len(kept)},[{rows}]]"
 
     def changes(self) -> tuple[int, list[Row]] | None:
-        """What has changed since this was asked last, as `rows`."""
+        """What has changed since the last call, as `rows`."""
         following = self.first + len(self.stretches)
         if self.changed >= following:
             return None
@@ -148,7 +161,7 @@ class Track:
         return start, [self.stretches[number - self.first].row() for number in range(start, following)]
 
     def forget_changes(self) -> None:
-        """All that is here is told as a whole."""
+        """Mark everything as sent."""
         self.changed = self.first + len(self.stretches)
 
     def _append(self, stretch: Stretch) -> None:
@@ -158,14 +171,14 @@ class Track:
         self.stretches.append(stretch)
 
     def _touch(self) -> None:
-        """The latest stretch has changed. (One that is appended has the number that `changed` has at most.)."""
+        """Mark the latest stretch as changed; `changed` is at most the number of the next stretch."""
         number = self.first + len(self.stretches) - 1
         if number < self.changed:
             self.changed = number
 
 
 def _takes(run: Stretch, begin: float, end: float) -> bool:
-    """Whether a call is one more of a run of short ones."""
+    """Whether a call can be joined to a run of short ones."""
     if run.end is None or run.left:
         return False
     is_short = run.longest < _SHORT and end - begin < _SHORT

@@ -1,6 +1,6 @@
-"""What viewers see, as JSON documents worked out of what was kept and what is now. No state.
+"""JSON documents for viewers, computed from what was recorded and the current state. No state.
 
-`docs/reference/dashboard.md` names every field. Moments are seconds of the Director's clock.
+`docs/reference/dashboard.md` names every field. Times are seconds of the Director's clock.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _RATES = 5  # seconds that rates are counted over
 _PERCENTILES = 10  # seconds that percentiles are taken over
-_FREE = 0.5  # share of its last seconds that a device was busy, below which it has room and is not between two jobs
+# A device that was busy for less than this share of the last seconds has room, and is not only between two jobs.
+_FREE = 0.5
 _BATCHES = 60  # seconds that batch sizes are counted over
 _MOST_RUNNING = 100
 _MOST_ENDED = 30
@@ -39,7 +40,7 @@ Point = list["float | None"]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One moment, and everything that tells of it."""
+    """The state of a Director at one time."""
 
     now: float
     late: float  # seconds by which the event loop was late
@@ -74,7 +75,7 @@ def identity(director: Director, stats: Stats) -> dict[str, Any]:
 
 
 def view(seen: Snapshot) -> dict[str, Any]:
-    """The numbers and lists of a moment, without what `identity` says and without history."""
+    """The numbers and lists of a snapshot, without what `identity` says and without history."""
     now, stats, recorder = seen.now, seen.stats, seen.recorder
     seconds = recorder.tally.last(_BATCHES, now)
     devices = list(_devices(seen))
@@ -114,7 +115,7 @@ def points(seconds: Iterable[Second], offset: float) -> list[Point]:
 
 
 def track_changes(recorder: Recorder) -> dict[str, tuple[int, list[Row]]]:
-    """What has changed on the tracks since this was called last."""
+    """What has changed on the tracks since the last call."""
     changes = ((slot, track.changes()) for slot, track in enumerate(recorder.tracks))
     return {str(slot): change for slot, change in changes if change is not None}
 
@@ -223,7 +224,7 @@ def _running(seen: Snapshot) -> list[dict[str, Any]]:
 
 
 def _call(jobs: list[Any]) -> list[Any]:
-    """A call that runs, as it travels: its begin, how many jobs it is for, one of them and its function."""
+    """A running call as it is sent: its start, the number of its jobs, one of them and its function."""
     first = jobs[0]
     return [round(first[5], 4), len(jobs), first[0], shown(first[1])]
 

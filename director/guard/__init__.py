@@ -1,8 +1,8 @@
-"""Notices two mistakes while an application runs, and names the line.
+"""Detects two mistakes while an application runs, and reports the line.
 
-Work that blocks the event loop, and a job that uses another GPU than it was given. Off unless you give it to a
-Director; meant for development and for the first days of a service. It needs no framework: the loop is watched from a
-thread, the device of a thread is asked of the CUDA driver, that of a value by DLPack's protocol.
+The mistakes are work that blocks the event loop, and a job that uses another GPU than it was given. It is off unless
+you give a `Guard` to a Director; it is meant for development and for the first days of a service. It needs no
+framework: a thread watches the loop, the CUDA driver reports the device of a thread, and DLPack that of a value.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = ["Finding", "Guard"]
 
 
 class Guard:
-    """A hook that looks for mistakes: ``Director(hooks=[guard])``. One Guard for each Director.
+    """A hook that detects mistakes: ``Director(hooks=[guard])``. One Guard for each Director.
 
     Each line is logged once, as a WARNING of ``director.guard``; `findings` counts all.
 
     Args:
-        longest_block: Seconds for which the event loop may be busy without answering; `None` doesn't watch it.
-        first: Calls of each function on each slot that get a close look: they run slower. 0 takes no close looks.
-        every: After these, one of so many calls gets one.
+        longest_block: Seconds that the event loop may be blocked; `None` does not watch it.
+        first: The first calls of each function on each slot, which are traced and run slower. 0 traces no calls.
+        every: After these, one of this many calls is traced.
 
     Raises:
         TypeError: One of them is no number.
@@ -54,10 +54,10 @@ class Guard:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What was found so far, oldest first; from any thread."""
+        """The findings so far, oldest first; from any thread."""
         return self._notebook.findings()
 
-    # ---- what the Director calls
+    # ---- called by the Director
 
     def __call__(self, event: Event) -> None:
         """It wants no events."""
@@ -80,7 +80,7 @@ class Guard:
             self._watch = None
 
     def around_call(self, jobs: Sequence[Job[Any]]) -> GuardedCall:
-        """Look after a call: closely, or only at what it leaves behind."""
+        """Check a call: trace it, or only compare the thread's device before and after it."""
         name = jobs[0].name
         key = (name, threading.get_ident())
         return GuardedCall(self._notebook, self._driver, name, key, self._notebook.is_traced(key))

@@ -1,4 +1,4 @@
-"""What the guard does around one call: a glance at the thread's device before and after, or a close look."""
+"""Checks one call: compares the thread's device before and after it, and traces it if wanted."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class GuardedCall:
     """A context manager around one call.
 
     Args:
-        notebook: Takes findings.
-        driver: Tells which device is current.
+        notebook: Records findings.
+        driver: Reports which device is current.
         name: The job's name.
-        key: By which the notebook knows the function on this slot.
-        is_close: Take a close look.
+        key: The function and the thread, for `FindingLog.is_traced`.
+        is_close: Trace the call.
     """
 
     __slots__ = ("_before", "_driver", "_given", "_key", "_look", "_name", "_notebook")
@@ -56,21 +56,22 @@ class GuardedCall:
             return
         if self._driver.current() != self._given.index and self._look is None:
             self._notebook.trace_next(self._key)
-        self._driver.restore(self._before)  # or the jobs that follow on this slot would begin on the wrong device
+        # Otherwise the next jobs on this slot would begin on the wrong device.
+        self._driver.restore(self._before)
 
     def _found(self, place: Place, used: int, what: str) -> None:
         self._notebook.note_device(self._name, self._given, place, used, what)
 
 
 class CallTracer:
-    """Watches the calling thread from `begin` to `end`.
+    """Traces the calling thread from `begin` to `end`, by `sys.setprofile`.
 
-    Only the first thing that is wrong is told: the rest mostly follows from it.
+    Only the first mistake is reported: the others mostly follow from it.
 
     Args:
-        given: Ordinal of the device that the call was given; `None` if it was given none of CUDA's.
-        driver: Tells which device is current.
-        found: Called with the place, another ordinal, and what is on it.
+        given: Ordinal of the device that the call was given; `None` if that is not a CUDA device.
+        driver: Reports which device is current.
+        found: Called with the place, the ordinal of the other device, and what is on it.
     """
 
     def __init__(self, given: int | None, driver: Driver, found: Callable[[Place, int, str], None]) -> None:
@@ -78,11 +79,12 @@ class CallTracer:
         self._driver = driver
         self._found = found
         self._has_found = False
-        self._known: dict[FrameType, dict[str, int]] = {}  # by frame: the locals that were looked at, by name
+        # By frame: the identity of each local variable that was checked, by name.
+        self._known: dict[FrameType, dict[str, int]] = {}
         self._was_current: int | None = None
 
     def begin(self) -> bool:
-        """Watch from here on; False if somebody else profiles this thread."""
+        """Begin to trace; False if this thread has a profile function already."""
         if sys.getprofile() is not None:
             return False
         self._was_current = self._driver.current()
@@ -90,7 +92,7 @@ class CallTracer:
         return True
 
     def end(self) -> None:
-        """Watch no more."""
+        """Stop tracing."""
         sys.setprofile(None)
         self._known.clear()
 
@@ -109,7 +111,7 @@ class CallTracer:
                 self._check_current_device(frame)
             if event == "return":
                 self._known.pop(frame, None)
-        except Exception:  # noqa: BLE001, S110 -- whatever a strange object does when it is asked, the call goes on
+        except Exception:  # noqa: BLE001, S110 -- an error of an inspected object must not fail the call
             pass
 
     def _check_locals(self, frame: FrameType) -> None:
@@ -134,14 +136,15 @@ class CallTracer:
     def _report(self, frame: FrameType, device: int, what: str, line: int | None = None) -> None:
         own = own_frame(outward(frame))
         if own is None or self._has_found:
-            return  # the library's own doing, outside of the user's function; or what follows from the first mistake
+            # Done by a library outside of the user's function, or a consequence of the first mistake.
+            return
         self._has_found = True
         self._found(place_of(own, line if own is frame else None), device, what)
 
 
 def _stored_at(frame: FrameType, name: str) -> int:
-    """The line that last gave a local variable its value: a step is seen a little later than it happens."""
-    line = frame.f_code.co_firstlineno  # of an argument
+    """The line that last assigned a local variable: the profile function is called some lines later."""
+    line = frame.f_code.co_firstlineno  # if it is an argument
     for step in dis.get_instructions(frame.f_code):
         if step.offset >= frame.f_lasti:
             break

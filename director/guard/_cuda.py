@@ -1,4 +1,4 @@
-"""Which CUDA device a thread or a value is on, asked without any framework: of the driver, and by DLPack's protocol."""
+"""Finds the CUDA device of a thread or a value without any framework: by the driver, and by DLPack's protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _ON_CUDA = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
-_LOOKED_AT = 16  # members of a container: a batch is on one device, or its first members tell
+_LOOKED_AT = 16  # members of a container that are checked: a batch is mostly on one device
 
 
 class Driver:
@@ -25,7 +25,7 @@ class Driver:
 
     @classmethod
     def load(cls) -> Driver:
-        """The machine's own. Loading it initialises nothing and makes no context."""
+        """The driver of this machine. Loading it initialises nothing and makes no context."""
         try:
             return cls(ctypes.CDLL("libcuda.so.1"))
         except OSError:
@@ -52,7 +52,7 @@ class Driver:
 
 
 def devices_of(value: Any) -> Iterator[int]:
-    """The CUDA ordinals on which `value`, or what is directly in it, lies."""
+    """The CUDA ordinals of the devices that `value`, or members of it, are on."""
     if isinstance(value, (list, tuple)):
         members = value[:_LOOKED_AT]
     elif isinstance(value, dict):
@@ -74,7 +74,7 @@ def _device_of(value: Any) -> int | None:
 
 
 def _device_reader(kind: type) -> Callable[[Any], int | None]:
-    """How to ask a value of this type for its device."""
+    """The function that finds the device of values of this type."""
     if hasattr(kind, "__dlpack_device__"):
         return _by_dlpack
     torch = sys.modules.get("torch")

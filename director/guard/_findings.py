@@ -1,4 +1,4 @@
-"""What the guard has found. Owner of the findings; slots' threads and the thread that watches the loop write."""
+"""The findings of the guard. Written by the slots' threads and the thread that watches the loop."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Finding:
         file: The source file.
         line: The line in it, from 1.
         function: The function it is in.
-        source: What stands there.
-        message: What is wrong and what to do, in words.
-        seconds: The longest that the loop stood still there; 0 for another device.
+        source: The source of the line.
+        message: What is wrong and how to fix it.
+        seconds: The longest time that the loop was blocked there; 0 for another device.
         times: How often it was seen.
     """
 
@@ -41,18 +41,20 @@ class Finding:
 
 
 class FindingLog:
-    """Takes down what was found, each line once, and which calls deserve a close look.
+    """Records findings, each line once, and decides which calls are traced.
 
     Args:
-        first: Calls of each function on each slot that get one.
-        every: After these, one of so many.
+        first: The first calls of each function on each slot, which are traced.
+        every: After these, one of this many calls is traced.
     """
 
     def __init__(self, first: int, every: int) -> None:
         self._first = first
         self._every = every
-        self._calls: Counter[tuple[str, int]] = Counter()  # by name and thread; each key is its thread's own
-        self._lock = threading.RLock()  # a finalizer or a signal handler may ask for `findings` in the midst of `_note`
+        # By name and thread, so that each key is written by one thread only.
+        self._calls: Counter[tuple[str, int]] = Counter()
+        # Reentrant: a finalizer or a signal handler that runs during `_note` may read `findings`.
+        self._lock = threading.RLock()
         self._findings: dict[tuple[str, str, int], Finding] = {}
 
     def findings(self) -> tuple[Finding, ...]:
@@ -60,16 +62,16 @@ class FindingLog:
         with self._lock:
             return tuple(self._findings.values())
 
-    # ---- close looks
+    # ---- traced calls
 
     def is_traced(self, key: tuple[str, int]) -> bool:
-        """Count a call by its function's name and its thread; True if it should get a close look."""
+        """Count a call by its function's name and its thread; returns whether it is to be traced."""
         number = self._calls[key]
         self._calls[key] = number + 1
         return self._first > 0 and (number < self._first or number % self._every == 0)
 
     def trace_next(self, key: tuple[str, int]) -> None:
-        """A call has moved its thread to another device, and nobody saw where: the next one gets a close look."""
+        """An untraced call has changed the device of its thread: trace the next call, to find the line."""
         self._calls[key] = 0
 
     # ---- findings
@@ -82,7 +84,7 @@ class FindingLog:
         )
 
     def note_block(self, place: Place, seconds: float, on_gpu: bool) -> None:
-        """The event loop stood still at `place`."""
+        """The event loop was blocked at `place`."""
         if on_gpu:
             message = "GPU work blocked the event loop; give it to the Director: `await director.run(function, ...)`."
         else:

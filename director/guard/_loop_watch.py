@@ -1,7 +1,7 @@
-"""Watches an event loop from a thread of its own: does it answer, and if not, where does it stand?
+"""Watches an event loop from a thread of its own, and finds the line that blocks it.
 
-The thread calls the loop ten times a second and looks at its stack only when it doesn't answer. The loop is woken for
-that, which costs about 20 microseconds each time.
+The thread schedules a callback on the loop ten times a second and samples the loop's stack only while the callback does
+not run. Waking the loop costs about 20 microseconds each time.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ logger = logging.getLogger("director")
 
 
 class LoopWatch:
-    """Tells where an event loop has stood still.
+    """Reports where an event loop was blocked.
 
     Args:
         loop: The running loop, on whose thread this is made.
-        longest: Seconds that it may take to answer.
-        driver: Tells whether the loop's thread has worked on a GPU.
-        found: Called on the watching thread with the place, the seconds, and whether it was work on a GPU.
+        longest: Seconds that the loop may be blocked.
+        driver: Reports whether the loop's thread has used a GPU.
+        found: Called on the watching thread with the place, the seconds, and whether it was GPU work.
     """
 
     def __init__(
@@ -50,14 +50,15 @@ class LoopWatch:
         self._found = found
         self._answered = Flag()
         self._stopped = Flag()
-        self._has_context = False  # a CUDA context is current on the loop's thread; written on the loop
+        # Whether a CUDA context is current on the loop's thread; written on the loop.
+        self._has_context = False
         try:
             threading.Thread(target=self._watch, name="director:guard", daemon=True).start()
         except (RuntimeError, MemoryError) as error:
             logger.warning("The event loop is not watched: %s", error)
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._stopped.set()
         self._answered.set()
 
@@ -67,7 +68,7 @@ class LoopWatch:
             asked = time.monotonic()
             try:
                 self._loop.call_soon_threadsafe(self._answer)
-            except RuntimeError:  # closed
+            except RuntimeError:  # the loop is closed
                 return
             if not self._answered.wait(self._longest) and self._loop.is_running():
                 self._sample_stack(asked)
@@ -77,7 +78,7 @@ class LoopWatch:
         self._answered.set()
 
     def _sample_stack(self, asked: float) -> None:
-        """Look where it stands, again and again until it answers, and tell of the place where it stood most."""
+        """Sample the loop's stack until the callback has run, and report the line that most samples are of."""
         seen: Counter[Place] = Counter()
         on_gpu = False
         while not self._answered.is_set():

@@ -1,4 +1,4 @@
-"""Which line of a stack is the user's own, and what stands there. No state but caches."""
+"""Finds the line of a stack that is user code, and its source. No state but caches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import FrameType
 
-# Packages whose frames mean work on a GPU: if one is below the user's line, the line asked for such work.
+# Packages that work on GPUs: if the user's line calls into one of them, it is GPU work.
 _PACKAGES = """
     torch torchvision torchaudio triton cupy cupyx jax jaxlib flax tensorflow keras numba pycuda cuda tensorrt
     onnxruntime transformers diffusers accelerate vllm ctranslate2 faiss cudf cuml warp
@@ -44,26 +44,29 @@ class Place(NamedTuple):
 
 
 def place_of(frame: FrameType, line: int | None = None) -> Place:
-    """Where a frame stands, or stood when it was at `line`."""
+    """The current line of a frame, or `line` of it."""
     file, at = frame.f_code.co_filename, line or frame.f_lineno
     source = linecache.getline(file, at, frame.f_globals).strip() or "(source not found)"
     return Place(file, at, frame.f_code.co_qualname, source)
 
 
 def own_frame(frames: Iterable[FrameType]) -> FrameType | None:
-    """The first of `frames`, innermost first, that is in nobody's library; `None` if there is none."""
+    """The first of `frames`, innermost first, that is not of a library; `None` if there is none."""
     return next((each for each in frames if not is_library(each.f_code.co_filename)), None)
 
 
 def callback_frames(frame: FrameType | None) -> list[FrameType]:
-    """Of an event loop's thread, the frames of what the loop calls just now; none while it waits."""
+    """The frames of the callback that an event loop's thread runs at present; none while the loop waits."""
     frames = list(takewhile(lambda each: not _is_loop(each), outward(frame)))
     is_waiting = bool(frames) and frames[0].f_code.co_filename.endswith("selectors.py")
     return [] if is_waiting else frames
 
 
 def _is_loop(frame: FrameType) -> bool:
-    """The loop itself, which calls what is inward. uvloop's own frames can't be seen, but the runner that calls it."""
+    """Whether a frame is of the event loop itself.
+
+    Frames of uvloop are not visible, but the runner that calls it is.
+    """
     return frame.f_code.co_name in _LOOPS and "/asyncio/" in frame.f_code.co_filename
 
 

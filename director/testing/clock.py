@@ -1,4 +1,4 @@
-"""A clock that a test moves."""
+"""A clock that a test advances."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 
 class TestClock:
-    """A clock that stands still until it is moved: ``Director(clock=TestClock())``.
+    """A clock that stands still until it is advanced: ``Director(clock=TestClock())``.
 
     Deadlines, timeouts and measured times follow it; threads and the event loop do not.
     """
 
-    __test__ = False  # not a test case, whatever pytest thinks of the name
+    __test__ = False  # not a test case, although pytest collects such names
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._lock = threading.RLock()  # a finalizer or a signal handler may submit, and time a job, in the midst
+        # Reentrant: a finalizer or a signal handler that runs while it is held may submit a job and start a timer.
+        self._lock = threading.RLock()
         self._order = itertools.count()
         self._calls: list[tuple[float, int, TestTimer]] = []
 
@@ -32,14 +33,14 @@ class TestClock:
         return self._now
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> TestTimer:
-        """Call `callback` when the clock is moved past `delay` seconds from now."""
+        """Call `callback` when the clock has been advanced by `delay` seconds."""
         timer = TestTimer(callback)
         with self._lock:
             heapq.heappush(self._calls, (self._now + delay, next(self._order), timer))
         return timer
 
     def advance(self, seconds: float) -> None:
-        """Move on, making the calls that fall due in order; on the event loop only.
+        """Advance the time and make the calls that are due, in order; on the event loop only.
 
         Raises:
             TypeError: It is no number.
@@ -58,7 +59,7 @@ class TestClock:
 
 
 class TestTimer:
-    """A call that a `TestClock` will make."""
+    """A scheduled call of a `TestClock`."""
 
     __test__ = False
 
@@ -66,11 +67,11 @@ class TestTimer:
         self._callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Don't make it."""
+        """Cancel the call."""
         self._callback = None
 
     def wake(self) -> None:
-        """Make it, unless it was cancelled."""
+        """Make the call, unless it was cancelled."""
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()

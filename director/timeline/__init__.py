@@ -1,4 +1,4 @@
-"""Records what a Director does, to be looked at afterwards: as a trace for Perfetto, or as a page of its own."""
+"""Records what a Director does, and writes it as a trace for Perfetto or as an HTML page."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 __all__ = ["Timeline"]
 
 _MOST_LOADS = 10_000
-_LONGEST = 200  # characters of what a load has raised
+_LONGEST = 200  # characters of the error of a load
 
 
 class Timeline:
-    """A hook that remembers the last jobs of a Director: ``Director(hooks=[timeline])``.
+    """A hook that records the last jobs of a Director: ``Director(hooks=[timeline])``.
 
-    It takes one plain tuple for each job, at its end, which costs about half a microsecond. What is not over yet it
-    asks for when it is looked at, so the trace of a Director that hangs shows what it hangs in. When the Director is
-    started again, it begins anew. Give each Director a Timeline of its own.
+    It takes one plain tuple for each job, at its end, which costs about half a microsecond. Unfinished
+    jobs are read when a trace or page is made, so the trace of a Director that hangs shows the calls that hang. When
+    the Director is started again, the records are cleared. Give each Director a Timeline of its own.
 
     Args:
-        limit: Jobs that it remembers, about 300 bytes each; then the oldest are forgotten.
+        limit: Most jobs that are kept, about 300 bytes each; then the oldest are dropped.
         memory: Sample the memory in use, of this process and of each GPU, once a second, on a thread of its own.
-        name: Stands over the trace and the page.
+        name: Title of the trace and the page.
 
     Raises:
         TypeError: `limit` is no int.
@@ -53,22 +53,23 @@ class Timeline:
         self._records: deque[RawRecord] = deque(maxlen=whole("limit", limit, 1))
         self.record = self._records.append
         self._samples_memory = memory
-        # `begin` and `end` against a look from another thread; a finalizer or a signal handler may look from this one.
+        # Guards `begin` and `end` against `story` on another thread. Reentrant: a finalizer or a signal handler may
+        # call `story` on this one.
         self._lock = RLock()
         self._clock: Callable[[], float] = time.monotonic
         self._slots: tuple[Device, ...] = ()
         self._unfinished: Callable[[], list[RawRecord]] = list
         self._began = 0.0
-        self._ended: float | None = 0.0  # `None` while the Director lives
+        self._ended: float | None = 0.0  # `None` while the Director is open
         self._rejected = 0
         self._loads: deque[Load] = deque(maxlen=_MOST_LOADS)
         self._incidents: deque[Incident] = deque(maxlen=_MOST_LOADS)
         self._meter: Meter | None = None
 
-    # ---- what the Director calls, on its event loop
+    # ---- called by the Director, on its event loop
 
     def __call__(self, event: Event) -> None:
-        """Take note of what is no job: a `director.events.Hook`."""
+        """Record what is not a job: a `director.events.Hook`."""
         if isinstance(event, JobRejected):
             self._rejected += 1
         elif isinstance(event, ModelLoaded):
@@ -84,7 +85,7 @@ class Timeline:
     def begin(
         self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Callable[[], list[RawRecord]]
     ) -> None:
-        """A Director has opened: forget what was before."""
+        """A Director opens: clear the records."""
         with self._lock:
             if self._meter is not None:
                 self._meter.stop()
@@ -97,7 +98,7 @@ class Timeline:
             self._meter = Meter(clock, slots) if self._samples_memory else None
 
     def devices_changed(self, slots: tuple[Device, ...]) -> None:
-        """Devices have come."""
+        """Devices have joined."""
         with self._lock:
             self._slots = slots
 
@@ -108,10 +109,10 @@ class Timeline:
             if self._meter is not None:
                 self._meter.stop()
 
-    # ---- what people call, from any thread, at any time
+    # ---- called by users, from any thread, at any time
 
     def records(self) -> list[JobRecord]:
-        """The jobs that it remembers and those that are not over, one record each, in order of submission."""
+        """The jobs that are kept and the unfinished ones, one record each, in order of submission."""
         return list(self.story().jobs)
 
     def trace(self) -> dict[str, Any]:
@@ -142,9 +143,11 @@ class Timeline:
         Path(path).write_text(page(self.story()), encoding="utf-8", errors="backslashreplace")
 
     def story(self) -> Story:
-        """Everything that it knows, put in order; for `director` itself."""
+        """Everything that was recorded, in order; for `director` itself."""
         with self._lock:
-            open_jobs = self._unfinished()  # first: a job that ends meanwhile is in both, which `latest` mends
+            open_jobs = (
+                self._unfinished()
+            )  # read first: a job that ends meanwhile is in both, which `in_order` resolves
             settled = self._records.copy()
             until = self._clock() if self._ended is None else self._ended
             began, slots, name, rejected = self._began, self._slots, self.name, self._rejected
@@ -158,7 +161,7 @@ class Timeline:
             name=name,
             since=since,
             until=max(since, until),
-            wall=time.time() - (time.monotonic() - since),  # right for the clock that isn't a test's
+            wall=time.time() - (time.monotonic() - since),  # correct for every clock but that of a test
             slots=slots,
             jobs=jobs,
             tries=tries,

@@ -1,8 +1,8 @@
 """A story as a Chrome trace: JSON that ui.perfetto.dev and chrome://tracing open.
 
-What Perfetto's importer asks for, and this keeps to: events sorted by time; slices of one thread that nest or follow
-each other to the nanosecond; thread numbers that are unique over all processes; each end of a flow right after the
-slice that it belongs to, at the same moment. A device is shown as a process and a slot as its thread.
+Perfetto's importer requires: events sorted by time; slices of one thread that nest or follow each other to the
+nanosecond; thread numbers that are unique over all processes; each end of a flow right after the slice that it belongs
+to, at the same time. A device is shown as a process and a slot as its thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOOP, _SUBMISSIONS = 1, 2  # the process of what belongs to no device, and its 
 _FIRST_DEVICE = 10  # process of the first device
 _FIRST_SLOT = 1_000  # thread of the first slot
 _FIRST_LOADS = 1_000_000  # thread of the loads on the first device
-_MARK = 1_000  # ns that a submission is wide if there is room: one can't click on nothing
+_MARK = 1_000  # ns; the width of a submission if there is room, so that it can be clicked on
 
 
 def trace(story: Story) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class _TraceWriter:
         return sorted(self._loads(), key=itemgetter("ts"))
 
     def _loads(self) -> Iterator[Event]:
-        free: dict[int, int] = {}  # by thread: where two slots load at once, the second is shown behind the first
+        free: dict[int, int] = {}  # by thread: of two loads at once the second is shown after the first
         for load in sorted(self._story.loads, key=lambda load: load.began):
             process = self._process[load.device]
             thread = _FIRST_LOADS + process - _FIRST_DEVICE
@@ -156,7 +156,7 @@ def _title(call: Call) -> str:
 
 
 def _facts(call: Call) -> dict[str, Any]:
-    """What a click on the slice shows."""
+    """The details of a slice."""
     first = call.jobs[0]
     facts: dict[str, Any] = {
         "job": first.job if len(call.jobs) == 1 else [job.job for job in call.jobs],

@@ -1,4 +1,4 @@
-"""What a story says in numbers. Pure arithmetic."""
+"""The statistics of a story. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """How durations are spread; seconds."""
+    """The distribution of durations in seconds."""
 
     count: int
     mean: float
@@ -29,7 +29,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What became of the time of some slots.
+    """How some slots spent their time.
 
     Args:
         slots: How many.
@@ -58,7 +58,7 @@ class Figures:
         per_second: Jobs that succeeded, per second of the stretch.
         waits: Of the jobs that started.
         runs: Of the jobs whose calls have ended.
-        lags: From the end of a call to the moment the event loop heard of it.
+        lags: From the end of a call until the event loop handled it.
         all: The time of all slots.
         devices: The same for each device.
         most_queued: Most jobs that waited at once.
@@ -75,7 +75,7 @@ class Figures:
 
 
 def figures(story: Story) -> Figures:
-    """Work them out."""
+    """Compute them."""
     jobs = story.jobs
     states = Counter(job.state for job in jobs)
     slots = slot_times(story)
@@ -93,7 +93,7 @@ def figures(story: Story) -> Figures:
 
 
 def distribution(durations: Iterable[float]) -> Distribution | None:
-    """How they are spread; `None` for none."""
+    """Their distribution; `None` for no durations."""
     ordered = sorted(max(0.0, seconds) for seconds in durations)
     if not ordered:
         return None
@@ -107,9 +107,9 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def queue_depth(story: Story) -> Iterator[tuple[float, int]]:
-    """How many jobs wait from which moment on; one step for each moment at which that changes."""
+    """How many jobs wait from which time on; one step for each change."""
     changes: defaultdict[float, int] = defaultdict(int)
-    for each in story.tries:  # it left the queue and came back
+    for each in story.tries:  # it left the queue and was put back
         changes[each.started or each.submitted] -= 1
         changes[each.ended or each.submitted] += 1
     for job in story.jobs:
@@ -125,7 +125,7 @@ def queue_depth(story: Story) -> Iterator[tuple[float, int]]:
 
 
 def _lag(job: JobRecord) -> float | None:
-    """Seconds for which its outcome waited for the event loop; `None` if it was over before its call had ended."""
+    """Seconds that its outcome waited for the event loop; `None` if the job had ended before its call."""
     if job.started is None or job.ended is None or job.settled is None or job.settled < job.ended:
         return None
     return job.settled - job.ended
@@ -147,10 +147,10 @@ class SlotTime(NamedTuple):
 
 
 def slot_times(story: Story) -> list[SlotTime]:
-    """What became of the time of each slot.
+    """How each slot spent its time.
 
     A slot loses time while it is idle and a job waits; with n idle slots and m < n waiting jobs, m / n of it. Which
-    slots a job was allowed to use is not asked, so a job that waits for one busy device counts as a loss of the others.
+    slots a job may use is ignored, so a job that waits for one busy device counts as a loss of the others.
     """
     calls, busy = [0] * len(story.slots), [0.0] * len(story.slots)
     sweep = _Sweep(story)
@@ -162,7 +162,7 @@ def slot_times(story: Story) -> list[SlotTime]:
 
 
 class _Sweep:
-    """Goes through a story from change to change, adding up what an idle slot loses."""
+    """Goes through the changes of a story in order, adding up the time that idle slots lose."""
 
     def __init__(self, story: Story) -> None:
         self._story = story
@@ -187,7 +187,7 @@ class _Sweep:
         ]
 
     def _changes(self) -> Iterator[tuple[float, int, int]]:
-        """Moment, slot (-1: the queue) and change: -1 a slot is idle again, 1 it is busy, or jobs that wait more."""
+        """Time, slot (-1: the queue) and change: -1 a slot is idle again, 1 it is busy, or jobs that wait more."""
         story = self._story
         for call in story.calls:
             began, ended = story.within(call)

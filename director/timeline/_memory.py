@@ -1,6 +1,6 @@
 """Memory in use, sampled by a thread of its own once a second. Owner of the samples: the Meter's thread.
 
-Sampling NVML may hang for ever when a GPU dies: then this thread hangs, the samples end, and nobody else notices.
+Sampling NVML may hang for ever when a GPU dies: then only this thread hangs, and there are no more samples.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("director")
 
 PERIOD = 1.0  # seconds
-MOST = 4_096  # samples; then every other one is dropped, and they are taken half as often
+MOST = 4_096  # samples; then every other one is dropped, and the period is doubled
 _STATM = Path("/proc/self/statm")
 
 
@@ -32,8 +32,8 @@ class Meter:
     """Takes samples from its start until `stop`.
 
     Args:
-        clock: The Director's; moments are its.
-        devices: Those that can be asked are GPUs.
+        clock: The Director's; times of the samples are of it.
+        devices: The Director's; only GPUs can be sampled.
     """
 
     def __init__(self, clock: Callable[[], float], devices: Sequence[Device]) -> None:
@@ -47,11 +47,11 @@ class Meter:
             logger.warning("The timeline goes on without memory: %s", error)
 
     def stop(self) -> None:
-        """Take no more."""
+        """Stop sampling."""
         self._stopped.set()
 
     def samples(self) -> tuple[MemorySample, ...]:
-        """Those so far; from any thread."""
+        """The samples so far; from any thread."""
         return tuple(self._samples)
 
     def _work(self) -> None:

@@ -1,7 +1,7 @@
 """A story as one page of HTML that needs nothing else: no network, no fonts, no libraries.
 
-Numbers and tables are in the markup, so they are there without the script, for a screen reader and for who searches the
-page. The script draws the lanes.
+Numbers and tables are in the markup, so that they can be read without the script, by a screen reader, and found by a
+search. The script draws the lanes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from director.hooks import JobRecord
     from director.timeline._story import Story
 
-_LONGEST_NAME = 120  # characters; the lanes tell all of it
+_LONGEST_NAME = 120  # characters; the lanes show the full name
 _SHOWN = 10  # jobs in the tables of the longest
 _SHOWN_FUNCTIONS = 20
 _NOTHING = "-"
@@ -186,7 +186,7 @@ def _lags(numbers: Figures) -> str:
     if lags is None:
         return ""
     said = (
-        f"Outcomes waited {duration(lags.p50)} (median) for the event loop to hear of them, 99 % within "
+        f"Outcomes waited {duration(lags.p50)} (median) for the event loop to handle them, 99 % within "
         f"{duration(lags.p99)}, the longest {duration(lags.longest)}. A busy or blocked event loop shows here; the "
         "devices don't wait for it."
     )
@@ -232,7 +232,7 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, w
         class_="scroll",
         role="region",
         aria_label=caption,
-        tabindex="0",  # so that a keyboard can scroll it
+        tabindex="0",  # can be scrolled by keyboard
     )
 
 
@@ -243,7 +243,7 @@ _PER_DECADE = 6
 
 
 def histogram(title: str, seconds: Iterable[float], kind: str) -> str:
-    """How durations are spread, on a logarithmic axis, as a picture that says its numbers to who can't see it."""
+    """The distribution of durations on a logarithmic axis, as a picture with its numbers as text for screen readers."""
     values = list(seconds)
     if not values:
         return ""
@@ -273,7 +273,7 @@ def _bins(values: Sequence[float]) -> tuple[int, list[int]]:
     """Counts of values by bins of a sixth of a decade, and the number of the first bin."""
     numbers = [math.floor(_PER_DECADE * math.log10(max(1e-6, value)) + 1e-9) for value in values]
     low, high = min(numbers), max(numbers)
-    missing = max(0, 2 * _PER_DECADE - (high - low))  # a single bar as wide as the page says nothing
+    missing = max(0, 2 * _PER_DECADE - (high - low))  # not a single bar as wide as the page
     low, high = low - missing // 2, high + (missing + 1) // 2
     counts = [0] * (high - low + 1)
     for number in numbers:

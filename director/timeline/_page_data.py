@@ -1,6 +1,6 @@
-"""A story's jobs as columns of small whole numbers, deflated: what the page's script draws from.
+"""A story's jobs as columns of small whole numbers, deflated: the data of the page's script.
 
-Times are microseconds since the beginning of the story, which may be negative for what began before.
+Times are microseconds since the beginning of the story, and negative for what began before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STATES = ("succeeded", "failed", "cancelled", "running", "queued", "retried")
 
 
 class StringTable:
-    """Numbers the different words of a column, in the order in which they come."""
+    """Numbers the distinct strings of a column, in the order in which they occur."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -32,7 +32,7 @@ class StringTable:
         return -1 if word is None else self._numbers.setdefault(word, len(self._numbers))
 
     def all(self) -> list[str]:
-        """The words by their numbers."""
+        """The strings by their numbers."""
         return list(self._numbers)
 
 
@@ -90,5 +90,5 @@ def document(story: Story) -> dict[str, Any]:
 
 
 def deltas(numbers: Iterable[int]) -> list[int]:
-    """The first number, then each one's distance from the one before: small numbers deflate well."""
+    """The first number, then each one's distance from the one before: small numbers compress well."""
     return [after - before for before, after in pairwise(chain((0,), numbers))]

@@ -1,4 +1,4 @@
-"""The story of a run: what a timeline has recorded, put in order. Frozen; made when somebody asks, never before."""
+"""The story of a run: what a timeline has recorded, in order. Frozen; made on demand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Incident(NamedTuple):
 
 
 class MemorySample(NamedTuple):
-    """Bytes in use at one moment: of this process, and of each device that can be asked, by its label."""
+    """Bytes in use at one time: of this process, and of each GPU, by its label."""
 
     at: float
     process: int | None
@@ -51,21 +51,21 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A stretch of a Director's life, of which everything is known. Moments are seconds of its clock.
+    """A period of a Director of which all jobs are known. Times are seconds of its clock.
 
     Args:
         name: The Director's, if it has one.
-        since: Where the stretch begins: the start of the Director, or where the forgetting ends.
-        until: Where it ends: the close of the Director, or now.
+        since: The begin of the period: the start of the Director, or the end of the oldest job that is kept.
+        until: The end of the period: when the Director closed, or now.
         wall: Seconds since 1970 at `since`.
         slots: The device of each slot.
         jobs: One record for each job, in order of submission.
-        tries: Those that failed and were followed by another try of the same job.
+        tries: Attempts that failed and were followed by another attempt of the same job.
         calls: In order of their beginnings.
         loads: Of models, in order of their ends.
         incidents: Of devices, in order.
         rejected: Jobs that were refused.
-        forgotten: Jobs before `since`, of which nothing is known any more.
+        forgotten: Jobs before `since` that were dropped.
         memory: Samples, in order.
     """
 
@@ -85,7 +85,7 @@ class Story:
 
     @property
     def seconds(self) -> float:
-        """How long the stretch is."""
+        """The length of the period."""
         return self.until - self.since
 
     @property
@@ -94,15 +94,15 @@ class Story:
         return tuple(dict.fromkeys(self.slots))
 
     def within(self, call: Call) -> tuple[float, float]:
-        """The part of a call that lies in the stretch; empty if none does."""
+        """The part of a call that is in the period; empty if none is."""
         began = max(call.began, self.since)
         return began, max(began, self.until if call.ended is None else min(call.ended, self.until))
 
 
 def in_order(records: Iterable[JobRecord]) -> tuple[tuple[JobRecord, ...], tuple[JobRecord, ...]]:
-    """One record for each job, in order of submission, and the tries that were not the last.
+    """One record for each job, in order of submission, and the attempts that were not the last.
 
-    A job's last record counts, with the error and the settling of the first.
+    A job's last record counts, with `error` and `settled` of the first.
     """
     jobs: dict[int, JobRecord] = {}
     tries = []
@@ -118,7 +118,7 @@ def in_order(records: Iterable[JobRecord]) -> tuple[tuple[JobRecord, ...], tuple
 
 
 def calls_of(jobs: Iterable[JobRecord]) -> tuple[Call, ...]:
-    """The calls that were made for jobs and tries: those that began at once on the same slot are a batch, one call."""
+    """The calls of jobs and attempts: those that began at the same time on the same slot are a batch, one call."""
     together: defaultdict[tuple[float, int], list[JobRecord]] = defaultdict(list)
     for job in jobs:
         if job.started is not None and job.slot is not None:

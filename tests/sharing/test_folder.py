@@ -138,7 +138,7 @@ def test_what_is_no_file_is_not_locked(kind: str, tmp_path: Path) -> None:
         (found.path / "a").symlink_to(tmp_path / "victim")
     else:
         os.mkfifo(found.path / "a")
-    with pytest.raises(OSError, match=r"symbolic links|belongs to somebody else"):
+    with pytest.raises(OSError, match=r"symbolic links|belongs to another user"):
         LockFile(found, "a").try_lock()
 
 
@@ -205,8 +205,8 @@ def test_users_of_a_group_take_turns(place: Path) -> None:
 @pytest.mark.parametrize(
     ("owner", "group", "mode", "said"),
     [
-        (ALICE, ALICE, 0o755, "belongs to somebody else"),
-        (0, 0, 0o755, "belongs to somebody else"),
+        (ALICE, ALICE, 0o755, "belongs to another user"),
+        (0, 0, 0o755, "belongs to another user"),
         (BOB, GROUP, 0o770, "a group that this user isn't in"),
         (0, 0, 0o777, "everybody may write"),
     ],
@@ -227,7 +227,7 @@ def test_a_file_that_another_user_made_is_not_waited_for(place: Path, monkeypatc
     planted = place / f"director-{ALICE}"
     planted.mkdir()
     owned(planted, MALLORY, MALLORY, 0o777)
-    assert "belongs to somebody else" in ran(start(ALICE))
+    assert "belongs to another user" in ran(start(ALICE))
 
 
 def test_a_process_that_holds_a_file_of_presence_holds_up_no_start(

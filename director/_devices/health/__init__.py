@@ -1,1 +1,1 @@
-"""Whether a device can be used: NVML's events and figures, probes, and the rules that decide."""
+"""Whether a device can be used: NVML's events and readings, probes, and the rules that decide."""

@@ -1,12 +1,11 @@
-"""From checkups, XIDs and silence to verdicts. Pure: it is told the time, and owned by one thread.
+"""Derives verdicts from checkups, XIDs and timeouts. Pure: the time is passed in. Owned by one thread.
 
-Two kinds of evidence. Checkups and silence say how a device *is*, and the verdict changes when they do. A fatal XID
-says what *has happened*: each is a verdict of its own, and a good checkup after it takes nothing back; that is for a
-probe.
+There are two kinds of evidence. Checkups and timeouts describe the present state of a device, and the verdict changes
+with them. A fatal XID describes an event: each one is a verdict of its own, which later good checkups don't revoke;
+only a probe does.
 
-A device that does not answer need not be the one that is broken: one lock in the driver serves all, so the dead GPU may
-be another one. It is lost if NVML answers for another device that was asked later, or if there is no other; until then
-it is degraded.
+A device that does not answer is not always the broken one: the driver has one lock for all, so another GPU may be dead.
+It is lost if NVML answers for another device that was asked later, or if there is no other; until then it is degraded.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
     pass
     from director._devices.health.rules import HealthRules
 
-WARNED = 600.0  # seconds that an XID which is neither fatal nor harmless makes its device degraded
-_DOUBTS = 3  # so many checkups in a row with an error that has no clear meaning
+WARNED = 600.0  # seconds that a device is degraded after an XID that is neither fatal nor harmless
+_DOUBTS = 3  # consecutive checkups with an ambiguous error that make a device lost
 
 
 @dataclass(slots=True)
 class _Case:
-    """What is known of one device."""
+    """The evidence about one device."""
 
     checkup: Verdict
     told: Verdict
@@ -36,11 +35,11 @@ class _Case:
     warned_until: float = 0.0
     doubts: int = 0
     silent_since: float | None = None
-    answered: float = 0.0  # when the last question was asked that it has answered
+    answered: float = 0.0  # when the last checkup that it has answered began
 
 
 class Diagnosis:
-    """Keeps the case of each device.
+    """Keeps the evidence about each device.
 
     Args:
         uuids: The devices.
@@ -54,15 +53,15 @@ class Diagnosis:
 
     @property
     def in_doubt(self) -> bool:
-        """Some device answers with an error whose repetition would say something."""
+        """Whether some device has answered with an ambiguous error, which counts only if it is repeated."""
         return any(case.doubts and case.checkup.kind != "lost" for case in self._cases.values())
 
     def drop(self, uuid: str) -> None:
-        """This device can't be watched."""
+        """Stop watching a device."""
         self._cases.pop(uuid, None)
 
     def add_checkup(self, checkup: Checkup) -> None:
-        """A device has answered."""
+        """Add the answer of a device."""
         case = self._cases[checkup.uuid]
         case.silent_since, case.answered = None, checkup.begun
         if checkup.condition == "doubtful":
@@ -74,11 +73,11 @@ class Diagnosis:
         case.checkup = Verdict(checkup.uuid, checkup.condition, checkup.reason)
 
     def add_timeout(self, uuid: str, now: float) -> None:
-        """A device has not answered in time."""
+        """Record that a device has not answered in time."""
         self._cases[uuid].silent_since = now
 
     def add_xid(self, xid: Xid, now: float) -> Verdict | None:
-        """The driver has reported an error; if it is a fatal one, the verdict to be told of it."""
+        """Add an error that the driver has reported; returns the verdict to report if it is fatal."""
         case = self._cases.get(xid.uuid)
         if case is None or xid.number in self._rules.harmless_xids:
             return None
@@ -89,7 +88,7 @@ class Diagnosis:
         return None
 
     def changes(self, now: float) -> Iterator[Verdict]:
-        """The verdicts that differ from those told before; each is told once."""
+        """The verdicts that differ from those returned before."""
         for uuid, case in self._cases.items():
             verdict = self._verdict_of(uuid, case, now)
             if verdict.kind != case.told.kind or verdict.reason != case.told.reason:
@@ -97,7 +96,7 @@ class Diagnosis:
                 yield verdict
 
     def _verdict_of(self, uuid: str, case: _Case, now: float) -> Verdict:
-        """The worst of what speaks against it."""
+        """The verdict by the worst evidence."""
         if case.checkup.kind == "lost":
             return case.checkup
         if case.silent_since is not None:
@@ -120,15 +119,15 @@ Condition: TypeAlias = Literal["lost", "degraded", "fine"]
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """One device as NVML showed it at one moment.
+    """The state of one device by NVML at one time.
 
     Args:
-        uuid: Which device.
+        uuid: The device.
         begun: When it was asked, in seconds of `time.monotonic`.
-        condition: ``"doubtful"``: the error has no clear meaning, and only its repetition says something.
+        condition: ``"doubtful"``: an ambiguous error, which counts only if it is repeated.
         reason: Why it isn't fine.
-        total_memory: Bytes; `None` where it has none of its own, or can't be asked.
-        free_memory: Bytes that nobody has allocated, this process or any other; `None` as above.
+        total_memory: Bytes; `None` if it has no memory of its own, or can't be read.
+        free_memory: Bytes that no process has allocated; `None` as above.
     """
 
     uuid: str
@@ -141,11 +140,11 @@ class Checkup:
 
 @dataclass(frozen=True, slots=True)
 class Xid:
-    """The driver has reported an error of a device, caused by any process on it.
+    """An error of a device that the driver has reported, caused by any process on it.
 
     Args:
-        uuid: Which device.
-        number: NVIDIA's number for it.
+        uuid: The device.
+        number: NVIDIA's number of the error.
     """
 
     uuid: str
@@ -154,12 +153,12 @@ class Xid:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is thought of a device.
+    """The conclusion about a device.
 
     Args:
-        uuid: Which device.
-        kind: ``"lost"``: it can't be used; ``"degraded"``: it works, and somebody should look at it; ``"fine"``: NVML
-            finds nothing wrong with it, or not any more.
+        uuid: The device.
+        kind: ``"lost"``: it can't be used; ``"degraded"``: it works, and an operator should check it;
+            ``"fine"``: NVML reports no problem, or no longer.
         reason: Why it isn't fine.
     """
 

@@ -1,7 +1,8 @@
-"""One device as NVML shows it: is it there, what does it need, how much of its memory is free?
+"""Reads the state of one device by NVML: whether it works, needs a reset, and how much of its memory is free.
 
-Two or three cheap calls a checkup, for each of them holds a lock of the driver that jobs need too: no utilisation, no
-list of processes. Memory is told by `free`, for drivers disagree on whether `used` counts what they reserve.
+A checkup makes two or three cheap calls, because each of them holds a lock of the driver that jobs need too: it reads
+no utilisation and no list of processes. Memory is computed from `free`, because drivers disagree on whether `used`
+includes what they reserve.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# nvml.h. By number, for older versions of nvidia-ml-py don't know all the names.
+# Of nvml.h, by number, because older versions of nvidia-ml-py don't have all the names.
 _NOT_FOUND, _UNKNOWN = 6, 999
 _LOST = {
     _NOT_FOUND: "NVML does not know it any more",
@@ -27,7 +28,7 @@ _LOST = {
     16: "the GPU needs a reset",
     18: "the NVIDIA driver was updated under the running kernel module",
 }
-_OFF = {2, 3, 13}  # invalid argument, not supported, function not found: of a field that this driver does not have
+_OFF = {2, 3, 13}  # invalid argument, not supported, function not found: the driver does not have the field
 _RECOVERY, _REMAP_PENDING, _REMAP_FAILED = 230, 144, 145
 _NEEDS = {
     1: "the GPU needs a reset",
@@ -47,18 +48,18 @@ class NvmlCheckup:
     """Reads one device. Used by one thread at a time.
 
     Args:
-        uuid: Which device.
+        uuid: The device.
     """
 
     def __init__(self, uuid: str) -> None:
         self._uuid = uuid
         self._handles: tuple[Any, Any] | None = None  # of the device, and of the GPU that it is a slice of
-        self._known = False  # it has been read once
-        self._fields = [_RECOVERY, _REMAP_PENDING, _REMAP_FAILED]  # without those that this device does not have
+        self._known = False  # whether it has been read successfully once
+        self._fields = [_RECOVERY, _REMAP_PENDING, _REMAP_FAILED]  # those that this device does not have are removed
         self._has_memory = True
 
     def read(self) -> Checkup | None:
-        """Look at the device. Blocks, for ever if the driver hangs; `None` if NVML can't watch it."""
+        """Read the device. Blocks, for ever if the driver hangs; returns `None` if NVML can't watch it."""
         begun = time.monotonic()
         try:
             nvml = opened()
@@ -69,13 +70,13 @@ class NvmlCheckup:
         try:
             checkup = self._again(nvml, lambda: self._read(nvml, begun))
         except nvml.NVMLError as error:
-            self._handles = None  # they don't outlive a reset
+            self._handles = None  # handles are invalid after a reset
             return self._failed(nvml, error, begun)
         self._known = True
         return checkup
 
     def _again(self, nvml: Any, call: Callable[[], T]) -> T:
-        """The call's result, even if somebody else in this process has shut NVML down once too often."""
+        """The call's result; NVML is initialised again if other code in this process has shut it down."""
         try:
             return call()
         except nvml.NVMLError_Uninitialized:
@@ -107,10 +108,12 @@ class NvmlCheckup:
         except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):
             self._has_memory = False
             return None, None
-        return (int(memory.free), int(memory.total)) if memory.total else (None, None)  # 0: it shares the machine's
+        return (
+            (int(memory.free), int(memory.total)) if memory.total else (None, None)
+        )  # 0: it shares the machine's memory
 
     def _values(self, nvml: Any, gpu: Any) -> dict[int, int]:
-        """The fields that the driver could tell, in one call."""
+        """The fields that the driver supports, read in one call."""
         if not self._fields:
             return {}
         try:
@@ -123,7 +126,7 @@ class NvmlCheckup:
             if code in _LOST and code != _NOT_FOUND:
                 raise nvml.NVMLError(code)
         self._fields = [field for field, code in codes.items() if code not in _OFF]
-        # They are small numbers of various widths: the low bytes are the same in all of them.
+        # They are small numbers of different widths; the low bytes are the value in each case.
         return {int(answer.fieldId): int(answer.value.uiVal) for answer in answers if answer.nvmlReturn == 0}
 
     def _failed(self, nvml: Any, error: Any, begun: float) -> Checkup | None:

@@ -1,7 +1,7 @@
-"""Waits for the errors that NVIDIA's driver reports of devices, on a thread of its own.
+"""Waits for errors of devices that NVIDIA's driver reports, on a thread of its own.
 
-There is no way to be called when NVML has an event, and none to end a wait from outside: so it waits in slices. Four
-wake-ups a second cost less than a thousandth of a core, and make closing wait for a quarter of a second at most.
+NVML has no callback for events, and a wait can't be interrupted. So the thread waits in slices: four wake-ups a second
+cost less than a thousandth of a core, and closing takes at most a quarter of a second.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from director.errors import DiscoveryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-SLICE = 250  # milliseconds; never 0, which some drivers take for "without end"
-_BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # seconds after a wait that failed: it may fail at once for ever
+SLICE = 250  # milliseconds; never 0, which is "without end" for some drivers
+_BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # seconds after a failed wait, because each wait may fail at once
 
-# nvml.h. By number, for older versions of nvidia-ml-py don't know all the names.
+# Of nvml.h, by number, because older versions of nvidia-ml-py don't have all the names.
 _XID = 0x8
 _UNAVAILABLE, _RECOVERY_ACTION = 0x4000, 0x8000
 _WHOLE_GPU = 0xFFFFFFFF
 
 
 class DeviceChanged:
-    """Something has happened to some device that only a checkup can tell."""
+    """An event of some device that does not say which; checkups have to find out."""
 
 
 CHANGED = DeviceChanged()
@@ -37,7 +37,7 @@ CHANGED = DeviceChanged()
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
-    """A device whose events come: a GPU, or a slice of one, which has no events but its GPU's."""
+    """A device that is registered for events: a GPU, or a slice of one, which gets the events of its GPU."""
 
     uuid: str
     gpu: int
@@ -53,35 +53,36 @@ class _Registered:
 
 
 class NvmlEvents:
-    """Listens to the events of devices.
+    """Receives the events of devices.
 
     Args:
         uuids: The devices.
-        post: Takes what is heard, on the listening thread; must not block.
+        post: Called with each event on the listening thread; must not block.
     """
 
     def __init__(self, uuids: Iterable[str], post: Callable[[Xid | DeviceChanged], object]) -> None:
         self._uuids = tuple(uuids)
         self._post = post
         self._over = False
-        self._wakeup = Flag()  # somebody wants it to look up: it is over, or a device is back
+        # Set when the thread has to check for `stop` or `renew`.
+        self._wakeup = Flag()
         self._thread = threading.Thread(target=self._run, name="director:xids", daemon=True)
 
     def start(self) -> None:
-        """Listen from now on; where there is nothing to hear, the thread ends."""
+        """Start to listen; the thread ends if no device has events."""
         self._thread.start()
 
     def renew(self) -> None:
-        """Listen anew to all devices: one that was lost is back, and has forgotten that we listen."""
+        """Register all devices again: one that was lost and is back has lost its registration."""
         self._wakeup.set()
 
     def stop(self) -> None:
-        """Listen no more. The thread ends within a slice."""
+        """Stop listening. The thread ends within a slice."""
         self._over = True
         self._wakeup.set()
 
     def join(self, timeout: float) -> bool:
-        """Wait for so many seconds until the thread has ended; False if it has not."""
+        """Wait at most `timeout` seconds until the thread has ended; returns whether it has."""
         if self._thread.ident is not None:
             self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -104,9 +105,10 @@ class NvmlEvents:
                 failures += 1
 
     def _listen(self, nvml: Any) -> bool:
-        """Listen until somebody calls; False if no device has events at all."""
+        """Listen until `_wakeup` is set; returns False if no device has events at all."""
         self._wakeup.clear()
-        if self._over:  # its call was the one that has just been cleared
+        # `stop` may have set the flag that was just cleared.
+        if self._over:
             return False
         try:
             events = nvml.nvmlEventSetCreate()
@@ -120,14 +122,16 @@ class NvmlEvents:
                 return later
             while not self._wakeup.is_set():
                 self._wait(nvml, events, heard, SLICE)
-            while not self._over and self._wait(nvml, events, heard, 1):  # what came since
+            # Post the events that have come since.
+            while not self._over and self._wait(nvml, events, heard, 1):
                 pass
-        finally:  # by the thread that waits: freeing it under a waiter is undefined
+        finally:
+            # Freed by the thread that waits on it, because freeing it during a wait is undefined.
             nvml.nvmlEventSetFree(events)
         return True
 
     def _register(self, nvml: Any, events: Any) -> tuple[list[_Registered], bool]:
-        """Those that can be heard, and whether others may be one day."""
+        """The devices that could be registered, and whether others may be registered later."""
         heard, later, gpus = [], False, set()
         for uuid in self._uuids:
             try:
@@ -139,12 +143,13 @@ class NvmlEvents:
                 heard.append(device)
             except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):
                 continue
-            except nvml.NVMLError:  # lost, perhaps: the checkups will tell
+            except nvml.NVMLError:
+                # The device may be lost; the checkups will find out.
                 later = True
         return heard, later
 
     def _wait(self, nvml: Any, events: Any, heard: list[_Registered], milliseconds: int) -> bool:
-        """Wait for one event and post it; False if none came."""
+        """Wait for one event and post it; returns False if none came."""
         try:
             event = nvml.nvmlEventSetWait_v2(events, milliseconds)
         except nvml.NVMLError_Timeout:
@@ -157,7 +162,7 @@ class NvmlEvents:
 
 
 def _find(nvml: Any, uuid: str) -> tuple[_Registered, Any]:
-    """A device, and the handle of the GPU whose events are its own."""
+    """A device, and the handle of the GPU that reports its events."""
     handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
     if not uuid.startswith("MIG-"):
         return _Registered(uuid, _address(handle), None), handle
@@ -167,12 +172,12 @@ def _find(nvml: Any, uuid: str) -> tuple[_Registered, Any]:
 
 
 def _address(handle: Any) -> int:
-    """What makes two handles of one GPU equal; as objects they never are."""
+    """The address in a handle, by which two handles of one GPU are compared; as objects they are never equal."""
     return ctypes.cast(handle, ctypes.c_void_p).value or 0
 
 
 def _start_again(nvml: Any, error: Any) -> None:
-    """Initialise NVML again if somebody else in this process has shut it down once too often."""
+    """Initialise NVML again if other code in this process has shut it down."""
     if isinstance(error, nvml.NVMLError_Uninitialized):
         try:
             nvml.nvmlInit()

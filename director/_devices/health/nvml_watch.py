@@ -1,9 +1,9 @@
-"""Watches the GPUs of a running Director: reads them now and then, hears their errors, tells what it thinks of them.
+"""Watches the GPUs of a running Director: reads them regularly, receives their errors, and reports verdicts.
 
-Only its own thread judges and tells. It never calls NVML itself, for NVML may hang for ever when a GPU dies. Each
-checkup has a thread of its own that nobody waits for: one for each device in ten seconds, and none for a device whose
-last checkup has not come back. The events have another one. All of them post to one inbox, so the watch always wakes at
-once, also to end. At rest it wakes when it is time to read, and the listener four times a second.
+Only the watch's own thread makes and reports verdicts. It never calls NVML itself, because NVML may hang for ever when
+a GPU dies. Each checkup runs on a daemon thread of its own that is not joined: one per device in ten seconds, and none
+for a device whose last checkup has not returned. Another thread listens to events. All of them post to one inbox, so
+the watch wakes at once, also to end. At rest it wakes for each round of checkups, and the listener four times a second.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ _log = logging.getLogger("director")
 ANSWER_TIMEOUT = (
     10.0  # seconds for an answer of NVML: healthy ones take milliseconds, and a GPU that was asleep a few seconds
 )
-_OFTEN = 1.0  # seconds between checkups while something is in doubt, or happens
+_OFTEN = 1.0  # seconds between checkups after an ambiguous error or an event
 
 
 class _CannotWatch:
-    """A device can't be watched."""
+    """Posted for a device that can't be watched."""
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
 
 
 class _Stop:
-    """The end."""
+    """Posted by `stop`."""
 
 
 _Post: TypeAlias = Checkup | _CannotWatch | Xid | DeviceChanged | _Stop
 
 
 class NvmlWatch:
-    """Watches devices from `start` to `stop`; those that are no GPUs, or unknown to NVML, it leaves alone.
+    """Watches devices from `start` to `stop`; ignores those that are not GPUs or unknown to NVML.
 
     Args:
-        devices: Those of the Director.
-        tell: Takes each verdict, on the watch's thread and in the order of what happened; must return at once. Not
-            called any more when `stop` has returned.
-        rules: The user's.
-        patience: Seconds that NVML has for an answer.
+        devices: The Director's devices.
+        on_verdict: Called with each verdict on the watch's thread, in the order of events; must return at once. Not
+            called after `stop` has returned.
+        rules: The user's rules.
+        answer_timeout: Seconds that NVML has for an answer.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class NvmlWatch:
         self._inbox: queue.SimpleQueue[_Post] = queue.SimpleQueue()
         self._listener = NvmlEvents(self._readers, self._inbox.put)
         self._thread = threading.Thread(target=self._run, name="director:watch", daemon=True)
-        self._asked: dict[str, float] = {}  # checkups that have not come back, and when they began
-        self._late: set[str] = set()  # of these, those that have used up their patience once
+        self._asked: dict[str, float] = {}  # running checkups, and when they began
+        self._late: set[str] = set()  # those of them that have exceeded the timeout once
         self._silent: set[str] = set()
         self._checkups: dict[str, Checkup] = {}
         self._next_round = self._last_round = 0.0
@@ -95,7 +95,7 @@ class NvmlWatch:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Watch from now on. Starts nothing where there is nothing to watch; warns if no thread can be started."""
+        """Start to watch. Starts nothing if there is nothing to watch; warns if no thread can be started."""
         if not self._readers or self._interval is None:
             return
         try:
@@ -106,14 +106,16 @@ class NvmlWatch:
             _log.warning("%s: %s", what, error)
 
     def stop(self) -> None:
-        """Tell nothing any more, and let the threads end; returns at once."""
+        """Report no more verdicts, and let the threads end; returns at once."""
         with self._lock:
             self._over = True
         self._inbox.put(_Stop())
         self._listener.stop()
 
     def join(self, timeout: float = 1.0) -> bool:
-        """Wait after `stop` until the threads have ended; False if NVML keeps one of them. Never called at exit.
+        """Wait after `stop` until the threads have ended; returns False if NVML blocks one of them.
+
+        Never called at exit.
 
         Args:
             timeout: Seconds to wait.
@@ -138,7 +140,7 @@ class NvmlWatch:
         self._listener.stop()
 
     def _due(self) -> float:
-        """When it has to wake up by itself."""
+        """When the thread has to wake up without a message."""
         overdue = [begun + self._answer_timeout for uuid, begun in self._asked.items() if uuid not in self._silent]
         return min([self._next_round, *overdue])
 
@@ -180,7 +182,7 @@ class NvmlWatch:
             else:
                 self._silent.add(uuid)
                 self._diagnosis.add_timeout(uuid, now)
-                self._read_all_now()  # what the others answer tells which one is to blame
+                self._read_all_now()  # the answers of the others show which one is broken
         for verdict in self._diagnosis.changes(now):
             self._report(verdict)
         if now >= self._next_round:
@@ -202,13 +204,13 @@ class NvmlWatch:
             checkup = None
             try:
                 checkup = reader.read()
-            except Exception:  # noqa: BLE001 - our own bug, which must not pass for a device that does not answer
+            except Exception:  # noqa: BLE001 - a bug of ours must not look like a device that does not answer
                 _log.exception("The health of device %s can't be read: it is watched no more.", uuid)
             self._inbox.put(checkup or _CannotWatch(uuid))
 
         try:
             threading.Thread(target=read, name="director-checkup", daemon=True).start()
-        except (RuntimeError, MemoryError):  # no more threads: another time
+        except (RuntimeError, MemoryError):  # no thread can be started now: tried again later
             del self._asked[uuid]
 
     def _report(self, verdict: Verdict) -> None:
@@ -219,4 +221,4 @@ class NvmlWatch:
                 self._on_verdict(verdict)
             except Exception:  # noqa: BLE001 - our own bug, or an event loop that was closed under us
                 self._over = True
-                _log.exception("Nobody takes what is known of the devices' health: they are watched no more.")
+                _log.exception("The health of the devices can't be reported: they are watched no more.")

@@ -1,7 +1,7 @@
-"""A probe: what is wrong with a device, if anything is? No state.
+"""Probes a device: finds out whether it works. No state.
 
-A GPU is tried out in a fresh process: the faults of this one's CUDA must not count, and a GPU that is still broken must
-not break this one. A user who knows better asks in a way of his own.
+A GPU is tested in a new process: faults of this process's CUDA context must not count, and a GPU that is still broken
+must not break it. A user's own probe replaces this one.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _OUT_OF_MEMORY = 2
 
 
 def probe(device: Device, rules: HealthRules) -> str | None:
-    """What is wrong with `device`, `None` if it may work again. Blocks up to ``rules.probe_timeout``; raises nothing.
+    """What is wrong with `device`, `None` if it works. Blocks up to ``rules.probe_timeout``; raises nothing.
 
-    Asks ``rules.probe`` if there is one. Else a GPU is used in a fresh process (memory allocated, filled, read back),
-    and nothing is ever wrong with a stand-in.
+    Calls ``rules.probe`` if there is one. Else a GPU is used in a new process (memory is allocated, filled and read
+    back), and stand-ins always work.
 
     Args:
-        device: Which.
-        rules: The user's.
+        device: The device.
+        rules: The user's rules.
     """
     if rules.probe is not None:
         return _call_probe(rules.probe, device, rules.probe_timeout)
@@ -44,7 +44,7 @@ def _call_probe(call: Callable[[Device], str | None], device: Device, timeout: f
         return on_thread(timeout, lambda: call(device), "director-probe")
     except CallTimedOut:
         return f"its probe did not come back within {timeout:g} s"
-    except BaseException as error:  # noqa: BLE001 (whatever it is, it says that something is wrong)
+    except BaseException as error:  # noqa: BLE001 (any error of the probe means that something is wrong)
         return f"its probe raised {type(error).__name__}: {error}"
 
 
@@ -73,7 +73,7 @@ def _read(answer: dict[str, Any], ended: ScriptResult) -> str | None:
     match answer:
         case {"fine": fine}:
             return None if fine else "its memory does not hold what is written to it"
-        case {"code": code} if code == _OUT_OF_MEMORY:  # somebody uses the rest: it works for them, and it answers
+        case {"code": code} if code == _OUT_OF_MEMORY:  # other processes use the memory, so the device works
             return None
         case {"function": function, "code": code, "words": words}:
             return f"{function} answers {code} ({words})"

@@ -1,4 +1,4 @@
-"""When a device gets no more work, and when it is tried again. Frozen, and the user's to change."""
+"""Rules for when a device gets no more work, and when it is probed again. Frozen."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _IGNORE = (37, 38, 43, 44, 63, 66, 67, 92, 93, 106, 107, 121, 137, 141, 152, 153
 _FOLLOWS_ANOTHER = (45, 154)  # cleaning up after an error that has a number itself; "recovery action changed"
 
 FATAL_XIDS = frozenset((*_RESET_GPU, *_RESTART_BARE_METAL, *_OWN_WORKFLOW))
-"""The device must be reset, or its machine restarted, before it can be used again."""
+"""After these the device must be reset, or its machine restarted, before it can be used again."""
 
 HARMLESS_XIDS = frozenset((*_RESTART_APPLICATION, *_IGNORE, *_FOLLOWS_ANOTHER))
-"""Nothing is wrong with the device: the process that it hit needs a restart, if that."""
+"""After these the device works; at most the affected process needs a restart."""
 
 _WORDS = {
     46: "the GPU stopped processing",
@@ -54,7 +54,7 @@ _WORDS = {
 
 
 def describe_xid(number: int) -> str:
-    """An XID for people: with its meaning if it is a fatal one."""
+    """An XID as text, with its meaning if it is a fatal one."""
     words = _WORDS.get(number, "see NVIDIA's Xid catalog")
     return f"XID {number} ({words})"
 
@@ -64,16 +64,17 @@ class HealthRules:
     """What `Director(health=...)` takes.
 
     Args:
-        failures: Workers of a device that are lost in the midst of jobs, one after the other, before it goes into
-            quarantine. A worker counts once, however many jobs it takes along.
+        failures: Workers of a device that are lost during jobs, one after the other, before it goes into quarantine. A
+            worker counts once, however many jobs it had.
         probation: Seconds of quarantine before the first probe; doubled after each probe that fails.
         longest: Most seconds between two probes.
         probe: ``probe(device)`` returns what is wrong with a device, `None` if nothing is; called on a thread of its
-            own, what it raises is wrong too. By default a fresh process tries a GPU, and other devices come back.
-        probe_timeout: Seconds that a probe may take; one that takes longer has found something wrong.
-        interval: Seconds between two looks at each GPU through NVML; `None`: NVML is not watched.
-        fatal_xids: Errors of NVIDIA's driver (XIDs) that put the GPU they are of into quarantine.
-        harmless_xids: XIDs that say nothing of the GPU. Any other one makes it degraded for ten minutes.
+            own; if it raises, the device does not work. By default a GPU is tested in a new process, and other devices
+            always work.
+        probe_timeout: Seconds that a probe may take; a device whose probe takes longer does not work.
+        interval: Seconds between two checkups of each GPU by NVML; `None`: NVML is not used.
+        fatal_xids: Errors of NVIDIA's driver (XIDs) that put their GPU into quarantine.
+        harmless_xids: XIDs that are ignored. Any other XID makes its GPU degraded for ten minutes.
 
     Raises:
         TypeError: A value of the wrong type.
@@ -106,7 +107,7 @@ class HealthRules:
             raise ValueError(f"XIDs in both fatal_xids and harmless_xids: {sorted(both)}; take them out of one")
 
     def delay(self, rounds: int) -> float:
-        """Seconds until the next probe, after so many that have failed."""
+        """Seconds until the next probe, after `rounds` failed ones."""
         return min(self.longest, self.probation * 2.0 ** min(rounds, 60))
 
 
@@ -121,9 +122,9 @@ class Health(Enum):
 
     | from | to | when |
     |---|---|---|
-    | `HEALTHY` | `QUARANTINED` | it was lost, or its workers were, again and again |
+    | `HEALTHY` | `QUARANTINED` | it was lost, or its workers were lost repeatedly |
     | `QUARANTINED` | `PROBATION` | time for a probe |
-    | `PROBATION` | `HEALTHY`, `QUARANTINED` | the probe says so |
+    | `PROBATION` | `HEALTHY`, `QUARANTINED` | by the result of the probe |
     """
 
     HEALTHY = "healthy"

@@ -1,6 +1,6 @@
-"""Run in a throw-away process by `_cuda`, never imported: lists CUDA's devices and prints them as one line of JSON.
+"""Run in a short-lived process by `cuda`, never imported: lists CUDA's devices and prints them as one line of JSON.
 
-Nothing but the driver's library through ctypes: no framework is loaded and no context is made.
+Uses only the driver's library by ctypes: no framework is loaded and no context is made.
 """
 
 import ctypes

@@ -1,6 +1,6 @@
 """Run in a throw-away process by `probe`, never imported: uses the one device that CUDA shows, as a framework would.
 
-Prints what it begins, so that whoever kills it knows where it hung, and in the end what came of it as a line of JSON.
+Prints each step before it begins, so that the parent knows where it hung, and in the end the result as a line of JSON.
 Nothing but the driver's library through ctypes. Arguments: the digits of the device's UUID, the id of the parent.
 """
 
@@ -33,12 +33,12 @@ class _Trial:
         if bytes(uuid).hex() != digits:
             return {"other": bytes(uuid).hex()}
         context = ctypes.c_void_p()
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)  # the one that frameworks use
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)  # the context that frameworks use
         self._call("cuCtxSetCurrent", context)
         return {"fine": self._remembers()}
 
     def _remembers(self) -> bool:
-        """Whether memory that the device fills reads as it was filled."""
+        """Whether memory that the device has filled reads back as it was filled."""
         memory, copy = ctypes.c_uint64(), (ctypes.c_ubyte * SIZE)()
         size = ctypes.c_size_t(SIZE)
         self._call("cuMemAlloc_v2", ctypes.byref(memory), size)
@@ -66,7 +66,7 @@ def _print_answer(what: dict[str, object]) -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """A trial that hangs must not outlive whoever would kill it."""
+    """Have the kernel kill this process when the parent ends: a trial may hang."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the parent is gone")
