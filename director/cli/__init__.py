@@ -1,8 +1,8 @@
 """The command line, `director COMMAND`.
 
-A command is a module of this package with `add_parser(subparsers)`, which names its function by
-``set_defaults(run=...)``; that function takes the parsed arguments and returns the exit status. Only the command that
-was named is imported, and what it needs beyond the core is imported when it runs.
+A command is a module of this package with `add_parser(subparsers)`, which sets its function by
+``set_defaults(run=...)``; that function takes the parsed arguments and returns the exit status. Only the given command
+is imported, and what it needs beyond the core is imported when it runs.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: The arguments after the program's name; `None` takes those of the process.
+        argv: The arguments after the program's name; `None`: those of the process.
 
     Returns:
         The exit status: 0 done, 1 some items failed, 2 usage, 3 halted by ``--halt``, 130 interrupted, 141 when the
-        reader of the standard output has gone.
+        reader of the standard output has closed it.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     parser = _parser_for(arguments)
     try:
         options = parser.parse_args(arguments)
-    except SystemExit as stop:  # argparse has said why; an embedding caller wants the number, not its own end
+    except SystemExit as stop:  # argparse has printed why; a calling program gets the status instead of an exit
         return int(stop.code or 0)
     if options.command is None:
         parser.print_help(sys.stderr)
@@ -81,13 +81,13 @@ def _run_command(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return READER_GONE
-    except Exception as error:  # noqa: BLE001 -- as Python would tell it, but that its text is shown plainly
+    except Exception as error:  # noqa: BLE001 -- printed as Python would, with control characters escaped
         print_error(trace_of(error))
         return FAILED
 
 
 def _forget_stdout() -> None:
-    """Keep the interpreter from flushing into the broken pipe once more when it leaves."""
+    """Keep the interpreter from flushing into the broken pipe again when it exits."""
     import os
 
     null = os.open(os.devnull, os.O_WRONLY)

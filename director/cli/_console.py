@@ -1,8 +1,8 @@
-"""All that the commands write to a terminal goes through here, and is shown rather than obeyed.
+"""All output of the commands to a terminal goes through here, with control characters escaped.
 
-Names, messages, paths and log records hold what anybody may have chosen. `say` writes text, `Plainly` what a live view
-draws, and `plainly` catches what others write for the commands: the parser of arguments, loggers, Python itself. What
-the user's own function prints is the user's.
+Names, messages, paths and log records may come from any source. `print_text` writes text, `EscapingConsole` live views,
+and `escape_logs_and_errors` handles what is written on behalf of the commands: by the argument parser, loggers, and
+Python itself. What the user's own function prints is not changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
     """Lines of a table; the first `left` columns are aligned left, the rest right.
 
-    What terminals would obey is shown instead: cells hold names and messages that anybody may have chosen.
+    Control characters are escaped, because cells contain names and messages from any source.
     """
     lines = [[plain(cell) for cell in row] for row in (head, *rows)]
     widths = [max(_width(line[column]) for line in lines) for column in range(len(head))]
@@ -46,20 +46,20 @@ def _line(row: Sequence[str], widths: Sequence[int], left: int) -> str:
 
 
 def _width(text: str) -> int:
-    """How many columns of a terminal it takes."""
+    """How many columns of a terminal the text takes."""
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in "WF") for each in text)
 
 
 def on_terminal(stream: TextIO) -> bool:
-    """Whether `stream` leads to a terminal that may be sent escape sequences: none for NO_COLOR and TERM=dumb."""
+    """Whether `stream` is a terminal that escape sequences may be sent to: False with NO_COLOR or TERM=dumb."""
     return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
 
 @cache
 def hint_at_rich() -> None:
-    """Say, once, how to get the live view that this terminal could show."""
+    """Print, once, how to get the live view that this terminal could show."""
     print_error("(for a live view: pip install 'gpu-director[cli]')")
 
 
@@ -69,7 +69,7 @@ def print_text(text: str | Iterable[str]) -> None:
 
 
 def print_tick(text: str = ".") -> None:
-    """Write to the standard error, without a line break, what has been done of something longer."""
+    """Write progress to the standard error, without a line break."""
     sys.stderr.write(text)
     sys.stderr.flush()
 
@@ -85,12 +85,15 @@ def print_error(text: str | Iterable[str]) -> None:
 
 
 def shown(text: str) -> str:
-    """Text of several lines as it may be printed: only line breaks are obeyed."""
+    """Text of several lines with control characters escaped, except line breaks."""
     return "\n".join(plain(line.expandtabs()) for line in text.split("\n"))
 
 
 def shown_document(document: Any, key: str = "") -> Any:
-    """A JSON document of another process whose texts may be printed; messages and tracebacks keep their lines."""
+    """A JSON document of another process with control characters escaped.
+
+    Messages and tracebacks keep their line breaks.
+    """
     if isinstance(document, str):
         return shown(document) if key in ("message", "traceback") else plain(document)
     if isinstance(document, list):
@@ -101,44 +104,45 @@ def shown_document(document: Any, key: str = "") -> Any:
 
 
 def shown_json(lines: bytes) -> bytes:
-    """Lines of JSON as they may be printed: the same values, without anything that a terminal obeys."""
+    """Lines of JSON with the same values and all control characters escaped."""
     return "\n".join(map(_json_line, lines.decode("utf-8", "replace").split("\n"))).encode()
 
 
 def _json_line(line: str) -> str:
     if line.isprintable():
         return line
-    # What isn't within a string can only be white space, such as a tab or a carriage return.
+    # Outside of strings, control characters can only be white space, such as a tab or a carriage return.
     return "".join(" " if each in "\t\r" else each if plain(each) == each else json.dumps(each)[1:-1] for each in line)
 
 
 def _write(text: str | Iterable[str], stream: TextIO) -> None:
     lines = shown(text if isinstance(text, str) else "\n".join(text))
-    stream.write(f"{lines}\n")  # at once: print() writes the line's end apart, and results may come between
+    # In one call: print() writes the line break separately, and results could be written in between.
+    stream.write(f"{lines}\n")
     stream.flush()
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with arguments, in which there may be anything."""
+    """Escapes control characters of arguments in its error messages."""
 
     def error(self, message: str) -> Any:
-        """Exit with 2; the message quotes arguments."""
+        """Print the message, which may quote arguments, and exit with 2."""
         super().error(shown(message))
 
 
 class _Handler(logging.Handler):
-    """The last resort for records that no handler of the user's takes."""
+    """The handler of last resort, for records that no other handler takes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             print_error(self.format(record))
-        except Exception:  # noqa: BLE001 -- as logging has it: a record that can't be written fails nothing
+        except Exception:  # noqa: BLE001 -- as in `logging`: an error of a record must not fail the program
             self.handleError(record)
 
 
 @contextlib.contextmanager
 def escape_logs_and_errors() -> Iterator[None]:
-    """Have loggers without handlers, warnings and errors of threads written as `complain` does."""
+    """Have loggers without handlers, warnings and errors of threads written as `print_error` does."""
     before = logging.lastResort, threading.excepthook, sys.unraisablehook, warnings.showwarning
     logging.lastResort = _Handler(logging.WARNING)
     threading.excepthook = _thread_failed

@@ -1,4 +1,4 @@
-"""The terminal for what rich draws. Whose text it draws is shown, not obeyed. The only maker of rich's consoles."""
+"""The console for rich, which escapes control characters of texts. The only place that makes rich consoles."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 class EscapingConsole(Console):
-    """Writes the escape sequences that rich makes, and none that stand in the text; nor is text read as markup.
+    """Writes the escape sequences of rich, and escapes those in texts; texts are not parsed as markup.
 
     Args:
         stderr: Draw there rather than on the standard output.
-        options: For tests, as `rich.console.Console` has them.
+        options: Options of `rich.console.Console`, for tests.
     """
 
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What `renderable` looks like, in segments."""
+        """The segments of `renderable`, escaped."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(shown(segment.text), segment.style)
 
 
 def live(console: EscapingConsole, **options: Any) -> Live:
-    """A picture that stays in place. What Python code prints meanwhile is left alone or drawn above, by rich."""
+    """A view that is redrawn in place. Output of Python code meanwhile is not captured, or printed above it by rich."""
     return Live(console=console, **options)

@@ -1,4 +1,4 @@
-"""Exit statuses, and the error that means 2."""
+"""Exit statuses, and the error for status 2."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ FAILED: Final = 1  # some items failed
 USAGE: Final = 2
 HALTED: Final = 3  # by --halt
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
-READER_GONE: Final = 141  # 128 + SIGPIPE: `director run ... | head` is no failure of anybody's
+READER_GONE: Final = 141  # 128 + SIGPIPE: `director run ... | head` is not a failure
 TERMINATED: Final = 143  # 128 + SIGTERM
 
 
 class UsageError(Exception):
-    """The command line can't be obeyed; nothing ran.
+    """The arguments are wrong; nothing ran.
 
     Args:
         message: The cause and the remedy.
-        detail: What belongs before the message, such as a traceback; empty, or ends with a line break.
+        detail: Printed before the message, such as a traceback; empty, or ends with a line break.
     """
 
     def __init__(self, message: str, detail: str = "") -> None:
@@ -32,11 +32,11 @@ class UsageError(Exception):
         self.detail = detail
 
 
-_LONGEST = 60  # characters of what was typed, in a message
+_LONGEST = 60  # characters of an argument in a message
 
 
 def whole_number(least: int, most: int = FARTHEST - 1) -> Callable[[str], int]:
-    """What reads a whole number in these limits, for `argparse`."""
+    """A parser of whole numbers within these limits, for `argparse`."""
 
     def parse(text: str) -> int:
         number = number_in(text) if text.isascii() and text.isdecimal() else -1
@@ -48,7 +48,7 @@ def whole_number(least: int, most: int = FARTHEST - 1) -> Callable[[str], int]:
 
 
 def number_of(what: str, least: float, most: float) -> Callable[[str], float]:
-    """What reads a number of something in these limits, for `argparse`."""
+    """A parser of numbers within these limits, for `argparse`; `what` names the quantity."""
 
     def parse(text: str) -> float:
         try:
@@ -63,7 +63,7 @@ def number_of(what: str, least: float, most: float) -> Callable[[str], float]:
 
 
 parse_seconds = number_of("number of seconds", 0.1, 3600)
-"""Seconds between two looks."""
+"""Parses seconds between two updates."""
 
 
 def _shown(text: str) -> str:

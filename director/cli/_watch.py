@@ -1,4 +1,4 @@
-"""`director devices --watch`: what the GPUs do, read again and again."""
+"""`director devices --watch`: readings of the GPUs, repeated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HEAD = ("device", "name", "memory", "load", "temperature", "power", "note")
 
 
 def watch(devices: Sequence[Device], every: float, *, as_json: bool) -> NoReturn:
-    """Show readings of `devices` every so many seconds, until interrupted.
+    """Show readings of `devices` every `every` seconds, until interrupted.
 
     Raises:
         DiscoveryError: NVML does not answer.
@@ -43,7 +43,7 @@ def watch(devices: Sequence[Device], every: float, *, as_json: bool) -> NoReturn
 
 @contextmanager
 def _place(as_json: bool) -> Iterator[tuple[Callable[[str], None], bool]]:
-    """Where readings go: over each other on a terminal (then it is live), below each other elsewhere."""
+    """The function that prints readings, and whether they replace each other: on a terminal they do, elsewhere not."""
     if as_json or not on_terminal(sys.stdout):
         yield print_text, False
         return
@@ -63,13 +63,14 @@ def _lines(pairs: Sequence[tuple[Device, Reading]], is_live: bool) -> list[str]:
     rows = [(device.label, device.name, *_facts(device, reading, is_live)) for device, reading in pairs]
     if not is_live:
         return table(_HEAD, rows, left=2)
-    head = (*_HEAD[:4], "heat", *_HEAD[5:-1])  # with what they note below, 80 columns hold the rest
+    # The columns that are left out are below, so that the rest fits into 80 columns.
+    head = (*_HEAD[:4], "heat", *_HEAD[5:-1])
     notes = [_format.plain(f"{row[0]}: {row[-1]}") for row in rows if row[-1]]
     return [*table(head, [row[:-1] for row in rows], left=2), *notes]
 
 
 def _footer(every: float) -> str:
-    """That the picture is live, and how to leave it."""
+    """The line below the table: the time, the interval, and how to end."""
     return f"\n{time.strftime('%H:%M:%S')}, read every {every:g} s; Ctrl-C ends"
 
 
@@ -79,7 +80,7 @@ def _facts(device: Device, reading: Reading, is_live: bool) -> tuple[str, ...]:
     total = "?" if device.total_memory is None else f"{device.total_memory / 2**30:.1f}"
     used = "?" if reading.used_memory is None else f"{reading.used_memory / 2**30:.1f}"
     load = "?" if reading.load is None else _format.percent(reading.load)
-    if is_live and reading.load is not None:  # a glance tells which one works
+    if is_live and reading.load is not None:  # a bar shows which one is busy
         load = f"{'█' * round(reading.load * _CELLS):░<{_CELLS}} {load:>7}"
     temperature = "?" if reading.temperature is None else f"{reading.temperature} °C"
     power = "?" if reading.power is None else f"{reading.power:.0f} W"

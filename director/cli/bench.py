@@ -1,4 +1,4 @@
-"""`director bench`: every contender on the same work, and on request the goals beside what was measured."""
+"""`director bench`: every contender on the same work, and on request the goals with the measurements."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ if TYPE_CHECKING:
     from director.cli._bench.goals import Goal
 
 DESCRIPTION = """\
-Measure what it costs to run blocking jobs from asyncio, by a Director and by what people use without one. Contenders
-take turns on the same work, so the ratios are comparable where the times depend on the machine. Let nothing else run
-meanwhile. A full run takes about twenty minutes, a quick one about a minute."""
+Measure what it costs to run blocking jobs from asyncio, by a Director and by its alternatives. Contenders do the
+same work alternately, so ratios are comparable although times depend on the machine. Run nothing else meanwhile. A full
+run takes about twenty minutes, a quick one about a minute.
+"""
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     """Add the command to those of `director`."""
-    parser = subparsers.add_parser(
-        "bench", help="measure a Director beside what people use without one", description=DESCRIPTION
-    )
+    parser = subparsers.add_parser("bench", help="measure a Director and its alternatives", description=DESCRIPTION)
     add_options(parser)
     parser.set_defaults(run=run)
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Add the options of a command that runs experiments."""
-    parser.add_argument("--quick", action="store_true", help="less of everything, for a first impression")
+    parser.add_argument("--quick", action="store_true", help="less work, for a first impression")
     parser.add_argument("--only", action="append", metavar="NAME", default=[], help="this experiment; may be repeated")
     parser.add_argument("--json", action="store_true", help="every sample as one JSON document")
-    parser.add_argument("--goals", action="store_true", help="the project's own goals beside what was measured")
+    parser.add_argument("--goals", action="store_true", help="compare the measurements with the project's goals")
     parser.add_argument("--guard", action="store_true", help="exit with status 1 where a ratio is three times the goal")
     parser.add_argument("--list", action="store_true", help="name the experiments and run none")
 
@@ -51,7 +50,7 @@ def run_experiments(args: Namespace, experiments: Sequence[Experiment], goals: I
     """Run the experiments that `args` choose; results go to stdout, progress to stderr.
 
     Returns:
-        0 when all experiments ran, whatever they measured; 1 when one died, or with `--guard` where a goal is missed
+        0 when all experiments ran, whatever they measured; 1 when one died, or with `--guard` when a goal was missed
         by far.
 
     Raises:

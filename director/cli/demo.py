@@ -1,4 +1,4 @@
-"""`director demo`: the main job on real input, then the same stream of jobs handed out in three ways."""
+"""`director demo`: classifies real input, then schedules the same stream of jobs in three ways."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add `demo` to the commands."""
     parser = subparsers.add_parser(
         "demo",
-        help="classify real digits on this machine's devices, then compare three ways to hand out jobs",
+        help="classify real digits on this machine's devices, then compare three ways to schedule jobs",
         description="Classify scikit-learn's 1,797 scanned digits on this machine's GPUs, or its cores where there is "
-        "none; then hand the same stream of jobs to simulated devices in three ways, under an idle and a busy event "
-        "loop. Everything is measured while you wait, in about 15 seconds.",
+        "none; then run the same stream of jobs on simulated devices in three ways, with an idle and a busy event "
+        "loop. Everything is measured now, in about 15 seconds.",
     )
     parser.add_argument("--devices", help="for the digits: gpu, cpu:4 (the GPUs if torch can use them, else the cores)")
     parser.add_argument("--simulated", metavar="N", type=whole_number(1, 1000), default=4, help="simulated devices (4)")
@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show everything that was asked for.
+    """Show the parts that were asked for.
 
     Returns:
         The exit status.

@@ -1,4 +1,4 @@
-"""`director devices`: the GPUs of this machine as NVML, CUDA and a Director see them."""
+"""`director devices`: the GPUs of this machine by NVML, by CUDA and by a Director."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from director.ray import Node
 
 DESCRIPTION = """\
-List the GPUs of this machine: those that a Director would use, by their CUDA ordinals, then those that it can't,
-each with the reason. The UUID names a GPU everywhere; the numbers of NVML (nvidia-smi) and CUDA may differ."""
+List the GPUs of this machine: those that a Director would use, by their CUDA ordinals, then those that it can't use,
+each with the reason. The UUID identifies a GPU everywhere; the numbers of NVML (nvidia-smi) and CUDA may differ."""
 
 _HEAD = ("device", "name", "memory", "uuid", "nvml", "pci bus id", "note")
 _NO_GPU = "Without GPUs a Director can work on cores, devices='cpu:4', or only pass time, devices='simulated:4'."
@@ -129,7 +129,7 @@ def _document(found: Survey) -> dict[str, Any]:
 
 
 _NODE_HEAD = ("node", "GPU", "kind of GPU", "CPU", "memory", "id")
-_KIND = "accelerator_type:"  # how Ray names a resource that says what its GPUs are
+_KIND = "accelerator_type:"  # prefix of Ray's resources for types of GPUs
 
 
 def list_nodes(address: str, *, as_json: bool) -> int:

@@ -1,4 +1,4 @@
-"""`director doctor`: what this machine and this environment offer, what looks wrong, and what helps."""
+"""`director doctor`: checks this machine and this environment, and prints problems and remedies."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ if TYPE_CHECKING:
     from director.cli._doctor.checks import Finding
 
 _DESCRIPTION = """\
-Examine this machine and this environment: the GPUs as NVML, CUDA and a Director see them, the mask, versions, limits of
-threads, processes, files and memory, and running apps. Says what looks wrong and what helps. Nothing is changed, and no
-GPU is touched from this process. Exit status: 0 nothing is wrong, 1 something is."""
+Examine this machine and this environment: the GPUs by NVML, CUDA and a Director, the mask, versions, limits of
+threads, processes, files and memory, and running apps. Prints problems and remedies. Nothing is changed, and no GPU
+is used by this process. Exit status: 0 no problem, 1 a problem was found."""
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     """Add `doctor` to the commands."""
-    parser = subparsers.add_parser(
-        "doctor", help="say what is wrong with this machine's set-up", description=_DESCRIPTION
-    )
+    parser = subparsers.add_parser("doctor", help="find problems of this machine's set-up", description=_DESCRIPTION)
     parser.add_argument("--json", action="store_true", help="findings and facts, as one JSON document")
     parser.set_defaults(run=run)
 
 
 def run(options: Namespace) -> int:
-    """Examine, and tell.
+    """Examine the machine, and print the findings.
 
     Returns:
         0 if nothing is wrong, else 1.

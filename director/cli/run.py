@@ -9,7 +9,7 @@ from director.cli._run.flow import parse_halt
 from director.cli._status import number_of, whole_number
 
 _DESCRIPTION = """\
-Call a blocking function for every input, each on whichever device is free, and write one line of JSON per item:
+Call a blocking function for every input, each on a free device, and write one line of JSON per item:
 
   {"index": 0, "input": "a.png", "result": {"label": "cat"}, "device": "cuda:1", "seconds": 0.0213}
   {"index": 1, "input": "b.png", "error": {"type": "OSError", "message": "..."}, "device": "cuda:0", "seconds": 0.0021}
@@ -23,7 +23,7 @@ examples:
   director run embed.py:embed texts.txt --lines --ray head:6379
   tail -f events.jsonl | director run score.py:score - --jsonl --devices cpu:4
 
-Ctrl-C ends the run when what is running has finished, a second Ctrl-C ends it at once.
+Ctrl-C ends the run when the running items have finished, a second Ctrl-C ends it at once.
 exit status: 0 done, 1 some items failed, 2 usage, 3 halted by --halt, 130 interrupted"""
 
 
@@ -46,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what the arguments say.
+    """Run the command.
 
     Returns:
         The exit status.
@@ -90,7 +90,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="WHEN",
         type=parse_halt,
         default="never",
-        help="never; soon or now: at the first failure start no more, or also leave what runs; soon,fail=N; N (never)",
+        help="never; soon or now: at the first failure start no more, or also drop what runs; soon,fail=N; N (never)",
     )
     group.add_argument(
         "--window", metavar="N", type=whole_number(1), help="most items in memory (8 per slot, at least 64)"
@@ -109,7 +109,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_devices(text: str) -> str | list[str | int]:
-    """``"cpu:2"`` as it is; ``"0,2"`` as indices, other words of a list as UUIDs."""
+    """``"cpu:2"`` unchanged; ``"0,2"`` as indices, other words of a list as UUIDs."""
     words = [word.strip() for word in text.split(",")]
     if not all(words):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty place")

@@ -1,4 +1,4 @@
-"""`director top`: what a running app's Director does, on a terminal, as JSON, or as a web page."""
+"""`director top`: shows the Director of a running app on a terminal, as JSON, or as a web page."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Show what the Director of a running app does: devices, queue, waits, failures, j
   async with dashboard.serve(), director:
       ...
 
-Keys: tab another list, up and down choose, enter look at it, space pause, q quit."""
+Keys: tab another list, up and down choose, enter open, space pause, q quit."""
 
 _EPILOG = """\
 examples:
   director top                       the only app there is, or a list of them
-  director top 4711 --once --json    one look at process 4711, as JSON
+  director top 4711 --once --json    process 4711 once, as JSON
   director top --web                 a page on http://localhost:8265/
   ssh -t gpu-box director top
 
-Elsewhere than on this machine itself, --web wants a token: that of the variable DIRECTOR_TOKEN, or a new one."""
+Except on loopback addresses, --web needs a token: that of the variable DIRECTOR_TOKEN, or a new one."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,10 +38,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("app", nargs="?", metavar="APP", help="a process number, or the path of a socket")
-    parser.add_argument("--every", metavar="SECONDS", type=parse_seconds, default=0.5, help="between two looks (0.5)")
+    parser.add_argument("--every", metavar="SECONDS", type=parse_seconds, default=0.5, help="between two updates (0.5)")
     parser.add_argument("--once", action="store_true", help="look once")
     told = parser.add_mutually_exclusive_group()
-    told.add_argument("--json", action="store_true", help="a line of JSON for each look")
+    told.add_argument("--json", action="store_true", help="a line of JSON for each update")
     told.add_argument("--web", action="store_true", help="serve the page instead")
     web = parser.add_argument_group("web")
     web.add_argument("--host", default="localhost", help="address to serve on (localhost)")
@@ -50,13 +50,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(options: argparse.Namespace) -> int:
-    """Watch.
+    """Run the command.
 
     Returns:
         The exit status.
 
     Raises:
-        UsageError: It isn't clear which app is meant, or a package is missing.
+        UsageError: There is no app or more than one, or a package is missing.
     """
     from director.cli._top.session import watch
 

@@ -50,8 +50,8 @@ _MOST_NOTES = 10
 class Failure:
     """One kind of failure."""
 
-    def __init__(self, number: int, kind: Kind, name: str, error: str, at: float, asker: ErrorDescriber) -> None:
-        self._asker = asker
+    def __init__(self, number: int, kind: Kind, name: str, error: str, at: float, describer: ErrorDescriber) -> None:
+        self._describer = describer
         self.number = number
         self.kind = kind
         self.name = name
@@ -72,7 +72,7 @@ class Failure:
             example = {"at": at, "job": job, "device": label, "message": "", "traceback": ""}
             example["message"] = known_text(error, _MOST_CHARACTERS) or ""
             self.examples.append(example)
-            self._asker.submit(partial(_describe, example, error))
+            self._describer.submit(partial(_describe, example, error))
 
     def summary(self) -> dict[str, Any]:
         """As it travels in a list."""
@@ -99,7 +99,7 @@ class Failures:
     """All kinds of failure; when there are too many, the one that was counted least recently is dropped."""
 
     def __init__(self) -> None:
-        self.asker = ErrorDescriber()
+        self.describer = ErrorDescriber()
         self._kinds: dict[tuple[Kind, str, str], Failure] = {}  # the latest last
         self._next = 1
 
@@ -116,7 +116,7 @@ class Failures:
         key = kind, name, _type_name(error)
         failure = self._kinds.pop(key, None)
         if failure is None:
-            failure = Failure(self._next, *key, at, self.asker)
+            failure = Failure(self._next, *key, at, self.describer)
             self._next += 1
             if len(self._kinds) >= _MOST_KINDS:
                 del self._kinds[next(iter(self._kinds))]
@@ -197,27 +197,27 @@ class ErrorDescriber:
         # Held briefly, never while a task runs. Reentrant: a finalizer or a signal handler that runs meanwhile may
         # submit.
         self._lock = threading.RLock()
-        self._questions: deque[Callable[[], None]] = deque()
+        self._tasks: deque[Callable[[], None]] = deque()
         self._worker: threading.Thread | None = None  # the thread that takes the next task
         self._since = 0.0  # when its current task began
         self._stuck = 0
 
-    def submit(self, question: Callable[[], None]) -> bool:
-        """Call `question` soon on another thread; returns False if that is not possible. It must not raise."""
+    def submit(self, task: Callable[[], None]) -> bool:
+        """Call `task` soon on another thread; returns False if that is not possible. It must not raise."""
         with self._lock:
             if self._worker is not None and monotonic() - self._since > _PATIENCE:
                 if self._stuck == _MOST_STUCK:
                     # Deleted after the lock was released: that may run user code.
-                    _unasked = self._clear()
+                    _dropped = self._clear()
                     return False
                 # The stuck thread ends when its task returns.
                 self._worker = None
                 self._stuck += 1
-            if len(self._questions) >= _MOST_WAITING:
+            if len(self._tasks) >= _MOST_WAITING:
                 return False
-            self._questions.append(question)
+            self._tasks.append(task)
             if self._worker is None:
-                worker, now = threading.Thread(target=self._work, name="director-asker", daemon=True), monotonic()
+                worker, now = threading.Thread(target=self._work, name="director-describer", daemon=True), monotonic()
                 # Checked again: a finalizer may have submitted in between.
                 if self._worker is None:
                     self._worker, self._since = worker, now
@@ -226,12 +226,12 @@ class ErrorDescriber:
                     except (RuntimeError, MemoryError):
                         # No thread can be started now.
                         self._worker = None
-                        _unasked = self._clear()
+                        _dropped = self._clear()
                         return False
         return True
 
     def _clear(self) -> deque[Callable[[], None]]:
-        unasked, self._questions = self._questions, deque()
+        unasked, self._tasks = self._tasks, deque()
         return unasked
 
     def wait_idle(self, seconds: float = 10.0) -> None:
@@ -248,10 +248,10 @@ class ErrorDescriber:
                     # The task that was stuck has returned.
                     self._stuck -= 1
                     return
-                if not self._questions:
+                if not self._tasks:
                     self._worker = None
                     return
-                question = self._questions.popleft()
+                task = self._tasks.popleft()
                 self._since = monotonic()
-            question()
-            del question  # drops the reference to the exception
+            task()
+            del task  # drops the reference to the exception

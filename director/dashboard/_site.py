@@ -69,8 +69,8 @@ class Site:
         path = _path(scope)
         if status == 401 and path in _TO_ENTER:
             await reply.file(find_file(path))
-        # The page that sends the token from the fragment of its address.
         elif status == 401 and path in ("", "index.html"):
+            # The page that sends the token from the fragment of its address.
             if not await self._add_slash(scope, reply):
                 await reply.file(find_file("enter.html"), 401)
         else:
@@ -100,10 +100,8 @@ class Site:
 
     async def _show_page(self, scope: Scope, reply: Reply) -> None:
         cookie = self._door.cookie(scope)
-        if cookie is not None and self._door.is_in_address(
-            scope
+        if cookie is not None and self._door.is_in_address(scope):
             # A redirect removes the token from the address and from the history of the browser.
-        ):
             await reply.redirect(f"./{_last_part(scope)}", [(b"set-cookie", cookie.encode())])
         elif not await self._add_slash(scope, reply):
             await reply.file(find_file("index.html"))

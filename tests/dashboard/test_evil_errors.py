@@ -14,7 +14,7 @@ from dashboard.stories import DEVICES
 from director import Director, report
 from director._format import known_line, known_repr, known_text
 from director.dashboard import Dashboard
-from director.dashboard import _failures as _asker
+from director.dashboard import _failures as _describer
 from director.dashboard._failures import ErrorDescriber, Failures
 from director.errors import BatchMismatch, DirectorClosed, JobTimeout, QueueFull
 from director.timeline import Timeline
@@ -60,7 +60,7 @@ class Odd:
 
 def told(failures: Failures, error: BaseException) -> dict[str, Any]:
     number = failures.add("failed", "f", error, 0.0, 1, DEVICES[0])
-    failures.asker.wait_idle()
+    failures.describer.wait_idle()
     failure = failures.find(number)
     assert failure is not None
     example: dict[str, Any] = failure.document()["examples"][0]
@@ -72,7 +72,7 @@ async def test_an_error_is_asked_once_and_off_the_loop() -> None:
     failures = Failures()
     assert told(failures, error)["message"] == "said"
     assert told(failures, error)["traceback"].endswith("Asked: said\n")
-    assert error.threads == ["director-asker"], "a second of the same kind is counted and not asked"
+    assert error.threads == ["director-describer"], "a second of the same kind is counted and not asked"
 
 
 async def test_with_all_observers_the_loop_asks_nothing() -> None:
@@ -100,10 +100,10 @@ async def test_with_all_observers_the_loop_asks_nothing() -> None:
             with pytest.raises(Asked):
                 await job
         await dashboard.snapshot()
-        dashboard._feed._recorder.failures.asker.wait_idle()
+        dashboard._feed._recorder.failures.describer.wait_idle()
     me = threading.current_thread().name
     assert [me in error.threads for error in errors] == [False] * 3
-    assert [error.threads.count("director-asker") for error in errors[::2]] == [1, 1]
+    assert [error.threads.count("director-describer") for error in errors[::2]] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_group_tells_of_some_members_and_notes_are_shown() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_asker, "_PATIENCE", 0.0)
+    monkeypatch.setattr(_describer, "_PATIENCE", 0.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -189,28 +189,28 @@ def test_after_several_of_those_nothing_more_is_asked() -> None:
         begun.release()
         never.wait(20)
 
-    asker = ErrorDescriber()
-    for _ in range(1 + _asker._MOST_STUCK):
-        assert asker.submit(block)
+    describer = ErrorDescriber()
+    for _ in range(1 + _describer._MOST_STUCK):
+        assert describer.submit(block)
         assert begun.acquire(timeout=10)
-    assert not asker.submit(block)
-    assert not asker._questions, "nothing of what isn't asked is kept"
+    assert not describer.submit(block)
+    assert not describer._questions, "nothing of what isn't asked is kept"
     never.set()
-    asker.wait_idle()
+    describer.wait_idle()
     deadline = time.monotonic() + 10
-    while asker._stuck and time.monotonic() < deadline:
+    while describer._stuck and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert asker.submit(lambda: begun.release())
+    assert describer.submit(lambda: begun.release())
     assert begun.acquire(timeout=10)
 
 
 def test_the_thread_ends_when_there_is_nothing_to_ask() -> None:
-    asker = ErrorDescriber()
+    describer = ErrorDescriber()
     done = threading.Event()
-    assert asker.submit(done.set)
+    assert describer.submit(done.set)
     assert done.wait(10)
-    asker.wait_idle()
-    assert not [each for each in threading.enumerate() if each.name == "director-asker"]
+    describer.wait_idle()
+    assert not [each for each in threading.enumerate() if each.name == "director-describer"]
 
 
 def test_where_no_thread_can_be_started_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def test_a_storm_has_few_examples() -> None:
 def test_the_traceback_says_where() -> None:
     failures = Failures()
     number = failures.add("failed", "f", raised(ValueError("odd")), 1.0)
-    failures.asker.wait_idle()
+    failures.describer.wait_idle()
     failure = failures.find(number)
     assert failure is not None
     (example,) = failure.document()["examples"]
@@ -77,7 +77,7 @@ def test_errors_of_other_modules_are_named_in_full() -> None:
 
     failures = Failures()
     failures.add("failed", "f", Odd(), 0.0)
-    failures.asker.wait_idle()
+    failures.describer.wait_idle()
     (failure,) = failures.latest(1)
     assert failure.error.endswith("<locals>.Odd")
     assert failure.error.startswith("dashboard.")
@@ -92,7 +92,7 @@ def test_an_error_is_not_kept() -> None:
     error = raised(Odd())
     gone = weakref.ref(error)
     failures.add("failed", "f", error, 0.0)
-    failures.asker.wait_idle()
+    failures.describer.wait_idle()
     del error
     gc.collect()
     assert gone() is None

@@ -233,7 +233,7 @@ async def test_one_job_with_its_failure(clock: TestClock) -> None:
         with pytest.raises(ZeroDivisionError):
             await job
         clock.advance(3)
-        feed._recorder.failures.asker.wait_idle()
+        feed._recorder.failures.describer.wait_idle()
         found = await feed.job(job.id)
         assert found is not None
         assert (found["state"], found["at"], found["why"]["count"]) == ("failed", 3, 1)

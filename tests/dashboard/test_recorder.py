@@ -176,7 +176,7 @@ def test_nothing_of_a_job_is_kept_alive() -> None:
     except ValueError as error:
         over(recorder, 1, 100.0, 100.5, state="failed")
         recorder(JobFailed(100.5, 1, "detect", DEVICES[0], 0.0, 0.5, error))
-    recorder.failures.asker.wait_idle()
+    recorder.failures.describer.wait_idle()
     gc.collect()
     assert alive[0]() is None
     ended = recorder.jobs.find(1)

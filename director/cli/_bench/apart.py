@@ -1,4 +1,4 @@
-"""Run a function in a fresh process: nothing left over from another experiment, and one core or all of them."""
+"""Runs a function in a new process, without state of other experiments, on one core or on all."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def run_apart(function: Callable[..., Any], *args: Any, one_core: bool = False) 
         process.join()
         raise ExperimentDied(f"an experiment ended with exit status {process.exitcode} instead of an answer") from None
     except BaseException:
-        process.kill()  # interrupted: nobody wants the answer any more
+        process.kill()  # interrupted: the answer is not needed
         raise
     finally:
         mine.close()
         process.join(timeout=GRACE)
-        process.kill()  # a contender may have left a thread that does not end
+        process.kill()  # a contender may have started a thread that does not end
         process.join()
 
 
 def _child(answer: Connection, one_core: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # interrupted from the terminal: end at once and without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # interrupted from the terminal: end at once without a traceback
     if one_core:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     answer.send(function(*args))

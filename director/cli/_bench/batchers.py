@@ -1,6 +1,7 @@
-"""The ways to gather single items into batches for `slots` devices: what people use today, and a Director.
+"""Ways to collect single items into batches for `slots` devices: common libraries, and a Director.
 
-Each is opened with a blocking function of a list of items, and gives a `Submit`: hand an item over, get an awaitable.
+Each is opened with a blocking function of a list of items, and returns a `Submit`: a function from an item to an
+awaitable.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Call: TypeAlias = "Callable[[list[float]], list[float]]"
 Submit: TypeAlias = "Callable[[float], asyncio.Future[Any]]"
 
-TIMER = 0.005  # s that the ones with a timer wait for a fuller batch, `batched`'s own default
+TIMER = 0.005  # s that batchers with a timer wait for a fuller batch, `batched`'s own default
 MOST = 16  # items in a batch
 
 
@@ -45,10 +46,10 @@ async def _director(slots: int, call: Call, max_wait: float = 0.0) -> AsyncItera
 
 
 class _TimerBatcher:
-    """Written by hand, as well as one can without a library.
+    """Written by hand, without a library.
 
-    A batch closes when it is full or its first item has waited for `TIMER`, then waits for a thread, and takes along
-    what has come in the meantime.
+    A batch closes when it is full or its first item has waited for `TIMER`, then waits for a thread, and includes items
+    that have arrived meanwhile.
     """
 
     def __init__(self, slots: int, call: Call, pool: concurrent.futures.Executor) -> None:
@@ -121,7 +122,7 @@ async def _async_batcher(slots: int, call: Call) -> AsyncIterator[Submit]:
 async def _batched(slots: int, call: Call) -> AsyncIterator[Submit]:
     from batched.aio import dynamically
 
-    # It runs one batch at a time: only with a processor for each slot, served in turn, can it keep all of them busy.
+    # A processor runs one batch at a time, so all slots are busy only with one processor per slot, used alternately.
     processors = [dynamically(call, batch_size=MOST, timeout_ms=1000 * TIMER) for _ in range(slots)]
     turns = itertools.cycle(processors)
     yield lambda item: asyncio.create_task(next(turns)(item))

@@ -1,4 +1,4 @@
-"""How long single items take through batches, beside greedy batches without any overhead, and how much goes through."""
+"""Latency of single items in batches, compared with greedy batches without overhead, and throughput."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOTS = 2
 FIXED = 0.005  # s of a call, whatever its size
 EACH = 0.0002  # s of each item in it
 PEAK = SLOTS * MOST / (FIXED + EACH * MOST)  # items a second, if every batch is full
-CALLERS = 4 * SLOTS * MOST  # of a saturated model: as many items wait as are in batches, and more
+CALLERS = 4 * SLOTS * MOST  # for a saturated model: more items wait than are in batches
 LOADS = (0.50, 0.80, 0.95)
 GREEDY = "greedy, exact"
 ALONE = "the model alone"
@@ -59,7 +59,10 @@ def plan(rate: float, count: int, seed: int) -> list[float]:
 
 
 async def serve(submit: Submit, moments: list[float]) -> list[float]:
-    """Seconds from the planned moment of each item to its result, on an open loop: nobody waits for earlier ones."""
+    """Seconds from the planned moment of each item to its result, on an open loop.
+
+    Arrivals don't wait for earlier results.
+    """
     ends = [0.0] * len(moments)
 
     def note_end(number: int, _: object) -> None:
@@ -80,7 +83,7 @@ async def serve(submit: Submit, moments: list[float]) -> list[float]:
 
 
 def exact_loop() -> asyncio.AbstractEventLoop:
-    """One with timers in microseconds: the usual selector counts milliseconds, too coarse for thousands of arrivals."""
+    """An event loop with timers in microseconds: the default selector's milliseconds are too coarse."""
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
@@ -91,7 +94,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def measure(effort: Effort) -> Sheet:
-    """Latencies at three loads, beside greedy batches on the same arrivals; then the saturated throughput."""
+    """Latencies at three loads, and of greedy batches on the same arrivals; then the saturated throughput."""
     sheet = Sheet()
     batchers = effort.pick(present(EVERYBODY), [DIRECTOR])
     rounds, seconds = effort.pick((5, 1.5), (3, 0.5))
@@ -99,7 +102,7 @@ def measure(effort: Effort) -> Sheet:
         count = round(load * PEAK * seconds)
         seeds = {batcher.name: 0 for batcher in batchers}
         for batcher in turns(batchers, rounds):
-            seeds[batcher.name] += 1  # every contender meets the same traces
+            seeds[batcher.name] += 1  # every contender gets the same traces
             _add_latencies(sheet, batcher, load, plan(load * PEAK, count, seeds[batcher.name]))
     for contender in turns([None, *batchers], rounds):
         count = round(PEAK * seconds)
@@ -113,7 +116,7 @@ def _add_latencies(sheet: Sheet, batcher: Batcher, load: float, moments: list[fl
     stays = run(_round(batcher, model, moments))
     _report(sheet, batcher.name, load, stays, model.sizes)
     if batcher is DIRECTOR:
-        late = bare_time(lambda: time.sleep(FIXED), 20) - FIXED  # what a sleep takes too long on this machine
+        late = bare_time(lambda: time.sleep(FIXED), 20) - FIXED  # how much longer a sleep takes on this machine
         _report(sheet, GREEDY, load, *lines.batches(moments, lambda size: FIXED + EACH * size + late, SLOTS, MOST))
 
 
@@ -151,7 +154,7 @@ async def _saturated(batcher: Batcher, count: int) -> float:
 
 
 def alone(count: int) -> float:
-    """Items a second in full batches, on as many threads as there are slots: what the model itself can do."""
+    """Items a second in full batches, on as many threads as there are slots: the limit of the model itself."""
     calls = iter(range(-(-count // MOST)))
 
     def work(take: Callable[[], object]) -> None:

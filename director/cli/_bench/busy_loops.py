@@ -1,4 +1,4 @@
-"""What keeps an event loop busy in half of the time, in periods of 40 ms."""
+"""Loads that keep an event loop busy half of the time, in periods of 40 ms."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def nothing() -> None:
 
 
 def block() -> None:
-    """Hold the loop but not the GIL, as blocking I/O or a C library that gives the GIL up does."""
+    """Hold the loop but not the GIL, as blocking I/O or a C library that releases the GIL does."""
     time.sleep(BUSY)
 
 
 def compute() -> None:
-    """Hold the loop in pure Python, which offers the GIL every 5 ms."""
+    """Hold the loop in pure Python, which releases the GIL every 5 ms."""
     until = time.perf_counter() + BUSY
     while time.perf_counter() < until:
         sum(range(100))
 
 
 class JsonEncoder:
-    """Hold the loop and the GIL in one C call that never offers it.
+    """Hold the loop and the GIL in one C call that never releases it.
 
-    The call can't be told to stop after `BUSY`, so its size follows the time that the last one took: else it would last
-    longer whenever something else wants the core.
+    The call can't be stopped after `BUSY`, so its size is adapted to the time of the last one: otherwise it would take
+    longer when other threads use the core.
     """
 
     def __init__(self) -> None:

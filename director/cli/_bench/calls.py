@@ -1,6 +1,6 @@
-"""What is called in other processes. Light, so that its import says little about how a process starts.
+"""Functions that are called in other processes. Few imports, so that they add little to the start of a process.
 
-Every job takes, and ignores, the device that a Director hands it.
+Every job takes, and ignores, the device that a Director passes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 
 def noop(*_device: object) -> None:
-    """What is left is the cost of handing the job over and back."""
+    """Do nothing: what remains is the cost of the call."""
 
 
 def one_millisecond(*_device: object) -> tuple[int, int]:
-    """Occupy the device for 1 ms; says when that began and ended, by the clock that all processes share."""
+    """Occupy the device for 1 ms; returns when that began and ended, by the clock that all processes share."""
     return _sleep(0.001)
 
 
@@ -42,7 +42,7 @@ class Array:
         self.memory = memory
 
     def __call__(self, *_device: object) -> Array:
-        """There and back."""
+        """Return itself."""
         return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -51,7 +51,7 @@ class Array:
 
 
 def process_id(*_device: object) -> int:
-    """Where it runs."""
+    """The process that it runs in."""
     return os.getpid()
 
 

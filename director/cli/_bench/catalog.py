@@ -26,9 +26,9 @@ class Experiment:
 
     Args:
         name: What `--only` takes.
-        question: One line for people.
-        measure: Does the work; importable by name, for it runs in another process.
-        places: Where a full run does it, the first also in a quick run.
+        question: One line of description.
+        measure: Does the work; importable by name, because it runs in another process.
+        places: Where a full run measures, the first also in a quick run.
         reference: The contender that the table compares the others with.
     """
 
@@ -39,12 +39,12 @@ class Experiment:
     reference: str
 
     def places_for(self, effort: Effort) -> tuple[str, ...]:
-        """Where a run of that effort does it."""
+        """Where a run of that effort measures."""
         return effort.pick(self.places, self.places[:1])
 
 
 COSTS = (ONE_CORE, ALL_CORES)  # on one core a cost repeats within a few percent
-LOSSES = (ALL_CORES, ONE_CORE)  # slots and loop share the one core: that is a loss of another kind
+LOSSES = (ALL_CORES, ONE_CORE)  # slots and loop share the one core, which is another kind of loss
 
 EXPERIMENTS = (
     Experiment("burst", "cost of a no-op job, all submitted first, 2 slots", overhead.bursts, COSTS, POOL.name),

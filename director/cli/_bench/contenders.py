@@ -1,6 +1,6 @@
-"""The ways to run blocking jobs on `slots` devices: what people use today, and a Director.
+"""Ways to run blocking jobs on `slots` devices: common solutions, and a Director.
 
-A contender is opened for a number of slots and gives a `Seat`: the few moves that every experiment is made of.
+A contender is opened for a number of slots and returns an `OpenContender`: the operations of every experiment.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ P = TypeVar("P", bound="Participant")
 
 @dataclass(frozen=True)
 class OpenContender:
-    """One opened contender. This base is right for whatever gives awaitable handles.
+    """An opened contender. This base class is for contenders that return awaitable handles.
 
     Args:
-        submit: Hands a job over and returns a handle at once.
-        call: Hands a job over and waits for it: one round trip.
+        submit: Submits a job and returns a handle at once.
+        call: Submits a job and waits for it: one round trip.
     """
 
     submit: Callable[[Job], Any]
@@ -55,10 +55,10 @@ class OpenContender:
 
 
 class OpenPool(OpenContender):
-    """A bare `ThreadPoolExecutor`: these coroutines never await, so no event loop is in the way of the floor."""
+    """A bare `ThreadPoolExecutor`. These coroutines never await, so this is the lower bound without an event loop."""
 
     async def gather(self, handles: Iterable[Any]) -> None:
-        """Wait for all handles; for this contender no different from in turn."""
+        """Wait for all handles; for this contender the same as `in_turn`."""
         await self.in_turn(handles)
 
     async def in_turn(self, handles: Iterable[Any]) -> None:
@@ -67,7 +67,7 @@ class OpenPool(OpenContender):
             handle.result()
 
     async def closed(self, callers: int, each: int, job: Job) -> None:
-        """Have `callers` threads make `each` round trips: without a loop, who waits needs a thread."""
+        """Have `callers` threads make `each` round trips: without an event loop each caller needs a thread."""
         threads = [Thread(target=self._blocking_caller, args=(each, job)) for _ in range(callers)]
         for thread in threads:
             thread.start()
@@ -98,7 +98,7 @@ async def _run_in_executor(slots: int) -> AsyncIterator[OpenContender]:
 
 @asynccontextmanager
 async def _to_thread(slots: int) -> AsyncIterator[OpenContender]:
-    # The default executor, as `to_thread` has it: it knows nothing of slots.
+    # The default executor of `to_thread`, which has no slots.
     yield OpenContender(lambda job: asyncio.create_task(asyncio.to_thread(job)), asyncio.to_thread)
 
 
@@ -151,10 +151,10 @@ async def _director(slots: int, **options: Any) -> AsyncIterator[OpenContender]:
 
 @dataclass(frozen=True)
 class Participant:
-    """Who takes part, by the name that tables print.
+    """A participant of an experiment, by the name that tables print.
 
     Args:
-        name: Unique among those who do the same work.
+        name: Unique among those that do the same work.
         open: Opens it for that work.
         needs: The module that must be installed, if any.
     """
@@ -165,7 +165,7 @@ class Participant:
 
     @property
     def installed(self) -> bool:
-        """Whether it can take part here."""
+        """Whether it can take part on this machine."""
         return self.needs is None or find_spec(self.needs) is not None
 
 

@@ -1,4 +1,4 @@
-"""The goals: what a Director must reach, nearly all as a ratio to a neighbour measured in the same run."""
+"""The goals: what a Director has to reach, mostly as a ratio to another contender measured in the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Measured: TypeAlias = Mapping[tuple[str, str], tuple[Cell, ...]]
     """Cells by experiment and place."""
 
-GROSS = 3.0  # times the goal: the noise of a shared machine does not reach that far
+GROSS = 3.0  # times the goal, which is beyond the noise of a shared machine
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Goal:
         limit: The most it may be, or the least: a ratio where `to` or `of` is given, else in the unit of the figure.
         to: The contender to compare with, on the same figure.
         of: The figure to compare with, of the same contender.
-        contender: Whose figure.
+        contender: The contender whose figure it is.
         floor: A reference below this (in the unit of the figure) counts as this much in `gross`: there the difference
             of two small numbers is noise.
         guarded: Whether a gross miss should fail a build: not where the limit is a time, which depends on the machine.
-        at_least: The limit is the least.
+        at_least: Whether the limit is a minimum.
     """
 
     experiment: str
@@ -65,15 +65,15 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A goal beside what was measured.
+    """A goal and the measurement.
 
     Args:
-        goal: What was asked.
+        goal: The goal.
         measured: The ratio, or the figure itself, with the range over the rounds.
         unit: Of what was measured: `"x"` for a ratio.
         reached: Whether the median is within the limit.
         clear: Whether every round agrees with the median.
-        gross: Whether it is `GROSS` times worse than asked, in the best round too.
+        gross: Whether it is `GROSS` times worse than the goal, in the best round too.
     """
 
     goal: Goal
@@ -100,10 +100,10 @@ def evaluate(goal: Goal, measured: Measured) -> Verdict | None:
 
 
 def _verdict(goal: Goal, measured: Ratio, unit: str, coarse: float) -> Verdict:
-    """`coarse`: what to look at for a gross miss."""
+    """`coarse`: the value that decides about a gross miss."""
     reached = goal.allows(measured.value)
     clear = goal.allows(measured.low) == goal.allows(measured.high) == reached
-    best = measured.high if goal.at_least else measured.low  # what one quiet round reaches is not lost
+    best = measured.high if goal.at_least else measured.low  # the best round counts
     gross = goal.guarded and not any(
         goal.allows(value * GROSS if goal.at_least else value / GROSS) for value in (coarse, best)
     )

@@ -1,4 +1,4 @@
-"""What the contenders run. Every job takes, and ignores, the device that a Director hands it."""
+"""The jobs of the contenders. Every job takes, and ignores, the device that a Director passes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def noop(*_device: object) -> None:
-    """Nothing: what is left is the cost of handing the job over and back."""
+    """Do nothing: what remains is the cost of the call."""
 
 
 class Stamped:
-    """A sleep that writes down when it began and ended, by the job's own clock.
+    """A sleep that records when it began and ended, by the job's own clock.
 
     Sleeping stands for a kernel: the device is busy and the GIL is free. A job that must wait for the GIL afterwards
     ends late, as it would with a real kernel. `list.append` is atomic, so slots need no lock between two jobs.
@@ -27,7 +27,7 @@ class Stamped:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.spans: list[tuple[int, int]] = []
-        self.over = False  # set once, by the measuring task: what is still queued then returns at once
+        self.over = False  # set once by the measuring task: jobs that are still queued then return at once
 
     def __call__(self, *_device: object) -> None:
         """Occupy the device once."""

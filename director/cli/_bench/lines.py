@@ -1,6 +1,6 @@
-"""Waiting lines, simulated exactly: what a discipline would have done with the same arrivals and service times.
+"""Queues, simulated exactly: the waits of a discipline for the same arrivals and service times.
 
-Discrete events without any overhead: time only passes in the service of a job.
+Discrete events without overhead: time passes only while jobs are served.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def central(arrivals: Sequence[float], services: Sequence[float], servers: int) -> list[float]:
-    """Waiting time of each job in one line, first come first served, that every server takes from."""
+    """Waiting time of each job in one FIFO queue for all servers."""
     free_at = [0.0] * servers
     waits = []
     for arrival, service in zip(arrivals, services, strict=True):
@@ -27,7 +27,7 @@ def central(arrivals: Sequence[float], services: Sequence[float], servers: int) 
 
 
 def round_robin(arrivals: Sequence[float], services: Sequence[float], servers: int) -> list[float]:
-    """Waiting time of each job when servers have a line each and jobs are dealt out in turn."""
+    """Waiting time of each job when servers have a queue each and jobs are assigned round robin."""
     free_at = [0.0] * servers
     waits = []
     for number, (arrival, service) in enumerate(zip(arrivals, services, strict=True)):
@@ -39,17 +39,17 @@ def round_robin(arrivals: Sequence[float], services: Sequence[float], servers: i
 
 
 def shortest(arrivals: Sequence[float], services: Sequence[float], servers: int) -> list[float]:
-    """Waiting time of each job when servers have a line each and a job joins the shortest, counting who is served."""
+    """Waiting time of each job when servers have a queue each and a job joins the shortest one, running jobs included."""
     return _chosen(arrivals, services, servers, lambda ends: min(ends, key=len))
 
 
 def two_choices(arrivals: Sequence[float], services: Sequence[float], servers: int, dice: Random) -> list[float]:
-    """Waiting time of each job when servers have a line each and a job joins the shorter of two drawn by lot."""
+    """Waiting time of each job when servers have a queue each and a job joins the shorter of two random ones."""
     return _chosen(arrivals, services, servers, lambda ends: min(dice.sample(ends, 2), key=len))
 
 
 def at_random(arrivals: Sequence[float], services: Sequence[float], servers: int, dice: Random) -> list[float]:
-    """Waiting time of each job when servers have a line each and a job joins one drawn by lot."""
+    """Waiting time of each job when servers have a queue each and a job joins a random one."""
     return _chosen(arrivals, services, servers, dice.choice)
 
 
@@ -59,7 +59,7 @@ def _chosen(
     servers: int,
     choose: Callable[[list[deque[float]]], deque[float]],
 ) -> list[float]:
-    """Waiting time of each job; a server's line is the moments at which those in it will have been served."""
+    """Waiting time of each job; a server's queue is the list of times at which its jobs will have been served."""
     ends: list[deque[float]] = [deque() for _ in range(servers)]
     waits = []
     for arrival, service in zip(arrivals, services, strict=True):
@@ -76,11 +76,11 @@ def _chosen(
 def batches(
     arrivals: Sequence[float], seconds: Callable[[int], float], servers: int, most: int
 ) -> tuple[list[float], list[int]]:
-    """Greedy batches: a server that is free takes all that wait, up to `most`, and never waits for more.
+    """Greedy batches: a free server takes all waiting items, up to `most`, and never waits for more.
 
     Args:
-        arrivals: Moments in order.
-        seconds: What a batch of a size takes.
+        arrivals: Times in order.
+        seconds: The time of a batch of a given size.
         servers: How many batches run at once.
         most: Most items in a batch.
 

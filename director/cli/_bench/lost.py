@@ -1,4 +1,4 @@
-"""How much of the devices' time is lost: between two jobs, and inside a job that waits for the GIL."""
+"""Measures how much of the devices' time is lost: between jobs, and inside jobs that wait for the GIL."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Loss:
 
 
 def loss(spans: Iterable[tuple[int, int]], bare: float, slots: int, window: tuple[int, int]) -> Loss:
-    """What `slots` slots lost in a window of time.
+    """The time that `slots` slots lost in a window.
 
-    A job that only partly lies in the window counts for that part of a job.
+    A job that is partly in the window counts by that part.
 
     Args:
         spans: When each job began and ended, in nanoseconds.
@@ -62,13 +62,13 @@ def loss(spans: Iterable[tuple[int, int]], bare: float, slots: int, window: tupl
 
 
 async def watch(seat: OpenContender, slots: int, seconds: float, burden: Burden, window: float) -> Loss:
-    """Keep `slots` slots full for `window` seconds beside a loop that carries `burden`.
+    """Keep `slots` slots busy for `window` seconds while the loop runs `burden`.
 
     Args:
         seat: The opened contender.
         slots: For how many slots it was opened.
         seconds: How long a job occupies its device.
-        burden: What the loop does besides.
+        burden: What else the loop does.
         window: How long to watch, in seconds.
     """
     await seat.gather([seat.submit(noop) for _ in range(4 * slots)])
@@ -90,7 +90,7 @@ def _report(sheet: Sheet, contender: Contender, figure: str, lost: Loss) -> None
 
 
 def measure(effort: Effort, seconds: float) -> Sheet:
-    """Four slots and a queue that is never empty, beside each kind of busy loop."""
+    """Four slots and a queue that is never empty, with each kind of busy loop."""
     sheet = Sheet()
     contenders = effort.pick(EVERYBODY, QUICK_ONES)
     window = PERIOD * effort.pick(8, 3) if seconds < PERIOD / 4 else PERIOD * effort.pick(15, 6)
@@ -107,7 +107,7 @@ async def _piece(contender: Contender, slots: int, seconds: float, burden: Burde
 
 
 def many_slots(effort: Effort) -> Sheet:
-    """64 slots with jobs of 20 ms: does the design keep more devices busy than the machine has cores?"""
+    """64 slots with jobs of 20 ms: more devices than the machine has cores."""
     sheet = Sheet()
     contenders = effort.pick(EVERYBODY, QUICK_ONES)
     window = PERIOD * effort.pick(15, 6)

@@ -1,4 +1,4 @@
-"""What it costs to hand a job over and back: the job itself does nothing."""
+"""The overhead of a job that does nothing."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 QUICK_ONES = (POOL, RUN_IN_EXECUTOR, TO_THREAD, SEMAPHORES, DIRECTOR)
-WARM_UP = 8  # jobs for each slot before the clock starts: threads exist, caches are filled
+WARM_UP = 8  # jobs per slot before the measurement, so that threads exist and caches are filled
 
 
 async def _warm(slots: int, seat: OpenContender) -> None:
     await seat.gather([seat.submit(noop) for _ in range(WARM_UP * slots)])
-    gc.collect()  # what an earlier piece left behind is not this one's cost
+    gc.collect()  # garbage of earlier measurements must not count here
 
 
 async def gathered(contender: Contender, slots: int, count: int) -> float:
@@ -55,7 +55,7 @@ async def awaited_in_turn(contender: Contender, slots: int, count: int) -> float
 
 
 async def round_trip(contender: Contender, callers: int, count: int) -> float:
-    """Microseconds for each of `count` jobs, made by `callers` who each wait for one before the next."""
+    """Microseconds for each of `count` jobs, made by `callers` callers that each wait for one before the next."""
     async with contender.open(callers) as seat:
         await _warm(callers, seat)
         began = time.perf_counter()

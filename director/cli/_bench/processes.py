@@ -1,4 +1,4 @@
-"""Jobs in other processes: what a call costs, what a busy event loop costs it, and what a large array does."""
+"""Jobs in other processes: the cost of a call, with a busy event loop, and with a large array."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ QUICK_ONES = (PROCESS_POOL, DIRECTOR_PROCESS)
 
 
 async def _warm(slots: int, seat: OpenContender) -> None:
-    """Every process is there, and has imported what it needs."""
+    """Wait until every process has been started and has imported what it needs."""
     for _ in range(2):
         await seat.gather([seat.submit(twenty_milliseconds) for _ in range(4 * slots)])
     gc.collect()
@@ -97,7 +97,7 @@ def round_trips(effort: Effort) -> Sheet:
 
 
 async def _watch(seat: OpenContender, job: Callable[[], tuple[int, int]], burden: Burden, window: float) -> Loss:
-    """Keep the slots full beside a loop that carries `burden`; each job tells its own time."""
+    """Keep the slots busy while the loop runs `burden`; each job returns its own times."""
     await _warm(SLOTS, seat)
     bare = bare_time(job, 20)
     handles = [seat.submit(job) for _ in range(round(SPARE * SLOTS * window / bare) + SLOTS)]
@@ -106,7 +106,7 @@ async def _watch(seat: OpenContender, job: Callable[[], tuple[int, int]], burden
     await carry(burden, window)
     closed = time.monotonic_ns()
     for handle in handles[round(SLOTS * window / bare) :]:
-        handle.cancel()  # what can have run in the window was submitted before
+        handle.cancel()  # jobs of the window were submitted before
     ended = await asyncio.gather(*handles, return_exceptions=True)
     return loss([span for span in ended if isinstance(span, tuple)], bare, SLOTS, (opened, closed))
 
@@ -128,7 +128,7 @@ def lost_20ms(effort: Effort) -> Sheet:
 
 
 def _lost(effort: Effort, job: Callable[[], tuple[int, int]]) -> Sheet:
-    """Slot time lost, by a queue that is never empty, beside each kind of loop."""
+    """Slot time lost, with a queue that is never empty, for each kind of loop."""
     sheet = Sheet()
     for contender in turns(effort.pick(EVERYBODY, QUICK_ONES), rounds=effort.pick(5, 3)):
         for name, lost_there in asyncio.run(_watch_all(contender, job, effort)).items():
@@ -169,7 +169,10 @@ async def _recover() -> dict[str, float]:
 
 
 def recovery(effort: Effort) -> Sheet:
-    """How long a child takes to start, its death to be noticed, and another to take its place. Peers don't replace."""
+    """How long it takes to start a child, to detect its death, and to replace it.
+
+    Other contenders don't replace children.
+    """
     sheet = Sheet()
     for _ in turns([DIRECTOR_PROCESS], rounds=effort.pick(9, 3)):
         for figure, milliseconds in asyncio.run(_recover()).items():

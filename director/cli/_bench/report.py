@@ -1,4 +1,4 @@
-"""What a run measured, for people and for machines."""
+"""The measurements of a run as text and as JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ def _section(experiment: Experiment, place: str, cells: Sequence[Cell]) -> Itera
 
 
 def _group(cell: Cell) -> str:
-    """Figures that share what stands before a colon share a table: all of them beside each other are too wide."""
+    """The table of a figure.
+
+    Figures with the same text before a colon share one, because a table of all is too wide.
+    """
     return cell.figure.rpartition(": ")[0]
 
 
@@ -89,7 +92,7 @@ def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def document(outcome: Outcome, *, goals: bool = False) -> dict[str, Any]:
-    """The same for machines: every sample, ready for `json.dump`."""
+    """The same as JSON: every sample, ready for `json.dump`."""
     asked_for = {"goals": [_verdict(verdict) for verdict in outcome.verdicts]} if goals else {}
     return {
         "effort": outcome.effort.value,

@@ -1,4 +1,4 @@
-"""Fair turns: every contender does the same piece of work in every round, and nobody is always first."""
+"""Interleaved rounds: every contender does the same work in every round, in rotating order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Effort(Enum):
 def turns(contenders: Sequence[T], rounds: int) -> Iterator[T]:
     """Each contender once a round, the order rotated by one from round to round, garbage collected before each turn.
 
-    The collector stays on during the work: what a design leaves to it is part of its cost.
+    The collector stays enabled during the work: garbage of a contender is part of its cost.
     """
     for number in range(rounds):
         first = number % len(contenders)

@@ -1,4 +1,4 @@
-"""What an experiment measured: samples by contender and figure. Pure arithmetic, no clocks."""
+"""The measurements of an experiment: samples by contender and figure. Pure functions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Ratio:
 
 
 def ratio(cell: Cell, reference: Cell) -> Ratio | None:
-    """`cell` divided by `reference`; `None` where the reference is not above zero and a ratio says nothing."""
+    """`cell` divided by `reference`; `None` if the reference is not above zero."""
     if reference.median <= 0:
         return None
     value = cell.median / reference.median

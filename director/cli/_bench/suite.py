@@ -1,4 +1,4 @@
-"""A run of the benchmarks: which experiments, where, and what came of them."""
+"""A run of the benchmarks: which experiments, where, and the results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Outcome:
         circumstances: When, on what, with which versions.
         left_out: What could not take part, and why.
         measured: Cells by experiment and place.
-        verdicts: The goals that this run can judge.
+        verdicts: The goals that this run can evaluate.
     """
 
     experiments: Sequence[Experiment]
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def run_suite(experiments: Sequence[Experiment], goals: Iterable[Goal], effort: Effort) -> Outcome:
-    """Run experiments one after the other, alone, and judge the goals; progress goes to stderr.
+    """Run experiments one after the other, alone, and evaluate the goals; progress goes to stderr.
 
     Raises:
         ExperimentDied: The process of an experiment ended without an answer.
@@ -96,7 +96,7 @@ def left_out() -> list[str]:
 
 
 def circumstances() -> dict[str, str]:
-    """When and where this is."""
+    """The date, the machine and the versions."""
     versions = {
         name: _version_of(name) for name in ("gpu-director", "anyio", "aiojobs", "uvloop", "async-batcher", "batched")
     }

@@ -1,4 +1,4 @@
-"""How long jobs wait when they come at random and last very unequally, against the best that one line could do."""
+"""How long jobs with random arrivals and lengths wait, compared with one ideal queue."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def plan(count: int, seed: int) -> tuple[list[float], list[Visit]]:
 
 
 async def serve(seat: OpenContender, moments: list[float], visits: list[Visit]) -> None:
-    """Submit each visit at its moment, whether or not earlier ones are done, and wait for all of them."""
+    """Submit each visit at its time, whether or not earlier ones are done, and wait for all of them."""
     handles: list[Any] = []
     began = time.perf_counter()
     for moment, visit in zip(moments, visits, strict=True):
@@ -80,7 +80,7 @@ def measure(effort: Effort) -> Sheet:
     count = effort.pick(2000, 300)
     seeds = {contender.name: 0 for contender in (POOL, DIRECTOR)}
     for contender in turns(effort.pick((POOL, DIRECTOR), (DIRECTOR,)), rounds=effort.pick(5, 3)):
-        seeds[contender.name] += 1  # every contender meets the same traces
+        seeds[contender.name] += 1  # every contender gets the same traces
         visits = asyncio.run(_round(contender, *plan(count, seeds[contender.name])))
         _report(sheet, contender.name, visits)
     return sheet

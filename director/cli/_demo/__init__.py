@@ -1,1 +1,1 @@
-"""The parts of `director demo`: the real digits, then the same stream of jobs handed out in three ways."""
+"""The parts of `director demo`: real digits, then the same stream of jobs scheduled in three ways."""

@@ -1,4 +1,4 @@
-"""Three ways to hand a stream of blocking jobs to devices, each as an application would write it."""
+"""Three ways to run a stream of blocking jobs on devices, each as an application would write it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def by_index(devices: Sequence[SimulatedDevice], calls: AsyncIterator[Call
 
 
 async def by_semaphore(devices: Sequence[SimulatedDevice], calls: AsyncIterator[Call], work: Work) -> None:
-    """Whichever GPU is free, by semaphore and `asyncio.to_thread`: each hand-over goes through the event loop."""
+    """A free GPU, by semaphore and `asyncio.to_thread`: the event loop starts each job."""
     semaphore = asyncio.Semaphore(len(devices))
     free = list(devices)
 
@@ -60,7 +60,7 @@ async def by_semaphore(devices: Sequence[SimulatedDevice], calls: AsyncIterator[
 
 
 async def by_director(devices: Sequence[SimulatedDevice], calls: AsyncIterator[Call], work: Work) -> None:
-    """Whichever GPU is free, by a Director: its workers take their next job without the event loop."""
+    """A free GPU, by a Director: its workers take their next job without the event loop."""
     async with Director(list(devices), max_queue=None) as director:
         jobs = [director.submit(work, call) async for call in calls]
         await asyncio.gather(*jobs)
@@ -73,12 +73,12 @@ CONTENDERS: dict[str, HandOut] = {
 }
 
 
-BLOCKED, PERIOD = 0.020, 0.040  # s: how long the busy loop stands still, and how often
+BLOCKED, PERIOD = 0.020, 0.040  # s: how long the busy loop is blocked, and how often
 
 
 @dataclass(slots=True)
 class Recording:
-    """Runs as they happen. Appended to by the devices' threads; read by the view at any time.
+    """The runs so far. Appended to by the devices' threads; read by the view at any time.
 
     Args:
         devices: How many there are.
@@ -116,14 +116,14 @@ async def measure(
     *,
     busy: bool,
 ) -> None:
-    """Let `hand_out` work through the stream; `recording` has the runs afterwards.
+    """Have `hand_out` run the stream; `recording` has the runs afterwards.
 
     Args:
-        recording: Fresh.
+        recording: A new one.
         hand_out: The contender.
         devices: Simulated.
-        trace: The stream.
-        busy: The event loop stands still for 20 ms of every 40, as under a blocking call in some other coroutine.
+        trace: The stream of jobs.
+        busy: Block the event loop for 20 ms of every 40, as a blocking call in another coroutine would.
     """
     _give_threads(len(devices))
     recording.start = time.perf_counter()
@@ -133,7 +133,7 @@ async def measure(
 
 
 async def _arrivals(trace: list[Call], start: float) -> AsyncIterator[Call]:
-    """The calls, each when its time has come; late if the loop is, which counts as waiting."""
+    """The calls, each at its arrival time; late if the loop is late, which counts as waiting."""
     for call in trace:
         pause = start + call.arrival - time.perf_counter()
         if pause > 0:
@@ -145,7 +145,7 @@ async def _arrivals(trace: list[Call], start: float) -> AsyncIterator[Call]:
 async def _disturbed() -> AsyncIterator[None]:
     async def disturb() -> None:
         while True:
-            time.sleep(BLOCKED)  # noqa: ASYNC251 -- what this is about: somebody blocks the loop
+            time.sleep(BLOCKED)  # noqa: ASYNC251 -- blocking the loop is what is measured
             await asyncio.sleep(PERIOD - BLOCKED)
 
     task = asyncio.create_task(disturb())
@@ -156,5 +156,8 @@ async def _disturbed() -> AsyncIterator[None]:
 
 
 def _give_threads(devices: int) -> None:
-    """`asyncio.to_thread` has few threads on small machines; the contenders that use it shall not lose by that."""
+    """Give `asyncio.to_thread` enough threads.
+
+    Its default on small machines would slow down the contenders that use it.
+    """
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max(32, devices)))

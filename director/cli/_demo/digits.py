@@ -1,7 +1,7 @@
-"""The main job on real input: scikit-learn's 1,797 scanned digits, through a `Model` on this machine's devices.
+"""Real input: scikit-learn's 1,797 scanned digits, through a `Model` on this machine's devices.
 
-The importer of scikit-learn, numpy and torch. The network is trained here and now on every second digit; the others are
-held out, and only they tell how good it is.
+The only importer of scikit-learn, numpy and torch. The network is trained on every second digit; its accuracy is
+measured on the others.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one device did.
+    """The part of one device.
 
     Args:
         device: Its label.
         name: Its name.
         items: Digits classified on it.
-        busy: Seconds that took.
+        busy: Seconds that this took.
     """
 
     device: str
@@ -47,17 +47,17 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of it.
+    """The result of the demo.
 
     Args:
         items: Digits classified.
         trained_on: How many the network was trained on.
         training_seconds: How long that took.
-        seconds: How long classifying took, the model being loaded.
-        right_held_out: Right answers among those that were never seen in training.
+        seconds: How long classifying took, without loading the model.
+        right_held_out: Right answers among those that were not used in training.
         right_trained: Right answers among the others.
-        framework: What ran the network, ``"numpy"`` or ``"torch"``.
-        devices: The part of each.
+        framework: The library that ran the network, ``"numpy"`` or ``"torch"``.
+        devices: The part of each device.
     """
 
     items: int
@@ -76,7 +76,7 @@ class Result:
 
 
 def choose_devices() -> tuple[str, str]:
-    """What to run on, as `Director` takes it, and why: the GPUs if torch can use them, else the cores."""
+    """The devices to run on, as `Director` takes them, and why: the GPUs if torch can use them, else the cores."""
     cores = f"cpu:{min(4, os.cpu_count() or 1)}"
     try:
         gpus = [device for device in discover_devices() if device.kind == "cuda"]
@@ -103,7 +103,7 @@ async def classify_all(devices: str) -> Result:
     model = Model(lambda device: _network(weights, device), name="digits")
     async with Director(devices) as director:
         await director.load(model)
-        before = director.stats().devices  # loading counts as work too
+        before = director.stats().devices  # loading is part of the busy time
         began = time.perf_counter()
         answers = [answer async for answer in director.map(_classify, pixels, model=model)]
         seconds = time.perf_counter() - began
@@ -133,10 +133,10 @@ def _classify(network: Network, pixels: Array) -> int:
 
 def _train(pixels: Array, labels: Array) -> list[Array]:
     """Weights and biases of a network with one hidden layer of 256."""
-    limits: Any = importlib.import_module("threadpoolctl").threadpool_limits  # it has no types
+    limits: Any = importlib.import_module("threadpoolctl").threadpool_limits  # it has no type hints
     network = MLPClassifier((256,), batch_size=64, learning_rate_init=0.01, max_iter=40, random_state=0)
-    with warnings.catch_warnings(), limits(1):  # so small a network is slower on several threads
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 40 rounds are enough, and quick
+    with warnings.catch_warnings(), limits(1):  # a network this small is slower on several threads
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 40 iterations are enough
         network.fit(pixels, labels)
     return [network.coefs_[0], network.intercepts_[0], network.coefs_[1], network.intercepts_[1]]
 

@@ -1,7 +1,7 @@
-"""Lanes on a terminal: one strip of time per device. The importer of rich for `director demo`.
+"""Lanes on a terminal: one strip of time per device. The only importer of rich for `director demo`.
 
-A cell is as high as its device was busy in it. Where a job was waiting meanwhile the rest is red: what a better
-hand-out would have used. All strips of one demo have the same scale, so their lengths compare.
+The height of a cell is the share of time that its device was busy. The rest is red if a job was waiting: better
+scheduling would have used it. All strips of one demo have the same scale, so their lengths can be compared.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
 _LABEL = 17
 _MOST_COLUMNS = 100
-_ROOM = 1.5  # of the stream's own length; a strip that needs more ends in an arrow
-_FRAMES = 5  # a second; each takes time from what is being measured
+_ROOM = 1.5  # times the stream's length; a longer strip ends in an arrow
+_FRAMES = 5  # per second; drawing takes time from what is being measured
 
 
 class Lanes:
-    """Draws the contender that runs, from a thread of its own; what those before have left stands above.
+    """Draws the contender that runs, from a thread of its own; the results of earlier ones stay above.
 
     Args:
         trace: The stream of jobs.
         devices: How many devices there are.
-        loop: What the event loop does besides.
+        loop: What else the event loop does.
     """
 
     def __init__(self, trace: list[Call], devices: int, loop: str) -> None:
@@ -68,7 +68,7 @@ class Lanes:
 
     def _stop(self) -> None:
         if self._live is not None:
-            self._live.stop()  # draws once more, so that the last picture is whole
+            self._live.stop()  # draws once more, so that the last state is shown
             self._live = None
 
     def _block(self, name: str, recording: Recording) -> Group:

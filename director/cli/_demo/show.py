@@ -1,4 +1,4 @@
-"""What the demo shows, in order; results on the standard output, live lanes on the standard error."""
+"""Runs and prints the parts of the demo, in order; results on the standard output, live lanes on the standard error."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _digits(options: argparse.Namespace) -> dict[str, Any]:
-    """Classify them, if scikit-learn is there."""
-    _say(options, words.DIGITS_HEAD)  # before scikit-learn, whose import takes a second or two
+    """Classify the digits, if scikit-learn is installed."""
+    _say(options, words.DIGITS_HEAD)  # printed before scikit-learn is imported, which takes a second or two
     try:
         from director.cli._demo.digits import choose_devices, classify_all
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Where the lanes are played: live on a terminal with rich, as plain lines elsewhere."""
+"""Shows the lanes: live on a terminal with rich, as plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Stage(Protocol):
 
 
 def open_stage(trace: list[Call], devices: int, loop: str) -> Stage:
-    """The stage that suits the standard error.
+    """The stage for the standard error: live on a terminal, else plain lines.
 
     Args:
         trace: The stream of jobs.
         devices: How many devices there are.
-        loop: What the event loop does besides.
+        loop: What else the event loop does.
     """
     if not on_terminal(sys.stderr):
         return PlainStage(loop)
@@ -42,7 +42,7 @@ def open_stage(trace: list[Call], devices: int, loop: str) -> Stage:
 
 
 class PlainStage:
-    """Says who plays."""
+    """Prints a line when a contender begins."""
 
     def __init__(self, loop: str) -> None:
         self._loop = loop
@@ -54,5 +54,5 @@ class PlainStage:
         return None
 
     def play(self, name: str, recording: Recording) -> None:
-        """Say it."""
+        """Print the line."""
         print_error(f"   measuring: {name}, event loop {self._loop}")

@@ -1,4 +1,4 @@
-"""A stream of jobs with heavy-tailed durations, the same for every contender; and what could be had from it at best."""
+"""A stream of jobs with heavy-tailed durations, the same for every contender; and the best possible schedule of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 
 _SIGMA = 1.5  # of the lognormal: half of the jobs are short, a few take twenty times as long
-_LONGEST = 25.0  # means; one job must not decide how long everything takes
+_LONGEST = 25.0  # times the mean; one job must not determine the total time
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def make_trace(jobs: int, devices: int, *, mean: float, load: float, seed: int) 
         load: Share of the devices' time that the jobs would fill if nothing were lost.
         seed: The same seed gives the same stream.
     """
-    chance = random.Random(seed)  # noqa: S311 -- a trace, no secret
+    chance = random.Random(seed)  # noqa: S311 -- a trace, not a secret
     drawn = [min(_LONGEST, chance.lognormvariate(-(_SIGMA**2) / 2, _SIGMA)) for _ in range(jobs)]
     durations = [mean * jobs * length / sum(drawn) for length in drawn]
     gaps = [chance.expovariate(1.0) for _ in range(jobs)]
@@ -64,7 +64,7 @@ def make_trace(jobs: int, devices: int, *, mean: float, load: float, seed: int) 
 
 
 def at_best(trace: list[Call], devices: int) -> list[Run]:
-    """The runs if each job began the moment it came or, in order, the moment a device came free: nothing lost."""
+    """The runs if each job began when it arrived or, in FIFO order, when a device became free."""
     free = [(0.0, device) for device in range(devices)]
     runs = []
     for call in trace:
@@ -77,7 +77,7 @@ def at_best(trace: list[Call], devices: int) -> list[Run]:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one way of handing out made of the stream. Waits and makespan in seconds, idle and lost as shares.
+    """The figures of one way of scheduling. Waits and makespan in seconds, idle and lost as shares.
 
     Args:
         wait_p50: Half of the jobs began within this time of their arrival.

@@ -1,4 +1,4 @@
-"""The demo in words and tables, and as JSON; figures come from the measurements alone."""
+"""The demo as text and tables, and as JSON; all figures are measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEAD = ("loop", "handed out by", "wait p50", "wait p99", "idle", "lost", "makes
 
 
 def digits(result: Result, devices: str, why: str) -> list[str]:
-    """The main job and what came of it."""
+    """The classification and its result."""
     count = _format.count
     held_out, trained = result.right_held_out / result.held_out, result.right_trained / result.trained_on
     rows = [
@@ -54,12 +54,12 @@ def digits_object(result: Result, why: str) -> dict[str, Any]:
 
 
 def loop_name(busy: bool) -> str:
-    """What the event loop does besides."""
+    """What else the event loop does."""
     return f"blocked {BLOCKED * 1e3:.0f} of every {PERIOD * 1e3:.0f} ms" if busy else "idle"
 
 
 def lanes_head(trace: list[Call], devices: int, load: float) -> list[str]:
-    """What is going to be compared."""
+    """The description of the comparison."""
     durations = sorted(call.seconds for call in trace)
     middle, longest = _format.duration(durations[len(durations) // 2]), _format.duration(durations[-1])
     mean = _format.duration(sum(durations) / len(durations))
@@ -80,11 +80,11 @@ def lanes_table(rows: list[Row]) -> list[str]:
         "",
         f"   loop      the event loop: {loop_name(False)}, or {loop_name(True)}",
         "   wait      from a job's arrival to its start; a blocked loop sees arrivals",
-        "             late, whoever hands them out",
+        "             late, with every scheduler",
         "   idle      share of the devices' time in which they ran nothing",
         "   lost      the part of it in which they could have run a job that was waiting",
         "   makespan  until the last job has ended",
-        "   at best   every job begins when it comes or, in turn, when a device is free",
+        "   at best   every job begins when it arrives or, in FIFO order, when a device is free",
     ]
 
 

@@ -1,1 +1,1 @@
-"""`director doctor`: facts are gathered, and rules that know no machine turn them into findings."""
+"""`director doctor`: gathers facts, and derives findings from them by rules that don't access the machine."""

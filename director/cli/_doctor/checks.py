@@ -1,4 +1,4 @@
-"""One thing that the doctor has found."""
+"""Findings about sockets, environment variables, limits and versions."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Level: TypeAlias = Literal["ok", "note", "wrong"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found.
+    """A finding.
 
     Args:
         part: Which part of the examination: ``"versions"``, ``"devices"``, ``"environment"``, ``"limits"``, ``"apps"``.
         code: A name that stays the same, for scripts and for the documentation.
         level: ``"wrong"``: something won't work. ``"note"``: worth knowing.
-        text: What is.
-        remedy: What helps.
+        text: The observation.
+        remedy: How to fix it.
     """
 
     part: str
@@ -49,8 +49,8 @@ def examine_apps() -> Iterator[Finding]:
     yield Finding("apps", "apps", "ok", f"apps with an open socket: {names or 'none'}")
     stale = " ".join(str(path) for path in paths if path not in running)
     if stale:
-        text = f"left over from apps that have died: {stale}"
-        yield Finding("apps", "stale-socket", "note", text, "nothing: the next app takes them off")
+        text = f"of apps that have died: {stale}"
+        yield Finding("apps", "stale-socket", "note", text, "none needed: the next app removes them")
     try:
         check_folder()
     except PermissionError as error:
@@ -74,7 +74,7 @@ def examine_environment(variables: Mapping[str, str], gpus_are_near: bool) -> It
 
     Args:
         variables: All of them.
-        gpus_are_near: Whether there are GPUs, in this process's reach or beyond.
+        gpus_are_near: Whether the machine has GPUs, usable by this process or not.
     """
     known = ", ".join(f"{name}={shortened(variables[name])}" for name in _SHOWN if name in variables)
     yield _environment("environment", "ok", known or "nothing is set that concerns GPUs")
@@ -104,13 +104,13 @@ def examine_environment(variables: Mapping[str, str], gpus_are_near: bool) -> It
             "many-workers",
             "note",
             text,
-            "one process for each machine, or Director(shared=...), by which they take turns",
+            "one process for each machine, or Director(shared=...), with which they take turns",
         )
 
 
 _limit = partial(Finding, "limits")
 _GIB = 2**30
-_FEW_THREADS = 64  # frameworks start dozens at once
+_FEW_THREADS = 64  # frameworks start dozens of threads
 _FEW_FILES = 1024
 _LITTLE_SHARED = _GIB
 
@@ -212,7 +212,7 @@ def examine_versions(packages: Mapping[str, str], gpus: int) -> Iterator[Finding
 
 
 def _pynvml(number: str | None) -> Iterator[Finding]:
-    """The package of that name is not NVIDIA's module of that name."""
+    """Findings about the package `pynvml`, which hides NVIDIA's module of that name."""
     if number is None:
         return
     remedy = "pip uninstall pynvml, then pip install --force-reinstall nvidia-ml-py"

@@ -1,4 +1,4 @@
-"""The whole examination."""
+"""Runs all checks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PATIENCE = 10.0  # seconds for the readings of all GPUs
 
 @dataclass(slots=True)
 class Checkup:
-    """What was found, and from which facts."""
+    """The findings, and the facts they are based on."""
 
     findings: list[Finding]
     facts: dict[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Checkup:
 
 
 def examine() -> Checkup:
-    """Look at everything. Blocks, for some seconds where there are GPUs; where NVML or CUDA hang, for two minutes."""
+    """Run all checks. Blocks for some seconds if there are GPUs, and for up to two minutes if NVML or CUDA hang."""
     system, packages = gather(), installed()
     found, failure = _survey()
     devices: Sequence[Device] = found.devices if found else ()

@@ -1,4 +1,4 @@
-"""The GPUs: what NVML lists, what CUDA shows, what a Director makes of both, and what stands in between."""
+"""Findings about the GPUs: what NVML lists, what CUDA shows, what a Director can use, and why they differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BLOCKED = "the user of this process needs to read and write it (group `video` o
 
 
 def examine_gpus(survey: Survey, readings: Sequence[Reading], system: System) -> Iterator[Finding]:
-    """Findings about the GPUs and the way to them."""
+    """Findings about the GPUs and access to them."""
     if survey.devices:
         yield _finding("devices", "ok", _listing(survey))
     else:
@@ -40,7 +40,7 @@ def examine_gpus(survey: Survey, readings: Sequence[Reading], system: System) ->
 
 
 def undiscovered(error: Exception, system: System) -> Iterator[Finding]:
-    """The GPUs could not be listed at all."""
+    """Findings for GPUs that could not be listed at all."""
     yield _finding("discovery", "wrong", str(error))
     yield from _files(system)
 

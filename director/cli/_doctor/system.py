@@ -1,6 +1,6 @@
-"""What the operating system says about this process: limits, control groups, devices on the bus. Gathers, judges not.
+"""Facts of the operating system about this process: limits, control groups, devices on the bus. Makes no findings.
 
-Everything is read below a root folder, so that a test can make up a machine.
+Everything is read below a root folder, so that a test can provide the files of another machine.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _NVIDIA = "0x10de"
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Facts; `None` is unlimited or unknown.
+    """The facts; `None` is unlimited or unknown.
 
     Args:
         cpus: CPUs that this process may use, by affinity and quota.
-        threads_left: How many more threads this process may have, whichever limit is met first.
-        threads_limit: What that limit is.
+        threads_left: How many more threads this process may have, by the lowest limit.
+        threads_limit: The name of that limit.
         open_files: Most open files.
         address_space: Most bytes of addresses.
         memory: Most bytes of memory, by control group or machine.
@@ -45,7 +45,7 @@ class System:
 
 
 def gather(root: Path = Path("/")) -> System:
-    """Look at the system whose files are below `root`."""
+    """Read the facts of the system whose files are below `root`."""
     groups = _groups(root)
     left, limit = _threads(root, groups)
     return System(
@@ -77,14 +77,14 @@ def _groups(root: Path) -> list[Path]:
 
 
 def _threads(root: Path, groups: list[Path]) -> tuple[int | None, str]:
-    """How many threads are left, and by which limit."""
+    """How many more threads can be started, and by which limit."""
     rooms: list[tuple[int, str]] = []
     for group in groups:
         most, now = _number(group / "pids.max"), _number(group / "pids.current")
         if most is not None and now is not None:
             rooms.append((most - now, f"the control group's pids.max, {most}"))
     most = _limit(resource.RLIMIT_NPROC)
-    if most is not None and os.getuid() != 0:  # root is not bound by it
+    if most is not None and os.getuid() != 0:  # root is exempt
         rooms.append((most - _own_threads(root), f"`ulimit -u`, {most}"))
     most = _number(root / "proc/sys/kernel/threads-max")
     if most is not None:

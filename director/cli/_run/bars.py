@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar for the whole and one per device. The importer of rich for `director run`."""
+"""Progress on a terminal: a bar for the whole and one per device. The only importer of rich for `director run`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Bars:
-    """Draws on the standard error; what others print there, or on the standard output, scrolls by above."""
+    """Draws on the standard error; other output there, or on the standard output, is printed above the bars."""
 
     pause = 0.2
 
@@ -35,7 +35,7 @@ class Bars:
         self._live.stop()
 
     def show(self, reading: Reading) -> None:
-        """Draw it in place of the last."""
+        """Draw it in place of the previous one."""
         self._live.update(Group(_whole(reading), _lanes(reading)), refresh=True)
 
     def say(self, line: str) -> None:
@@ -43,12 +43,12 @@ class Bars:
         self._console.print(Text(line), soft_wrap=True)
 
     def results_above(self) -> Stream | None:
-        """Results on the same terminal scroll by above the bars."""
+        """A stream for results on the same terminal, printed above the bars."""
         return _LinesAbove(self._console)
 
 
 class _LinesAbove:
-    """Lines of results, above the bars."""
+    """Prints lines of results above the bars."""
 
     def __init__(self, console: EscapingConsole) -> None:
         self._console = console

@@ -1,8 +1,8 @@
 """Items through the Director: from the feed to the writer, at most `window` of them at once.
 
-Everything here runs on the event loop, except the call itself, which runs in the slots' threads. An item holds its
-place in the window from before it is taken until its line is written, so that neither an endless input, nor a slow
-reader, nor one slow item that others must follow in order, makes the memory grow.
+Everything here runs on the event loop, except the call itself, which runs in the slots' threads. An item occupies
+a place in the window from before it is read until its line is written, so that memory is bounded with an endless input,
+a slow reader, or one slow item that others have to follow in order.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from director.cli._run.io_threads import Stream
     from director.cli._run.summary import Tally
 
-_LAST_WORDS = 1.0  # s for writing what is done when the run is left at once
+_LAST_WORDS = 1.0  # s for writing finished items when the run is ended at once
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One item that has been tried.
+    """One item whose call has ended.
 
     Args:
         item: The item.
-        error: What it failed with; `None` for a success.
+        error: Its error; `None` for a success.
         device: Label of the device; `None` if it never ran.
-        seconds: How long it ran; `None` if it never ran or its thread still runs.
+        seconds: How long it ran; `None` if it never ran or its call still runs.
     """
 
     item: Item
@@ -55,14 +55,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How a run goes.
+    """The settings of a run.
 
     Args:
-        window: Most items between the input and the output.
+        window: Most items between input and output.
         ordered: Lines in the order of the input; else as the items are done.
-        halt: When failures end the run.
-        traced: Error records hold tracebacks.
-        apart: The calls are made elsewhere, where nothing of this run is known: the loop alone halts it.
+        halt: Which failures end the run.
+        traced: Whether error records contain tracebacks.
+        apart: The calls are made in other processes, which can't check for a halt: only the event loop halts the run.
     """
 
     window: int
@@ -78,12 +78,12 @@ class Flow:
     Args:
         director: Open; its queue holds at least `rules.window` jobs.
         function: Called as ``function(resource, value)``.
-        options: Of each job: `model`, `timeout`.
-        stream: Where the lines go; written on a thread of its own.
-        tally: What became of the items.
-        rules: How it goes.
-        failed: Told each failure, on the loop.
-        leave: Cancels the task that runs this, when there is nothing to wait for any more.
+        options: Options of each job: `model`, `timeout`.
+        stream: Where the lines are written, on a thread of its own.
+        tally: Counts of the results.
+        rules: The settings.
+        failed: Called with each failure, on the loop.
+        leave: Cancels the task that runs this, when it need not wait any longer.
     """
 
     def __init__(
@@ -111,17 +111,18 @@ class Flow:
         self._writer = Writer(stream, self._written, self._broken)
         self._feed: Feed[Item] | None = None
         self._jobs: set[Job[Any]] = set()
-        self._settled = asyncio.Event()  # set whenever no job is open
+        self._settled = asyncio.Event()  # set while no job is unfinished
         self._settled.set()
-        self._over = False  # the last line has been put: what ends from here on has none, and isn't counted
+        self._over = False  # the last line was written: items that end later have no line and aren't counted
         self.halted = False
         self.read_error: OSError | None = None
         self.write_error: OSError | None = None
 
     async def run(self, feed: Feed[Item]) -> None:
-        """Carry all items; returns when the last line is written, or soon after `end`.
+        """Run all items; returns when the last line is written, or soon after `end`.
 
-        Cancellation: what runs is left to the Director; what is done is written, if the reader takes it at once.
+        Cancellation: running calls are left to the Director; finished items are written, if the reader accepts them at
+        once.
         """
         self._feed = feed
         try:
@@ -136,13 +137,13 @@ class Flow:
             raise
 
     def end(self) -> None:
-        """Take no more items and begin no more calls; what runs is finished and written. May be called again."""
+        """Take no more items and begin no more calls; running calls are finished and written. May be called again."""
         self._call.ended = True
         if self._feed is not None:
             self._feed.close()
-        self._places.release()  # `_take` may wait for one
+        self._places.release()  # `_take_items` may wait for a place
         for job in list(self._jobs):
-            if job.state is JobState.QUEUED:  # if it begins in this very moment, `_call` turns it away
+            if job.state is JobState.QUEUED:  # if it begins just now, `_Call` raises
                 job.cancel()
 
     def set_total(self, total: int) -> None:
@@ -200,7 +201,7 @@ class Flow:
             self._check_halt()
 
     def _add_device(self, device: str) -> None:
-        """One that has joined since the start, as those of a cluster may."""
+        """Add a device that has joined since the start, as those of a cluster may."""
         counts = {stats.device.label: stats.slots for stats in self._director.stats().devices}
         self._tally.add_device(device, counts.get(device, 1))
 
@@ -217,7 +218,7 @@ class Flow:
         return Outcome(item, error, device, seconds), line
 
     def _emit(self, item: Item, line: bytes | None) -> None:
-        """Have the line written when its turn has come; an item without one only gives up its place."""
+        """Write the line when it is next in order; an item without a line only releases its place."""
         lines = [line] if self._order is None else self._order.ready(item.index, line)
         for text in lines:
             if text is None:
@@ -248,9 +249,9 @@ class _NotStarted(Exception):
 
 
 class _Call:
-    """The user's function, until the run is ended; from then on no call begins.
+    """Calls the user's function until the run is ended; from then on no call begins.
 
-    It counts the failures itself: when the event loop learns of one, that slot has begun its next call long since.
+    It counts failures on the slot's thread: when the event loop handles one, that slot has begun its next call already.
     """
 
     def __init__(self, function: Callable[[Any, Any], Any], halt: Halt) -> None:
@@ -274,14 +275,14 @@ class _Call:
 
 
 class _InputOrder:
-    """Holds lines back until all before them have been handed out."""
+    """Holds lines back until all lines before them have been returned."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, bytes | None] = {}
         self._next = 0
 
     def ready(self, index: int, line: bytes | None) -> Iterator[bytes | None]:
-        """The lines whose turn has come, now that line `index` is there."""
+        """The lines that are next in order, now that line `index` is ready."""
         self._waiting[index] = line
         while self._next in self._waiting:
             yield self._waiting.pop(self._next)
@@ -290,12 +291,12 @@ class _InputOrder:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """The rule.
+    """When failures end a run.
 
     Args:
         when: ``"never"``: all items are tried. ``"soon"``: no new item starts, what runs is finished.
-            ``"now"``: what runs is left behind.
-        failures: How many failed items make it take effect.
+            ``"now"``: running items are abandoned.
+        failures: The number of failed items at which it takes effect.
     """
 
     when: Literal["never", "soon", "now"] = "never"

@@ -1,6 +1,6 @@
-"""From the INPUT words to items: files, lines, JSONL records.
+"""Makes items from the INPUT arguments: files, lines, JSONL records.
 
-What iterates or counts may block; it runs on threads of its own.
+Iterating and counting may block; both run on threads of their own.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Item:
     Args:
         index: Position in the input, from 0.
         value: What the function gets.
-        text: The same as JSON, as it stands in the record; a JSONL record keeps the user's own spelling.
-        error: Why there is no value; such an item fails without a call.
+        text: The same as JSON for the record; a JSONL value is kept as it was written.
+        error: Why there is no value; the item then fails without a call.
     """
 
     index: int
@@ -41,29 +41,29 @@ class Item:
 
 
 class Source(Protocol):
-    """Items, read as they are wanted."""
+    """Items, read on demand."""
 
     paths: Sequence[str]
-    """Where they are read from; ``-`` is the standard input."""
+    """The paths they are read from; ``-`` is the standard input."""
 
     def __iter__(self) -> Iterator[Item]:
         """Read from the start; blocks as long as the input does."""
 
     def count(self) -> int | None:
-        """How many items there are, `None` where only reading would tell; reads regular files once."""
+        """How many items there are, `None` if that is only known by reading a stream; reads regular files once."""
 
 
 def open_source(words: Sequence[str], kind: InputKind, outputs: Outputs, *, null: bool = False) -> Source:
-    """The items that the INPUT words mean.
+    """The items of the INPUT arguments.
 
     Args:
         words: Files, glob patterns, ``-`` for the standard input.
         kind: What one item is: a file's path, a line, or a JSON record of a line.
-        outputs: Of the run: paths that the standard input lists may not be among them.
+        outputs: The outputs of the run, which paths listed on the standard input must not be.
         null: Names or lines end in a zero byte instead of a line break.
 
     Raises:
-        UsageError: A word matches no file, is a directory, or can't be read.
+        UsageError: An argument matches no file, is a directory, or can't be read.
     """
     paths = [path for word in words for path in _expand(word)]
     end = b"\0" if null else b"\n"
@@ -90,7 +90,7 @@ class Files:
         return None if STDIN in self.paths else len(self.paths)
 
     def _all(self) -> Iterator[tuple[str, Exception | None]]:
-        """Each path, and why it may not be used."""
+        """Each path, and the error if it can't be used."""
         for path in self.paths:
             if path == STDIN:
                 listed = (os.fsdecode(line) for line in _lines_of(STDIN, self._end) if line)
@@ -119,7 +119,7 @@ class Lines:
         return None if not all(map(_is_regular, self.paths)) else sum(_count(path, self._end) for path in self.paths)
 
     def _item(self, index: int, line: bytes) -> Item:
-        text = line.decode("utf-8", "surrogateescape")  # bytes that are no UTF-8 survive, as in paths
+        text = line.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 are preserved, as in paths
         return Item(index, text, to_json(text))
 
 
@@ -140,7 +140,7 @@ class Records(Lines):
 
 
 def _expand(word: str) -> list[str]:
-    """A file by its own name first, for names may hold brackets; else what the pattern matches, sorted."""
+    """The file of that name, because names may contain brackets; else the sorted matches of the pattern."""
     if word == STDIN:
         return [word]
     if not os.path.lexists(word):
@@ -159,7 +159,7 @@ def _no_match(word: str) -> str:
 
 
 def _check_readable(path: str) -> None:
-    if path != STDIN and not os.access(path, os.R_OK):  # not by opening it: a pipe is opened only once
+    if path != STDIN and not os.access(path, os.R_OK):  # not by opening it: a pipe can be opened only once
         raise UsageError(f"{path} can't be read: permission denied")
 
 
@@ -168,9 +168,9 @@ def _is_regular(path: str) -> bool:
 
 
 def _open(path: str) -> IO[bytes]:
-    """A reader of its own also for the standard input.
+    """A reader that does not share a buffer, also for the standard input.
 
-    `sys.stdin` would be closed while the feed's thread may still wait in it, which ends the interpreter with an abort.
+    `sys.stdin` would be closed at exit while the feed's thread may still read it, which aborts the interpreter.
     """
     return open(0, "rb", closefd=False) if path == STDIN else Path(path).open("rb")
 
@@ -182,7 +182,7 @@ def _lines_of(path: str, end: bytes) -> Iterator[bytes]:
             line = line.removesuffix(end)
             if end == b"\n":
                 line = line.removesuffix(b"\r")
-            yield line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line  # a byte order mark is no text
+            yield line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line  # removes a byte order mark
 
 
 def _split(file: IO[bytes], end: bytes) -> Iterator[bytes]:
@@ -195,7 +195,10 @@ def _split(file: IO[bytes], end: bytes) -> Iterator[bytes]:
 
 
 def _count(path: str, end: bytes) -> int:
-    """Lines of a regular file, by their ends; blank JSONL lines count too, so for those it is an upper bound."""
+    """Lines of a regular file, by their ends.
+
+    Blank JSONL lines are counted too, so for JSONL this is an upper bound.
+    """
     total, last = 0, end
     with _open(path) as file:
         while chunk := file.read(1 << 20):

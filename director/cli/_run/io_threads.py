@@ -1,7 +1,7 @@
-"""Reading on a thread of its own, so that a slow or endless input never holds the event loop.
+"""Reads and writes on threads of their own, so that a slow input or output never blocks the event loop.
 
-The thread owns the iterator. `_items` goes from the thread to the loop; whoever finds it empty waits, the loop on
-`_arrived`, and the thread waits on `_room` when it is `ahead` items in front.
+The reading thread owns the iterator and appends to `_items`. The loop waits on `_arrived` when that is empty, and the
+thread waits on `_room` when it is `ahead` items ahead.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ T = TypeVar("T")
 class Feed(Generic[T]):
     """An async iterator over a blocking iterable.
 
-    Its thread is a daemon: an input that never says another word doesn't keep the process.
+    Its thread is a daemon: an input that never ends doesn't keep the process from exiting.
 
     Args:
         items: Read on the feed's thread.
-        ahead: Most items read and not yet taken; what bounds the memory.
+        ahead: Most items that are read and not yet taken, which bounds the memory.
 
     Raises:
         DirectorError: The system can't start another thread.
@@ -43,7 +43,7 @@ class Feed(Generic[T]):
         self._items: deque[T] = deque()
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
-        self._notified = False  # a wake-up is on its way; one is enough for all that arrived until then
+        self._notified = False  # a wake-up of the loop is scheduled; one is enough for all items that arrive until then
         self._ended = False
         self._error: BaseException | None = None
         start_thread(self._read, "director-feed")
@@ -55,20 +55,20 @@ class Feed(Generic[T]):
         """The next item.
 
         Raises:
-            OSError: Or whatever else reading raised, after the items that came before it.
+            BaseException: What reading raised, after all items that were read before.
         """
         while not self._items:
             if self._ended:
                 raise StopAsyncIteration if self._error is None else self._error
             self._notified = False
-            if not (self._items or self._ended):  # again: it may have come before the thread saw that nobody rang
+            if not (self._items or self._ended):  # checked again: an item may have arrived before `_notified` was reset
                 await self._arrived.wait()
             self._arrived.clear()
         self._room.release()
         return self._items.popleft()
 
     def close(self) -> None:
-        """End the iteration where it is; the thread leaves when its read returns."""
+        """End the iteration; the thread ends when its current read returns."""
         self._ended = True
         self._items.clear()
         self._room.release()
@@ -82,7 +82,7 @@ class Feed(Generic[T]):
                     return
                 self._items.append(item)
                 self._notify()
-        except BaseException as error:  # noqa: BLE001 -- it is raised where the items are taken
+        except BaseException as error:  # noqa: BLE001 -- raised again by `__anext__`
             self._error = error
         self._ended = True
         self._notify()
@@ -93,12 +93,12 @@ class Feed(Generic[T]):
         self._notified = True
         try:
             self._loop.call_soon_threadsafe(self._arrived.set)
-        except RuntimeError:  # the loop has been closed: nobody waits any more
+        except RuntimeError:  # the loop has been closed
             self._ended = True
 
 
 def start_thread(work: Callable[[], object], name: str) -> None:
-    """Call `work` on a daemon thread, which does not keep the process.
+    """Call `work` on a daemon thread, which does not keep the process from exiting.
 
     Raises:
         DirectorError: The system can't start another thread.
@@ -113,19 +113,19 @@ def start_thread(work: Callable[[], object], name: str) -> None:
 
 
 class Stream(Protocol):
-    """Where lines go."""
+    """A destination of lines."""
 
     def write(self, lines: bytes, /) -> None:
-        """Write all of it, so that others see it; may block."""
+        """Write all of it without buffering; may block."""
 
     def close(self) -> None:
-        """Nothing more will be written."""
+        """Close it; nothing more will be written."""
 
 
 class Descriptor:
     """A file descriptor as a stream, without a buffer and its lock.
 
-    A thread that is stuck in a buffered write while the interpreter leaves would end it with an abort.
+    A thread that is blocked in a buffered write while the interpreter exits would abort it.
 
     Args:
         number: Open for writing; closed by `close`.
@@ -140,17 +140,20 @@ class Descriptor:
         while rest:
             try:
                 rest = rest[os.write(self._number, rest) :]
-            except BlockingIOError:  # whoever shares this pipe or terminal with us has made it non-blocking
+            except BlockingIOError:  # another process that shares this pipe or terminal has made it non-blocking
                 select.select([], [self._number], [])
 
     def clear(self) -> None:
-        """Forget what a regular file held; not when it was opened, for then nothing may have come of it yet."""
+        """Truncate a regular file.
+
+        Called when the first results are there, not on opening, so that a failed start keeps the file.
+        """
         if stat.S_ISREG(os.fstat(self._number).st_mode):
             os.ftruncate(self._number, 0)
 
     @property
     def on_terminal(self) -> bool:
-        """Whether it leads to a terminal."""
+        """Whether it is a terminal."""
         return os.isatty(self._number)
 
     def close(self) -> None:
@@ -159,26 +162,26 @@ class Descriptor:
 
 
 class OnTerminal:
-    """Lines of JSON on a terminal, which obeys nothing of them.
+    """Lines of JSON on a terminal, with control characters escaped.
 
     Args:
-        stream: Leads to the terminal.
+        stream: The terminal's.
     """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def write(self, lines: bytes, /) -> None:
-        """Write all of it, so that others see it; may block."""
+        """Write all of it without buffering; may block."""
         self._stream.write(shown_json(lines))
 
     def close(self) -> None:
-        """Nothing more will be written."""
+        """Close it; nothing more will be written."""
         self._stream.close()
 
 
 class Writer:
-    """Takes lines without blocking.
+    """Accepts lines without blocking, and writes them on a thread.
 
     Args:
         stream: Written, and closed by `finish`, on the writer's thread.
@@ -199,7 +202,7 @@ class Writer:
         start_thread(self._write, "director-writer")
 
     def put(self, line: bytes) -> None:
-        """Have `line` written after those before it."""
+        """Queue `line` to be written."""
         self._lines.put(line)
 
     async def finish(self) -> None:
@@ -220,7 +223,7 @@ class Writer:
                 return
 
     def _take(self) -> tuple[list[bytes], bool]:
-        """All lines that wait, at least one; and whether that is the end."""
+        """All queued lines, at least one; and whether they are the last."""
         lines = []
         line = self._lines.get()
         while line is not None:
@@ -242,5 +245,5 @@ class Writer:
     def _call_on_loop(self, callback: Callable[..., Any], *args: object) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *args)
-        except RuntimeError:  # the loop has been closed: nobody waits any more
+        except RuntimeError:  # the loop has been closed
             return

@@ -1,4 +1,4 @@
-"""What progress looks like right now, from the tally and the Director's stats; views only draw it."""
+"""Computes progress from the tally and the Director's stats; views only draw it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from director.cli._run.summary import Tally
 
 SAMPLE = 0.2  # s between two samples
-_MEMORY = 75  # samples, 15 s: long enough for a calm rate, short enough to notice a change
+_MEMORY = 75  # samples, 15 s: long enough for a steady rate, short enough to follow changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class LaneReading:
 
     Args:
         device: Its label.
-        busy: Share of its slots that ran items of late, 0 to 1.
+        busy: Share of its slots that recently ran items, 0 to 1.
         items: Items done on it.
         mean: Mean seconds of an item; 0 before the first.
     """
@@ -37,14 +37,14 @@ class LaneReading:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Progress at one moment.
+    """Progress at one time.
 
     Args:
         elapsed: Seconds since the first item could begin.
         done: Items with a record.
         failed: Those with an error.
         total: All items, `None` while unknown.
-        rate: Items per second of late.
+        rate: Recent items per second.
         remaining: Seconds until the end at that rate; `None` while unknown.
         lanes: The devices.
     """
@@ -61,8 +61,8 @@ class Reading:
 class Meter:
     """Takes samples, and readings from them.
 
-    How busy a device is comes from samples of its slots: its busy seconds grow only when an item ends, which for items
-    of a minute says nothing about now.
+    How busy a device is is sampled from its slots: its busy seconds grow only when an item ends, which for items of a
+    minute is too late.
 
     Args:
         director: Open.
@@ -83,11 +83,11 @@ class Meter:
         return (time.perf_counter() if self._stop is None else self._stop) - self._start
 
     def stop(self) -> None:
-        """Time stands still from here on."""
+        """Stop the time."""
         self._stop = time.perf_counter()
 
     def sample(self) -> None:
-        """Look once."""
+        """Take one sample."""
         self._done.append((time.perf_counter(), self._tally.done))
         for stats in self._director.stats().devices:
             self._busy[stats.device.label].append(stats.busy / stats.slots)
@@ -110,7 +110,7 @@ class Meter:
 
 
 def how_far(reading: Reading) -> str:
-    """``400 of 1,797 (22.3 %)``, or ``400 done`` where nobody knows the end."""
+    """``400 of 1,797 (22.3 %)``, or ``400 done`` if the total is unknown."""
     if reading.total is None:
         return f"{_format.count(reading.done)} done"
     share = reading.done / reading.total if reading.total else 1.0

@@ -1,4 +1,4 @@
-"""What a run writes, told apart from what it reads: no file may be both."""
+"""Checks that no file is both read and written by a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Outputs:
     """The files that a run writes, by how the user named them. Made before the standard output is redirected.
 
     Two names mean the same file if they lead to the same inode: by links, by ``/dev/stdin``, by a descriptor that the
-    shell has opened. Terminals, ``/dev/null`` and sockets are no such files: reading there never meets what was
+    shell has opened. Terminals, ``/dev/null`` and sockets are no such files: reading them never returns what was
     written.
 
     Args:
@@ -71,11 +71,11 @@ _REMEDY = "name another file, which no INPUT and no pattern means"
 
 
 def _place(file: str | int) -> _Place | None:
-    """Where a file is, `None` if what is read there is never what was written."""
+    """The identity of a file, `None` if reading it never returns what was written."""
     try:
         found = os.stat(file)  # noqa: PTH116 -- a descriptor too
     except FileNotFoundError:
         return None if isinstance(file, int) else os.path.realpath(file)
-    except (OSError, ValueError):  # it can't be opened either, and that is told where it is tried
+    except (OSError, ValueError):  # it can't be opened either, which is reported on opening
         return None
     return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode) else None

@@ -1,4 +1,4 @@
-"""Progress for people: bars on a terminal, now and then a line elsewhere, nothing when asked to be quiet."""
+"""Progress for people: bars on a terminal, occasional lines elsewhere, nothing with --quiet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIRST_LINE, _LAST_STEP = 2.0, 60.0  # s: a line after 2 s, then 4, 8, ... later
 
 
 class View(Protocol):
-    """Shows readings and says lines."""
+    """Shows readings and prints lines."""
 
     pause: float
     """Seconds until the next reading is worth showing."""
@@ -34,14 +34,14 @@ class View(Protocol):
         """Show progress."""
 
     def say(self, line: str) -> None:
-        """Say something worth a line, such as an item's error."""
+        """Print a line, such as an item's error."""
 
     def results_above(self) -> Stream | None:
-        """Where results must go if they go to a terminal too; `None` if they don't get in the way."""
+        """The stream for results that go to the same terminal; `None` if they don't interfere."""
 
 
 def make_view(*, quiet: bool) -> View:
-    """The view that suits the standard error."""
+    """The view for the standard error."""
     if quiet:
         return NoProgress()
     if not on_terminal(sys.stderr):
@@ -55,7 +55,7 @@ def make_view(*, quiet: bool) -> View:
 
 
 class NoProgress:
-    """Nothing at all."""
+    """Shows nothing."""
 
     pause = 3600.0
 
@@ -69,15 +69,15 @@ class NoProgress:
         """Show nothing."""
 
     def say(self, line: str) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def results_above(self) -> Stream | None:
-        """Nothing is in the way."""
+        """Results don't interfere."""
         return None
 
 
 class ProgressLines:
-    """Plain lines on the standard error, for logs and pipes; rarer the longer it takes."""
+    """Plain lines on the standard error, for logs and pipes; less often the longer the run takes."""
 
     def __init__(self) -> None:
         self.pause = _FIRST_LINE
@@ -98,7 +98,7 @@ class ProgressLines:
         print_error(line)
 
     def results_above(self) -> Stream | None:
-        """Lines of both kinds may stand between each other."""
+        """Both kinds of lines may be mixed."""
         return None
 
 

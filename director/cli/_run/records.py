@@ -1,4 +1,4 @@
-"""From an item's outcome to one line of JSONL: a result, or an error beside the results."""
+"""Makes the JSONL record of an item: a result or an error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _REMEDIES = {
 
 
 class NotJSON(TypeError):
-    """A function returned what JSON can't hold; the message says where it is and how to return it instead."""
+    """A function returned a value that JSON can't represent.
+
+    The message says where it is and what to return instead.
+    """
 
 
 def to_json(value: object) -> bytes:
@@ -33,7 +36,7 @@ def to_json(value: object) -> bytes:
     """
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError:  # lone surrogates, from a file name that is no UTF-8: escaped they come back unharmed
+    except UnicodeEncodeError:  # lone surrogates of a file name that is not UTF-8 are escaped
         return json.dumps(value, allow_nan=False).encode()
 
 
@@ -53,7 +56,7 @@ def failure(
 
 
 def message(error: BaseException) -> str:
-    """What it says; a class may fail at that, and then the item has failed all the same."""
+    """The message of an error, or a note if its `str` raises."""
     try:
         return str(error)
     except BaseException as wrong:  # noqa: BLE001 -- whatever the user's `__str__` raises
@@ -71,7 +74,7 @@ def result_to_json(result: object) -> bytes:
     """What the function returned, as JSON.
 
     Raises:
-        NotJSON: It holds something that JSON can't.
+        NotJSON: It contains a value that JSON can't represent.
     """
     try:
         return to_json(result)
@@ -96,7 +99,7 @@ def _complaint(result: object) -> str | None:
 
 
 def _offender(value: object, where: str, depth: int) -> tuple[str, object] | None:
-    """The first part that JSON can't hold, and the way to it: ``result["boxes"][0]``."""
+    """The first value that JSON can't represent, and its path: ``result["boxes"][0]``."""
     if depth > 100 or value is None or isinstance(value, (str, int)):
         return None
     if isinstance(value, float):
@@ -121,7 +124,7 @@ def _bad_key(value: dict[Any, Any], where: str) -> tuple[str, object] | None:
 
 
 def _remedy(value: object) -> str:
-    """How to return it; arrays and their scalars are known by what they offer, whichever library they are from."""
+    """What to return instead; arrays and their scalars of any library are recognised by their methods."""
     if hasattr(value, "tolist"):
         shape = getattr(value, "shape", ())
         return "return x.item()" if shape == () and hasattr(value, "item") else "return x.tolist()"

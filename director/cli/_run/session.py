@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from director.events import Hook
     from director.ray import RayExecutor
 
-_SHOWN_FAILURES = 10  # the rest are in the results; a terminal is no place for thousands
+_SHOWN_FAILURES = 10  # the rest are only in the results
 
 
 def run_all(options: argparse.Namespace) -> int:
@@ -46,14 +46,14 @@ def run_all(options: argparse.Namespace) -> int:
         The exit status.
 
     Raises:
-        UsageError: The arguments can't be obeyed; nothing ran.
+        UsageError: The arguments are wrong; nothing ran.
     """
     outputs = Outputs(options.output, options.report)
     source = open_source(options.inputs, options.kind, outputs, null=options.null)
     with _standard_output(options.output) as number:
         function = target.find_function(options.function, resource="replica" if options.model else "device")
         model = None if options.model is None else _model(options.model)
-        outputs.check(source.paths)  # before any of them is opened
+        outputs.check(source.paths)  # before any file is opened
         output = Descriptor(_create(options.output) if number is None else number)
         report = None if options.report is None else _report(options)
         director = _director(options, [] if report is None else [report.timeline], function, model)
@@ -66,15 +66,15 @@ def run_all(options: argparse.Namespace) -> int:
 
 
 class Session:
-    """What belongs to one run; made on its event loop, and `run` may be called once.
+    """One run; made on its event loop. `run` may be called once.
 
     Args:
-        options: Of the command line.
+        options: The options of the command line.
         director: Not started.
         function: Called for each item.
-        model: Whose replica it gets; `None` for the device.
+        model: The model whose replica it gets; `None`: it gets the device.
         source: The items.
-        output: Where the results go.
+        output: Where results are written.
     """
 
     def __init__(
@@ -94,15 +94,15 @@ class Session:
         self._view = make_view(quiet=options.quiet or options.json)
         self._output = output
         self._stream: Stream = OnTerminal(self._view.results_above() or output) if output.on_terminal else output
-        self._scope = anyio.CancelScope()  # cancelled when there is nothing to wait for any more
-        self._tally: Tally | None = None  # made, with the two below, when items can begin
+        self._scope = anyio.CancelScope()  # cancelled to leave at once
+        self._tally: Tally | None = None  # set, with the two below, when items can begin
         self._meter: Meter | None = None
         self._flow: Flow | None = None
-        self._signal: int | None = None  # the first that came
+        self._signal: int | None = None  # the first one received
         self._shown = 0
 
     async def run(self) -> int:
-        """Run everything, then tell how it went.
+        """Run everything, then print the summary.
 
         Returns:
             The exit status.
@@ -124,7 +124,7 @@ class Session:
             raise UsageError(str(error)) from None
 
     async def _load(self, director: Director) -> bool:
-        """Load before the first item: a model that can't be loaded is one failure, not one for each item."""
+        """Load the model before the first item, so that a failed load is reported once and not for each item."""
         if self._model is None:
             return True
         try:
@@ -197,7 +197,7 @@ class Session:
                 loop.remove_signal_handler(number)
 
     def _interrupt(self, number: int) -> None:
-        """The first drains, the second leaves; while nothing runs yet there is nothing to drain."""
+        """Drain at the first signal, leave at the second; leave at once if nothing runs yet."""
         again, self._signal = self._signal is not None, self._signal or number
         if again or self._flow is None or self._tally is None:
             self._scope.cancel()
@@ -216,7 +216,7 @@ class Session:
             print_summary(summary, as_json=self._options.json)
 
     def _end(self) -> tuple[int, str]:
-        """The exit status, and why the run ended in words."""
+        """The exit status, and why the run ended."""
         flow, tally = self._flow, self._tally
         if self._signal is not None:
             return 128 + self._signal, "interrupted"
@@ -250,7 +250,10 @@ def _director(
 
 
 def _in_cluster(address: str, function: Callable[[Any, Any], Any], model: Model[Any] | None) -> RayExecutor:
-    """The executor for a cluster, to whose nodes the modules that were named are sent: they may not be there."""
+    """The executor for a cluster.
+
+    The modules of the function and the model are sent to its nodes, which may not have them.
+    """
     from director.ray import RayExecutor, send_by_value
 
     executor = RayExecutor(address=address)
@@ -265,7 +268,7 @@ def _in_cluster(address: str, function: Callable[[Any, Any], Any], model: Model[
 
 
 def _model(spec: str) -> Model[Any]:
-    """A `Model`, or one made of the loader that `spec` names."""
+    """The `Model` that `spec` names, or one made of the loader that it names."""
     found = target.find(spec)
     if isinstance(found, Model):
         return found
@@ -278,7 +281,8 @@ def _model(spec: str) -> Model[Any]:
 def _standard_output(path: str | None) -> Iterator[int | None]:
     """A descriptor for the results where they go to the standard output; `None` if they go to a file.
 
-    Then the standard output is theirs alone: what the user's code and its libraries print goes to the standard error.
+    The standard output is then used only for results: what the user's code and libraries print goes to the standard
+    error.
     """
     if path is not None:
         yield None
@@ -302,16 +306,16 @@ def _create(path: str) -> int:
 
 
 def _count(source: Source, know: Callable[[int], None]) -> None:
-    """Count the input, on a thread of its own: a large file takes seconds, and items needn't wait for that."""
+    """Count the input on a thread of its own: a large file takes seconds, and items don't wait for that."""
     loop = asyncio.get_running_loop()
 
     def work() -> None:
-        with contextlib.suppress(OSError, RuntimeError):  # gone meanwhile; or the run is over and the loop closed
+        with contextlib.suppress(OSError, RuntimeError):  # the file is gone, or the run is over and the loop closed
             total = source.count()
             if total is not None:
                 loop.call_soon_threadsafe(know, total)
 
-    with contextlib.suppress(DirectorError):  # without a thread the run goes on, and doesn't tell how much is left
+    with contextlib.suppress(DirectorError):  # without a thread the run goes on without a total
         start_thread(work, "director-count")
 
 
@@ -326,14 +330,14 @@ def _one_line(error: BaseException) -> str:
 
 
 class Report:
-    """Watches a run and writes what it saw.
+    """Records a run and writes a report.
 
     Args:
         path: A page if it ends in ``.html``, a trace for Perfetto if in ``.json``.
-        name: What ran.
+        name: The title.
 
     Raises:
-        UsageError: It ends in something else, or can't be written.
+        UsageError: The path has another ending, or can't be written.
     """
 
     def __init__(self, path: str, name: str) -> None:
@@ -344,13 +348,13 @@ class Report:
             self._save = kinds[Path(path).suffix.lower()]
         except KeyError:
             raise UsageError(f"--report takes a page.html or a trace.json, not {path}") from None
-        try:  # before the run, which may take hours; what the file holds stays until there is something better
+        try:  # checked before the run; the file keeps its contents until the report is written
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
         except OSError as error:
             raise UsageError(f"{path} can't be written: {error.strerror}") from None
 
     def write(self) -> bool:
-        """Write it; False, with a word on the standard error, if that can't be done any more."""
+        """Write it; prints an error and returns False if that fails."""
         try:
             self._save(self._path)
         except OSError as error:

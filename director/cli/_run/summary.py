@@ -1,4 +1,4 @@
-"""The last words of a run, on the standard error: for people or as JSON."""
+"""The summary of a run on the standard error, as text or JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from director.cli._run.records import type_name
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What there is to tell.
+    """The data of the summary.
 
     Args:
         tally: The counts.
-        seconds: From the first item that could begin to the last line written.
-        why: Why the run ended: ``"done"``, or what ended it before.
+        seconds: From when the first item could begin until the last line was written.
+        why: Why the run ended: ``"done"``, or another reason.
         output: File with the results; `None` for the standard output.
     """
 
@@ -30,7 +30,7 @@ class Summary:
 
 
 def print_summary(summary: Summary, *, as_json: bool) -> None:
-    """Print it."""
+    """Print the summary."""
     print_error(json.dumps(_object(summary)) if as_json else _lines(summary))
 
 
@@ -98,7 +98,7 @@ def _busy(lane: Lane, seconds: float) -> float:
 
 @dataclass(slots=True)
 class Lane:
-    """What one device did.
+    """The items of one device.
 
     Args:
         slots: How many items it runs at once.
@@ -118,7 +118,7 @@ class Lane:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the items so far.
+    """Counts of the items so far.
 
     Args:
         slots: Of each device, by its label, in their order.
@@ -143,11 +143,11 @@ class Tally:
 
     @property
     def left(self) -> int:
-        """Items without a record; of an input that nobody counted, those that were taken."""
+        """Items without a record; if the input was not counted, only those that were read."""
         return (self.taken if self.total is None else self.total) - self.done
 
     def add_device(self, device: str, slots: int) -> None:
-        """A device has come that was not there at the start."""
+        """Add a device that has joined."""
         self.lanes[device] = Lane(slots)
 
     def count(self, error: BaseException | None, device: str | None, seconds: float | None) -> None:

@@ -1,4 +1,4 @@
-"""From `MODULE:NAME` to the object: imports what the user named, and says what is wrong when that fails."""
+"""Imports the object of a `MODULE:NAME` argument, with error messages for users."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def find_function(spec: str, *, resource: str) -> Callable[..., Any]:
 
 
 def _check_blocking(spec: str, function: Any) -> None:
-    call = getattr(function, "__call__", None)  # noqa: B004 -- an instance with an async __call__ is what is looked for
+    call = getattr(function, "__call__", None)  # noqa: B004 -- detects instances with an async __call__
     if any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in (function, call)):
         raise UsageError(f"{spec} is async; jobs run on threads of their own, so name a plain blocking function (def)")
     if any(inspect.isgeneratorfunction(f) for f in (function, call)):
@@ -62,7 +62,7 @@ def _check_blocking(spec: str, function: Any) -> None:
 def _check_arguments(spec: str, function: Any, resource: str) -> None:
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some built-in functions don't tell
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return
     try:
         signature.bind(object(), object())
@@ -88,7 +88,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _module_by_name(name: str) -> ModuleType:
-    here = str(Path.cwd())  # `python -m director` has it on the path, the console script has not
+    here = str(Path.cwd())  # on the path with `python -m director`, not with the console script
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
     return importlib.import_module(name)
@@ -99,11 +99,11 @@ def _module_of_file(path: Path) -> ModuleType:
     if not path.is_file():
         hint = f"; did you mean {path}.py?" if Path(f"{path}.py").is_file() else ""
         raise UsageError(f"no such file: {path}{hint}")
-    for module in list(sys.modules.values()):  # --model may name the same file: it must be the same module
+    for module in list(sys.modules.values()):  # --model may name the same file, which must be the same module
         if getattr(module, "__file__", None) == str(path):
             return module
     if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))  # its neighbours can be imported, as with `python file.py`
+        sys.path.insert(0, str(path.parent))  # so that it can import its neighbours, as with `python file.py`
     return _execute(path.stem if path.stem not in sys.modules else f"_run_{path.stem}", path)
 
 
@@ -112,7 +112,7 @@ def _execute(name: str, path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is not Python source: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses and pickle look their module up by name
+    sys.modules[name] = module  # before it runs, because dataclasses and pickle look up their module by name
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -149,7 +149,7 @@ def _import_failed(name: str, error: BaseException) -> UsageError:
 
 
 def _users_part(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame that is the user's: neither this file nor the import machinery."""
+    """The traceback from the first frame of user code, without this file and the import system."""
     ours = (__file__, importlib.__file__, "<frozen")
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(ours):
         trace = trace.tb_next

@@ -1,1 +1,1 @@
-"""`director top`: finds an app's socket, keeps up with its frames, and draws them."""
+"""`director top`: finds an app's socket, reads its frames, and draws them."""

@@ -1,4 +1,4 @@
-"""Which app is meant."""
+"""Finds the app to show."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from director.cli._status import UsageError
 from director.dashboard._socket_paths import is_open, known_paths
 from director.dashboard._source import Remote
 
-_PATIENCE = 2.0  # seconds that an app gets to say who it is
+_PATIENCE = 2.0  # seconds that an app may take to answer
 _NONE = """\
 no app of this user has a socket open. In the app, before the Director starts:
 
@@ -23,14 +23,14 @@ no app of this user has a socket open. In the app, before the Director starts:
 
 
 async def find_app(wanted: str | None) -> Path:
-    """The socket that is meant.
+    """The socket of the app.
 
     Args:
         wanted: A process number, the path of a socket, or `None` for the only app there is.
 
     Raises:
         UsageError: There is none, or there are several.
-        ConnectionError: Nobody listens there.
+        ConnectionError: No process listens there.
     """
     if wanted is not None and not wanted.isdecimal():
         if not is_open(Path(wanted), named=True):

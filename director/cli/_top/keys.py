@@ -1,4 +1,4 @@
-"""Keys as they are pressed, while the terminal is told not to wait for a line. Owner of the terminal's settings."""
+"""Reads single keys, with the terminal in non-canonical mode. Owner of the terminal's settings."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _NAMES = {
 class Keys:
     """Calls `pressed` with the name of each key, on the running event loop, between `__enter__` and `__exit__`.
 
-    Does nothing where the standard input is no terminal.
+    Does nothing if the standard input is not a terminal.
 
     Args:
-        pressed: Takes a name.
+        pressed: Called with the name of the key.
     """
 
     def __init__(self, pressed: Callable[[str], None]) -> None:
@@ -63,9 +63,9 @@ class Keys:
     def _read(self) -> None:
         typed = os.read(sys.stdin.fileno(), 64)
         if not typed:
-            self._pressed("quit")  # the terminal has gone
+            self._pressed("quit")  # the terminal was closed
         elif typed in _NAMES:
             self._pressed(_NAMES[typed])
-        else:  # several keys at once, or none of ours
+        else:  # several keys at once, or unknown ones
             for number in typed if b"\x1b" not in typed else b"":
                 self._pressed(_NAMES.get(bytes([number]), ""))

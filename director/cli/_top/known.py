@@ -1,4 +1,4 @@
-"""What the frames have said so far. Owner: `Known`, one for each watch."""
+"""The state of a Director, built from frames. Owner: `DashboardState`, one for each watch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ BEGIN, END, ITEMS, BUSY, FAILED = range(5)  # columns of a stretch, as docs/refe
 
 @dataclass
 class DashboardState:
-    """A Director, put together from frames."""
+    """The state of one Director, updated by frames."""
 
     identity: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, Any] = field(default_factory=dict)
     tracks: dict[int, Track] = field(default_factory=dict)
 
     def apply(self, frame: dict[str, Any]) -> None:
-        """Take in the next frame, or a whole."""
+        """Apply the next frame, or a whole."""
         if "identity" in frame:
             self.identity, self.seen, self.tracks = frame["identity"], {}, {}
         changes = frame.pop("tracks")
@@ -31,12 +31,12 @@ class DashboardState:
 
     @property
     def devices(self) -> list[dict[str, Any]]:
-        """What is fixed and what moves of each device, together."""
+        """The constant and the changing facts of each device, joined."""
         both = zip(self.identity["devices"], self.seen["devices"], strict=True)
         return [fixed | moving for fixed, moving in both]
 
     def strip(self, slots: list[int], cells: int) -> list[tuple[float, bool]]:
-        """For each of so many pieces of the window: how busy these slots were, 0 to 1, and whether a job failed."""
+        """For each of `cells` parts of the window: how busy these slots were, 0 to 1, and whether a job failed."""
         width = self.identity["window"] / cells
         begin = self.seen["at"] - self.identity["window"]
         busy, failed = [0.0] * cells, [False] * cells
@@ -56,15 +56,15 @@ class Track:
     rows: list[Row] = field(default_factory=list)
 
     def replace(self, first: int, rows: list[Row]) -> None:
-        """From the stretch with number `first` on there are these."""
+        """Replace the stretches from number `first` on."""
         kept = self.rows[: max(0, first - self.first)]
-        if first > self.first + len(kept):  # what lies between was never told
+        if first > self.first + len(kept):  # the stretches in between were not received
             kept = []
         self.first = first - len(kept)
         self.rows = kept + rows
 
     def forget(self, before: float) -> None:
-        """Drop what had ended by then."""
+        """Drop the stretches that had ended by then."""
         gone = next((place for place, row in enumerate(self.rows) if row[END] is None or row[END] > before), None)
         gone = len(self.rows) if gone is None else gone
         self.first += gone
@@ -72,12 +72,12 @@ class Track:
 
 
 def _running(call: list[Any] | None) -> list[Row]:
-    """The call that runs on a slot, as a stretch without an end."""
+    """The running call of a slot, as a stretch without an end."""
     return [] if call is None else [[call[0], None, call[1], 0.0, 0, False, call[2], call[3]]]
 
 
 def _spread(row: Row, begin: float, now: float, width: float, busy: list[float], failed: list[bool]) -> None:
-    """Add the busy time of a stretch to the cells that it touches."""
+    """Add the busy time of a stretch to the cells that it overlaps."""
     end = now if row[END] is None else row[END]
     density = 1.0 if row[END] is None or end <= row[BEGIN] else row[BUSY] / (end - row[BEGIN])
     last = len(busy) - 1

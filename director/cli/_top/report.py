@@ -1,6 +1,6 @@
-"""A look at a Director as plain text: for pipes, logs, and terminals without rich. No state.
+"""A snapshot of a Director as plain text: for pipes, logs, and terminals without rich. No state.
 
-What is looked at has been made printable before, by `shown_document`.
+The snapshot has been escaped before, by `shown_document`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def report(seen: dict[str, Any]) -> Iterator[str]:
 
 
 def title(seen: dict[str, Any]) -> str:
-    """Who it is."""
+    """The name, state and process of the Director."""
     return (
         f"{seen['name'] or 'director'}: {seen['state']} for {_format.about(seen['open_for'])}, "
         f"process {seen['pid']} on {seen['host']}"
@@ -70,7 +70,7 @@ def percentiles(found: dict[str, float] | None) -> str:
 
 
 def memory(device: dict[str, Any]) -> str:
-    """What is used of what there is."""
+    """Used and total memory."""
     if device["total_memory"] is None:
         return "-"
     total = f"{device['total_memory'] / 2**30:.1f} GiB"
@@ -78,7 +78,7 @@ def memory(device: dict[str, Any]) -> str:
 
 
 def out_of_service(device: dict[str, Any]) -> str:
-    """Which one, and why: too long for a table."""
+    """A device that is out of service, and the reason, which is too long for a table."""
     return f"{device['device']} is {device['health']}: {device['reason']}"
 
 

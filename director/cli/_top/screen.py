@@ -1,6 +1,6 @@
-"""The whole terminal: devices as strips of the last minute, and one of four lists. The importer of rich for `top`.
+"""The full screen: devices as strips of the last minute, and one of four lists. The only importer of rich for `top`.
 
-Owner of what is chosen: the list, the row, what is open, whether it is paused.
+Owner of the selection: the list, the row, what is open, whether it is paused.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 LISTS = ("running", "waiting", "failures", "ended")
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
-_MOST_OUT = 3  # devices out of service that are told with the reason
+_MOST_OUT = 3  # devices out of service that are shown with the reason
 _FRAME = 3  # lines that are neither head nor devices nor list
-_LEAST = 12  # lines that are not for devices, on whatever terminal
-_KEYS = "tab other list   ↑↓ choose   enter look   space pause   q quit"
+_LEAST = 12  # lines that are not for devices, on any terminal
+_KEYS = "tab other list   ↑↓ choose   enter open   space pause   q quit"
 _KEYS_INSIDE = "↑↓ scroll   esc back   q quit"
 
 
 class Screen:
-    """Draws what is known, and keeps what its user has chosen."""
+    """Draws the state of a Director, and keeps the user's selection."""
 
     def __init__(self, console: EscapingConsole | None = None) -> None:
         self.console = console or EscapingConsole()
-        self.opened: tuple[str, int] | None = None  # what is asked for: ("job", 7) or ("failure", 3)
+        self.opened: tuple[str, int] | None = None  # what is open: ("job", 7) or ("failure", 3)
         self.is_paused = False
         self.note = "live"
         self._list = 0
@@ -51,7 +51,7 @@ class Screen:
         self._live.stop()
 
     def press(self, key: str, known: DashboardState) -> None:
-        """Do what a key means."""
+        """Handle a key."""
         if key == "pause":
             self.is_paused = not self.is_paused
         elif key == "back":
@@ -67,7 +67,7 @@ class Screen:
             self._row = max(0, self._row + _steps(key, 10))
 
     def draw(self, known: DashboardState, detail: dict[str, Any] | None) -> None:
-        """Show what is known; `detail` is what was asked for, if it has come."""
+        """Draw the state; `detail` is the opened job or failure, if it has been received."""
         self._live.update(self.picture(known, detail), refresh=True)
 
     def picture(self, known: DashboardState, detail: dict[str, Any] | None = None) -> RenderableType:
@@ -82,7 +82,7 @@ class Screen:
         keys = Text(_KEYS, style="dim", no_wrap=True)
         return Group(head, devices, Text(), self._tabs(seen), self._rows(seen, room), keys)
 
-    # ---- above: who, how much, where
+    # ---- above: head and devices
 
     def _head(self, seen: dict[str, Any]) -> Text:
         note = "paused" if self.is_paused else self.note
@@ -187,7 +187,7 @@ def _steps(key: str, page: int) -> int:
 
 
 def _strip(cells: list[tuple[float, bool]]) -> Text:
-    """A character for each cell, as high as it was busy; red where a job has failed."""
+    """A character for each cell, whose height is how busy it was; red if a job has failed."""
     text = Text()
     for share, failed in cells:
         text.append(_HEIGHTS[round(share * 8)], style="red on grey15" if failed else "green on grey15")
@@ -196,7 +196,7 @@ def _strip(cells: list[tuple[float, bool]]) -> Text:
 
 def _facts(device: dict[str, Any]) -> str:
     if device["health"] != "healthy":
-        return str(device["health"])  # why is told above, where there is room for it
+        return str(device["health"])  # the reason is shown above, where there is more room
     heat = [f"{device['temperature']} °C"] if device["temperature"] is not None else []
     return "  ".join([report.memory(device), *heat] if device["total_memory"] is not None else heat)
 

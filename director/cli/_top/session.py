@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
     from director.cli._top.screen import Screen
 
-_LATE = 3.0  # seconds without a frame, after which that is said
+_LATE = 3.0  # seconds without a frame, after which a note is shown
 
 
 def watch(options: argparse.Namespace) -> int:
-    """Do what the arguments say.
+    """Run the command.
 
     Returns:
         The exit status.
 
     Raises:
-        UsageError: It isn't clear which app is meant, or a package is missing.
+        UsageError: There is no app or more than one, or a package is missing.
     """
     return asyncio.run(_watch(options))
 
@@ -48,7 +48,7 @@ async def _watch(options: argparse.Namespace) -> int:
             await _print(Remote(path), options)
         else:
             await Watch(Remote(path), screen, options.every).run()
-    except BrokenPipeError:  # who reads what we print has gone; an app that has gone is told otherwise
+    except BrokenPipeError:  # the reader of our output has gone; a lost app is another `ConnectionError`
         raise
     except OSError as error:
         print_error(f"director top: {error}")
@@ -89,12 +89,12 @@ async def _print(source: Remote, options: argparse.Namespace) -> None:
 
 
 class Watch:
-    """Keeps a screen up to date until its user has seen enough.
+    """Updates a screen until the user quits.
 
     Args:
         source: The app.
         screen: Draws.
-        every: Seconds between two looks.
+        every: Seconds between two updates.
     """
 
     def __init__(self, source: Remote, screen: Screen, every: float) -> None:
@@ -106,9 +106,9 @@ class Watch:
         self._heard = asyncio.get_running_loop().time()
         self._gone: ConnectionError | None = None
         self._scope = anyio.CancelScope()
-        self._moving = asyncio.Event()  # not paused
+        self._moving = asyncio.Event()  # set while not paused
         self._moving.set()
-        self._asked = asyncio.Event()  # something was opened
+        self._asked = asyncio.Event()  # set when something was opened
 
     async def run(self) -> None:
         """Watch until quit.
@@ -131,13 +131,13 @@ class Watch:
                     self._screen.note = "live"
                     self._known.apply(shown_document(json.loads(frame)))
                     self._draw()
-                    await self._moving.wait()  # the app keeps what is not taken, or tells the whole again
+                    await self._moving.wait()  # the app keeps frames meanwhile, or sends the whole again
         except ConnectionError as gone:
             self._gone = gone
             self._scope.cancel()
 
     async def _refresh_details(self) -> None:
-        """Once a second: what is open, and whether the app still tells anything."""
+        """Once a second, fetch what is open, and check whether the app still sends frames."""
         while True:
             self._asked.clear()
             await self._fetch()

@@ -1,4 +1,4 @@
-"""The page of an app that serves no web itself. The importer of uvicorn."""
+"""Serves the page of an app that is not a web server itself. The only importer of uvicorn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 async def serve_page(path: Path, host: str, port: int) -> None:
-    """Serve until somebody presses Ctrl-C.
+    """Serve until interrupted by Ctrl-C.
 
     Args:
         path: The app's socket.
@@ -39,7 +39,7 @@ async def serve_page(path: Path, host: str, port: int) -> None:
     print_error(address if token is None else f"{address}#token={quote(token)}")
     config = uvicorn.Config(
         Site(Remote(path), token),
-        log_config=None,  # what it logs is written as all else is
+        log_config=None,  # its logs are written by `escape_logs_and_errors`
         access_log=False,
         lifespan="off",
         ws="none",
@@ -53,7 +53,7 @@ async def serve_page(path: Path, host: str, port: int) -> None:
 def _listen(host: str, port: int) -> list[socket.socket]:
     """Sockets at all addresses of `host`: a name such as localhost may have two, and a browser may try only one.
 
-    Here rather than in uvicorn, which ends the process with a log line if the port is taken.
+    Opened here because uvicorn ends the process with a log line if the port is in use.
     """
     with contextlib.ExitStack() as undo:
         listeners: list[socket.socket] = []
@@ -64,7 +64,7 @@ def _listen(host: str, port: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind((address[0], port or _port(listeners), *address[2:]))
-            listener.listen()  # who comes before the server has begun waits for it
+            listener.listen()  # connections before the server has begun wait for it
             listeners.append(listener)
         undo.pop_all()
     return listeners
