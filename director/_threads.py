@@ -53,7 +53,8 @@ class DaemonThreadExecutor(Executor):
         thread = threading.Thread(target=_run, args=(calls,), name=self._name, daemon=True)
         try:
             thread.start()
-        except BaseException:  # a signal may also come when the thread is there already: it has nothing else to do
+        except BaseException:
+            # A signal handler may raise after the thread was started: let the thread end.
             calls.put(None)
             raise
         self._calls, self._thread = calls, thread

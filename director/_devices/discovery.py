@@ -52,7 +52,8 @@ def discover_devices(*, refresh: bool = False) -> list[Device]:
 
 def survey(*, refresh: bool = False) -> Survey:
     """`discover_devices` with the data that the result is based on."""
-    from director._devices import survey as _survey  # a tenth of the time that `import director` would take
+    # Imported on first use: it would make `import director` a tenth slower.
+    from director._devices import survey as _survey
 
     key = _survey.mask_and_order()
     with _surveying:

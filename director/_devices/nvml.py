@@ -37,9 +37,8 @@ _REMEDIES = {
     "restart the container. Elsewhere look for `Xid` in `dmesg`, then reboot.",
 }
 
-_starting = (
-    threading.RLock()
-)  # guards _started; reentrant, because a finalizer or a signal handler may call `opened` too
+# Guards _started. Reentrant, because a finalizer or a signal handler may call `opened` too.
+_starting = threading.RLock()
 _started = False
 
 

@@ -89,7 +89,7 @@ def _slices(units: list[Unit], driver: str | None) -> tuple[Unit, ...]:
     if len(units) < 2:
         return tuple(units)
     if driver is None:
-        raise _unclear("how many MIG slices a process sees depends on the driver's version, which NVML does not tell")
+        raise _unclear("how many MIG slices a process sees depends on the driver's version, which NVML does not report")
     if _is_before_many_slices(driver):
         return tuple(units[:1])
     instances = {(unit.parent, unit.gpu_instance) for unit in units if isinstance(unit, MigSlice)}

@@ -103,9 +103,9 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--report", metavar="FILE", help="a page.html about the run, or a trace.json for Perfetto")
     group.add_argument("--ordered", action="store_true", help="in the order of the input, not of completion")
     group.add_argument("--traceback", action="store_true", help="put tracebacks into error records")
-    told = group.add_mutually_exclusive_group()
-    told.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
-    told.add_argument("--json", action="store_true", help="no progress; the summary as one JSON object on stderr")
+    output = group.add_mutually_exclusive_group()
+    output.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+    output.add_argument("--json", action="store_true", help="no progress; the summary as one JSON object on stderr")
 
 
 def parse_devices(text: str) -> str | list[str | int]:

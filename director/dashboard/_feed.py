@@ -38,9 +38,8 @@ _FORGOTTEN = 2.0  # seconds without a viewer, after which the next one gets a ne
 _SET = 0.5  # seconds that the time of day may differ from the event loop's clock before history is sent again
 MOST_VIEWERS = 64  # at once; each costs the loop some time
 _AGE = 4  # intervals after which a new whole is made for the next viewer
-_EARLY = (
-    0.9  # share of an interval after which a new frame may be made, so that viewers with different timing share frames
-)
+# The share of an interval after which a new frame may be made, so that viewers with different timing share frames.
+_EARLY = 0.9
 
 
 class Feed:

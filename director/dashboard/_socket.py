@@ -112,9 +112,8 @@ class SocketServer:
     async def _send_frames(
         self, question: Question, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        left = asyncio.create_task(
-            _read_until_closed(reader), name="director:leaving"
-        )  # done when the viewer has disconnected
+        # Done when the viewer has disconnected.
+        left = asyncio.create_task(_read_until_closed(reader), name="director:leaving")
         try:
             async with contextlib.aclosing(self._source.frames(question.after, question.every)) as frames:
                 async for _, frame in frames:

@@ -70,10 +70,10 @@ class Remote:
         async with self._ask({"ask": "frames", "after": after, "every": interval}) as answers:
             while True:
                 frame = (await _line(answers)).rstrip(b"\n")
-                told = json.loads(frame)
-                if "number" not in told:
-                    raise TooManyViewers(str(told.get("error")))
-                yield told["number"], frame
+                document = json.loads(frame)
+                if "number" not in document:
+                    raise TooManyViewers(str(document.get("error")))
+                yield document["number"], frame
 
     async def snapshot(self) -> dict[str, Any]:
         """The current state, without history."""

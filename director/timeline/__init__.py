@@ -145,9 +145,8 @@ class Timeline:
     def story(self) -> Story:
         """Everything that was recorded, in order; for `director` itself."""
         with self._lock:
-            open_jobs = (
-                self._unfinished()
-            )  # read first: a job that ends meanwhile is in both, which `in_order` resolves
+            # Read first: a job that ends meanwhile is in both lists, which `in_order` resolves.
+            open_jobs = self._unfinished()
             settled = self._records.copy()
             until = self._clock() if self._ended is None else self._ended
             began, slots, name, rejected = self._began, self._slots, self.name, self._rejected

@@ -115,15 +115,15 @@ class NvmlEvents:
         except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound):
             return False
         try:
-            heard, later = self._register(nvml, events)
-            if not heard:
+            registered, later = self._register(nvml, events)
+            if not registered:
                 if later:
                     self._wakeup.wait()
                 return later
             while not self._wakeup.is_set():
-                self._wait(nvml, events, heard, SLICE)
+                self._wait(nvml, events, registered, SLICE)
             # Post the events that have come since.
-            while not self._over and self._wait(nvml, events, heard, 1):
+            while not self._over and self._wait(nvml, events, registered, 1):
                 pass
         finally:
             # Freed by the thread that waits on it, because freeing it during a wait is undefined.
@@ -132,7 +132,7 @@ class NvmlEvents:
 
     def _register(self, nvml: Any, events: Any) -> tuple[list[_Registered], bool]:
         """The devices that could be registered, and whether others may be registered later."""
-        heard, later, gpus = [], False, set()
+        registered, later, gpus = [], False, set()
         for uuid in self._uuids:
             try:
                 device, gpu = _find(nvml, uuid)
@@ -140,21 +140,21 @@ class NvmlEvents:
                     wanted = nvml.nvmlDeviceGetSupportedEventTypes(gpu) & (_XID | _UNAVAILABLE | _RECOVERY_ACTION)
                     nvml.nvmlDeviceRegisterEvents(gpu, wanted, events)
                     gpus.add(device.gpu)
-                heard.append(device)
+                registered.append(device)
             except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound, nvml.NVMLError_NoPermission):
                 continue
             except nvml.NVMLError:
                 # The device may be lost; the checkups will find out.
                 later = True
-        return heard, later
+        return registered, later
 
-    def _wait(self, nvml: Any, events: Any, heard: list[_Registered], milliseconds: int) -> bool:
+    def _wait(self, nvml: Any, events: Any, registered: list[_Registered], milliseconds: int) -> bool:
         """Wait for one event and post it; returns False if none came."""
         try:
             event = nvml.nvmlEventSetWait_v2(events, milliseconds)
         except nvml.NVMLError_Timeout:
             return False
-        for device in heard:
+        for device in registered:
             if event.eventType == _XID and device.matches(event):
                 self._post(Xid(device.uuid, int(event.eventData)))
         self._post(CHANGED)

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("director")
 
-ANSWER_TIMEOUT = (
-    10.0  # seconds for an answer of NVML: healthy ones take milliseconds, and a GPU that was asleep a few seconds
-)
+# Seconds for an answer of NVML: a healthy GPU takes milliseconds, and one that was asleep a few seconds.
+ANSWER_TIMEOUT = 10.0
 _OFTEN = 1.0  # seconds between checkups after an ambiguous error or an event
 
 
@@ -79,9 +78,9 @@ class NvmlWatch:
         self._silent: set[str] = set()
         self._checkups: dict[str, Checkup] = {}
         self._next_round = self._last_round = 0.0
-        self._lock = (
-            threading.RLock()
-        )  # between a `tell` and the `stop` after which there is none; one may call the other
+        # Held during `on_verdict`, so that none is called after `stop` has returned. Reentrant, because `on_verdict`
+        # may call `stop`.
+        self._lock = threading.RLock()
         self._over = False
 
     @property
@@ -102,7 +101,7 @@ class NvmlWatch:
             self._thread.start()
             self._listener.start()
         except (RuntimeError, MemoryError) as error:
-            what = "XIDs of the GPUs are not heard" if self._thread.ident else "the health of the GPUs is not watched"
+            what = "XIDs of the GPUs are not seen" if self._thread.ident else "the health of the GPUs is not watched"
             _log.warning("%s: %s", what, error)
 
     def stop(self) -> None:

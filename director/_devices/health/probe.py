@@ -61,12 +61,12 @@ def _run_trial(uuid: str, timeout: float) -> str | None:
 
 
 def _last_answer(output: str) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    answer: dict[str, Any] = {}
     for line in output.splitlines():
         if line.startswith(_MARK):
             with suppress(ValueError):  # a line that was cut off
-                told = json.loads(line.removeprefix(_MARK))
-    return told
+                answer = json.loads(line.removeprefix(_MARK))
+    return answer
 
 
 def _read(answer: dict[str, Any], ended: ScriptResult) -> str | None:

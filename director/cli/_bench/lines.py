@@ -39,7 +39,7 @@ def round_robin(arrivals: Sequence[float], services: Sequence[float], servers: i
 
 
 def shortest(arrivals: Sequence[float], services: Sequence[float], servers: int) -> list[float]:
-    """Waiting time of each job when servers have a queue each and a job joins the shortest one, running jobs included."""
+    """Waiting time of each job when servers have a queue each and a job joins the shortest one."""
     return _chosen(arrivals, services, servers, lambda ends: min(ends, key=len))
 
 

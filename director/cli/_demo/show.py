@@ -26,17 +26,17 @@ AT_BEST = "at best (computed)"
 
 def show(options: argparse.Namespace) -> int:
     """Run the parts that were asked for and print them as text or JSON."""
-    told: dict[str, Any] = {
+    document: dict[str, Any] = {
         "version": __version__,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
     }
     if options.only != "lanes":
-        told["digits"] = _digits(options)
+        document["digits"] = _digits(options)
     if options.only != "digits":
-        told["lanes"] = _lanes(options)
+        document["lanes"] = _lanes(options)
     if options.json:
-        print_json(told, indent=2)
+        print_json(document, indent=2)
     return DONE
 
 

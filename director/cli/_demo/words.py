@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from director.cli._demo.digits import Result
     from director.cli._demo.trace import Call, Figures
 
-    Row: TypeAlias = tuple[str, bool | None, Figures]  # contender, busy loop or not (None: neither), what came of it
+    Row: TypeAlias = tuple[str, bool | None, Figures]  # contender, busy loop or not (None: neither), figures
 
 DIGITS_HEAD = ["1  The main job: scikit-learn's scanned digits, classified through a Model"]
 _HEAD = ("loop", "handed out by", "wait p50", "wait p99", "idle", "lost", "makespan")
@@ -84,7 +84,7 @@ def lanes_table(rows: list[Row]) -> list[str]:
         "   idle      share of the devices' time in which they ran nothing",
         "   lost      the part of it in which they could have run a job that was waiting",
         "   makespan  until the last job has ended",
-        "   at best   every job begins when it arrives or, in FIFO order, when a device is free",
+        "   at best   every job begins when it comes or, in order, when a device is free",
     ]
 
 

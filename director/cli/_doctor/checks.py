@@ -83,7 +83,7 @@ def examine_environment(variables: Mapping[str, str], gpus_are_near: bool) -> It
         yield _environment("launch-blocking", "note", text, "unset CUDA_LAUNCH_BLOCKING")
     runtime = variables.get("NVIDIA_VISIBLE_DEVICES", "all")
     if runtime in ("none", "void", "") and gpus_are_near:
-        text = f"NVIDIA_VISIBLE_DEVICES={runtime!r} tells the container runtime to leave the GPUs out"
+        text = f"NVIDIA_VISIBLE_DEVICES={runtime!r} makes the container runtime leave the GPUs out"
         yield _environment(
             "container-without-gpus", "wrong", text, "docker run --gpus all, or NVIDIA_VISIBLE_DEVICES=all"
         )

@@ -49,10 +49,10 @@ def failure(
     index: int, text: bytes, error: BaseException, device: str | None, seconds: float | None, *, trace: bool = False
 ) -> bytes:
     """The line of an item that has none; with `trace` the error holds its traceback too."""
-    told = {"type": type_name(error), "message": message(error)}
+    shown = {"type": type_name(error), "message": message(error)}
     if trace:
-        told["traceback"] = story_of(error)
-    return _line(index, text, b"error", to_json(told), device, seconds)
+        shown["traceback"] = story_of(error)
+    return _line(index, text, b"error", to_json(shown), device, seconds)
 
 
 def message(error: BaseException) -> str:

@@ -93,8 +93,8 @@ def running(job: dict[str, Any], at: float) -> tuple[str, ...]:
     progress = job["progress"]
     if isinstance(progress, float) and 0 <= progress <= 1:
         progress = f"{progress * 100:.0f} %"
-    told = "" if progress is None else str(progress)
-    return str(job["job"]), job["name"], job["device"] or "-", f"for {_format.duration(at - job['started'])}", told
+    reported = "" if progress is None else str(progress)
+    return str(job["job"]), job["name"], job["device"] or "-", f"for {_format.duration(at - job['started'])}", reported
 
 
 def ended(job: dict[str, Any]) -> tuple[str, ...]:

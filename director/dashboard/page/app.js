@@ -93,7 +93,7 @@ function fillFigure({ children: [term, value] }, name, number, more, isBad = fal
   value.dataset.well = isBad ? "no" : "yes";
 }
 
-/** Say what a glance would show: a kind of failure that was not there before. */
+/** Announce new kinds of failure to screen readers. */
 function announceFailures(known) {
   const numbers = new Set(known.failures.map((each) => each.failure));
   const fresh = told.failures && known.failures.find((each) => !told.failures.has(each.failure));

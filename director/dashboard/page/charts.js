@@ -17,7 +17,7 @@ const LOWEST = 1e-6; // what a logarithmic scale shows for nothing
 const place = document.getElementById("charts");
 let plots = [];
 
-/** Draw everything anew, as when the colours have changed. */
+/** Redraw everything, for example when the colours have changed. */
 export function redrawCharts() {
   for (const { plot } of plots) plot?.destroy();
   plots = [];
@@ -90,14 +90,14 @@ function yAxis(line, chart) {
   return { ...axis, filter: decadesOnly, grid: { ...line.grid, filter: decadesOnly }, ticks: { ...line.ticks, filter: decadesOnly } };
 }
 
-/** Whole powers of ten around what is there, so that the scale keeps still. */
+/** Whole powers of ten around the data, so that the scale rarely changes. */
 function decades(_, low, high) {
   if (low == null || !Number.isFinite(low)) return [1e-4, 1];
   const bottom = 10 ** Math.floor(Math.log10(Math.max(low, LOWEST)));
   return [bottom, Math.max(bottom * 10, 10 ** Math.ceil(Math.log10(Math.max(high, LOWEST))))];
 }
 
-/** What a chart says, in words. */
+/** The text of a chart, for screen readers. */
 function tell(chart, columns) {
   const latest = chart.lines.map(([label], number) => {
     const value = columns[number + 1].findLast((each) => each != null);

@@ -134,7 +134,7 @@ function jobLine(job) {
   return line;
 }
 
-/** Only what is new, so that who reads or selects is left alone. */
+/** Renders only changes, so that a reader's focus and selection are kept. */
 function render(parts) {
   const now = parts.map((part) => part.textContent).join("\n");
   if (place.dataset.was === now) return;

@@ -1,4 +1,4 @@
-// Shows the token in a header, once: then a cookie stands for it. In the address it is behind the #, which browsers keep.
+// Sends the token in a header, once; then a cookie replaces it. In the address it is behind the #, which browsers don't send.
 
 const said = document.getElementById("said");
 

@@ -1,4 +1,4 @@
-// The stream of frames, and what is known from it. Owner of `known`; everybody else only reads it.
+// The stream of frames, and the state built from it. Owner of `known`; other modules only read it.
 
 const PATIENCE = 3000; // milliseconds without a frame, after which the link is called late
 const KEPT = 300; // seconds of the series
@@ -24,7 +24,7 @@ export class Feed extends EventTarget {
     this.#attend();
   }
 
-  /** Look only while somebody looks at us. */
+  /** Connect only while the page is visible. */
   #attend() {
     const wanted = !this.paused && !document.hidden;
     if (wanted && !this.stream) this.#connect();
@@ -46,7 +46,7 @@ export class Feed extends EventTarget {
     this.stream = null;
   }
 
-  /** The browser does not tell why a stream was refused: ask in a way that does, and try again later. */
+  /** The browser does not report why a stream was refused: send a request that does, and try again later. */
   async #ask() {
     this.#disconnect();
     let reason = "The server does not answer.";

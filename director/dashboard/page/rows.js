@@ -1,5 +1,5 @@
-// Table bodies that follow a list: a row stays the same element for as long as its item is there, so that nobody who
-// reads it, or has the focus in it, loses the place. No state but the rows themselves.
+// Table bodies that follow a list: a row stays the same element while its item is listed, so that a reader's focus and
+// selection are kept. No state but the rows themselves.
 
 /** Have `body` show `items`; `make` gives the cells of a new row, `fill` writes an item into its cells. */
 export function follow(body, items, key, make, fill) {
@@ -34,12 +34,12 @@ export function button(click) {
   return made;
 }
 
-/** Write only what is new: a text that is set again would be read out again, and lose its selection. */
+/** Write only changes: a screen reader would read a text that is set again, and its selection would be lost. */
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** The same for a text that there may be no room for: pointing at it shows all of it. */
+/** The same for a text that may be cut: its title has all of it. */
 export function writeClipped(element, text) {
   if (element.textContent === text) return;
   element.textContent = element.title = text;

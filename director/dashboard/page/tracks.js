@@ -54,7 +54,7 @@ export class Picture {
     return line;
   }
 
-  /** What a picture of a minute says, in words. */
+  /** The text of the picture, for screen readers. */
   #tell() {
     const since = this.at - this.window;
     let busy = 0, jobs = 0, failed = 0;

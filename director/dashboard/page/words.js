@@ -1,4 +1,4 @@
-// Numbers as people read them. No state.
+// Numbers formatted for people. No state.
 
 const three = (n) => (n < 9.995 ? n.toFixed(2) : n < 99.95 ? n.toFixed(1) : n.toFixed(0));
 

@@ -1,4 +1,4 @@
-// What the reader does. Last part of the script.
+// Handles input. Last part of the script.
 
 function isDark() {
   const chosen = document.documentElement.dataset.theme;

@@ -1,5 +1,5 @@
 "use strict";
-// What the page was told, and how it says it. First of three parts of one script; times are microseconds since the
+// The data of the page, and its texts. First of three parts of one script; times are microseconds since the
 // beginning of the story.
 
 const $ = (id) => document.getElementById(id);
