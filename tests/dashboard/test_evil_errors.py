@@ -194,7 +194,7 @@ def test_after_several_of_those_nothing_more_is_asked() -> None:
         assert describer.submit(block)
         assert begun.acquire(timeout=10)
     assert not describer.submit(block)
-    assert not describer._questions, "nothing of what isn't asked is kept"
+    assert not describer._tasks, "nothing of what isn't asked is kept"
     never.set()
     describer.wait_idle()
     deadline = time.monotonic() + 10
