@@ -70,7 +70,7 @@ async def test_an_actor_that_has_another_gpu_makes_no_call(
     solo: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Director(executor=replace(solo, resources={"GPU": 1, "solo": 1}, start_timeout=15)) as director:
-        held: Any = director._runtime.device_claim
+        held: Any = director._claim
         (claim,) = held.fleet._claims.values()
         right = claim._expected
         assert right.accelerators == (str(director.devices[0].index),)

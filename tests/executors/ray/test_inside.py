@@ -63,7 +63,7 @@ async def test_an_actor_that_is_killed_frees_its_devices(executor: Any, tmp_path
 
 
 async def test_a_program_that_is_killed_frees_its_devices(executor: Any, cluster: Any, tmp_path: Path) -> None:
-    command = f"from cluster import test_inside; test_inside._stay({_path(tmp_path)!r}, {cluster.address!r})"
+    command = f"from executors.ray import test_inside; test_inside._stay({_path(tmp_path)!r}, {cluster.address!r})"
     program = subprocess.Popen([sys.executable, "-c", command], stderr=subprocess.DEVNULL)  # noqa: ASYNC220
     try:
         await _is_held(tmp_path)
