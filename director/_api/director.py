@@ -14,7 +14,7 @@ from director._api.map import map_jobs
 from director._api.preload import load_model
 from director._api.stream import check_stream, stream_values
 from director._api.validation import BATCH, batch_rule, bound_options
-from director._jobs.options import BatchOptions, JobOptions, Options
+from director._jobs.options import BatchOptions, JobOptions, Options, waits_for_room
 from director._jobs.stream_channel import StreamChannel
 from director._untrusted.numbers import FARTHEST
 from director._untrusted.objects import name_of, repr_of
@@ -48,7 +48,11 @@ class Director(Lifecycle):
         slots: Jobs at once on each device: a number, or a mapping from device (index, UUID or name) to a number, 1
             where none is given.
         executor: ``"thread"``; ``"process"``; an `Executor`; or what brings devices of its own: `director.ray`.
-        max_queue: Most jobs that wait; `None` for no bound.
+        max_queue: Most jobs that wait before one that refuses is refused; `None` for no bound.
+        when_full: What happens to a job when so many wait. ``"refuse"``: `QueueFull`; ``"wait"``: it is queued all the
+            same, at its place in the order of service. `None`: awaited calls (`run`, ``f(x)``) wait, `submit` refuses.
+            Also an option of each job and function. `map`, `stream`, `load`, `lease` and `as_executor` wait unless
+            their own option says otherwise.
         max_queue_per_tenant: The same for each tenant, or a mapping from tenants to their bounds.
         tenants: Weights of tenants in device time, 1 for those that are not named.
         admission: ``"predict"`` refuses at submission what would miss its deadline.
@@ -86,7 +90,10 @@ class Director(Lifecycle):
         """
         if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
             self._refuse()
-        return self._jobs.create_job(fn, args, self._resolve(options) if options else _PLAIN, False)
+        if not options:
+            return self._jobs.create_job(fn, args, _PLAIN, self._submit_waits)
+        resolved = self._resolve(options)
+        return self._jobs.create_job(fn, args, resolved, waits_for_room(resolved, self._submit_waits))
 
     async def run(self, fn: Callable[[Any, *Ts], T], /, *args: *Ts, **options: Unpack[JobOptions]) -> T:
         """Queue the call ``fn(resource, *args)``, waiting for room if need be, and return its result.
@@ -98,7 +105,10 @@ class Director(Lifecycle):
         """
         if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
             self._refuse()
-        return await self._jobs.create_job(fn, args, self._resolve(options) if options else _PLAIN, True)
+        if not options:
+            return await self._jobs.create_job(fn, args, _PLAIN, self._run_waits)
+        resolved = self._resolve(options)
+        return await self._jobs.create_job(fn, args, resolved, waits_for_room(resolved, self._run_waits))
 
     def map(
         self,
@@ -128,9 +138,7 @@ class Director(Lifecycle):
         """
         self._here(DirectorState.OPEN)
         resolved = self._resolve(options)
-        return self._map(
-            lambda item: self._open_job(fn, (item,), resolved, True), items, window, ordered, return_exceptions
-        )
+        return self._map(lambda item: self._open_job(fn, (item,), resolved), items, window, ordered, return_exceptions)
 
     def stream(
         self,
@@ -175,7 +183,7 @@ class Director(Lifecycle):
         def make_channel(wake: Callable[[], None]) -> StreamChannel[T]:
             return StreamChannel(buffer, slow_reader_timeout, is_patient, self._clock, runtime.loop_channel.call, wake)
 
-        return stream_values(fn, make_channel, lambda call: self._open_job(call, args, resolved, True))
+        return stream_values(fn, make_channel, lambda call: self._open_job(call, args, resolved))
 
     @overload
     def function(
@@ -246,7 +254,7 @@ class Director(Lifecycle):
         if options.get("model") is not None and runtime.residency.is_per_slot:
             raise TypeError('a lease can\'t hand over a replica that lives in another process: use executor="thread"')
         resolved = self._resolve({"name": "lease", **options})
-        return Lease(runtime.loop, runtime.loop_channel.call, lambda fn: self._open_job(fn, (), resolved, True))
+        return Lease(runtime.loop, runtime.loop_channel.call, lambda fn: self._open_job(fn, (), resolved))
 
     def as_executor(self, **options: Unpack[JobOptions]) -> DirectorExecutor:
         """A `concurrent.futures.Executor` whose calls run on the slots; usable from any thread.
@@ -263,7 +271,7 @@ class Director(Lifecycle):
         executor = DirectorExecutor(
             runtime.loop,
             runtime.loop_channel.call,
-            lambda fn: self._open_job(fn, (), resolved, True),
+            lambda fn: self._open_job(fn, (), resolved),
             lambda: runtime.scheduler.is_deciding,
             resolved.retries > 0,
         )
@@ -282,9 +290,7 @@ class Director(Lifecycle):
         runtime = self._here(DirectorState.OPEN)
         allowed = self._resolve({"model": model}).allowed
         is_apart = runtime.residency.is_per_slot
-        await load_model(
-            runtime.scheduler.places, model, allowed, is_apart, lambda fn, o: self._open_job(fn, (), o, True)
-        )
+        await load_model(runtime.scheduler.places, model, allowed, is_apart, lambda fn, o: self._open_job(fn, (), o))
 
     def _map(
         self,
@@ -306,19 +312,20 @@ class Director(Lifecycle):
         fn: Callable[..., T],
         args: tuple[Any, ...],
         options: JobOptions,
-        patient: bool,
+        waits: bool,
         rule: BatchRule | None,
     ) -> Job[T]:
         if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
             self._refuse()
         extra = None if rule is None else extra_of(rule, args)
         resolved = self._resolve(options, rule) if options or rule else _PLAIN
-        return self._jobs.create_job(fn, args, resolved, patient, extra)
+        return self._jobs.create_job(fn, args, resolved, waits_for_room(resolved, waits), extra)
 
-    def _open_job(self, fn: Callable[..., T], args: tuple[Any, ...], options: Options, patient: bool) -> Job[T]:
+    def _open_job(self, fn: Callable[..., T], args: tuple[Any, ...], options: Options) -> Job[T]:
+        """Queue a job that waits for room, unless its options say otherwise."""
         if self._state is not DirectorState.OPEN or self._runtime is None:
             self._refuse()
-        return self._runtime.job_lifecycle.create_job(fn, args, options, patient)
+        return self._runtime.job_lifecycle.create_job(fn, args, options, waits_for_room(options, True))
 
     def _resolve(self, options: JobOptions, rule: BatchRule | None = None) -> Options:
         assert self._runtime is not None

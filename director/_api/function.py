@@ -24,6 +24,11 @@ Value = TypeVar("Value")
 class FunctionDirector(Protocol):
     """What a function asks of its Director."""
 
+    _run_waits: bool
+    """Whether an awaited call is queued though too many wait."""
+    _submit_waits: bool
+    """Whether a submitted call is."""
+
     def stream(
         self,
         fn: Callable[..., Iterator[Value]],
@@ -41,7 +46,7 @@ class FunctionDirector(Protocol):
         fn: Callable[..., Value],
         args: tuple[Any, ...],
         options: JobOptions,
-        patient: bool,
+        waits: bool,
         rule: BatchRule | None,
     ) -> Job[Value]:
         """Queue a call."""
@@ -85,11 +90,11 @@ class Function(Generic[*Ts, T]):
 
     async def __call__(self, *args: *Ts) -> T:
         """Run it and return its result; waits for room in the queue. As `Director.run`."""
-        return await self._open(args, True)
+        return await self._open(args, self._director._run_waits)
 
     def submit(self, *args: *Ts) -> Job[T]:
         """Queue a call and return its handle at once. As `Director.submit`."""
-        return self._open(args, False)
+        return self._open(args, self._director._submit_waits)
 
     def map(
         self,
@@ -138,8 +143,8 @@ class Function(Generic[*Ts, T]):
         """
         return Function(self._director, self._fn, {**self._options, **bound_options(options)}, self._rule)
 
-    def _open(self, args: tuple[Any, ...], patient: bool) -> Job[T]:
-        return self._director._open_call(self._fn, args, self._options, patient, self._rule)
+    def _open(self, args: tuple[Any, ...], waits: bool) -> Job[T]:
+        return self._director._open_call(self._fn, args, self._options, waits, self._rule)
 
     def __repr__(self) -> str:
         return f"<Function {name_of(self._fn)!r} of {self._director!r}>"

@@ -14,7 +14,15 @@ from weakref import WeakSet
 import anyio
 
 from director._api.resolver import Resolver, newcomer_slots, slot_counts
-from director._api.validation import check_clock, check_health, check_slots, check_words, executor_of, policy
+from director._api.validation import (
+    check_clock,
+    check_health,
+    check_slots,
+    check_when_full,
+    check_words,
+    executor_of,
+    policy,
+)
 from director._devices.health.rules import HealthRules
 from director._executors.base import Executor, FleetExecutor
 from director._forks import watch
@@ -71,6 +79,7 @@ class Lifecycle:
         slots: int | Mapping[Device | int | str, int] = 1,
         executor: Literal["thread", "process"] | Executor | FleetExecutor = "thread",
         max_queue: int | None = 1024,
+        when_full: Literal["wait", "refuse"] | None = None,
         max_queue_per_tenant: int | Mapping[Hashable, int] | None = None,
         tenants: Mapping[Hashable, float] | None = None,
         admission: Literal["predict"] | None = None,
@@ -82,6 +91,8 @@ class Lifecycle:
         clock: Clock | None = None,
     ) -> None:
         self._slots = check_slots(slots)
+        self._run_waits = check_when_full(when_full) != "refuse"
+        self._submit_waits = when_full == "wait"
         self._interner = Interner()  # of tenants
         self._policy = policy(max_queue, max_queue_per_tenant, tenants, admission, ageing, self._interner.key_of)
         self.name = check_words(name, hooks := tuple(hooks))

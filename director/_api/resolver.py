@@ -91,6 +91,7 @@ class Resolver:
             retries=options.get("retries", 0),
             retry_on=errors_of(options),
             backoff=options.get("backoff") or 0.0,
+            when_full=options.get("when_full"),
         )
 
 

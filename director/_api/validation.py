@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from director._clock import MonotonicClock
 from director._device import Device
@@ -60,8 +60,21 @@ def check(options: Mapping[str, Any]) -> JobOptions:
         checked["backoff"] = seconds("backoff", options["backoff"], zero=True)
     if "retries" in options:
         checked["retries"] = whole("retries", options["retries"], 0)
+    if "when_full" in options:
+        checked["when_full"] = check_when_full(options["when_full"])
     errors_of(checked)
     return cast("JobOptions", checked)
+
+
+def check_when_full(value: Any) -> Literal["wait", "refuse"] | None:
+    """The argument of a Director, or the option of a job.
+
+    Raises:
+        ValueError: It is neither ``"wait"`` nor ``"refuse"`` nor `None`.
+    """
+    if (type(value) is str and value in ("wait", "refuse")) or value is None:
+        return cast('Literal["wait", "refuse"] | None', value)
+    raise ValueError(f"when_full must be 'wait', 'refuse' or None, not {shown(value)}")
 
 
 def bound_options(options: Mapping[str, Any]) -> JobOptions:

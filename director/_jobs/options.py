@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 from director._untrusted.keys import Interner
 
@@ -29,6 +29,7 @@ class JobOptions(TypedDict, total=False):
     retries: int
     retry_on: type[BaseException] | tuple[type[BaseException], ...]
     backoff: float
+    when_full: Literal["wait", "refuse"] | None
     name: str | None
 
 
@@ -61,6 +62,7 @@ class Options:
         retries: How often it is tried again when its worker or device is lost, or it raises one of `retry_on`.
         retry_on: Errors of the function that are worth another try.
         backoff: Seconds before the second try; doubled before each further one.
+        when_full: What to do when too many wait; `None`: as the call does it.
     """
 
     model: Model[Any] | None = None
@@ -75,6 +77,7 @@ class Options:
     retries: int = 0
     retry_on: tuple[type[BaseException], ...] = ()
     backoff: float = 0.0
+    when_full: Literal["wait", "refuse"] | None = None
     lane: LaneKey = field(init=False)
     """Jobs with equal keys can be served by the same slots; `None` is the plain lane that any slot serves."""
     timed: bool = field(init=False)
@@ -91,6 +94,16 @@ class Options:
         object.__setattr__(self, "lane", None if anywhere else (self.allowed, model))
         object.__setattr__(self, "is_plain", anywhere and anytime and self.batch_rule is None)
         object.__setattr__(self, "timed", self.deadline is not None or self.timeout is not None)
+
+
+def waits_for_room(options: Options, unless_said: bool) -> bool:
+    """Whether a job is queued though too many wait.
+
+    Args:
+        options: The job's, which count first.
+        unless_said: If they say nothing.
+    """
+    return unless_said if options.when_full is None else options.when_full == "wait"
 
 
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1_000_000  # of an upload
 
-director = Director(os.environ.get("DIGITS_DEVICES"), max_queue=256)
+director = Director(os.environ.get("DIGITS_DEVICES"), max_queue=256, when_full="refuse")
 model = Model(load, name="digits")
 
 app = FastAPI(title="Digits", responses=PROBLEMS, lifespan=lifespan(director, load=[model]))
@@ -70,7 +70,7 @@ def read_along(network: Network, squares: list[np.ndarray]) -> Iterator[Reading]
 async def read_one(image: UploadFile) -> Reading:
     """The digit on one image."""
     (pixels, *_) = await decode(image)
-    return await read.with_options(deadline=time_left()).submit(pixels)
+    return await read.with_options(deadline=time_left())(pixels)
 
 
 @app.post("/digits/many")
