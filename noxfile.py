@@ -197,8 +197,9 @@ def full(session: nox.Session) -> None:
     """The tests that `tests` leaves out, those of properties with all examples, a storm, and the session `ray`."""
     set_up(session, "-e", ".[all]", "cloudpickle", group="test")
     everything = {"DIRECTOR_TESTS": "full", "DIRECTOR_ZOO": "all"}
-    run_tests(session, "(slow or hypothesis) and not serial", **everything)
-    session.run("pytest", "-m", "serial", env={**BYTECODE, **everything})
+    patience = "--timeout=300"  # seconds of one test: these import much and start many processes
+    run_tests(session, "(slow or hypothesis) and not serial", patience, **everything)
+    session.run("pytest", "-m", "serial", patience, env={**BYTECODE, **everything})
     session.notify("ray")
     storm = ["--seconds", "30", "--jobs", "4000", "--values", "100000"]
     session.run("python", "-m", "benchmarks.chaos", *storm, env=WITH_TESTS)
