@@ -1,6 +1,6 @@
-"""The call of a stream's job: a generator function, run to its end on the slot's thread, its values put on a channel.
+"""Calls that runners treat specially: the generator of a stream, and calls of leases and futures executors.
 
-An executor that runs calls elsewhere recognises it, runs `func` there and feeds `channel` from the slot's thread.
+A runner with another process runs `StreamCall.func` there, and puts the values into `channel` on the slot's thread.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("director")
 
-_CLOSINGS = 100  # times that a generator which yields instead of ending is told to end
+_CLOSINGS = 100  # times that a generator which yields in `close` is closed again
 
 
 class StreamCall(Generic[T]):
-    """What the job of one stream calls.
+    """The call of a stream's job: runs the generator to its end, and puts its values into a channel.
 
     Args:
         func: A generator function of a resource and arguments.
@@ -40,18 +40,18 @@ class StreamCall(Generic[T]):
         self.func = func
         self.channel = channel
         self.settle: Callable[[], None] | None = None
-        """Called before a value is handed over; a runner may set it to wait until the device has made the value."""
+        """Called before a value is put; a runner may set it, to wait until the device has computed the value."""
 
     @property
     def __name__(self) -> str:
         return name_of(self.func)
 
     def __call__(self, resource: Any, *args: Any) -> None:
-        """Put every value on the channel; close the generator, here on its own thread, if it takes no more."""
+        """Put every value into the channel; if that raises, close the generator, on its own thread."""
         put = self.channel.put if self.settle is None else self._settle_and_put
         generator = self.func(resource, *args)
         try:
-            for _ in map(put, generator):  # gives no value a name: it would be kept while the next one is made
+            for _ in map(put, generator):  # without a variable, which would keep a value while the next one is computed
                 pass
         except BaseException:
             close(generator)
@@ -64,18 +64,18 @@ class StreamCall(Generic[T]):
 
 
 def close(generator: GeneratorType[Any, Any, Any]) -> None:
-    """Close a generator whose outcome is known already; what it raises now is logged, and so is that it goes on."""
+    """Close a generator; log what it raises, or that it yields, because the outcome of its job is known already."""
     for attempt in range(_CLOSINGS):
         try:
             generator.close()
         except (asyncio.CancelledError, JobTimeout):
-            pass  # its `finally` has asked `check_cancelled`
+            pass  # raised by `check_cancelled` in its `finally`
         except Exception as error:  # noqa: BLE001 - its outcome is known
             if generator.gi_frame is None:  # it has ended, by raising
                 log_error(logger, error, "the stream %s raised while it was closed", generator.__qualname__)
             elif not attempt:
                 logger.warning(
-                    "the stream %s yields while it is closed, and nobody reads that: "
+                    "the stream %s yields while it is closed, which no reader gets: "
                     "let GeneratorExit through, and yield nothing in `finally`",
                     generator.__qualname__,
                 )
@@ -84,16 +84,16 @@ def close(generator: GeneratorType[Any, Any, Any]) -> None:
 
 
 class LocalCall:
-    """What a lease and the calls of an executor are made of."""
+    """The call of a lease or of a futures executor, which runs on the slot's thread in any case."""
 
     @abstractmethod
     def run_locally(self, device: Device, make: Callable[[Callable[[], Any]], Any]) -> Any:
-        """Run on the thread of a slot whose calls are made elsewhere.
+        """Run on the slot's thread, for a runner that makes calls in another process.
 
         Args:
-            device: The slot's.
-            make: Makes a call there, without the resource, and returns what it returns.
+            device: The slot's device.
+            make: Makes a call in that process, without the resource, and returns what it returns.
         """
 
     def release(self) -> None:
-        """From any thread: the event loop is gone, and nothing on the slot's thread may wait for it any more."""
+        """From any thread: the event loop is closed; stop waiting for it on the slot's thread."""

@@ -1,4 +1,4 @@
-"""What a job may ask about itself, from the thread that runs it."""
+"""What a running function may ask about its job, on the thread that runs it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class CurrentCall(Protocol):
     """The worker that runs on this thread."""
 
     def job(self) -> ScheduledJob[Any] | None:
-        """The job it runs now; of a batch the first."""
+        """The job that runs now; of a batch the first."""
 
     def jobs(self) -> list[ScheduledJob[Any]]:
         """All jobs that share the call that runs now."""
 
     def device(self) -> Device:
-        """Where it runs."""
+        """The device."""
 
     def time(self) -> float:
         """Seconds of the Director's clock."""
 
     def report(self, progress: Any) -> None:
-        """Tell the event loop how far the job is."""
+        """See `report`."""
 
 
 class _Here(threading.local):
@@ -65,10 +65,10 @@ def current_job() -> ScheduledJob[Any]:
 
 
 def check_cancelled() -> None:
-    """Leave the job if nobody waits for it any more; call it between the steps of long work.
+    """Raise if the calling job was cancelled or its time is up; to be called between the steps of long work.
 
-    Outside of a job it does nothing, so that a function works without a Director too. In a batch it does nothing while
-    anybody still waits for an item of it.
+    Outside of a job it does nothing, so that a function works without a Director too. In a batch it does nothing until
+    all jobs of the batch were cancelled or are out of time.
 
     Raises:
         asyncio.CancelledError: The job was cancelled.
@@ -80,26 +80,26 @@ def check_cancelled() -> None:
     if not jobs or any(_is_wanted(job, now) for job in jobs):
         return
     if any(job.state is JobState.CANCELLED for job in jobs):
-        from asyncio import CancelledError  # here: a child process may have no other use for asyncio
+        from asyncio import CancelledError  # imported late: a child process may not need asyncio
 
         raise CancelledError
     raise JobTimeout("running")
 
 
 def report(progress: Any) -> None:
-    """Tell how far the job is: `Job.progress` and a `JobProgressed` event.
+    """Report the progress of the calling job: `Job.progress` and a `JobProgressed` event.
 
     Outside of a job it does nothing.
 
     Args:
-        progress: Any value; it travels as it is.
+        progress: Any value.
     """
     if here.running is not None:
         here.running.report(progress)
 
 
 def _is_wanted(job: ScheduledJob[Any], time: Callable[[], float]) -> bool:
-    """Somebody still waits for it, and its time is not up."""
+    """Whether it was not cancelled, and its time is not up."""
     if job.state is not JobState.RUNNING:
         return False
     due = job.due_at()

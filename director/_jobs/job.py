@@ -1,7 +1,7 @@
-"""A job: one call the user asked for, and the handle that awaits it.
+"""A job: one submitted call, and the handle that awaits it.
 
-Written by: `job_lifecycle`, which makes it; `scheduler` under its lock (`_stage` out of QUEUED, `_where`); the slot's
-thread (`_started`, `_finished`); `job_lifecycle` on the event loop (every move out of RUNNING, and the result).
+Written by: `job_lifecycle`, which makes it; `scheduler` under its lock (`state` out of QUEUED, `location`); the slot's
+thread (`started_at`, `finished_at`); `job_lifecycle` on the event loop (`state` out of RUNNING, and the result).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _NEVER = float("inf")
 
 
 class Owner(Protocol):
-    """What a job asks of its Director."""
+    """The Director of a job, as the job knows it."""
 
     def cancel(self, job: ScheduledJob[Any], msg: Any) -> bool:
-        """Cancel `job`; False if it was over."""
+        """Cancel `job`; False if it had ended."""
 
 
 class JobExtras:
-    """What few jobs have.
+    """Fields that few jobs have: those of batches, and retried ones.
 
     Args:
-        key: Its batch key.
-        cost: Its batch cost.
+        key: The batch key.
+        cost: The batch cost.
     """
 
     __slots__ = ("batch_cost", "batch_key", "failed_attempts", "original_options")
@@ -45,8 +45,8 @@ class JobExtras:
     def __init__(self, key: Hashable = None, cost: float = 0.0) -> None:
         self.batch_key = key
         self.batch_cost = cost
-        self.failed_attempts = 0  # that have failed, each to be followed by another
-        self.original_options: Options | None = None  # its options before the first of these
+        self.failed_attempts = 0  # each followed by another
+        self.original_options: Options | None = None  # its options before the first failed attempt
 
 
 class Job(asyncio.Future[T]):
@@ -66,7 +66,7 @@ class Job(asyncio.Future[T]):
 
     @property
     def state(self) -> JobState:
-        """Where the job is in its life; see `JobState`."""
+        """The state of the job; see `JobState`."""
         return fields(self).state
 
     @property
@@ -82,14 +82,14 @@ class Job(asyncio.Future[T]):
 
     @property
     def tenant(self) -> Hashable:
-        """The option `tenant`: on whose account it runs."""
+        """The option `tenant`."""
         return fields(self).options.tenant
 
     @property
     def device(self) -> Device | None:
         """The device that runs or ran it; `None` while it waits, and for a job that never ran."""
         job = fields(self)
-        # Between two attempts it is in no slot for a short time, and still has the last start.
+        # Between two attempts it has no slot for a short time, but still the start of the last one.
         return None if job.started_at is None else getattr(job.location, "device", None)
 
     @property
@@ -109,7 +109,7 @@ class Job(asyncio.Future[T]):
 
     @property
     def attempts(self) -> int:
-        """How often the job has been started."""
+        """How many times the job has been started."""
         job = fields(self)
         failed = 0 if job.extras is None else job.extras.failed_attempts
         return failed if job.started_at is None else failed + 1
@@ -120,13 +120,13 @@ class Job(asyncio.Future[T]):
         return fields(self).reported
 
     def cancel(self, msg: Any = None) -> bool:
-        """Cancel the job: one that waits will never run; one that runs is over for its caller at once.
+        """Cancel the job: a waiting one never runs; a running one ends for its caller at once.
 
-        A running thread can't be killed: its slot stays taken until the call has ended. The call learns of it through
+        A running thread can't be killed: its slot stays busy until the call has returned. The call can ask for it with
         `director.check_cancelled`.
 
         Returns:
-            False if the job was already over.
+            False if the job had ended already.
 
         Raises:
             RuntimeError: Called from another thread than the event loop's.
@@ -156,11 +156,10 @@ class Job(asyncio.Future[T]):
 
 
 class ScheduledJob(Job[T]):
-    """Every job: what the library itself keeps of it.
+    """The class of every job, with its internal fields.
 
-    `JobLifecycle.create_job` writes the fields right after the object is made: an `__init__` in Python would double
-    the cost. A million jobs may wait, so there are thirteen slots and no dict (docs/explanation/design.md has the
-    bytes).
+    `JobLifecycle.create_job` writes the fields: an `__init__` in Python would double the cost. A million jobs may wait,
+    so there are thirteen slots and no dict (docs/explanation/design.md has the bytes).
     """
 
     __slots__ = (
@@ -181,30 +180,30 @@ class ScheduledJob(Job[T]):
 
     owner: Owner
     fn: Callable[..., T] | str
-    """What is called; after the end only its name."""
+    """The function; after the end only its name."""
     payload: Any
     """The arguments until the call has ended, then what it returned."""
     options: Options
     context: Context | None
-    """The submitter's, unless it was empty."""
+    """The submitter's; `None` if it was empty."""
     state: JobState
     location: Location | None
-    """Where it waits, then the slot that runs it."""
+    """The queue in which it waits, then the slot that runs it."""
     extras: JobExtras | None
-    """For batches and second attempts."""
+    """For batches and retries."""
     submitted_at: float
     started_at: float | None
     finished_at: float | None
     reported: Any
 
     def transition(self, to: JobState) -> None:
-        """Go on to the state `to`, along the table."""
+        """Change the state to `to`; AssertionError if `JOB_MOVES` has no such move."""
         if to not in JOB_MOVES[self.state]:
             raise AssertionError(f"{self!r} can't become {to.value}")
         self.state = to
 
     def drop_inputs(self) -> None:
-        """Drop what only the call needs: a kept handle must not keep inputs alive (closures and partials hold some)."""
+        """Drop arguments, context and function: a handle that is kept must not keep them alive."""
         self.payload = self.context = None
         fn = self.fn
         name = fn.__name__ if type(fn) is FunctionType else fn  # the usual case, without a call
@@ -225,16 +224,16 @@ class ScheduledJob(Job[T]):
 
     @property
     def has_dropped_inputs(self) -> bool:
-        """Its call is over, and the event loop has heard of it; or it never ran, and never will."""
+        """Whether its outcome was delivered, or it ended without having run."""
         return type(self.fn) is str
 
     def deadline_at(self) -> float:
-        """The moment of its deadline; infinite without one."""
+        """The time of its deadline; infinite without one."""
         deadline = self.options.deadline
         return _NEVER if deadline is None else self.submitted_at + deadline
 
     def due_at(self) -> float | None:
-        """The moment by which it must have ended, from its deadline and, once it runs, its timeout."""
+        """The time by which it must have ended, by its deadline and, once it runs, its timeout; `None` without."""
         options = self.options
         due = None if options.deadline is None else self.submitted_at + options.deadline
         if options.timeout is not None and self.started_at is not None:
@@ -249,11 +248,11 @@ def fields(job: Job[T]) -> ScheduledJob[T]:
 
 
 class Location(Protocol):
-    """Where a job waits."""
+    """Where a job is: a queue in which it waits, or the slot that runs it."""
 
     @property
     def upper(self) -> Location | None:
-        """A home in whose line the jobs stand too."""
+        """A queue in which these jobs are entered too; `None` if there is none."""
 
     def left(self, job: ScheduledJob[Any]) -> None:
-        """One of its jobs, QUEUED until now, waits here no more."""
+        """One of its jobs, QUEUED until now, has left."""

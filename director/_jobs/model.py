@@ -21,19 +21,19 @@ R = TypeVar("R")
 
 
 class Model(Generic[R]):
-    """What jobs need loaded: one replica for each device, loaded when a job first needs it there.
+    """A model that jobs use: one replica for each device, loaded when a job first needs it there.
 
     A job with ``model=`` gets the replica as its first argument. Loading, warming up, running and unloading happen on
-    slots' own threads; whoever needs a replica that is just being loaded waits for that one load.
+    slots' own threads; jobs that need a replica which is being loaded wait for that load.
 
     Args:
-        load: ``load(device)`` makes a replica. What it raises fails the jobs that wait for it; later jobs try again.
-        unload: ``unload(replica)`` when it is let go; by default the reference is dropped.
+        load: ``load(device)`` makes a replica. What it raises fails the jobs that wait for it; later jobs load again.
+        unload: ``unload(replica)`` when it is unloaded; by default the reference is dropped.
         warmup: ``warmup(replica)`` after loading, before the first job sees the replica.
         devices: The devices it may be loaded on (`Device`, index, UUID or name); `None` for all.
         replicas: Load it on that many devices only, those with the fewest models; `None` for all.
         per_slot: One replica for each slot instead of each device, for code that is bound to one thread.
-        name: For people; `None` takes the loader's name.
+        name: For logs and events; `None` takes the loader's name.
 
     Raises:
         TypeError: An argument of the wrong type.

@@ -1,4 +1,4 @@
-"""What may be said about a job, checked once: `JobOptions` is what a user types, `Options` what the core reads."""
+"""Options of a job, checked once: `JobOptions` is what a user passes, `Options` what the scheduler reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from director._untrusted.keys import Interner
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
-    pass
     from director._device import Device
     from director._jobs.model import Model
 
@@ -50,19 +49,19 @@ class Options:
     """The options of one job or of a whole function, resolved against one running Director.
 
     Args:
-        model: Its replica is the first argument; `None` hands over the `Device`.
+        model: Its replica is the first argument; `None` passes the `Device`.
         priority: Higher runs sooner.
         deadline: Seconds from submission by which the job must have finished.
         timeout: Seconds of running.
         allowed: Numbers of the slots that may run it; `None` for all.
-        name: For people; `None` takes the function's.
-        tenant: On whose account it runs, as the user has it.
+        name: For logs and events; `None` takes the function's.
+        tenant: The tenant to whom it is charged, as the user passed it.
         account: The key of the tenant, which the scheduler compares; `None`: the tenant itself, a plain value.
-        batch: How it shares batches; `None`: never.
-        retries: How often it is tried again when its worker or device is lost, or it raises one of `retry_on`.
-        retry_on: Errors of the function that are worth another try.
-        backoff: Seconds before the second try; doubled before each further one.
-        when_full: What to do when too many wait; `None`: as the call does it.
+        batch_rule: How it shares batches; `None`: never.
+        retries: Further attempts when its worker or device is lost, or it raises one of `retry_on`.
+        retry_on: Exceptions of the function that are retried.
+        backoff: Seconds before the second attempt; doubled before each further one.
+        when_full: Wait or refuse when the queue is full; `None`: the default of the method.
     """
 
     model: Model[Any] | None = None
@@ -79,11 +78,11 @@ class Options:
     backoff: float = 0.0
     when_full: Literal["wait", "refuse"] | None = None
     lane: LaneKey = field(init=False)
-    """Jobs with equal keys can be served by the same slots; `None` is the plain lane that any slot serves."""
+    """Jobs with equal keys can be served by the same slots; `None` is the lane that any slot serves."""
     timed: bool = field(init=False)
-    """It has a deadline or a timeout."""
+    """Whether it has a deadline or a timeout."""
     is_plain: bool = field(init=False)
-    """Any slot may serve it, in order of arrival, alone."""
+    """Whether any slot may serve it, in order of arrival, in a call of its own."""
 
     def __post_init__(self) -> None:
         if self.account is None:
@@ -97,31 +96,32 @@ class Options:
 
 
 def waits_for_room(options: Options, unless_said: bool) -> bool:
-    """Whether a job is queued though too many wait.
+    """Whether a job is queued when the queue is full.
 
     Args:
-        options: The job's, which count first.
-        unless_said: If they say nothing.
+        options: The job's options.
+        unless_said: The default, if these have no `when_full`.
     """
     return unless_said if options.when_full is None else options.when_full == "wait"
 
 
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class BatchRule:
-    """What `Director.function` was told about batches.
+    """The batch options of `Director.function`.
 
     Args:
-        name: The function's, for people.
+        name: The function's name.
         max_size: Most items in one call.
         max_wait: Seconds, counted from the oldest item, that a batch may wait to become fuller while a slot is free.
         key: Only items with equal keys share a batch; `None` puts all together.
         cost: Cost of one item (tokens, pixels); `None` counts nothing.
         max_cost: Most cost in one call; an item that exceeds it runs alone.
-        padded: The cost of a batch is that of its dearest item times its size, as for padded tensors; else the sum.
-        window: Look at the next `window` full batches' worth of items and take those whose cost is nearest to the
-            first one's, which always goes.
+        padded: The cost of a batch is that of its most expensive item times its size, as for padded tensors;
+            else the sum.
+        window: Of the items of the next `window` full batches take those whose cost is nearest to that of the first
+            one, which always goes.
         isolate_failures: A batch that raises is run again item by item.
-        interner: Makes keys of our own of what `key` returns.
+        interner: Makes plain keys of what `key` returns.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""What makes the calls of one slot: what it is given, what it tells, and what the runtime asks of it.
+"""Runners, which make the calls of one slot, and what they get from the runtime and report to it.
 
-`Runner` is what a user writes: it gets each call as a `Call`. `JobRunner` is what the executors of this package are: it
-gets the jobs themselves, so that no object is made for a call. `director._runtime.call_runner` makes one of the other.
+A user implements `Runner`, which gets each call as a `Call`. The executors of this package implement `JobRunner`, which
+gets the jobs themselves, so that no object is made for a call. `director._runtime.call_runner` adapts the first.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class SlotInfo:
-    """What an executor is told of a slot.
+    """A slot, as executors know it.
 
     Args:
-        number: Of the slot, within its Director.
-        device: What its calls run on.
+        number: Number of the slot within its Director.
+        device: The device of its calls.
         position: Of the device among those of the Director: slots with the same one share the device.
         slots: How many slots the device has.
     """
@@ -48,7 +48,7 @@ class SlotInfo:
 
 
 class RunnerEvents(Protocol):
-    """What an executor tells of its slots; one object for one running Director, to be called on any thread."""
+    """What runners report; one object for each open Director. Its methods may be called on any thread."""
 
     @property
     def time(self) -> Callable[[], float]:
@@ -61,19 +61,19 @@ class RunnerEvents(Protocol):
         """
 
     def loaded(self, model: Model[Any], slot: SlotInfo, seconds: float) -> None:
-        """A replica is there, made in so many seconds of a call on `slot`: jobs that need it prefer such slots."""
+        """A replica was loaded in `seconds` of a call on `slot`: jobs that need it prefer such slots."""
 
     def not_loaded(self, model: Model[Any], slot: SlotInfo, error: BaseException) -> None:
         """A loader, or a warm-up, raised."""
 
     def unloaded(self, model: Model[Any], slot: SlotInfo) -> None:
-        """The replica that `slot` has loaded is gone."""
+        """The replica that `slot` has loaded was unloaded or lost."""
 
     def load_awaited(self, slot: SlotInfo, seconds: float) -> None:
-        """A call on `slot` has spent so many seconds on a load that failed, or that another slot made."""
+        """A call on `slot` has spent `seconds` on a load that failed, or that another slot made."""
 
     def progressed(self, jobs: Iterable[Job[Any]], progress: Any) -> None:
-        """The call that is made for `jobs` reports how far it is; as `director.report`."""
+        """The call of `jobs` has reported its progress; as `director.report`."""
 
 
 class Call:
@@ -87,7 +87,7 @@ class Call:
         items: Of a batch; `None` of any other call. The function returns a result for each.
         model: What must be loaded; `None` for none.
         context: The variables of the caller: ``call.context.run(call.fn, ...)`` where the call is made in this process.
-        jobs: For whom it is made; their `name`, `id` and `priority` may be read on any thread.
+        jobs: The jobs of the call; their `name`, `id` and `priority` may be read on any thread.
         generator: Of a stream: the generator function, for a runner that makes the calls elsewhere; else `None`.
         put: Of a stream: takes each value, in order, on the thread of `Runner.run`. It blocks while the buffer is full,
             and raises when the reader has left. Else `None`.
@@ -119,7 +119,7 @@ class Call:
         self.put = put
 
     def cancelled(self) -> bool:
-        """From any thread: whether no caller wants it any more: all have cancelled it, or their time is up."""
+        """From any thread: whether all its jobs were cancelled, or their time is up."""
         return bool(self.jobs) and all(job.state is not _RUNNING for job in self.jobs)
 
 
@@ -137,32 +137,32 @@ class Runner(Protocol):
         """On the event loop: `call.cancelled()` has become true while it runs. May do nothing; must not block."""
 
     def abort(self) -> bool:
-        """On the event loop: end the call that runs, for the Director closes; False if that can't be done."""
+        """On the event loop, when the Director closes: end the call that runs; False if that can't be done."""
 
     def close(self) -> None:
-        """On the slot's thread, after its last call: unload the models and let go of everything."""
+        """On the slot's thread, after its last call: unload the models and release all resources."""
 
 
 class PrefetchSource(Protocol):
-    """Jobs for one slot ahead of their turn, in the order in which it will get them."""
+    """Jobs to prefetch for one slot, in the order in which it will get them."""
 
     @property
     def is_short(self) -> bool:
-        """Whether there is none, by a look without a lock."""
+        """Whether there is none; read without a lock, so it may be outdated."""
 
     def take(self) -> ScheduledJob[Any] | None:
         """One more, if there are enough."""
 
     def return_prefetched(self, jobs: Iterable[ScheduledJob[Any]]) -> None:
-        """Jobs that have not begun may go elsewhere."""
+        """Put jobs that have not begun back into the queue."""
 
 
 class JobRunner(ABC):
-    """Where the jobs of one slot run. Its jobs run on the slot's own thread, or are driven by it."""
+    """Makes the calls of one slot's jobs, on the slot's thread or driven by it."""
 
     @abstractmethod
     def run(self, job: ScheduledJob[Any]) -> Any:
-        """Make the call of `job` and return what it returns. May note in the job when the call has ended.
+        """Make the call of `job` and return what it returns. May set `finished_at` of the job.
 
         Raises:
             LoadFailed: Its model could not be loaded.
@@ -182,7 +182,7 @@ class JobRunner(ABC):
 
     @abstractmethod
     def recover(self, error: BaseException, fault: Fault) -> bool:
-        """Make the best of a fault that the last call has met: free memory, replace a process.
+        """Recover from a fault of the last call: free memory, replace a process.
 
         Returns:
             False if this process can't use the device any more.
@@ -190,20 +190,20 @@ class JobRunner(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of everything that the slot holds; no job comes after."""
+        """Release all resources; no job comes after."""
 
-    def set_prefetch(self, source: PrefetchSource) -> None:  # noqa: B027 - a thread takes none ahead
-        """Where to get jobs ahead of their turn; called on the event loop, before the first job."""
+    def set_prefetch(self, source: PrefetchSource) -> None:  # noqa: B027 - threads don't prefetch
+        """Where to get jobs to prefetch; called on the event loop, before the first job."""
 
     def recall_prefetched(self) -> None:  # noqa: B027 - the same
-        """From any thread: give back what was taken ahead and has not begun."""
+        """From any thread: give back prefetched jobs that have not begun."""
 
-    # These two are called on the event loop, at any moment:
+    # These two are called on the event loop, at any time:
 
     @abstractmethod
     def abandon(self, job: ScheduledJob[Any]) -> None:
-        """The caller of `job`, which runs here, has left: it was cancelled, or its time is up."""
+        """The running `job` was cancelled, or its time is up."""
 
     @abstractmethod
     def abort(self) -> bool:
-        """End the call that runs, for the Director closes; False if that can't be done."""
+        """The Director closes: end the call that runs; False if that can't be done."""

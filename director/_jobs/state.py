@@ -1,7 +1,7 @@
-"""The two lifecycles and the Director's own, each an enum with its legal moves written beside it.
+"""The states of a job, with their legal moves.
 
-A job and a permit live apart: a job whose caller has left is over at once, while its slot stays taken until the thread
-has ended.
+A job and the permit of its slot are independent: a cancelled job ends at once, while its slot stays busy until the call
+has returned.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from enum import Enum
 
 
 class JobState(Enum):
-    """Where a job is in its life.
+    """The state of a job.
 
     | from | to |
     |---|---|
     | `QUEUED` | `RUNNING`, `CANCELLED`, `FAILED` (deadline passed, model failed to load, Director failed) |
-    | `RUNNING` | `SUCCEEDED`, `FAILED`, `CANCELLED`, `QUEUED` (to be tried again) |
+    | `RUNNING` | `SUCCEEDED`, `FAILED`, `CANCELLED`, `QUEUED` (to be retried) |
     """
 
     QUEUED = "queued"

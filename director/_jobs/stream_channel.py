@@ -1,7 +1,7 @@
-"""The channel of a stream: values on their way from a generator's thread to a reader on the event loop.
+"""The channel of a stream, from the generator's thread to a reader on the event loop.
 
-Whoever holds `_lock` may change it; the timer belongs to the event loop. The lock is reentrant because `leave` is also
-called when a reader is collected as garbage: on any thread and at any moment, so also on one that is inside of it.
+`_lock` guards all fields but the timer, which belongs to the event loop. The lock is reentrant because `close_reader`
+is also called when a reader is garbage-collected: at any time, on any thread, which may hold the lock.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ T = TypeVar("T")
 class StreamChannel(Generic[T]):
     """A bounded queue between one thread, which puts, and the event loop, which takes.
 
-    The thread waits for the loop only while the channel is full. The loop is woken only when it expects a value and the
-    first one comes: what follows until it looks is found by the same look.
+    The thread waits only while the channel is full. The event loop is woken only for the first value after `expect`;
+    the reader then takes all that have arrived.
 
     Args:
-        size: Most values on it.
-        limit: Seconds for which it may be full before it is cut, if it is to be cut at all.
-        is_patient: Whether a generator may wait longer than that; asked on its thread each time that it has to wait.
-        clock: Times the limit.
-        call: Has the loop call a function, from any thread.
-        wake: Called on the loop when the value has come that the reader `expects`.
+        size: Most values in the channel.
+        limit: Seconds for which it may be full before it is cut, unless `is_patient`.
+        is_patient: Whether the generator may wait longer than that; called on its thread each time that it has to wait.
+        clock: Measures `limit`.
+        call: Thread-safe; has the event loop call a function.
+        wake: Called on the event loop when the value after `expect` has arrived.
     """
 
     def __init__(
@@ -53,33 +53,33 @@ class StreamChannel(Generic[T]):
         self._call = call
         self._wake = wake
         self._lock = threading.RLock()
-        self._bell = threading.Lock()  # a `put` that waits for room acquires it; each wait is ended by one release
-        self._bell.acquire()
+        self._room_signal = threading.Lock()  # acquired by a `put` that waits for room, once for each release
+        self._room_signal.acquire()
         self._values: deque[T] = deque()
         self._is_awaited = False  # the reader wants to be woken by the next value
         self._is_blocked = False  # a `put` waits
-        self._is_over = False  # nothing more is let on
-        self._is_cut = False  # because the reader was slow
-        self._full_since = 0.0  # of the `put` that waits, if it is timed
-        self._is_timed = False  # a look at `_full_since` is on its way
+        self._is_over = False  # no more values are accepted
+        self._is_cut = False  # the reader was too slow
+        self._full_since = 0.0  # since when a timed `put` waits
+        self._is_timed = False  # `_set_timer` was called, or will be
         self._timer: Timer | None = None
-        self.was_crossed = False  # a value has been let on
+        self.was_crossed = False  # a value was accepted
 
     # ---- the generator's side: one thread
 
     def put(self, value: T) -> None:
         """Send `value` to the reader; waits while the channel is full.
 
-        Once it has raised, the generator is to be closed and the error let through: it ends the job.
+        After an exception the generator has to be closed, and the exception passed on: it ends the job.
 
         Raises:
-            asyncio.CancelledError: The reader has left, or the job is over.
+            asyncio.CancelledError: The reader has left, or the job has ended.
             SlowReader: The channel has been full for longer than it may be.
         """
         if copied:
             leave_copy()
         while not self._put(value):
-            self._bell.acquire()
+            self._room_signal.acquire()
 
     def _put(self, value: T) -> bool:
         with self._lock:
@@ -93,7 +93,7 @@ class StreamChannel(Generic[T]):
                 call, self._is_awaited = self._wake if self._is_awaited else None, False
             else:
                 self._is_blocked = True
-                if self._is_over:  # a finalizer has left in the midst of this
+                if self._is_over:  # a finalizer has called `close_reader` within this block
                     self._unblock()
                 call = None if self._is_patient() else self._start_timing()
         if call is not None:
@@ -104,7 +104,7 @@ class StreamChannel(Generic[T]):
 
     @property
     def has_value(self) -> bool:
-        """There is something to `take`."""
+        """Whether there is a value to `take`."""
         return bool(self._values)
 
     def expect(self) -> bool:
@@ -121,16 +121,16 @@ class StreamChannel(Generic[T]):
             return self._values.popleft()
 
     def close_reader(self) -> None:
-        """Nobody will take anything any more; from any thread."""
+        """The reader has left: drop all values. From any thread."""
         with self._lock:
             self._end()
             values, self._values = self._values, deque()
-        del values  # outside of the lock: this may run user code
+        del values  # without the lock: this may run user code
 
     # ---- the job's side: the event loop
 
     def close_writer(self) -> None:
-        """The job is over: what is on the channel stays, nothing more is let on."""
+        """The job has ended: the values in the channel stay, no more are accepted."""
         with self._lock:
             self._end()
         if self._timer is not None:
@@ -138,7 +138,7 @@ class StreamChannel(Generic[T]):
             self._timer = None
 
     def stop_waiting(self) -> None:
-        """The Director drains, and nobody `is_patient` any more: time a `put` that waits already."""
+        """The Director drains, and `is_patient` is False from now on: time a `put` that waits already."""
         with self._lock:
             if not self._is_blocked or self._is_timed:
                 return
@@ -146,11 +146,11 @@ class StreamChannel(Generic[T]):
         self._set_timer()
 
     def _set_timer(self) -> None:
-        """Look when the channel has been full for too long, but never at once: a reader that was woken goes first."""
+        """Check when the channel will have been full for too long, never at once: a woken reader goes first."""
         left = self._full_since + self._limit - self._clock.time()
-        self._timer = self._clock.call_later(max(0.0, left), self._look)
+        self._timer = self._clock.call_later(max(0.0, left), self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Cut the channel if it has been full for too long."""
         with self._lock:
             self._timer = None
@@ -166,10 +166,10 @@ class StreamChannel(Generic[T]):
     # ---- under the lock
 
     def _start_timing(self) -> Callable[[], None] | None:
-        """Note since when the channel is full; returns what the loop has to do about it, if anything."""
+        """Note since when the channel is full; returns what the event loop has to call, if anything."""
         self._full_since = self._clock.time()
         if self._is_timed:
-            return None  # whoever looks next finds the new moment
+            return None  # the next check reads the new time
         self._is_timed = True
         return self._set_timer
 
@@ -178,7 +178,7 @@ class StreamChannel(Generic[T]):
         self._unblock()
 
     def _unblock(self) -> None:
-        """Let a `put` that waits go on; in two steps, so that of two that come at once only one releases the bell."""
+        """Wake a waiting `put`. The flag is cleared first, so that only one of two callers releases the lock."""
         was_blocked, self._is_blocked = self._is_blocked, False
         if was_blocked:
-            self._bell.release()
+            self._room_signal.release()

@@ -1,7 +1,7 @@
-"""How a batch runs on its slot's thread: one call for all, and each item's own value or error.
+"""Runs a batch on its slot's thread: one call, and a value or an error for each item.
 
 A batch that fails as a whole may be run again in parts: in halves if the device's memory was full or if it could not be
-sent to another process, item by item if the function says ``isolate_failures``, so that what fails alone fails alone.
+sent to another process, item by item if the function has ``isolate_failures``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class BatchCall:
-    """One batch on its way through.
+    """The calls of one batch.
 
     Args:
         runner: Makes the calls.
-        rule: The function's.
+        rule: The function's batch options.
     """
 
     __slots__ = ("_rule", "_runner", "is_typical", "largest_fit", "oom_fault", "sizes", "values")
@@ -38,23 +38,23 @@ class BatchCall:
     def __init__(self, runner: JobRunner, rule: BatchRule) -> None:
         self._runner = runner
         self._rule = rule
-        self.is_typical = True  # one call that returned
-        self.oom_fault: Fault | None = None  # the last lack of memory
-        self.sizes: list[int] = []  # of the calls that lacked it
+        self.is_typical = True  # it was one call, which returned
+        self.oom_fault: Fault | None = None  # the last out-of-memory error
+        self.sizes: list[int] = []  # of the calls that ran out of memory
         self.largest_fit = 0  # the largest call that returned after that
-        self.values: Sequence[Any] | None = None  # of one call for all, without an error; the worker hands them out
+        self.values: Sequence[Any] | None = None  # of a single call without errors; the worker assigns them to the jobs
 
     def run(self, jobs: list[ScheduledJob[Any]]) -> dict[ScheduledJob[Any], BaseException]:
-        """Run jobs of one function as one batch, or if that fails perhaps in parts.
+        """Run jobs of one function as one batch, or in parts if that fails.
 
         Returns:
-            The errors of those that have failed; the others have their values as cargo, or there are `values`.
+            The errors of the jobs that failed; the others have their results in `payload`, or there are `values`.
         """
         try:
             values = self._runner.run_batch(jobs)
             leave_copy()
             values = _checked(values, len(jobs), self._rule.name)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the callers
+        except BaseException as error:  # noqa: BLE001 - all errors belong to the callers
             leave_copy(error)
             self.is_typical = False
             parts = self._parts(jobs, error)
@@ -65,16 +65,16 @@ class BatchCall:
                 self.largest_fit = max(self.largest_fit, len(jobs))
             if not self.is_typical or _has_error(values):
                 return _told_apart(jobs, values)
-            self.values = [*values]  # the next call may write into the same list
+            self.values = [*values]  # the function may reuse its list in the next call
             return {}
         errors = {}
         for part in parts:
             if wanted := [job for job in part if job.state is JobState.RUNNING]:
-                errors.update(self.run(wanted))  # the others' callers have left, or their time was up, meanwhile
+                errors.update(self.run(wanted))  # the others have ended since
         return errors
 
     def _parts(self, jobs: list[ScheduledJob[Any]], error: BaseException) -> list[list[ScheduledJob[Any]]]:
-        """What to run instead of a batch that has raised; nothing if no item could succeed by it."""
+        """The smaller batches to run after a batch has raised; empty if no item could succeed in one."""
         if not is_a(error, Exception) or is_a(error, (LoadFailed, NeverStarted)):
             return []
         if is_a(error, NotSent):
@@ -95,7 +95,7 @@ class BatchCall:
         if len(jobs) > 1:
             return _halves(jobs)
         if self.sizes.count(1) == 1:
-            return [jobs]  # once more, now that what frameworks had kept is free
+            return [jobs]  # once more, after `recover` has freed caches
         add_note(error, f"director: the device's memory was full in calls with {_numbers(self.sizes)} items")
         return []
 
@@ -106,25 +106,25 @@ def _halves(jobs: list[ScheduledJob[Any]]) -> list[list[ScheduledJob[Any]]]:
 
 
 def _checked(values: Any, size: int, name: str) -> Sequence[Any]:
-    """What a call returned, as a list: taken out here, where it is the function's fault if that fails."""
-    if type(values) is list and len(values) == size:  # nearly always; the questions below take longer
+    """What a call returned, as a list. An error raised here is the function's."""
+    if type(values) is list and len(values) == size:  # the usual case, and the fastest check
         return values
     is_sequence = hasattr(values, "__len__") and hasattr(values, "__iter__")
     if not is_sequence or isinstance(values, (str, bytes, bytearray, Set, Mapping)):
         raise BatchMismatch(name, size, f"a {type_name(values)}")
     results = values if type(values) is list else list(values)
-    if len(values) != size or len(results) != size:  # those of a data frame differ: rows and columns
+    if len(values) != size or len(results) != size:  # the two differ for a data frame
         raise BatchMismatch(name, size, f"{len(results)} results")
     return results
 
 
 def _has_error(values: Sequence[Any]) -> bool:
-    """Whether a look at each of them is needed: they are asked in the fastest way, which a value may answer wrongly."""
+    """Whether some value may be an exception: a fast check, which a value's class may deceive."""
     try:
         for value in values:
             if isinstance(value, Exception):
                 return True
-    except BaseException:  # noqa: BLE001 - of a `__class__` that raises
+    except BaseException:  # noqa: BLE001 - a `__class__` property may raise
         return True
     return False
 

@@ -1,4 +1,4 @@
-"""A runner whose calls are enclosed by the context managers of hooks."""
+"""A runner that makes its calls within the context managers of hooks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("director")
 
 
 def hooked(runner: JobRunner, hooks: tuple[Hook, ...]) -> JobRunner:
-    """`runner` itself, or one that encloses its calls, if some of the hooks are call hooks."""
+    """`runner`, or a `HookedRunner` around it if some hooks are call hooks."""
     if not hooks:
         return runner
     call_hooks = tuple(cast("CallHook", hook) for hook in hooks if provides(hook, "around_call"))
@@ -34,11 +34,11 @@ def hooked(runner: JobRunner, hooks: tuple[Hook, ...]) -> JobRunner:
 
 
 class HookedRunner(JobRunner):
-    """Encloses each call of another runner.
+    """Enters the call hooks around each call of another runner.
 
     Args:
         runner: Makes the calls.
-        call_hooks: Entered in this order, left in the opposite one.
+        call_hooks: Entered in this order, exited in reverse.
     """
 
     def __init__(self, runner: JobRunner, call_hooks: tuple[CallHook, ...]) -> None:
@@ -78,7 +78,7 @@ class HookedRunner(JobRunner):
         return self._runner.abort()
 
     def _enclose(self, jobs: Sequence[ScheduledJob[Any]], call: Callable[[Any], Any], what: Any) -> Any:
-        # The job's context is its own from submission on: what is set there is seen by the call and by nobody else.
+        # The job's context is a copy made at submission: variables set in it are seen by this call only.
         context = jobs[0].context = jobs[0].context or Context()
         entered = [manager for hook in self._call_hooks if (manager := context.run(_enter, hook, jobs)) is not None]
         try:
@@ -113,5 +113,5 @@ def _leave(manager: AbstractContextManager[object], error: BaseException | None)
         else:
             manager.__exit__(type(error), error, traceback_of(error))
     except BaseException as raised:  # noqa: BLE001 - as in `_enter`
-        if raised is not error:  # a generator with `@contextmanager` raises again what it was told of
+        if raised is not error:  # a `@contextmanager` generator raises the call's error again
             log_error(logger, raised, "the call hook's %s raised after a call", manager)

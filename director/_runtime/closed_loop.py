@@ -1,4 +1,4 @@
-"""What becomes of jobs whose event loop was closed under the Director: nothing can be delivered any more."""
+"""Ends the jobs of a Director whose event loop was closed before it: no result can be delivered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def drop_jobs(scheduler: Scheduler, loop_channel: LoopChannel, job_lifecycle: JobLifecycle) -> None:
-    """Cancel all jobs, and let those end that wait on their slots' threads for somebody on the loop."""
+    """Cancel all jobs, and release those whose threads wait for the event loop."""
     jobs = [*scheduler.running(and_waiting=True), *loop_channel.jobs()]
     loop_channel.entries.clear()
     for job in jobs:
@@ -28,6 +28,6 @@ def drop_jobs(scheduler: Scheduler, loop_channel: LoopChannel, job_lifecycle: Jo
 
 
 def forget_callbacks(future: asyncio.Future[Any]) -> None:
-    """Or the loop would be asked to make them, and would raise."""
+    """Remove the callbacks of a future: to schedule them on a closed loop raises."""
     for callback, _ in future._callbacks or ():
         future.remove_done_callback(callback)

@@ -1,4 +1,4 @@
-"""What a Director holds of its devices while it is open: its presence on the GPUs, and the fleet that brings them."""
+"""The devices of an open Director: its presence announced on the GPUs, or the fleet that has them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class DeviceClaim:
 
     @staticmethod
     async def make(spec: DeviceSpec, executor: Executor | FleetExecutor, shared: str | None) -> DeviceClaim:
-        """Find the devices, off the loop and on a thread that nobody joins: NVML may hang when a GPU dies."""
+        """Find the devices, on a thread that is never joined: NVML may hang when a GPU fails."""
 
         def survey() -> DeviceClaim:
-            import ctypes  # noqa: F401 - the wakeup's, made on the loop, which should not wait for the import
+            import ctypes  # noqa: F401 - imported here for `LoopWakeup`, so that the event loop does not wait for it
 
             if isinstance(executor, FleetExecutor):
                 fleet = executor.fleet()
@@ -48,19 +48,19 @@ class DeviceClaim:
         try:
             return await asyncio.wrap_future(found)
         except asyncio.CancelledError:
-            found.add_done_callback(_send_home)
+            found.add_done_callback(_release_found)
             raise
 
     async def give_back(self) -> None:
-        """Let others have the devices."""
+        """Release the devices; waits at most 10 s."""
         if (leaving := self.give_back_soon()) is None:
             return
         _, late = await asyncio.wait({asyncio.wrap_future(leaving)}, timeout=_DISBANDING)
         if late:
-            logger.warning("giving the devices back takes more than %g s: it is left to itself", _DISBANDING)
+            logger.warning("giving the devices back takes more than %g s: not waiting any longer", _DISBANDING)
 
     def give_back_soon(self) -> Future[None] | None:
-        """The same where there is no loop on which to wait for it; returns what is under way."""
+        """Begin to release the devices; returns the future of what still runs, if anything."""
         if self._presence is not None:
             self._presence.close()
             self._presence = None
@@ -69,12 +69,12 @@ class DeviceClaim:
             return None
         try:
             return call_once("director:disband", fleet.disband)
-        except RuntimeError:  # no thread is left: right here, for others wait for the devices
+        except RuntimeError:  # no thread can be started: release them here
             fleet.disband()
             return None
 
 
-def _send_home(found: Future[DeviceClaim]) -> None:
-    """Nobody waits for what was found."""
+def _release_found(found: Future[DeviceClaim]) -> None:
+    """The start was cancelled during discovery: release what was found."""
     if not found.cancelled() and found.exception() is None:
         found.result().give_back_soon()

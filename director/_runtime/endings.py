@@ -1,4 +1,4 @@
-"""Ends jobs that are withdrawn together: each of them, even if a signal handler raises. On the loop only."""
+"""Ends jobs that are withdrawn together: each of them, even if a signal handler raises. On the event loop."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Endings:
-    """What is cut off by an exception is done by the event loop, and the exception goes on its way.
+    """Withdraws and ends jobs. After an exception in between, the event loop does the rest.
 
     Args:
-        loop_channel: Has the loop do it.
+        loop_channel: Calls on the event loop.
     """
 
     __slots__ = ("_loop_channel",)
@@ -33,12 +33,12 @@ class Endings:
         """Withdraw jobs and end them.
 
         Args:
-            withdraw: Adds jobs to what it is given, and then makes sure that they never run. It may be called twice: if
-                it is cut off, some of the jobs are withdrawn and the others wait as before.
-            end: Called with each job that was withdrawn and is not over.
+            withdraw: Adds jobs to its argument, and then makes sure that they never run. It is called again after an
+                exception, which may leave some of the jobs waiting as before.
+            end: Called with each job that was withdrawn and has not ended.
 
         Raises:
-            BaseException: Of a signal handler or of `end`; the loop does the rest.
+            BaseException: Of a signal handler or of `end`; the event loop does the rest.
         """
         jobs: deque[ScheduledJob[Any]] = deque()
         try:
@@ -50,7 +50,7 @@ class Endings:
             raise
 
     def _end_all(self, jobs: deque[ScheduledJob[Any]], end: End) -> None:
-        """Take jobs and end them. The one at which `end` raises is tried once more, by itself, and the others go on."""
+        """End jobs. One for which `end` raises is tried once more by itself; the others are ended too."""
         try:
             while jobs:
                 self._end(jobs[0], end)
@@ -62,7 +62,7 @@ class Endings:
             raise
 
     def _end(self, job: ScheduledJob[Any], end: End) -> None:
-        if not job.done() and job.state is not JobState.QUEUED:  # that one was not withdrawn after all
+        if not job.done() and job.state is not JobState.QUEUED:  # QUEUED: it was not withdrawn
             end(job)
 
     def _withdraw_rest(self, withdraw: Withdraw, end: End) -> None:

@@ -1,4 +1,4 @@
-"""Who looks after the devices: hears what NVML and lost workers tell of them, and has them probed. On the loop."""
+"""Monitors the devices: takes reports of NVML and of lost workers, and runs probes. On the event loop."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ logger = logging.getLogger("director")
 
 
 class HealthMonitor:
-    """Brings together who knows of faults and who decides what they mean.
+    """Passes reports of faults to the `HealthRegistry`, which decides.
 
     Args:
         loop: The event loop of the Director.
         rules: The user's.
         scheduler: Told which devices get work.
         job_lifecycle: Ends the jobs that no other device can run.
-        loop_channel: Brings verdicts to the loop.
+        loop_channel: Brings verdicts of the NVML thread to the event loop.
         instrumentation: Takes events.
         clock: Makes the timers.
     """
@@ -71,33 +71,33 @@ class HealthMonitor:
             scheduler.places, rules, scheduler, job_lifecycle, instrumentation, clock, self._probe
         )
         devices = [place.device for place in scheduler.places if place.device.node is None]
-        self._watch = NvmlWatch(devices, lambda verdict: loop_channel.call(self._hear, verdict), rules)
+        self._watch = NvmlWatch(devices, lambda verdict: loop_channel.call(self._take_verdict, verdict), rules)
 
     def start(self) -> None:
         """Watch the GPUs, if there are any."""
         self._watch.start()
 
     def quarantine(self, slot: Slot, reason: str) -> None:
-        """CUDA's context of a device is broken, in this process and for good."""
+        """The CUDA context of a device is broken in this process, permanently."""
         self.registry.quarantine(slot.place, f"{reason}. This process can't use it any more: restart it", for_good=True)
 
     def adopt(self, place: DeviceSlots) -> None:
-        """A device of a fleet has come; it is not watched from here."""
+        """A device of a fleet has joined; NVML does not watch it here."""
         self._places[place.device.uuid] = place
         self.registry.join(place)
 
     def stop(self) -> None:
-        """Watch and probe no more."""
+        """Stop watching and probing."""
         self._watch.stop()
         self.registry.stop()
 
     async def join(self) -> None:
-        """Wait a moment for the threads that watch."""
+        """Wait up to 0.25 s for the threads that watch."""
         if self._watch.is_running:
-            with suppress(RuntimeError):  # no thread is left to wait on
+            with suppress(RuntimeError):  # no thread can be started to wait on
                 await self._off_loop("director:watch ends", self._watch.join, 0.25)
 
-    def _hear(self, verdict: Verdict) -> None:
+    def _take_verdict(self, verdict: Verdict) -> None:
         place = self._places[verdict.uuid]
         if verdict.kind == "lost":
             self.registry.quarantine(place, verdict.reason)
@@ -112,11 +112,11 @@ class HealthMonitor:
 
     async def _probe(self, device: Device) -> str | None:
         if device.node is not None and self._rules.probe is None:
-            return None  # nothing of it can be tried from here; its next worker is another process
+            return None  # of another machine: it can't be probed from here; its next worker is a new process
         return await self._off_loop(f"director:probe {device.label}", probe, device, self._rules)
 
     async def _off_loop(self, name: str, call: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Call on a thread of its own that nobody waits for at exit."""
+        """Call on a new thread that is not joined at exit."""
         thread = DaemonThreadExecutor(name)
         is_over = False
         try:
@@ -124,27 +124,27 @@ class HealthMonitor:
             is_over = True
             return value
         finally:
-            thread.shutdown(wait=is_over)  # it has nothing more to do: a moment, and no thread is left behind
+            thread.shutdown(wait=is_over)  # joined if the call has returned, else abandoned
 
 
 class DeviceHealth:
-    """What is known of one device."""
+    """The health of one device."""
 
     __slots__ = ("failed_probes", "health", "jobs", "lives", "reason", "returned", "suspended", "timer")
 
     def __init__(self) -> None:
         self.health = Health.HEALTHY
         self.reason: str | None = None
-        self.lives: set[object] = set()  # workers that were lost in a row
-        self.jobs: set[int] = set()  # that these took along
-        self.returned = 0  # jobs that had come back on the device at the last of these losses
-        self.failed_probes = 0  # probes that have failed, in a row
+        self.lives: set[object] = set()  # workers lost in a row
+        self.jobs: set[int] = set()  # jobs lost with them
+        self.returned = 0  # jobs that had returned on the device at the last of these losses
+        self.failed_probes = 0  # failed in a row
         self.timer: Timer | None = None
         self.suspended: str | None = None  # why no worker can be started on it
 
 
 class HealthRegistry:
-    """Puts devices into quarantine and takes them out again.
+    """Puts devices into quarantine and restores them.
 
     Args:
         places: The devices.
@@ -153,7 +153,7 @@ class HealthRegistry:
         job_lifecycle: Ends the jobs that no other device can run.
         instrumentation: Takes events.
         clock: Makes the timers.
-        probe: Tells what is wrong with a device, `None` if nothing is; may take its time.
+        probe: Returns what is wrong with a device, `None` if nothing is.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class HealthRegistry:
         clock: Clock,
         probe: Callable[[Device], Awaitable[str | None]],
     ) -> None:
-        self._patients = {place: DeviceHealth() for place in places}
+        self._devices = {place: DeviceHealth() for place in places}
         self._rules = rules
         self._scheduler = scheduler
         self._job_lifecycle = job_lifecycle
@@ -174,77 +174,77 @@ class HealthRegistry:
         self._clock = clock
         self._probe = probe
         self._probes: set[asyncio.Task[None]] = set()
-        self._failures = count(-1, -1)  # numbers that no job has
+        self._failures = count(-1, -1)  # negative: no job has these numbers
 
     def join(self, place: DeviceSlots) -> None:
-        """A device has come."""
-        self._patients[place] = DeviceHealth()
+        """A device has joined."""
+        self._devices[place] = DeviceHealth()
 
     def health(self, place: DeviceSlots) -> tuple[Health, str | None]:
-        """How a device is, and why it gets no work if so."""
-        patient = self._patients[place]
-        if patient.health is not Health.HEALTHY or patient.suspended is None:
-            return patient.health, patient.reason
-        return Health.QUARANTINED if _rests(place) else Health.PROBATION, patient.suspended
+        """The health of a device, and why it gets no work, if so."""
+        status = self._devices[place]
+        if status.health is not Health.HEALTHY or status.suspended is None:
+            return status.health, status.reason
+        return Health.QUARANTINED if _backs_off(place) else Health.PROBATION, status.suspended
 
     @property
     def any_healthy(self) -> bool:
         """Whether a device gets work."""
-        return any(patient.health is Health.HEALTHY and not _rests(place) for place, patient in self._patients.items())
+        return any(status.health is Health.HEALTHY and not _backs_off(place) for place, status in self._devices.items())
 
     def suspend(self, place: DeviceSlots, reason: str) -> None:
-        """No worker can be started on a device: it gets work only to find out whether that has changed."""
-        patient = self._patients[place]
-        is_news, patient.suspended = patient.suspended is None, reason
-        if is_news and patient.health is Health.HEALTHY:
+        """No worker can be started on a device: it gets single jobs only, to find out whether that has changed."""
+        status = self._devices[place]
+        is_news, status.suspended = status.suspended is None, reason
+        if is_news and status.health is Health.HEALTHY:
             logger.error("%s gets no work while no worker can be started there: %s", place.device.label, reason)
             self._instrumentation.quarantined(place.device, reason)
 
     def resume(self, place: DeviceSlots) -> None:
         """A worker has been started on a device."""
-        patient = self._patients[place]
-        if patient.suspended is None:
+        status = self._devices[place]
+        if status.suspended is None:
             return
-        patient.suspended = None
-        if patient.health is Health.HEALTHY:
-            self._say_restored(place)
+        status.suspended = None
+        if status.health is Health.HEALTHY:
+            self._report_restored(place)
 
     def worker_lost(self, place: DeviceSlots, job: ScheduledJob[Any], life: object) -> None:
         """A job has lost its worker. Several workers lost in a row make a quarantine.
 
-        A worker counts once, however many jobs it takes along, and a job counts once, however often it is tried.
+        A worker counts once, however many jobs are lost with it, and a job counts once, however often it is retried.
 
         Args:
-            place: Where.
-            job: Which.
-            life: The worker: the same for all jobs that were lost with it.
+            place: The device.
+            job: The job.
+            life: Identifies the worker: the same object for all jobs lost with it.
         """
         self._count_loss(place, job.id, life)
 
     def worker_failed(self, place: DeviceSlots) -> None:
-        """A worker has failed outside of any call; each counts as another job that has lost its worker."""
+        """A worker has failed outside of any call; each counts as the loss of another job."""
         self._count_loss(place, next(self._failures), object())
 
     def _count_loss(self, place: DeviceSlots, loss: int, life: object) -> None:
-        patient = self._patients[place]
+        status = self._devices[place]
         returned = sum(slot.jobs - slot.lost for slot in place.slots)
-        if returned > patient.returned:
-            patient.lives.clear()
-            patient.jobs.clear()
-        patient.returned = returned
-        if life not in patient.lives and loss not in patient.jobs:
-            patient.lives.add(life)
-        patient.jobs.add(loss)
-        if len(patient.lives) >= self._rules.failures:
-            self.quarantine(place, f"{len(patient.lives)} jobs in a row have lost their workers on it")
+        if returned > status.returned:
+            status.lives.clear()
+            status.jobs.clear()
+        status.returned = returned
+        if life not in status.lives and loss not in status.jobs:
+            status.lives.add(life)
+        status.jobs.add(loss)
+        if len(status.lives) >= self._rules.failures:
+            self.quarantine(place, f"{len(status.lives)} jobs in a row have lost their workers on it")
 
     def quarantine(self, place: DeviceSlots, reason: str, for_good: bool = False) -> None:
-        """Give a device no more work; `for_good`: this process can't use it any more, whatever a probe says."""
-        patient = self._patients[place]
-        if patient.health is not Health.HEALTHY:
+        """Give a device no more work; `for_good`: this process can't use it any more, so it is not probed."""
+        status = self._devices[place]
+        if status.health is not Health.HEALTHY:
             return
-        self._move(patient, Health.QUARANTINED, reason)
-        patient.suspended = None
+        self._move(status, Health.QUARANTINED, reason)
+        status.suspended = None
         logger.error("%s gets no more work: %s", place.device.label, reason)
         self._job_lifecycle.endings.withdraw(
             partial(self._scheduler.close, place=place),
@@ -252,61 +252,61 @@ class HealthRegistry:
         )
         self._instrumentation.quarantined(place.device, reason)
         if not for_good:
-            self._wait(place, patient)
+            self._wait(place, status)
 
     def stop(self) -> None:
-        """Probe no more."""
-        for patient in self._patients.values():
-            if patient.timer is not None:
-                patient.timer.cancel()
+        """Stop probing."""
+        for status in self._devices.values():
+            if status.timer is not None:
+                status.timer.cancel()
         for task in self._probes:
             task.cancel()
 
-    def _wait(self, place: DeviceSlots, patient: DeviceHealth) -> None:
-        delay = self._rules.delay(patient.failed_probes)
-        patient.timer = self._clock.call_later(delay, partial(self._begin_probation, place, patient))
+    def _wait(self, place: DeviceSlots, status: DeviceHealth) -> None:
+        delay = self._rules.delay(status.failed_probes)
+        status.timer = self._clock.call_later(delay, partial(self._begin_probation, place, status))
 
-    def _begin_probation(self, place: DeviceSlots, patient: DeviceHealth) -> None:
-        patient.timer = None
-        self._move(patient, Health.PROBATION, patient.reason)
-        task = asyncio.get_running_loop().create_task(self._examine(place, patient), name="director:probe")
+    def _begin_probation(self, place: DeviceSlots, status: DeviceHealth) -> None:
+        status.timer = None
+        self._move(status, Health.PROBATION, status.reason)
+        task = asyncio.get_running_loop().create_task(self._examine(place, status), name="director:probe")
         self._probes.add(task)
         task.add_done_callback(self._probes.discard)
 
-    async def _examine(self, place: DeviceSlots, patient: DeviceHealth) -> None:
+    async def _examine(self, place: DeviceSlots, status: DeviceHealth) -> None:
         try:
             wrong = await self._probe(place.device)
-        except Exception as error:  # noqa: BLE001 - a probe that fails has found something
+        except Exception as error:  # noqa: BLE001 - a probe that raises has failed
             wrong = f"the probe failed: {error!r}"
         if wrong is None:
-            self._restore(place, patient)
+            self._restore(place, status)
             return
-        patient.failed_probes += 1
-        self._move(patient, Health.QUARANTINED, wrong)
+        status.failed_probes += 1
+        self._move(status, Health.QUARANTINED, wrong)
         logger.warning("%s stays in quarantine: %s", place.device.label, wrong)
-        self._wait(place, patient)
+        self._wait(place, status)
 
-    def _restore(self, place: DeviceSlots, patient: DeviceHealth) -> None:
-        self._move(patient, Health.HEALTHY, None)
-        patient.failed_probes = 0
-        patient.lives.clear()
-        patient.jobs.clear()
-        self._say_restored(place)
+    def _restore(self, place: DeviceSlots, status: DeviceHealth) -> None:
+        self._move(status, Health.HEALTHY, None)
+        status.failed_probes = 0
+        status.lives.clear()
+        status.jobs.clear()
+        self._report_restored(place)
         wake = self._scheduler.reopen(place)
         if wake is not None:
             wake()
 
-    def _say_restored(self, place: DeviceSlots) -> None:
+    def _report_restored(self, place: DeviceSlots) -> None:
         logger.warning("%s gets work again", place.device.label)
         self._instrumentation.restored(place.device)
 
     @staticmethod
-    def _move(patient: DeviceHealth, to: Health, reason: str | None) -> None:
-        if to not in HEALTH_MOVES[patient.health]:
-            raise AssertionError(f"a device can't become {to.value} when it is {patient.health.value}")
-        patient.health, patient.reason = to, reason
+    def _move(status: DeviceHealth, to: Health, reason: str | None) -> None:
+        if to not in HEALTH_MOVES[status.health]:
+            raise AssertionError(f"a device can't become {to.value} when it is {status.health.value}")
+        status.health, status.reason = to, reason
 
 
-def _rests(place: DeviceSlots) -> bool:
-    """Whether no slot of it is offered, for none could begin."""
+def _backs_off(place: DeviceSlots) -> bool:
+    """Whether all its slots back off after failed starts."""
     return all(slot.state is SlotState.BACKING_OFF for slot in place.slots)

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class IdleWaiters:
-    """Who waits until no job waits, runs or is on its way to the loop, and every worker was reaped.
+    """Futures of callers that wait until no job waits, runs or has an undelivered result, and no worker is left.
 
     Args:
         loop: The event loop of the Director.
-        scheduler: Says what waits and runs.
-        loop_channel: Holds what is on its way.
+        scheduler: Knows what waits and runs.
+        loop_channel: Holds undelivered results.
     """
 
     __slots__ = ("_loop", "_loop_channel", "_scheduler", "waiters")
@@ -46,7 +46,7 @@ class IdleWaiters:
                 timer.cancel()
 
     def check(self) -> None:
-        """A job has ended or a worker was reaped: answer the waiters if that was the last."""
+        """A job or a worker has ended: answer the waiters if it was the last."""
         if self.waiters and self._scheduler.is_idle() and not self._loop_channel:
             for waiter in self.waiters:
                 _answer(waiter, True)

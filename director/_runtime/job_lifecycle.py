@@ -1,7 +1,7 @@
-"""The job lifecycle of jobs: how each one ends, and how many ended how. On the event loop only, except `open_job`.
+"""The lifecycle of jobs: submission and end. On the event loop only, except `create_job`.
 
-A job ends here exactly once: its future is settled, its state moves on, it is counted and its end is told to the hooks.
-An outcome that arrives for a job that is over (its caller has left, its time was up) is dropped.
+A job ends here exactly once: its future gets its outcome, its state changes, it is counted, and the hooks are called.
+The outcome of a job that has ended before (it was cancelled, its time was up) is dropped.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("director")
 _QUEUED, _RUNNING, _SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
-_Future: Any = Job.__mro__[1]  # asyncio's, as it was when Job was made: nest_asyncio puts another in its place
-_set_result = _Future.set_result  # a Job refuses its own
+_Future: Any = Job.__mro__[1]  # asyncio's when `Job` was defined: nest_asyncio replaces it
+_set_result = _Future.set_result  # `Job.set_result` raises
 _set_exception = _Future.set_exception
 
 
@@ -55,7 +55,7 @@ class JobLifecycle:
         scheduler: Queues and withdraws jobs.
         instrumentation: Takes events.
         worker_lost: Called with a job whose worker or device was lost, and the error.
-        loop_lost: Called if the loop is closed under the Director; see `LoopChannel`.
+        loop_lost: Called if the event loop is closed while the Director is open; see `LoopChannel`.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class JobLifecycle:
         self.idle = self._idle = IdleWaiters(loop, scheduler, loop_channel)
         self._instrumentation = instrumentation
         self._is_watched, self._is_recorded = instrumentation.listening, instrumentation.recording
-        self._tells_ends = instrumentation.listening or instrumentation.recording
+        self._reports_ends = instrumentation.listening or instrumentation.recording
         self.timers = self._timers = DeadlineTimers(clock, scheduler, loop_channel, self.end_failed)
         self.endings = Endings(loop_channel)
         self._retry_policy = RetryPolicy(clock.time, scheduler.slots, scheduler.open_slots)
         self._retry_timers = RetryTimers(clock, self._requeue)
-        self._wakes = False  # a delivery is going on that wakes who awaits the jobs by itself
-        self._exit: BaseException | None = None  # what a callback has raised to stop the loop
+        self._wakes = False  # a delivery is in progress that calls done-callbacks itself
+        self._exit: BaseException | None = None  # raised by a callback to stop the event loop
         self._numbers = itertools.count(1)
 
     def create_job(
@@ -97,7 +97,7 @@ class JobLifecycle:
         """Make a job and queue it; from any thread.
 
         Raises:
-            QueueFull: There is no room and the caller is not `wait_for_room`.
+            QueueFull: There is no room, and not `wait_for_room`.
             DeadlineUnreachable: It would miss its deadline.
             TypeError: `fn` can't be called.
         """
@@ -110,7 +110,7 @@ class JobLifecycle:
         job.payload = args
         job.extras = extra
         job.options = options
-        job.context = copy_context() or None  # an empty one is made anew by who runs the job
+        job.context = copy_context() or None  # the runner makes a new one for an empty one
         job.state = _QUEUED
         job.started_at = job.finished_at = job.reported = None
         job.submitted_at = self._now()
@@ -125,7 +125,7 @@ class JobLifecycle:
             self.rejected += 1
             self._instrumentation.rejected(job, error)
             raise
-        except BaseException:  # a signal handler has raised: what was to be called, is called again
+        except BaseException:  # of a signal handler: repeat the wake-ups
             self._scheduler.wake_again()
             self._loop_channel.call(self._timers.check)
             self._loop_channel.notify()
@@ -135,7 +135,7 @@ class JobLifecycle:
         return job
 
     def deliver_results(self) -> None:
-        """End the jobs whose outcomes have arrived, and make the calls that came with them."""
+        """End the jobs whose outcomes have arrived, and make the calls posted with them."""
         try:
             self._deliver()
         finally:
@@ -147,16 +147,16 @@ class JobLifecycle:
             raise error
 
     def _deliver(self) -> None:
-        # Who awaits a job is woken right here, not by one more call of the loop for each: a seventh of a burst. Inside
-        # of a task (our own close) that is not possible: one task can't be stepped within another. Hooks come first.
-        # Nor where loops may be entered again: a task would do so from within the loop's call of us.
+        # Done-callbacks of jobs are called here, not each by another call of the event loop: a seventh of a burst. Not
+        # within a task (our own close), for one task can't be stepped within another; nor with nest_asyncio, where a
+        # task may run the event loop from within this call; nor with hooks for events, which come first.
         self._wakes = not self._is_watched and current_task() is None and not hasattr(self._loop, "_nest_patched")
         settle = self._settle if self._wakes else _set_result
         loop_channel, posts, value = self._loop_channel, self._loop_channel.entries, None
         while loop_channel.left:
             loop_channel.left -= 1
-            # Each post by itself: what one raises must not keep the others. No call between the two lines that take it:
-            # a signal's handler, which may raise, runs after calls.
+            # Each post in a `try` of its own: an exception must not keep the others from delivery. There is no call
+            # between the two lines that take a post, because a signal handler may run, and raise, after a call.
             try:
                 post = posts[0]
                 del posts[0]
@@ -165,19 +165,19 @@ class JobLifecycle:
                     continue
                 value = post.payload
                 fn = post.fn
-                if type(fn) is FunctionType and type(name := fn.__name__) is str:  # what `_let_go` does then
+                if type(fn) is FunctionType and type(name := fn.__name__) is str:  # `drop_inputs`, inlined
                     post.fn, post.payload, post.context = name, None, None
                 else:
                     post.drop_inputs()
-                if post.state is not _RUNNING:  # its caller has left, or its time was up
-                    if self._tells_ends:
+                if post.state is not _RUNNING:  # it was cancelled, or its time was up
+                    if self._reports_ends:
                         self._instrumentation.returned(post)
                     continue
                 if post.options.timed and not (self._was_in_time(post) and post.state is _RUNNING):
                     continue
                 post.state = _SUCCEEDED
                 self.succeeded += 1
-                if self._is_recorded:  # before anybody is woken who may look for it
+                if self._is_recorded:  # before a callback may look for it
                     self._instrumentation.record_success(post)
                 settle(post, value)
                 if self._is_watched:
@@ -189,8 +189,7 @@ class JobLifecycle:
         """A delivery was interrupted by `error`: the job of the post ends all the same.
 
         Raises:
-            SystemExit: It was that, which is for the loop.
-            KeyboardInterrupt: The same.
+            SystemExit, KeyboardInterrupt: `error` itself.
         """
         if not isinstance(post, tuple) and not post.done():
             if post.state is _SUCCEEDED:
@@ -206,7 +205,7 @@ class JobLifecycle:
     def _settle(
         self, job: ScheduledJob[Any], outcome: Any, set_outcome: Callable[[Any, Any], None] = _set_result
     ) -> None:
-        """Set the result or the exception, and call the one callback that there usually is, as the loop would."""
+        """Set the result or exception; a single done-callback, the usual case, is called as the event loop would."""
         callbacks = job._callbacks
         if callbacks is None or len(callbacks) != 1:
             set_outcome(job, outcome)
@@ -217,13 +216,13 @@ class JobLifecycle:
         try:
             context.run(callback, job)
         except (SystemExit, KeyboardInterrupt) as error:
-            self._exit = error  # for the loop, when all is delivered
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the others must be told of theirs
+            self._exit = error  # raised when all is delivered
+        except BaseException as error:  # noqa: BLE001 - the other outcomes must be delivered
             report = {"message": f"a callback of {job!r} raised", "exception": error, "future": job}
             job.get_loop().call_exception_handler(report)
 
     def cancel(self, job: ScheduledJob[Any], msg: Any) -> bool:
-        """Cancel a job that is not over; see `Job.cancel`."""
+        """Cancel a job that has not ended; see `Job.cancel`."""
         if get_ident() != self._thread or _get_running_loop() not in (self._loop, None):
             # None: asyncio.run() cancels what is left after its loop has stopped.
             raise RuntimeError(
@@ -233,7 +232,7 @@ class JobLifecycle:
         return self.end_cancelled(job, msg)
 
     def end_cancelled(self, job: ScheduledJob[Any], msg: Any) -> bool:
-        """The same, for who need not be asked where he is."""
+        """As `cancel`, without the check of the thread."""
         if job.done():
             return False
         if self._scheduler.is_deciding:
@@ -241,12 +240,12 @@ class JobLifecycle:
             return True
         try:
             if self._scheduler.remove(job, JobState.CANCELLED):
-                if isinstance(job.location, Slot):  # which holds it ahead of its turn
+                if isinstance(job.location, Slot):  # it was prefetched
                     job.location.runner.abandon(job)
             elif job.state is not _RUNNING:
-                return False  # its end is on its way: of a failed load, or of the step that a handler has interrupted
+                return False  # it is being ended, by a failed load or by a step that a signal handler has interrupted
             self._end_cancelled(job, msg)
-        except BaseException:  # a signal handler has raised: what is moved must end
+        except BaseException:  # of a signal handler: a job that was moved must end
             if job.state is JobState.CANCELLED and not job.done():
                 self._loop_channel.call(self._end_cancelled, job, msg)
             raise
@@ -258,17 +257,17 @@ class JobLifecycle:
         self.endings.withdraw(partial(self._scheduler.remove_all, state=JobState.CANCELLED), end)
 
     def end_failed(self, job: ScheduledJob[Any], error: BaseException) -> None:
-        """End a job that runs, or that was withdrawn as FAILED, with `error`."""
+        """End a running job, or one withdrawn as FAILED, with `error`."""
         if (moved := self._move(job, JobState.FAILED)) is None:
             return
         is_left, started = moved
         self.failed += 1
-        if self._wakes:  # in their order with those that succeed
+        if self._wakes:  # in order with those that succeed
             self._settle(job, error, _set_exception)
         else:
             _set_exception(job, error)
         self._clear(job, is_left, started)
-        if self._tells_ends:
+        if self._reports_ends:
             self._instrumentation.failed(job, error, started)
 
     def handle_error(self, job: ScheduledJob[Any], error: BaseException) -> None:
@@ -286,10 +285,10 @@ class JobLifecycle:
         if (options.retries or options.batch_rule is not None or never_started) and self._retry(job, error):
             return
         if is_a(error, NeverStarted):
-            error = DeviceLost(error.device, error.reason)  # the other name is ours
+            error = DeviceLost(error.device, error.reason)  # `NeverStarted` is internal
         job.drop_inputs()
-        if job.done():  # its caller has left, or its time was up
-            if self._tells_ends:
+        if job.done():  # it was cancelled, or its time was up
+            if self._reports_ends:
                 self._instrumentation.returned(job)
             return
         if is_a(error, asyncio.CancelledError):
@@ -298,7 +297,7 @@ class JobLifecycle:
             self.end_failed(job, bearable(error))
 
     def handle_batch(self, jobs: list[ScheduledJob[Any]], values: Sequence[Any], ended: float) -> None:
-        """A call for all of these has returned; part of a delivery, which goes on with them."""
+        """The call of a batch has returned: within a delivery, which takes its jobs next."""
         try:
             for job, value in zip(jobs, values, strict=True):
                 job.payload, job.finished_at = value, ended
@@ -328,7 +327,7 @@ class JobLifecycle:
             wake()
 
     def stop(self) -> None:
-        """Ring for no deadline and try nothing again any more."""
+        """Stop all timers of deadlines and retries."""
         self._timers.stop()
         self._retry_timers.stop()
 
@@ -344,7 +343,7 @@ class JobLifecycle:
             self.end_failed(job, error)
 
     def _was_in_time(self, job: ScheduledJob[Any]) -> bool:
-        """The clock decides, not whether the loop looks at the outcome or at the alarm first."""
+        """Whether the call ended in time by the clock: the outcome and the timer may come in either order."""
         due, finished = job.due_at(), job.finished_at
         if due is not None and finished is not None and finished > due:
             self.end_failed(job, JobTimeout("running"))
@@ -359,39 +358,39 @@ class JobLifecycle:
         self.cancelled += 1
         _Future.cancel(job, msg)
         self._clear(job, is_left, started)
-        if self._tells_ends:
+        if self._reports_ends:
             self._instrumentation.cancelled(job, started)
 
     def _end_broken(self, job: ScheduledJob[Any], problem: BaseException) -> None:
-        """End a job whose outcome could not be delivered, for a fault of ours; does nothing if it is over."""
+        """End a job whose outcome could not be delivered, by a bug of ours, unless it has ended."""
         if job.done():
             return
-        self._scheduler.remove(job, JobState.FAILED)  # it may have been set aside for another try
+        self._scheduler.remove(job, JobState.FAILED)  # it may be held for retry
         job.state = JobState.FAILED
         error = JobError(f"the Director could not deliver the outcome of {job!r}: {describe(problem)}")
         set_cause(error, problem)
         self.end_failed(job, error)
 
     def _move(self, job: ScheduledJob[Any], state: JobState) -> tuple[bool, float | None] | None:
-        """Move a job to its last state; `None` if it is in another one, for a signal handler has come before.
+        """Move a job to its last state; `None` if it is in another one, set by a signal handler before.
 
-        Returns whether the slot that has it is to be told, and when it has started: asked once, as it may start now.
+        Returns whether its runner has to abandon it, and its start time, which is read once: it may start now.
         """
         if is_inside := job.state is _RUNNING:
-            job.state = state  # at once: a signal handler that comes after this finds it over, and leaves the rest
-        elif job.state is not state:  # the scheduler has moved it already if it was waiting
+            job.state = state  # first: a signal handler that comes after this finds it ended
+        elif job.state is not state:  # a waiting job was moved by the scheduler
             return None
         is_left, started = is_inside and job.finished_at is None, job.started_at
-        if started is None:  # it never ran, and never will
+        if started is None:  # it never ran
             job.finished_at = self._now()
         return is_left, started
 
     def _clear(self, job: ScheduledJob[Any], is_left: bool, started: float | None) -> None:
-        """Let go of what a job needed that has just ended. It is settled by now, whatever this may raise."""
+        """Release what a job needed that has ended. Its future has its outcome already, whatever this raises."""
         if started is None:
             job.drop_inputs()
         if is_left:
-            job.location.runner.abandon(job)  # type: ignore[union-attr]  # what ran is in a slot
+            job.location.runner.abandon(job)  # type: ignore[union-attr]  # it ran in a slot
         if job.options.timed:
             self._timers.drop(job)
         if job.options.retries:

@@ -1,8 +1,8 @@
-"""The way from the slots' threads to the event loop: many posts, one wake-up.
+"""From the slots' threads to the event loop: many entries, one wake-up.
 
-Each finished job is appended; the loop is rung only if no wake is on its way, and then delivers everything that is
-there. (A wake for each job writes to the loop's self-pipe each time, which gives up the GIL between two jobs.) Those of
-a batch come as one post, which the loop unpacks.
+Each finished job is appended; the event loop is woken only if no wake-up is on its way, and then delivers all entries.
+(A wake-up for each job would write to the self-pipe each time, which releases the GIL between two jobs.) The jobs of a
+batch are one entry, which is unpacked on the event loop.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
     from director._jobs.job import ScheduledJob
 
-_Future = asyncio.Future  # as it is now: nest_asyncio puts another in its place
-# A job that has returned (with its value as cargo), or a call.
+_Future = asyncio.Future  # as it is now: nest_asyncio replaces it
+# A job that has returned (with its result as payload), or a call.
 Post: TypeAlias = "ScheduledJob[Any] | tuple[Callable[..., object], tuple[Any, ...]]"
 
 
 class LoopChannel:
-    """Jobs that have returned, and calls, on their way to the loop, in order. Any thread posts; the loop delivers.
+    """Jobs that have returned, and calls, in FIFO order. Any thread posts; the event loop delivers.
 
     Args:
         loop: The event loop of the Director.
-        take_posts: Called on the loop to take `left` posts off `entries`.
-        lost: Called by who closes the loop before `stop`, where there is an eventfd.
+        take_posts: Called on the event loop to take `left` entries off `entries`.
+        lost: Called if the event loop is closed before `stop`, on the closing thread; only with an eventfd.
     """
 
     def __init__(
@@ -37,50 +37,50 @@ class LoopChannel:
     ) -> None:
         self.entries: deque[Post] = deque()
         self.ringing = False
-        self.left = 0  # of the posts, how many the delivery that goes on is still to take; the loop's
+        self.left = 0  # entries that the current delivery still has to take; on the event loop only
         self._loop = loop
         self._take_posts = take_posts
         self.wakeup = LoopWakeup(loop, self.deliver, lost)
 
     def call(self, fn: Callable[..., object], *args: Any) -> None:
-        """Have the loop call `fn`, after what was posted before."""
+        """Have the event loop call `fn`, after all entries before."""
         self.entries.append((fn, args))
         if not self.ringing:
             self.notify()
 
     def on_loop(self, fn: Callable[..., object], *args: Any) -> None:
-        """Have the loop call `fn`: now if we are there, else soon."""
+        """Call `fn` on the event loop: now if this is its thread, else soon."""
         if _get_running_loop() is self._loop:
             fn(*args)
         else:
             self.call(fn, *args)
 
     def notify(self) -> None:
-        """Have the loop deliver; for whoever has appended a post and found that nobody is `ringing`."""
-        self.ringing = True  # two threads may both wake: harmless, the second delivery finds nothing
+        """Wake the event loop, after an entry was appended while not `ringing`."""
+        self.ringing = True  # if two threads both wake it, the second delivery finds nothing
         try:
             self.wakeup.notify()
-        except BaseException:  # a signal's handler has raised: the next post must wake
+        except BaseException:  # of a signal handler: the next entry must wake
             self.ringing = False
             raise
 
-    def stop(self, nobody_rings: bool) -> None:
-        """Deliver what is there, and then no more; `nobody_rings`: no thread is left that could post."""
+    def stop(self, has_no_threads: bool) -> None:
+        """Deliver all entries, and stop; `has_no_threads`: no thread is left that could post."""
         self.deliver()
-        self.wakeup.stop(nobody_rings)
+        self.wakeup.stop(has_no_threads)
 
     def deliver(self) -> None:
-        """On the loop: have what is there now taken; what arrives meanwhile comes with the next wake."""
+        """On the event loop: deliver the entries of now; later ones come with the next wake-up."""
         try:
-            self.ringing = False  # before looking: a post that comes too late for this delivery must wake again
+            self.ringing = False  # first: an entry too late for this delivery must wake again
             self.left = len(self.entries)
             self._take_posts()
         except BaseException:
-            self.notify()  # for those that have arrived and were not looked at
+            self.notify()  # for entries that were not delivered
             raise
 
     def unpack(self, jobs: list[ScheduledJob[Any]]) -> None:
-        """On the loop, while it delivers: these came in one post, and are next."""
+        """On the event loop, within a delivery: make the jobs of one entry the next entries."""
         self.entries.extendleft(reversed(jobs))
         self.left += len(jobs)
 
@@ -88,7 +88,7 @@ class LoopChannel:
         return bool(self.entries)
 
     def jobs(self) -> list[ScheduledJob[Any]]:
-        """Jobs whose outcome is on its way."""
+        """Jobs whose outcomes are not delivered yet."""
         jobs: list[ScheduledJob[Any]] = []
         for post in self.entries.copy():
             first = post[1][0] if isinstance(post, tuple) and post[1] else post
@@ -100,15 +100,15 @@ class LoopChannel:
 
 
 class LoopWakeup:
-    """Has the loop call `answer` soon; any thread rings.
+    """Has the event loop call `answer` soon; for any thread.
 
-    Where there is one, an eventfd: the loop then reads eight bytes and is there. `call_soon_threadsafe` makes a handle,
-    writes to a socket, reads it until that raises, and was a fifth of the round trip of a job.
+    Uses an eventfd where there is one, which the event loop reads by one system call. `call_soon_threadsafe` makes a
+    handle, writes to a socket and reads it until that raises: a fifth of the round trip of a job.
 
     Args:
         loop: The event loop.
-        answer: Called on it, once for any number of rings before.
-        lost: Called by who closes the loop before `stop`, where there is an eventfd.
+        answer: Called on it, once for any number of `notify` before.
+        lost: Called if the event loop is closed before `stop`, on the closing thread; only with an eventfd.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, answer: Callable[[], None], lost: Callable[[], None]) -> None:
@@ -121,7 +121,7 @@ class LoopWakeup:
         if self._fd >= 0:
             try:
                 loop.add_reader(self._fd, _Reader(self).read)
-            except (NotImplementedError, OSError):  # a proactor loop watches no descriptors, or the system no more
+            except (NotImplementedError, OSError):  # a proactor loop, or no more descriptors can be watched
                 self._drop()
 
     def notify(self) -> None:
@@ -134,20 +134,20 @@ class LoopWakeup:
         except RuntimeError:
             if not self._loop.is_closed():
                 raise
-            # The loop was closed under the Director: nobody is left who could wait for this.
+            # The event loop was closed before the Director: there is nothing to wake.
 
-    def stop(self, nobody_rings: bool) -> None:
-        """On the loop: answer no more. Rings of threads that are left behind go nowhere.
+    def stop(self, has_no_threads: bool) -> None:
+        """On the event loop: stop answering. A `notify` of an abandoned thread has no effect.
 
         Args:
-            nobody_rings: No such thread is left, so that the descriptor can be closed at once.
+            has_no_threads: No thread is left that could notify: the descriptor is closed at once.
         """
         self._is_over = True
         if self._fd < 0:
             return
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
-        if nobody_rings:
+        if has_no_threads:
             self._drop()
 
     def _drop(self) -> None:
@@ -155,13 +155,13 @@ class LoopWakeup:
         self._fd = -1
 
     def __del__(self) -> None:
-        # Not always in `stop`: a thread that is left behind would write to a number that is another file's by then.
+        # Not always in `stop`: an abandoned thread would write to a descriptor that may be another file by then.
         if self._fd >= 0:
             self._drop()
 
 
 class _Reader:
-    """What the loop calls when it was rung. Only the loop holds it, so that its end tells of a loop that was closed."""
+    """Called by the event loop when the eventfd is readable. Only the loop refers to it: closing it deletes this."""
 
     __slots__ = ("_answer", "_fd", "_wakeup")
 
@@ -180,8 +180,8 @@ class _Reader:
 
 
 def _writer() -> Callable[[int, int], object]:
-    """`eventfd_write` that keeps the GIL: beside a busy loop, whoever gives it up waits 5 ms until he gets it back."""
-    import ctypes  # not at the top: it costs `import director` some milliseconds, and a start has them
+    """`eventfd_write` that keeps the GIL: a thread that releases it beside a busy event loop waits 5 ms for it."""
+    import ctypes  # not at the top: it would add some milliseconds to `import director`
 
     try:
         write = ctypes.PyDLL(None).eventfd_write

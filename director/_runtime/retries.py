@@ -1,4 +1,4 @@
-"""Second tries: which failures are worth one, when it comes, and on which slots. Decides and changes nothing."""
+"""Retries: after which failures, when, and on which slots. Decides only, changes nothing."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from director._jobs.job import ScheduledJob
     from director._jobs.options import Options
 
-_DOUBLINGS = 64  # then a back-off of a nanosecond is five hundred years
+_DOUBLINGS = 64  # of the back-off; more would overflow
 
 
 class Retry:
-    """Another try of a job.
+    """The next attempt of a job.
 
     Args:
-        slot: Where the last one has failed.
+        slot: Where the last one failed.
         delay: Seconds from now until it may run.
-        options: Those of the next try: the user's, on the slots where it may run.
-        is_counted: It has begun there; else it is the same try once more.
+        options: The user's, on the slots where it may run.
+        is_counted: The last one had begun; else the next one is the same attempt.
     """
 
     __slots__ = ("delay", "is_counted", "options", "slot")
@@ -41,12 +41,12 @@ class Retry:
 
 
 class RetryPolicy:
-    """Plans second tries.
+    """Plans retries.
 
     Args:
         time: Tells the time.
         slots: All slots, by number.
-        open_slots: Tells the numbers of those whose devices get work.
+        open_slots: Returns the numbers of slots whose devices get work.
     """
 
     def __init__(self, time: Callable[[], float], slots: list[Slot], open_slots: Callable[[], frozenset[int]]) -> None:
@@ -55,10 +55,10 @@ class RetryPolicy:
         self._open_slots = open_slots
 
     def plan(self, job: ScheduledJob[Any], error: BaseException) -> Retry | None:
-        """When and where a job that has just failed with `error` is tried again; `None` if it is not."""
+        """When and where a job that has failed with `error` is retried; `None` if it is not."""
         options, extra, slot = job.options, job.extras, job.location
         if isinstance(job.fn, StreamCall) and job.fn.channel.was_crossed:
-            return None  # its reader would get the first values twice
+            return None  # the reader would get the first values twice
         asked = options if extra is None else extra.original_options or options
         tries = 0 if extra is None else extra.failed_attempts
         if not isinstance(slot, Slot) or not (allowed := self._allowed(error, asked, tries, slot)):
@@ -71,7 +71,7 @@ class RetryPolicy:
         return Retry(slot, delay, replace(asked, allowed=allowed), is_counted=True)
 
     def _allowed(self, error: BaseException, asked: Options, tries: int, slot: Slot) -> frozenset[int] | None:
-        """The slots on which another try is worth it; nothing if it is not."""
+        """The slots on which to retry; nothing for no retry."""
         open_slots = self._open_slots()
         allowed = open_slots if asked.allowed is None else open_slots & asked.allowed
         if is_a(error, NeverStarted):

@@ -1,4 +1,4 @@
-"""What the executors of one open Director tell it: which models are loaded, how loads and calls go on."""
+"""Takes what the runners of one open Director report: loaded models, seconds of loads, progress of calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunnerReports:
     """The `RunnerEvents` of one open Director. Its methods may be called on any thread.
 
     Args:
-        instrumentation: Makes events, and tells the time.
+        instrumentation: Makes events; has the clock.
         residency: Keeps which slots have which model.
     """
 
@@ -33,7 +33,7 @@ class RunnerReports:
         residency.is_per_slot = True
 
     def introduce(self, slot: Slot) -> SlotInfo:
-        """On the loop: what an executor is told of `slot`, by which it tells of it."""
+        """On the event loop: the `SlotInfo` of a slot, which its runner passes to the methods below."""
         self._slots[slot.number] = slot
         return SlotInfo(slot.number, slot.device, slot.place.position, len(slot.place.slots))
 
@@ -42,7 +42,7 @@ class RunnerReports:
         self._residency.is_per_slot = False
 
     def loaded(self, model: Model[Any], slot: SlotInfo, seconds: float) -> None:
-        """A replica is there."""
+        """A replica has been loaded."""
         here = self._slots[slot.number]
         self._residency.add(model, here)
         here.note_load(seconds)
@@ -53,12 +53,12 @@ class RunnerReports:
         self._instrumentation.not_loaded(model, slot.device, error)
 
     def unloaded(self, model: Model[Any], slot: SlotInfo) -> None:
-        """A replica is gone."""
+        """A replica has been unloaded."""
         self._residency.remove(model, self._slots[slot.number])
         self._instrumentation.unloaded(model, slot.device)
 
     def load_awaited(self, slot: SlotInfo, seconds: float) -> None:
-        """A call began with seconds that tell nothing of the pace of the slot."""
+        """A call has spent `seconds` on a load that failed or that another slot made."""
         self._slots[slot.number].note_load(seconds)
 
     def progressed(self, jobs: Iterable[Job[Any]], progress: Any) -> None:

@@ -1,6 +1,6 @@
 """The runtime of one open Director: what it is made of, how devices come and go, and how it closes.
 
-Made by `Director.start` and thrown away by its `close`, so that a Director can be started again. On the loop only.
+Made by `Director.start` and dropped by its `close`, so that a Director can be started again. On the event loop only.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("director")
 
-_GRACE = 1.0  # seconds that running jobs get to end when a Director is left in haste
-_ABORTING = 5.0  # seconds in which a call that can be ended has ended
-_ENDED, _LEFT = "its process is ended", "its thread can't be stopped and is left behind"
+_GRACE = 1.0  # seconds that running jobs get to end when a Director is closed by an exception
+_ABORTING = 5.0  # seconds that an aborted call gets to end
+_ENDED, _LEFT = "its process is ended", "its thread can't be stopped and is abandoned"
 _UNLOADING = 10.0  # seconds that a slot gets to unload its models
 
 
@@ -67,7 +67,7 @@ class Runtime:
         clock: Tells the time.
         rules: When a device gets no more work.
         shared: The locks of the slots, if other processes use them too.
-        loop_lost: Called if the loop is closed under the Director, where that is noticed.
+        loop_lost: Called if the event loop is closed while the Director is open, where that is noticed.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Runtime:
         self.loop = loop = asyncio.get_running_loop()
         self.device_slots = make_device_slots(devices, counts)
         self.residency = Residency(self.device_slots)
-        # Before there is anything to close: it asks the hooks what they want, which may raise.
+        # First, while there is nothing to close: a hook may raise when it is asked what it wants.
         self.instrumentation = Instrumentation(
             hooks, clock.time, lambda fn, *args: self.loop_channel.on_loop(fn, *args)
         )
@@ -115,7 +115,7 @@ class Runtime:
         )
         self._clock = clock
         self._flush_timer = FlushTimer(clock, self._flush_due)
-        self._closing: dict[Slot, Future[None]] = {}  # threads that were told to end, and their last call
+        self._closing: dict[Slot, Future[None]] = {}  # threads that are ending, and their last call
         self._executor = executor
         self._hooks = hooks
         self._shared = shared
@@ -123,7 +123,7 @@ class Runtime:
             for place in self.device_slots:
                 self._equip(place)
         except BaseException:
-            self.loop_channel.stop(nobody_rings=True)
+            self.loop_channel.stop(has_no_threads=True)
             raise
         self.instrumentation.begin(self.scheduler)
 
@@ -132,27 +132,27 @@ class Runtime:
         for slot in place.slots:
             runner = self._executor.runner(self._reports.introduce(slot), self._reports)
             slot.runner = hooked(as_job_runner(runner, slot.device), self._hooks)
-            if self._shared is None:  # a slot that other processes use too holds nothing when it is theirs
+            if self._shared is None:  # a shared slot must hold no jobs while another process has it
                 slot.runner.set_prefetch(SlotPrefetch(slot, self.scheduler))
 
     async def wait_idle(self, timeout: float | None = None, clock: Clock | None = None) -> bool:
-        """Wait until every job is over and every worker reaped; False if that takes longer than `timeout` seconds.
+        """Wait until all jobs and workers have ended; False if that takes longer than `timeout` seconds of `clock`.
 
-        The seconds are those of `clock`, by default the Director's own. Workers leave as soon as they find nothing to
-        do, and no generator waits for a reader without limit. Cancellation: stops waiting, nothing else.
+        The clock is by default the Director's. From now on workers end as soon as they find no job, and no generator
+        waits for its reader without limit. Cancellation: stops waiting, nothing else.
         """
         for _, call in self._streams():
             call.channel.stop_waiting()
         for slot in self.scheduler.stop_lingering():
             slot.wake()
-        self.worker_pool.notify_here()  # batches that were held may go now
+        self.worker_pool.notify_here()  # batches that were held are released
         return await self._idle.wait(timeout, clock or self._clock)
 
     async def stop(self) -> None:
-        """Cancel what waits, give what runs a short grace, unload the models and let the threads end."""
+        """Cancel what waits, give running jobs a short grace, unload the models and end the threads."""
         self.scheduler.stop_admission()
         self.job_lifecycle.cancel_waiting()
-        for job, _ in self._streams():  # these end at their next value, or at once if they wait for their reader
+        for job, _ in self._streams():  # they end at their next value, or at once if they wait for their reader
             self.job_lifecycle.cancel(job, "the Director closed")
         is_calm = await self.wait_idle(
             _GRACE, MonotonicClock()
@@ -162,13 +162,13 @@ class Runtime:
         self.start_backoff.stop()
         self.retire()
         await self._join()
-        self.loop_channel.stop(nobody_rings=all(slot.state is SlotState.IDLE for slot in self.scheduler.slots))
+        self.loop_channel.stop(has_no_threads=all(slot.state is SlotState.IDLE for slot in self.scheduler.slots))
         self._stop_timers()
         await self.health.join()
         self._idle.give_up()
 
     def retire(self) -> None:
-        """Nobody will be hired any more: cancel what waits, and let each thread unload its models and end by itself."""
+        """Start no more workers: cancel what waits, and have each thread unload its models and end."""
         self.scheduler.stop_admission()
         self.job_lifecycle.cancel_waiting()
         for slot in self.scheduler.stop_lingering():
@@ -179,24 +179,24 @@ class Runtime:
                 slot.thread.shutdown(wait=False)
 
     def abandon(self) -> None:
-        """The loop is going away under us: as `retire`, and what runs is over for its callers, if there are any."""
+        """The event loop is ending: as `retire`, and running jobs are cancelled for their callers."""
         self.retire()
         for job in self.scheduler.running():
             self.job_lifecycle.cancel(job, "the Director closed")
         self._stop_timers()
-        self.loop_channel.stop(nobody_rings=False)
+        self.loop_channel.stop(has_no_threads=False)
         self.worker_pool.abandon(is_loop_closed=False)
 
     def lose_loop(self) -> None:
-        """The loop was closed under us, so that nothing can be delivered: every job is dropped, and the threads end."""
+        """The event loop was closed, so that nothing can be delivered: every job is dropped, and the threads end."""
         drop_jobs(self.scheduler, self.loop_channel, self.job_lifecycle)
         self.retire()
         self._stop_timers()
-        self.loop_channel.wakeup.stop(nobody_rings=False)
+        self.loop_channel.wakeup.stop(has_no_threads=False)
         self.worker_pool.abandon(is_loop_closed=True)
 
     def fail(self, cause: BaseException) -> None:
-        """The Director itself failed: every open job fails with the cause, so that nobody waits for ever."""
+        """The Director coroutine failed: every open job fails with the cause."""
 
         def withdraw(jobs: deque[ScheduledJob[Any]]) -> None:
             self.scheduler.remove_all(jobs, JobState.FAILED)
@@ -205,7 +205,7 @@ class Runtime:
         self.job_lifecycle.endings.withdraw(withdraw, self._end_failed("the Director failed", cause))
 
     def join(self, device: Device, count: int) -> None:
-        """A device of a fleet has come: give it work.
+        """A device of a fleet has joined: give it work.
 
         Args:
             device: A new one.
@@ -219,9 +219,9 @@ class Runtime:
         _wake(wake)
 
     def leave(self, device: Device, reason: str) -> None:
-        """A device of a fleet is there no more."""
+        """A device of a fleet has left."""
         place = next((place for place in self.device_slots if place.device == device and not place.is_gone), None)
-        if place is None:  # it had come while we were closing, and was not taken in
+        if place is None:  # it joined while we were closing, and was not added
             return
         place.is_gone = True
         self.start_backoff.leave(place)
@@ -229,7 +229,7 @@ class Runtime:
         self.health.registry.quarantine(place, reason, for_good=True)
 
     def counts(self) -> tuple[int, int]:
-        """Jobs that wait, and jobs that were started and are not over: in a slot, or with their outcome on its way."""
+        """How many jobs wait, and how many run: in a slot, or with their outcome not delivered yet."""
         waiting, started = self.scheduler.counts(self.loop_channel.jobs)
         return waiting, sum(not job.done() for job in started)
 
@@ -239,7 +239,7 @@ class Runtime:
         return [(job, call) for job, call in running if isinstance(call, StreamCall)]
 
     async def _join(self) -> None:
-        """Wait for the threads that no call holds; what takes too long is left behind, with a warning."""
+        """Wait for the threads that are in no call; what takes too long is abandoned, with a warning."""
         idle = {
             asyncio.wrap_future(closing): slot
             for slot, closing in self._closing.items()
@@ -249,7 +249,7 @@ class Runtime:
             return
         closed, stuck = await asyncio.wait(idle, timeout=_UNLOADING)
         for future in stuck:
-            logger.warning("unloading takes more than %g s: %r is left behind", _UNLOADING, idle[future])
+            logger.warning("unloading takes more than %g s: %r is abandoned", _UNLOADING, idle[future])
         for future in closed:
             idle[future].thread.join()
 
@@ -257,15 +257,15 @@ class Runtime:
         """From any thread: a slot needs a worker."""
         self.worker_pool.notify()
 
-    def _flush_at(self, moment: float) -> None:
-        """From any thread: have the scheduler look at `moment` whether batches are due."""
-        self.loop_channel.on_loop(self._flush_timer.set, moment)
+    def _flush_at(self, time: float) -> None:
+        """From any thread: have the scheduler flush due batches at `time`."""
+        self.loop_channel.on_loop(self._flush_timer.set, time)
 
     def _flush_due(self) -> None:
         _wake(self.scheduler.flush_due())
 
     def _submit_later(self, job: ScheduledJob[Any], wait_for_room: bool) -> None:
-        """From any thread: a job was submitted in the midst of a decision."""
+        """From any thread: a job was submitted during a decision of the scheduler."""
         self.loop_channel.call(self.job_lifecycle.admit_deferred, job, wait_for_room)
 
     def _worker_lost(self, job: ScheduledJob[Any], error: BaseException) -> None:
@@ -278,7 +278,7 @@ class Runtime:
         self._flush_timer.stop()
 
     def make_worker(self, slot: Slot) -> Callable[[], None]:
-        """What the thread of a slot is to call."""
+        """What the thread of a slot has to call."""
         scheduler, loop_channel, job_lifecycle = self.scheduler, self.loop_channel, self.job_lifecycle
 
         def guard(note_wait: Callable[[], None]) -> NextWork:
@@ -294,18 +294,18 @@ class Runtime:
         return worker.run
 
     def _check_idle(self) -> None:
-        """On a slot's thread, which waits for another process: the loop hears of what was posted, and may be idle."""
+        """On a slot's thread, before it waits for another process: deliver its posts, and check for idleness."""
         self.loop_channel.call(self._idle.check)
 
     def worker_failed(self, slot: Slot, error: BaseException) -> None:
-        """A worker has raised outside of any call, by a bug of ours or a lack of memory: what it held fails with it.
+        """A worker has raised outside of any call, by a bug of ours or for lack of memory: its jobs fail.
 
-        Nothing else does. The slot goes on with another worker; several in a row put its device into quarantine.
+        The slot gets another worker; several failures in a row put its device into quarantine.
         """
         log_error(logger, error, "a worker on %s failed", slot.device.label)
         late, slot.missed_deadline = slot.missed_deadline, []
         held = [*slot.current_jobs(), *slot.prefetched]
-        self.loop_channel.deliver()  # what it has posted is delivered as ever, and may be without a wake
+        self.loop_channel.deliver()  # it may have posted outcomes without a wake-up
         held = [job for job in held if job.state is JobState.RUNNING and job.location is slot]
         end = self._end_failed(f"the worker on {slot.device.label} failed", error)
         self.job_lifecycle.endings.withdraw(lambda jobs: jobs.extend([*held, *late]), end)
@@ -315,10 +315,10 @@ class Runtime:
         return lambda job: self.job_lifecycle.end_failed(job, _failure(what, cause))
 
     def _abandon_running(self) -> bool:
-        """Cancel what runs; True if some of it was ended, and will be gone in a moment."""
+        """Cancel what runs; True if some calls were aborted, and end soon."""
         aborted = {slot for slot in self.scheduler.slots if slot.runner.abort()}
         for slot in self.scheduler.slots:
-            for job in slot.current_jobs():  # also one whose caller has left before: its call goes on
+            for job in slot.current_jobs():  # cancelled ones too: their calls go on
                 fate = _ENDED if slot in aborted else _LEFT
                 logger.warning("%r did not end in %g s; %s", job, _GRACE, fate)
         for job in self.scheduler.running():

@@ -1,7 +1,7 @@
-"""Taking jobs for a slot that other processes use too.
+"""Takes jobs for a slot that other processes use too.
 
-A job is bound to a slot by `Scheduler.next_work`, so the worker asks for the slot first. If another process has it,
-what waits goes to other slots meanwhile, and the worker waits in the system's own line, on its own thread.
+`Scheduler.next_work` binds a job to a slot, so the worker acquires the slot's lock first. While another process has it,
+other slots take what waits, and the worker waits for the file lock, on its own thread.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from director._scheduler.wakeups import WakeCall
     from director._sharing.slot_lock import SlotLock
 
-_TURN = 0.005  # real seconds that one process has when others wait: a hand-over takes some 0.1 ms
+_TIME_SLICE = 0.005  # real seconds that a process keeps a slot while others wait: a change takes about 0.1 ms
 
 
 class SharedSlotGuard:
-    """`Scheduler.next_work` for the worker of a shared slot: holds the slot from before a job is taken until it parks.
+    """`Scheduler.next_work` for a shared slot: holds its lock from before a job is taken until the worker parks.
 
     Args:
-        slot_lock: That of the slot.
-        scheduler: Asked for jobs.
+        slot_lock: The lock of the slot.
+        scheduler: Gives the jobs.
         note_wait: Called before a wait.
-        in_line: Called before a wait too, once others can have what waits.
+        before_wait: Called before a wait too, after what waits was offered to other slots.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class SharedSlotGuard:
         slot_lock: SlotLock,
         scheduler: Scheduler,
         note_wait: Callable[[], None],
-        in_line: Callable[[], None],
+        before_wait: Callable[[], None],
     ) -> None:
         self._slot_lock = slot_lock
         self._scheduler = scheduler
         self._note_wait = note_wait
-        self._in_line = in_line
+        self._before_wait = before_wait
         self._since = 0.0
 
     def take(self, slot: Slot) -> tuple[Any, WakeCall]:
@@ -54,11 +54,11 @@ class SharedSlotGuard:
         try:
             self._enter(slot)
         except OSError as error:
-            self._in_line()  # tells the loop of what was posted
+            self._before_wait()  # has what was posted delivered
             raise NeverStarted(slot.device, f"the lock of a shared slot failed: {error}") from error
         taken, wake = self._scheduler.next_work(slot)
         if taken is None:
-            self._slot_lock.leave()  # who parks holds nothing
+            self._slot_lock.leave()  # a parked worker must not hold it
         return taken, wake
 
     def _enter(self, slot: Slot) -> None:
@@ -72,9 +72,9 @@ class SharedSlotGuard:
             self._wait(slot)
 
     def _is_over(self) -> bool:
-        """Whether to let others in before the next job: our time is up, they wait, and so do jobs of ours."""
+        """Whether to release the slot before the next job: its time is up, and other processes and own jobs wait."""
         now = time.monotonic()
-        if now - self._since < _TURN:
+        if now - self._since < _TIME_SLICE:
             return False
         self._since = now
         return self._slot_lock.is_wanted() and self._scheduler.waiting() > 0
@@ -84,6 +84,6 @@ class SharedSlotGuard:
         wake = self._scheduler.wait_for_shared_slot(slot)
         if wake is not None:
             wake()
-        self._in_line()
+        self._before_wait()
         self._slot_lock.enter()
         self._since = time.monotonic()

@@ -1,8 +1,8 @@
-"""Slots whose worker could not begin: each rests for a while, longer each time, and is then tried again.
+"""Slots whose worker could not be started back off, longer each time, and are then tried again.
 
-A system that has no thread, process or descriptor left fails a start at once. A slot that did not rest would take job
-after job and fail each, while others work. Nothing of such a job has run, so it waits in the queue for any slot that
-may run it. Only when none of these could begin for `_PATIENCE` seconds does it fail, with the cause. On the event loop.
+A system that has no thread, process or descriptor left fails a start at once. Without back-off such a slot would take
+job after job and fail each, while other slots work. No code of such a job has run, so it returns to the queue for any
+slot that may run it. It fails with the cause when none of these could start for `_PATIENCE` seconds. On the event loop.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Take = Callable[[Slot], tuple[ScheduledJob[Any] | None, WakeCall]]
 
 logger = logging.getLogger("director")
-_REST, _LONGEST_REST = 0.1, 10.0  # seconds before a slot is tried again; doubled each time
+_BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0  # seconds before a slot is tried again; doubled each time
 _PATIENCE = 30.0  # seconds without a start, after which the jobs that wait for it fail
 _THREADS = "raise the limit of processes and threads (ulimit -u, pids.max of the container), or use fewer slots"
 _FILES = "raise the limit of open files (ulimit -n), or use fewer slots"
@@ -38,27 +38,27 @@ _MEMORY = "free memory, or use fewer slots"
 _REMEDIES = {errno.EAGAIN: _THREADS, errno.EMFILE: _FILES, errno.ENFILE: _FILES, errno.ENOMEM: _MEMORY}
 
 
-class _Trouble:
-    """A slot that could not begin, from its first failed start to the next that succeeds."""
+class _FailedStarts:
+    """The failed starts of a slot, until one succeeds."""
 
     __slots__ = ("had_thread", "reason", "since", "timer", "tries")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.tries = 0
-        self.had_thread = False  # at the last one, and nothing to make its calls in
+        self.had_thread = False  # the last start had a thread, but no process or actor
         self.reason = ""
-        self.timer: Timer | None = None  # while it rests
+        self.timer: Timer | None = None  # during back-off
 
 
 class StartBackoff:
-    """Has slots rest that could not begin.
+    """Backs off slots whose worker could not be started.
 
     Args:
-        scheduler: Told which slots rest.
-        job_lifecycle: Ends the jobs for which no slot can begin.
-        loop_channel: Brings news from the slots' threads.
-        registry: Told of devices of which no slot can begin.
+        scheduler: Gives no work to these slots.
+        job_lifecycle: Ends the jobs for which no worker can be started.
+        loop_channel: Calls on the event loop from the slots' threads.
+        registry: Suspends devices on which no worker can be started.
         clock: Makes the timers.
     """
 
@@ -75,49 +75,49 @@ class StartBackoff:
         self._loop_channel = loop_channel
         self._registry = registry
         self._clock = clock
-        self._troubles: dict[Slot, _Trouble] = {}
+        self._failed_starts: dict[Slot, _FailedStarts] = {}
         self._is_over = False
 
     def failed(self, slot: Slot, error: Exception) -> None:
-        """The worker of a slot could not begin, and has left."""
+        """The worker of a slot could not be started, and has ended."""
         if self._is_over:
             self._scheduler.mark_idle(slot)
             return
         now = self._clock.time()
-        trouble = self._troubles.setdefault(slot, _Trouble(now))
-        trouble.tries += 1
-        trouble.had_thread, trouble.reason = isinstance(error, NeverStarted), _reason(error)
-        delay = min(_LONGEST_REST, _REST * 2.0 ** min(trouble.tries - 1, 60))
+        starts = self._failed_starts.setdefault(slot, _FailedStarts(now))
+        starts.tries += 1
+        starts.had_thread, starts.reason = isinstance(error, NeverStarted), _reason(error)
+        delay = min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(starts.tries - 1, 60))
         wake = self._scheduler.back_off(slot)
-        trouble.timer = self._clock.call_later(delay, partial(self._go, slot, trouble))
-        if all(other in self._troubles for other in slot.place.slots):
-            self._registry.suspend(slot.place, trouble.reason)
-        elif trouble.tries == 1:
-            logger.warning("no worker can be started in a slot of %s: %s", slot.device.label, trouble.reason)
+        starts.timer = self._clock.call_later(delay, partial(self._try_again, slot, starts))
+        if all(other in self._failed_starts for other in slot.place.slots):
+            self._registry.suspend(slot.place, starts.reason)
+        elif starts.tries == 1:
+            logger.warning("no worker can be started in a slot of %s: %s", slot.device.label, starts.reason)
         self._give_up(now)
         if wake is not None:
             wake()
 
     def begun(self, slot: Slot) -> None:
-        """The worker of a slot has begun."""
-        if self._troubles.pop(slot, None) is not None:
+        """The worker of a slot has been started."""
+        if self._failed_starts.pop(slot, None) is not None:
             self._registry.resume(slot.place)
 
-    def hired(self, slot: Slot) -> None:
+    def thread_started(self, slot: Slot) -> None:
         """The thread of a slot has been started."""
-        if slot in self._troubles and not self._troubles[slot].had_thread:
+        if slot in self._failed_starts and not self._failed_starts[slot].had_thread:
             self.begun(slot)
 
     def on_trial(self, slot: Slot, take: Take) -> Take:
-        """`take` for the next worker of `slot`; if that could not begin before, one that tells that a job has begun."""
-        if slot not in self._troubles:
+        """`take` for the next worker of `slot`; after failed starts, wrapped to report when a job has begun."""
+        if slot not in self._failed_starts:
             return take
-        has_job = is_told = False
+        has_job = is_reported = False
 
         def take_on_trial(slot: Slot) -> tuple[ScheduledJob[Any] | None, WakeCall]:
-            nonlocal has_job, is_told
-            if has_job and not is_told:
-                is_told = True
+            nonlocal has_job, is_reported
+            if has_job and not is_reported:
+                is_reported = True
                 self._loop_channel.call(self.begun, slot)
             job, wake = take(slot)
             has_job = has_job or job is not None
@@ -126,37 +126,37 @@ class StartBackoff:
         return take_on_trial
 
     def stop(self) -> None:
-        """The Director closes: nothing is tried any more."""
+        """The Director closes: start nothing any more."""
         self._is_over = True
-        for slot, trouble in self._troubles.items():
-            if trouble.timer is not None:
-                trouble.timer.cancel()
-                trouble.timer = None
+        for slot, starts in self._failed_starts.items():
+            if starts.timer is not None:
+                starts.timer.cancel()
+                starts.timer = None
                 self._scheduler.mark_idle(slot)
 
     def leave(self, place: DeviceSlots) -> None:
-        """A device is there no more."""
+        """A device has left."""
         for slot in place.slots:
-            trouble = self._troubles.pop(slot, None)
-            if trouble is not None and trouble.timer is not None:
-                trouble.timer.cancel()
+            starts = self._failed_starts.pop(slot, None)
+            if starts is not None and starts.timer is not None:
+                starts.timer.cancel()
 
-    def _go(self, slot: Slot, trouble: _Trouble) -> None:
-        trouble.timer = None
+    def _try_again(self, slot: Slot, starts: _FailedStarts) -> None:
+        starts.timer = None
         wake = self._scheduler.mark_idle(slot)
         if wake is not None:
             wake()
 
     def _give_up(self, now: float) -> None:
-        """Fail the jobs that have waited long enough for slots none of which could begin."""
-        unable = frozenset(s.number for s, trouble in self._troubles.items() if now - trouble.since >= _PATIENCE)
+        """Fail the jobs that have waited `_PATIENCE` seconds for slots of which none could start a worker."""
+        unable = frozenset(s.number for s, starts in self._failed_starts.items() if now - starts.since >= _PATIENCE)
         if not unable:
             return
-        slots, troubles = self._scheduler.slots, dict(self._troubles)
+        slots, failed_starts = self._scheduler.slots, dict(self._failed_starts)
 
         def end(job: ScheduledJob[Any]) -> None:
             slot = slots[min(unable if job.options.allowed is None else unable & job.options.allowed)]
-            reason = f"for {_PATIENCE:g} s no worker could be started: {troubles[slot].reason}"
+            reason = f"for {_PATIENCE:g} s no worker could be started: {failed_starts[slot].reason}"
             self._job_lifecycle.end_failed(job, DeviceLost(slot.device, reason))
 
         fail_unrunnable = partial(self._scheduler.fail_unrunnable, unable=unable, before=now - _PATIENCE)
@@ -164,12 +164,12 @@ class StartBackoff:
 
 
 def _reason(error: Exception) -> str:
-    """What kept a worker from its start, and what helps."""
+    """Why a worker could not be started, and the remedy."""
     cause = (error.__cause__ or error) if isinstance(error, NeverStarted) else error
-    said = getattr(error, "reason", None) or f"{type(cause).__name__}: {cause}"
+    message = getattr(error, "reason", None) or f"{type(cause).__name__}: {cause}"
     if isinstance(cause, MemoryError):
-        return f"{said}; {_MEMORY}"
+        return f"{message}; {_MEMORY}"
     if isinstance(cause, OSError):
         remedy = _REMEDIES.get(cause.errno or 0)
-        return said if remedy is None else f"{said}; {remedy}"
-    return f"{said}; {_THREADS}" if "thread" in str(cause) else said
+        return message if remedy is None else f"{message}; {remedy}"
+    return f"{message}; {_THREADS}" if "thread" in str(cause) else message

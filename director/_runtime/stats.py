@@ -1,4 +1,4 @@
-"""What a Director tells of itself, as frozen snapshots."""
+"""The statistics of a Director, as frozen snapshots."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStats:
-    """One device at one moment.
+    """One device at one time.
 
     Args:
-        device: Which.
+        device: The device.
         slots: How many jobs it may run at once.
-        busy: Slots whose thread is in a call now, be the caller still there or not.
+        busy: Slots whose thread is in a call now, cancelled or not.
         elsewhere: Slots that another process has and this one wants; see `Director(shared=...)`.
         jobs: Calls that have ended on it.
         busy_seconds: Seconds that its slots have spent in calls that have ended.
@@ -42,16 +42,16 @@ class DeviceStats:
 
 @dataclass(frozen=True, slots=True)
 class FunctionStats:
-    """What the calls of one function of batches cost on one device: seconds as a line over the size of the batch.
+    """What calls of one batch function cost on one device: seconds as a linear function of the batch size.
 
     Learned from the last calls by least squares; the newest weigh most.
 
     Args:
-        name: The function's.
-        device: Where.
+        name: The function's name.
+        device: The device.
         calls: Calls that were measured; not those that loaded a model or raised.
         items: Items in these.
-        fixed_seconds: Seconds of a call whatever its size.
+        fixed_seconds: Seconds of a call, independent of its size.
         seconds_per_item: Seconds that each item adds.
     """
 
@@ -65,17 +65,17 @@ class FunctionStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A Director at one moment. Every accepted job is in exactly one of the first five counts.
+    """A Director at one time. Every accepted job is in exactly one of the first five counts.
 
     Args:
-        queued: Jobs that wait, with those whose callers wait for room in the queue.
-        running: Jobs that have been started and are not over for their callers.
+        queued: Jobs that wait, including those whose callers wait for room in the queue.
+        running: Jobs that have been started and have not ended for their callers.
         succeeded: Jobs that have returned.
-        failed: Jobs that have raised, or whose time was up.
+        failed: Jobs that have raised, or whose deadline or timeout has passed.
         cancelled: Jobs that were cancelled, waiting or running.
         rejected: Jobs that were refused at submission; not among the accepted.
         devices: One entry for each device.
-        functions: One entry for each function of batches and device that has run it.
+        functions: One entry for each batch function and device that has run it.
     """
 
     queued: int
@@ -91,9 +91,7 @@ class Stats:
 def snapshot(runtime: Runtime) -> Stats:
     """The state of a runtime now, recounted from its slots and queue."""
     job_lifecycle = runtime.job_lifecycle
-    latest = {
-        place.device: place for place in runtime.device_slots
-    }  # one that has left and come back stands there once
+    latest = {place.device: place for place in runtime.device_slots}  # a device that left and returned counts once
     devices = tuple(
         DeviceStats(
             place.device,

@@ -1,4 +1,4 @@
-"""Deadlines and timeouts, second tries, batches that are due. On the event loop only."""
+"""Timers of deadlines, timeouts, retries and batches. On the event loop only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from director._scheduler.scheduler import Scheduler
 
 
-_SWEEP_AT = 64  # entries of jobs that are over before the heap is swept, once they are the majority
+_SWEEP_AT = 64  # entries of ended jobs before they are removed, once they are the majority
 
 
 class DeadlineTimers:
@@ -26,8 +26,8 @@ class DeadlineTimers:
 
     Args:
         clock: Tells the time and makes the timer.
-        scheduler: Withdraws the jobs that wait.
-        loop_channel: Brings a check to the loop that has met a decision.
+        scheduler: Removes the jobs that wait.
+        loop_channel: Repeats a check later that was made during a decision.
         end_failed: Ends a job with an error.
     """
 
@@ -47,7 +47,7 @@ class DeadlineTimers:
         self._over = 0
 
     def start(self, job: ScheduledJob[Any]) -> None:
-        """Watch over the deadline of a job, or over the timeout of one that has just started."""
+        """Set the timer for the deadline of a job, or for the timeout of one that has started."""
         if (due := job.due_at()) is None or job.done():
             return
         heappush(self._heap, (due, job.id, job))
@@ -55,8 +55,8 @@ class DeadlineTimers:
             self._arm()
 
     def drop(self, job: ScheduledJob[Any]) -> None:
-        """A timed job is over. Its entries go when they are due, or with a sweep: long deadlines must not pile up."""
-        # One entry from its submission, with a timeout one from its start; counted too high means swept too early.
+        """A timed job has ended. Its entries are removed when due, or together once they are the majority."""
+        # At most one entry for its deadline and one for its timeout. The count may be too high, not too low.
         self._over += 1 if job.options.timeout is None else 2
         if self._over > _SWEEP_AT and self._over * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if not entry[2].done()]
@@ -64,7 +64,7 @@ class DeadlineTimers:
             self._over = 0
 
     def stop(self) -> None:
-        """Fail no more jobs."""
+        """Cancel all."""
         self._heap.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -72,7 +72,7 @@ class DeadlineTimers:
 
     def check(self) -> None:
         """Fail the jobs whose time is up, and set the timer for the next."""
-        if self._timer is not None:  # nearly always the one that has called this
+        if self._timer is not None:  # usually the one that has called this
             self._timer.cancel()
             self._timer = None
         now = self._clock.time()
@@ -92,16 +92,16 @@ class DeadlineTimers:
         if self._scheduler.is_deciding:
             self._loop_channel.call(self._expire, job)
             return
-        if (due := job.due_at()) is None or self._clock.time() < due:  # it was the timeout of an earlier try
+        if (due := job.due_at()) is None or self._clock.time() < due:  # the timer of an earlier attempt
             self.start(job)
             return
         try:
-            # Taken and not begun: the worker looks at the deadline itself. Finished: the outcome is on its way.
+            # Taken and not begun: the worker checks the deadline itself. Finished: the outcome is on its way.
             if self._scheduler.remove(job, JobState.FAILED) or (
                 job.state is JobState.RUNNING and job.started_at is not None and job.finished_at is None
             ):
                 self._end_failed(job, _timeout_of(job))
-        except BaseException:  # a signal handler has raised: what is moved must end
+        except BaseException:  # of a signal handler: a job that was moved must end
             if job.state is JobState.FAILED and not job.done():
                 self._loop_channel.call(self._end_failed, job, _timeout_of(job))
             raise
@@ -112,11 +112,11 @@ def _timeout_of(job: ScheduledJob[Any]) -> JobTimeout:
 
 
 class RetryTimers:
-    """Makes a call for each job whose time to be tried again has come.
+    """Calls a function with each job whose back-off is over.
 
     Args:
         clock: Makes the timers.
-        due: The call.
+        due: The function.
     """
 
     def __init__(self, clock: Clock, due: Callable[[ScheduledJob[Any]], None]) -> None:
@@ -126,52 +126,52 @@ class RetryTimers:
 
     def set(self, job: ScheduledJob[Any], delay: float) -> None:
         """Call in `delay` seconds."""
-        self._timers[job] = self._clock.call_later(delay, partial(self._ring, job))
+        self._timers[job] = self._clock.call_later(delay, partial(self._call_due, job))
 
     def drop(self, job: ScheduledJob[Any]) -> None:
-        """The job is over."""
+        """The job has ended: cancel its call."""
         if (timer := self._timers.pop(job, None)) is not None:
             timer.cancel()
 
     def stop(self) -> None:
-        """Call no more."""
+        """Cancel the calls."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
-    def _ring(self, job: ScheduledJob[Any]) -> None:
+    def _call_due(self, job: ScheduledJob[Any]) -> None:
         self._timers.pop(job, None)
         self._due(job)
 
 
 class FlushTimer:
-    """Makes a call at a moment.
+    """Calls a function at a time.
 
     Args:
         clock: Makes the timer.
-        ripen: The call.
+        flush: The function.
     """
 
-    def __init__(self, clock: Clock, ripen: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, flush: Callable[[], None]) -> None:
         self._clock = clock
-        self._ripen = ripen
+        self._flush = flush
         self._timer: Timer | None = None
-        self._moment = 0.0  # while there is such a timer
+        self._time = 0.0  # the time of the timer, while there is one
 
-    def set(self, moment: float) -> None:
-        """Call at `moment`, unless that is about to be done earlier."""
+    def set(self, time: float) -> None:
+        """Call at `time`, unless a call is due earlier."""
         if self._timer is not None:
-            if self._moment <= moment:
-                return  # two threads have asked, and the one with the earlier moment was here first
+            if self._time <= time:
+                return  # of two threads, the one with the earlier time came first
             self._timer.cancel()
-        self._moment = moment
-        self._timer = self._clock.call_later(max(0.0, moment - self._clock.time()), self._due)
+        self._time = time
+        self._timer = self._clock.call_later(max(0.0, time - self._clock.time()), self._due)
 
     def stop(self) -> None:
-        """Call no more."""
+        """Cancel the calls."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _due(self) -> None:
         self._timer = None
-        self._ripen()
+        self._flush()

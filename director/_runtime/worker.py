@@ -1,6 +1,6 @@
-"""A worker: what a worker does on its slot's thread, from its first job to the moment it finds no more.
+"""A worker: runs jobs on its slot's thread, until it finds no more.
 
-At the end of each job the worker asks `scheduler` for the next one itself; the event loop only hears of the outcome.
+At the end of each job the worker asks `scheduler` for the next one itself; the event loop only gets the outcome.
 """
 
 from __future__ import annotations
@@ -36,18 +36,17 @@ _RUNNING = JobState.RUNNING
 
 
 class Worker:
-    """The work of one slot; `run` is what the Director offloads to the slot's thread.
+    """The worker of one slot; the Director runs `run` on the slot's thread.
 
     Args:
-        slot: Whose thread and runner it uses; it alone writes the slot's counters.
-        scheduler: Asked for jobs.
+        slot: Its slot, whose counters it alone writes.
+        scheduler: Gives the jobs.
         loop_channel: Takes outcomes.
-        instrumentation: Takes events and tells the time.
-        job_lifecycle: Told of jobs that have started with a timeout, and of those that have raised or were called
-            together.
-        lose: Called on the loop with a slot whose device this process can't use any more, and the reason.
-        guard: What stands before `Scheduler.next_work`: given `note_wait`, returns what takes its place. `note_wait`
-            is to be called before a wait for the slot.
+        instrumentation: Makes events; has the clock.
+        job_lifecycle: Takes jobs that have started with a timeout, errors, and results of batches.
+        lose: Called on the event loop with a slot whose device this process can't use any more, and the reason.
+        guard: Returns what the worker calls instead of `Scheduler.next_work`. Its argument has to be called before a
+            wait for the slot.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Worker:
         self._scheduler = scheduler
         self._loop_channel = loop_channel
         self._instrumentation = instrumentation
-        self._start_timer = job_lifecycle.timers.start  # these three on the loop
+        self._start_timer = job_lifecycle.timers.start  # these three are called on the event loop
         self._raised = job_lifecycle.handle_error
         self._returned = job_lifecycle.handle_batch
         self._lose = lose
@@ -75,10 +74,10 @@ class Worker:
         self._is_watched = instrumentation.listening
 
     def run(self) -> None:
-        """Run jobs until there has been none for the time a worker lingers.
+        """Run jobs until there has been none for `Scheduler.linger` seconds.
 
         Raises:
-            NeverStarted: The last job has not begun, for nothing can begin here now; it is on its way back.
+            NeverStarted: The runner can't start calls now; the last job has not begun, and returns to the queue.
         """
         here.running = self
         slot, next_work, run, loop_channel = self._slot, self._next_work, self._run, self._loop_channel
@@ -87,10 +86,10 @@ class Worker:
         while True:
             job, wake = next_work(slot)
             if slot.missed_deadline:
-                self._fail_late()
+                self._post_late()
                 has_posted = True
-            # The loop hears of an outcome after the next job has been taken: a caller who answers it with another job
-            # finds this slot working or parked, never in between, where he would wake a second one for nothing.
+            # An outcome is delivered after the next job has been taken: a caller that submits another job in response
+            # finds this slot WORKING or PARKED, and does not wake a second worker for nothing.
             if has_posted and not loop_channel.ringing:
                 loop_channel.notify()
             if wake is not None:
@@ -105,15 +104,15 @@ class Worker:
             elif not slot.wake_signal.acquire(timeout=self._scheduler.linger):
                 if self._scheduler.leave(slot):
                     return
-                slot.wake_signal.acquire()  # called at the last moment: the wake is on its way
+                slot.wake_signal.acquire()  # woken just before: `wake` is about to be called
 
     def _note_wait(self) -> None:
-        """On its thread, before a wait for the slot: the next job does not begin where the last one ended."""
+        """On its thread, before a wait for the slot: the next job does not begin at the end of the last."""
         self._now = -math.inf
 
     def _run(self, job: ScheduledJob[Any]) -> Post:
         """Run a job; returns its outcome for the loop channel."""
-        now = self._now  # when the job before it ended: waiting and running add up, and the clock is read once less
+        now = self._now  # the end of the job before it: saves a read of the clock, and times add up
         is_timed = job.options.timed
         if now < job.submitted_at or is_timed:
             now = self._time()
@@ -121,14 +120,14 @@ class Worker:
             return self._raised, (job, JobTimeout("queued"))
         job.started_at = now
         if job.state is not _RUNNING:
-            return _not_begun(job, now)
+            return _never_begun(job, now)
         if is_timed or self._is_watched:
-            self._tell_start(job, now)
+            self._report_start(job, now)
         try:
             job.payload = self._call(job)
         except NeverStarted as error:
             return self._return([(self._raised, (job, error))], error)[0]
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+        except BaseException as error:  # noqa: BLE001 - all errors belong to the caller
             if copied:
                 leave_copy(error)
             self._slot.lost += is_loss(error, self._slot.device)
@@ -136,10 +135,10 @@ class Worker:
                 return self._raised, (job, self._owned(error))
             finally:
                 self._note_end(job, now)
-                del job  # the frames of the error's traceback lead back to this one
+                del job  # the error's traceback refers to this frame
         if copied:
             leave_copy()
-        # What `_note_end` does, without the call.
+        # `_note_end`, inlined.
         ended = job.finished_at
         if ended is None:
             job.finished_at = ended = self._time()
@@ -152,7 +151,7 @@ class Worker:
         return job
 
     def _note_end(self, job: ScheduledJob[Any], began: float) -> None:
-        ended = job.finished_at  # noted by a runner that knows better when the call has ended
+        ended = job.finished_at  # set by a runner that knows when the call has ended
         if ended is None:
             job.finished_at = ended = self._time()
         self._now = ended
@@ -178,7 +177,7 @@ class Worker:
             return posts
         if self._is_watched or are_timed:
             for job in ready:
-                self._tell_start(job, now, len(ready))
+                self._report_start(job, now, len(ready))
         rule = ready[0].options.batch_rule
         assert rule is not None
         batch = BatchCall(self._slot.runner, rule)
@@ -196,7 +195,7 @@ class Worker:
         return self._return(posts, unable[0]) if unable else posts
 
     def _return(self, posts: list[Post], error: NeverStarted) -> list[Post]:
-        """Nothing can begin here now: post, take no other job, and leave; but for those that were taken ahead."""
+        """The runner can't start calls now: post, then end the worker, unless it has prefetched jobs."""
         strip(error)
         self._now = self._time()
         if self._slot.prefetched:
@@ -208,9 +207,9 @@ class Worker:
     def _note_batch_end(self, count: int, batch: BatchCall, began: float) -> None:
         self._now = ended = self._time()
         slot = self._slot
-        if (charge := slot.usage) is not None:
-            charge.size, charge.is_typical = count, batch.is_typical and charge.is_typical
-            charge.fits = None if batch.oom_fault is None else batch.largest_fit
+        if (usage := slot.usage) is not None:
+            usage.size, usage.is_typical = count, batch.is_typical and usage.is_typical
+            usage.fits = None if batch.oom_fault is None else batch.largest_fit
         slot.jobs += count
         slot.busy_seconds += ended - began
         if slot.jobs >= slot.mark_at:
@@ -231,9 +230,9 @@ class Worker:
             yield self._raised, (job, owned[id(error)])
 
     def _is_ready(self, job: ScheduledJob[Any], now: float, posts: list[Post]) -> bool:
-        """Whether a job that was taken still wants to run; says what became of it if not."""
+        """Whether a job of a batch still has to run; posts its outcome if not."""
         if job.state is not _RUNNING:
-            posts.append(_not_begun(job, now))
+            posts.append(_never_begun(job, now))
             return False
         if job.options.timed and now >= job.deadline_at():
             job.started_at = None
@@ -241,14 +240,14 @@ class Worker:
             return False
         return True
 
-    def _fail_late(self) -> None:
-        """Tell of jobs that were found too late for their deadlines."""
+    def _post_late(self) -> None:
+        """Post the jobs that missed their deadlines before they could start."""
         late, self._slot.missed_deadline = self._slot.missed_deadline, []
         self._loop_channel.entries.extend((self._raised, (job, JobTimeout("queued"))) for job in late)
 
-    def _tell_start(self, job: ScheduledJob[Any], now: float, size: int = 1) -> None:
-        """Tell of the start, after it has been noted in the job."""
-        if job.options.timeout is not None:  # its deadline is watched from its submission on
+    def _report_start(self, job: ScheduledJob[Any], now: float, size: int = 1) -> None:
+        """Report the start, after `started_at` was set."""
+        if job.options.timeout is not None:  # the timer of its deadline is set since submission
             self._loop_channel.call(self._start_timer, job)
         if self._is_watched:
             self._instrumentation.started(job, self._slot, now, size)
@@ -267,14 +266,14 @@ class Worker:
         return error
 
     def _fail_waiting(self, failure: LoadFailed) -> None:
-        """Jobs that wait here for a model that is nowhere fail with the loader's error; later ones try again."""
+        """Fail the jobs that wait here for a model that is loaded nowhere, with the loader's error."""
         if not self._scheduler.is_resident(failure.model):
             jobs: list[ScheduledJob[Any]] = []
             self._scheduler.remove_all(jobs, JobState.FAILED, (failure.model, self._slot))
             for job in jobs:
                 self._loop_channel.call(self._raised, job, failure.error)
 
-    # ---- what a running job may ask (director._jobs.current)
+    # ---- `CurrentCall` of director._jobs.current
 
     def job(self) -> ScheduledJob[Any] | None:
         """The job that runs; of a batch the first."""
@@ -293,18 +292,18 @@ class Worker:
         return self._time()
 
     def report(self, progress: Any) -> None:
-        """Keep it for `Job.progress` and tell the hooks."""
+        """Set `Job.progress` and call the hooks."""
         for job in self.jobs():
             job.reported = progress
             if self._instrumentation.listening:
                 self._instrumentation.progressed(job, progress)
 
 
-def _not_begun(job: ScheduledJob[Any], now: float) -> ScheduledJob[Any]:
-    """A job that was over for its caller before it could begin.
+def _never_begun(job: ScheduledJob[Any], now: float) -> ScheduledJob[Any]:
+    """A job that ended for its caller before its call began.
 
-    The event loop moves a job first and asks then whether it has started; the worker notes the start first and asks
-    then for the state. So a job that never ran for the loop, which has let go of its arguments, is never called.
+    The event loop writes the state first and then reads the start; the worker writes the start first and then reads
+    the state. So a job that has never run for the event loop, which has dropped its arguments, is never called.
     """
     job.started_at = None
     if job.finished_at is None:
@@ -313,31 +312,31 @@ def _not_begun(job: ScheduledJob[Any], now: float) -> ScheduledJob[Any]:
 
 
 class SlotPrefetch(PrefetchSource):
-    """Jobs for one slot ahead of their turn; the worker gets them from `Scheduler.next_work` in the same order.
+    """Prefetched jobs for one slot; its worker gets them from `Scheduler.next_work` in the same order.
 
     Args:
-        slot: Whose.
-        scheduler: Decides.
+        slot: The slot.
+        scheduler: Gives the jobs.
     """
 
-    __slots__ = ("_ahead", "_scheduler", "_slot")
+    __slots__ = ("_prefetch", "_scheduler", "_slot")
 
     def __init__(self, slot: Slot, scheduler: Scheduler) -> None:
         self._slot = slot
         self._scheduler = scheduler
-        self._ahead = scheduler.prefetched
+        self._prefetch = scheduler.prefetched
 
     @property
     def is_short(self) -> bool:
-        """Whether there is none, by a look without the lock: what it misses is there at the next one."""
-        return self._ahead.is_short
+        """Whether there is none; read without the lock, so it may be outdated."""
+        return self._prefetch.is_short
 
     def take(self) -> ScheduledJob[Any] | None:
         """One more, if there are enough."""
         return self._scheduler.prefetch(self._slot)
 
     def return_prefetched(self, jobs: Iterable[ScheduledJob[Any]]) -> None:
-        """Jobs that have not begun may go elsewhere."""
+        """Put jobs that have not begun back into the queue."""
         wake = self._scheduler.return_prefetched(self._slot, jobs)
         if wake is not None:
             wake()

@@ -1,7 +1,7 @@
 """The Director coroutine and its pool: a semaphore for each device, workers as tasks, reaped by done-callbacks.
 
-For work that waits and a slot that is free, the coroutine acquires a permit of the device's `asyncio.Semaphore`, has
-the slot's own thread run the worker (as `asyncio.to_thread` does, but always on the same thread, for CUDA's sake), and
+For a job that waits and a slot that is free, the coroutine acquires a permit of the device's `asyncio.Semaphore`, has
+the slot's own thread run the worker (as `asyncio.to_thread`, but always on the same thread, as CUDA needs it), and
 starts a task that lives as long as the worker. It never awaits that task: the task's done-callback reaps it.
 
 A permit belongs to the thread, not to the task: if the task is cancelled, the permit goes back when the thread is done.
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import DeviceSlots, Slot
 
-_STARTED_AT_ONCE = 16  # then the loop turns, so that a burst of short jobs does not start a worker for each
+_STARTED_AT_ONCE = 16  # then the event loop gets control: a burst of short jobs needs fewer workers
 
 
 class PoolOwner(Protocol):
-    """What the pool asks of the Director that it belongs to, on the event loop."""
+    """The runtime, as its pool knows it. On the event loop."""
 
     def make_worker(self, slot: Slot) -> Callable[[], None]:
-        """What the slot's thread is to call: a worker, which returns when it finds no more jobs."""
+        """What the slot's thread has to call: a worker, which returns when it finds no more jobs."""
 
     def worker_failed(self, slot: Slot, error: BaseException) -> None:
         """A worker has raised outside of any call."""
@@ -50,11 +50,11 @@ class WorkerPool:
 
     Args:
         loop: The event loop of the Director.
-        scheduler: Says which slots are to get a worker, and learns when they are idle again.
-        loop_channel: Brings calls from other threads to the loop.
-        start_backoff: Told of the starts that succeed and that fail.
+        scheduler: Picks the slots that need a worker.
+        loop_channel: Calls on the event loop from other threads.
+        start_backoff: Takes successful and failed starts.
         instrumentation: Takes events.
-        idle: Told of each worker that was reaped.
+        idle: Checked after each worker that was reaped.
         owner: Makes the workers.
     """
 
@@ -78,7 +78,7 @@ class WorkerPool:
         self._owner = owner
         self._has_work = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()
-        self._threads: set[asyncio.Future[None]] = set()  # each is done when the thread has left its worker
+        self._threads: set[asyncio.Future[None]] = set()  # each is done when the thread has returned from its worker
         self._extra_checks: set[asyncio.Task[None]] = set()
 
     def add(self, place: DeviceSlots) -> None:
@@ -95,19 +95,19 @@ class WorkerPool:
             await self._start_workers()
 
     def notify(self) -> None:
-        """From any thread: have the Director coroutine look for work."""
+        """From any thread: wake the Director coroutine."""
         if asyncio._get_running_loop() is self._loop:
             self.notify_here()
         else:
             self._loop_channel.call(self.notify_here)
 
     def notify_here(self) -> None:
-        """The same on the loop."""
+        """As `notify`, on the event loop."""
         if not self._has_work.is_set():
             self._has_work.set()
             return
-        # The coroutine is on its way, or it never will be: a signal handler has raised in the midst of `set`, and the
-        # wake-up was lost. So another task looks too; to look twice does no harm.
+        # The coroutine is on its way, unless a signal handler has raised within `set` and the wake-up was lost. So
+        # another task checks too; to check twice does no harm.
         check = self._loop.create_task(self._start_workers(), name="director:check")
         self._extra_checks.add(check)
         check.add_done_callback(self._checked)
@@ -131,16 +131,16 @@ class WorkerPool:
             for slot in slots:
                 await self._start(slot)
         except BaseException:
-            for slot in slots:  # those that are left
+            for slot in slots:  # the rest
                 self._scheduler.mark_idle(slot)
             raise
 
     async def _start(self, slot: Slot) -> None:
         permits = self.permits[slot.place]
-        await permits.acquire()  # never waits: an idle slot and a free permit are the same thing
+        await permits.acquire()  # never waits: there is a free permit for each idle slot
         try:
             thread = self._loop.run_in_executor(slot.thread, self._owner.make_worker(slot))
-        except Exception as error:  # noqa: BLE001 - no thread or file is left in the system, as a rule
+        except Exception as error:  # noqa: BLE001 - usually the system has no thread or descriptor left
             permits.release()
             self._start_backoff.failed(slot, error)
             return
@@ -148,7 +148,7 @@ class WorkerPool:
             permits.release()
             self._scheduler.mark_idle(slot)
             raise
-        self._start_backoff.hired(slot)
+        self._start_backoff.thread_started(slot)
         self._threads.add(thread)
         try:
             worker = create_task(self._loop, _live(thread), f"director:{slot.device.label}")
@@ -162,16 +162,16 @@ class WorkerPool:
     def _reap(self, slot: Slot, thread: asyncio.Future[None], worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
         if not worker.cancelled():
-            worker.exception()  # the thread's own, which `_release_permit` answers
+            worker.exception()  # of the thread, handled by `_release_permit`
         if thread.done():
             self._release_permit(slot, thread)
-        else:  # the task was cancelled; the permit goes back when the thread has left its worker
+        else:  # the task was cancelled: the permit is released when the thread has returned
             thread.add_done_callback(partial(self._release_permit, slot))
 
     def _release_permit(self, slot: Slot, thread: asyncio.Future[None]) -> None:
         self._threads.discard(thread)
         if thread.cancelled():
-            return  # abandoned with its loop
+            return  # abandoned with its event loop
         error = thread.exception()
         try:
             if error is not None and not is_a(error, NeverStarted):
@@ -188,7 +188,7 @@ class WorkerPool:
         self._idle.check()
 
     def abandon(self, is_loop_closed: bool) -> None:
-        """The event loop goes away, or is closed already: no thread is waited for any more."""
+        """The event loop ends, or is closed already: wait for no thread any more."""
         for thread in self._threads:
             if is_loop_closed:
                 forget_callbacks(thread)
@@ -196,15 +196,15 @@ class WorkerPool:
 
 
 async def _live(thread: asyncio.Future[None]) -> None:
-    """The task of a worker. Shielded, for cancelling it does not end the thread."""
+    """The task of a worker. Shielded: cancelling it does not end the thread."""
     await asyncio.shield(thread)
 
 
 def create_task(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """A task of ours. Of a Director that is forgotten with its loop we warn ourselves, once and not for each task."""
+    """Make a task without asyncio's warning if it is destroyed pending: the Director warns itself, once."""
     try:
         task = loop.create_task(work, name=name)
-    except BaseException:  # of a task factory
+    except BaseException:  # raised by a task factory
         work.close()
         raise
     with suppress(AttributeError):

@@ -61,7 +61,7 @@ class Putter:
         self.changed = threading.Condition()
         self.error: BaseException | None = None
         self._channel = channel
-        self._bell = channel._bell = Bell(self.changed)  # type: ignore[assignment]
+        self._bell = channel._room_signal = Bell(self.changed)  # type: ignore[assignment]
         self._told: deque[Any] = deque()
         self._ends = False
         self._thread = threading.Thread(target=self._work, name="director:putter")

@@ -36,11 +36,11 @@ def give_up(runtime: Runtime) -> None:
     """For a long time no worker could be started on the only slot."""
     [slot] = runtime.scheduler.slots
     trouble = type("Trouble", (), {"since": -1e9, "reason": "none", "timer": None})
-    runtime.start_backoff._troubles[slot] = trouble  # type: ignore[assignment]
+    runtime.start_backoff._failed_starts[slot] = trouble  # type: ignore[assignment]
     try:
         runtime.start_backoff._give_up(1e12)
     finally:
-        runtime.start_backoff._troubles.clear()
+        runtime.start_backoff._failed_starts.clear()
 
 
 STEPS: dict[str, Callable[[Runtime], None]] = {

@@ -109,7 +109,7 @@ def test_a_reader_that_leaves_at_any_line_of_a_put_lets_it_go() -> None:
             except asyncio.CancelledError:
                 had_room = True
         if interrupter.lines > at:
-            assert had_room or channel._bell.acquire(timeout=0), "the put that waits is never woken"
+            assert had_room or channel._room_signal.acquire(timeout=0), "the put that waits is never woken"
             with pytest.raises(asyncio.CancelledError):
                 channel.put(2)
         return interrupter
@@ -123,7 +123,7 @@ def test_two_that_leave_at_once_end_one_wait_once() -> None:
         assert not channel._put(1)
         with Interrupter(channel.close_reader, at) as interrupter:
             channel.close_reader()
-        assert channel._bell.acquire(timeout=0)
+        assert channel._room_signal.acquire(timeout=0)
         return interrupter
 
     assert at_each_line(attempt) > 3
