@@ -91,9 +91,9 @@ class Director(Lifecycle):
         if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
             self._refuse()
         if not options:
-            return self._jobs.create_job(fn, args, _PLAIN, self._submit_waits)
+            return self._backend.submit(fn, args, _PLAIN, self._submit_waits)
         resolved = self._resolve(options)
-        return self._jobs.create_job(fn, args, resolved, waits_for_room(resolved, self._submit_waits))
+        return self._backend.submit(fn, args, resolved, waits_for_room(resolved, self._submit_waits))
 
     async def run(self, fn: Callable[[Any, *Ts], T], /, *args: *Ts, **options: Unpack[JobOptions]) -> T:
         """Queue the call ``fn(resource, *args)``, waiting for room if need be, and return its result.
@@ -106,9 +106,9 @@ class Director(Lifecycle):
         if self._state is not _OPEN or get_ident() != self._thread or not self._loop.is_running():
             self._refuse()
         if not options:
-            return await self._jobs.create_job(fn, args, _PLAIN, self._run_waits)
+            return await self._backend.submit(fn, args, _PLAIN, self._run_waits)
         resolved = self._resolve(options)
-        return await self._jobs.create_job(fn, args, resolved, waits_for_room(resolved, self._run_waits))
+        return await self._backend.submit(fn, args, resolved, waits_for_room(resolved, self._run_waits))
 
     def map(
         self,
@@ -181,7 +181,7 @@ class Director(Lifecycle):
             return on_slow_reader == "wait" and self._state is _OPEN
 
         def make_channel(wake: Callable[[], None]) -> StreamChannel[T]:
-            return StreamChannel(buffer, slow_reader_timeout, is_patient, self._clock, runtime.loop_channel.call, wake)
+            return StreamChannel(buffer, slow_reader_timeout, is_patient, self._clock, runtime.call, wake)
 
         return stream_values(fn, make_channel, lambda call: self._open_job(call, args, resolved))
 
@@ -251,10 +251,10 @@ class Director(Lifecycle):
         if options.get("deadline") is not None or options.get("timeout") is not None:
             raise TypeError("a lease takes no deadline or timeout: put `async with asyncio.timeout(...)` around it")
         runtime = self._here(DirectorState.OPEN)
-        if options.get("model") is not None and runtime.residency.is_per_slot:
+        if options.get("model") is not None and runtime.is_per_slot:
             raise TypeError('a lease can\'t hand over a replica that lives in another process: use executor="thread"')
         resolved = self._resolve({"name": "lease", **options})
-        return Lease(runtime.loop, runtime.loop_channel.call, lambda fn: self._open_job(fn, (), resolved))
+        return Lease(runtime.loop, runtime.call, lambda fn: self._open_job(fn, (), resolved))
 
     def as_executor(self, **options: Unpack[JobOptions]) -> DirectorExecutor:
         """A `concurrent.futures.Executor` whose calls run on the slots; usable from any thread.
@@ -270,9 +270,9 @@ class Director(Lifecycle):
         resolved = self._resolve(options)
         executor = DirectorExecutor(
             runtime.loop,
-            runtime.loop_channel.call,
+            runtime.call,
             lambda fn: self._open_job(fn, (), resolved),
-            lambda: runtime.scheduler.is_deciding,
+            lambda: runtime.is_deciding,
             resolved.retries > 0,
         )
         self._executors.add(executor)
@@ -289,8 +289,8 @@ class Director(Lifecycle):
         """
         runtime = self._here(DirectorState.OPEN)
         allowed = self._resolve({"model": model}).allowed
-        is_apart = runtime.residency.is_per_slot
-        await load_model(runtime.scheduler.places, model, allowed, is_apart, lambda fn, o: self._open_job(fn, (), o))
+        is_apart = runtime.is_per_slot
+        await load_model(runtime.device_slots, model, allowed, is_apart, lambda fn, o: self._open_job(fn, (), o))
 
     def _map(
         self,
@@ -304,7 +304,7 @@ class Director(Lifecycle):
         runtime = self._here(DirectorState.OPEN)
         if window is None:  # for each slot eight, or the batch that runs and those that it may choose the next one from
             each = 8 if rule is None else max(8, rule.max_size * (1 + rule.window))
-            window = min(FARTHEST - 1, max(32, each * len(runtime.scheduler.slots)))
+            window = min(FARTHEST - 1, max(32, each * sum(len(place.slots) for place in runtime.device_slots)))
         return map_jobs(open_job, items, window, ordered, return_exceptions, self._clock.time)
 
     def _open_call(
@@ -319,13 +319,13 @@ class Director(Lifecycle):
             self._refuse()
         extra = None if rule is None else extra_of(rule, args)
         resolved = self._resolve(options, rule) if options or rule else _PLAIN
-        return self._jobs.create_job(fn, args, resolved, waits_for_room(resolved, waits), extra)
+        return self._backend.submit(fn, args, resolved, waits_for_room(resolved, waits), extra)
 
     def _open_job(self, fn: Callable[..., T], args: tuple[Any, ...], options: Options) -> Job[T]:
         """Queue a job that waits for room, unless its options say otherwise."""
         if self._state is not DirectorState.OPEN or self._runtime is None:
             self._refuse()
-        return self._runtime.job_lifecycle.create_job(fn, args, options, waits_for_room(options, True))
+        return self._runtime.submit(fn, args, options, waits_for_room(options, True))
 
     def _resolve(self, options: JobOptions, rule: BatchRule | None = None) -> Options:
         assert self._runtime is not None

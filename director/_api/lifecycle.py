@@ -28,10 +28,9 @@ from director._executors.base import Executor, FleetExecutor
 from director._forks import watch
 from director._jobs.options import Options
 from director._runtime.device_claim import DeviceClaim
-from director._runtime.runtime import Runtime
-from director._runtime.stats import Stats, snapshot
-from director._runtime.worker_pool import create_task
-from director._sharing import check_shared, shared_slots
+from director._runtime.lifecycle import open_director
+from director._runtime.stats import Stats
+from director._sharing import check_shared
 from director._untrusted.keys import Interner
 from director._untrusted.numbers import MOST_SECONDS, real
 from director.errors import DirectorClosed
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from director._clock import Clock
     from director._device import Device
     from director._devices.discovery import DeviceSpec
-    from director._runtime.job_lifecycle import JobLifecycle
+    from director._runtime.backend import Backend
     from director.events import Hook
 
     Ts = TypeVarTuple("Ts")
@@ -101,22 +100,20 @@ class Lifecycle:
         self._executor = executor_of(executor)
         if shared is not None and isinstance(self._executor, FleetExecutor):
             raise ValueError("shared= is for the processes of one machine, and this executor's devices are elsewhere")
-        self._claim: DeviceClaim | None = None  # from its start to its end
         self._executors: WeakSet[DirectorExecutor] = WeakSet()
         self._hooks = hooks
         self._rules = HealthRules() if health is None else check_health(health)
         self._shared = shared
         self._clock = check_clock(clock)
         self._devices: tuple[Device, ...] = ()
-        self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._last_stats = Stats(0, 0, 0, 0, 0, 0, (), ())
 
     _state = DirectorState.NEW  # these two of the class, for `__del__` when `__init__` has raised
-    _runtime: Runtime | None = None
+    _runtime: Backend | None = None
 
-    # Of the runtime; set by `start`, and kept here because each submission reads them.
-    _jobs: JobLifecycle
+    # Set by `start`, and kept here because each submission reads them.
+    _backend: Backend  # the same, while it is open
     _loop: asyncio.AbstractEventLoop
     _thread: int
     _resolver: Resolver
@@ -141,34 +138,34 @@ class Lifecycle:
             try:
                 if self._runtime is not None:
                     await self._close_crew()
-                elif self._claim is not None:
-                    await self._claim.give_back()
             finally:
-                self._state, self._devices, self._claim = before, (), None
+                self._state, self._devices = before, ()
             raise
 
     async def _open(self) -> None:
-        claim = self._claim = await DeviceClaim.make(self._spec, self._executor, self._shared)
-        devices, fleet = claim.devices, claim.fleet
-        counts = slot_counts(self._slots, devices)
-        shared = None if self._shared is None else shared_slots(self._shared)
-        executor = fleet or self._executor
-        assert isinstance(executor, Executor)
-        runtime = Runtime(
-            devices, counts, executor, self._policy, self._hooks, self._clock, self._rules, shared, self._lose_loop
-        )
-        self._devices, self._runtime, self._closing, self._origin = devices, runtime, None, None
-        self._resolver = Resolver(runtime.device_slots, runtime.residency, self._interner)
-        self._jobs, self._loop, self._thread = runtime.job_lifecycle, runtime.loop, get_ident()
+        claim = await DeviceClaim.make(self._spec, self._executor, self._shared)
+        try:
+            backend = open_director(
+                claim,
+                slot_counts(self._slots, claim.devices),
+                self._executor,
+                self._policy,
+                self._hooks,
+                self._clock,
+                self._rules,
+                self._shared,
+                self._lose_loop,
+            )
+        except BaseException:
+            await claim.give_back()
+            raise
+        self._devices, self._runtime, self._closing, self._origin = claim.devices, backend, None, None
+        self._backend, self._loop, self._thread = backend, backend.loop, get_ident()
+        self._resolver = Resolver(backend.device_slots, backend.assign, self._interner)
         watch(self._be_forked)
-        self._task = create_task(runtime.loop, runtime.worker_pool.direct(), f"director:{self.name or 'director'}")
-        self._task.add_done_callback(self._directed)
-        runtime.health.start()
-        if fleet is not None:
-            on_loop = runtime.loop_channel.call
-            fleet.watch(lambda device: on_loop(self._join, device), lambda *left: on_loop(self._miss, *left))
+        backend.start(f"director:{self.name or 'director'}", self._ended, self._join, self._miss)
         self._state = DirectorState.OPEN
-        runtime.instrumentation.opened(devices)
+        backend.opened()
 
     def add_hook(self, hook: Hook) -> None:
         """Have `hook` told, too, of everything from the next start on.
@@ -195,8 +192,7 @@ class Lifecycle:
         """
         runtime = self._here(DirectorState.OPEN, DirectorState.DRAINING)
         self._state = DirectorState.DRAINING
-        if await runtime.wait_idle():
-            runtime.instrumentation.drained()
+        await runtime.drain()
 
     async def close(self, timeout: float | None = None) -> None:
         """Drain, then unload the models and let the threads end. Does nothing if it isn't open.
@@ -226,8 +222,7 @@ class Lifecycle:
         if self._state is DirectorState.OPEN:
             self._state = DirectorState.DRAINING
         try:
-            if await self._runtime.wait_idle(timeout):
-                self._runtime.instrumentation.drained()
+            await self._runtime.drain(timeout)
         except asyncio.CancelledError:
             await self._wind_up()
             raise
@@ -255,15 +250,11 @@ class Lifecycle:
     @property
     def healthy(self) -> bool:
         """It accepts jobs, and a device can run them."""
-        return (
-            self._state is DirectorState.OPEN
-            and self._runtime is not None
-            and self._runtime.health.registry.any_healthy
-        )
+        return self._state is DirectorState.OPEN and self._runtime is not None and self._runtime.any_healthy
 
     def stats(self) -> Stats:
         """A snapshot; after the close the last one."""
-        return self._last_stats if self._runtime is None else snapshot(self._runtime)
+        return self._last_stats if self._runtime is None else self._runtime.stats()
 
     def __repr__(self) -> str:
         stats = self.stats()
@@ -278,7 +269,7 @@ class Lifecycle:
         if self._runtime is not None:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
 
-    def _here(self, *states: DirectorState) -> Runtime:
+    def _here(self, *states: DirectorState) -> Backend:
         """The runtime, if we are in one of `states` and on its loop."""
         if self._runtime is None or self._state not in states or not self._is_at_home():
             self._refuse()
@@ -337,11 +328,7 @@ class Lifecycle:
         runtime = self._runtime
         assert runtime is not None
         try:
-            await runtime.stop()
-            if self._claim is not None:
-                await self._claim.give_back()
-        except asyncio.CancelledError:  # everything on this loop is being cancelled
-            runtime.abandon()
+            await runtime.close()
         finally:
             self._lay_down(runtime)
 
@@ -362,34 +349,18 @@ class Lifecycle:
         self._lay_down(runtime)
         warnings.warn(said, ResourceWarning, source=self, stacklevel=1)
 
-    def _lay_down(self, runtime: Runtime) -> None:
-        self._last_stats = snapshot(runtime)
-        if self._claim is not None:
-            self._claim.give_back_soon()  # unless that is done
-            self._claim = None
+    def _lay_down(self, runtime: Backend) -> None:
+        self._last_stats = runtime.stats()
         self._state, self._runtime = DirectorState.CLOSED, None
-        del self._resolver, self._jobs  # they remember models, jobs, and what runners have opened
-        runtime.instrumentation.end()
-        if self._task is not None and not self._loop.is_closed():
-            self._task.cancel()
-        self._task = None  # a cancelled one keeps the frame in which it was
+        del self._resolver, self._backend  # they remember models, jobs, and what runners have opened
+        runtime.finish()
 
-    def _directed(self, task: asyncio.Task[None]) -> None:
-        """The Director coroutine has ended: by our close, cancelled by somebody else, or by its own failure."""
-        runtime = self._runtime
-        if runtime is None or task is not self._task:
-            return
+    def _ended(self) -> None:
+        """The Director coroutine has ended, and not by our close."""
         if self._state is DirectorState.OPEN:
             self._state = DirectorState.FAILED
-        if task.cancelled():  # with everything else on its loop, as asyncio.run() does at its end
-            runtime.retire()
-            return
-        error = task.exception()
-        assert error is not None
-        logger.critical("the Director failed", exc_info=error)
-        runtime.fail(error)
 
 
 _left_behind: list[
-    Runtime
+    Backend
 ] = []  # in forked copies; kept, for letting go of one would wake for threads that are not here

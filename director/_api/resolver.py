@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import NoneType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._api.validation import check, errors_of, named_devices
 from director._device import Device
@@ -14,12 +14,14 @@ from director._untrusted.objects import repr_of
 from director.errors import PlacementError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
     from director._jobs.options import BatchRule
-    from director._scheduler.residency import Residency
     from director._scheduler.slots import DeviceSlots
     from director._untrusted.keys import Interner
+
+    Numbers: TypeAlias = frozenset[int] | None
+    Assign: TypeAlias = Callable[[Model[Any], Numbers, Numbers], Numbers]
 
 # By identity, for a user's class may define how it is hashed.
 _COMPARED = frozenset(map(id, (str, int, float, bool, bytes, NoneType, Device, Model, type)))
@@ -31,14 +33,14 @@ class Resolver:
 
     Args:
         places: The devices with their slots.
-        residency: Tells where a model may be loaded.
+        assign: Tells where a model may be loaded; see `Residency.assign`.
         interner: Makes keys of our own of tenants.
     """
 
-    def __init__(self, places: list[DeviceSlots], residency: Residency, interner: Interner) -> None:
+    def __init__(self, places: list[DeviceSlots], assign: Assign, interner: Interner) -> None:
         self._interner = interner
         self._places = places
-        self._residency = residency
+        self._assign = assign
         self._known: dict[Hashable, Options] = {}
 
     def resolve(self, options: JobOptions, batch: BatchRule | None = None) -> Options:
@@ -73,7 +75,7 @@ class Resolver:
         model, tenant = options.get("model"), options.get("tenant")
         allowed = _slots_of(options.get("devices"), self._places)
         if model is not None:
-            assigned = self._residency.assign(model, _slots_of(model.devices, self._places), allowed)
+            assigned = self._assign(model, _slots_of(model.devices, self._places), allowed)
             if allowed is None or assigned is None:
                 allowed = assigned if allowed is None else allowed
             elif not (allowed := allowed & assigned):

@@ -1,4 +1,4 @@
-"""The runtime of one open Director: what it is made of, how devices come and go, and how it closes.
+"""The runtime of one open Director: what it is made of, and how devices come and go.
 
 Made by `Director.start` and dropped by its `close`, so that a Director can be started again. On the event loop only.
 """
@@ -9,12 +9,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from director._clock import MonotonicClock
-from director._jobs.calls import StreamCall
 from director._jobs.state import JobState
 from director._runtime.call_hooks import hooked
 from director._runtime.call_runner import as_job_runner
-from director._runtime.closed_loop import drop_jobs
 from director._runtime.health import HealthMonitor
 from director._runtime.instrumentation import Instrumentation
 from director._runtime.job_lifecycle import JobLifecycle
@@ -26,14 +23,13 @@ from director._runtime.worker import SlotPrefetch, Worker
 from director._runtime.worker_pool import WorkerPool
 from director._scheduler.residency import Residency
 from director._scheduler.scheduler import Scheduler
-from director._scheduler.slots import DeviceSlots, Slot, SlotState, make_device_slots
+from director._scheduler.slots import DeviceSlots, Slot, make_device_slots
 from director._untrusted.objects import log_error, repr_of, set_cause
 from director.errors import JobError
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable
-    from concurrent.futures import Future
     from typing import Any
 
     from director._clock import Clock
@@ -48,11 +44,6 @@ if TYPE_CHECKING:
     from director.events import Hook
 
 logger = logging.getLogger("director")
-
-_GRACE = 1.0  # seconds that running jobs get to end when a Director is closed by an exception
-_ABORTING = 5.0  # seconds that an aborted call gets to end
-_ENDED, _LEFT = "its process is ended", "its thread can't be stopped and is abandoned"
-_UNLOADING = 10.0  # seconds that a slot gets to unload its models
 
 
 class Runtime:
@@ -115,7 +106,6 @@ class Runtime:
         )
         self._clock = clock
         self._flush_timer = FlushTimer(clock, self._flush_due)
-        self._closing: dict[Slot, Future[None]] = {}  # threads that are ending, and their last call
         self._executor = executor
         self._hooks = hooks
         self._shared = shared
@@ -134,66 +124,6 @@ class Runtime:
             slot.runner = hooked(as_job_runner(runner, slot.device), self._hooks)
             if self._shared is None:  # a shared slot must hold no jobs while another process has it
                 slot.runner.set_prefetch(SlotPrefetch(slot, self.scheduler))
-
-    async def wait_idle(self, timeout: float | None = None, clock: Clock | None = None) -> bool:
-        """Wait until all jobs and workers have ended; False if that takes longer than `timeout` seconds of `clock`.
-
-        The clock is by default the Director's. From now on workers end as soon as they find no job, and no generator
-        waits for its reader without limit. Cancellation: stops waiting, nothing else.
-        """
-        for _, call in self._streams():
-            call.channel.stop_waiting()
-        for slot in self.scheduler.stop_lingering():
-            slot.wake()
-        self.worker_pool.notify_here()  # batches that were held are released
-        return await self._idle.wait(timeout, clock or self._clock)
-
-    async def stop(self) -> None:
-        """Cancel what waits, give running jobs a short grace, unload the models and end the threads."""
-        self.scheduler.stop_admission()
-        self.job_lifecycle.cancel_waiting()
-        for job, _ in self._streams():  # they end at their next value, or at once if they wait for their reader
-            self.job_lifecycle.cancel(job, "the Director closed")
-        is_calm = await self.wait_idle(
-            _GRACE, MonotonicClock()
-        )  # a call ends in real time, whatever a test's clock says
-        if not is_calm and self._abandon_running():
-            await self.wait_idle(_ABORTING, MonotonicClock())
-        self.start_backoff.stop()
-        self.retire()
-        await self._join()
-        self.loop_channel.stop(has_no_threads=all(slot.state is SlotState.IDLE for slot in self.scheduler.slots))
-        self._stop_timers()
-        await self.health.join()
-        self._idle.give_up()
-
-    def retire(self) -> None:
-        """Start no more workers: cancel what waits, and have each thread unload its models and end."""
-        self.scheduler.stop_admission()
-        self.job_lifecycle.cancel_waiting()
-        for slot in self.scheduler.stop_lingering():
-            slot.wake()
-        for slot in self.scheduler.slots:
-            if slot.thread.started and slot not in self._closing:
-                self._closing[slot] = slot.thread.submit(slot.runner.close)
-                slot.thread.shutdown(wait=False)
-
-    def abandon(self) -> None:
-        """The event loop is ending: as `retire`, and running jobs are cancelled for their callers."""
-        self.retire()
-        for job in self.scheduler.running():
-            self.job_lifecycle.cancel(job, "the Director closed")
-        self._stop_timers()
-        self.loop_channel.stop(has_no_threads=False)
-        self.worker_pool.abandon(is_loop_closed=False)
-
-    def lose_loop(self) -> None:
-        """The event loop was closed, so that nothing can be delivered: every job is dropped, and the threads end."""
-        drop_jobs(self.scheduler, self.loop_channel, self.job_lifecycle)
-        self.retire()
-        self._stop_timers()
-        self.loop_channel.wakeup.stop(has_no_threads=False)
-        self.worker_pool.abandon(is_loop_closed=True)
 
     def fail(self, cause: BaseException) -> None:
         """The Director coroutine failed: every open job fails with the cause."""
@@ -233,26 +163,6 @@ class Runtime:
         waiting, started = self.scheduler.counts(self.loop_channel.jobs)
         return waiting, sum(not job.done() for job in started)
 
-    def _streams(self) -> list[tuple[ScheduledJob[Any], StreamCall[Any]]]:
-        """The streams in slots."""
-        running = [(job, job.fn) for job in self.scheduler.running()]
-        return [(job, call) for job, call in running if isinstance(call, StreamCall)]
-
-    async def _join(self) -> None:
-        """Wait for the threads that are in no call; what takes too long is abandoned, with a warning."""
-        idle = {
-            asyncio.wrap_future(closing): slot
-            for slot, closing in self._closing.items()
-            if slot.state is SlotState.IDLE
-        }
-        if not idle:
-            return
-        closed, stuck = await asyncio.wait(idle, timeout=_UNLOADING)
-        for future in stuck:
-            logger.warning("unloading takes more than %g s: %r is abandoned", _UNLOADING, idle[future])
-        for future in closed:
-            idle[future].thread.join()
-
     def _notify_pool(self) -> None:
         """From any thread: a slot needs a worker."""
         self.worker_pool.notify()
@@ -270,12 +180,6 @@ class Runtime:
 
     def _worker_lost(self, job: ScheduledJob[Any], error: BaseException) -> None:
         self.health.note_loss(job, error)
-
-    def _stop_timers(self) -> None:
-        self.job_lifecycle.stop()
-        self.health.stop()
-        self.start_backoff.stop()
-        self._flush_timer.stop()
 
     def make_worker(self, slot: Slot) -> Callable[[], None]:
         """What the thread of a slot has to call."""
@@ -313,17 +217,6 @@ class Runtime:
 
     def _end_failed(self, what: str, cause: BaseException) -> Callable[[ScheduledJob[Any]], None]:
         return lambda job: self.job_lifecycle.end_failed(job, _failure(what, cause))
-
-    def _abandon_running(self) -> bool:
-        """Cancel what runs; True if some calls were aborted, and end soon."""
-        aborted = {slot for slot in self.scheduler.slots if slot.runner.abort()}
-        for slot in self.scheduler.slots:
-            for job in slot.current_jobs():  # cancelled ones too: their calls go on
-                fate = _ENDED if slot in aborted else _LEFT
-                logger.warning("%r did not end in %g s; %s", job, _GRACE, fate)
-        for job in self.scheduler.running():
-            self.job_lifecycle.cancel(job, "the Director closed")
-        return bool(aborted)
 
 
 def _wake(wake: WakeCall) -> None:

@@ -71,7 +71,7 @@ async def test_it_lives_unless_the_director_has_failed(monkeypatch: pytest.Monke
     assert (exchange.status, exchange.json()) == (200, {"director": "new"})
     async with director:
         monkeypatch.setattr(director._runtime, "fail", lambda _: None)
-        director._task.cancel()  # type: ignore[union-attr]
+        director._runtime.task.cancel()  # type: ignore[union-attr]
         await until(lambda: director.state is DirectorState.FAILED)
         assert (await ask(health, "/livez")).status == 503
         assert await ready(health) == (503, ["the Director is failed"])

@@ -177,7 +177,7 @@ async def test_closing_in_haste_leaves_one_behind_that_does_not_come_to_a_value(
         gate(device)
         yield 2
 
-    monkeypatch.setattr("director._runtime.runtime._GRACE", 0.01)
+    monkeypatch.setattr("director._runtime.lifecycle._GRACE", 0.01)
     director = Director("simulated:1")
     await director.start()
     values = director.stream(generate)

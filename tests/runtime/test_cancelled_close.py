@@ -91,7 +91,7 @@ async def test_a_close_that_is_cancelled_in_its_grace_is_not_half_a_close(
 ) -> None:
     """Ctrl-C twice, or Ctrl-C in the second after a block was left by an exception."""
     stage, gate, runs, waits = busy
-    monkeypatch.setattr("director._runtime.runtime._GRACE", PATIENCE)
+    monkeypatch.setattr("director._runtime.lifecycle._GRACE", PATIENCE)
     closing = asyncio.create_task(stage.director.close(None if first == "cancelled" else 0.0))
     await stage.quiet()
     if first == "cancelled":
@@ -183,9 +183,9 @@ async def test_a_start_that_is_cancelled_can_be_repeated() -> None:
 
 def tasks_of(director: Director) -> tuple[asyncio.Task[Any], list[asyncio.Task[Any]]]:
     """The Director's own task, and those of its workers."""
-    assert director._task is not None
+    assert director._runtime.task is not None
     named = [task for task in asyncio.all_tasks() if task.get_name().startswith("director:")]
-    return director._task, [task for task in named if task is not director._task]
+    return director._runtime.task, [task for task in named if task is not director._runtime.task]
 
 
 async def test_the_task_of_a_worker_is_cancelled(busy: Busy) -> None:

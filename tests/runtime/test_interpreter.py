@@ -156,8 +156,8 @@ def interrupted() -> Iterator[subprocess.Popen[str]]:
     """A child that runs a job in an open Director and says so."""
     source = textwrap.dedent(STUCK) + textwrap.dedent(
         """
-        import director._runtime.runtime
-        director._runtime.runtime._GRACE = 0.1
+        import director._runtime.lifecycle
+        director._runtime.lifecycle._GRACE = 0.1
 
         async def main():
             async with Director("cpu") as director:

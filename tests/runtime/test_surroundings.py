@@ -189,8 +189,8 @@ async def test_a_thread_submits_as_the_director_ends(make_stage: Make, end: str)
     if end == "closes":
         await stage.director.close()
     else:
-        assert stage.director._task is not None
-        stage.director._task.cancel()
+        assert stage.director._runtime.task is not None
+        stage.director._runtime.task.cancel()
         await stage.quiet()
     clock.go.set()
     submitter.join()

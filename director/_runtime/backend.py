@@ -1,0 +1,104 @@
+"""What the public classes know of an open Director."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from director._device import Device
+    from director._jobs.job import JobExtras, ScheduledJob
+    from director._jobs.model import Model
+    from director._jobs.options import Options
+    from director._runtime.stats import Stats
+    from director._scheduler.slots import DeviceSlots
+
+T = TypeVar("T")
+
+
+class Backend(Protocol):
+    """An open Director, from its start to its close. To be used on its event loop, but for what says otherwise."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Its event loop."""
+
+    @property
+    def device_slots(self) -> list[DeviceSlots]:
+        """The devices with their slots, those that are gone among them."""
+
+    @property
+    def is_per_slot(self) -> bool:
+        """Whether each slot has replicas of its own."""
+
+    @property
+    def is_deciding(self) -> bool:
+        """From any thread: whether it is in the midst of a decision, which a finalizer or a handler has interrupted."""
+
+    @property
+    def any_healthy(self) -> bool:
+        """Whether a device gets work."""
+
+    def submit(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        options: Options,
+        patient: bool,
+        extra: JobExtras | None = None,
+    ) -> ScheduledJob[T]:
+        """From any thread: queue the call of `fn`; `patient`: also while the queue is full.
+
+        Raises:
+            AdmissionError: It is not accepted.
+        """
+
+    def call(self, fn: Callable[..., object], *args: Any) -> None:
+        """From any thread: have the loop call `fn`, after what was posted before."""
+
+    def assign(
+        self, model: Model[Any], allowed: frozenset[int] | None, wanted: frozenset[int] | None
+    ) -> frozenset[int] | None:
+        """Numbers of the slots that may load `model`; `None` for all. See `Residency.assign`."""
+
+    def stats(self) -> Stats:
+        """A snapshot."""
+
+    def start(
+        self,
+        name: str,
+        ended: Callable[[], None],
+        joined: Callable[[Device], None],
+        left: Callable[[Device, str], None],
+    ) -> None:
+        """Begin to start workers.
+
+        Args:
+            name: Of the task of the Director coroutine.
+            ended: Called on the loop when that has ended before the close.
+            joined: Called on the loop when a device of a fleet has come.
+            left: Called on the loop when one is gone, with the reason.
+        """
+
+    def opened(self) -> None:
+        """Tell the hooks that jobs are accepted."""
+
+    def join(self, device: Device, count: int) -> None:
+        """Give a device that has come work, in `count` slots."""
+
+    def leave(self, device: Device, reason: str) -> None:
+        """Give a device that is gone no more work."""
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Wait until nothing waits or runs, for at most `timeout` seconds. Cancellation: stops waiting."""
+
+    async def close(self) -> None:
+        """Cancel what is left, unload the models, let the threads end and give the devices back."""
+
+    def lose_loop(self) -> None:
+        """The event loop was closed, so that nothing can be delivered: drop the jobs, let the threads end."""
+
+    def finish(self) -> None:
+        """Closed: tell the hooks, and let go of the devices."""
