@@ -134,7 +134,10 @@ class Runner(Protocol):
         """On the slot's thread: make the call and return what it returns; raise what it raises."""
 
     def abandon(self, call: Call) -> None:
-        """On the event loop: `call.cancelled()` has become true while it runs. May do nothing; must not block."""
+        """On the event loop: `call.cancelled()` has become true while it runs. May do nothing; must not block.
+
+        The slot's thread may be about to enter `run` with this call, or may just have left it.
+        """
 
     def abort(self) -> bool:
         """On the event loop, when the Director closes: end the call that runs; False if that can't be done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,8 @@ class CallRunner(JobRunner):
             put=None if stream is None else stream.channel.put,
         )
         try:
+            if call.cancelled():  # since before `abandon` could tell
+                raise CancelledError
             value = self._runner.run(call)
         finally:
             self._call = None
