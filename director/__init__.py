@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from director._executors.ray.sharing import share
     from director._jobs.current import check_cancelled, current_device, current_job, report
     from director._jobs.job import Job
+    from director._jobs.job_runner import SlotInfo
     from director._jobs.model import Model
     from director._jobs.options import BatchOptions, JobOptions
-    from director._jobs.runner import Call, Runner, RunnerEvents, SlotInfo
+    from director._jobs.runner import Call, Runner, RunnerEvents
     from director._jobs.state import JobState
     from director._runtime.stats import DeviceStats, FunctionStats, Stats
     from director.errors import (
@@ -110,7 +111,8 @@ _HOMES = {  # of those that are not errors
     "_jobs.job": "Job",
     "_jobs.model": "Model",
     "_jobs.options": "BatchOptions JobOptions",
-    "_jobs.runner": "Call Runner RunnerEvents SlotInfo",
+    "_jobs.job_runner": "SlotInfo",
+    "_jobs.runner": "Call Runner RunnerEvents",
     "_jobs.state": "JobState",
     "_runtime.stats": "DeviceStats FunctionStats Stats",
 }

@@ -16,51 +16,51 @@ if TYPE_CHECKING:
     from director._jobs.job import Job
     from director._jobs.options import BatchRule, JobOptions
 
+    class FunctionDirector(Protocol):
+        """What a function asks of its Director."""
+
+        _run_waits: bool
+        """Whether an awaited call is queued though too many wait."""
+        _submit_waits: bool
+        """Whether a submitted call is."""
+
+        def stream(
+            self,
+            fn: Callable[..., Iterator[Value]],
+            /,
+            *args: Any,
+            buffer: int,
+            on_slow_reader: Literal["wait", "cancel"],
+            slow_reader_timeout: float,
+            **options: Unpack[JobOptions],
+        ) -> AsyncGenerator[Value, None]:
+            """See `Director.stream`."""
+
+        def _open_call(
+            self,
+            fn: Callable[..., Value],
+            args: tuple[Any, ...],
+            options: JobOptions,
+            waits: bool,
+            rule: BatchRule | None,
+        ) -> Job[Value]:
+            """Queue a call."""
+
+        def _map(
+            self,
+            open_job: Callable[[Any], Job[Value]],
+            items: Iterable[Any] | AsyncIterable[Any],
+            window: int | None,
+            ordered: bool,
+            return_exceptions: bool,
+            rule: BatchRule | None = None,
+        ) -> AsyncGenerator[Value, None]:
+            """See `Director.map`."""
+
+
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T", covariant=True)
 Value = TypeVar("Value")
-
-
-class FunctionDirector(Protocol):
-    """What a function asks of its Director."""
-
-    _run_waits: bool
-    """Whether an awaited call is queued though too many wait."""
-    _submit_waits: bool
-    """Whether a submitted call is."""
-
-    def stream(
-        self,
-        fn: Callable[..., Iterator[Value]],
-        /,
-        *args: Any,
-        buffer: int,
-        on_slow_reader: Literal["wait", "cancel"],
-        slow_reader_timeout: float,
-        **options: Unpack[JobOptions],
-    ) -> AsyncGenerator[Value, None]:
-        """See `Director.stream`."""
-
-    def _open_call(
-        self,
-        fn: Callable[..., Value],
-        args: tuple[Any, ...],
-        options: JobOptions,
-        waits: bool,
-        rule: BatchRule | None,
-    ) -> Job[Value]:
-        """Queue a call."""
-
-    def _map(
-        self,
-        open_job: Callable[[Any], Job[Value]],
-        items: Iterable[Any] | AsyncIterable[Any],
-        window: int | None,
-        ordered: bool,
-        return_exceptions: bool,
-        rule: BatchRule | None = None,
-    ) -> AsyncGenerator[Value, None]:
-        """See `Director.map`."""
 
 
 class Function(Generic[*Ts, T]):

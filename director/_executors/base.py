@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._devices.discovery import DeviceSpec
     from director._jobs.job import ScheduledJob
+    from director._jobs.job_runner import JobRunner, SlotInfo
     from director._jobs.model import Model
-    from director._jobs.runner import JobRunner, Runner, RunnerEvents, SlotInfo
+    from director._jobs.runner import Runner, RunnerEvents
 
 
 class LoadFailed(Exception):

@@ -12,8 +12,9 @@ from director._forks import leave_copy
 from director._untrusted.objects import is_a, log_error, set_cause, type_name
 
 if TYPE_CHECKING:
+    from director._jobs.job_runner import SlotInfo
     from director._jobs.model import Model
-    from director._jobs.runner import RunnerEvents, SlotInfo
+    from director._jobs.runner import RunnerEvents
 
 logger = logging.getLogger("director")
 

@@ -11,12 +11,13 @@ from director._executors.base import refuse_coroutine
 from director._executors.cuda_thread import CudaThread
 from director._executors.replicas import Replicas
 from director._jobs.calls import StreamCall
-from director._jobs.runner import JobRunner
+from director._jobs.job_runner import JobRunner
 
 if TYPE_CHECKING:
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
-    from director._jobs.runner import RunnerEvents, SlotInfo
+    from director._jobs.job_runner import SlotInfo
+    from director._jobs.runner import RunnerEvents
 
 
 class ThreadRunner(JobRunner):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
+    from director._jobs.job_runner import JobRunner
     from director._jobs.options import BatchRule
-    from director._jobs.runner import JobRunner
 
 
 class BatchCall:

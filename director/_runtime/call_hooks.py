@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from director._executors.base import LoadFailed
 from director._forks import leave_copy
-from director._jobs.runner import JobRunner
+from director._jobs.job_runner import JobRunner
 from director._untrusted.objects import is_a, log_error, provides, traceback_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
-    from director._jobs.runner import PrefetchSource
+    from director._jobs.job_runner import PrefetchSource
     from director.events import Hook
     from director.hooks import CallHook
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from director._devices.device_errors import free_caches
 from director._executors.base import refuse_coroutine
 from director._jobs.calls import LocalCall, StreamCall
-from director._jobs.runner import Call, JobRunner
+from director._jobs.job_runner import JobRunner
+from director._jobs.runner import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
     from director._jobs.runner import Runner
-
-
-def as_job_runner(runner: Runner | JobRunner, device: Device) -> JobRunner:
-    """The runner itself, if it is one of this package's, or what gives it calls."""
-    return runner if isinstance(runner, JobRunner) else CallRunner(runner, device)
 
 
 class CallRunner(JobRunner):

@@ -5,16 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from director._jobs.job import fields
-from director._jobs.runner import SlotInfo
+from director._jobs.job_runner import JobRunner, SlotInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from director._device import Device
     from director._jobs.job import Job
     from director._jobs.model import Model
+    from director._jobs.runner import Runner
     from director._runtime.instrumentation import Instrumentation
     from director._scheduler.residency import Residency
     from director._scheduler.slots import Slot
+
+
+def as_job_runner(runner: Runner | JobRunner, device: Device) -> JobRunner:
+    """The runner itself, if it is one of this package's, or what gives it calls."""
+    if isinstance(runner, JobRunner):
+        return runner
+    from director._runtime.call_runner import CallRunner  # few need it
+
+    return CallRunner(runner, device)
 
 
 class RunnerReports:

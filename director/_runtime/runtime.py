@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from director._jobs.state import JobState
 from director._runtime.call_hooks import hooked
-from director._runtime.call_runner import as_job_runner
 from director._runtime.health import HealthMonitor
 from director._runtime.instrumentation import Instrumentation
 from director._runtime.job_lifecycle import JobLifecycle
-from director._runtime.runner_events import RunnerReports
+from director._runtime.runner_events import RunnerReports, as_job_runner
 from director._runtime.shared_slot import SharedSlotGuard
 from director._runtime.start_backoff import StartBackoff
 from director._runtime.timers import FlushTimer

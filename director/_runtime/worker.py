@@ -12,7 +12,6 @@ from director._devices.device_errors import fault_of
 from director._executors.base import LoadFailed, NeverStarted, is_loss
 from director._forks import copied, leave_copy
 from director._jobs.current import here
-from director._jobs.runner import PrefetchSource
 from director._jobs.state import JobState
 from director._runtime.batch_call import BatchCall
 from director._untrusted.objects import is_a, strip
@@ -311,7 +310,7 @@ def _never_begun(job: ScheduledJob[Any], now: float) -> ScheduledJob[Any]:
     return job
 
 
-class SlotPrefetch(PrefetchSource):
+class SlotPrefetch:
     """Prefetched jobs for one slot; its worker gets them from `Scheduler.next_work` in the same order.
 
     Args:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from director._device import Device
     from director._jobs.job import Location, ScheduledJob
+    from director._jobs.job_runner import JobRunner
     from director._jobs.options import BatchRule
-    from director._jobs.runner import JobRunner
     from director._scheduler.fair_share import Tenant
     from director._threads import DaemonThreadExecutor
 

@@ -19,7 +19,7 @@ from benchmarks.chaos.remains import Remains
 from benchmarks.chaos.values import Value, WrongArgument, check_argument, make
 from director._executors.thread import ThreadExecutor
 from director._jobs.calls import StreamCall
-from director._jobs.runner import JobRunner
+from director._jobs.job_runner import JobRunner
 from director.cli._bench.apart import run_apart
 from director.cli._bench.calls import Array
 from director.events import JobProgressed, JobSubmitted, JobSucceeded

@@ -126,7 +126,7 @@ class Anonymous(HereRunner):
         try:
             return super().run(call)
         except DirectorError as error:
-            raise type(error)(None, None) from None  # type: ignore[call-arg]
+            raise type(error)(None, None) from None
 
 
 class Leaving(HereRunner):

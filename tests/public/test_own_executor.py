@@ -179,6 +179,8 @@ async def test_only_the_loss_of_its_own_device_is_a_loss() -> None:
 async def test_a_coroutine_function_is_refused() -> None:
     async def sleeping(_device: Any) -> None: ...
 
+    awaitable: Any = sleeping
+
     async with Director("simulated:1", executor=Recording()) as director:
         with pytest.raises(TypeError, match="is a coroutine function"):
-            await director.run(sleeping)
+            await director.run(awaitable)

@@ -9,7 +9,8 @@ from director._untrusted.numbers import seconds, whole
 
 if TYPE_CHECKING:
     from director._executors.process.runner import ProcessRunner
-    from director._jobs.runner import RunnerEvents, SlotInfo
+    from director._jobs.job_runner import SlotInfo
+    from director._jobs.runner import RunnerEvents
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,8 @@ from director.errors import WorkerDied
 if TYPE_CHECKING:
     from director._executors.process.child_process import ChildCall
     from director._jobs.job import ScheduledJob
-    from director._jobs.runner import RunnerEvents, SlotInfo
+    from director._jobs.job_runner import SlotInfo
+    from director._jobs.runner import RunnerEvents
 
 logger = logging.getLogger("director")
 _TRIES = 3  # children that may end before they have received a call; it has not begun then, and is safe to send again

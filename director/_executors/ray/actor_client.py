@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from director._executors.ray.allocation import Actor, Reservation
     from director._executors.ray.pending_call import RayCall
     from director._executors.ray.terms import RayTerms
-    from director._jobs.runner import RunnerEvents, SlotInfo
+    from director._jobs.job_runner import SlotInfo
+    from director._jobs.runner import RunnerEvents
 
 logger = logging.getLogger("director")
 _GLANCE = 0.25  # seconds: Ray's own waits can't be woken

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from director._executors.ray.allocation import Reservation
     from director._executors.ray.nodes import Node
     from director._executors.ray.terms import RayTerms
-    from director._jobs.runner import RunnerEvents, SlotInfo
+    from director._jobs.job_runner import SlotInfo
+    from director._jobs.runner import RunnerEvents
 
 logger = logging.getLogger("director")
 _EVERY = 1.0  # seconds between two looks at the nodes

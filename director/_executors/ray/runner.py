@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from director._executors.ray.messages import Answer, Note
     from director._executors.ray.terms import RayTerms
     from director._jobs.job import ScheduledJob
-    from director._jobs.runner import RunnerEvents, SlotInfo
+    from director._jobs.job_runner import SlotInfo
+    from director._jobs.runner import RunnerEvents
 
 logger = logging.getLogger("director")
 _FAILURES = frozenset({AnswerKind.RAISED, AnswerKind.NOT_LOADED, AnswerKind.NOT_READ})

@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from director._jobs.calls import LocalCall, StreamCall
-from director._jobs.runner import JobRunner
+from director._jobs.job_runner import JobRunner
 from director._jobs.state import JobState
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
-    from director._jobs.runner import PrefetchSource, RunnerEvents
+    from director._jobs.job_runner import PrefetchSource
+    from director._jobs.runner import RunnerEvents
 
 _RUNNING = JobState.RUNNING
 

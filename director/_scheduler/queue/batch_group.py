@@ -22,37 +22,37 @@ if TYPE_CHECKING:
     from director._scheduler.fair_share import FairShare
     from director._scheduler.queue.priority_queue import Rank
 
+    class GroupLane(Protocol):
+        """The lane, as its groups know it."""
+
+        @property
+        def upper(self) -> Location | None:
+            """As of a `Location`."""
+
+        @property
+        def ages(self) -> bool:
+            """Whether jobs that have waited long go first."""
+
+        def left(self, job: ScheduledJob[Any]) -> None:
+            """As of a `Location`."""
+
+        def note_arrival(self, job: ScheduledJob[Any]) -> None:
+            """A slot may take the job from now on."""
+
+        def compete(self, group: BatchGroup, rank: Rank) -> None:
+            """A group has a first job of this rank."""
+
+        def grow(self, jobs: int, calls: int) -> None:
+            """Slots may take so many more jobs, in so many more calls; or fewer if negative."""
+
+        def remove_group(self, group: BatchGroup) -> None:
+            """A group is empty."""
+
+
 GroupKey: TypeAlias = "tuple[BatchRule, Hashable]"
 
 _NEVER = float("inf")
 _LEEWAY = 0.005  # seconds by which a timer, a sleeping thread and a busy loop may be late
-
-
-class GroupLane(Protocol):
-    """The lane, as its groups know it."""
-
-    @property
-    def upper(self) -> Location | None:
-        """As of a `Location`."""
-
-    @property
-    def ages(self) -> bool:
-        """Whether jobs that have waited long go first."""
-
-    def left(self, job: ScheduledJob[Any]) -> None:
-        """As of a `Location`."""
-
-    def note_arrival(self, job: ScheduledJob[Any]) -> None:
-        """A slot may take the job from now on."""
-
-    def compete(self, group: BatchGroup, rank: Rank) -> None:
-        """A group has a first job of this rank."""
-
-    def grow(self, jobs: int, calls: int) -> None:
-        """Slots may take so many more jobs, in so many more calls; or fewer if negative."""
-
-    def remove_group(self, group: BatchGroup) -> None:
-        """A group is empty."""
 
 
 class BatchGroup:
