@@ -113,7 +113,7 @@ async def test_one_whose_caller_has_left_before_is_told_of_too(gate: Gate, caplo
     await gate.begun()
     job.cancel()
     await director.close(0)
-    assert caplog.text.count("left behind") == 1
+    assert caplog.text.count("abandoned") == 1
     assert "'stuck'" in caplog.text
     gate.open()
     await until(lambda: ours() == [])
@@ -134,7 +134,7 @@ async def test_a_call_that_does_not_end_is_left_behind_with_a_warning(
     assert (director.state, job.state) == (DirectorState.CLOSED, JobState.CANCELLED)
     assert isinstance(await caller, asyncio.CancelledError)
     assert "'stuck'" in caplog.text
-    assert "left behind" in caplog.text
+    assert "abandoned" in caplog.text
     assert unloaded == ["simulated:0"]
     assert ours() == ["director:simulated:1/0"]
     gate.open()
