@@ -1,4 +1,4 @@
-"""The door for ways to run a call. The worker is the same for all: it runs on the slot's thread and asks its runner."""
+"""The protocols of executors. The worker is the same for all: it runs on the slot's thread and calls its runner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LoadFailed(Exception):
-    """A replica could not be made; carries the loader's own error to the worker, never further."""
+    """A replica could not be loaded; carries the loader's exception to the worker, never further."""
 
     def __init__(self, model: Model[Any], error: BaseException) -> None:
         super().__init__(model, error)
@@ -29,24 +29,24 @@ class LoadFailed(Exception):
 
 
 class NeverStarted(DeviceLost):
-    """Nothing of a call ran: it may go elsewhere, whatever its `retries`. Carried to the worker, never further.
+    """A call has not begun: another slot may make it, whatever its `retries`. For the worker, never raised further.
 
     Raised by `JobRunner.run` and `run_batch` when the thread, process or actor that would make the call can't be
-    started, or was lost before the call had begun. The slot then rests for a while.
+    started, or was lost before the call had begun. The slot then backs off.
     """
 
 
 class NotSent(Exception):
-    """A batch could not be sent, or not be read there; its function was not called. For the worker alone.
+    """A batch could not be sent, or not be unpickled there; its function was not called. For the worker only.
 
-    Raised by `JobRunner.run_batch` for more than one job: what is wrong may be the argument of one of them.
+    Raised by `JobRunner.run_batch` for more than one job: the argument of one of them may be the cause.
     """
 
 
 def is_loss(error: BaseException, device: Device) -> bool:
     """Whether a call has lost its worker, or `device` itself.
 
-    A function may raise such an error of another Director, which it uses: that is an error like any other.
+    The function may use another Director and raise such an error of that one: an error like any other.
     """
     return is_a(error, (WorkerDied, DeviceLost)) and attribute_of(error, "device") is device
 
@@ -66,8 +66,8 @@ class Executor(Protocol):
         """A runner for `slot`; called on the event loop, before the slot's first job, each time a Director starts.
 
         Args:
-            slot: Whose calls it will make.
-            events: Takes what runners tell, on any thread; one object for one running Director.
+            slot: The slot whose calls it makes.
+            events: Takes the reports of runners, on any thread; one object for each open Director.
 
         Returns:
             A `Runner`. (The executors of this package return a `JobRunner`, to which the runtime gives jobs.)
@@ -75,10 +75,10 @@ class Executor(Protocol):
 
 
 class Fleet(Executor, Protocol):
-    """An executor of one running Director, that brings devices of its own."""
+    """An executor of one open Director, with devices of its own."""
 
     def gather(self, spec: DeviceSpec) -> tuple[Device, ...]:
-        """The devices that there are; called once, before there are runners. Blocks, off the loop.
+        """The devices; called once, before there are runners. Blocks, not on the event loop.
 
         Args:
             spec: The Director's ``devices=``.
@@ -89,20 +89,20 @@ class Fleet(Executor, Protocol):
         """
 
     def watch(self, joined: Callable[[Device], None], left: Callable[[Device, str], None]) -> None:
-        """Begin to tell of devices that come and go.
+        """Begin to report devices that join and leave.
 
         Args:
-            joined: Takes a device that has come; on any thread.
-            left: Takes the device, and the reason; on any thread.
+            joined: Called with the device; on any thread.
+            left: Called with the device and the reason; on any thread.
         """
 
     def disband(self) -> None:
-        """Let go of the devices: the Director has closed. Blocks, off the loop; doesn't raise."""
+        """Release the devices: the Director has closed. Blocks, not on the event loop; doesn't raise."""
 
 
 @runtime_checkable
 class FleetExecutor(Protocol):
-    """What a user gives a Director that is to have the devices of a fleet."""
+    """What a user passes to a Director that gets the devices of a fleet."""
 
     def fleet(self) -> Fleet:
         """A fleet for one start of a Director."""

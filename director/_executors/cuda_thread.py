@@ -1,4 +1,4 @@
-"""What torch with CUDA needs of the thread that runs a slot's jobs. torch is used if the application has imported it.
+"""Binds the thread of a slot to its CUDA device, for torch, if the application has imported it.
 
 The current device is per thread and starts at 0 (a raw kernel launch would run on the wrong GPU), so it is set once
 for each thread. A function that returns a CUDA tensor has only queued its work: time, memory and errors belong to the
@@ -25,7 +25,7 @@ class CudaThread:
 
     Args:
         ordinal: CUDA ordinal of the device.
-        own_stream: Several slots share the device: each gets a stream of its own, so that they can overlap.
+        own_stream: Use a new stream instead of the default one: slots of one device can overlap.
     """
 
     __slots__ = ("_event", "_ordinal", "_own_stream", "_torch")
@@ -37,19 +37,19 @@ class CudaThread:
         self._event: Any = None
 
     def run(self, call: Callable[[A], T], what: A) -> T:
-        """Make the call with the device set, and return when the device has finished it."""
+        """Make the call with the device set, and return when the device has finished its work."""
         if self._torch is None:
             self._bind()
         try:
             value = call(what)
         except BaseException:
-            self._quiet()
+            self._wait_after_error()
             raise
         self.wait()
         return value
 
     def wait(self) -> None:
-        """Return when the device has finished what this thread has given it."""
+        """Wait until the device has finished the work that this thread has queued."""
         if self._torch is not None:
             self._event.record()
             self._event.synchronize()
@@ -57,7 +57,7 @@ class CudaThread:
             sys.modules["torch"].cuda.synchronize(self._ordinal)
 
     def _bind(self) -> bool:
-        """Bind the thread as soon as torch is there; True if it has just been bound."""
+        """Bind the thread, once torch has been imported; True if it was bound now."""
         torch: Any = sys.modules.get("torch")
         if torch is None or getattr(getattr(torch, "__spec__", None), "_initializing", False):
             return False
@@ -70,7 +70,7 @@ class CudaThread:
         self._torch = torch
         return True
 
-    def _quiet(self) -> None:
-        """After a failed call: let its queued work end, but keep the call's own error."""
+    def _wait_after_error(self) -> None:
+        """After a failed call: wait for its queued work, but keep the call's own error."""
         with suppress(Exception):  # the device reports the same fault again; the first error tells more
             self.wait()

@@ -1,4 +1,4 @@
-"""Replicas in this process: loaded once, on a slot's own thread, however many jobs want them."""
+"""Replicas in this process, each loaded once, on a slot's own thread."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Replicas:
     """The replicas of one running Director, by model and device (or slot).
 
     Args:
-        events: Is told what is loaded where, and tells the time.
+        events: Takes reports of loads; has the clock.
     """
 
     def __init__(self, events: RunnerEvents) -> None:
@@ -45,7 +45,7 @@ class Replicas:
         self._replicas: dict[tuple[int, int, bool], _Replica] = {}  # by the model's identity
 
     def get(self, model: Model[Any], slot: SlotInfo) -> Any:
-        """The replica for `slot`, loaded if need be; on the slot's own thread.
+        """The replica for `slot`, loaded if there is none; on the slot's own thread.
 
         Raises:
             LoadFailed: With the loader's error.
@@ -61,7 +61,7 @@ class Replicas:
             if mine:
                 try:
                     self._load(model, slot, replica)
-                finally:  # whatever has happened, other slots of the device wait for it
+                finally:  # other slots of the device may wait for it
                     if replica.error is not None:
                         with self._lock:
                             del self._replicas[key]
@@ -95,7 +95,7 @@ class Replicas:
                 self._unload(model, slot, replica)
                 raise
             self._events.loaded(model, slot, self._events.time() - began)
-        except BaseException as error:  # noqa: BLE001 - it belongs to the jobs that wait for the replica
+        except BaseException as error:  # noqa: BLE001 - raised by the jobs that wait for the replica
             leave_copy(error)
             replica.error = bearable(model, error)
             self._events.not_loaded(model, slot, error)
@@ -105,13 +105,13 @@ class Replicas:
         if model.unload is not None:
             try:
                 model.unload(value)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, the other replicas must go too
+            except BaseException as error:  # noqa: BLE001 - the other replicas must be unloaded too
                 log_error(logger, error, "unloading %s from %s failed", model.name, slot.device.label)
         self._events.unloaded(model, slot)
 
 
 def bearable(model: Model[Any], error: BaseException) -> BaseException:
-    """The loader's own error, but for two that would mean something else to who awaits a job."""
+    """The loader's error; a RuntimeError for two types that have another meaning when a job is awaited."""
     if is_a(error, (StopIteration, asyncio.CancelledError)):
         instead = RuntimeError(f"loading {model.name} raised {type_name(error)}")
         set_cause(instead, error)

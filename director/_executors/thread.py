@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ThreadRunner(JobRunner):
-    """Calls functions right here."""
+    """Calls functions on the slot's thread."""
 
     def __init__(self, slot: SlotInfo, replicas: Replicas) -> None:
         self._slot = slot
@@ -29,7 +29,7 @@ class ThreadRunner(JobRunner):
         self._replicas = replicas
 
     def run(self, job: ScheduledJob[Any]) -> Any:
-        """Make the call, in the context in which it was submitted."""
+        """Make the call, in the context of its submission."""
         model = job.options.model
         resource = self._device if model is None else self._replicas.get(model, self._slot)
         value = (job.context or Context()).run(job.fn, resource, *job.payload)  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ class ThreadRunner(JobRunner):
         return value
 
     def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
-        """Make one call for all of them, in the context in which the first was submitted."""
+        """Make one call for all of them, in the context of the first one's submission."""
         first = jobs[0]
         model = first.options.model
         resource = self._device if model is None else self._replicas.get(model, self._slot)
@@ -49,7 +49,7 @@ class ThreadRunner(JobRunner):
         return value
 
     def recover(self, error: BaseException, fault: Fault) -> bool:
-        """Free memory; a broken context can't be mended within its process."""
+        """Free memory; a broken CUDA context can't be repaired within its process."""
         if fault.kind == "memory":
             free_caches(error)
         return fault.kind == "memory"
@@ -59,10 +59,10 @@ class ThreadRunner(JobRunner):
         self._replicas.release(self._slot)
 
     def abandon(self, job: ScheduledJob[Any]) -> None:
-        """The call asks the job itself, in `director.check_cancelled`."""
+        """Nothing: `director.check_cancelled` reads the state of the job."""
 
     def abort(self) -> bool:
-        """A thread can't be ended."""
+        """False: a thread can't be killed."""
         return False
 
 
@@ -76,7 +76,7 @@ class CudaRunner(ThreadRunner):
     def run(self, job: ScheduledJob[Any]) -> Any:
         """Make the call, and wait for the stream."""
         if isinstance(job.fn, StreamCall):
-            job.fn.settle = self._cuda.wait  # each value is finished when it is handed over, as each result is
+            job.fn.settle = self._cuda.wait  # as each result, a value is put when the device has computed it
         return self._cuda.run(super().run, job)
 
     def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:

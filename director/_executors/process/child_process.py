@@ -1,6 +1,6 @@
-"""The parent's hold on one child process. Used by the slot's thread alone; only to its `page` any thread may post.
+"""One child process, as its parent has it. For the slot's thread only; any thread may post to its `page`.
 
-docs/explanation/wire.md is what goes to the child and comes from it, and how the parent knows what has begun.
+docs/explanation/wire.md describes the messages, and how the parent knows which calls have begun.
 """
 
 from __future__ import annotations
@@ -43,57 +43,57 @@ if TYPE_CHECKING:
 
 
 ChildCall: TypeAlias = "ProcessCall[ChildProcess]"
-_REAPING = 5.0  # seconds between a child's last word and its end, in which a driver lets go of a GPU
-_ROOM = 8 * INLINE  # bytes that lie in a socket, if the system grants so many
-_DAY = 86_400.0  # more milliseconds than an int of C holds are 25 of them
+_REAPING = 5.0  # seconds between a child's last message and its exit, in which the driver releases the GPU
+_ROOM = 8 * INLINE  # bytes that a socket buffers, if the system allows it
+_DAY = 86_400.0  # seconds; 25 days in milliseconds overflow a C int
 _HALF = WINDOW // 2
-_LOOK = 0.002  # seconds between two looks whether it has ended, where the system has no pidfd
+_POLL = 0.002  # seconds between two checks for its exit, without a pidfd
 _FINAL = frozenset({AnswerKind.RETURNED, AnswerKind.RAISED, AnswerKind.NOT_LOADED, AnswerKind.NOT_READ})
 _PICKLED = frozenset({AnswerKind.RETURNED, AnswerKind.YIELDED, AnswerKind.REPORTED})
 _QUEUED, _SENT, _BEGUN, _ENDED, _LOST = CallState
 
 
 class ChildGone(Exception):
-    """The child has ended, or can't be trusted any more and is to be ended."""
+    """The child has ended and sends no more answers."""
 
 
 class ChildProcess:
     """One child process.
 
     Args:
-        device: Which it is for.
-        bell: An eventfd: a write to it wakes the thread that waits for an answer.
+        device: Its device.
+        wakeup: An eventfd: a write to it wakes the thread that waits for an answer.
 
     Raises:
         OSError: The system can't start another process.
     """
 
-    def __init__(self, device: Device, bell: int) -> None:
+    def __init__(self, device: Device, wakeup: int) -> None:
         self.count = 0  # calls that were sent and not taken back
         self.is_ready = False
         self.exitcode: int | None = None  # of the process, once it has been reaped
         self.read_at = 0.0  # when the last answer was received, by the monotonic clock
         self.known: set[int] = set()  # numbers of the functions that it has
-        self.loaded: set[int] = set()  # and of the models
-        self._bell = bell
+        self.loaded: set[int] = set()  # numbers of the models that it has
+        self._wakeup = wakeup
         self._number = 0  # of the last call
         self._received = 0  # answers
-        self._under_way: dict[int, ChildCall] = {}  # by number: sent and without a last answer, the oldest first
+        self._under_way: dict[int, ChildCall] = {}  # by number, oldest first: sent, and without a last answer
         self._has_ended = False
         with ExitStack() as opened:  # closes everything if the start fails
             self._start(device, opened)
             self._opened = opened.pop_all()
         self._poll, self._poll_for_end = select.poll(), select.poll()
         self._poll.register(self._answers, select.POLLIN)
-        self._poll_for_end.register(self._answers, 0)  # its end is always told
-        for descriptor in (bell, self._pidfd):
+        self._poll_for_end.register(self._answers, 0)  # reports a hang-up only
+        for descriptor in (wakeup, self._pidfd):
             if descriptor >= 0:
                 self._poll.register(descriptor, select.POLLIN)
                 self._poll_for_end.register(descriptor, select.POLLIN)
         watch(self._be_forked)
 
     def _start(self, device: Device, opened: ExitStack) -> None:
-        with ExitStack() as passed:  # what only the child keeps
+        with ExitStack() as passed:  # closed here once the child has them
             self._requests, self._inbox = _pair(opened, opened)
             self._answers, their_answers = _pair(opened, passed)
             self._receiver, self._inbox_receiver = (Receiver(end) for end in (self._answers, self._inbox))
@@ -103,7 +103,7 @@ class ChildProcess:
             self._wake = _held(os.eventfd(0, os.EFD_CLOEXEC), opened)
             with ExitStack() as failing:
                 self.page = SharedPage(page)
-                failing.callback(self.page.close)  # not in `close`: the event loop may be about to post
+                failing.callback(self.page.close)  # not in `close`: the event loop may post at any time
                 inherited = {
                     "inbox": self._inbox.fileno(),
                     "answers": their_answers.fileno(),
@@ -124,7 +124,7 @@ class ChildProcess:
     # ---- to the child
 
     def send(self, call: ChildCall, message: CallMessage) -> None:
-        """Send a call. If it raises, the call has gone nowhere.
+        """Send a call. If it raises, the call was not sent.
 
         Raises:
             BlockingIOError: There is no room for it now.
@@ -140,8 +140,8 @@ class ChildProcess:
             with segments.filled(payload) as (descriptor, length):
                 self._post(call, request(*head, length), descriptor)
 
-    def send_ahead(self, calls: list[tuple[ChildCall, CallMessage]]) -> int:
-        """Send calls without segments; returns how many there was room for. The others have gone nowhere."""
+    def send_prefetched(self, calls: list[tuple[ChildCall, CallMessage]]) -> int:
+        """Prefetch calls without segments; returns how many there was room for. The others were not sent."""
         wholes = []
         for call, (kind, function, model, facts, payload) in calls:
             content = b"" if payload is None else payload.stream
@@ -152,13 +152,13 @@ class ChildProcess:
         return sent
 
     def _post(self, call: ChildCall, whole: bytes, descriptor: int = -1) -> None:
-        """Number a request that is complete, and send it."""
+        """Number a request, and send it."""
         send(self._requests, self._numbered(call, whole), descriptor)
         self._note_sent(call)
 
     def _numbered(self, call: ChildCall, whole: bytes) -> bytes:
         self._number = call.number = self._number + 1
-        call.child = self  # from here on the event loop can tell it something; before, that was only noted in its jobs
+        call.child = self  # from here on the event loop can notify the call; `is_unwanted` has what came before
         if call.is_unwanted:
             self.page.post(call.number, Notice.CANCELLED)
         return renumbered(call.number, whole)
@@ -169,7 +169,7 @@ class ChildProcess:
         call.move(_SENT)
 
     def dismiss(self) -> None:
-        """Have it unload everything and end, once it has come to the end of its calls."""
+        """Have it unload its models and exit after its calls."""
         self._number += 1
         whole = request(RequestKind.EXIT, CallStyle.PLAIN, UNNUMBERED, UNNUMBERED, NO_FACTS)
         send(self._requests, renumbered(self._number, whole))
@@ -182,15 +182,15 @@ class ChildProcess:
         return False
 
     def take_back(self, current: ChildCall | None = None) -> list[ChildCall]:
-        """Take back all that the child has not received, and send it `current` again if that is among it.
+        """Take back all calls that the child has not received, and send `current` again if it is one of them.
 
-        Each message goes to one of the two sides, whichever receives it first.
+        Both sides read the same socket, so each message is received by exactly one of them.
 
         Returns:
             The calls that are QUEUED again.
 
         Raises:
-            WireBroken: What is there is not what was sent.
+            WireBroken: A message is not what was sent.
         """
         returned: list[ChildCall] = []
         again: tuple[bytes, list[int]] | None = None
@@ -218,14 +218,14 @@ class ChildProcess:
         return returned
 
     def grant(self, call: ChildCall, answer: Answer) -> None:
-        """Tell the child that a value of a stream was taken; one that waits is woken for each half of the window."""
+        """Grant the units of a value that was taken from a stream; wakes the child for each half of the window."""
         before, call.taken = call.taken, call.taken + 1 + answer.segments
         self.page.take(call.number, call.taken)
-        if before // _HALF != call.taken // _HALF:  # it waits with a whole window under way: one of these is to come
+        if before // _HALF != call.taken // _HALF:  # a child waits with a full window, so this will happen
             wake_at_once(self._wake)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, after notice that it comes from us."""
+        """Send a signal, marked on the page as the parent's."""
         self.page.end()
         with suppress(ProcessLookupError):
             if self._pidfd >= 0:
@@ -236,16 +236,16 @@ class ChildProcess:
     # ---- from the child
 
     def receive(self, is_one_of_many: bool = False) -> tuple[Answer, ChildCall | None] | None:
-        """The next answer that is there, and whose it is if that call is under way; `None` if there is none.
+        """The next answer that has arrived, and its call if that is under way; `None` if there is no answer.
 
         A last answer ends its call.
 
         Args:
-            is_one_of_many: There may be several, for which the GIL is kept.
+            is_one_of_many: There may be several: receive all at once, without releasing the GIL.
 
         Raises:
-            ChildGone: There is none left, and will be none.
-            WireBroken: It is not what can come next.
+            ChildGone: The child has ended, and there are no more answers.
+            WireBroken: The answer is invalid or out of order.
         """
         received = self._receiver.receive_at_once() if is_one_of_many else self._receiver.receive()
         if received is None:
@@ -280,25 +280,25 @@ class ChildProcess:
         return call
 
     def wait(self, timeout: float | None) -> None:
-        """Wait for an answer, the bell or the child's end; for `timeout` seconds or a day at most."""
+        """Wait for an answer, a wake-up or the child's exit; for `timeout` seconds, a day at most."""
         milliseconds = None if timeout is None else max(0, ceil(min(timeout, _DAY) * 1000))
         for descriptor, _ in self._poll.poll(milliseconds):
-            if descriptor == self._bell:
-                os.eventfd_read(self._bell)
+            if descriptor == self._wakeup:
+                os.eventfd_read(self._wakeup)
             elif descriptor == self._pidfd:
-                self._has_ended = True  # what it has said before is there
+                self._has_ended = True  # all its answers have arrived
 
     def sleep_until_exit(self, seconds: float) -> None:
-        """Don't look at its answers for so long, unless the bell is rung or the child ends.
+        """Don't read answers for so long, unless woken or the child exits.
 
-        Each answer would wake us, most likely on the core on which the child is about to take its next call.
+        Each answer would wake this thread, probably on the core on which the child is about to make its next call.
         """
         if milliseconds := int(seconds * 1000):
             self._poll_for_end.poll(milliseconds)
 
     @staticmethod
     def content(answer: Answer) -> Any:
-        """What an answer carries.
+        """The content of an answer.
 
         Raises:
             BaseException: It can't be unpickled here.
@@ -312,16 +312,16 @@ class ChildProcess:
 
     @staticmethod
     def drop(answer: Answer) -> None:
-        """Let go of an answer for a call that is over."""
+        """Drop an answer for a call that has ended."""
         if answer.descriptor >= 0:
             os.close(answer.descriptor)
 
     # ---- its end
 
     def lose(self) -> list[ChildCall]:
-        """After its last answer: the calls that had not begun and are QUEUED again; the others are LOST."""
+        """After its last answer: returns the calls that had not begun, QUEUED again; the others are LOST."""
         returned: list[ChildCall] = []
-        with suppress(WireBroken):  # then what is left there is not known to be ours
+        with suppress(WireBroken):  # then the remaining messages are unknown
             returned = self.take_back()
         for call in self._under_way.values():
             if call.state is _SENT:
@@ -331,7 +331,7 @@ class ChildProcess:
         return returned
 
     def reap(self) -> int | None:
-        """Wait for the process, end what it has started, close everything, return the exit code; `None` if it stays.
+        """Wait for the process, kill its descendants, close everything; returns the exit code, `None` if it stays.
 
         A process that has closed its sockets, and nothing else, is killed.
         """
@@ -343,16 +343,16 @@ class ChildProcess:
         return self.exitcode
 
     def close(self) -> None:
-        """Close what belongs to the child; one that is alive ends by itself when its inbox is closed."""
+        """Close all descriptors; a child that is alive exits when its inbox is closed."""
         self._opened.close()
 
     def _has_exited(self, seconds: float) -> bool:
-        """Wait for its end, and end what is left in its process group while no other can have that number."""
+        """Wait for its exit, and kill the rest of its process group before its id can be reused."""
         until = time.monotonic() + seconds
         while True:
             try:
                 status = os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:  # the application has collected it: the number may be another's
+            except ChildProcessError:  # the application has waited for it: the id may be reused
                 return True
             if status is not None:
                 with suppress(ProcessLookupError, PermissionError):
@@ -366,16 +366,16 @@ class ChildProcess:
                 poll.register(self._pidfd, select.POLLIN)
                 poll.poll(ceil(left * 1000))
             else:
-                time.sleep(_LOOK)
+                time.sleep(_POLL)
 
     def _be_forked(self, _origin: int) -> None:
-        """In a process that was forked from the parent: it has no children here."""
-        self._process.returncode = 0  # or it would be asked for, and complained of
+        """In a forked copy of the parent: it has no children here."""
+        self._process.returncode = 0  # or `Popen` would wait for it, and warn
         self.close()
 
 
 def _pair(*stacks: ExitStack) -> list[socket.socket]:
-    """Two ends of a socket, each of which belongs to a stack from the first moment on."""
+    """The two ends of a socket pair, each owned by a stack from the start."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end, stack in zip(ends, stacks, strict=True):
         stack.enter_context(end)
@@ -387,7 +387,7 @@ def _pair(*stacks: ExitStack) -> list[socket.socket]:
 
 
 def _pidfd(process: int) -> int:
-    """A descriptor that tells of the end of a process; -1 where the system has none."""
+    """The pidfd of a process; -1 where the system has none."""
     try:
         return spawn.above_stdio(os.pidfd_open(process))
     except OSError:

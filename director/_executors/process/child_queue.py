@@ -1,7 +1,7 @@
-"""Calls that a child has before their turn, so that between two of them it waits for no other process.
+"""Prefetched calls of a child, so that it does not wait for the parent between two calls.
 
-Sent and not begun, they can be taken back: what the parent receives from the child's end of the socket the child never
-sees. The slot's thread's; only `find` may be called from others.
+Calls that were sent and have not begun can be taken back: the parent has the child's end of the socket too, and what it
+receives there the child never sees. For the slot's thread; `find` for any thread.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
 
 
 class ChildQueue(RemoteQueue["ChildCall"]):
-    """What one child has ahead.
+    """The prefetched calls of one child.
 
     Args:
-        encoder: Knows how calls are sent.
-        most: Calls that one child may make.
+        encoder: Encodes the calls.
+        most: Calls that one child may make; `None` for no bound.
     """
 
     def __init__(self, encoder: CallEncoder, most: int | None) -> None:
         super().__init__()
-        self.pace = PrefetchDepth()
+        self.depth = PrefetchDepth()
         self._encoder = encoder
         self._most = math.inf if most is None else most
 
     @property
     def rest(self) -> float:
-        """Seconds for which the child's answers can wait: it has work, and so have all other slots."""
+        """Seconds for which answers need not be read: the child has calls, and all other slots are busy."""
         if not self._sent or self.source is None or self.source.is_short:
             return 0.0
-        return self.pace.rest(len(self._sent))
+        return self.depth.rest(len(self._sent))
 
     def start(self, call: ChildCall) -> None:
-        """The turn of a call has come, sent ahead or not: those before it are over, begun or not."""
+        """A call is the next, prefetched or not: drop those before it, which have ended."""
         job, sent = call.jobs[0], self._sent
-        is_ahead = sent.get(job) is call
+        is_prefetched = sent.get(job) is call
         while sent:
             first = next(iter(sent))
             passed = sent.pop(first)
-            if is_ahead and first is job:
+            if is_prefetched and first is job:
                 break
             if passed.answer is not None:
                 ChildProcess.drop(passed.answer)
@@ -58,24 +58,24 @@ class ChildQueue(RemoteQueue["ChildCall"]):
             self._unsent = None
 
     def fill(self, child: ChildProcess) -> None:
-        """Send more ahead, as the pace demands."""
-        depth = self.pace.depth
+        """Prefetch more calls, up to the depth."""
+        depth = self.depth.depth
         if self.source is None or depth - len(self._sent) < max(1, depth // 4) or self._is_blocked():
             return
         ready: list[tuple[ChildCall, CallMessage]] = []
         most = min(MOST, depth - len(self._sent), self._most - child.count)
         while len(ready) < most and (job := self.source.take()) is not None:
             call: ChildCall = ProcessCall([job], job.fn, job.payload)
-            message = self._encoder.encode_ahead(call, child)
+            message = self._encoder.encode_prefetched(call, child)
             if message is None:
                 self._unsent = job
                 break
-            self._sent[job] = call  # first: who cancels it must find it
+            self._sent[job] = call  # first: a cancellation must find it
             ready.append((call, message))
         if ready:
-            sent = child.send_ahead(ready)
+            sent = child.send_prefetched(ready)
             self._give_back([call.jobs[0] for call, _ in ready[sent:]])
 
     def return_all(self, calls: Iterable[ChildCall]) -> None:
-        """These were taken back from the child: they may go elsewhere, and so may one that could not be sent ahead."""
+        """Put calls that were taken back from the child into the scheduler's queue."""
         self._give_back([job for call in calls if self._sent.get(job := call.jobs[0]) is call])

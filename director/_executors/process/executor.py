@@ -1,4 +1,4 @@
-"""`ProcessExecutor`: what a user says about child processes. Light, for every `import director` reads it."""
+"""`ProcessExecutor`: the options of child processes. Imports little, because `import director` imports it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessExecutor:
-    """Runs the jobs of each slot in a child process of its own; ``Director(executor="process")`` with other terms.
+    """Runs the jobs of each slot in a child process of its own; ``Director(executor="process")`` with other options.
 
     Args:
         max_jobs_per_worker: Calls after which a child is replaced, against leaks; `None` for never.

@@ -1,7 +1,7 @@
-"""How a call that has no right to go on is brought to its end: asked, then told, then killed. Pure.
+"""Ends a call step by step: SIGTERM, then SIGKILL. Pure.
 
-The child was asked by a notice on its page, which `director.check_cancelled` reads. SIGTERM comes after a grace, and
-leaves Python code through its `finally` blocks. SIGKILL after another grace ends whatever is left.
+Before that the call has got a notice on its page, which `director.check_cancelled` reads. SIGTERM raises SystemExit in
+the child, so that `finally` blocks run. SIGKILL follows after the grace.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LOST = 5.0  # seconds after SIGKILL: a process that is still there waits for a driver, and no signal reaches it
+_LOST = 5.0  # seconds after SIGKILL: a process that is still there hangs in a driver
 
 
 class Unkillable(Exception):
-    """The process does not end at all."""
+    """The process does not exit after SIGKILL."""
 
 
 class Termination:
-    """The steps for one request. `begin` is for any thread, everything else for the one that waits.
+    """The steps for one call. `begin` is for any thread, everything else for the one that waits.
 
     Args:
         grace: Seconds between two steps.
     """
 
     def __init__(self, grace: float) -> None:
-        self.next = math.inf  # the moment of the next step
+        self.next = math.inf  # the time of the next step
         self._grace = grace
         self._steps: list[signal.Signals | None] = [signal.SIGTERM, signal.SIGKILL, None]
 
     def begin(self, moment: float) -> None:
-        """Take the first step at `moment`, unless it is to be taken sooner."""
+        """Take the first step at `moment`, or earlier if that was asked before."""
         self.next = min(self.next, moment)
 
     def patience(self, now: float) -> float | None:
@@ -41,10 +41,10 @@ class Termination:
         return None if self.next == math.inf else max(0.0, self.next - now)
 
     def escalate(self, now: float, send: Callable[[signal.Signals], object]) -> None:
-        """Take the step that is due, if one is.
+        """Take a step if one is due.
 
         Raises:
-            Unkillable: There was none left.
+            Unkillable: None is left.
         """
         if now < self.next:
             return

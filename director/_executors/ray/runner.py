@@ -50,7 +50,7 @@ class RayRunner(RemoteRunner[RayCall]):
         claim: What is held for the device.
     """
 
-    _Call, _BARELY, _AS_STREAM = RayCall, CallStyle.PLAIN, CallStyle.STREAM
+    _Call, _PLAIN_STYLE, _STREAM_STYLE = RayCall, CallStyle.PLAIN, CallStyle.STREAM
     _queue: ActorQueue
 
     def __init__(self, slot: SlotInfo, events: RunnerEvents, terms: RayTerms, claim: Reservation) -> None:

@@ -1,1 +1,1 @@
-"""What the executors with other processes share on the caller's side."""
+"""Shared by the executors with other processes."""

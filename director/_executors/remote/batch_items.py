@@ -1,4 +1,4 @@
-"""What a batch returned, on its way from a child or an actor: an item that can't be sent fails alone."""
+"""Sends the results of a batch from a child or an actor: an item that can't be sent fails alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLAIN = frozenset({int, float, bool, complex, str, bytes, type(None)})
 
 
 def _as_parts(value: Any) -> Any:
-    """One item as a child sends it."""
+    """One item, pickled as a child sends it."""
     stream, buffers = pack(value, lambda: "the result")
     return stream, [pickle.PickleBuffer(buffer) for buffer in buffers]
 
@@ -26,44 +26,48 @@ def _from_parts(parts: Any) -> Any:
     return pickle.loads(stream, buffers=buffers)  # noqa: S301 - of our own child
 
 
-def apart(values: Any, story: Callable[[BaseException], Any], packed: Callable[[Any], Any] = _as_parts) -> Any:
-    """On the far side: the content of an answer. A list or tuple of other than plain values goes item by item.
+def apart(values: Any, pack_error: Callable[[BaseException], Any], packed: Callable[[Any], Any] = _as_parts) -> Any:
+    """In the other process: the content of an answer. A list or tuple is pickled by item, unless all are plain.
 
     Args:
         values: What the function returned.
-        story: Makes of an exception what `error_of` reads.
-        packed: Makes of one item what can be pickled whatever it is; may raise.
+        pack_error: Makes of an exception what `error_of` reads.
+        packed: Pickles one item; may raise.
     """
     kind = type(values)
     if not (kind is list or kind is tuple) or all(type(value) in _PLAIN for value in values):
         return (values,)
-    return [_told(value, story, packed) for value in values]
+    return [_packed_item(value, pack_error, packed) for value in values]
 
 
 def joined(content: Any, name: str, label: str, unpacked: Callable[[Any], Any] = _from_parts) -> Any:
-    """On the near side: what the function returned; an exception stands for an item that could not be sent or read.
+    """In the parent: what the function returned, with exceptions for items that could not be sent or read.
 
     Args:
-        content: Of the answer.
-        name: Of the job.
-        label: Of the device.
-        unpacked: Makes an item of what `packed` has made; may raise.
+        content: The content of the answer.
+        name: The job's name.
+        label: The device's label.
+        unpacked: Unpickles what `packed` has made; may raise.
     """
     if type(content) is tuple:
         return content[0]
     return [_value(is_value, item, name, label, unpacked) for is_value, item in content]
 
 
-def _told(value: Any, story: Callable[[BaseException], Any], packed: Callable[[Any], Any]) -> tuple[bool, Any]:
-    """Whether it goes as a value, and what is sent of it."""
+def _packed_item(
+    value: Any, pack_error: Callable[[BaseException], Any], packed: Callable[[Any], Any]
+) -> tuple[bool, Any]:
+    """Whether an item is sent as a value, and what is sent."""
     try:
-        if is_a(value, Exception):  # its class may refuse to be rebuilt there
-            return False, story(value)
+        if is_a(value, Exception):  # its class may not unpickle
+            return False, pack_error(value)
         return True, packed(value)
-    except Exception as error:  # noqa: BLE001 - whatever its class raises
-        return False, story(error)
-    except BaseException as error:  # noqa: BLE001 - the same: as a value it would pass for a result
-        return False, story(pickle.PicklingError(f"the result can't be sent to another process: {describe(error)}"))
+    except Exception as error:  # noqa: BLE001 - raised by its class
+        return False, pack_error(error)
+    except BaseException as error:  # noqa: BLE001 - the same; sent as it is, it would be no `Exception`
+        return False, pack_error(
+            pickle.PicklingError(f"the result can't be sent to another process: {describe(error)}")
+        )
 
 
 def _value(is_value: bool, content: Any, name: str, label: str, unpacked: Callable[[Any], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What `director.current_job()` gives inside a child: the facts of a job, whose handle lives in the parent."""
+"""What `director.current_job()` returns in a child: the facts of a job, whose handle is in the parent."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class WorkerJob:
     """The facts of a running job; its result and callbacks belong to the parent's event loop.
 
     Args:
-        page: Where the parent says that nobody waits for the job any more.
-        number: Of its request.
-        device: Where it runs.
-        name: As the job's.
-        facts: The job's others.
+        page: Has the parent's notices.
+        number: The number of the request.
+        device: The device.
+        name: The job's name.
+        facts: Its other facts.
     """
 
     def __init__(self, page: SharedPage, number: int, device: Device, name: str, facts: Facts) -> None:
@@ -37,21 +37,21 @@ class WorkerJob:
 
     @property
     def state(self) -> JobState:
-        """Whether it still runs for its caller."""
+        """RUNNING until the parent has posted a notice."""
         return _STATES[Notice(self._page.look(self._number))]
 
     def done(self) -> bool:
-        """Whether it is over for its caller."""
+        """Whether it has ended for its caller."""
         return self.state is not JobState.RUNNING
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
         return self.state is JobState.CANCELLED
 
-    # What `director.check_cancelled` asks of a job too.
+    # Also called by `director.check_cancelled`.
 
     def due_at(self) -> None:
-        """The parent watches the time, and says so on the page."""
+        """None: the parent watches the time, and posts a notice."""
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.name!r} {self.state.value} on {self.device.label}>"

@@ -1,34 +1,35 @@
-"""How much work a child is to have ahead: enough for the time that its thread here may need to come round. Pure.
+"""How many calls a child should have prefetched: enough until the slot's thread reads its answers. Pure.
 
-Beside a loop that holds the GIL that can be many milliseconds; at rest it is next to none. What is measured is how late
-an answer is read; what is kept is a little more than the worst of late.
+The delay is many milliseconds beside an event loop that holds the GIL, and nearly none when it is idle. It is measured
+for each answer; the depth is for somewhat more than the largest recent delay.
 """
 
 from __future__ import annotations
 
 import math
 
-MOST = 64  # calls; far fewer than the child's inbox holds
-_SHORTEST = 0.02  # seconds of work, however quick the thread is: a loop that begins to compute keeps the GIL for 5 ms
-# at once, and has the threads of other slots go first
+MOST = 64  # calls; far fewer than the child's socket holds
+# Seconds of work, at least: an event loop that begins to compute keeps the GIL for 5 ms, and the threads of other slots
+# may come first.
+_SHORTEST = 0.02
 _LONGEST = 0.05
-_MARGIN = 1.5  # times the lateness that was seen
-_FADING = 0.1  # seconds in which a lateness that does not come again loses two thirds of its weight
+_MARGIN = 1.5  # times the measured delay
+_FADING = 0.1  # seconds in which a past delay loses two thirds of its weight
 _FOLLOWING = 0.2  # weight of the last call in the mean
-_TOO_LONG = 0.5  # seconds of a call against which the time between two is nothing
-_RESTING = 0.25  # part of the work ahead in which nobody looks at answers
-_LONGEST_REST = 0.005  # seconds: what an answer may be late by, whatever is ahead
-_PATIENCE = 2.0  # times the mean (or the work ahead) that a call may take before what is ahead goes back
+_TOO_LONG = 0.5  # seconds of a call from which the time between two calls does not matter
+_RESTING = 0.25  # part of the prefetched work during which answers are not read
+_LONGEST_REST = 0.005  # seconds that an answer may be read late, at most
+_PATIENCE = 2.0  # times the mean (or the horizon) that a call may take before prefetched ones are given back
 
 
 class PrefetchDepth:
-    """Run times and lateness of one slot's calls."""
+    """Run times of one slot's calls, and delays of their answers."""
 
     __slots__ = ("_noted_at", "horizon", "mean")
 
     def __init__(self) -> None:
-        self.mean = 0.0  # seconds of a call; 0 while nothing is known
-        self.horizon = _SHORTEST  # seconds of work to have ahead
+        self.mean = 0.0  # seconds of a call; 0 while unknown
+        self.horizon = _SHORTEST  # seconds of work to prefetch
         self._noted_at = 0.0
 
     def note(self, began: float, ended: float, read: float) -> None:
@@ -41,16 +42,16 @@ class PrefetchDepth:
 
     @property
     def depth(self) -> int:
-        """Calls to have ahead."""
+        """Calls to prefetch."""
         if not self.mean or self.mean > _TOO_LONG:
             return 0
         return min(MOST, math.ceil(self.horizon / self.mean))
 
-    def rest(self, ahead: int) -> float:
-        """Seconds for which a child with so many calls `ahead` needs nobody, and its answers can wait."""
-        return min(_LONGEST_REST, _RESTING * self.mean * ahead)
+    def rest(self, prefetched: int) -> float:
+        """Seconds for which the answers of a child with so many prefetched calls need not be read."""
+        return min(_LONGEST_REST, _RESTING * self.mean * prefetched)
 
     @property
     def patience(self) -> float:
-        """Seconds that a call may take, before those behind it are better off elsewhere."""
+        """Seconds that a call may take before the prefetched ones behind it are given back."""
         return _PATIENCE * max(self.mean, self.horizon)

@@ -15,11 +15,11 @@ logger = logging.getLogger("director")
 
 
 class ModelSpec:
-    """How to make a replica: what of a `Model` a child needs.
+    """A `Model` as it is sent to another process.
 
     Args:
-        load, warmup, unload: As the model's, or how they are sent.
-        name: The model's.
+        load, warmup, unload: The model's, or what is sent for them.
+        name: The model's name.
     """
 
     def __init__(self, load: Any, warmup: Any, unload: Any, name: str) -> None:
@@ -33,7 +33,7 @@ class ModelSpec:
 
 
 class NotLoaded(Exception):
-    """A replica could not be made; carries the loader's own error."""
+    """A replica could not be loaded; carries the loader's exception."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(error)
@@ -41,11 +41,11 @@ class NotLoaded(Exception):
 
 
 class WorkerReplicas:
-    """Replicas by the parent's number for their model.
+    """Replicas by the parent's number of their model.
 
     Args:
-        device: Where they live.
-        loaded: Called with the number and the seconds that loading took.
+        device: The device.
+        loaded: Called with the number and the seconds of the load.
     """
 
     def __init__(self, device: Device, loaded: Callable[[int, float], None]) -> None:
@@ -53,15 +53,15 @@ class WorkerReplicas:
         self._loaded = loaded
         self._replicas: dict[int, tuple[Any, ModelSpec]] = {}
 
-    def get(self, number: int, recipe: ModelSpec | None) -> Any:
-        """The replica of a model, made if need be.
+    def get(self, number: int, spec: ModelSpec | None) -> Any:
+        """The replica of a model, loaded if there is none.
 
         Raises:
             NotLoaded: With the loader's error.
         """
         if number not in self._replicas:
-            assert recipe is not None, "the parent sends it until it has heard that the model is loaded"
-            self._replicas[number] = self._load(number, recipe), recipe
+            assert spec is not None, "the parent sends it until it knows that the model is loaded"
+            self._replicas[number] = self._load(number, spec), spec
         return self._replicas[number][0]
 
     def clear(self) -> None:
@@ -69,15 +69,15 @@ class WorkerReplicas:
         while self._replicas:
             _unload(*self._replicas.popitem()[1], self._device)
 
-    def _load(self, number: int, recipe: ModelSpec) -> Any:
+    def _load(self, number: int, spec: ModelSpec) -> Any:
         began = time.monotonic()
         try:
-            replica = recipe.load(self._device)
-            if recipe.warmup is not None:
+            replica = spec.load(self._device)
+            if spec.warmup is not None:
                 try:
-                    recipe.warmup(replica)
+                    spec.warmup(replica)
                 except BaseException:
-                    _unload(replica, recipe, self._device)
+                    _unload(replica, spec, self._device)
                     raise
         except BaseException as error:
             raise NotLoaded(error) from error
@@ -85,9 +85,9 @@ class WorkerReplicas:
         return replica
 
 
-def _unload(replica: Any, recipe: ModelSpec, device: Device) -> None:
-    if recipe.unload is not None:
+def _unload(replica: Any, spec: ModelSpec, device: Device) -> None:
+    if spec.unload is not None:
         try:
-            recipe.unload(replica)
-        except BaseException:  # whatever it is, the other replicas must go too
-            logger.exception("unloading %s from %s failed", recipe.name, device.label)
+            spec.unload(replica)
+        except BaseException:  # the other replicas must be unloaded too
+            logger.exception("unloading %s from %s failed", spec.name, device.label)

@@ -399,12 +399,12 @@ def test_what_a_finalizer_says_in_the_midst_of_an_answer_comes_after_it(
 
     def interrupted(self: AnswerWriter, kind: int, *rest: Any) -> None:
         if kind == AnswerKind.RETURNED:
-            writer.tell_plainly(AnswerKind.LOGGED, 0, "small")
-            writer.tell_plainly(AnswerKind.LOGGED, 0, "x" * size)
+            writer.send_plain(AnswerKind.LOGGED, 0, "small")
+            writer.send_plain(AnswerKind.LOGGED, 0, "x" * size)
         post(self, kind, *rest)
 
     monkeypatch.setattr(AnswerWriter, "_post", interrupted)
-    writer.tell(AnswerKind.RETURNED, 1, "first" * size)
+    writer.send_value(AnswerKind.RETURNED, 1, "first" * size)
     assert read() == [
         (AnswerKind.RETURNED, 1, "first" * size),
         (AnswerKind.LOGGED, 0, "small"),
@@ -416,14 +416,14 @@ def test_what_can_not_be_sent_takes_no_place(
     written: tuple[AnswerWriter, Callable[[], list[Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, read = written
-    writer.tell(AnswerKind.YIELDED, 1, "first")
+    writer.send_value(AnswerKind.YIELDED, 1, "first")
     with pytest.raises(pickle.PicklingError):
-        writer.tell(AnswerKind.YIELDED, 1, threading.Lock())
+        writer.send_value(AnswerKind.YIELDED, 1, threading.Lock())
     with monkeypatch.context() as patch:
         patch.setattr(segments.os, "pwrite", refuse)
         with pytest.raises(OSError, match="No space"):
-            writer.tell(AnswerKind.YIELDED, 1, "x" * 100_000)
-    writer.tell(AnswerKind.RETURNED, 1, None)
+            writer.send_value(AnswerKind.YIELDED, 1, "x" * 100_000)
+    writer.send_value(AnswerKind.RETURNED, 1, None)
     assert read() == [(AnswerKind.YIELDED, 1, "first"), (AnswerKind.RETURNED, 1, None)]
 
 
@@ -436,7 +436,7 @@ def test_threads_do_not_mix_their_answers(written: tuple[AnswerWriter, Callable[
 
     def say(who: int) -> None:
         for n in range(20):
-            writer.tell(AnswerKind.REPORTED, who, (who, n, "x" * (40_000 * (n % 2))))
+            writer.send_value(AnswerKind.REPORTED, who, (who, n, "x" * (40_000 * (n % 2))))
 
     threads = [threading.Thread(target=say, args=(who,)) for who in range(3)]
     for thread in threads:

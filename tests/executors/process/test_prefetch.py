@@ -42,7 +42,7 @@ def far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _knows(runner: Any, fn: Any) -> bool:
-    return bool(runner._queue.pace.mean and runner._child and known_number(fn) in runner._child.known)
+    return bool(runner._queue.depth.mean and runner._child and known_number(fn) in runner._child.known)
 
 
 @asynccontextmanager
@@ -327,7 +327,7 @@ async def test_one_that_is_cancelled_just_while_it_is_sent_never_runs(
     one: Director, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look at its arguments and the moment from which its call can be found."""
-    encode = CallEncoder.encode_ahead
+    encode = CallEncoder.encode_prefetched
     go = tmp_path / "go"
     holding = one.submit(calls.held_talking, f"{go}0")
     await until(lambda: holding.progress)
@@ -341,7 +341,7 @@ async def test_one_that_is_cancelled_just_while_it_is_sent_never_runs(
             wait_until(victim[0].done)
         return found
 
-    monkeypatch.setattr(CallEncoder, "encode_ahead", cancel_first)
+    monkeypatch.setattr(CallEncoder, "encode_prefetched", cancel_first)
     jobs = [one.submit(calls.note, str(go), str(n)) for n in range(6)]
     await until(lambda: victim and ahead(one)[0][1:])
     (tmp_path / "go0").touch()

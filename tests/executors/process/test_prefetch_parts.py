@@ -54,7 +54,7 @@ def test_an_answer_waits_for_a_part_of_what_is_ahead() -> None:
 async def test_a_call_that_imports_its_function_says_nothing_of_the_next_one() -> None:
     async with Director("cpu", executor="process") as director:
         await director.run(calls.nap, 0.001)  # imports NumPy among others
-        pace_ = director._runtime.scheduler.slots[0].runner._queue.pace  # type: ignore[union-attr, attr-defined]
+        pace_ = director._runtime.scheduler.slots[0].runner._queue.depth  # type: ignore[union-attr, attr-defined]
         assert pace_.mean == 0
         await director.run(calls.nap, 0.001)
         assert 0.001 <= pace_.mean < 0.1

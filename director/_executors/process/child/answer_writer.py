@@ -1,4 +1,4 @@
-"""The child's way to its parent. Any thread of the child may tell something."""
+"""Sends the answers of a child to its parent. For any thread of the child."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ _WORDS: dict[int, str] = {
     AnswerKind.REPORTED: "what report() was given",
     AnswerKind.YIELDED: "a value of the stream",
 }
-_ASIDE = frozenset({AnswerKind.REPORTED, AnswerKind.LOGGED})
+_NOT_OUTCOMES = frozenset({AnswerKind.REPORTED, AnswerKind.LOGGED})
 
 
 class AnswerWriter:
     """Sends answers.
 
     Args:
-        target: Where to.
+        target: The socket.
     """
 
     def __init__(self, target: socket.socket) -> None:
-        self.answered = 0  # the last call that has had its last answer
+        self.answered = 0  # the number of the last call with a last answer
         self._target = target
         self._process = os.getpid()
         self._sequence = 0
-        # A finalizer may tell something in the midst of an answer, on the thread that sends it: it waits its turn.
+        # A finalizer may send an answer while its thread sends another: it is sent after that.
         self._lock = threading.RLock()
         self._is_sending = False
         self._waiting: deque[tuple[int, int, Payload, float, float]] = deque()
 
-    def tell(self, kind: int, number: int, value: Any = None, began: float = 0.0, ended: float = 0.0) -> int:
-        """Tell the parent a value of the user's that belongs to the call `number`; returns the segments that it takes.
+    def send_value(self, kind: int, number: int, value: Any = None, began: float = 0.0, ended: float = 0.0) -> int:
+        """Send a value of the user's that belongs to the call `number`; returns how many segments it takes.
 
         Raises:
             PicklingError: It can't be sent.
@@ -52,28 +52,28 @@ class AnswerWriter:
         """
         try:
             payload = _NOTHING if value is None else wrap(value)
-        except Exception:  # noqa: BLE001 - there may be another way; else this says what to do
+        except Exception:  # noqa: BLE001 - `pack` may succeed by value, else its error has the remedy
             payload = pack(value, lambda: _WORDS[kind])
         return self.send(kind, number, payload, began, ended)
 
-    def tell_plainly(self, kind: int, number: int, values: Any = None, began: float = 0.0, ended: float = 0.0) -> None:
-        """Tell the parent something of the package's own, of plain values: to read it runs no code of the user's.
+    def send_plain(self, kind: int, number: int, values: Any = None, began: float = 0.0, ended: float = 0.0) -> None:
+        """Send plain values of the package's own: reading them runs no code of the user's.
 
         Raises:
-            ValueError: It is not plain.
+            ValueError: A value is not plain.
             OSError: There is no memory, or no descriptor, for it.
         """
         content = b"" if values is None else marshal.dumps(values)
         self.send(kind, number, Payload(content, []) if len(content) <= INLINE else wrap(content), began, ended)
 
     def send(self, kind: int, number: int, payload: Payload, began: float, ended: float) -> int:
-        """Send what has been pickled; returns the segments that it takes.
+        """Send a payload; returns how many segments it takes.
 
         Raises:
             OSError: There is no memory, or no descriptor, for it.
         """
         if os.getpid() != self._process:
-            _leave(kind)
+            _exit_copy(kind)
             return 0
         with self._lock:
             if self._is_sending:
@@ -83,7 +83,7 @@ class AnswerWriter:
             try:
                 segment = self._post(kind, number, payload, began, ended)
                 while self._waiting:
-                    with suppress(OSError):  # not the fault of this answer
+                    with suppress(OSError):  # the current answer must not fail
                         self._post(*self._waiting.popleft())
                 return segment
             finally:
@@ -103,9 +103,9 @@ class AnswerWriter:
         return segment
 
 
-def _leave(kind: int) -> None:
-    """In a copy of the child that was forked, which has no parent here: it ends where its call would come back."""
-    if kind in _ASIDE:
+def _exit_copy(kind: int) -> None:
+    """In a forked copy of the child: exit where its call would return, because the copy has no parent here."""
+    if kind in _NOT_OUTCOMES:
         return
     error = sys.exc_info()[1]
     code = 0 if error is None else 1

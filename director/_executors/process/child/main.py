@@ -1,4 +1,4 @@
-"""The life of a child: take a request, make the call, tell how it ended. On its main thread, which is the jobs' own."""
+"""The main loop of a child: receive a request, make the call, send the outcome. On the main thread."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _NONE: list[int] = []
 _BROKEN = 70  # exit status: EX_SOFTWARE
-# A member takes a search each time.
+# Looking up an enum member is slow.
 _CALL, _EXIT, _BATCH = RequestKind.CALL, RequestKind.EXIT, CallStyle.BATCH
 _RETURNED, _RAISED, _YIELDED = AnswerKind.RETURNED, AnswerKind.RAISED, AnswerKind.YIELDED
 
 
 def main(facts: dict[str, Any]) -> None:
-    """Serve the parent until it says go, or is gone.
+    """Serve the parent until it sends EXIT, or has ended.
 
     Args:
-        facts: What the parent's `spawn` wrote.
+        facts: Written by `spawn` in the parent.
     """
     for name in ("inbox", "answers", "page", "wake"):
-        os.set_inheritable(facts[name], False)  # what a job starts has no part in them
-    _die_with(facts["parent"])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's whole group; the parent decides what ends
+        os.set_inheritable(facts[name], False)  # not for processes that a job starts
+    _exit_with(facts["parent"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the terminal's whole group; the parent decides
     LazyMainModule(facts["main"]).install()
     ChildMain(facts).serve()
 
 
 class ChildMain:
-    """One child. Also what a job in it may ask about itself (`director._jobs.current.Running`)."""
+    """One child; also the `CurrentCall` of its jobs (`director._jobs.current`)."""
 
     def __init__(self, facts: dict[str, Any]) -> None:
         self._device: Device = loads(facts["device"])  # noqa: S301 - from our parent
@@ -65,24 +65,24 @@ class ChildMain:
         os.close(facts["page"])
         self._wake: int = facts["wake"]
         self._writer = AnswerWriter(self._answers)
-        self._shelf = WorkerReplicas(self._device, self._loaded)
+        self._replicas = WorkerReplicas(self._device, self._loaded)
         self._cuda = CudaThread(0, own_stream=False) if self._device.kind == "cuda" else None
         self._known: dict[int, tuple[Any, str]] = {}  # functions and their names, by number
         self._number = 0  # of the last call
-        self._head: tuple[Any, ...] | None = None  # of the request that is served
+        self._head: tuple[Any, ...] | None = None  # of the current request
         self._name = ""
-        self._job: WorkerJob | None = None  # made when it is asked for
-        here.running = self  # type: ignore[assignment]  # of this thread, the main one, for good; jobs see a stand-in
+        self._job: WorkerJob | None = None  # made when needed
+        here.running = self  # type: ignore[assignment]  # for the main thread; its jobs are `WorkerJob`s
         signal.signal(signal.SIGTERM, self._terminate)
-        os.register_at_fork(after_in_child=self._leave_family)
-        redirect(facts["levels"], lambda record: self._writer.tell_plainly(AnswerKind.LOGGED, 0, record))
+        os.register_at_fork(after_in_child=self._be_forked)
+        redirect(facts["levels"], lambda record: self._writer.send_plain(AnswerKind.LOGGED, 0, record))
 
     def serve(self) -> None:
-        """Serve requests until there are no more."""
-        self._writer.tell(AnswerKind.READY, 0)
+        """Serve requests until EXIT, or the end of the parent."""
+        self._writer.send_value(AnswerKind.READY, 0)
         memory = bytearray(LONGEST)
         view, pieces, serve, receive = memoryview(memory), [memory], self._serve, self._inbox.recvmsg_into
-        while True:  # as `Receiver.receive`, but for the steps that it takes; see `_serve`
+        while True:  # as `Receiver.receive`, inlined; see `_serve`
             size, control, told, _ = receive(pieces, ROOM, KEPT)
             if not size:
                 break
@@ -94,23 +94,23 @@ class ChildMain:
             if head[1] == _EXIT:
                 break
             serve(head, view[CONTENT:size], descriptors)
-        self._shelf.clear()
+        self._replicas.clear()
 
-    # ---- what a running job may ask
+    # ---- `CurrentCall`
 
     def job(self) -> WorkerJob | None:
-        """Stands for the job that runs."""
+        """The job that runs."""
         if self._job is None and self._head is not None:
             self._job = WorkerJob(self._page, self._number, self._device, self._name, Facts(*self._head[-4:]))
         return self._job
 
     def jobs(self) -> list[WorkerJob]:
-        """The same; one stands for all that share the call, for the page speaks of all of them."""
+        """The job that runs; of a batch one for all, because notices are for the whole call."""
         job = self.job()
         return [] if job is None else [job]
 
     def device(self) -> Device:
-        """Where it runs."""
+        """The device."""
         return self._device
 
     def time(self) -> float:
@@ -118,16 +118,16 @@ class ChildMain:
         return monotonic()
 
     def report(self, progress: Any) -> None:
-        """Send it to the parent, which keeps and tells it."""
+        """Send it to the parent, which sets `Job.progress`."""
         if self._head is not None:
-            self._writer.tell(AnswerKind.REPORTED, self._number, progress)
+            self._writer.send_value(AnswerKind.REPORTED, self._number, progress)
 
     # ---- one request
 
     def _serve(self, head: tuple[Any, ...], inline: memoryview, descriptors: list[int]) -> None:
-        """Make the call of a request. With the next one ready it is all that a child does between two calls.
+        """Make the call of a request. With prefetched calls, this is all that runs between two calls.
 
-        What it does it finds in cold caches, for the call has had the core: few steps count more than quick ones.
+        The call has evicted this code from the CPU caches, so few steps matter more than quick ones.
         """
         number, kind, count, style, function, model, length, *_ = self._head = head
         began, failure = monotonic(), AnswerKind.NOT_READ
@@ -150,31 +150,31 @@ class ChildMain:
                 self._refuse(value)
             if style == _BATCH:
                 value = self._apart(value)
-            self._writer.tell(_RETURNED, number, value, began, monotonic())
+            self._writer.send_value(_RETURNED, number, value, began, monotonic())
         except NotLoaded as error:
             self._fail(AnswerKind.NOT_LOADED, number, error.error, began)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the caller
+        except BaseException as error:  # noqa: BLE001 - all errors belong to the caller
             self._fail(failure, number, error, began)
         finally:
             self._head = self._job = None
 
     def _first_call(
-        self, function: int, model: int, style: int, fn: Any, name: str, args: Any, recipe: ModelSpec | None
+        self, function: int, model: int, style: int, fn: Any, name: str, args: Any, spec: ModelSpec | None
     ) -> Any:
-        """A call with everything about it."""
+        """A call whose function may be new here."""
         self._name = name
         if function != UNNUMBERED:
             self._known[function] = fn, name
         if style == CallStyle.STREAM:
             fn = partial(self._stream, self._number, fn)
-        return self._call(fn, args, model, recipe, is_plain=style == CallStyle.PLAIN)
+        return self._call(fn, args, model, spec, is_plain=style == CallStyle.PLAIN)
 
-    def _call(self, fn: Any, args: Any, model: int, recipe: ModelSpec | None = None, is_plain: bool = False) -> Any:
+    def _call(self, fn: Any, args: Any, model: int, spec: ModelSpec | None = None, is_plain: bool = False) -> Any:
         if self._page.look(self._number) != Notice.NONE:
             from asyncio import CancelledError
 
-            raise CancelledError  # all its callers have left
-        resource = self._device if model == UNNUMBERED else self._shelf.get(model, recipe)
+            raise CancelledError  # cancelled, or out of time
+        resource = self._device if model == UNNUMBERED else self._replicas.get(model, spec)
         if not is_plain:
             args = (resource, *args)
         return fn(*args) if self._cuda is None else self._cuda.run(lambda _: fn(*args), None)
@@ -186,38 +186,38 @@ class ChildMain:
     def _stream(self, number: int, fn: Any, *args: Any) -> None:
         from director._executors.process.child.streaming import run_generator  # few children need it
 
-        def tell(value: Any) -> int:
+        def send(value: Any) -> int:
             if self._cuda is not None:
-                self._cuda.wait()  # each value is finished when it is handed over, as each result is
-            return self._writer.tell(_YIELDED, number, value)
+                self._cuda.wait()  # as each result, a value is sent when the device has computed it
+            return self._writer.send_value(_YIELDED, number, value)
 
-        run_generator(fn(*args), self._page, number, self._wake, tell)
+        run_generator(fn(*args), self._page, number, self._wake, send)
 
     def _fail(self, kind: AnswerKind, number: int, error: BaseException, began: float) -> None:
         if self._page.is_ending and isinstance(error, SystemExit):
-            raise error  # by `_terminate`
+            raise error  # raised by `_terminate`
         if self._writer.answered == number:
-            return  # it came after the last answer
+            return  # raised after the last answer
         ended = monotonic()
-        self._writer.tell_plainly(kind, number, _story(error), began, ended)
+        self._writer.send_plain(kind, number, _packed_error(error), began, ended)
 
     def _apart(self, values: Any) -> Any:
         from director._executors.remote.batch_items import apart  # few children need it
 
-        return apart(values, _story)
+        return apart(values, _packed_error)
 
     def _loaded(self, model: int, seconds: float) -> None:
-        self._writer.tell_plainly(AnswerKind.LOADED, self._number, (model, seconds))
+        self._writer.send_plain(AnswerKind.LOADED, self._number, (model, seconds))
 
     # ---- the process
 
     def _terminate(self, number: int, _frame: object) -> None:
-        """SIGTERM: leave through every `finally`, if the parent means it; else it was meant for the whole program."""
+        """SIGTERM: raise SystemExit, if the parent sent it; else ignore it, as sent to the whole process group."""
         if self._page.is_ending:
             raise SystemExit(128 + number)
 
-    def _leave_family(self) -> None:
-        """In a process that was forked from this one: it must not keep the parent waiting for an end."""
+    def _be_forked(self) -> None:
+        """In a forked copy: close the sockets, or the parent would not see the end of this process."""
         self._answers.close()
         self._inbox.close()
         os.close(self._wake)
@@ -225,30 +225,30 @@ class ChildMain:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _story(error: BaseException) -> Any:
-    """What is told of an exception."""
+def _packed_error(error: BaseException) -> Any:
+    """An exception as it is sent."""
     try:
         from director._ipc.exceptions import free_caches, pack_error  # most children never need it
 
-        story: Any = tuple(pack_error(error))
-        if story[-1] is not None and story[-1][0] == "memory":
+        packed: Any = tuple(pack_error(error))
+        if packed[-1] is not None and packed[-1][0] == "memory":
             free_caches(error)
-    except BaseException as refusal:  # noqa: BLE001 - without descriptors nothing can be imported, for example
+    except BaseException as refusal:  # noqa: BLE001 - nothing can be imported without descriptors, for example
         return b"", [], "", describe(error), describe(refusal), "", os.getpid(), None
-    return story
+    return packed
 
 
 def _break(reason: str) -> NoReturn:
-    """A rule of the wire is broken: nothing that comes from there can be trusted."""
+    """The parent has broken the protocol: exit."""
     with suppress(Exception):
         sys.stderr.write(f"director: this process ends, for {reason}\n")
         sys.stderr.flush()
     os._exit(_BROKEN)
 
 
-def _die_with(parent: int) -> None:
-    """Have the system kill this process when the thread that started it ends, which its process does not survive."""
+def _exit_with(parent: int) -> None:
+    """Have the kernel kill this process when the slot's thread, which started it, ends."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was quicker
+    if os.getppid() != parent:  # it has ended before
         sys.exit(1)

@@ -1,6 +1,6 @@
-"""What runs the generator of a stream in a child: never more values are on their way than the parent has room for.
+"""Runs the generator of a stream in a child, with flow control: at most `WINDOW` units are under way.
 
-Without that bound a quick generator of large values would fill memory behind a slow reader, however small a message is.
+Without it a quick generator of large values would fill the memory behind a slow reader.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def run_generator(
-    generator: GeneratorType[Any, Any, Any], page: SharedPage, number: int, wake: int, tell: Callable[[Any], int]
+    generator: GeneratorType[Any, Any, Any], page: SharedPage, number: int, wake: int, send: Callable[[Any], int]
 ) -> None:
     """Run a generator to its end.
 
     Args:
         generator: A new one.
-        page: Says how much was taken, and whether the reader has left.
-        number: Of the call.
-        wake: An eventfd that the parent writes to when a value was taken.
-        tell: Sends a value; returns its segments, each of which counts as a value more.
+        page: Has the units taken, and the notice when the reader has left.
+        number: The number of the call.
+        wake: An eventfd to which the parent writes when values were taken.
+        send: Sends a value; returns its segments, each of which is one unit more.
 
     Raises:
         CancelledError: The reader has left.
@@ -41,7 +41,7 @@ def run_generator(
                 os.eventfd_read(wake)
             if is_unwanted:
                 raise asyncio.CancelledError
-            count += 1 + tell(value)
+            count += 1 + send(value)
             del value
     except BaseException:
         close(generator)
