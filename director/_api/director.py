@@ -60,7 +60,7 @@ class Director(Lifecycle):
         health: When a device gets no more work; see `HealthRules`.
         hooks: Callables that take one event each; see `director.events`.
         name: For people.
-        shared: A name. Processes that give the same one use each slot in turn, so that a device never runs more jobs
+        shared: A name. Processes with the same name take turns on each slot, so that a device never runs more jobs
             than it has slots; each has a replica of its own of every model.
         clock: Replaces the machine's clock, for tests.
 
@@ -216,7 +216,7 @@ class Director(Lifecycle):
             options: As for `submit`. With `max_batch_size` also: `max_wait` (seconds from its oldest item that a batch
                 may wait to become fuller; 0 never waits while a slot is free); `batch_key` (a function of an item: only
                 equal keys share a batch); `batch_cost` (a function of an item) and `max_batch_cost`; `batch_padding`
-                (the cost of a batch is its dearest item's times its size, not the sum); `batch_window` (choose items of
+                (the cost of a batch is its largest item's times its size, not the sum); `batch_window` (choose items of
                 similar cost from so many full batches); `isolate_failures` (a batch that raises is run again item by
                 item).
 
@@ -234,7 +234,7 @@ class Director(Lifecycle):
 
         if fn is not None:
             return bind(fn)
-        batch_rule("", rule_of)  # says now what is wrong with it
+        batch_rule("", rule_of)  # raises now if it is invalid
         return bind
 
     def lease(self, **options: Unpack[JobOptions]) -> Lease:
@@ -259,7 +259,7 @@ class Director(Lifecycle):
     def as_executor(self, **options: Unpack[JobOptions]) -> DirectorExecutor:
         """A `concurrent.futures.Executor` whose calls run on the slots; usable from any thread.
 
-        Functions are called exactly as given, without the resource argument; `director.current_device()` tells it.
+        Functions are called exactly as given, without the resource argument; `director.current_device()` returns it.
         Waiting for a result *on the event loop's own thread* would wait for ever and raises `RuntimeError` instead. So
         does waiting in a signal handler or a finalizer that has interrupted the Director.
 

@@ -151,7 +151,7 @@ class Function(Generic[*Ts, T]):
 
 
 def extra_of(rule: BatchRule, args: tuple[Any, ...]) -> JobExtras:
-    """Key and cost of the one item of a call, by the functions that tell them."""
+    """Key and cost of the item of a call, from `batch_key` and `batch_cost`."""
     if len(args) != 1:
         raise TypeError(f"{rule.name} takes batches: call it with one item (a tuple, if it has parts), not {len(args)}")
     if rule.key is None and rule.cost is None:

@@ -68,7 +68,7 @@ class DirectorExecutor(Executor):
             self._open.add(future)
         future.add_done_callback(self._forget)
         try:
-            call = partial(fn, *args, **kwargs) if callable(fn) else lambda: fn(*args, **kwargs)  # which then says so
+            call = partial(fn, *args, **kwargs) if callable(fn) else lambda: fn(*args, **kwargs)  # raises the TypeError
             job = self._open_job(_Call(future, call, name_of(fn), self._retries))
         except BaseException:
             future.cancel()
@@ -118,7 +118,7 @@ class _Future(Future[Any]):
         super().__init__()
         self._loop = loop
         self._is_deciding = is_deciding
-        self._claim = threading.Lock()  # acquired once, by who claims the future, and never released
+        self._claim = threading.Lock()  # acquired once, by the thread that claims the future, and never released
         self.job: Job[None] | None = None
 
     def cancel(self) -> bool:
@@ -142,7 +142,7 @@ class _Future(Future[Any]):
         return super().exception(timeout)
 
     def claim(self) -> bool:
-        """Whether the call is to be made; tells those who wait if it is not. Either happens once."""
+        """Whether to make the call; if not, notifies the waiters. Both at most once."""
         return self._claim.acquire(blocking=False) and self.set_running_or_notify_cancel()
 
     def follow(self, job: asyncio.Future[None]) -> None:
@@ -153,7 +153,7 @@ class _Future(Future[Any]):
                 self.set_exception(error)
             elif job.cancelled() and super().cancel():
                 self.claim()
-            elif job.cancelled():  # the call runs on, but nobody is to wait for it
+            elif job.cancelled():  # the call goes on, but waiters are released
                 self.set_exception(CancelledError("the job was cancelled while it ran"))
 
 
@@ -209,7 +209,7 @@ def _answer(settle: Callable[[Any], None], outcome: Any) -> None:
 def _refuse_to_block(loop: asyncio.AbstractEventLoop, is_deciding: Callable[[], bool], what: str) -> None:
     if _get_running_loop() is loop:
         raise RuntimeError(
-            f"{what} on the event loop's own thread would wait for ever: the loop hires the workers. "
+            f"{what} on the event loop's own thread would wait forever: the loop starts the workers. "
             "Await asyncio.wrap_future(future), or use loop.run_in_executor"
         )
     if is_deciding():

@@ -1,4 +1,4 @@
-"""A lease: a job that holds its slot until it is told to let go."""
+"""A lease: a job that holds its slot until it is released."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Lease:
             self._granted.set_result(resource)
 
     def _ended(self, job: asyncio.Future[None]) -> None:
-        """The job is over: either we let go, or it never got to hold anything."""
+        """The job has ended: the lease was released, or never got a slot."""
         if self._granted.done():
             return
         if job.cancelled():

@@ -1,4 +1,4 @@
-"""The life of a Director: start, drain, close, and what it tells of itself. Owns the state and the runtime."""
+"""The lifecycle of a Director: start, drain, close, statistics. Owns the state and the runtime."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class Lifecycle:
         except BaseException:
             try:
                 if self._runtime is not None:
-                    await self._close_crew()
+                    await self._close_runtime()
             finally:
                 self._state, self._devices = before, ()
             raise
@@ -168,14 +168,14 @@ class Lifecycle:
         backend.opened()
 
     def add_hook(self, hook: Hook) -> None:
-        """Have `hook` told, too, of everything from the next start on.
+        """Add a hook, which gets the events from the next start on.
 
         Args:
             hook: A callable of one event; see `director.events`.
 
         Raises:
             TypeError: It can't be called.
-            RuntimeError: The Director is running: jobs are under way of which the hook was told nothing.
+            RuntimeError: The Director is running: the hook would miss the events of its jobs.
         """
         check_words(None, (hook,))
         if self._state not in (DirectorState.NEW, DirectorState.CLOSED):
@@ -199,7 +199,7 @@ class Lifecycle:
 
         Args:
             timeout: Seconds to drain, 0 or less not to; what waits after that is cancelled, and what still runs a short
-                grace later is cancelled for its callers and left behind, with a warning in the log. `None` for as long
+                grace later is cancelled for its callers and abandoned, with a warning in the log. `None` for as long
                 as it takes.
 
         Cancellation: cancels what waits and closes at once, like a `timeout` that has passed; then raises.
@@ -276,7 +276,7 @@ class Lifecycle:
         return self._runtime
 
     def _is_at_home(self) -> bool:
-        """We are on the Director's loop. (asyncio could tell the running one too, but asks for the process id.)."""
+        """Whether this is the Director's loop. (`asyncio.get_running_loop` is slower: it reads the process id.)."""
         return get_ident() == self._thread and self._loop.is_running()
 
     def _refuse(self) -> NoReturn:
@@ -316,7 +316,7 @@ class Lifecycle:
         with anyio.CancelScope(shield=True):  # holds off scopes of anyio; Task.cancel() comes through all the same
             while self._runtime is not None:
                 if self._closing is None or self._closing.done():  # done: it was cancelled before it could begin
-                    self._closing = self._loop.create_task(self._close_crew(), name="director:close")
+                    self._closing = self._loop.create_task(self._close_runtime(), name="director:close")
                 try:
                     await asyncio.shield(self._closing)
                 except asyncio.CancelledError:
@@ -324,32 +324,32 @@ class Lifecycle:
         if cancelled:
             raise asyncio.CancelledError
 
-    async def _close_crew(self) -> None:
+    async def _close_runtime(self) -> None:
         runtime = self._runtime
         assert runtime is not None
         try:
             await runtime.close()
         finally:
-            self._lay_down(runtime)
+            self._drop_runtime(runtime)
 
     def _be_forked(self, origin: int) -> None:
         """In a process that was forked from ours: nothing of what runs the jobs has come along."""
         if self._runtime is not None:
-            _left_behind.append(self._runtime)
+            _runtimes_of_parent.append(self._runtime)
             self._state, self._runtime, self._origin = DirectorState.CLOSED, None, origin
 
     def _lose_loop(self) -> None:
-        """Our event loop was closed, and we are open; called by who closes it, or later by `close`."""
+        """The event loop was closed while we are open; called on the closing thread, or later by `close`."""
         if (runtime := self._runtime) is None:
             return
         said = f"{self!r} was never closed, though its event loop was: its jobs are dropped"
         runtime.lose_loop()
         for executor in list(self._executors):
             executor.lose_loop()
-        self._lay_down(runtime)
+        self._drop_runtime(runtime)
         warnings.warn(said, ResourceWarning, source=self, stacklevel=1)
 
-    def _lay_down(self, runtime: Backend) -> None:
+    def _drop_runtime(self, runtime: Backend) -> None:
         self._last_stats = runtime.stats()
         self._state, self._runtime = DirectorState.CLOSED, None
         del self._resolver, self._backend  # they remember models, jobs, and what runners have opened
@@ -361,6 +361,4 @@ class Lifecycle:
             self._state = DirectorState.FAILED
 
 
-_left_behind: list[
-    Backend
-] = []  # in forked copies; kept, for letting go of one would wake for threads that are not here
+_runtimes_of_parent: list[Backend] = []  # in forked copies; kept, because dropping one would notify missing threads

@@ -1,4 +1,4 @@
-"""`map`: a window of jobs that slides over the items, however many there are."""
+"""`map`: a sliding window of jobs over the items."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 T = TypeVar("T")
 
-_FEEDING = 0.001  # seconds that items are taken before the loop turns: to take one may be slow, and workers wait for it
-_IN_A_ROW = 32  # results that a consumer gets before the loop turns, however many are ready
+_FEEDING = 0.001  # seconds of taking items before other tasks run: an iterator may be slow
+_IN_A_ROW = 32  # results that a consumer gets before other tasks run
 
 
 def map_jobs(
@@ -61,18 +61,18 @@ class _Window:
         self._room = asyncio.Semaphore(size)
         self._changed = asyncio.Event()
         self._jobs: dict[asyncio.Future[Any], None] = {}  # in the order of their items
-        self._done: deque[asyncio.Future[Any]] = deque()  # in the order of their ends
-        self._in_a_row = 0  # results since the loop turned
+        self._done: deque[asyncio.Future[Any]] = deque()  # in order of completion
+        self._in_a_row = 0  # results since other tasks ran
         self._is_closed = False
         self.feeder = asyncio.get_running_loop().create_task(self._feed(), name="director:map")
         self.feeder.add_done_callback(self._note_change)
 
     async def has_next(self) -> bool:
-        """Wait until the next job is over; False after the last."""
+        """Wait until the next job has ended; False after the last."""
         self._in_a_row += 1
         if self._in_a_row > _IN_A_ROW:
             self._in_a_row = 0
-            await asyncio.sleep(0)  # the feeder wants the loop too, and so does who cancels this consumer
+            await asyncio.sleep(0)  # the feeder needs the loop too, and so does a task that cancels this one
         while not self._is_ready():
             if self.feeder.done() and not self._jobs:
                 return False
@@ -82,7 +82,7 @@ class _Window:
         return True
 
     def next_result(self, return_exceptions: bool) -> Any:
-        """The result of the job that is over and next."""
+        """The result of the next job, which has ended."""
         job = next(iter(self._jobs)) if self._ordered else self._done.popleft()
         del self._jobs[job]
         self._room.release()
@@ -93,7 +93,7 @@ class _Window:
                 return error
             raise
         finally:
-            del job  # what is raised leads to this frame, and the job holds what is raised
+            del job  # breaks the cycle of job, exception, traceback and this frame
 
     async def close(self) -> None:
         """Take no more items and cancel what is left."""
@@ -103,7 +103,7 @@ class _Window:
             job.cancel()
         await asyncio.wait([self.feeder])
         await self._items.aclose()
-        del self.feeder, self._items  # the cancelled feeder holds this window: a source must not wait for the collector
+        del self.feeder, self._items  # breaks the cycle with the feeder: the source is freed at once
 
     def _is_ready(self) -> bool:
         if not self._ordered:
@@ -114,33 +114,33 @@ class _Window:
     async def _feed(self) -> None:
         turned = self._time()
         while True:
-            await self._room.acquire()  # before the item: an endless source is never read ahead of the window
+            await self._room.acquire()  # before the item: an endless source is never read beyond the window
             try:
                 item = await anext(self._items)
             except StopAsyncIteration:
                 return
             if self._is_closed:
-                return  # the source has kept our cancellation to itself
+                return  # the source has swallowed our cancellation
             job = self._open(item)
             self._jobs[job] = None
             job.add_done_callback(self._note_done)
-            del item, job  # nothing of it is kept while we wait
+            del item, job  # not kept alive while waiting
             if self._time() - turned >= _FEEDING:
                 await asyncio.sleep(0)
                 turned = self._time()
 
     def _open(self, item: Any) -> asyncio.Future[Any]:
-        """The job of an item; of one that is refused, something that has failed in its place."""
+        """The job of an item; if it is refused, a failed future."""
         try:
             return self._open_job(item)
         except DirectorClosed:
-            raise  # so is every item after it
-        except Exception as error:  # noqa: BLE001 - it is the item's outcome, and the consumer's to see
+            raise  # all later items would fail too
+        except Exception as error:  # noqa: BLE001 - the outcome of the item
             return _failed(error)
 
     def _note_done(self, job: asyncio.Future[Any]) -> None:
         if not job.cancelled():
-            job.exception()  # it counts as seen, also when the consumer has left
+            job.exception()  # marks it as retrieved, even if the consumer has left
         if not self._ordered:
             self._done.append(job)
         self._changed.set()
@@ -153,7 +153,7 @@ async def _results(open_window: Callable[[], _Window], return_exceptions: bool) 
     window = open_window()  # at the first step: a generator that is never stepped takes no items
     try:
         while await window.has_next():
-            yield window.next_result(return_exceptions)  # without a name: it is the consumer's alone
+            yield window.next_result(return_exceptions)  # without a variable, which would keep it alive
         await window.feeder  # raises what `items` raised, after everything taken before has been yielded
     finally:
         await window.close()
@@ -166,7 +166,7 @@ def _failed(error: Exception) -> asyncio.Future[Any]:
 
 
 async def _each(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncGenerator[Item, None]:
-    # Nothing gets a name here: it would be kept until the next one has come.
+    # No variables here: they would keep an item alive until the next one.
     if isinstance(items, AsyncIterable):
         later = aiter(items)
         with suppress(StopAsyncIteration):

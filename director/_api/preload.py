@@ -1,4 +1,4 @@
-"""Loading a model ahead of need: a job of no work for each place (or slot) that may hold a replica."""
+"""Loads a model in advance: an empty job for each device (or slot) that may have a replica."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from director._jobs.model import Model
     from director._scheduler.slots import DeviceSlots
 
-_FIRST = 2**31  # priority: whoever asks to load ahead wants it before the jobs that will need it
+_FIRST = 2**31  # priority: before the jobs that need the model
 
 
 async def load_model(
@@ -25,7 +25,7 @@ async def load_model(
     is_apart: bool,
     open_job: Callable[[Callable[[Any], None], Options], Job[None]],
 ) -> None:
-    """Load `model` everywhere it may be, and wait for all; raises what the first failing load raised.
+    """Load `model` wherever it may be loaded, and wait for all; raises what the first failing load raised.
 
     Cancellation: loads that wait are dropped; those that have begun go on.
 
@@ -61,4 +61,4 @@ def _only_on(numbers: frozenset[int], model: Model[Any]) -> Options:
 
 
 def _nothing(_replica: Any) -> None:
-    """The work is the loading."""
+    """Nothing: the runner has loaded the model."""

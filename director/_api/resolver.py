@@ -1,4 +1,4 @@
-"""From what a user typed to what one running Director can use: device names become slots."""
+"""Resolves the options of a user for one open Director: devices become slots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Numbers: TypeAlias = frozenset[int] | None
     Assign: TypeAlias = Callable[[Model[Any], Numbers, Numbers], Numbers]
 
-# By identity, for a user's class may define how it is hashed.
+# By identity: a user's class may define its own hash.
 _COMPARED = frozenset(map(id, (str, int, float, bool, bytes, NoneType, Device, Model, type)))
 _REMEMBERED = 256  # combinations of options; then it forgets them all
 
@@ -33,8 +33,8 @@ class Resolver:
 
     Args:
         places: The devices with their slots.
-        assign: Tells where a model may be loaded; see `Residency.assign`.
-        interner: Makes keys of our own of tenants.
+        assign: `Residency.assign`: the slots that load a model.
+        interner: Makes plain keys of tenants.
     """
 
     def __init__(self, places: list[DeviceSlots], assign: Assign, interner: Interner) -> None:
@@ -56,7 +56,7 @@ class Resolver:
             values = tuple(options.values())
             types = tuple(map(type, values))
             if not (_COMPARED.issuperset(map(id, types)) or all(map(_is_compared, values))):
-                return self._resolve(options, batch)  # a user's class may say of any two values that they are equal
+                return self._resolve(options, batch)  # a user's class may have any `__eq__`
             key = (batch, tuple(options), values, types)  # the types: True is equal to 1
         if (known := self._known.get(key)) is not None:
             return known
@@ -67,7 +67,7 @@ class Resolver:
         return resolved
 
     def forget(self) -> None:
-        """Devices have come or gone."""
+        """Devices have joined or left."""
         self._known.clear()
 
     def _resolve(self, options: JobOptions, batch: BatchRule | None) -> Options:
@@ -98,7 +98,7 @@ class Resolver:
 
 
 def _is_compared(value: object) -> bool:
-    """Whether a value, or each of a tuple, is compared by a class that is none of a user's."""
+    """Whether a value, or each of a tuple, is of a class whose comparison is known."""
     return id(type(value)) in _COMPARED or (type(value) is tuple and _COMPARED.issuperset(map(id, map(type, value))))
 
 
@@ -131,7 +131,7 @@ def newcomer_slots(slots: int | Mapping[Device | int | str, int], device: Device
 def _slots_of(
     wanted: Iterable[Device | int | str] | Device | int | str | None, places: list[DeviceSlots]
 ) -> frozenset[int] | None:
-    """Numbers of the slots of the devices that are meant; `None` for all."""
+    """Numbers of the slots of these devices; `None` for all."""
     if wanted is None:
         return None
     found = {_find(places, key) for key in named_devices(wanted)}
@@ -143,7 +143,7 @@ def _slots_of(
 
 
 def _find(places: list[DeviceSlots], key: Device | int | str) -> DeviceSlots:
-    """The place of a device; of one that has left, to be refused by its name, only if none that is there is meant."""
+    """The slots of a device; of one that has left only if no present one matches, so that it is refused by name."""
     there = [place for place in places if not place.is_gone]
     try:
         device = find_device(tuple(place.device for place in there), key)
@@ -154,7 +154,7 @@ def _find(places: list[DeviceSlots], key: Device | int | str) -> DeviceSlots:
 
 
 def find_device(devices: tuple[Device, ...], wanted: Device | int | str) -> Device:
-    """The one of `devices` that is meant by itself, its index, UUID, name, label or ``str``.
+    """The one of `devices` that `wanted` names: itself, its index, UUID, name, label or ``str``.
 
     Raises:
         PlacementError: None is, or several are.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_IN_A_ROW = 32  # values that a reader gets before the loop turns, however fast they come
+_IN_A_ROW = 32  # values that a reader gets before other tasks run
 
 
 def stream_values(
@@ -36,7 +36,7 @@ def stream_values(
     arrived = asyncio.Event()
     channel = make_channel(arrived.set)
     values = _read(lambda: open_job(StreamCall(fn, channel)), channel, arrived)
-    # A reader that is dropped may never be closed, for its loop may be busy or gone: the thread must not wait for that.
+    # A dropped reader may never be closed, if its loop is busy or closed: the thread must not wait for that.
     weakref.finalize(values, channel.close_reader).atexit = False
     return values
 
@@ -46,21 +46,21 @@ async def _read(
 ) -> AsyncGenerator[T, None]:
     def note_end(job: asyncio.Future[None]) -> None:
         if not job.cancelled():
-            job.exception()  # it counts as seen, also when the reader has left
+            job.exception()  # marks it as retrieved, even if the reader has left
         channel.close_writer()
         arrived.set()
 
-    job = open_job()  # at the first step: what is never stepped never runs
+    job = open_job()  # at the first step: an iterator that is never used runs nothing
     job.add_done_callback(note_end)
     try:
         in_a_row = 0
         while True:
             if in_a_row == _IN_A_ROW:
                 in_a_row = 0
-                await asyncio.sleep(0)  # others want the loop too, and so does who cancels this reader
+                await asyncio.sleep(0)  # other tasks need the loop too, one of which may cancel this reader
             elif channel.has_value:
                 in_a_row += 1
-                yield channel.take()  # without a name: it is the reader's alone
+                yield channel.take()  # without a variable, which would keep it alive
             elif job.done():
                 break
             elif channel.expect():

@@ -1,4 +1,4 @@
-"""What is wrong with what a user typed, said before anything is queued."""
+"""Checks the arguments of a user, before anything is queued."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BATCH = ("max_batch_size", *(name for name in BatchOptions.__annotations__ if na
 
 
 def check(options: Mapping[str, Any]) -> JobOptions:
-    """The options of a job with numbers and names as plain ones of our own.
+    """The options of a job, with plain numbers and names.
 
     Raises:
         TypeError: An unknown option, or a value of the wrong type.
@@ -118,10 +118,10 @@ def _plain_device(key: Any) -> Device | int | str:
 
 
 def is_hashable(value: Any) -> bool:
-    """Whether it can be a key. A tuple says that it can, whatever it holds; so it is tried."""
+    """Whether it can be a key; tried, because `isinstance(value, Hashable)` is true for every tuple."""
     try:
         hash(value)
-    except (TypeError, ValueError):  # a memoryview of what can change says the latter
+    except (TypeError, ValueError):  # ValueError: of a writable memoryview
         return False
     return True
 
@@ -234,11 +234,11 @@ def _weight(weight: Any) -> float:
 
 
 def check_clock(clock: Any) -> Clock:
-    """Return `clock` if it tells the time, and the machine's for `None`.
+    """Return `clock` if it is one, and a `MonotonicClock` for `None`.
 
     Raises:
-        TypeError: It doesn't.
-        ValueError: It tells a time that is not finite.
+        TypeError: It isn't.
+        ValueError: Its time is not finite.
     """
     if clock is None:
         return MonotonicClock()
@@ -254,7 +254,7 @@ def check_clock(clock: Any) -> Clock:
 
 
 def check_health(rules: Any) -> HealthRules:
-    """Return `rules` if they are such.
+    """Return `rules` if they are `HealthRules`.
 
     Raises:
         TypeError: They are not.
@@ -265,7 +265,7 @@ def check_health(rules: Any) -> HealthRules:
 
 
 def check_words(name: Any, hooks: tuple[Any, ...]) -> str | None:
-    """The name given to a Director as a plain one, if its hooks are such.
+    """The name of a Director as a plain string; checks its hooks.
 
     Raises:
         TypeError: The name is no string, or a hook can't be called.
@@ -291,7 +291,7 @@ def _truth(name: str, value: Any) -> bool:
 
 
 def _limit(name: str, value: Any) -> float | None:
-    """Seconds after which something is due; `None` if that is never."""
+    """Seconds; `None` for never."""
     if value is None:
         return None
     hint = "; leave it out for no limit"

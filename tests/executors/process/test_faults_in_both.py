@@ -196,7 +196,7 @@ async def test_a_child_that_not_even_sigkill_ends_is_left_behind(
         assert is_alive(process)
         monkeypatch.undo()
         os.kill(process, signal.SIGKILL)
-    assert f"process {process} of cpu:0 does not end" in caplog.text
+    assert f"process {process} of cpu:0 does not exit" in caplog.text
     with suppress(ChildProcessError):  # subprocess looks after it, now and then
         await asyncio.to_thread(os.waitpid, process, 0)
 

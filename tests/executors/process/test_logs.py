@@ -87,4 +87,4 @@ async def test_a_parent_s_handler_that_fails_harms_no_job(caplog: pytest.LogCapt
             assert await director.run(calls.echo, 1) == 1
     finally:
         logger.removeHandler(handler)
-    assert "what the process of cpu:0 says can't be understood" in caplog.text
+    assert "an answer from the process of cpu:0 can't be read" in caplog.text

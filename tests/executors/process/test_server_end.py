@@ -217,7 +217,7 @@ def test_what_does_not_end_is_given_up_within_a_time(serve: Callable[..., Server
         assert after == before, "threads, children, descriptors and mappings"
     else:  # a thread can't be ended: it is said, and the process ends all the same
         assert set(after["threads"]) - set(before["threads"]) == {"director:cpu:0/0"}
-        assert "left behind" in said
+        assert "abandoned" in said
     assert "ResourceWarning" not in said
     wait_until(lambda: shared_names() <= names)
     assert session_of(server.process.pid) == set()
