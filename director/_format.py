@@ -1,13 +1,17 @@
-"""Numbers and texts formatted for people."""
+"""Numbers and texts formatted for people, and the quantile that is shown of many."""
 
 from __future__ import annotations
 
+import math
 import unicodedata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from director import errors
 from director._untrusted.objects import ancestors, class_name, describe, is_a, members_of, module_name, type_name
 from director._untrusted.objects import plain as exact_str
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Unicode categories that are escaped: control characters, invisible format characters (such as those that change the
 # direction of text), lone surrogates (from a file name that is not UTF-8), separators of lines and paragraphs.
@@ -38,6 +42,11 @@ def counted(number: int, noun: str) -> str:
 def percent(share: float) -> str:
     """``0.974`` as ``"97.4 %"``."""
     return f"{share * 100:.1f} %"
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The smallest value that at least `share` of the values don't exceed."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def rate(per_second: float) -> str:

@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from director._format import quantile
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -99,11 +101,6 @@ def distribution(durations: Iterable[float]) -> Distribution | None:
         return None
     p50, p90, p99 = (quantile(ordered, share) for share in (0.5, 0.9, 0.99))
     return Distribution(len(ordered), math.fsum(ordered) / len(ordered), p50, p90, p99, ordered[-1])
-
-
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the values don't exceed."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def queue_depth(story: Story) -> Iterator[tuple[float, int]]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from director._format import quantile
 from director.cli import main
 from director.cli._demo.contenders import CONTENDERS, Recording, measure
-from director.cli._demo.trace import Call, Run, at_best, figures, lost, make_trace, quantile
+from director.cli._demo.trace import Call, Run, at_best, figures, lost, make_trace
 from director.testing import simulated_devices
 
 if TYPE_CHECKING:

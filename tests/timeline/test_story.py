@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from director.timeline._figures import distribution, figures, quantile, queue_depth, slot_times
+from director._format import quantile
+from director.timeline._figures import distribution, figures, queue_depth, slot_times
 from director.timeline._story import Story, calls_of, in_order
 from timeline.stories import DEVICES, never_ran, ran, stories, story
 

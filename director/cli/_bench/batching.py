@@ -11,6 +11,7 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from director._format import quantile
 from director.cli._bench import lines
 from director.cli._bench.batchers import DIRECTOR, EVERYBODY, MOST, Batcher, Submit
 from director.cli._bench.contenders import present
@@ -122,8 +123,8 @@ def _add_latencies(sheet: Sheet, batcher: Batcher, load: float, moments: list[fl
 
 def _report(sheet: Sheet, name: str, load: float, stays: list[float], sizes: list[int]) -> None:
     at = f"{load:.0%}".replace("%", " %")
-    sheet.add(name, f"{at}: p50", "ms", 1000 * lines.quantile(stays, 0.5))
-    sheet.add(name, f"{at}: p99", "ms", 1000 * lines.quantile(stays, 0.99))
+    sheet.add(name, f"{at}: p50", "ms", 1000 * quantile(sorted(stays), 0.5))
+    sheet.add(name, f"{at}: p99", "ms", 1000 * quantile(sorted(stays), 0.99))
     sheet.add(name, f"{at}: batch", "items", fmean(sizes))
 
 

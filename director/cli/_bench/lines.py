@@ -98,10 +98,3 @@ def batches(
         stays += [end - arrival for arrival in arrivals[first : first + size]]
         sizes.append(size)
     return stays, sizes
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of `values` do not exceed (nearest rank)."""
-    ordered = sorted(values)
-    rank = -int(-share * len(ordered) // 1)  # rounded up
-    return ordered[max(0, rank - 1)]

@@ -11,6 +11,7 @@ from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from director._format import quantile
 from director.cli._bench import lines
 from director.cli._bench.contenders import DIRECTOR, POOL, Contender, OpenContender
 from director.cli._bench.jobs import noop
@@ -104,7 +105,7 @@ def _report(sheet: Sheet, name: str, visits: list[Visit]) -> None:
 
 
 def _p99(values: list[float]) -> float:
-    return lines.quantile(values, 0.99)
+    return quantile(sorted(values), 0.99)
 
 
 def _add(sheet: Sheet, name: str, waits: list[float], best: list[float]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import random
 from dataclasses import dataclass
+
+from director._format import quantile
 
 _SIGMA = 1.5  # of the lognormal: half of the jobs are short, a few take twenty times as long
 _LONGEST = 25.0  # times the mean; one job must not determine the total time
@@ -101,11 +102,6 @@ def figures(runs: list[Run], devices: int) -> Figures:
     whole = devices * makespan
     busy = sum(run.ended - run.started for run in runs)
     return Figures(quantile(waits, 0.5), quantile(waits, 0.99), 1 - busy / whole, lost(runs, devices) / whole, makespan)
-
-
-def quantile(ordered: list[float], share: float) -> float:
-    """The smallest value that at least `share` of the values don't exceed."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def lost(runs: list[Run], devices: int) -> float:
