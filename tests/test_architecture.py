@@ -195,7 +195,7 @@ def test_an_import_upward_is_seen_for_types_and_in_functions_too() -> None:
     source = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from director._api.map import map_jobs\n"
     assert complaints("errors", source) == ["errors:3 imports _api.map from above or beside it"]
     assert len(complaints("errors", "def f():\n    from director import _api\n")) == 1
-    assert complaints("_runtime.worker", "from director._jobs.job import Job\n") == []
+    assert complaints("_runtime.worker_thread.worker", "from director._jobs.job import Job\n") == []
 
 
 def test_above_the_package_only_public_names_are_known() -> None:

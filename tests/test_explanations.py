@@ -113,7 +113,14 @@ def test_what_other_pages_tell_of_the_inside_exists(page: Path) -> None:
 
 def test_a_name_that_is_gone_is_seen() -> None:
     gone = ["_core/crew.py", "Scheduler.admit_all", "_crews", "Crew", "asyncio.to_threads", "Crew(x)"]
-    there = ["_runtime/worker.py", "Scheduler.admit", "asyncio.to_thread", "Scheduler(x)", "await", "/dev/shm"]
+    there = [
+        "_runtime/worker_thread/worker.py",
+        "Scheduler.admit",
+        "asyncio.to_thread",
+        "Scheduler(x)",
+        "await",
+        "/dev/shm",
+    ]
     assert unknown(" ".join(f"`{code}`" for code in gone + there)) == gone
 
 

@@ -27,8 +27,8 @@ from director._devices.health.rules import HealthRules
 from director._executors.base import Executor, FleetExecutor
 from director._forks import watch
 from director._jobs.options import Options
-from director._runtime.device_claim import DeviceClaim
 from director._runtime.lifecycle import open_director
+from director._runtime.open_devices import OpenDevices
 from director._runtime.stats import Stats
 from director._sharing import check_shared
 from director._untrusted.keys import Interner
@@ -143,7 +143,7 @@ class Lifecycle:
             raise
 
     async def _open(self) -> None:
-        claim = await DeviceClaim.make(self._spec, self._executor, self._shared)
+        claim = await OpenDevices.make(self._spec, self._executor, self._shared)
         try:
             backend = open_director(
                 claim,

@@ -1,6 +1,7 @@
 """What a user's executor is made of: a `Runner`, which gets each call as a `Call` and reports to `RunnerEvents`.
 
-The executors of this package implement `JobRunner` instead; `director._runtime.call_runner` adapts a `Runner` to that.
+The executors of this package implement `JobRunner` instead; `director._runtime.worker_thread.call_runner` adapts a
+`Runner` to that.
 """
 
 from __future__ import annotations

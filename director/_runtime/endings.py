@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from director._jobs.state import JobState
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from director._jobs.job import ScheduledJob
@@ -69,3 +70,9 @@ class Endings:
         jobs: deque[ScheduledJob[Any]] = deque()
         withdraw(jobs)
         self._end_all(jobs, end)
+
+
+def forget_callbacks(future: asyncio.Future[Any]) -> None:
+    """Remove the callbacks of a future: to schedule them on a closed loop raises."""
+    for callback, _ in future._callbacks or ():
+        future.remove_done_callback(callback)

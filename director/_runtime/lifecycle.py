@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from director._clock import MonotonicClock
 from director._executors.base import Executor, FleetExecutor
-from director._jobs.calls import StreamCall
-from director._runtime.closed_loop import drop_jobs
+from director._jobs.calls import LocalCall, StreamCall
+from director._runtime.endings import forget_callbacks
 from director._runtime.runtime import Runtime
 from director._runtime.stats import Stats, snapshot
 from director._runtime.worker_pool import create_task
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from director._devices.health.rules import HealthRules
     from director._jobs.job import ScheduledJob
     from director._runtime.backend import Backend
-    from director._runtime.device_claim import DeviceClaim
+    from director._runtime.job_lifecycle import JobLifecycle
+    from director._runtime.loop_channel import LoopChannel
+    from director._runtime.open_devices import OpenDevices
     from director._scheduler.policy import SchedulingPolicy
+    from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import Slot
     from director.events import Hook
 
@@ -43,7 +46,7 @@ class OpenDirector(Runtime):
 
     def __init__(
         self,
-        claim: DeviceClaim,
+        claim: OpenDevices,
         counts: list[int],
         executor: Executor,
         policy: SchedulingPolicy,
@@ -55,7 +58,7 @@ class OpenDirector(Runtime):
     ) -> None:
         slots = None if shared is None else shared_slots(shared)
         super().__init__(claim.devices, counts, executor, policy, hooks, clock, rules, slots, loop_lost)
-        self.device_claim = claim
+        self.open_devices = claim
         self.task: asyncio.Task[None] | None = None  # of the Director coroutine
         self.submit = self.job_lifecycle.create_job
         self.call = self.loop_channel.call
@@ -106,12 +109,12 @@ class OpenDirector(Runtime):
         self.task = create_task(self.loop, self.worker_pool.direct(), name)
         self.task.add_done_callback(directed)
         self.health.start()
-        if (fleet := self.device_claim.fleet) is not None:
+        if (fleet := self.open_devices.fleet) is not None:
             fleet.watch(lambda device: self.call(joined, device), lambda *gone: self.call(left, *gone))
 
     def opened(self) -> None:
         """Tell the hooks that jobs are accepted."""
-        self.instrumentation.opened(self.device_claim.devices)
+        self.instrumentation.opened(self.open_devices.devices)
 
     async def drain(self, timeout: float | None = None) -> None:
         """Wait until nothing waits or runs, for at most `timeout` seconds."""
@@ -122,13 +125,13 @@ class OpenDirector(Runtime):
         """Stop and give the devices back; half a close, without waiting, if it is cancelled."""
         try:
             await self.stop()
-            await self.device_claim.give_back()
+            await self.open_devices.give_back()
         except asyncio.CancelledError:  # everything on this loop is being cancelled
             self.abandon()
 
     def finish(self) -> None:
         """Closed: tell the hooks, and let go of the devices."""
-        self.device_claim.give_back_soon()  # unless that is done
+        self.open_devices.give_back_soon()  # unless that is done
         self.instrumentation.end()
         task, self.task = self.task, None  # a cancelled one keeps the frame in which it was
         if task is not None and not self.loop.is_closed():
@@ -233,7 +236,7 @@ class OpenDirector(Runtime):
 
 
 def open_director(
-    claim: DeviceClaim,
+    claim: OpenDevices,
     counts: list[int],
     executor: Executor | FleetExecutor,
     policy: SchedulingPolicy,
@@ -247,3 +250,16 @@ def open_director(
     runner_maker = claim.fleet or executor
     assert isinstance(runner_maker, Executor)
     return OpenDirector(claim, counts, runner_maker, policy, hooks, clock, rules, shared, loop_lost)
+
+
+def drop_jobs(scheduler: Scheduler, loop_channel: LoopChannel, job_lifecycle: JobLifecycle) -> None:
+    """Cancel all jobs, and release those whose threads wait for the event loop."""
+    jobs = [*scheduler.running(and_waiting=True), *loop_channel.jobs()]
+    loop_channel.entries.clear()
+    for job in jobs:
+        forget_callbacks(job)
+        if isinstance(job.fn, StreamCall):
+            job.fn.channel.close_reader()
+        elif isinstance(job.fn, LocalCall):
+            job.fn.release()
+        job_lifecycle.end_cancelled(job, "its event loop was closed")

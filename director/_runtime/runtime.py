@@ -10,16 +10,16 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from director._jobs.state import JobState
-from director._runtime.call_hooks import hooked
 from director._runtime.health import HealthMonitor
 from director._runtime.instrumentation import Instrumentation
 from director._runtime.job_lifecycle import JobLifecycle
-from director._runtime.runner_events import RunnerReports, as_job_runner
-from director._runtime.shared_slot import SharedSlotGuard
 from director._runtime.start_backoff import StartBackoff
 from director._runtime.timers import FlushTimer
-from director._runtime.worker import SlotPrefetch, Worker
 from director._runtime.worker_pool import WorkerPool
+from director._runtime.worker_thread.call_hooks import hooked
+from director._runtime.worker_thread.runner_events import RunnerReports, as_job_runner
+from director._runtime.worker_thread.shared_slot import SharedSlotGuard
+from director._runtime.worker_thread.worker import SlotPrefetch, Worker
 from director._scheduler.residency import Residency
 from director._scheduler.scheduler import Scheduler
 from director._scheduler.slots import DeviceSlots, Slot, make_device_slots
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from director._devices.health.rules import HealthRules
     from director._executors.base import Executor
     from director._jobs.job import ScheduledJob
-    from director._runtime.worker import NextWork
+    from director._runtime.worker_thread.worker import NextWork
     from director._scheduler.policy import SchedulingPolicy
     from director._scheduler.wakeups import WakeCall
     from director._sharing.slot_lock import SharedSlots

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from director._executors.base import NeverStarted
-from director._runtime.closed_loop import forget_callbacks
+from director._runtime.endings import forget_callbacks
 from director._threads import DaemonThreadExecutor
 from director._untrusted.objects import is_a
 

@@ -10,7 +10,7 @@ import pytest
 from harness.stage import FOREVER, PATIENCE
 
 from director import Job, JobState, JobTimeout
-from director._runtime.worker import Worker
+from director._runtime.worker_thread.worker import Worker
 from director.events import Event, JobStarted
 
 MakeStage = "Callable[..., Awaitable[Stage]]"

@@ -182,7 +182,7 @@ class Stepper:
 
     def __init__(self, stage: Stage) -> None:
         from director._executors.thread import ThreadRunner
-        from director._runtime.worker import Worker
+        from director._runtime.worker_thread.worker import Worker
 
         self.codes = {Worker._run.__code__, ThreadRunner.run.__code__}
         self.changed = stage.watch.changed

@@ -23,7 +23,7 @@ def as_job_runner(runner: Runner | JobRunner, device: Device) -> JobRunner:
     """The runner itself, if it is one of this package's, or what gives it calls."""
     if isinstance(runner, JobRunner):
         return runner
-    from director._runtime.call_runner import CallRunner  # few need it
+    from director._runtime.worker_thread.call_runner import CallRunner  # few need it
 
     return CallRunner(runner, device)
 

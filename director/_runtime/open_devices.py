@@ -23,7 +23,7 @@ logger = logging.getLogger("director")
 _DISBANDING = 10.0  # seconds in which a fleet's devices are given back
 
 
-class DeviceClaim:
+class OpenDevices:
     """The devices of one start, from `make` to `give_back`."""
 
     def __init__(self, devices: tuple[Device, ...], presence: Presence | None, fleet: Fleet | None) -> None:
@@ -32,17 +32,17 @@ class DeviceClaim:
         self._presence = presence
 
     @staticmethod
-    async def make(spec: DeviceSpec, executor: Executor | FleetExecutor, shared: str | None) -> DeviceClaim:
+    async def make(spec: DeviceSpec, executor: Executor | FleetExecutor, shared: str | None) -> OpenDevices:
         """Find the devices, on a thread that is never joined: NVML may hang when a GPU fails."""
 
-        def survey() -> DeviceClaim:
+        def survey() -> OpenDevices:
             import ctypes  # noqa: F401 - imported here for `LoopWakeup`, so that the event loop does not wait for it
 
             if isinstance(executor, FleetExecutor):
                 fleet = executor.fleet()
-                return DeviceClaim(fleet.gather(spec), None, fleet)
+                return OpenDevices(fleet.gather(spec), None, fleet)
             devices = resolve_devices(spec)
-            return DeviceClaim(devices, announce(devices, shared), None)
+            return OpenDevices(devices, announce(devices, shared), None)
 
         found = call_once("director:discovery", survey)
         try:
@@ -74,7 +74,7 @@ class DeviceClaim:
             return None
 
 
-def _release_found(found: Future[DeviceClaim]) -> None:
+def _release_found(found: Future[OpenDevices]) -> None:
     """The start was cancelled during discovery: release what was found."""
     if not found.cancelled() and found.exception() is None:
         found.result().give_back_soon()

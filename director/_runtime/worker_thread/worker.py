@@ -13,7 +13,7 @@ from director._executors.base import LoadFailed, NeverStarted, is_loss
 from director._forks import copied, leave_copy
 from director._jobs.current import here
 from director._jobs.state import JobState
-from director._runtime.batch_call import BatchCall
+from director._runtime.worker_thread.batch_call import BatchCall
 from director._untrusted.objects import is_a, strip
 from director.errors import JobTimeout
 

@@ -1,0 +1,1 @@
+"""What runs on a slot's thread: a worker, which takes jobs and makes their calls."""
