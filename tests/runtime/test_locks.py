@@ -386,7 +386,7 @@ def test_what_questions_hold_is_let_go_of_without_the_lock() -> None:
 
     asker._stuck, asker._worker, asker._since = 4, threading.current_thread(), -10.0
     held = Held()
-    asker._questions.append(lambda held=held: None)  # type: ignore[misc]
+    asker._tasks.append(lambda held=held: None)  # type: ignore[misc]
     del held
     assert not asker.submit(lambda: None)
     assert freed == [False]
