@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from director import errors
@@ -22,7 +21,9 @@ def plain(text: str) -> str:
     r"""A line from any source, made safe for a terminal: ``"\x1b[2J"`` is shown as those characters, not executed."""
     if text.isprintable():
         return text
-    return "".join(_visible(each) if unicodedata.category(each) in _NOT_SHOWN else each for each in text)
+    from unicodedata import category  # not with the package: few lines need it
+
+    return "".join(_visible(each) if category(each) in _NOT_SHOWN else each for each in text)
 
 
 def _visible(character: str) -> str:
