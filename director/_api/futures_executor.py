@@ -214,6 +214,6 @@ def _refuse_to_block(loop: asyncio.AbstractEventLoop, is_deciding: Callable[[], 
         )
     if is_deciding():
         raise RuntimeError(
-            f"{what} in a signal handler or finalizer that has interrupted the Director would wait for ever: "
+            f"{what} in a signal handler or finalizer that has interrupted the Director would wait forever: "
             "the Director goes on when it returns"
         )

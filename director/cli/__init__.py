@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has printed why; a calling program gets the status instead of an exit
-        return int(stop.code or 0)
+        return _flushed(int(stop.code or 0))
     if options.command is None:
         parser.print_help(sys.stderr)
         return USAGE
@@ -84,6 +84,16 @@ def _run_command(options: argparse.Namespace) -> int:
     except Exception as error:  # noqa: BLE001 -- printed as Python would, with control characters escaped
         print_error(trace_of(error))
         return FAILED
+
+
+def _flushed(status: int) -> int:
+    """`status`, or that of a reader who has gone before all was written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        return READER_GONE
+    return status
 
 
 def _forget_stdout() -> None:

@@ -423,7 +423,7 @@ async def test_waiting_on_the_loops_own_thread_is_refused(
     executor: DirectorExecutor, gate: Gate, misuse: Callable[[DirectorExecutor, Future[Any]], Any]
 ) -> None:
     future = executor.submit(gate, None, 42)
-    with pytest.raises(RuntimeError, match="wait for ever"):
+    with pytest.raises(RuntimeError, match="wait forever"):
         misuse(executor, future)
     gate.open()
     assert await asyncio.wrap_future(future) == 42

@@ -119,7 +119,7 @@ async def test_who_rests_holds_nothing(gate: Gate) -> None:
 
 async def test_both_have_their_turns(monkeypatch: pytest.MonkeyPatch, gate: Gate) -> None:
     """When one job is a turn: each waits for no more than one of the other's."""
-    monkeypatch.setattr("director._runtime.worker_thread.shared_slot._TURN", 0.0)
+    monkeypatch.setattr("director._runtime.worker_thread.shared_slot._TIME_SLICE", 0.0)
     who: list[int] = []
 
     def work(_device: object, number: int) -> None:
@@ -140,7 +140,7 @@ async def test_both_have_their_turns(monkeypatch: pytest.MonkeyPatch, gate: Gate
 
 
 async def test_a_turn_holds_several_short_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("director._runtime.worker_thread.shared_slot._TURN", 3600.0)
+    monkeypatch.setattr("director._runtime.worker_thread.shared_slot._TIME_SLICE", 3600.0)
     who: list[int] = []
     gate = Gate()
     async with Director("simulated:1", shared="x") as one, Director("simulated:1", shared="x") as two:
