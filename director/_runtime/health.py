@@ -9,8 +9,6 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from director._devices.health.nvml_watch import NvmlWatch
-from director._devices.health.probe import probe
 from director._devices.health.rules import HEALTH_MOVES, Health
 from director._scheduler.slots import Slot, SlotState
 from director._threads import DaemonThreadExecutor
@@ -70,6 +68,9 @@ class HealthMonitor:
         self.registry = HealthRegistry(
             scheduler.places, rules, scheduler, job_lifecycle, instrumentation, clock, self._probe
         )
+        # Not with the package: a fifth of its import is what speaks to NVML.
+        from director._devices.health.nvml_watch import NvmlWatch
+
         devices = [place.device for place in scheduler.places if place.device.node is None]
         self._watch = NvmlWatch(devices, lambda verdict: loop_channel.call(self._take_verdict, verdict), rules)
 
@@ -113,6 +114,8 @@ class HealthMonitor:
     async def _probe(self, device: Device) -> str | None:
         if device.node is not None and self._rules.probe is None:
             return None  # of another machine: it can't be probed from here; its next worker is a new process
+        from director._devices.health.probe import probe
+
         return await self._off_loop(f"director:probe {device.label}", probe, device, self._rules)
 
     async def _off_loop(self, name: str, call: Callable[[*Ts], T], *args: *Ts) -> T:

@@ -95,6 +95,7 @@ def test_a_broken_pipe_ends_a_command_quietly() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "director", "--help"]
-    shown = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    buffered = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    shown = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=buffered)
     os.close(writer)
     assert (shown.returncode, shown.stderr) == (141, "")
