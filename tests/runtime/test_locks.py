@@ -205,7 +205,7 @@ async def test_a_handler_that_waits_for_a_result_in_the_midst_of_a_decision_is_t
 
     await asyncio.wait_for(asyncio.to_thread(submit), 10)
     assert len(errors) == 3
-    assert all("has interrupted the Director would wait for ever" in error for error in errors)
+    assert all("has interrupted the Director would wait forever" in error for error in errors)
     await plain.end()
     assert waited_for.done()
 
