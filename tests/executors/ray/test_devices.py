@@ -70,8 +70,8 @@ async def test_an_actor_that_has_another_gpu_makes_no_call(
     solo: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Director(executor=replace(solo, resources={"GPU": 1, "solo": 1}, start_timeout=15)) as director:
-        held: Any = director._claim
-        (claim,) = held.fleet._claims.values()
+        held: Any = director._runtime
+        (claim,) = held.open_devices.fleet._claims.values()
         right = claim._expected
         assert right.accelerators == (str(director.devices[0].index),)
         claim._expected = right._replace(accelerators=("7",))  # as if Ray had given a successor another one
