@@ -121,6 +121,7 @@ def test_the_lanes_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "measuring: director, event loop blocked 20 of every 40 ms" in shown.err
 
 
+@pytest.mark.slow
 def test_the_lanes_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--only", "lanes", "--json", *SHORT]) == 0
     lanes = json.loads(capsys.readouterr().out)["lanes"]
@@ -164,6 +165,7 @@ def hide(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
 
 
+@pytest.mark.slow
 def test_without_scikit_learn_the_rest_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

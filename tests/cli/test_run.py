@@ -315,6 +315,7 @@ def test_the_summary_as_json(run: Run, tmp_path: Path) -> None:
 # ---- memory
 
 
+@pytest.mark.slow
 def test_an_endless_input_takes_bounded_memory(tmp_path: Path) -> None:
     """300 MB pass through in lines of 1 MB; a child of that child measures, for a peak is not taken back."""
     (tmp_path / "feed.py").write_text("import sys\nfor _ in range(300): sys.stdout.write('x' * 999_999 + '\\n')")

@@ -244,6 +244,7 @@ async def test_memory_does_not_grow_with_viewers_that_leave(clock: TestClock) ->
         assert grown < 500_000
 
 
+@pytest.mark.slow
 async def test_a_thousand_come_at_once(clock: TestClock, counted: dict[str, int]) -> None:
     feed = Feed(Director("simulated:2", clock=clock))
     site = Site(feed, longest_stream=5)  # longer than it takes until all have come

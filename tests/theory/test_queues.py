@@ -23,6 +23,8 @@ from director.cli._bench import lines
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+pytestmark = pytest.mark.slow
+
 SERVERS = 4
 COUNT = 200_000
 BATCHES = 20  # of consecutive jobs, long enough to be nearly independent

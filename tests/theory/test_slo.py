@@ -7,6 +7,8 @@ from benchmarks import slo
 
 from director.cli._bench.batching import plan
 
+pytestmark = pytest.mark.slow
+
 RATE = 5300  # items a second: 91 % of what would be possible with even arrivals
 COUNT = 60_000
 
