@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from director import DirectorError, Model
+from director import DirectorError, Model, WorkerDied
 from director.testing import check_executor
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ class Anonymous(HereRunner):
     def run(self, call: Call) -> Any:
         try:
             return super().run(call)
-        except DirectorError as error:
-            raise type(error)(None, None) from None
+        except WorkerDied:
+            raise WorkerDied(None, None) from None
 
 
 class Leaving(HereRunner):
