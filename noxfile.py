@@ -5,7 +5,7 @@ With nothing but Python and a network::
 
     python3 noxfile.py              # ruff, mypy and the tests, without the slow ones: some five minutes
     python3 noxfile.py -s quick     # the tests that start no processes: a minute or two
-    python3 noxfile.py -s full      # the slow tests, and those with Ray: about twenty minutes
+    python3 noxfile.py -s full      # the slow tests, and those with Ray: about twelve minutes
     python3 noxfile.py -s tests -- tests/public -k batch  # what pytest is told
     python3 noxfile.py -s demo      # the demonstration
     python3 noxfile.py -l           # what else there is

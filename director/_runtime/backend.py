@@ -101,4 +101,4 @@ class Backend(Protocol):
         """The event loop was closed, so that nothing can be delivered: drop the jobs, let the threads end."""
 
     def finish(self) -> None:
-        """Closed: tell the hooks, and let go of the devices."""
+        """Closed: tell the hooks, and give the devices back."""

@@ -94,7 +94,7 @@ class OpenDirector(Runtime):
         """Start the Director coroutine; watch the GPUs, or the fleet."""
 
         def directed(task: asyncio.Task[None]) -> None:
-            """By our close, cancelled by somebody else, or by its own failure."""
+            """It was ended by `close`, cancelled from outside, or has failed."""
             if task is not self.task:
                 return
             ended()
@@ -130,7 +130,7 @@ class OpenDirector(Runtime):
             self.abandon()
 
     def finish(self) -> None:
-        """Closed: tell the hooks, and let go of the devices."""
+        """Closed: tell the hooks, and give the devices back."""
         self.open_devices.give_back_soon()  # unless that is done
         self.instrumentation.end()
         task, self.task = self.task, None  # a cancelled one keeps the frame in which it was

@@ -246,7 +246,7 @@ class Allocation:
         return self._arrived(patience), gone
 
     def release(self) -> None:
-        """Let go of all that is held, there or not."""
+        """Release all reservations, those whose actors have not started too."""
         for claim in [*self.there.values(), *(claim for claim, _ in self._asked.values())]:
             claim.release()
         self._groups.close()

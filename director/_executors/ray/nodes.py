@@ -52,7 +52,7 @@ class Names:
         node = listed["NodeID"]
         if node not in self._names:
             name = listed["NodeName"]
-            if name == listed["NodeManagerAddress"]:  # nobody has given it one: the host's says more
+            if name == listed["NodeManagerAddress"]:  # its own name was not set: the host's says more
                 name = listed["NodeManagerHostname"]
             taken = name in self._names.values()
             self._names[node] = f"{name}-{node[:_ID_SHOWN]}" if taken else name

@@ -15,21 +15,7 @@ _LEAST, _MOST = 0.0001, 10**15  # of a resource: Ray's steps, and more bytes tha
 
 @dataclass(frozen=True, kw_only=True)
 class RayTerms:
-    """The fields of a `RayExecutor`.
-
-    Args:
-        address: Of the cluster: ``"auto"`` for the one of this machine, ``"host:6379"``, or ``"local"`` to start one in
-            this program. A process that is connected already does not look at it.
-        resources: What each device holds of its node, as Ray names it: ``{"GPU": 2, "CPU": 8}``. `None`: a GPU, or
-            where no node has one, a CPU core.
-        runtime_env: Ray's runtime environment of the actors, such as their ``working_dir``.
-        start_timeout: Seconds in which actors start; devices that are in use elsewhere for that long are left out.
-        grace: Seconds between asking a call to end (its timeout has passed) and ending its actor.
-
-    Raises:
-        TypeError: A value of the wrong type.
-        ValueError: A value out of range.
-    """
+    """The fields of a `RayExecutor`, which describes them; apart from it, so that runners need not import it."""
 
     address: str = "auto"
     resources: Mapping[str, float] | None = None
