@@ -3,10 +3,11 @@
 
 With nothing but Python and a network::
 
-    python3 noxfile.py              # ruff, mypy and the tests, without the slow ones: some five minutes
+    python3 noxfile.py              # ruff, mypy, pyright and the tests, without the slow ones: some five minutes
     python3 noxfile.py -s quick     # the tests that start no processes: a minute or two
     python3 noxfile.py -s full      # the slow tests, and those with Ray: about twelve minutes
     python3 noxfile.py -s tests -- tests/public -k batch  # what pytest is told
+    python3 noxfile.py -s dist      # wheel and sdist
     python3 noxfile.py -s demo      # the demonstration
     python3 noxfile.py -l           # what else there is
 
@@ -153,14 +154,16 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict, and the typing tests below tests/typing."""
+    """Mypy and pyright, strict, on the typing tests below tests/typing; whether every public type is known to both."""
     set_up(session, "-e", ".[cli,fastapi,prometheus,otel]", group="types")
     session.run("mypy", *session.posargs)
+    session.run("basedpyright", "--project", "tests/typing")
+    session.run("basedpyright", "--verifytypes", "director", "--ignoreexternal", env={"PYTHONPATH": str(HERE)})
 
 
 def run_tests(session: nox.Session, chosen: str, *arguments: str, **variables: str) -> None:
     """Two at a time those that are marked so; a file's tests stay together, as they share fixtures."""
-    two = ["-n", "2", "--dist", "loadfile"]
+    two = ["-n", "2", "--dist", "loadfile", "--max-worker-restart", "4"]
     session.run("pytest", *two, "-m", chosen, *arguments, env={**BYTECODE, **variables})
 
 
@@ -194,12 +197,13 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def full(session: nox.Session) -> None:
-    """The tests that `tests` leaves out, those of properties with all examples, a storm, and the session `ray`."""
-    set_up(session, "-e", ".[all]", "cloudpickle", group="test")
+    """The tests that `tests` leaves out, those of properties with all examples, a storm; `dist` and `ray` follow."""
+    set_up(session, "-e", ".[all]", group="full")
     everything = {"DIRECTOR_TESTS": "full", "DIRECTOR_ZOO": "all"}
     patience = "--timeout=300"  # seconds of one test: these import much and start many processes
     run_tests(session, "(slow or hypothesis) and not serial", patience, **everything)
     session.run("pytest", "-m", "serial", patience, env={**BYTECODE, **everything})
+    session.notify("dist")
     session.notify("ray")
     storm = ["--seconds", "30", "--jobs", "4000", "--values", "100000"]
     session.run("python", "-m", "benchmarks.chaos", *storm, env=WITH_TESTS)
@@ -215,6 +219,25 @@ def ray(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or ["tests/executors/ray"]), env={"RAY_USAGE_STATS_ENABLED": "0"})
 
 
+@nox.session(default=False)
+def dist(session: nox.Session) -> None:
+    """Wheel and sdist: built, checked, tested with each other; a folder after -- keeps them."""
+    set_up(session, ".[all,process]", "build>=1.2", "twine>=6", group="test")
+    scratch = Path(session.create_tmp()).resolve()
+    folder = Path(*session.posargs[:1]).resolve() if session.posargs else scratch / "dist"
+    unpacked = scratch / "unpacked"
+    discard(old for old in (scratch / "dist", unpacked) if old.exists())
+    unpacked.mkdir()
+    session.run("python", "-m", "build", "--no-isolation", "--outdir", str(folder), silent=True)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+    session.run("tar", "xzf", str(sdist), "-C", str(unpacked), "--strip-components=1", external=True)
+    session.chdir(unpacked)  # whose tests import the installed wheel
+    session.run("pytest", "--collect-only", "-qq", silent=True)
+    session.run("pytest", "tests/jobs", "tests/scheduler", "tests/test_packaging.py", env=BYTECODE)
+
+
 @nox.session(python=PYTHONS, default=False)
 def matrix(session: nox.Session) -> None:
     """The tests on each supported Python that this machine has."""
@@ -227,6 +250,15 @@ def torch(session: nox.Session) -> None:
     """The tests with torch, on the machine's GPUs or its processor; some 200 MB to download, with CUDA gigabytes."""
     set_up(session, "-e", ".[all,process]", TORCH, group="test")
     session.run("pytest", *(session.posargs or WITH_TORCH))
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """The documentation site, in build/site; a broken link is an error; arguments after -- go to mkdocs."""
+    set_up(session, "-e", ".", group="docs")
+    command = session.posargs or ["build"]
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}  # an advertisement of its theme
+    session.run("mkdocs", command[0], "--config-file", "docs/site/mkdocs.yml", *command[1:], env=quiet)
 
 
 @nox.session(default=False)

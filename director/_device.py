@@ -1,20 +1,21 @@
-"""A device: the frozen identity of a GPU, a MIG slice or a stand-in. Its fields never change."""
+"""A device: the frozen identity of a GPU, a MIG slice, or a CPU or simulated device. Its fields never change."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
 
 from director._untrusted.numbers import MOST_SECONDS, MOST_SLOTS, real, whole
 from director._untrusted.objects import is_a
+from director._untrusted.sizes import bytes_of
 
 DeviceKind: TypeAlias = Literal["cuda", "cpu", "simulated"]
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A GPU, MIG slice or stand-in that jobs run on.
+    """A GPU or MIG slice, or a CPU or simulated device, that jobs run on.
 
     ``str(device)`` is what frameworks take: ``"cuda:0"`` for a GPU, ``"cpu"`` for everything else.
 
@@ -53,6 +54,22 @@ class Device:
         return f"{self.kind}:{self.index}" if self.node is None else f"{self.kind}:{self.index}@{self.node}"
 
 
+class SimulatedMemory(Protocol):
+    """The memory of a simulated device, of which a test says who has how much."""
+
+    def free(self) -> tuple[int, int]:
+        """Bytes that are free, and the total."""
+
+    def allocation(self) -> tuple[int, int, int] | None:
+        """Bytes that this process has allocated, the peak of these, and its pool; `None`: no framework tells."""
+
+    def reset_peak(self) -> None:
+        """Let the peak begin at what is allocated now."""
+
+    def free_caches(self) -> None:
+        """Give back what is in the pool and not allocated."""
+
+
 @dataclass(frozen=True, slots=True)
 class SimulatedDevice(Device):
     """A device that only passes time: for tests and demonstrations on machines without GPUs.
@@ -62,6 +79,7 @@ class SimulatedDevice(Device):
     """
 
     speed: float = 1.0
+    _memory: SimulatedMemory | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         Device.__post_init__(self)
@@ -77,31 +95,31 @@ def _speed(speed: Any) -> float:
 
 
 def cpu_devices(count: int = 1) -> list[Device]:
-    """`count` stand-ins that run jobs on CPU threads."""
+    """`count` devices that run jobs on CPU threads."""
     count = whole("count", count, 1, MOST_SLOTS)
     return [Device(i, f"CPU-{i}", f"cpu:{i}", "cpu") for i in range(count)]
 
 
 def simulated_devices(
-    count: int, *, speed: float | list[float] = 1.0, memory: int | None = None
+    count: int, *, speed: float | list[float] = 1.0, memory: int | str | None = None
 ) -> list[SimulatedDevice]:
     """Devices for tests and demonstrations without GPUs.
 
     Args:
         count: How many, at least 1.
         speed: Relative speed of `SimulatedDevice.work`, one for all or one for each.
-        memory: Bytes of memory that each reports.
+        memory: Bytes of memory that each reports, or a text such as ``"6GiB"``.
 
     Raises:
         TypeError: One of them is no number.
-        ValueError: One is out of range, or there is not one speed for each device.
+        ValueError: One is out of range, `memory` is no size, or there is not one speed for each device.
     """
     count = whole("count", count, 1, MOST_SLOTS)
     speeds = [_speed(each) for each in (speed if is_a(speed, (list, tuple)) else [speed] * count)]
     if len(speeds) != count:
         raise ValueError(f"{count} devices need {count} speeds, not {len(speeds)}")
     if memory is not None:
-        memory = whole("memory", memory, 0)
+        memory = bytes_of("memory", memory)
     return [
         SimulatedDevice(i, f"SIM-{i}", f"simulated:{i}", "simulated", memory, speed=s) for i, s in enumerate(speeds)
     ]

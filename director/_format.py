@@ -1,8 +1,9 @@
-"""Numbers and texts formatted for people, and the quantile that is shown of many."""
+"""Numbers and texts formatted for people, the quantile that is shown of many, and the colours of functions."""
 
 from __future__ import annotations
 
 import math
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from director import errors
@@ -10,7 +11,7 @@ from director._untrusted.objects import ancestors, class_name, describe, is_a, m
 from director._untrusted.objects import plain as exact_str
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 # Unicode categories that are escaped: control characters, invisible format characters (such as those that change the
 # direction of text), lone surrogates (from a file name that is not UTF-8), separators of lines and paragraphs.
@@ -82,6 +83,27 @@ def _three_digits(number: float) -> str:
     return f"{number:.1f}" if number < 99.95 else f"{number:.0f}"
 
 
+COLOURS = 8
+
+
+def colours(names: Iterable[str]) -> dict[str, int]:
+    """A colour for each name, from 0 to `COLOURS` - 1: the same for the same names, in whatever order they come.
+
+    Each name has a colour that it prefers. Of those that prefer the same one, the first by the alphabet gets it, and
+    the others get colours that are left; where there are none, they share theirs.
+    """
+    preferred = {name: zlib.crc32(name.encode("utf-8", "surrogatepass")) % COLOURS for name in sorted(names)}
+    found: dict[str, int] = {}
+    for name, colour in preferred.items():
+        if colour not in found.values():
+            found[name] = colour
+    left = [colour for colour in range(COLOURS) if colour not in found.values()]
+    for name, colour in preferred.items():
+        if name not in found:
+            found[name] = left.pop(0) if left else colour
+    return found
+
+
 _MOST_PARTS = 20  # of a container
 _DEEPEST = 4
 _LONGEST_PART = 1_000  # characters, or digits
@@ -126,6 +148,17 @@ def known_repr(value: object, limit: int) -> str:
     return f"{type_name(value)}{shown}"[:limit]
 
 
+_LONGEST_TENANT = 120  # characters
+
+
+def known_tenant(tenant: object) -> str:
+    """A tenant as text: a str itself, cut if it is very long; anything else as `known_repr` has it."""
+    text = exact_str(tenant)
+    if text is None:
+        return known_repr(tenant, _LONGEST_TENANT)
+    return text if len(text) <= _LONGEST_TENANT else f"{text[: _LONGEST_TENANT - 1]}…"
+
+
 def _text(error: BaseException) -> str:
     owner = next(each for each in ancestors(type(error)) if "__str__" in _DICT(each))
     if owner is BaseExceptionGroup:
@@ -164,3 +197,11 @@ def _copy(value: Any, depth: int) -> Any:
             return {_copy(key, depth + 1): _copy(part, depth + 1) for key, part in value.copy().items()}
         return kind(_copy(part, depth + 1) for part in value)
     raise _Unknown
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: the known one that is most like it, if one is."""
+    from difflib import get_close_matches  # only for an error
+
+    close = get_close_matches(word, sorted(known), 1)
+    return f", did you mean {close[0]}?" if close else ""

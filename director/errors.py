@@ -29,7 +29,7 @@ class DirectorError(Exception):
 
 
 class AdmissionError(DirectorError):
-    """The job was not accepted; nothing of it ran."""
+    """The job was not accepted, or the Director closed while it waited; nothing of it ran."""
 
 
 class QueueFull(AdmissionError):
@@ -54,9 +54,8 @@ class QueueFull(AdmissionError):
         bound = f"max_queue is {self.limit}"
         if self.tenant is not None:
             bound = f"max_queue_per_tenant is {self.limit} for {self.tenant!r}"
-        retry = "" if self.retry_after is None else f" Retry in about {self.retry_after:.3g} s, or"
-        remedy = f"{retry or ' To wait for room,'} use `await director.run(...)`."
-        return f"{self.waiting} jobs wait and {bound}.{remedy}"
+        retry = "To" if self.retry_after is None else f"Retry in about {self.retry_after:.3g} s. To"
+        return f"{self.waiting} jobs wait and {bound}. {retry} wait for room, pass when_full='wait'."
 
 
 class DeadlineUnreachable(AdmissionError):
@@ -85,7 +84,7 @@ class DeadlineUnreachable(AdmissionError):
 
 
 class DirectorClosed(AdmissionError):
-    """The Director does not accept jobs in its present state.
+    """The Director does not accept jobs in its present state, or it closed while the job waited.
 
     Args:
         state: The state it was in, a `DirectorState` value such as ``"new"`` or ``"closed"``.
@@ -97,7 +96,12 @@ class DirectorClosed(AdmissionError):
 
     def __str__(self) -> str:
         if self.state == "new":
-            return "The Director has not been started: use `async with director:` or `await director.start()`."
+            return (
+                "The Director has not been started: use `async with director:` or `await director.start()`; in a web "
+                "application its lifespan, such as FastAPI(lifespan=director.fastapi.lifespan(director))."
+            )
+        if self.state == "closed":
+            return "The Director is closed; nothing of the job ran."
         return f"The Director is {self.state} and accepts no more jobs."
 
 
@@ -108,22 +112,38 @@ class PlacementError(DirectorError):
 class JobError(DirectorError):
     """The job was accepted and has no result."""
 
+    _kinds: tuple[str, ...] = ()  # names of the classes of an exception that could not be sent, which this stands for
+
 
 class JobTimeout(JobError, TimeoutError):
-    """The job's deadline or timeout passed.
+    """A time limit of the job passed.
 
     Args:
         phase: ``"queued"``: it never ran; ``"running"``: it was running, and its thread may still be.
+        option: The option that set the limit; `None` if it was no option of the job.
+        seconds: The value of that option.
     """
 
-    def __init__(self, phase: Literal["queued", "running"]) -> None:
-        super().__init__(phase)
+    def __init__(
+        self,
+        phase: Literal["queued", "running"],
+        option: Literal["deadline", "start_within", "timeout"] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        super().__init__(*((phase,) if option is None else (phase, option, seconds)))
         self.phase = phase
+        self.option = option
+        self.seconds = seconds
 
     def __str__(self) -> str:
-        if self.phase == "queued":
-            return "The deadline passed while the job waited; it never ran."
-        return "Time was up while the job ran; its slot stays taken until the call has ended."
+        if self.phase == "running":
+            return "Time was up while the job ran; its slot stays taken until the call has ended."
+        if self.option == "start_within" and self.seconds is not None:
+            return (
+                f"The job did not begin in time (start_within={self.seconds:g}); it never ran. Try again later, or let "
+                "it wait for longer."
+            )
+        return "The deadline passed while the job waited; it never ran."
 
 
 class BatchMismatch(JobError, ValueError):
@@ -149,10 +169,10 @@ class BatchMismatch(JobError, ValueError):
 
 
 class SlowReader(JobError):
-    """A stream was cut off because its reader was so slow that the device had to wait.
+    """A stream was cut because its reader was so slow that the device had to wait, or never took the first value.
 
     Args:
-        seconds: How long the reader took no value while the buffer was full.
+        seconds: How long the reader took no value.
         buffer: How many values waited.
     """
 
@@ -162,10 +182,11 @@ class SlowReader(JobError):
         self.buffer = buffer
 
     def __str__(self) -> str:
+        values = "1 value" if self.buffer == 1 else f"{self.buffer} values"
         return (
-            f"The reader took nothing for {self.seconds:g} s while {self.buffer} values waited, so the stream was cut "
-            "to free its slot. Read sooner, or give a larger `buffer` or `slow_reader_timeout`; with "
-            "on_slow_reader='wait' the limit holds only while the Director drains."
+            f"The reader took nothing for {self.seconds:g} s while {values} waited, so the stream was cut to free its "
+            "slot. Read sooner, or give a larger `buffer` or `slow_reader_timeout`; with on_slow_reader='wait' the "
+            "limit holds for the first value, and while the Director drains."
         )
 
 
@@ -184,10 +205,36 @@ class WorkerDied(JobError):
         # Identifies the worker, because several errors may report the same one.
         self._life = object()
 
+    _server: str | None = None
+    """The name of the server process that was lost, if that is what has happened."""
+
     def __str__(self) -> str:
+        if self._server is not None:
+            return f"The server process {self._server!r} was lost before the job had ended."
         if self.exitcode is None and self.device.node is not None:
             return f"The actor on {self.device.label}, or its node, was lost in the midst of a job."
         return f"The worker process on {self.device.label} {_end_of_process(self.exitcode)}"
+
+
+class JobAborted(JobError):
+    """The Director closed while the job ran; what became of the call is not known.
+
+    Args:
+        grace: Seconds for which the close has waited for the call, which had not ended then; `None`: the call has
+            ended without a result, because `director.check_cancelled` told it to.
+    """
+
+    def __init__(self, grace: float | None = None) -> None:
+        super().__init__(grace)
+        self.grace = grace
+
+    def __str__(self) -> str:
+        if self.grace is None:
+            return "The Director closed while the job ran, and the call ended early, as it was asked to."
+        return (
+            f"The Director closed while the job ran, and the call had not ended {self.grace:g} s later. "
+            "Whether it still runs, and what it has done, is not known."
+        )
 
 
 class DeviceError(DirectorError):

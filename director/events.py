@@ -59,6 +59,7 @@ class JobRejected(Event):
 
     name: str
     error: BaseException
+    tenant: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +179,24 @@ class ModelFailed(ModelEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelEvicted(ModelEvent):
+    """The replica, for which `bytes` are reserved, is about to be unloaded: `wanted`, a model or a call, needs room."""
+
+    bytes: int
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryVeto(ModelEvent):
+    """The replica, which needs `bytes`, is not loaded: only `free` bytes are, for others use the device."""
+
+    bytes: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelUnloaded(ModelEvent):
-    """The replica was released."""
+    """The replica was released, or sleeps in host memory."""
 
 
 class Hook(Protocol):

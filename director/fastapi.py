@@ -5,33 +5,47 @@ The only module that imports fastapi (extra ``fastapi``); what is not specific t
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 try:
-    from fastapi import Depends, FastAPI, WebSocket
+    from fastapi import APIRouter, Depends, FastAPI, Response, WebSocket
+    from fastapi.encoders import jsonable_encoder
     from fastapi.requests import HTTPConnection  # noqa: TC002 - FastAPI reads the annotation
     from fastapi.responses import JSONResponse
     from fastapi.websockets import WebSocketState
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
-        f"director.fastapi needs {error.name}: pip install 'gpu-director[fastapi]'", name=error.name
+        f"director.fastapi needs {_error.name}: pip install 'gpu-director[fastapi]'", name=_error.name
     ) from None
 
 from director import Director
-from director.asgi import MEDIA_TYPE, CancelOnDisconnect, HealthEndpoints, ProblemMiddleware, RequestDeadline, lifespan
+from director.asgi import (
+    MEDIA_TYPE,
+    CancelOnDisconnect,
+    HealthEndpoints,
+    JobStore,
+    Problem,
+    ProblemMiddleware,
+    RequestDeadline,
+    lifespan,
+)
+from director.asgi._lifespan import with_socket
 from director.asgi._problem import logged_problem_of
 from director.errors import DirectorError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from fastapi.requests import Request
 
     from director import Model
     from director.asgi._types import App
 
-__all__ = ["PROBLEMS", "DirectorDep", "get_director", "install", "lifespan"]
+__all__ = ["PROBLEMS", "DirectorDep", "JobStore", "get_director", "install", "job_routes", "lifespan"]
 
+_NO_JOB = Problem(404, "There is no such job, or it is not kept any more.", "no-such-job")
+_PATH = "/director"  # of the dashboard
 _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1011, 1013  # of RFC 6455 and its registry
 
 _SCHEMA = {
@@ -40,6 +54,7 @@ _SCHEMA = {
     "properties": {
         **{name: {"type": "string"} for name in ("type", "title", "detail", "kind")},
         "status": {"type": "integer"},
+        "ran": {"type": "boolean"},
     },
     "required": ["type", "title", "status", "detail", "kind"],
 }
@@ -85,6 +100,7 @@ def install(
     metrics: App | None = None,
     cancel_on_disconnect: bool = True,
     request_deadlines: bool = False,
+    dashboard: bool | str = False,
 ) -> None:
     """Install exception handlers and middleware for a Director; call it before the application serves.
 
@@ -101,7 +117,17 @@ def install(
         cancel_on_disconnect: Cancel the request when its client has disconnected; see
             `director.asgi.CancelOnDisconnect`.
         request_deadlines: Apply ``X-Request-Timeout`` and ``X-Request-Deadline``; see `director.asgi.RequestDeadline`.
+        dashboard: Show the Director on a page below this path, ``/director`` if true, and open a socket for
+            `director top` while the application runs; see `director.dashboard.Dashboard`. A reader of the page needs
+            the token in the environment variable ``DIRECTOR_TOKEN``; where there is none, only requests that come
+            straight from this machine are answered.
+
+    Raises:
+        RuntimeError: `dashboard` is given, and the Director is running.
+        ValueError: The path of the dashboard does not begin with a slash, or is nothing else.
     """
+    if dashboard:
+        _show(app, director, _PATH if dashboard is True else dashboard)
     app.add_exception_handler(DirectorError, _answer)  # type: ignore[arg-type]  # called with a request or a websocket
     app.add_middleware(ProblemMiddleware)
     if request_deadlines:
@@ -111,6 +137,52 @@ def install(
     if health or metrics is not None:
         paths = {} if health else {"live": None, "ready": None}
         app.add_middleware(HealthEndpoints, director=director, models=models, metrics=metrics, **paths)
+
+
+def job_routes(jobs: JobStore, *, tenant: Callable[..., Any] | None = None) -> APIRouter:
+    """Routes for the jobs of a store: ``app.include_router(job_routes(jobs), prefix="/jobs")``.
+
+    ``GET /jobs/{id}`` answers `StoredJob.status`, with ``Retry-After`` while the job waits or runs. ``DELETE`` cancels
+    it, or forgets it when it has ended. Both answer 404 for a job that isn't kept or belongs to another tenant.
+
+    Args:
+        jobs: The store.
+        tenant: A dependency that gives the tenant of the request, as jobs are submitted with; `None` for jobs that
+            have none.
+    """
+    router = APIRouter(tags=["jobs"])
+    asking = Depends(tenant or _no_tenant)
+
+    @router.get("/{id}")
+    async def read_job(id: str, owner: Any = asking) -> JSONResponse:
+        stored = jobs.get(id, owner)
+        if stored is None:
+            return JSONResponse(_NO_JOB.content, _NO_JOB.status, media_type=MEDIA_TYPE)
+        headers = {"cache-control": "no-store"} | ({} if stored.job.done() else {"retry-after": "1"})
+        return JSONResponse(jsonable_encoder(stored.status()), headers=headers)
+
+    @router.delete("/{id}", status_code=204)
+    async def delete_job(id: str, owner: Any = asking) -> Response:
+        if jobs.discard(id, owner):
+            return Response(status_code=204)
+        return JSONResponse(_NO_JOB.content, _NO_JOB.status, media_type=MEDIA_TYPE)
+
+    return router
+
+
+def _no_tenant() -> None:
+    return None
+
+
+def _show(app: FastAPI, director: Director, path: str) -> None:
+    """Mount a dashboard, and have its socket open while the application runs."""
+    from director.dashboard import Dashboard
+
+    if not path.startswith("/") or not path.strip("/"):
+        raise ValueError(f'the path of the dashboard begins with a slash, such as "/gpu", and is not {path!r}')
+    shown = Dashboard(director, token=os.environ.get("DIRECTOR_TOKEN") or None)
+    app.mount(path.rstrip("/"), shown, name="director-dashboard")
+    app.router.lifespan_context = with_socket(shown, app.router.lifespan_context)  # type: ignore[assignment]
 
 
 async def _answer(connection: Request | WebSocket, error: Exception) -> JSONResponse | None:

@@ -25,7 +25,7 @@ class JobRecord(NamedTuple):
     A job that was over for its caller before its call had ended (cancelled, timed out) has two records, one at each of
     the two times. The later one replaces the earlier. An attempt that failed and was followed by another has one too.
 
-    Args:
+    Attributes:
         job: Its number.
         name: Its name.
         state: ``"succeeded"``, ``"failed"`` or ``"cancelled"``; ``"retried"`` for an attempt that was followed by
@@ -37,6 +37,7 @@ class JobRecord(NamedTuple):
             loop has not handled its end.
         settled: When the event loop handled its end; `None` for one that isn't over.
         error: What it raised, in one line; `None` if it raised nothing.
+        tenant: Its tenant as text, of at most 120 characters; `None` if it has none.
     """
 
     job: int
@@ -48,11 +49,13 @@ class JobRecord(NamedTuple):
     ended: float | None
     settled: float | None
     error: str | None
+    tenant: str | None = None
 
 
-RawRecord: TypeAlias = (
-    "tuple[int, str, str, int | None, float, float | None, float | None, float | None, str | None] | JobRecord"
+_Plain: TypeAlias = (
+    "tuple[int, str, str, int | None, float, float | None, float | None, float | None, str | None, str | None]"
 )
+RawRecord: TypeAlias = "_Plain | JobRecord"
 """The fields of a `JobRecord` as a plain tuple, made in a third of the time: ``JobRecord(*raw)`` names them."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from director._format import known_repr, known_text, plain
+from director._untrusted.sizes import size_text
 from director.events import (
     DeviceJoined,
     DeviceQuarantined,
@@ -23,6 +24,8 @@ from director.events import (
     JobStarted,
     JobSubmitted,
     JobSucceeded,
+    MemoryVeto,
+    ModelEvicted,
     ModelFailed,
     ModelLoaded,
     ModelUnloaded,
@@ -69,6 +72,18 @@ _LINES: dict[type[Event], tuple[str, int, Callable[[Any], str]]] = {
         _MODELS,
         logging.WARNING,
         lambda it: f"{it.model} failed to load on {it.device.label}: {_shown(it.error)}",
+    ),
+    ModelEvicted: (
+        _MODELS,
+        logging.INFO,
+        lambda it: f"{it.model} leaves {it.device.label} for {it.wanted}: {size_text(it.bytes)}",
+    ),
+    MemoryVeto: (
+        _MODELS,
+        logging.INFO,
+        lambda it: (
+            f"{it.model} waits on {it.device.label}: it needs {size_text(it.bytes)}, and {size_text(it.free)} are free"
+        ),
     ),
     ModelUnloaded: (_MODELS, logging.INFO, lambda it: f"{it.model} unloaded from {it.device.label}"),
 }

@@ -10,15 +10,18 @@ from contextlib import AbstractContextManager
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from director import __version__, current_device
+from director import __version__, current_device, current_job
+from director._jobs.calls import load_only
+from director._jobs.job import fields
 from director._untrusted.objects import describe, is_a, module_name, story_of, text_of, type_name
 from director.events import Event, JobEnded, JobFailed, JobRetried, JobSubmitted
 
 try:
     from opentelemetry import context, trace
     from opentelemetry.trace import Link, Status, StatusCode
-except ImportError as error:
-    raise ImportError("director.otel needs opentelemetry-api: pip install 'gpu-director[otel]'") from error
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError as _error:
+    raise ImportError("director.otel needs opentelemetry-api: pip install 'gpu-director[otel]'") from _error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from director import Job
 
 __all__ = ["Spans"]
+_W3C = TraceContextTextMapPropagator()
 
 
 class Spans:
@@ -43,7 +47,7 @@ class Spans:
         tracer_provider: Makes the tracer; `None` takes the global one.
     """
 
-    wants = (JobSubmitted, JobRetried, JobEnded)
+    wants: tuple[type[Event], ...] = (JobSubmitted, JobRetried, JobEnded)
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer("director", __version__, tracer_provider)
@@ -123,6 +127,40 @@ class Spans:
         span.end(now)
 
 
+def headers_of(submitter: Context | None) -> dict[str, str]:
+    """The W3C headers of the span in which a job was submitted; empty without one."""
+    headers: dict[str, str] = {}
+    if submitter is not None:
+        submitter.copy().run(_W3C.inject, headers)
+    return headers
+
+
+def spans_of_call(traces: Sequence[tuple[dict[str, str], int, dict[str, int | str]]]) -> AbstractContextManager[None]:
+    """The spans of a call that a server process makes, below those in which its jobs were submitted elsewhere.
+
+    Args:
+        traces: For each job the headers, the time of its submission and its attributes.
+    """
+    tracer, job = trace.get_tracer("director", __version__), current_job()
+    # Not now: the first call of a function has imported its module since the call has begun.
+    _, first_submitted, first = traces[0]
+    began = min(time.time_ns(), first_submitted + round((job.waited or 0.0) * 1e9))
+    parents = []
+    for headers, submitted, facts in traces:
+        parents.append(parent := _W3C.extract(headers, context.Context()))
+        queued = min(submitted, began)
+        tracer.start_span(f"queue {facts['director.job.name']}", parent, start_time=queued, attributes=facts).end(began)
+    others = [trace.get_current_span(parent) for parent in parents[1:]]
+    span = tracer.start_span(
+        f"run {first['director.job.name']}",
+        parents[0],
+        start_time=began,
+        attributes={**first, "director.job.attempt": job.attempts, **_of_call(traces)},
+        links=[Link(other.get_span_context()) for other in others],
+    )
+    return _RunSpan(span, parents[0])
+
+
 class _RunSpan(AbstractContextManager[None]):
     """A span that is the current one during a call, and records how the call ended.
 
@@ -130,11 +168,12 @@ class _RunSpan(AbstractContextManager[None]):
     raises, which an exception may refuse.
     """
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, parent: context.Context | None = None) -> None:
         self._span = span
+        self._parent = parent  # `None`: the current context
 
     def __enter__(self) -> None:
-        self._token = context.attach(trace.set_span_in_context(self._span))
+        self._token = context.attach(trace.set_span_in_context(self._span, self._parent))
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         context.detach(self._token)
@@ -156,15 +195,17 @@ def _note_error(span: Span, error: BaseException) -> None:
 
 
 def _of_job(job: Job[Any]) -> dict[str, int | str]:
-    return {
+    facts: dict[str, int | str] = {
         "director.job.id": job.id,
         "director.job.name": job.name,
-        "director.job.priority": job.priority,
         "director.job.attempt": job.attempts,
     }
+    if fields(job).fn is not load_only:  # the priority of a load in advance, beyond all others, is no user's
+        facts["director.job.priority"] = job.priority
+    return facts
 
 
-def _of_call(jobs: Sequence[Job[Any]]) -> dict[str, int | str]:
+def _of_call(jobs: Sequence[object]) -> dict[str, int | str]:
     device = current_device()
     return {
         "director.device": device.label,

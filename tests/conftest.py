@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.leaks import tasks_left, threads_left
@@ -15,9 +15,9 @@ from hypothesis import settings
 from pytest_asyncio import is_async_test
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 
-pytest_plugins = ["pytester", "harness.fixtures"]
+pytest_plugins = ["pytester", "harness.failures", "harness.measured", "harness.fixtures"]
 PART = 25  # percent
 PROGRAMS = {"program", "python", "start"}
 
@@ -54,6 +54,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     in_process = any(type(value) is str and value == "process" for value in parameters)  # others are hostile
     if in_process or PROGRAMS & set(getattr(item, "fixturenames", ())):
         item.add_marker(pytest.mark.programs)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """What a test has written and logged is text, though it may have names of files that are no UTF-8."""
+    report: Any = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,9 @@ ROOT = Path(director.__file__).parent
 
 # From the ground up. Those on one line don't know each other.
 ORDER = """
-_forks _clock
+_system
 _untrusted
-_threads _device
+_device
 errors
 _format events
 _devices
@@ -29,13 +29,14 @@ _jobs
 _ipc
 hooks _executors
 _scheduler
-_simulation _sharing
 _runtime
+_client
 _api
+_server
 __init__
-testing ray logs otel prometheus asgi
+testing ray logs otel prometheus dashboard
+asgi
 fastapi timeline guard
-dashboard
 cli
 __main__
 """
@@ -44,11 +45,12 @@ PUBLIC = {"__init__", "errors", "events", "hooks", "testing", "ray", "_untrusted
 ABOVE = {  # what is above `director` knows public names only, but for these
     "testing": {"_device"},
     "ray": {"_executors"},
-    "dashboard": {"_devices", "_threads"},
-    "timeline": {"_devices", "_threads"},
-    "guard": {"_threads"},
-    "asgi": {"_jobs"},
-    "cli": {"_devices", "_simulation"},
+    "dashboard": {"_devices"},
+    "otel": {"_jobs"},
+    "timeline": {"_devices", "_system"},
+    "guard": {"_system"},
+    "asgi": {"_jobs", "_system"},
+    "cli": {"_devices", "_server"},
 }
 OUTSIDE = {  # imported in this module or package only; "" is any
     "anyio": "",
@@ -66,8 +68,6 @@ OUTSIDE = {  # imported in this module or package only; "" is any
     "ray": "_executors.ray",
     "aiojobs": "cli._bench",
     "uvloop": "cli._bench",
-    "async_batcher": "cli._bench",
-    "batched": "cli._bench",
 }
 
 
@@ -184,6 +184,31 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
             continue
         targets = {inside(each.target) for each in imports(path.read_text())}
         edges[module] = {each for each in targets if each in MODULES and each != module}
+    found = circles(edges)
+    assert not found, "\n".join(", ".join(group) for group in found)
+
+
+def test_the_api_knows_an_open_director_by_its_protocol() -> None:
+    known = {"_runtime.backend", "_runtime.lifecycle", "_runtime.stats"}  # and what makes one, and what it tells
+    targets = {
+        inside(each.target)
+        for module, path in MODULES.items()
+        if package(module) == "_api"
+        for each in imports(path.read_text())
+    }
+    assert {each for each in targets if each is not None and package(each) == "_runtime"} == known
+
+
+def test_the_packages_of_a_command_do_not_import_each_other_in_a_circle() -> None:
+    home = "cli._run."
+    edges: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        if module.startswith(home):
+            part = package(module.removeprefix(home))
+            targets = {inside(each.target) or "" for each in imports(path.read_text())}
+            others = {package(each.removeprefix(home)) for each in targets if each.startswith(home)} - {part}
+            edges.setdefault(part, set()).update(others)
+    assert {"input", "output", "journal", "progress", "calls"} <= edges.keys()
     found = circles(edges)
     assert not found, "\n".join(", ".join(group) for group in found)
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 CODE = ROOT / "director"
 EXPLANATIONS = sorted((DOCS / "explanation").glob("*.md"))
-OUTSIDE = {"as_completed", "recvmsg", "PR_SET_PDEATHSIG", "SCHED_BATCH"}  # of asyncio and of the system
+# Of asyncio and of the system:
+OUTSIDE = {"as_completed", "recvmsg", "PR_SET_PDEATHSIG", "SCHED_BATCH", "F_SETOWN", "F_SETSIG"}
 PATH = re.compile(r"[\w.*-]*/[\w./*-]*|[\w.-]+\.(?:py|md)")
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 

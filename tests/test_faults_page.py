@@ -11,6 +11,7 @@ TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "reference" / "faults.md"
 BOTH = "executors/process/test_faults_in_both.py"
 DEATH, ERRORS = "executors/process/test_death.py", "executors/process/test_errors.py"
+CITIZENS = "executors/process/test_citizens.py"
 PROGRAMS, MEMORY = "executors/process/test_programs.py", "executors/process/test_memory.py"
 WATCHES, WATCH = "devices/health/test_director_watches.py", "devices/health/test_nvml_watch.py"
 
@@ -30,11 +31,14 @@ EVERYWHERE = {
         "public/test_deadline_timeout.py": "test_a_timeout_counts_running_only "
         "test_a_deadline_that_passes_while_the_job_runs test_what_a_timed_out_call_does_later_changes_nothing",
         "public/test_life.py": "test_a_call_that_does_not_end_is_left_behind_with_a_warning",
-        BOTH: "test_a_loader_that_hangs_fails_its_job_at_the_timeout",
+        BOTH: "test_a_loader_that_hangs_fails_its_job_at_the_deadline",
     },
     "the loader of a model raises": {
         "public/test_models.py": "test_a_failed_load_fails_the_jobs_that_wait_with_the_loaders_own_error "
         "test_later_jobs_try_again",
+        "public/test_failed_loads.py": "test_a_job_whose_load_fails_goes_to_a_device_where_it_can_be_loaded "
+        "test_only_where_no_device_is_left_it_fails_with_the_loaders_own_error "
+        "test_health_counts_it_where_the_model_is_loaded_elsewhere test_in_child_processes_too",
         BOTH: "test_a_loader_that_fails_once_and_then_not test_a_loader_that_always_fails_fails_each_job",
     },
     "the device's memory is full": {
@@ -77,6 +81,10 @@ EVERYWHERE = {
         "test_run_waits_for_room_and_is_served_in_order",
         BOTH: "test_a_full_queue_refuses",
     },
+    "the Director closes, or the program ends": {
+        "public/test_close.py": "test_after_the_timeout_running_jobs_are_told test_the_rest_fail_with_job_aborted "
+        "test_what_waits_fails_with_director_closed test_a_program_ends_whose_call_never_does",
+    },
     "your program's stdin": {PROGRAMS: "test_closed_standard_streams"},
     "a slot's thread can't be started": {
         "runtime/test_starts.py": "test_one_thread_that_cannot_be_started_stops_nobody "
@@ -89,7 +97,7 @@ EVERYWHERE = {
     "a job forks": {"executors/process/test_forks.py": "test_a_copy_ends_where_its_call_comes_back"},
     "your program forks": {PROGRAMS: "test_a_fork_of_a_process_with_an_open_director"},
     "your program is killed": {
-        "sharing/test_processes.py": "test_four_processes_share_and_one_is_killed",
+        "ipc/sharing/test_processes.py": "test_four_processes_share_and_one_is_killed",
         MEMORY: "test_a_killed_parent_leaves_no_memory test_no_names_are_left_in_shared_memory",
     },
 }
@@ -108,7 +116,7 @@ IN_PROCESSES = {
         DEATH: "test_a_call_that_asks_leaves_at_its_timeout_and_its_child_stays "
         "test_a_call_that_does_not_ask_is_told_and_cleans_up test_a_call_that_does_not_listen_is_killed "
         "test_a_child_that_stops_within_a_call_is_ended_by_the_timeout "
-        "test_a_loader_that_hangs_is_ended_by_the_timeout",
+        "test_a_loader_that_hangs_is_ended_by_the_close",
     },
     "the child takes no call": {
         DEATH: "test_a_child_that_has_stopped_takes_no_call_and_is_replaced test_a_long_call_is_not_silence"
@@ -130,7 +138,10 @@ IN_PROCESSES = {
         "is_missed_by_its_message_alone",
         "executors/process/test_wire.py": "test_a_segment_that_can_not_be_received_fails_its_own_call",
     },
-    "a job has started a program": {"executors/process/test_wire.py": "test_no_child_is_left_that_a_job_has_started"},
+    "a job has started a program": {
+        "executors/process/test_wire.py": "test_no_child_is_left_that_a_job_has_started",
+        CITIZENS: "test_programs_that_jobs_have_started_end_when_the_parent_is_killed",
+    },
     "a child, or something in it, writes": {
         "executors/process/test_wire.py": "test_garbage_ends_the_child_and_never_becomes_a_value"
     },
@@ -138,6 +149,7 @@ IN_PROCESSES = {
         PROGRAMS: "test_a_main_module_without_a_guard_is_said_clearly_and_once "
         "test_a_main_module_that_starts_something_else"
     },
+    "the program is in a zip file": {CITIZENS: "test_a_director_in_a_zip_file_is_refused_when_it_starts"},
     "children can't be started": {DEATH: "test_jobs_wait_while_no_child_can_be_started"},
     "children end before": {DEATH: "test_children_that_can_not_start_fail_their_jobs"},
     "CUDA's context is broken": {"executors/process/test_streams.py": "test_a_child_with_a_broken_context_is_replaced"},

@@ -9,6 +9,7 @@ from textwrap import dedent
 
 import anyio
 import pytest
+from harness.gates import PATIENCE
 from harness.sim_loop import SimLoop
 
 TESTS = Path(__file__).parent
@@ -25,7 +26,7 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
         asyncio_mode = "auto"
         asyncio_default_fixture_loop_scope = "function"
         filterwarnings = ["error"]
-        markers = ["sim", "every_loop"]
+        markers = ["sim", "every_loop", "serial"]
         """
     )
     return pytester
@@ -36,6 +37,164 @@ def pages(inner: pytest.Pytester, text: str) -> pytest.RunResult:
     inner.makeconftest((TESTS.parent / "docs" / "conftest.py").read_text())
     (inner.path / "page.md").write_text(dedent(text))
     return inner.runpytest_inprocess("page.md")
+
+
+def test_a_failed_test_that_hangs_in_its_teardown_does_not_hang_the_run(
+    inner: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setenv("CI", "true")
+    inner.makepyfile(
+        """
+        import threading
+        import pytest
+
+        @pytest.fixture
+        def stuck():
+            yield
+            threading.Event().wait()
+
+        def test_fails(stuck):
+            pytest.fail("first")
+
+        def test_is_never_reached():
+            pass
+        """
+    )
+    result = inner.runpytest_subprocess("-o", "teardown_timeout=0.2", "-p", "no:cacheprovider", timeout=30)
+    assert result.ret == 1
+    told = result.stderr.str()
+    assert "test_fails failed in call:" in told
+    assert "Timeout (0:00:00.2" in told
+    assert " in stuck\n" in told
+
+
+def test_a_director_that_a_failed_test_leaves_open_is_closed_at_once(inner: pytest.Pytester) -> None:
+    inner.makepyfile(
+        """
+        import threading
+        import pytest
+        from director import Director
+        from harness.gates import PATIENCE
+
+        gate = threading.Event()
+
+        @pytest.fixture
+        async def director():
+            director = Director("simulated:1")
+            await director.start()
+            yield director
+            await director.close(grace=0)
+
+        async def test_fails(director):
+            director.submit(lambda _: gate.wait(PATIENCE))
+            pytest.fail("before it opens the gate")
+
+        async def test_passes(director):
+            gate.set()
+            job = director.submit(lambda _: 42)
+            job.add_done_callback(lambda job: print("the result is", job.result()))
+        """
+    )
+    result = inner.runpytest_inprocess("-s")
+    result.assert_outcomes(passed=1, failed=1, errors=1)
+    result.stdout.fnmatch_lines(["*the result is 42*", "*thread director:simulated:0/0 is left behind*"])
+
+
+def test_a_test_that_the_hang_guard_has_failed_is_cancelled_before_its_teardown(inner: pytest.Pytester) -> None:
+    inner.makepyfile(
+        """
+        import asyncio
+        import os
+        import signal
+        import threading
+        import pytest
+
+        @pytest.fixture
+        async def fixture():
+            yield
+            print("then", "the teardown")
+
+        async def test_hangs(fixture):
+            signal.signal(signal.SIGUSR1, lambda *_: pytest.fail("as the hang guard does"))
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                print("first", "the test")
+        """
+    )
+    result = inner.runpytest_inprocess("-s")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*first the test*", "*then the teardown*"])
+
+
+def test_a_test_that_is_skipped_has_no_teardown_to_fail(inner: pytest.Pytester) -> None:
+    inner.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.skipif(True, reason="it is not for here")
+        def test_is_skipped():
+            pass
+        """
+    )
+    inner.runpytest_inprocess().assert_outcomes(skipped=1)
+
+
+def test_a_report_is_made_without_the_garbage_collector(inner: pytest.Pytester) -> None:
+    inner.makepyfile(
+        """
+        import gc
+
+        class Told(Exception):
+            def __str__(self):
+                return f"collects: {gc.isenabled()}"
+
+        def test_fails():
+            raise Told
+
+        def test_is_collected_again():
+            assert gc.isenabled()
+        """
+    )
+    result = inner.runpytest_inprocess()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*collects: False*"])
+
+
+def test_a_test_that_measures_time_has_three_tries(inner: pytest.Pytester) -> None:
+    inner.makepyfile(
+        """
+        import pytest
+        tries = {"right": 0, "wrong": 0, "plain": 0}
+
+        @pytest.fixture
+        def fresh():
+            return []
+
+        @pytest.mark.serial
+        async def test_right_at_the_last_try(fresh):
+            tries["right"] += 1
+            fresh.append(1)
+            assert fresh == [1]
+            assert tries["right"] == 3
+
+        @pytest.mark.serial
+        def test_wrong_each_time():
+            tries["wrong"] += 1
+            assert False
+
+        def test_one_that_measures_nothing():
+            tries["plain"] += 1
+            assert False
+
+        def test_tries():
+            assert tries == {"right": 3, "wrong": 3, "plain": 1}
+        """
+    )
+    inner.runpytest_inprocess().assert_outcomes(passed=2, failed=2)
 
 
 def test_a_thread_left_behind_is_named(inner: pytest.Pytester) -> None:
@@ -125,7 +284,8 @@ async def test_time_runs_away_from_work_that_is_not_announced() -> None:
     gate = threading.Event()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
-            await asyncio.get_running_loop().run_in_executor(None, gate.wait, 0.01)
+            await asyncio.get_running_loop().run_in_executor(None, gate.wait, PATIENCE)
+    gate.set()
 
 
 def test_a_deadlock_in_virtual_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

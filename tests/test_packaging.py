@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import email
 import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 import director
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MOST_BYTES = 875_000  # of the wheel
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,29 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(tree: Path, whee
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
 
 
+def test_the_wheel_is_small(wheel: zipfile.ZipFile) -> None:
+    assert wheel.filename
+    assert Path(wheel.filename).stat().st_size <= MOST_BYTES
+
+
+def test_the_sdist_has_what_its_tests_need(tree: Path, wheel: zipfile.ZipFile) -> None:
+    """Its own tests are run from it by `python3 noxfile.py -s dist`."""
+    assert wheel.filename
+    (unpacked,) = (path for path in Path(wheel.filename).parent.iterdir() if path.is_dir())
+    for folder in ("tests", "docs"):
+        wanted = {path.relative_to(tree) for path in (tree / folder).rglob("*") if path.is_file()}
+        assert wanted - {path.relative_to(unpacked) for path in (unpacked / folder).rglob("*")} == set()
+
+
+def test_the_classifiers_name_the_pythons_that_are_tested() -> None:
+    listed = re.search(r"^PYTHONS = (\[.*\])$", (ROOT / "noxfile.py").read_text(), re.M)
+    assert listed
+    named = {line.rpartition(" ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line}
+    assert named <= set(ast.literal_eval(listed[1])), "a Python that `python3 noxfile.py -s matrix` can't test"
+    told = set(re.findall(r"^\| (3\.\d+) \|", (ROOT / "docs/reference/versions.md").read_text(), re.M))
+    assert named == told, "docs/reference/versions.md says what holds for each"
+
+
 def test_the_core_needs_two_packages(metadata: Message) -> None:
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(line.partition("<")[0].partition(">")[0] for line in needed) == ["anyio", "nvidia-ml-py"]
@@ -92,3 +119,13 @@ def test_the_version_is_the_one_in_the_code(metadata: Message) -> None:
 def test_the_command_runs(command: list[str]) -> None:
     interpreter = [sys.executable] if command[0] == "-m" else []
     assert "usage: " in subprocess.run([*interpreter, *command, "--help"], capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("form", ["bug", "feature"])
+def test_a_template_of_issues_is_a_form_as_github_takes_it(form: str) -> None:
+    written = yaml.safe_load((ROOT / f".github/ISSUE_TEMPLATE/{form}.yml").read_text())
+    assert {"name", "description", "body"} <= set(written) <= {"name", "description", "body", "labels", "title"}
+    assert len({part["id"] for part in written["body"]}) == len(written["body"])
+    for part in written["body"]:
+        assert part["type"] in {"markdown", "textarea", "input", "dropdown", "checkboxes"}
+        assert part["attributes"]["label"]

@@ -11,9 +11,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from director._forks import leave_copy
+from director._api.function import Function
 from director._jobs.calls import LocalCall
-from director._untrusted.objects import log_error, name_of, set_traceback, strip, traceback_of
+from director._jobs.current import call_with_resource
+from director._jobs.job import fields
+from director._system.forks import leave_copy
+from director._untrusted.objects import is_a, log_error, name_of, set_traceback, strip, traceback_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +38,8 @@ class DirectorExecutor(Executor):
         open_job: Queues a job, from any thread.
         is_deciding: Whether this thread is in the midst of a decision of the Director's, which must end first.
         retries: A job that raises may be tried again.
+        gives_resource: Functions get the replica or device first.
+        count_slots: How many slots may run its calls, from any thread.
     """
 
     def __init__(
@@ -43,24 +48,40 @@ class DirectorExecutor(Executor):
         call: Callable[..., object],
         open_job: Callable[[Callable[[Any], None]], Job[None]],
         is_deciding: Callable[[], bool],
-        retries: bool = False,
+        retries: bool,
+        gives_resource: bool,
+        count_slots: Callable[[], int],
     ) -> None:
         self._loop = loop
         self._call = call
         self._open_job = open_job
         self._is_deciding = is_deciding
         self._retries = retries
+        self._gives_resource = gives_resource
+        self._count_slots = count_slots
         self._lock = threading.RLock()  # guards the two below; a finalizer or a signal handler may submit in the midst
         self._open: set[_Future] = set()
         self._is_shut = False
+
+    @property
+    def _max_workers(self) -> int:
+        """What libraries read to choose how much to submit: the number of slots that may run its calls."""
+        return self._count_slots()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue ``fn(*args, **kwargs)``; never blocks, and waits for room in the queue by itself.
 
         Raises:
             RuntimeError: The executor was shut down.
+            TypeError: `fn` is a `Function`.
             DirectorClosed: The Director isn't open any more.
         """
+        if is_a(fn, Function):
+            name = name_of(fn._fn)
+            raise TypeError(
+                f"{name} is a Function, which is awaited on the event loop: give the executor {name}.__wrapped__, or "
+                f"from a thread use asyncio.run_coroutine_threadsafe({name}(...), loop)"
+            )
         future: _Future = _Future(self._loop, self._is_deciding)
         with self._lock:
             if self._is_shut:
@@ -68,7 +89,11 @@ class DirectorExecutor(Executor):
             self._open.add(future)
         future.add_done_callback(self._forget)
         try:
-            call = partial(fn, *args, **kwargs) if callable(fn) else lambda: fn(*args, **kwargs)  # raises the TypeError
+            call: Callable[[], T] = lambda: fn(*args, **kwargs)  # noqa: E731 - raises the TypeError
+            if callable(fn):
+                call = partial(fn, *args, **kwargs)
+                if self._gives_resource:
+                    call = partial(call_with_resource, fn, *args, **kwargs)
             job = self._open_job(_Call(future, call, name_of(fn), self._retries))
         except BaseException:
             future.cancel()
@@ -145,6 +170,11 @@ class _Future(Future[Any]):
         """Whether to make the call; if not, notifies the waiters. Both at most once."""
         return self._claim.acquire(blocking=False) and self.set_running_or_notify_cancel()
 
+    @property
+    def is_told(self) -> bool:
+        """Whether its call was asked to end, because the Director closes."""
+        return self.job is not None and fields(self.job).owner.is_closing
+
     def follow(self, job: asyncio.Future[None]) -> None:
         """The job is over; if its call never came to settle the future, its end does."""
         error = None if job.cancelled() else job.exception()
@@ -160,7 +190,7 @@ class _Future(Future[Any]):
 class _Call(LocalCall):
     """The job of one future: runs on a slot's thread and settles the future there, whatever the loop is doing.
 
-    With an error only the loop settles it if there may be another try: the loop knows.
+    With an error only the loop settles it, if there may be another try or the call ended because the Director closes.
     """
 
     def __init__(self, future: _Future, call: Callable[[], Any], name: str, retries: bool) -> None:
@@ -169,12 +199,24 @@ class _Call(LocalCall):
         self._retries = retries
         self.__name__ = name
 
+    def surround(self, wrap: Callable[[Callable[[], Any]], Callable[[], Any]]) -> None:
+        """Make the call through `wrap`."""
+        self._call = wrap(self._call)
+
     def __call__(self, _resource: Any) -> None:
         self._settle(self._call)
 
     def run_locally(self, _device: Device, make: Callable[[Callable[[], Any]], Any]) -> None:
         """On the thread of a slot that makes its calls in another process: `make` makes one."""
         self._settle(partial(make, self._call))
+
+    def given(self) -> Callable[[], Any]:
+        """The call for a server process."""
+        return self._call
+
+    def settle(self, outcome: Callable[[], Any]) -> None:
+        """It has ended there."""
+        self._settle(outcome)
 
     def _settle(self, call: Callable[[], Any]) -> None:
         future = self._future
@@ -185,7 +227,7 @@ class _Call(LocalCall):
             leave_copy()
         except BaseException as error:
             leave_copy(error)
-            if self._retries:
+            if self._retries or (type(error) is asyncio.CancelledError and future.is_told):
                 raise
             strip(error)
             own = traceback_of(error)

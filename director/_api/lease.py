@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from director._jobs.calls import LocalCall
-from director._threads import Flag
+from director._system.threads import Flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._device import Device
     from director._jobs.job import Job
+R = TypeVar("R", covariant=True)
 
 
-class Lease:
+class Lease(Generic[R]):
     """``async with director.lease() as device:``; see `Director.lease`. Used once.
 
     Args:
@@ -32,30 +33,44 @@ class Lease:
     ) -> None:
         self._call = call
         self._open_job = open_job
-        self._granted: asyncio.Future[Any] = loop.create_future()
+        self._granted: asyncio.Future[R] = loop.create_future()
+        self._give_back: Callable[[], None] | None = None  # to a server process
         self._returned = Flag()  # a forgotten holder is collected on any thread, maybe the one that waits
         self._is_used = False
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> R:
         if self._granted.done() or self._is_used:
             raise RuntimeError("a lease is used once; director.lease() makes another")
         self._is_used = True
-        job = self._open_job(_Holding(self._hold, self._returned.set))
+        job = self._open_job(_Holding(self))
         job.add_done_callback(self._ended)
         try:
             return await self._granted
         except asyncio.CancelledError:
             job.cancel()
-            self._returned.set()
+            self.release()
             raise
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._returned.set()
+        self.release()
 
-    def _hold(self, resource: Any) -> None:
+    def hold(self, resource: Any) -> None:
         """On the slot's thread: hand the resource over and keep the slot."""
         self._call(self._grant, resource)
         self._returned.wait()
+
+    def begin(self, device: Device, give_back: Callable[[], None]) -> None:
+        """On the event loop: a server process keeps the slot until `give_back` is called."""
+        self._give_back = give_back
+        if self._returned.is_set():
+            give_back()
+        self._grant(device)
+
+    def release(self) -> None:
+        """From any thread: give the slot back."""
+        self._returned.set()
+        if self._give_back is not None:
+            self._give_back()
 
     def _grant(self, resource: Any) -> None:
         if not self._granted.done():
@@ -76,17 +91,20 @@ class _Holding(LocalCall):
 
     __name__ = "lease"
 
-    def __init__(self, hold: Callable[[Any], None], release: Callable[[], None]) -> None:
-        self._hold = hold
-        self._release = release
+    def __init__(self, lease: Lease[Any]) -> None:
+        self._lease = lease
 
     def __call__(self, resource: Any) -> None:
-        self._hold(resource)
+        self._lease.hold(resource)
 
     def run_locally(self, device: Device, _make: Callable[[Callable[[], Any]], Any]) -> None:
         """On the thread of a slot that makes its calls in another process."""
-        self._hold(device)
+        self._lease.hold(device)
+
+    def begin(self, device: Device, release: Callable[[], None]) -> None:
+        """A server process keeps the slot."""
+        self._lease.begin(device, release)
 
     def release(self) -> None:
         """The holder can't come back."""
-        self._release()
+        self._lease.release()

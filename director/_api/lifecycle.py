@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import warnings
 from enum import Enum
+from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from weakref import WeakSet
 
 import anyio
 
+from director._api.loops import check_loop, refuse_calls, refuse_copy, refuse_stranger
 from director._api.resolver import Resolver, newcomer_slots, slot_counts
+from director._api.server import ServerArguments
 from director._api.validation import (
     check_clock,
     check_health,
@@ -21,18 +23,19 @@ from director._api.validation import (
     check_when_full,
     check_words,
     executor_of,
+    patience,
     policy,
 )
 from director._devices.health.rules import HealthRules
+from director._executors.around import check_around
 from director._executors.base import Executor, FleetExecutor
-from director._forks import watch
+from director._executors.process.executor import ProcessExecutor
 from director._jobs.options import Options
 from director._runtime.lifecycle import open_director
-from director._runtime.open_devices import OpenDevices
 from director._runtime.stats import Stats
-from director._sharing import check_shared
+from director._system.forks import watch
+from director._untrusted.arguments import file_name
 from director._untrusted.keys import Interner
-from director._untrusted.numbers import MOST_SECONDS, real
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
@@ -41,10 +44,12 @@ if TYPE_CHECKING:
     from typing import Self, TypeVarTuple
 
     from director._api.futures_executor import DirectorExecutor
-    from director._clock import Clock
     from director._device import Device
     from director._devices.discovery import DeviceSpec
+    from director._executors.around import Around
+    from director._jobs.model import Model
     from director._runtime.backend import Backend
+    from director._system.clock import Clock
     from director.events import Hook
 
     Ts = TypeVarTuple("Ts")
@@ -83,34 +88,62 @@ class Lifecycle:
         tenants: Mapping[Hashable, float] | None = None,
         admission: Literal["predict"] | None = None,
         ageing: float | None = None,
+        memory_limit: int | str | Mapping[Device | int | str, int | str] | None = None,
         health: HealthRules | None = None,
+        around: Around | None = None,
         hooks: Iterable[Hook] = (),
         name: str | None = None,
         shared: str | None = None,
+        server: str | None = None,
+        server_linger: float = 10.0,
         clock: Clock | None = None,
     ) -> None:
         self._slots = check_slots(slots)
         self._run_waits = check_when_full(when_full) != "refuse"
         self._submit_waits = when_full == "wait"
         self._interner = Interner()  # of tenants
-        self._policy = policy(max_queue, max_queue_per_tenant, tenants, admission, ageing, self._interner.key_of)
-        self.name = check_words(name, hooks := tuple(hooks))
-        check_shared(shared)
+        self._policy = policy(
+            max_queue, max_queue_per_tenant, tenants, admission, ageing, memory_limit, self._interner.key_of
+        )
+        self.name: str | None = check_words(name, hooks := tuple(hooks))
+        self._shared = None if shared is None else file_name("shared", shared)
         self._spec = devices
         self._executor = executor_of(executor)
         if shared is not None and isinstance(self._executor, FleetExecutor):
             raise ValueError("shared= is for the processes of one machine, and this executor's devices are elsewhere")
+        self._server = None
+        if server is not None:
+            self._server = ServerArguments(
+                server,
+                server_linger,
+                shared,
+                clock,
+                hooks,
+                devices=devices,
+                slots=self._slots,
+                executor=executor,
+                max_queue=max_queue,
+                max_queue_per_tenant=max_queue_per_tenant,
+                tenants=tenants,
+                admission=admission,
+                ageing=ageing,
+                memory_limit=memory_limit,
+                health=health,
+                around=around,
+            )
         self._executors: WeakSet[DirectorExecutor] = WeakSet()
+        self._around = around
+        check_around(around, isinstance(self._executor, ProcessExecutor))
         self._hooks = hooks
         self._rules = HealthRules() if health is None else check_health(health)
-        self._shared = shared
         self._clock = check_clock(clock)
-        self._devices: tuple[Device, ...] = ()
-        self._closing: asyncio.Task[None] | None = None
-        self._last_stats = Stats(0, 0, 0, 0, 0, 0, (), ())
 
-    _state = DirectorState.NEW  # these two of the class, for `__del__` when `__init__` has raised
+    # Of the class, for `__del__` when `__init__` has raised.
+    _state = DirectorState.NEW
     _runtime: Backend | None = None
+    _devices: tuple[Device, ...] = ()
+    _last_stats = Stats(0, 0, 0, 0, 0, 0, (), ())
+    _closing: asyncio.Task[None] | None = None
 
     # Set by `start`, and kept here because each submission reads them.
     _backend: Backend  # the same, while it is open
@@ -118,6 +151,7 @@ class Lifecycle:
     _thread: int
     _resolver: Resolver
 
+    _is_unstarted_told = False  # the log has that it was called and never started
     _origin: int | None = None  # the process that opened it, in one that was forked from that
 
     async def start(self) -> None:
@@ -127,45 +161,47 @@ class Lifecycle:
             NoDevices: There is none of the kind asked for.
             DiscoveryError: The devices could not be listed.
             PlacementError: `slots` names a device that isn't there.
-            RuntimeError: It has been started already.
+            RuntimeError: It has been started already, or the event loop is not asyncio's.
         """
         if self._state not in (DirectorState.NEW, DirectorState.CLOSED):
             raise RuntimeError(f"this Director is {self._state.value}; it can be started when it is new or closed")
+        check_loop()
         before, self._state = self._state, DirectorState.STARTING
         try:
             await self._open()
         except BaseException:
             try:
                 if self._runtime is not None:
-                    await self._close_runtime()
+                    await self._close_runtime(0.0)
             finally:
                 self._state, self._devices = before, ()
             raise
 
     async def _open(self) -> None:
-        claim = await OpenDevices.make(self._spec, self._executor, self._shared)
-        try:
-            backend = open_director(
-                claim,
-                slot_counts(self._slots, claim.devices),
-                self._executor,
-                self._policy,
-                self._hooks,
-                self._clock,
-                self._rules,
-                self._shared,
-                self._lose_loop,
-            )
-        except BaseException:
-            await claim.give_back()
-            raise
-        self._devices, self._runtime, self._closing, self._origin = claim.devices, backend, None, None
+        common = self._policy, self._hooks, self._clock, self._lose_loop
+        if self._server is not None:
+            backend = await self._server.open(*common)
+        else:
+            counts = partial(slot_counts, self._slots)
+            backend = await open_director(self._spec, counts, self._executor, self._rules, self._shared, *common)
+        self._devices = tuple(place.device for place in backend.device_slots)
+        self._begin(backend)
+
+    def _begin(self, backend: Backend) -> None:
+        self._runtime, self._closing, self._origin = backend, None, None
         self._backend, self._loop, self._thread = backend, backend.loop, get_ident()
-        self._resolver = Resolver(backend.device_slots, backend.assign, self._interner)
+        self._resolver = Resolver(backend.device_slots, backend.assign, backend.fitting, self._surround, self._interner)
+        if self._around is not None:
+            backend.surround(self._around)
         watch(self._be_forked)
         backend.start(f"director:{self.name or 'director'}", self._ended, self._join, self._miss)
         self._state = DirectorState.OPEN
         backend.opened()
+
+    def _surround(self, model: Model[Any]) -> None:
+        """From any thread: a model has `around`, so jobs must be queued with it."""
+        check_around(model.around, isinstance(self._executor, ProcessExecutor))
+        self._backend.surround(self._around)
 
     def add_hook(self, hook: Hook) -> None:
         """Add a hook, which gets the events from the next start on.
@@ -182,8 +218,15 @@ class Lifecycle:
             raise RuntimeError(f"this Director is {self._state.value}; a hook is added before it starts")
         self._hooks += (hook,)
 
+    def _show_server(self, path: str) -> None:
+        """Have the server process open the socket of a dashboard, and each that comes after it."""
+        assert self._server is not None
+        self._server.show(path)
+
     async def drain(self) -> None:
-        """Accept no more jobs and wait until everything accepted is over and every worker has left.
+        """Accept no more jobs and wait until everything accepted has ended.
+
+        A call that goes on although its job has ended (it was cancelled or is out of time) is not waited for.
 
         Cancellation: stops waiting; the Director goes on draining.
 
@@ -194,39 +237,49 @@ class Lifecycle:
         self._state = DirectorState.DRAINING
         await runtime.drain()
 
-    async def close(self, timeout: float | None = None) -> None:
-        """Drain, then unload the models and let the threads end. Does nothing if it isn't open.
+    async def close(self, timeout: float | None = None, grace: float = 1.0) -> None:
+        """Run what was accepted, then end the calls, unload the models and let the threads end.
+
+        1. Nothing new is accepted.
+        2. Until `timeout` all that was accepted runs, as `drain`.
+        3. Then what waits fails with `DirectorClosed`: nothing of it ran. Running calls are asked to end:
+           `director.check_cancelled` raises, and a stream ends at its next value.
+        4. For `grace` seconds a call that ends still delivers its result.
+        5. The jobs that are left fail with `JobAborted`. Child processes are ended; a thread can't be, and is abandoned
+           with a warning in the log.
+
+        A call whose job has ended before (it was cancelled or is out of time) is waited for in step 4 only. Does
+        nothing if it isn't open.
 
         Args:
-            timeout: Seconds to drain, 0 or less not to; what waits after that is cancelled, and what still runs a short
-                grace later is cancelled for its callers and abandoned, with a warning in the log. `None` for as long
-                as it takes.
+            timeout: Seconds of step 2, 0 or less for none; `None` for as long as it takes.
+            grace: Seconds of step 4, 0 or less for none: of real time, with any clock.
 
-        Cancellation: cancels what waits and closes at once, like a `timeout` that has passed; then raises.
+        Cancellation: goes to step 3 at once, and raises when all is closed.
 
         Raises:
             RuntimeError: Called outside of the Director's event loop, unless that is closed.
-            TypeError: `timeout` is no number.
+            TypeError: `timeout` or `grace` is no number.
             ValueError: It is NaN.
         """
         if timeout is not None:
-            kind = "seconds as a number or None"
-            timeout = max(0, min(MOST_SECONDS, real("timeout", timeout, -math.inf, math.inf, kind)))
+            timeout = patience("timeout", timeout, "seconds as a number or None")
+        grace = patience("grace", grace, "seconds as a number")
         if self._runtime is None:
             return
         if self._loop.is_closed():
             self._lose_loop()
             return
         if not self._is_at_home():
-            self._refuse_stranger()
+            refuse_stranger()
         if self._state is DirectorState.OPEN:
             self._state = DirectorState.DRAINING
         try:
             await self._runtime.drain(timeout)
         except asyncio.CancelledError:
-            await self._wind_up()
+            await self._wind_up(grace)
             raise
-        await self._wind_up()
+        await self._wind_up(grace)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -243,13 +296,22 @@ class Lifecycle:
         return self._devices
 
     @property
+    def server(self) -> str | None:
+        """The name of the server process that has its devices; `None` if this process has them."""
+        return None if self._server is None else self._server.name
+
+    @property
     def state(self) -> DirectorState:
         """What it does with new jobs."""
         return self._state
 
     @property
     def healthy(self) -> bool:
-        """It accepts jobs, and a device can run them."""
+        """It accepts jobs, and some slot can compute.
+
+        False also while every slot is held by a call that goes on although its job has ended: it was cancelled, or is
+        out of time.
+        """
         return self._state is DirectorState.OPEN and self._runtime is not None and self._runtime.any_healthy
 
     def stats(self) -> Stats:
@@ -282,19 +344,14 @@ class Lifecycle:
     def _refuse(self) -> NoReturn:
         """Say why a call can't be served."""
         if self._origin is not None:
-            raise RuntimeError(
-                f"this Director was opened in process {self._origin}, from which this one was forked, and its threads "
-                "are not here: start it again in this process, or start processes by spawning them"
-            )
+            refuse_copy(self._origin)
         if self._state is not DirectorState.OPEN:
-            raise DirectorClosed(self._state.value)
-        self._refuse_stranger()
-
-    def _refuse_stranger(self) -> NoReturn:
-        raise RuntimeError(
-            "this Director belongs to another event loop or thread than the one it was called from; "
-            "from a thread use director.as_executor() or asyncio.run_coroutine_threadsafe()"
-        )
+            error = DirectorClosed(self._state.value)
+            if self._state is DirectorState.NEW and not self._is_unstarted_told:
+                self._is_unstarted_told = True  # once: a web application may get many requests, each answered with 503
+                logger.error("%r was called: %s", self, error)
+            raise error
+        refuse_stranger()
 
     def _join(self, device: Device) -> None:
         """A device of our fleet has come."""
@@ -310,13 +367,15 @@ class Lifecycle:
             self._devices = tuple(other for other in self._devices if other != device)
             self._resolver.forget()
 
-    async def _wind_up(self) -> None:
+    async def _wind_up(self, grace: float) -> None:
         """Close for good, however often the caller is cancelled: half a close would leave threads behind."""
         cancelled = False
+        if self._closing is not None and self._runtime is not None:  # another caller closes, perhaps more patiently
+            self._runtime.shorten_grace(grace)
         with anyio.CancelScope(shield=True):  # holds off scopes of anyio; Task.cancel() comes through all the same
             while self._runtime is not None:
                 if self._closing is None or self._closing.done():  # done: it was cancelled before it could begin
-                    self._closing = self._loop.create_task(self._close_runtime(), name="director:close")
+                    self._closing = self._loop.create_task(self._close_runtime(grace), name="director:close")
                 try:
                     await asyncio.shield(self._closing)
                 except asyncio.CancelledError:
@@ -324,11 +383,11 @@ class Lifecycle:
         if cancelled:
             raise asyncio.CancelledError
 
-    async def _close_runtime(self) -> None:
+    async def _close_runtime(self, grace: float) -> None:
         runtime = self._runtime
         assert runtime is not None
         try:
-            await runtime.close()
+            await runtime.close(grace)
         finally:
             self._drop_runtime(runtime)
 
@@ -337,6 +396,8 @@ class Lifecycle:
         if self._runtime is not None:
             _runtimes_of_parent.append(self._runtime)
             self._state, self._runtime, self._origin = DirectorState.CLOSED, None, origin
+            if get_ident() != self._thread:
+                refuse_calls(self._loop, origin)
 
     def _lose_loop(self) -> None:
         """The event loop was closed while we are open; called on the closing thread, or later by `close`."""

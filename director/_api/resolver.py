@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from types import NoneType
+import logging
+from itertools import count as counted
+from types import CodeType, NoneType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._api.validation import check, errors_of, named_devices
@@ -22,10 +24,15 @@ if TYPE_CHECKING:
 
     Numbers: TypeAlias = frozenset[int] | None
     Assign: TypeAlias = Callable[[Model[Any], Numbers, Numbers], Numbers]
+    Fitting: TypeAlias = Callable[[Model[Any] | None, int, Numbers], Numbers]
 
+logger = logging.getLogger("director")
 # By identity: a user's class may define its own hash.
 _COMPARED = frozenset(map(id, (str, int, float, bool, bytes, NoneType, Device, Model, type)))
+_MANY_MODELS = 64
 _REMEMBERED = 256  # combinations of options; then it forgets them all
+_MOST_RESOLVERS = 8  # whose options a model keeps
+_numbers = counted()
 
 
 class Resolver:
@@ -34,14 +41,27 @@ class Resolver:
     Args:
         places: The devices with their slots.
         assign: `Residency.assign`: the slots that load a model.
+        fitting: The slots whose devices have memory enough.
+        surround: Called with a model that has `around`, before a job of it is queued.
         interner: Makes plain keys of tenants.
     """
 
-    def __init__(self, places: list[DeviceSlots], assign: Assign, interner: Interner) -> None:
+    def __init__(
+        self,
+        places: list[DeviceSlots],
+        assign: Assign,
+        fitting: Fitting,
+        surround: Callable[[Model[Any]], None],
+        interner: Interner,
+    ) -> None:
+        self._surround = surround
         self._interner = interner
         self._places = places
         self._assign = assign
-        self._known: dict[Hashable, Options] = {}
+        self._fitting = fitting
+        self._number = next(_numbers)
+        self._known: dict[Hashable, Options] = {}  # without a model
+        self._models: dict[CodeType, set[int]] = {}  # keys of models, by the code of their loader
 
     def resolve(self, options: JobOptions, batch: BatchRule | None = None) -> Options:
         """Options checked, and the devices of job and model turned into the slots that may run it.
@@ -52,38 +72,79 @@ class Resolver:
             PlacementError: No slot is left.
         """
         key: Hashable = batch
+        known = self._known
         if options:
             values = tuple(options.values())
             types = tuple(map(type, values))
             if not (_COMPARED.issuperset(map(id, types)) or all(map(_is_compared, values))):
                 return self._resolve(options, batch)  # a user's class may have any `__eq__`
             key = (batch, tuple(options), values, types)  # the types: True is equal to 1
-        if (known := self._known.get(key)) is not None:
-            return known
+            if (model := options.get("model")) is not None:
+                if (of_model := self._known_of(model)) is None:
+                    return self._resolve(options, batch)
+                known = of_model
+        if (found := known.get(key)) is not None:
+            return found
         resolved = self._resolve(options, batch)
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[key] = resolved
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known[key] = resolved
         return resolved
 
     def forget(self) -> None:
         """Devices have joined or left."""
         self._known.clear()
+        self._number = next(_numbers)
+
+    def _known_of(self, model: Any) -> dict[Hashable, Options] | None:
+        """The options with a model; `None` the first time: one that is used once is freed without the cycle."""
+        if not isinstance(model, Model):
+            return None
+        known = model._resolved.get(self._number)
+        if known is None:
+            if len(model._resolved) >= _MOST_RESOLVERS:
+                model._resolved.clear()
+            model._resolved[self._number] = {}
+        return known
+
+    def _count(self, model: Model[Any]) -> None:
+        """Warn once if a loader is made into a Model again and again, as in each request. On any thread."""
+        code = getattr(model.load, "__code__", None)
+        if type(code) is not CodeType:
+            return
+        models = self._models.setdefault(code, set())
+        if len(models) < _MANY_MODELS:
+            models.add(model._key)
+            if len(models) == _MANY_MODELS:
+                logger.warning(
+                    "%d Models were made of the loader %s: each is loaded by itself, and unloaded when it is "
+                    "collected. Make one Model, at the top of a module, and use it for all jobs",
+                    _MANY_MODELS,
+                    model.name,
+                )
 
     def _resolve(self, options: JobOptions, batch: BatchRule | None) -> Options:
         options = check(options)
         model, tenant = options.get("model"), options.get("tenant")
         allowed = _slots_of(options.get("devices"), self._places)
         if model is not None:
+            self._count(model)
+            if model.around is not None:
+                self._surround(model)
             assigned = self._assign(model, _slots_of(model.devices, self._places), allowed)
             if allowed is None or assigned is None:
                 allowed = assigned if allowed is None else allowed
             elif not (allowed := allowed & assigned):
                 raise PlacementError(f"{model!r} may not be loaded on any of the devices asked for")
+        memory = options.get("memory") or 0
+        assert isinstance(memory, int), "checked above"
+        if model is not None or memory:
+            allowed = self._fitting(model, memory, allowed)
         return Options(
             model=model,
             priority=options.get("priority", 0),
             deadline=options.get("deadline"),
+            start_within=options.get("start_within"),
             timeout=options.get("timeout"),
             allowed=allowed,
             name=options.get("name"),
@@ -94,6 +155,7 @@ class Resolver:
             retry_on=errors_of(options),
             backoff=options.get("backoff") or 0.0,
             when_full=options.get("when_full"),
+            memory=memory,
         )
 
 

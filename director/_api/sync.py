@@ -9,27 +9,38 @@ from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, Unpack, overload
 
 from director._api.director import Director
+from director._api.function import is_function_of
 from director._api.lifecycle import DirectorState
+from director._system.threads import start_daemon
 from director._untrusted.numbers import whole
+from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
     from types import TracebackType
     from typing import Self
 
+    from director._api.stream import Stream
     from director._device import Device
     from director._jobs.job import Job
     from director._jobs.model import Model
-    from director._jobs.options import JobOptions
+    from director._jobs.options import JobOptions, StreamOptions
     from director._runtime.stats import Stats
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 Item = TypeVar("Item")
 _END: Any = object()
+
+
+class _NotOpen(DirectorClosed, RuntimeError):
+    """A call that needs the event loop of a `SyncDirector` that has none."""
+
+    def __str__(self) -> str:
+        return f"this SyncDirector is {self.state}: use `with SyncDirector() as director:`, or start()"
 
 
 class SyncDirector:
@@ -70,9 +81,8 @@ class SyncDirector:
                 self._check_process()
                 raise RuntimeError("this SyncDirector is open already")
             loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=_run_loop, args=(loop,), name="director:loop", daemon=True)
             try:
-                thread.start()
+                thread = start_daemon(_run_loop, (loop,), "director:loop")
             except BaseException:
                 loop.close()
                 raise
@@ -84,13 +94,15 @@ class SyncDirector:
                 raise
         return self
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: float | None = None, grace: float = 1.0) -> None:
         """Accept nothing new, wait for the jobs, and end the event loop's thread. Does nothing if it isn't open.
 
         Args:
-            timeout: Seconds after which the jobs that are left are cancelled; `None` waits for all of them.
+            timeout: Seconds after which what waits fails with `DirectorClosed` and running calls are asked to end;
+                `None` waits for all jobs.
+            grace: Seconds that these calls then get, before their jobs fail with `JobAborted`; see `Director.close`.
         """
-        self._close(lambda: self._director.close(timeout))
+        self._close(lambda: self._director.close(timeout, grace))
 
     def __enter__(self) -> Self:
         return self.start()
@@ -120,6 +132,7 @@ class SyncDirector:
         job: Job[T] = self._wait_for(_called(lambda: self._director.submit(fn, *args, **options)))
         return _JobFuture(loop, job)
 
+    @overload
     def map(
         self,
         fn: Callable[[Any, Item], T],
@@ -127,20 +140,46 @@ class SyncDirector:
         *,
         window: int | None = None,
         ordered: bool = True,
+        return_exceptions: Literal[False] = False,
+        **options: Unpack[JobOptions],
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[[Any, Item], T],
+        items: Iterable[Item],
+        *,
+        window: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool,
+        **options: Unpack[JobOptions],
+    ) -> Iterator[T | BaseException]: ...
+
+    def map(
+        self,
+        fn: Callable[[Any, Any], Any],
+        items: Iterable[Any],
+        *,
+        window: int | None = None,
+        ordered: bool = True,
         return_exceptions: bool = False,
         **options: Unpack[JobOptions],
-    ) -> Iterator[T]:
+    ) -> Iterator[Any]:
         """Run ``fn(resource, item)`` for each item and yield the results.
 
         Arguments and errors as for `Director.map`. The items are taken on the thread that iterates, each when there is
         room in the window; endless ones too. Leaving the loop early cancels the jobs that are left.
         """
         self._open_loop()
+        is_function_of(self._director, fn)
         size = whole("window", window, 1) if window is not None else max(32, 8 * self._slots())
         return self._map(fn, iter(items), size, ordered, return_exceptions, options)
 
-    def stream(self, fn: Callable[[Any, *Ts], Iterator[T]], /, *args: *Ts, **options: Any) -> Iterator[T]:
-        """Run the generator ``fn(resource, *args)`` on a slot and yield its values as they come.
+    def stream(
+        self, fn: Callable[[Any, *Ts], Iterator[T]], /, *args: *Ts, **options: Unpack[StreamOptions]
+    ) -> Iterator[T]:
+        """Queue the generator ``fn(resource, *args)`` and return an iterator of its values as they come.
 
         Arguments and errors as for `Director.stream`. Leaving the loop early closes the generator on its own thread.
         """
@@ -148,9 +187,9 @@ class SyncDirector:
         values = self._wait_for(_called(lambda: self._director.stream(fn, *args, **options)))
         return self._stream(values)
 
-    def load(self, model: Model[Any]) -> None:
+    def load(self, model: Model[Any], require: Literal["all", "any"] = "all") -> None:
         """Load `model` on all devices that it may be loaded on; see `Director.load`."""
-        self._wait_for(self._director.load(model))
+        self._wait_for(self._director.load(model, require))
 
     def stats(self) -> Stats:
         """A snapshot; see `Director.stats`."""
@@ -168,7 +207,11 @@ class SyncDirector:
 
     @property
     def healthy(self) -> bool:
-        """It accepts jobs, and a device can run them."""
+        """It accepts jobs, and some slot can compute.
+
+        False also while every slot is held by a call that goes on although its job has ended: it was cancelled, or is
+        out of time.
+        """
         return self._director.healthy
 
     def __repr__(self) -> str:
@@ -186,7 +229,7 @@ class SyncDirector:
     def _open_loop(self) -> asyncio.AbstractEventLoop:
         loop = self._loop
         if loop is None:
-            raise RuntimeError("this SyncDirector isn't open: use `with SyncDirector() as director:`, or start()")
+            raise _NotOpen(self._director.state.value)
         self._check_process()
         if threading.current_thread() is self._thread:
             raise RuntimeError("a SyncDirector can't be called from its own event loop's thread: it would wait forever")
@@ -260,7 +303,7 @@ class SyncDirector:
         """As `run`, without waiting for the result."""
         return asyncio.run_coroutine_threadsafe(self._director.run(fn, item, **options), self._open_loop())
 
-    def _stream(self, values: AsyncGenerator[T, None]) -> Iterator[T]:
+    def _stream(self, values: Stream[T]) -> Iterator[T]:
         try:
             while (value := self._wait_for(_next(values))) is not _END:
                 yield value
@@ -339,11 +382,11 @@ async def _called(call: Callable[[], T]) -> T:
     return call()
 
 
-async def _next(values: AsyncGenerator[T, None]) -> T:
+async def _next(values: Stream[T]) -> T:
     return await anext(values, _END)  # which never leaves this file
 
 
-async def _closed(values: AsyncGenerator[Any, None]) -> None:
+async def _closed(values: Stream[Any]) -> None:
     await values.aclose()
 
 

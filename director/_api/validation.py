@@ -7,25 +7,27 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from director._clock import MonotonicClock
+from director._api.option_names import check_names
 from director._device import Device
 from director._devices.health.rules import HealthRules
 from director._executors.process.executor import ProcessExecutor
 from director._executors.thread import ThreadExecutor
 from director._jobs.model import Model
-from director._jobs.options import BatchOptions, BatchRule, JobOptions
+from director._jobs.options import BatchRule, JobOptions
+from director._scheduler.memory.limits import memory_limit
 from director._scheduler.policy import SchedulingPolicy
-from director._untrusted.numbers import MOST_COST, MOST_SLOTS, priority, real, seconds, shown, whole
-from director._untrusted.objects import ancestors, is_a, is_one_of, plain, provides, repr_of, type_name
+from director._system.clock import MonotonicClock
+from director._untrusted.arguments import check_blocking, check_callable, choice, text
+from director._untrusted.callables import suspension_of
+from director._untrusted.numbers import MOST_COST, MOST_SECONDS, MOST_SLOTS, priority, real, seconds, shown, whole
+from director._untrusted.objects import ancestors, is_a, is_one_of, name_of, plain, provides, repr_of, type_name
+from director._untrusted.sizes import bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from director._clock import Clock
     from director._executors.base import Executor, FleetExecutor
-
-_JOB = tuple(JobOptions.__annotations__)
-BATCH = ("max_batch_size", *(name for name in BatchOptions.__annotations__ if name not in _JOB))
+    from director._system.clock import Clock
 
 
 def check(options: Mapping[str, Any]) -> JobOptions:
@@ -35,14 +37,7 @@ def check(options: Mapping[str, Any]) -> JobOptions:
         TypeError: An unknown option, or a value of the wrong type.
         ValueError: A value out of range.
     """
-    for option in options:
-        if option in BATCH:
-            raise TypeError(f"{option!r} is an option of functions: bind it with director.function({option}=...)")
-        if option not in _JOB:
-            raise TypeError(
-                f"unknown option {option!r}; known: {', '.join(_JOB)}. "
-                "Keyword arguments of the function itself go through functools.partial."
-            )
+    check_names(options)
     checked: Any = dict(options)
     model = options.get("model")
     if model is not None and not is_a(model, Model):
@@ -50,10 +45,10 @@ def check(options: Mapping[str, Any]) -> JobOptions:
     if "priority" in options:
         checked["priority"] = priority(options["priority"])
     if (name := options.get("name")) is not None:
-        checked["name"] = _text("name", name)
+        checked["name"] = text("name", name)
     if not is_hashable(options.get("tenant")):
         raise TypeError(f"tenant must be hashable, such as a str, not {shown(options['tenant'])}")
-    for each in ("deadline", "timeout"):
+    for each in ("deadline", "start_within", "timeout"):
         if each in options:
             checked[each] = _limit(each, options[each])
     if options.get("backoff") is not None:
@@ -62,8 +57,30 @@ def check(options: Mapping[str, Any]) -> JobOptions:
         checked["retries"] = whole("retries", options["retries"], 0)
     if "when_full" in options:
         checked["when_full"] = check_when_full(options["when_full"])
+    if options.get("memory") is not None:
+        checked["memory"] = bytes_of("memory", options["memory"])
     errors_of(checked)
     return cast("JobOptions", checked)
+
+
+def check_call(fn: Any) -> None:
+    """Refuse what can't be called, and what a call would only begin.
+
+    Raises:
+        TypeError: `fn` is no callable, or makes generators or coroutines.
+    """
+    if not callable(fn):
+        raise TypeError(f"a job needs a function to call, not {repr_of(fn)}")
+    if kind := suspension_of(fn):
+        raise TypeError(f"{name_of(fn)} is {_INSTEAD[kind].format(name_of(fn))}")
+
+
+_INSTEAD = {
+    "generator": "a generator function, and only stream() runs those: director.stream({}, ...), or return a list",
+    "coroutine": "a coroutine function: await it yourself, or give the Director a blocking function",
+    "asynchronous generator": "an asynchronous generator function: iterate over it yourself, with `async for`, or give "
+    "stream() a blocking generator function",
+}
 
 
 def check_when_full(value: Any) -> Literal["wait", "refuse"] | None:
@@ -72,9 +89,7 @@ def check_when_full(value: Any) -> Literal["wait", "refuse"] | None:
     Raises:
         ValueError: It is neither ``"wait"`` nor ``"refuse"`` nor `None`.
     """
-    if (type(value) is str and value in ("wait", "refuse")) or value is None:
-        return cast('Literal["wait", "refuse"] | None', value)
-    raise ValueError(f"when_full must be 'wait', 'refuse' or None, not {shown(value)}")
+    return choice("when_full", value, ("wait", "refuse", None))
 
 
 def bound_options(options: Mapping[str, Any]) -> JobOptions:
@@ -88,6 +103,19 @@ def bound_options(options: Mapping[str, Any]) -> JobOptions:
     if (devices := checked.get("devices")) is not None:
         checked["devices"] = named_devices(devices)
     return checked
+
+
+def merged_options(own: JobOptions, given: Mapping[str, Any]) -> JobOptions:
+    """Those of a function with others for some calls, which win.
+
+    Raises:
+        TypeError: As `check`.
+        ValueError: The same.
+    """
+    merged: dict[str, Any] = {**own, **given}
+    if not merged.get("retries") and "retry_on" not in given:  # of no effect without retries, and not given now
+        merged.pop("retry_on", None)
+    return bound_options(merged)
 
 
 def named_devices(wanted: Any) -> tuple[Device | int | str, ...]:
@@ -113,8 +141,8 @@ def named_devices(wanted: Any) -> tuple[Device | int | str, ...]:
 def _plain_device(key: Any) -> Device | int | str:
     if is_a(key, Device):
         return key
-    text = plain(key)
-    return int.__index__(key) if text is None else text
+    word = plain(key)
+    return int.__index__(key) if word is None else word
 
 
 def is_hashable(value: Any) -> bool:
@@ -133,7 +161,8 @@ def errors_of(options: Mapping[str, Any]) -> tuple[type[BaseException], ...]:
         TypeError: It isn't made of exception classes.
         ValueError: It is given and `retries` is not.
     """
-    wanted = options.get("retry_on", ())
+    if (wanted := options.get("retry_on")) is None:
+        return ()
     errors = tuple(tuple.__iter__(wanted)) if is_a(wanted, tuple) else (wanted,)
     if not all(is_a(error, type) and BaseException in ancestors(error) for error in errors):
         raise TypeError(f"retry_on must be an exception class or a tuple of them, not {shown(wanted)}")
@@ -160,7 +189,7 @@ def batch_rule(name: str, given: dict[str, Any]) -> BatchRule | None:
     if (limit := given.get("max_batch_cost")) is not None:
         hint = "; leave it out for no limit"
         limit = real("max_batch_cost", limit, 1 / MOST_COST, MOST_COST, "a number or None", hint)
-    cost, padded = _callable("batch_cost", given.get("batch_cost")), _truth("batch_padding", given.get("batch_padding"))
+    cost, padded = _of_item("batch_cost", given.get("batch_cost")), _truth("batch_padding", given.get("batch_padding"))
     if limit is not None and cost is None:
         raise ValueError("max_batch_cost needs batch_cost, which tells the cost of an item")
     if cost is None and (padded or window > 1):
@@ -171,13 +200,31 @@ def batch_rule(name: str, given: dict[str, Any]) -> BatchRule | None:
         name=name,
         max_size=size,
         max_wait=max_wait or 0.0,
-        key=_callable("batch_key", given.get("batch_key")),
+        key=_of_item("batch_key", given.get("batch_key")),
         cost=cost,
         max_cost=limit,
         padded=padded,
         window=window,
         isolate_failures=_truth("isolate_failures", given.get("isolate_failures")),
     )
+
+
+def check_stream(
+    fn: Any, buffer: Any = 16, on_slow_reader: Any = "wait", slow_reader_timeout: Any = 10.0
+) -> tuple[int, Literal["wait", "cancel"], float]:
+    """The options of a stream, with plain numbers.
+
+    Raises:
+        TypeError: `fn` is no generator function, or one of the others is of the wrong type.
+        ValueError: One is out of range.
+    """
+    if suspension_of(fn) != "generator":
+        raise TypeError(
+            f"stream() needs a generator function, one that has `yield` in it and blocks, not {shown(fn)}. A function "
+            "that returns an iterator becomes one by `yield from`; for one result there is run()"
+        )
+    when_slow: Literal["wait", "cancel"] = choice("on_slow_reader", on_slow_reader, ("wait", "cancel"))
+    return whole("buffer", buffer, 1), when_slow, seconds("slow_reader_timeout", slow_reader_timeout)
 
 
 def check_slots(slots: Any) -> Any:
@@ -206,6 +253,7 @@ def policy(
     tenants: Any,
     admission: Any,
     ageing: Any,
+    limit: Any,
     key_of: Callable[[Any], Hashable],
 ) -> SchedulingPolicy:
     """How a Director admits and orders jobs, from what was said to it.
@@ -223,10 +271,9 @@ def policy(
     if not is_one_of(tenants, (Mapping,)):
         raise TypeError(f'tenants must map tenants to their weights, such as {{"a": 2}}, not {shown(tenants)}')
     weights = {key_of(tenant): _weight(weight) for tenant, weight in tenants.items()}
-    if admission is not None and plain(admission) != "predict":
-        raise ValueError(f'admission must be None or "predict", not {shown(admission)}')
+    predicts = choice("admission", admission, ("predict", None)) is not None
     bound = _bound("max_queue", max_queue)
-    return SchedulingPolicy(bound, per_tenant, weights, admission is not None, _limit("ageing", ageing))
+    return SchedulingPolicy(bound, per_tenant, weights, predicts, _limit("ageing", ageing), memory_limit(limit))
 
 
 def _weight(weight: Any) -> float:
@@ -271,16 +318,8 @@ def check_words(name: Any, hooks: tuple[Any, ...]) -> str | None:
         TypeError: The name is no string, or a hook can't be called.
     """
     for hook in hooks:
-        if not callable(hook):
-            raise TypeError(f"a hook must be a callable that takes one event, not {shown(hook)}")
-    return None if name is None else _text("name", name)
-
-
-def _text(name: str, value: Any) -> str:
-    text = plain(value)
-    if text is None:
-        raise TypeError(f"{name} must be a str, not {shown(value)}")
-    return text
+        check_callable("a hook", hook, "a callable that takes one event")
+    return None if name is None else text("name", name)
 
 
 def _truth(name: str, value: Any) -> bool:
@@ -299,13 +338,19 @@ def _limit(name: str, value: Any) -> float | None:
     return None if limit == math.inf else limit
 
 
+def patience(name: str, value: float, kind: str) -> float:
+    """Seconds, of which a negative number is 0 and an infinite one a very long time."""
+    return max(0, min(MOST_SECONDS, real(name, value, -math.inf, math.inf, kind)))
+
+
 def _bound(name: str, value: Any) -> int | None:
     return None if value is None else whole(name, value, 0, kind="an int or None", hint="; None means no bound")
 
 
-def _callable(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise TypeError(f"{name} must be a callable of one item, not {shown(value)}")
+def _of_item(name: str, value: Any) -> Any:
+    """A function of one item, or `None`."""
+    if value is not None:
+        check_blocking(name, value, "a callable of one item")
     return value
 
 
@@ -315,10 +360,10 @@ def executor_of(wanted: Any) -> Executor | FleetExecutor:
     Raises:
         ValueError: Nothing.
     """
-    text = plain(wanted)
-    if text == "thread":
+    word = plain(wanted)
+    if word == "thread":
         return ThreadExecutor()
-    if text == "process":
+    if word == "process":
         return ProcessExecutor()
     if provides(wanted, "runner") or provides(wanted, "fleet"):
         return wanted  # type: ignore[no-any-return]

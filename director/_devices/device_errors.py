@@ -19,8 +19,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from traceback import clear_frames
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from director._device import SimulatedDevice
 from director._untrusted.objects import (
     ancestors,
     attribute_of,
@@ -32,6 +33,9 @@ from director._untrusted.objects import (
     traceback_of,
     type_name,
 )
+
+if TYPE_CHECKING:
+    from director._device import Device
 
 FaultKind: TypeAlias = Literal["memory", "sticky"]
 
@@ -129,7 +133,7 @@ def fault_of(error: BaseException) -> Fault | None:
     return next((fault for fault in faults if fault.kind == "sticky"), faults[0] if faults else None)
 
 
-def free_caches(error: BaseException | None = None) -> None:
+def free_caches(error: BaseException | None = None, device: Device | None = None) -> None:
     """Release memory that frameworks have cached on the device; none is imported for this.
 
     Called on the thread and in the process that ran out of memory. Errors are ignored: the device may be faulty.
@@ -137,11 +141,14 @@ def free_caches(error: BaseException | None = None) -> None:
     Args:
         error: The out-of-memory error. The local variables of its frames, which refer to tensors, are cleared; its
             traceback keeps its lines.
+        device: Whose memory it is, if that is known.
     """
     if error is not None:
         for each in family_of(error):
             clear_frames(traceback_of(each))
     gc.collect()
+    if isinstance(device, SimulatedDevice) and device._memory is not None:
+        device._memory.free_caches()
     with suppress(Exception):
         torch: Any = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from director._device import Device, cpu_devices, simulated_devices
+from director._devices.option import written
+from director._system.threads import NoThreadsHere
 from director._untrusted.numbers import MOST_SLOTS, number_in, shown, whole
 from director._untrusted.objects import is_a, plain
-from director.errors import NoDevices
+from director.errors import DiscoveryError, NoDevices
 
 if TYPE_CHECKING:
     from director._devices.survey import Survey
@@ -53,7 +55,13 @@ def discover_devices(*, refresh: bool = False) -> list[Device]:
 def survey(*, refresh: bool = False) -> Survey:
     """`discover_devices` with the data that the result is based on."""
     # Imported on first use: it would make `import director` a tenth slower.
-    from director._devices import survey as _survey
+    try:
+        from director._devices import survey as _survey
+    except ImportError as error:
+        # ctypes of Python 3.12: "module _ctypes does not support loading in subinterpreters"
+        if "subinterpreter" in str(error):
+            raise DiscoveryError(str(NoThreadsHere())) from None
+        raise
 
     key = _survey.mask_and_order()
     with _surveying:
@@ -63,13 +71,13 @@ def survey(*, refresh: bool = False) -> Survey:
 
 
 def resolve_devices(spec: DeviceSpec) -> tuple[Device, ...]:
-    """The devices that `spec` specifies. Blocks as `discover_devices` does, unless only stand-ins are named.
+    """The devices that `spec` specifies. Blocks as `discover_devices` does, if a GPU may be among them.
 
     `spec` is `None` (all visible GPUs, or one CPU device with a warning), a string or a sequence. A string is
     ``"gpu"`` or ``"cuda"`` (all visible GPUs), ``"cuda:1"`` or ``"1"`` (a CUDA ordinal), ``"GPU-8f2a…"`` or
     ``"MIG-…"`` (a UUID or a unique beginning of one), ``"cpu"``, ``"cpu:4"`` or ``"simulated:4"`` (one or that many
-    stand-ins). A sequence holds such strings, CUDA ordinals and `Device`s, and keeps its order. The stand-ins that are
-    named in it add up: ``["cpu", "cpu:2"]`` are three of them.
+    CPU or simulated devices). A sequence holds such strings, CUDA ordinals and `Device`s, and keeps its order. The CPU
+    devices that are named in it add up, and so do the simulated ones: ``["cpu", "cpu:2"]`` are three of them.
 
     Raises:
         TypeError: `spec`, or something in it, is of no such type.
@@ -89,16 +97,18 @@ def resolve_devices(spec: DeviceSpec) -> tuple[Device, ...]:
 
 def _one_cpu_instead() -> tuple[Device, ...]:
     _log.warning(
-        "No GPU is visible (%s), so jobs run on one CPU device. Say devices='cpu' if that is what you want, "
-        "or devices='gpu' to have an error instead.",
+        "No GPU is visible (%s), so jobs run on one CPU device. Say %s if that is what you want, or %s to have an "
+        "error instead.",
         survey().absence,
+        written("cpu"),
+        written("gpu"),
     )
     return tuple(cpu_devices())
 
 
 @dataclass(frozen=True, slots=True)
 class _StandIns:
-    """A number of stand-ins of a kind; they are numbered when all entries have been read."""
+    """A number of CPU or simulated devices; they are numbered when all entries have been read."""
 
     kind: str
     count: int
@@ -122,7 +132,7 @@ def _read_word(word: str) -> Sequence[Device] | _StandIns:
         return _gpus()
     if stand_in := re.fullmatch("(cpu|simulated)(?::([0-9]*[1-9][0-9]*))?", word):
         return _StandIns(
-            stand_in[1], whole("the number of stand-ins in devices", number_in(stand_in[2] or "1"), 1, MOST_SLOTS)
+            stand_in[1], whole(f"the number of {stand_in[1]} devices", number_in(stand_in[2] or "1"), 1, MOST_SLOTS)
         )
     if ordinal := re.fullmatch("(?:cuda:)?([0-9]+)", word):
         return [_gpu_at(number_in(ordinal[1]))]
@@ -130,7 +140,7 @@ def _read_word(word: str) -> Sequence[Device] | _StandIns:
         return [_gpu_named(word)]
     raise ValueError(
         f"{word!r} names no device: say 'gpu', 'cuda:1', 'GPU-<uuid>', 'MIG-<uuid>', 'cpu:4' or 'simulated:4' "
-        "(a stand-in with how many of them, at least 1)"
+        "(4 of them; at least 1)"
     )
 
 
@@ -163,7 +173,7 @@ def _listing(devices: Sequence[Device]) -> str:
 
 
 def _number_stand_ins(entries: Sequence[Sequence[Device] | _StandIns]) -> list[Device]:
-    """All devices in order. A stand-in gets the lowest number of its kind that is free."""
+    """All devices in order. A CPU or simulated device gets the lowest free number of its kind."""
     taken = {key for entry in entries if not isinstance(entry, _StandIns) for device in entry for key in _keys(device)}
     devices: list[Device] = []
     for entry in entries:
@@ -182,7 +192,7 @@ def _distinct(devices: Sequence[Device]) -> tuple[Device, ...]:
     seen: set[str] = set()
     for device in devices:
         if not seen.isdisjoint(_keys(device)):
-            hint = "" if device.kind == "cuda" else "; make stand-ins in one call, such as simulated_devices(2)"
+            hint = "" if device.kind == "cuda" else "; make all of them in one call, such as simulated_devices(2)"
             raise ValueError(f"{device.label} ({device.uuid}) is there twice{hint}")
         seen.update(_keys(device))
     return tuple(devices)

@@ -12,6 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from director._system.launched import interpreter
+from director._system.threads import NoThreadsHere, start_daemon
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,12 +48,15 @@ def on_thread(seconds: float, call: Callable[[], T], name: str) -> T:
 
     Raises:
         NoThread: `call` was not called.
+        NoThreadsHere: The same, in a subinterpreter.
         CallTimedOut: `call` did not return in time.
         BaseException: Whatever `call` raises.
     """
     outcome: Future[T] = Future()
     try:
-        threading.Thread(target=_run_call, args=(outcome, call), name=name, daemon=True).start()
+        start_daemon(_run_call, (outcome, call), name)
+    except NoThreadsHere:
+        raise
     except (RuntimeError, MemoryError) as error:
         raise NoThread(str(error)) from error
     for limit in (seconds, extra_wait(seconds)):
@@ -101,7 +107,7 @@ def run_script(name: str, *args: str, timeout: float, **env: str) -> ScriptResul
     Raises:
         OSError: No process can be started, or this program is no plain Python that could start another one.
     """
-    if getattr(sys, "frozen", False) or not sys.executable:
+    if getattr(sys, "frozen", False) or not interpreter():
         raise OSError("this program is no plain Python that could start another one")
     child = _start(name, args, env)
     stdout: str | bytes | None = None
@@ -121,7 +127,7 @@ def run_script(name: str, *args: str, timeout: float, **env: str) -> ScriptResul
 def _start(name: str, args: tuple[str, ...], env: dict[str, str]) -> subprocess.Popen[str]:
     script = pkgutil.get_data("director._devices.scripts", name) or b""
     return subprocess.Popen(  # noqa: S603 (our own interpreter and source)
-        [sys.executable, "-I", "-S", "-c", script.decode(), *args],
+        [interpreter(), "-I", "-S", "-c", script.decode(), *args],
         env=os.environ | env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

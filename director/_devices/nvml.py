@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._devices.inventory import Gpu, Inventory, LostGpu, MigSlice
 from director._devices.isolated import CallTimedOut, NoThread, on_thread
+from director._system.threads import NoThreadsHere
+from director._untrusted.objects import text_of
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ _log = logging.getLogger("director")
 _LIBRARY = "libnvidia-ml.so.1"
 _REINSTALL = "Run `pip uninstall pynvml`, then `pip install --force-reinstall nvidia-ml-py`."
 _UNKNOWN = 999
+_NO_TEXT = -1  # instead of a code of NVML
 _REMEDIES = {
     4: "Give this process access to /dev/nvidiactl and /dev/nvidia* (in a container: through the NVIDIA runtime).",
     13: "The driver is too old for this version of nvidia-ml-py: update the driver.",
@@ -60,6 +63,8 @@ def within(seconds: float, call: Callable[[], T]) -> T:
             f"NVML has not answered for {seconds:g} s: the NVIDIA driver hangs, which it does when a GPU dies. "
             "`nvidia-smi` will hang too; look for `Xid` in `dmesg`, then reset the GPU or reboot."
         ) from None
+    except NoThreadsHere as error:
+        raise DiscoveryError(str(error)) from None
     except NoThread as error:
         raise DiscoveryError(
             f"NVML can't be asked: {error}. Raise the limit of processes and threads (ulimit -u, pids.max)."
@@ -81,7 +86,7 @@ def take_inventory() -> Inventory:
         return nothing
     try:
         found = [_read_gpu(nvml, index) for index in range(_count(nvml))]
-        driver = _optional(nvml, nvml.nvmlSystemGetDriverVersion)
+        driver = _optional(nvml, text, nvml.nvmlSystemGetDriverVersion)
     except nvml.NVMLError as error:
         raise _failure(error) from error
     lost = tuple(gpu for gpu in found if isinstance(gpu, LostGpu))
@@ -144,7 +149,7 @@ def _explain_missing_library() -> str:
 
 def _failure(error: Any) -> DiscoveryError:
     remedy = _REMEDIES.get(error.value, "See what `nvidia-smi` and `dmesg` say.")
-    return DiscoveryError(f"NVML fails: {error} (code {error.value}). {remedy}")
+    return DiscoveryError(f"NVML fails: {text_of(error)} (code {error.value}). {remedy}")
 
 
 def _count(nvml: Any) -> int:
@@ -162,7 +167,9 @@ def _read_gpu(nvml: Any, index: int) -> Gpu | LostGpu | None:
     except nvml.NVMLError_NoPermission:
         return None
     except nvml.NVMLError as error:
-        return LostGpu(index, error.value, str(error))
+        return LostGpu(index, error.value, text_of(error))
+    except UnicodeDecodeError as error:  # of its UUID, by which a process is given its GPU
+        return LostGpu(index, _NO_TEXT, f"its UUID is no text: {error.object!r}")
 
 
 def _describe(nvml: Any, gpu: Any, index: int) -> Gpu:
@@ -173,8 +180,8 @@ def _describe(nvml: Any, gpu: Any, index: int) -> Gpu:
     return Gpu(
         index=index,
         uuid=uuid,
-        name=nvml.nvmlDeviceGetName(gpu),
-        pci_bus_id=nvml.nvmlDeviceGetPciInfo(gpu).busId.lower(),
+        name=text(nvml.nvmlDeviceGetName, gpu),
+        pci_bus_id=text(lambda: nvml.nvmlDeviceGetPciInfo(gpu).busId).lower(),
         total_memory=_machine_memory() if memory == 0 else memory,
         mig=mig,
         slices=_slices(nvml, gpu, uuid) if mig else (),
@@ -193,7 +200,7 @@ def _slice(nvml: Any, gpu: Any, parent: str, index: int) -> MigSlice | None:
         return MigSlice(
             uuid=nvml.nvmlDeviceGetUUID(piece),
             parent=parent,
-            name=nvml.nvmlDeviceGetName(piece),
+            name=text(nvml.nvmlDeviceGetName, piece),
             total_memory=_own_memory(nvml, piece) or None,
             gpu_instance=nvml.nvmlDeviceGetGpuInstanceId(piece),
             compute_instance=nvml.nvmlDeviceGetComputeInstanceId(piece),
@@ -202,9 +209,23 @@ def _slice(nvml: Any, gpu: Any, parent: str, index: int) -> MigSlice | None:
         return None
     except nvml.NVMLError_GpuIsLost:
         raise
-    except nvml.NVMLError as error:
-        _log.warning("MIG slice %d of %s is left out: NVML answers %r.", index, parent, str(error))
+    except UnicodeDecodeError as error:
+        _log.warning("MIG slice %d of %s is left out: its UUID is no text: %r.", index, parent, error.object)
         return None
+    except nvml.NVMLError as error:
+        _log.warning("MIG slice %d of %s is left out: NVML answers %r.", index, parent, text_of(error))
+        return None
+
+
+def text(call: Callable[..., str], *args: Any) -> str:
+    """The text that a call of NVML returns, with replacement characters for bytes that are none.
+
+    Drivers 555 under WSL2 return such bytes as the name of a GPU, and pynvml raises `UnicodeDecodeError`.
+    """
+    try:
+        return call(*args)
+    except UnicodeDecodeError as error:
+        return error.object.decode(errors="replace")
 
 
 def _own_memory(nvml: Any, device: Any) -> int | None:

@@ -40,6 +40,22 @@ class Reading:
     error: str | None = None
 
 
+def read_memory(uuid: str) -> tuple[int, int] | None:
+    """The free memory of a GPU or MIG slice, and its total, in bytes; `None` if that is not known.
+
+    Raises:
+        DiscoveryError: There is a driver and it can't be used.
+    """
+    nvml = opened()
+    if nvml is None:
+        return None
+    try:
+        memory = _optional(nvml, nvml.nvmlDeviceGetMemoryInfo, nvml.nvmlDeviceGetHandleByUUID(uuid))
+    except nvml.NVMLError:  # it is lost, or needs a reset: that is for the checkups to say
+        return None
+    return (int(memory.free), int(memory.total)) if memory and memory.total else None
+
+
 def read(uuids: Sequence[str]) -> tuple[Reading, ...]:
     """A reading of each GPU; empty on a machine without NVML.
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from director._untrusted.objects import attribute_of, is_a
-from director.errors import DeviceLost, WorkerDied
+from director._jobs.runner import RunnerEvents
+from director._untrusted.objects import attribute_of, full_name, is_a
+from director.errors import DeviceLost, JobError, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._device import Device
     from director._devices.discovery import DeviceSpec
-    from director._jobs.job import ScheduledJob
+    from director._devices.footprints import LoadSize
     from director._jobs.job_runner import JobRunner, SlotInfo
     from director._jobs.model import Model
-    from director._jobs.runner import Runner, RunnerEvents
+    from director._jobs.runner import Runner
 
 
 class LoadFailed(Exception):
@@ -51,11 +51,35 @@ def is_loss(error: BaseException, device: Device) -> bool:
     return is_a(error, (WorkerDied, DeviceLost)) and attribute_of(error, "device") is device
 
 
-def refuse_coroutine(value: Any, job: ScheduledJob[Any]) -> None:
-    """Raise `TypeError` if the function of `job` has returned a coroutine."""
-    if type(value) is CoroutineType:
-        value.close()
-        raise TypeError(f"{job.name} is a coroutine function: await it yourself, or give the Director a blocking one")
+def stands_for(error: BaseException, kinds: tuple[type, ...]) -> bool:
+    """Whether an exception is in the place of one of `kinds` that could not be sent.
+
+    By the names of its classes, which are those of the process where it was raised.
+    """
+    names = error._kinds if is_a(error, JobError) else ()
+    return bool(names) and any(full_name(kind) in names for kind in kinds)
+
+
+class MemoryEvents(RunnerEvents, Protocol):
+    """What runners of this package report besides, of the memory of devices; on any thread."""
+
+    def is_accounted(self, model: Model[Any]) -> bool:
+        """Whether the memory of a model is accounted for; else nothing is to be measured."""
+
+    def process_ended(self, slot: SlotInfo) -> None:
+        """The process of a slot is gone, with all that it had of the device."""
+
+    def kept(self, model: Model[Any], slot: SlotInfo, allocated: int, replica: Callable[[], Any]) -> None:
+        """The unload of which `unloaded` is called next has left so many bytes allocated in this process.
+
+        `replica` returns the replica, as long as something refers to it.
+        """
+
+    def missing(self, model: Model[Any], slot: SlotInfo, freed: int | None) -> int:
+        """Bytes that an unload, of which `unloaded` is called next, has not given back; 0 if enough are back."""
+
+    def measured(self, model: Model[Any], slot: SlotInfo, taken: LoadSize | None) -> None:
+        """The load of which `loaded` is called next has taken so much; `None`: nothing here can tell."""
 
 
 @runtime_checkable

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from contextvars import Context
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from director._devices.device_errors import free_caches
-from director._executors.base import refuse_coroutine
 from director._executors.cuda_thread import CudaThread
 from director._executors.replicas import Replicas
-from director._jobs.calls import StreamCall
+from director._jobs.calls import LocalCall, StreamCall
+from director._jobs.contexts import context_of
 from director._jobs.job_runner import JobRunner
+from director._untrusted.callables import SUSPENDED, explain_resource, refuse_suspended
+from director._untrusted.objects import attribute_of
 
 if TYPE_CHECKING:
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
     from director._jobs.job_runner import SlotInfo
+    from director._jobs.model import Model
     from director._jobs.runner import RunnerEvents
+
+logger = logging.getLogger("director")
 
 
 class ThreadRunner(JobRunner):
@@ -32,9 +38,15 @@ class ThreadRunner(JobRunner):
         """Make the call, in the context of its submission."""
         model = job.options.model
         resource = self._device if model is None else self._replicas.get(model, self._slot)
-        value = (job.context or Context()).run(job.fn, resource, *job.payload)  # type: ignore[arg-type]
-        if type(value) is CoroutineType:
-            refuse_coroutine(value, job)
+        context = Context() if job.context is None else context_of(job)
+        try:
+            value = context.run(job.fn, resource, *job.payload)  # type: ignore[arg-type]
+        except TypeError as error:
+            if not isinstance(job.fn, LocalCall):
+                explain_resource(error, job.fn, "device" if model is None else "replica")
+            raise
+        if type(value) in SUSPENDED:
+            refuse_suspended(value, job.name)
         return value
 
     def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
@@ -43,10 +55,39 @@ class ThreadRunner(JobRunner):
         model = first.options.model
         resource = self._device if model is None else self._replicas.get(model, self._slot)
         items = [job.payload[0] for job in jobs]
-        value = (first.context or Context()).run(first.fn, resource, items)  # type: ignore[arg-type]
-        if type(value) is CoroutineType:
-            refuse_coroutine(value, first)
+        try:
+            value = context_of(first).run(first.fn, resource, items)  # type: ignore[arg-type]
+        except TypeError as error:
+            explain_resource(error, first.fn, "device" if model is None else "replica", is_batch=True)
+            raise
+        if type(value) in SUSPENDED:
+            refuse_suspended(value, first.name)
         return value
+
+    def replica(self, model: Model[Any]) -> Any:
+        """The replica, which is loaded."""
+        return self._replicas.get(model, self._slot)
+
+    can_unload = True
+
+    def unload(self, model: Model[Any]) -> None:
+        """Unload it here: any slot's thread of the device may."""
+        self._replicas.unload(model, self._slot)
+
+    can_sleep = True
+
+    def sleep(self, model: Model[Any]) -> tuple[bool, int | None]:
+        """Put it to sleep here."""
+        return self._replicas.sleep(model, self._slot)
+
+    def free_caches(self) -> None:
+        """Empty them here."""
+        free_caches(device=self._device)
+
+    def prepare(self, jobs: list[ScheduledJob[Any]]) -> None:
+        """Load the model."""
+        if (model := jobs[0].options.model) is not None:
+            self._replicas.get(model, self._slot)
 
     def recover(self, error: BaseException, fault: Fault) -> bool:
         """Free memory; a broken CUDA context can't be repaired within its process."""
@@ -83,6 +124,18 @@ class CudaRunner(ThreadRunner):
         """Make the call, and wait for the stream."""
         return self._cuda.run(super().run_batch, jobs)
 
+    def unload(self, model: Model[Any]) -> None:
+        """Unload it, and give its memory back to the device."""
+        self._cuda.run(super().unload, model)
+
+    def sleep(self, model: Model[Any]) -> tuple[bool, int | None]:
+        """Put it to sleep, and give its memory back to the device."""
+        return self._cuda.run(super().sleep, model)
+
+    def prepare(self, jobs: list[ScheduledJob[Any]]) -> None:
+        """Load the model, and wait for the stream."""
+        self._cuda.run(super().prepare, jobs)
+
 
 class ThreadExecutor:
     """Runs jobs on the slots' own threads; `Director(executor="thread")`."""
@@ -94,6 +147,33 @@ class ThreadExecutor:
         """A runner on the thread of `slot`; the runners of one Director share its replicas."""
         if self._replicas is None or self._replicas[0] is not events:
             events.share_replicas()
-            self._replicas = (events, Replicas(events))
+            reports: Any = events  # `RunnerReports` is all of it
+            self._replicas = (events, Replicas(reports, reports))
         runner = CudaRunner if slot.device.kind == "cuda" else ThreadRunner
         return runner(slot, self._replicas[1])
+
+
+def advise(slots: int) -> None:
+    """Warn if the slots that compute on the CPU, by torch, would use more threads than there are cores.
+
+    Args:
+        slots: How many slots are on CPU devices.
+    """
+    torch: Any = sys.modules.get("torch")
+    threads = attribute_of(torch, "get_num_threads")
+    if slots < 2 or not callable(threads):
+        return
+    from director._devices.cores import usable_cores  # few programs need it
+
+    each, cores = threads(), usable_cores()
+    if each > 1 and slots * each > cores:
+        most = max(1, int(cores) // slots)
+        logger.warning(
+            "%d slots compute on %g cores, and torch starts %d threads in each: they slow each other down. Call "
+            "torch.set_num_threads(%d), or set OMP_NUM_THREADS=%d before the program starts",
+            slots,
+            cores,
+            each,
+            most,
+            most,
+        )

@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 _WRAPPED_AT_MOST = 16  # most decorators on one function
 _numbers = count()
-_REMEDY = (
-    "Define functions and classes at the top level of a module, send plain values, or install gpu-director[process], "
-    "which sends lambdas and local functions too"
+_REMEDY = "Define functions and classes at the top level of a module of their own, or send plain values"
+_INSTALL = ", or install gpu-director[process], which sends lambdas and local functions too"
+# The name of the main module as a pickle has it, and no longer text that only mentions it.
+_ABOUT_MAIN = (
+    "it was defined at the prompt, in a notebook, or in the __main__ of a package, a folder or a zip file, "
+    "which another process can't import"
 )
+_NAMES_MAIN = b"\x8c\x08__main__"
 _named: dict[FunctionType, Name] = {}  # functions of modules, never removed; written by any thread
 
 
@@ -46,6 +50,11 @@ def known_number(fn: Any) -> int | None:
     """The number of a function that `name_of` has named before. Reads no attribute of the function."""
     name = _named.get(fn) if type(fn) is FunctionType else None
     return None if name is None else name.number
+
+
+def next_number() -> int:
+    """A number that no function has."""
+    return next(_numbers)
 
 
 class Name(NamedTuple):
@@ -88,24 +97,27 @@ def pack(value: Any, what: Callable[[], str], is_stranger: bool = False) -> Payl
     Args:
         value: Anything.
         what: Its name in the error.
-        is_stranger: The other side can't import our `__main__`, which is a prompt or a notebook.
+        is_stranger: The other side can't import our `__main__`; see `main_module.origin`.
 
     Raises:
         PicklingError: It can't be sent.
     """
     try:
         payload = wrap(value)
-        if not (is_stranger and b"__main__" in payload.stream):
+        if not (is_stranger and _NAMES_MAIN in payload.stream):
             return payload
-        reason: Exception = pickle.PicklingError("it was defined at the prompt")
+        reason: Exception = pickle.PicklingError(_ABOUT_MAIN)
     except Exception as error:  # noqa: BLE001 - raised by a class of the user's
         reason = error
+    remedy = _REMEDY
     if can_send_by_value():
         try:
             return wrap(value, by_value=True)
         except Exception as error:  # noqa: BLE001 - the same
             reason = error
-    message = f"{what()} can't be sent to another process: {describe(reason)}. {_REMEDY}"
+    else:
+        remedy += _INSTALL
+    message = f"{what()} can't be sent to another process: {describe(reason)}. {remedy}"
     raise pickle.PicklingError(message) from reason
 
 
@@ -117,7 +129,7 @@ def describe(error: BaseException) -> str:
 def _search(fn: FunctionType) -> Any:
     """`fn` if its name leads to it, a `Wrapped` if it does beneath decorators, else `None`.
 
-    `None` too if it was defined at a prompt or in a notebook, which no child can import.
+    `None` too if it is in a main module that no child can import.
     """
     if fn.__module__ == main_module.MAIN and main_module.origin() is None:
         return None

@@ -16,7 +16,7 @@ from array import array
 from collections import deque
 from functools import cache, partial
 from struct import Struct
-from typing import Any
+from typing import Any, NoReturn
 
 from director._ipc.frames import LONGEST, WireBroken
 
@@ -28,7 +28,7 @@ KEPT = int(socket.MSG_CMSG_CLOEXEC)
 _NOW, CUT = KEPT | int(socket.MSG_DONTWAIT), int(socket.MSG_TRUNC)
 _AT_ONCE = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 MOST = 64  # most messages sent by one system call
-_AT_A_TIME = 16  # most messages received by one
+_AT_A_TIME = 16  # most messages received by one, usually
 
 
 class _Piece(ctypes.Structure):
@@ -60,22 +60,23 @@ class Receiver:
 
     Args:
         source: The socket.
+        most: Messages that `receive_at_once` receives by one system call.
     """
 
-    def __init__(self, source: socket.socket) -> None:
-        memory, control = bytearray(_AT_A_TIME * LONGEST), bytearray(_AT_A_TIME * ROOM)
+    def __init__(self, source: socket.socket, most: int = _AT_A_TIME) -> None:
+        memory, control = bytearray(most * LONGEST), bytearray(most * ROOM)
         self._receive = source.recvmsg_into
         self._arrived: deque[tuple[memoryview, list[int], int]] = deque()  # received, and not returned yet
         self._views = [memoryview(memory)[n : n + LONGEST] for n in range(0, len(memory), LONGEST)]
         self._controls = [memoryview(control)[n : n + ROOM] for n in range(0, len(control), ROOM)]
         self._pieces = self._views[:1]
         # The same buffers as `recvmmsg` takes them:
-        headers, pieces = (_Entry * _AT_A_TIME)(), (_Piece * _AT_A_TIME)()
+        headers, pieces = (_Entry * most)(), (_Piece * most)()
         for header, piece, view, part in zip(headers, pieces, self._views, self._controls, strict=True):
             piece.base, piece.length = _address(view), LONGEST
             header.message = _Message(None, 0, ctypes.addressof(piece), 1, _address(part), ROOM, 0)
         self._headers, self._unused, self._kept = memoryview(headers).cast("B"), bytes(headers), pieces
-        arguments = source.fileno(), ctypes.addressof(headers), _AT_A_TIME, _NOW, None
+        arguments = source.fileno(), ctypes.addressof(headers), most, _NOW, None
         self._receive_several = partial(_libc().recvmmsg, *arguments)
 
     def receive(self, flags: int = _NOW) -> tuple[memoryview, list[int]] | None:
@@ -88,7 +89,7 @@ class Receiver:
             WireBroken: The message is too long, or can't be received.
         """
         if self._arrived:
-            return self._checked(*self._arrived.popleft())
+            return self._next_arrived()
         try:
             size, control, told, _ = self._receive(self._pieces, ROOM, flags)
         except BlockingIOError:
@@ -97,7 +98,10 @@ class Receiver:
             return self._views[0][:0], []
         except OSError as error:
             raise WireBroken(f"a message can't be received: {error}") from error
-        return self._checked(self._views[0][:size], descriptors_of(control[0][2]) if control else [], told)
+        descriptors = descriptors_of(control[0][2]) if control else []
+        if told & CUT:
+            _refuse_cut(descriptors)
+        return self._views[0][:size], descriptors
 
     def receive_at_once(self) -> tuple[memoryview, list[int]] | None:
         """As `receive`, never waiting and never releasing the GIL; one system call receives all that has arrived."""
@@ -116,19 +120,23 @@ class Receiver:
                     end = int.from_bytes(control[:8], sys.byteorder)  # `cmsg_len`: what comes after it is padding
                     descriptors = descriptors_of(bytes(control[_HEAD:end]))
                 arrived.append((view[:size], descriptors, flags))
-        return self._checked(*arrived.popleft())
+        return self._next_arrived()
 
     def close(self) -> None:
         """Close the descriptors of messages that were received and not returned."""
         while self._arrived:
             close_all(self._arrived.popleft()[1])
 
-    @staticmethod
-    def _checked(whole: memoryview, descriptors: list[int], told: int) -> tuple[memoryview, list[int]]:
+    def _next_arrived(self) -> tuple[memoryview, list[int]]:
+        whole, descriptors, told = self._arrived.popleft()
         if told & CUT:
-            close_all(descriptors)
-            raise WireBroken("a message is too long")
+            _refuse_cut(descriptors)
         return whole, descriptors
+
+
+def _refuse_cut(descriptors: list[int]) -> NoReturn:
+    close_all(descriptors)
+    raise WireBroken("a message is too long")
 
 
 def _address(memory: memoryview) -> int:
@@ -151,6 +159,13 @@ def send(target: socket.socket, message: bytes, descriptor: int = -1) -> None:
         socket.send_fds(target, [message], [descriptor], _AT_ONCE)
     else:
         target.send(message, _AT_ONCE)
+
+
+def send_at_once(target: int, message: bytes) -> None:
+    """As `send` to a socket's descriptor, without releasing the GIL; raises the same."""
+    if _libc().send(target, message, len(message), _AT_ONCE) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def send_all(target: socket.socket, messages: list[bytes]) -> int:
@@ -180,5 +195,6 @@ def _libc() -> Any:
     libc = ctypes.PyDLL(None, use_errno=True)  # unlike `CDLL`, keeps the GIL
     libc.recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
     libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+    libc.send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
     libc.eventfd_write.argtypes = (ctypes.c_int, ctypes.c_uint64)
     return libc

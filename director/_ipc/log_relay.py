@@ -14,10 +14,10 @@ _formatter = logging.Formatter()
 
 def levels() -> dict[str, int]:
     """The levels set in this process, by logger name; ``""`` is the root."""
-    found = {"": logging.getLogger().level}
+    found = {"": int(logging.getLogger().level)}  # which may be of an enum
     for name, logger in list(logging.Logger.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and logger.level:
-            found[name] = logger.level
+            found[_text(name)] = int(logger.level)
     return found
 
 

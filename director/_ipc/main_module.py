@@ -10,6 +10,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from director._system.launched import absolute
+
 MAIN, TWIN = "__main__", "__mp_main__"  # the second name is multiprocessing's for a main module in a child
 _ADVICE = (
     "A child process imports the main module of the program to find the functions that are sent to it. "
@@ -18,18 +20,24 @@ _ADVICE = (
 
 
 def origin() -> tuple[str, str] | None:
-    """How a child imports this process's main module: by name or by path; `None` at a prompt or in a notebook."""
+    """How a child imports this process's main module: by name or by path; `None` if it can't.
+
+    It can't at a prompt, in a notebook and with ``python -c``, where there is no file; nor the ``__main__`` of a
+    package, a folder or a zip file, which mostly starts the program without asking for its name. What such a module
+    defines is sent by value.
+    """
     main = sys.modules[MAIN]
-    sys.modules.setdefault(TWIN, main)  # pickles from children refer to it by this name
+    sys.modules[TWIN] = main  # pickles from children refer to it by this name
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
-        return "init_main_from_name", name
+        return None if name == MAIN or name.endswith(f".{MAIN}") else ("init_main_from_name", name)
     path = getattr(main, "__file__", None)
     if path is None:
         return None
     from pathlib import Path  # imported late: children don't need it
 
-    return ("init_main_from_path", str(Path(path).absolute())) if Path(path).is_file() else None
+    path = absolute(str(path))
+    return ("init_main_from_path", path) if Path(path).is_file() else None
 
 
 class Unguarded(RuntimeError):
@@ -57,14 +65,30 @@ class LazyMainModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if self._origin is None:
-            raise AttributeError(f"{name} was defined at a prompt or in a notebook, which a child process can't import")
-        if sys.modules[TWIN] is self and not LazyMainModule.is_importing:
+        if self._origin is not None and sys.modules[TWIN] is self and not LazyMainModule.is_importing:
             _import_main(*self._origin)
         main = sys.modules[TWIN]
-        if main is self:  # the `__main__` of a package, which `prepare` does not import
-            raise AttributeError(f"{name} is in {self._origin[1]}, which a child process can't import. {_ADVICE}")
+        if main is self:
+            raise AttributeError(f"{name} is in a main module that a child process can't import")
         return getattr(main, name)
+
+
+def explain(error: BaseException) -> BaseException:
+    """In the child: what unpickling raised, with what helps if the main module lacks a name there.
+
+    pickle raises an error of its own in place of that of `LazyMainModule`.
+    """
+    text = str(error)
+    if type(error) is not AttributeError or not text.startswith("Can't get attribute"):
+        return error
+    if MAIN not in text and TWIN not in text:
+        return error
+    better = AttributeError(
+        f"{text}: the main module is imported here as {TWIN}, so what it defines only when its name is {MAIN} is "
+        f"missing. {_ADVICE}."
+    )
+    better.__cause__ = error
+    return better
 
 
 def refuse_while_importing() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LARGE = 1 << 20  # bytes from which a buffer goes out of band: below, a copy costs less than a mapping
 PROTOCOL = 5
 _SCALARS = frozenset({int, float, bool, str, type(None)})
+_PLAIN = _SCALARS | {bytes}
 _ALIGNED = 64  # bytes; suits vector instructions
 
 
@@ -32,12 +33,12 @@ class Payload(NamedTuple):
 
     def pieces(self) -> Iterator[tuple[int, bytes | memoryview]]:
         """All parts with their offsets in a segment: a table of sizes, the stream, the buffers."""
-        parts: list[bytes | memoryview] = [self.stream, *self.buffers]
-        sizes = [len(part) << 1 | (isinstance(part, memoryview) and part.readonly) for part in parts]
-        table = pack(f"<{len(parts) + 1}Q", len(parts), *sizes)
+        pieces: list[bytes | memoryview] = [self.stream, *self.buffers]
+        sizes = [len(part) << 1 | (isinstance(part, memoryview) and part.readonly) for part in pieces]
+        table = pack(f"<{len(pieces) + 1}Q", len(pieces), *sizes)
         yield 0, table
         offset = len(table)
-        for part in parts:
+        for part in pieces:
             offset = _round_up(offset)
             yield offset, part
             offset += len(part)
@@ -61,26 +62,44 @@ def wrap(value: Any, by_value: bool = False) -> Payload:
         import cloudpickle
 
         stream = tensors.dumps(cloudpickle.Pickler, value, PROTOCOL, is_small)
-    elif "torch" in modules and tensors.are_possible():
+    elif ("numpy" in modules or ("torch" in modules and tensors.are_possible())) and not _is_plain(value):
         stream = tensors.dumps(pickle.Pickler, value, PROTOCOL, is_small)
     else:
-        stream = dumps(value, PROTOCOL, buffer_callback=is_small)
+        try:
+            stream = dumps(value, PROTOCOL, buffer_callback=is_small)
+        except TypeError as error:
+            if "memoryview" not in str(error):
+                raise
+            buffers.clear()
+            stream = tensors.dumps(pickle.Pickler, value, PROTOCOL, is_small)
     return Payload(stream, buffers)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether there is no array or tensor in it, at a glance."""
+    kind = type(value)
+    return (kind is tuple or kind is list) and all(type(each) in _PLAIN for each in value)
 
 
 def unwrap(memory: memoryview) -> Any:
     """The object in a segment; it may keep using the memory."""
+    stream, *buffers = parts(memory)
+    with stream:
+        return pickle.loads(stream, buffers=buffers)  # noqa: S301 - written by our own child or parent
+
+
+def parts(memory: memoryview) -> list[memoryview]:
+    """The stream and the buffers in a segment, as views of it."""
     (count,) = unpack_from("<Q", memory)
     sizes = unpack_from(f"<{count}Q", memory, 8)
     offset = 8 * (count + 1)
-    parts = []
+    found = []
     for size in sizes:
         offset = _round_up(offset)
         part = memory[offset : offset + (size >> 1)]
-        parts.append(part.toreadonly() if size & 1 else part)
+        found.append(part.toreadonly() if size & 1 else part)
         offset += size >> 1
-    with parts[0] as stream:
-        return pickle.loads(stream, buffers=parts[1:])  # noqa: S301 - written by our own child or parent
+    return found
 
 
 def can_send_by_value() -> bool:

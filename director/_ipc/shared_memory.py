@@ -58,18 +58,28 @@ def read(descriptor: int, length: int) -> Any:
     if descriptor < 0:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     try:
-        if os.fstat(descriptor).st_size < length:
-            raise OSError(errno.EINVAL, "a segment of shared memory is shorter than its message says")
-        address = _libc().mmap(None, length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
+        memory = mapped(descriptor, length)
     finally:
         os.close(descriptor)
+    return unwrap(memory)
+
+
+def mapped(descriptor: int, length: int) -> memoryview:
+    """A private mapping of a segment, which lives as long as a view of it.
+
+    Raises:
+        OSError: The segment is too short, or memory can't be mapped.
+    """
+    if os.fstat(descriptor).st_size < length:
+        raise OSError(errno.EINVAL, "a segment of shared memory is shorter than its message says")
+    address = _libc().mmap(None, length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
     if address == _FAILED:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     # Not an `mmap.mmap`, which keeps a descriptor open. Views of the memory keep `memory` alive.
     memory = (ctypes.c_ubyte * length).from_address(address)
     finalize(memory, _libc().munmap, address, length).atexit = False
-    return unwrap(memoryview(memory).cast("B"))
+    return memoryview(memory).cast("B")
 
 
 @cache

@@ -1,7 +1,8 @@
 """Pickles tensors of torch, if the application has imported it.
 
-torch pickles a CPU tensor as bytes in the stream. Here a large one is passed to pickle as a buffer, which goes out of
-band like that of a NumPy array. A CUDA tensor is refused: it would be unpickled on another GPU than the one it names,
+torch pickles a CPU tensor as bytes in the stream, with all of its storage, of which it may show a row. Here a large one
+is passed to pickle as a buffer, which goes out of band like that of a NumPy array, and of any one only what it shows is
+sent. A CUDA tensor is refused: it would be unpickled on another GPU than the one it names,
 and would initialize CUDA in a process that may not use it.
 """
 
@@ -13,6 +14,8 @@ import sys
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from director._ipc import views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +44,10 @@ def _pickler(base: Any) -> Any:
             torch: Any = sys.modules.get("torch")
             if torch is not None and isinstance(obj, getattr(torch, "Tensor", ())):
                 reduced = _reduce(torch, obj)
-                if reduced is not None:
-                    return reduced
+            else:
+                reduced = views.reduce(obj)
+            if reduced is not None:
+                return reduced
             return super().reducer_override(obj) if hasattr(base, "reducer_override") else NotImplemented
 
     return Pickler
@@ -56,16 +61,54 @@ def _reduce(torch: Any, tensor: Any) -> Any:
     """
     if tensor.is_cuda:
         raise pickle.PicklingError("a CUDA tensor can't leave its process: send tensor.cpu()")
-    plain = type(tensor) is torch.Tensor and tensor.layout is torch.strided and tensor.device.type == "cpu"
-    if not plain or tensor.requires_grad or tensor.is_quantized or not tensor.is_contiguous():
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu":
         return None
-    if tensor.nbytes < _LARGE or tensor.is_conj() or tensor.is_neg():
+    plain = type(tensor) is torch.Tensor and not tensor.is_quantized and not tensor.is_conj() and not tensor.is_neg()
+    if plain and tensor.nbytes >= _LARGE and tensor.is_contiguous() and not tensor.requires_grad:
+        memory = tensor.reshape(-1).view(torch.uint8).numpy()  # as bytes: numpy has no bfloat16
+        return _with_state((_tensor, (pickle.PickleBuffer(memory), tensor.dtype, tuple(tensor.shape))), tensor)
+    storage = getattr(tensor, "untyped_storage", None)
+    if storage is None or tensor.__dict__.get("_backward_hooks") or isinstance(tensor, torch.nn.Parameter):
         return None
-    memory = tensor.reshape(-1).view(torch.uint8).numpy()  # as bytes: numpy has no bfloat16
-    return _tensor, (pickle.PickleBuffer(memory), tensor.dtype, tuple(tensor.shape))
+    size = storage().nbytes()
+    if size > tensor.nbytes:
+        tensor = _compact(tensor)  # or torch would send all that is in its storage
+        if tensor is None:
+            return None
+        size = tensor.untyped_storage().nbytes()
+        if tensor.nbytes < _LARGE:
+            return tensor.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    if not plain or size != tensor.nbytes or size < _LARGE or tensor.storage_offset():
+        return None
+    memory = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
+    layout = tuple(tensor.shape), tensor.stride(), tensor.requires_grad
+    return _with_state((_strided, (pickle.PickleBuffer(memory), tensor.dtype, *layout)), tensor)
+
+
+def _compact(tensor: Any) -> Any:
+    """A copy of what a tensor shows, with its attributes; `None` if its class makes something else of that."""
+    copy = tensor.detach().clone()  # keeps the order of its dimensions in memory, and releases the GIL
+    if type(copy) is not type(tensor):
+        return None
+    copy.__dict__.update(tensor.__dict__)
+    return copy.requires_grad_() if tensor.requires_grad else copy
+
+
+def _with_state(reduced: tuple[Any, ...], tensor: Any) -> tuple[Any, ...]:
+    """With the attributes that the user has set on the tensor."""
+    state = getattr(tensor, "__dict__", None)
+    is_real = hasattr(tensor, "untyped_storage")
+    return (*reduced, dict(state)) if state and is_real else reduced
 
 
 def _tensor(buffer: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
     """The tensor, in the memory of `buffer`."""
     torch = import_module("torch")
     return torch.frombuffer(buffer, dtype=dtype).reshape(shape)
+
+
+def _strided(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], requires_grad: bool) -> Any:
+    """The same for one whose dimensions are in another order in memory."""
+    torch = import_module("torch")
+    tensor = torch.frombuffer(buffer, dtype=dtype).as_strided(shape, strides)
+    return tensor.requires_grad_() if requires_grad else tensor

@@ -95,5 +95,25 @@ class LocalCall:
             make: Makes a call in that process, without the resource, and returns what it returns.
         """
 
+    def surround(self, wrap: Callable[[Callable[[], Any]], Callable[[], Any]]) -> None:
+        """Before it is queued: make the call through `wrap`. Does nothing for what makes no call of a user."""
+
+    # On the event loop, where a server process makes the call and no slot's thread is here:
+
+    def given(self) -> Callable[[], Any] | None:
+        """The call for the server to make, without a resource; `None` only to hold the slot."""
+        return None
+
+    def begin(self, device: Device, release: Callable[[], None]) -> None:
+        """It has begun there. `release`, from any thread, gives the slot back."""
+
+    def settle(self, outcome: Callable[[], Any]) -> Any:
+        """The call has ended there: `outcome` returns what it has returned, or raises."""
+        return outcome()
+
     def release(self) -> None:
         """From any thread: the event loop is closed; stop waiting for it on the slot's thread."""
+
+
+def load_only(_replica: Any) -> None:
+    """The call of a load in advance: nothing, for the runner has loaded the model."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._device import Device
-    from director._jobs.job import ScheduledJob
+    from director._jobs.job import Job, ScheduledJob
 
 
 class CurrentCall(Protocol):
@@ -27,6 +27,9 @@ class CurrentCall(Protocol):
     def device(self) -> Device:
         """The device."""
 
+    def replica(self) -> Any:
+        """The replica of the job's model; `NO_REPLICA` for a job without a model, and between jobs."""
+
     def time(self) -> float:
         """Seconds of the Director's clock."""
 
@@ -34,11 +37,16 @@ class CurrentCall(Protocol):
         """See `report`."""
 
 
+NO_REPLICA = object()
+
+
 class _Here(threading.local):
     running: CurrentCall | None = None
 
 
 here = _Here()
+send_report: Callable[[CurrentCall, Any], None] | None = None
+"""In a process that makes the calls of other processes' jobs: reports their progress."""
 
 
 def current_device() -> Device:
@@ -52,7 +60,28 @@ def current_device() -> Device:
     return here.running.device()
 
 
-def current_job() -> ScheduledJob[Any]:
+def current_replica() -> Any:
+    """The replica of the calling job's model.
+
+    Raises:
+        RuntimeError: Called outside of a job, or in one without a model.
+    """
+    if here.running is None:
+        raise RuntimeError("current_replica() is for jobs: it was called on a thread that runs none")
+    replica = here.running.replica()
+    if replica is NO_REPLICA:
+        raise RuntimeError("current_replica() is for jobs with model=: the calling job has none")
+    return replica
+
+
+def call_with_resource(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Within a job: call `fn` with the replica of its model, or its device, before `args`."""
+    assert here.running is not None
+    replica = here.running.replica()
+    return fn(here.running.device() if replica is NO_REPLICA else replica, *args, **kwargs)
+
+
+def current_job() -> Job[Any]:
     """The calling job; in a batch its first. Read its facts; results and callbacks belong to the event loop.
 
     Raises:
@@ -65,13 +94,14 @@ def current_job() -> ScheduledJob[Any]:
 
 
 def check_cancelled() -> None:
-    """Raise if the calling job was cancelled or its time is up; to be called between the steps of long work.
+    """Raise if the calling job was cancelled or is out of time, or the Director closes; call it between steps of work.
 
     Outside of a job it does nothing, so that a function works without a Director too. In a batch it does nothing until
-    all jobs of the batch were cancelled or are out of time.
+    all jobs of the batch were cancelled or are out of time, or the Director closes.
 
     Raises:
-        asyncio.CancelledError: The job was cancelled.
+        asyncio.CancelledError: The job was cancelled, or the Director closes: it then waits for its grace, in which the
+            call may still return a result.
         JobTimeout: Its deadline or timeout has passed.
     """
     if here.running is None:
@@ -79,11 +109,11 @@ def check_cancelled() -> None:
     jobs, now = here.running.jobs(), here.running.time
     if not jobs or any(_is_wanted(job, now) for job in jobs):
         return
-    if any(job.state is JobState.CANCELLED for job in jobs):
+    if any(job.state is not JobState.FAILED and not job.is_wanted for job in jobs):
         from asyncio import CancelledError  # imported late: a child process may not need asyncio
 
         raise CancelledError
-    raise JobTimeout("running")
+    raise jobs[0].overdue(now()) or JobTimeout("running")
 
 
 def report(progress: Any) -> None:
@@ -95,12 +125,15 @@ def report(progress: Any) -> None:
         progress: Any value.
     """
     if here.running is not None:
-        here.running.report(progress)
+        if send_report is None:
+            here.running.report(progress)
+        else:
+            send_report(here.running, progress)
 
 
 def _is_wanted(job: ScheduledJob[Any], time: Callable[[], float]) -> bool:
-    """Whether it was not cancelled, and its time is not up."""
-    if job.state is not JobState.RUNNING:
+    """Whether it was not cancelled, its time is not up, and the Director does not close."""
+    if not job.is_wanted:
         return False
     due = job.due_at()
     return due is None or time() < due

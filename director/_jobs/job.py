@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from director._jobs.state import JOB_MOVES, JobState
 from director._untrusted.objects import name_of
+from director.errors import JobTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Hashable
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _running_loop = asyncio._get_running_loop  # `asyncio.get_running_loop` without its error
 _NEVER = float("inf")
+_RUNNING = JobState.RUNNING
 
 
 class Owner(Protocol):
     """The Director of a job, as the job knows it."""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether running calls are asked to end, because it closes."""
 
     def cancel(self, job: ScheduledJob[Any], msg: Any) -> bool:
         """Cancel `job`; False if it had ended."""
@@ -40,12 +46,13 @@ class JobExtras:
         cost: The batch cost.
     """
 
-    __slots__ = ("batch_cost", "batch_key", "failed_attempts", "original_options")
+    __slots__ = ("batch_cost", "batch_key", "failed_attempts", "failed_loads", "original_options")
 
     def __init__(self, key: Hashable = None, cost: float = 0.0) -> None:
-        self.batch_key = key
-        self.batch_cost = cost
-        self.failed_attempts = 0  # each followed by another
+        self.batch_key: Hashable = key
+        self.batch_cost: float = cost
+        self.failed_attempts: int = 0  # each followed by another
+        self.failed_loads: frozenset[int] = frozenset()  # positions of devices on which its model could not be loaded
         self.original_options: Options | None = None  # its options before the first failed attempt
 
 
@@ -101,7 +108,7 @@ class Job(asyncio.Future[T]):
 
     @property
     def ran(self) -> float | None:
-        """Seconds on the device; `None` until the call has ended, and for a job that never ran."""
+        """Seconds from the call of the function to its end; `None` while unknown, and for a job that never ran."""
         job = fields(self)
         if job.started_at is None or job.finished_at is None:
             return None
@@ -139,7 +146,8 @@ class Job(asyncio.Future[T]):
             raise RuntimeError(f"{self!r} belongs to another event loop: await it there, on that of its Director")
         return super().__await__()
 
-    __iter__ = __await__
+    def __iter__(self) -> Generator[Any, None, T]:
+        return self.__await__()
 
     def set_result(self, result: T) -> NoReturn:
         """Not for callers: the Director sets the result."""
@@ -223,28 +231,63 @@ class ScheduledJob(Job[T]):
         self.options = options
 
     @property
+    def asked(self) -> Options:
+        """The options of the user; those of a retry may allow fewer slots."""
+        return self.options if self.extras is None else self.extras.original_options or self.options
+
+    @property
     def has_dropped_inputs(self) -> bool:
         """Whether its outcome was delivered, or it ended without having run."""
         return type(self.fn) is str
+
+    @property
+    def is_wanted(self) -> bool:
+        """From any thread, of a job whose call runs: its caller waits for it, and the Director does not close."""
+        return self.state is _RUNNING and not self.owner.is_closing
 
     def deadline_at(self) -> float:
         """The time of its deadline; infinite without one."""
         deadline = self.options.deadline
         return _NEVER if deadline is None else self.submitted_at + deadline
 
+    def start_by(self) -> float:
+        """The time before which its call must begin, by its deadline and, at its first attempt, `start_within`."""
+        within = self.options.start_within
+        if within is None or (self.extras is not None and self.extras.failed_attempts):
+            return self.deadline_at()
+        return min(self.submitted_at + within, self.deadline_at())
+
     def due_at(self) -> float | None:
-        """The time by which it must have ended, by its deadline and, once it runs, its timeout; `None` without."""
-        options = self.options
-        due = None if options.deadline is None else self.submitted_at + options.deadline
-        if options.timeout is not None and self.started_at is not None:
-            end = self.started_at + options.timeout
-            due = end if due is None else min(due, end)
-        return due
+        """The time at which it is overdue: before its start `start_by`, then by its deadline and timeout; or `None`."""
+        options, started_at = self.options, self.started_at
+        if started_at is None:
+            return None if (due := self.start_by()) == _NEVER else due
+        due = self.deadline_at()
+        if options.timeout is not None:
+            due = min(due, started_at + options.timeout)
+        return None if due == _NEVER else due
+
+    def overdue(self, now: float) -> JobTimeout | None:
+        """The error of a job whose time is up at `now`, which was read before; else `None`."""
+        options, started_at, deadline_at = self.options, self.started_at, self.deadline_at()
+        if started_at is None:
+            due = self.start_by()
+            if now < due:
+                return None
+            if due < deadline_at:
+                return JobTimeout("queued", "start_within", options.start_within)
+            return JobTimeout("queued", "deadline", options.deadline)
+        end = _NEVER if options.timeout is None else started_at + options.timeout
+        if now < min(end, deadline_at):
+            return None
+        if end < deadline_at:
+            return JobTimeout("running", "timeout", options.timeout)
+        return JobTimeout("running", "deadline", options.deadline)
 
 
 def fields(job: Job[T]) -> ScheduledJob[T]:
     """The job with its internal fields: every `Job` is a `ScheduledJob`."""
-    return cast("ScheduledJob[T]", job)
+    return job  # type: ignore[return-value]  # `cast` would be a call
 
 
 class Location(Protocol):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
+    from director._jobs.model import Model
 
     class PrefetchSource(Protocol):
         """Jobs to prefetch for one slot, in the order in which it will get them."""
@@ -39,10 +40,10 @@ class SlotInfo:
     __slots__ = ("device", "number", "position", "slots")
 
     def __init__(self, number: int, device: Device, position: int = 0, slots: int = 1) -> None:
-        self.number = number
-        self.device = device
-        self.position = position
-        self.slots = slots
+        self.number: int = number
+        self.device: Device = device
+        self.position: int = position
+        self.slots: int = slots
 
     def __repr__(self) -> str:
         return f"<Slot {self.number} of {self.device.label}>"
@@ -72,6 +73,18 @@ class JobRunner(ABC):
         """
 
     @abstractmethod
+    def prepare(self, jobs: list[ScheduledJob[Any]]) -> None:
+        """Load the model of a call, if it is not loaded, so that `run` or `run_batch` begins with the function.
+
+        Called before the call of a job that has a model or a time limit. `abandon` does not end it.
+
+        Raises:
+            LoadFailed: It could not be loaded.
+            NeverStarted: Nothing of it was done.
+            BaseException: What prevented it.
+        """
+
+    @abstractmethod
     def recover(self, error: BaseException, fault: Fault) -> bool:
         """Recover from a fault of the last call: free memory, replace a process.
 
@@ -79,9 +92,38 @@ class JobRunner(ABC):
             False if this process can't use the device any more.
         """
 
+    def replica(self, model: Model[Any]) -> Any:
+        """In a call, on the slot's thread: the replica of its model.
+
+        Raises:
+            RuntimeError: The runner has none on this thread.
+        """
+        raise RuntimeError(f"the replica of {model.name} is not on this thread: the executor makes its calls elsewhere")
+
     @abstractmethod
     def close(self) -> None:
         """Release all resources; no job comes after."""
+
+    can_unload = False
+    """Whether it can unload one model; else what it has loaded stays until it is closed."""
+
+    def unload(self, model: Model[Any]) -> None:
+        """On the slot's thread: unload a model that no call uses, and report it."""
+        raise NotImplementedError(f"{type(self).__name__} unloads nothing before it is closed")
+
+    can_sleep = False
+    """Whether it can move one model to host memory, and back when it is next needed."""
+
+    def sleep(self, model: Model[Any]) -> tuple[bool, int | None]:
+        """On the slot's thread: put a model to sleep that no call uses.
+
+        Returns:
+            Whether it sleeps, else it was unloaded; and the bytes of the device that are back, if that was measured.
+        """
+        raise NotImplementedError(f"{type(self).__name__} puts nothing to sleep")
+
+    def free_caches(self) -> None:  # noqa: B027 - what makes its calls elsewhere may have none
+        """On the slot's thread, between calls: give memory back to the device that frameworks keep for later calls."""
 
     def set_prefetch(self, source: PrefetchSource) -> None:  # noqa: B027 - threads don't prefetch
         """Where to get jobs to prefetch; called on the event loop, before the first job."""
@@ -93,7 +135,7 @@ class JobRunner(ABC):
 
     @abstractmethod
     def abandon(self, job: ScheduledJob[Any]) -> None:
-        """The running `job` was cancelled, or its time is up."""
+        """The running `job` was cancelled or is out of time, or the Director closes: ask the call to end."""
 
     @abstractmethod
     def abort(self) -> bool:

@@ -13,7 +13,23 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._jobs.model import Model
 
-LaneKey: TypeAlias = "tuple[frozenset[int] | None, int | None] | None"  # allowed slots, identity of the model
+LaneKey: TypeAlias = "tuple[frozenset[int] | None, int | None, int] | None"
+"""Allowed slots, identity of the model, and bytes of a call."""
+
+
+class LeaseOptions(TypedDict, total=False):
+    """Keyword options of `lease` beside `model`: those of a job but for `deadline` and `timeout`."""
+
+    priority: int
+    start_within: float | None
+    tenant: Hashable
+    devices: Iterable[Device | int | str] | Device | int | str | None
+    memory: int | str | None
+    retries: int
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] | None
+    backoff: float
+    when_full: Literal["wait", "refuse"] | None
+    name: str | None
 
 
 class JobOptions(TypedDict, total=False):
@@ -22,11 +38,13 @@ class JobOptions(TypedDict, total=False):
     model: Model[Any] | None
     priority: int
     deadline: float | None
+    start_within: float | None
     timeout: float | None
     tenant: Hashable
     devices: Iterable[Device | int | str] | Device | int | str | None
+    memory: int | str | None
     retries: int
-    retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] | None
     backoff: float
     when_full: Literal["wait", "refuse"] | None
     name: str | None
@@ -44,6 +62,14 @@ class BatchOptions(JobOptions, total=False):
     isolate_failures: bool
 
 
+class StreamOptions(JobOptions, total=False):
+    """Keyword options of `stream`, and of `function` and `with_options` for its streams."""
+
+    buffer: int
+    on_slow_reader: Literal["wait", "cancel"]
+    slow_reader_timeout: float
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """The options of one job or of a whole function, resolved against one running Director.
@@ -52,7 +78,7 @@ class Options:
         model: Its replica is the first argument; `None` passes the `Device`.
         priority: Higher runs sooner.
         deadline: Seconds from submission by which the job must have finished.
-        timeout: Seconds of running.
+        timeout: Seconds of running, from the call of the function: loading its model does not count.
         allowed: Numbers of the slots that may run it; `None` for all.
         name: For logs and events; `None` takes the function's.
         tenant: The tenant to whom it is charged, as the user passed it.
@@ -62,6 +88,8 @@ class Options:
         retry_on: Exceptions of the function that are retried.
         backoff: Seconds before the second attempt; doubled before each further one.
         when_full: Wait or refuse when the queue is full; `None`: the default of the method.
+        memory: Bytes of the device that a call takes while it runs, on top of the replica.
+        start_within: Seconds from submission by which the call of its first attempt must have begun.
     """
 
     model: Model[Any] | None = None
@@ -77,22 +105,25 @@ class Options:
     retry_on: tuple[type[BaseException], ...] = ()
     backoff: float = 0.0
     when_full: Literal["wait", "refuse"] | None = None
+    memory: int = 0
+    start_within: float | None = None
     lane: LaneKey = field(init=False)
     """Jobs with equal keys can be served by the same slots; `None` is the lane that any slot serves."""
     timed: bool = field(init=False)
-    """Whether it has a deadline or a timeout."""
+    """Whether it has a deadline, a timeout or a limit of its wait."""
     is_plain: bool = field(init=False)
     """Whether any slot may serve it, in order of arrival, in a call of its own."""
 
     def __post_init__(self) -> None:
         if self.account is None:
             object.__setattr__(self, "account", self.tenant)
-        model = None if self.model is None else id(self.model)
-        anywhere = self.allowed is None and self.model is None
+        model = None if self.model is None else self.model._key
+        anywhere = self.allowed is None and self.model is None and not self.memory
         anytime = self.priority == 0 and self.deadline is None and self.tenant is None
-        object.__setattr__(self, "lane", None if anywhere else (self.allowed, model))
+        object.__setattr__(self, "lane", None if anywhere else (self.allowed, model, self.memory))
         object.__setattr__(self, "is_plain", anywhere and anytime and self.batch_rule is None)
-        object.__setattr__(self, "timed", self.deadline is not None or self.timeout is not None)
+        limits = (self.deadline, self.start_within, self.timeout)
+        object.__setattr__(self, "timed", limits != (None, None, None))
 
 
 def waits_for_room(options: Options, unless_said: bool) -> bool:

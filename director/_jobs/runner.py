@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from director._jobs.state import JobState
+from director._jobs.job import fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from director._jobs.job_runner import SlotInfo
     from director._jobs.model import Model
 
-_RUNNING = JobState.RUNNING
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -36,14 +35,26 @@ class RunnerEvents(Protocol):
         For `Executor.runner`, before anything is loaded.
         """
 
+    def loading(self, model: Model[Any], slot: SlotInfo) -> None:
+        """A call on `slot` begins to load a replica. May be left out."""
+
     def loaded(self, model: Model[Any], slot: SlotInfo, seconds: float) -> None:
         """A replica was loaded in `seconds` of a call on `slot`: jobs that need it prefer such slots."""
 
     def not_loaded(self, model: Model[Any], slot: SlotInfo, error: BaseException) -> None:
-        """A loader, or a warm-up, raised."""
+        """A loader, or a warm-up, raised: jobs that need the model prefer other devices for a while."""
 
-    def unloaded(self, model: Model[Any], slot: SlotInfo) -> None:
-        """The replica that `slot` has loaded was unloaded or lost."""
+    def unloading(self, model: Model[Any], slot: SlotInfo) -> None:
+        """The replica that `slot` has loaded is being unloaded. May be left out."""
+
+    def unloaded(self, model: Model[Any], slot: SlotInfo, freed: int | None = None) -> None:
+        """The replica that `slot` has loaded was unloaded or lost.
+
+        Args:
+            model: Its model.
+            slot: The slot.
+            freed: Bytes of the device that have come back; `None` if that was not measured.
+        """
 
     def load_awaited(self, slot: SlotInfo, seconds: float) -> None:
         """A call on `slot` has spent `seconds` on a load that failed, or that another slot made."""
@@ -59,7 +70,8 @@ class Call:
 
     Args:
         fn: A blocking function. Of a stream it puts the values itself, if it is called in this process.
-        args, kwargs: Its arguments but for the resource; of a batch there are none.
+        args: Its positional arguments but for the resource; of a batch there are none.
+        kwargs: Its keyword arguments; of a batch there are none.
         items: Of a batch; `None` of any other call. The function returns a result for each.
         model: What must be loaded; `None` for none.
         context: The variables of the caller: ``call.context.run(call.fn, ...)`` where the call is made in this process.
@@ -84,19 +96,19 @@ class Call:
         generator: Callable[..., Any] | None = None,
         put: Callable[[Any], None] | None = None,
     ) -> None:
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-        self.items = items
-        self.model = model
-        self.context = context
-        self.jobs = jobs
-        self.generator = generator
-        self.put = put
+        self.fn: Callable[..., Any] = fn
+        self.args: tuple[Any, ...] = args
+        self.kwargs: Mapping[str, Any] = kwargs
+        self.items: list[Any] | None = items
+        self.model: Model[Any] | None = model
+        self.context: Context = context
+        self.jobs: Sequence[Job[Any]] = jobs
+        self.generator: Callable[..., Any] | None = generator
+        self.put: Callable[[Any], None] | None = put
 
     def cancelled(self) -> bool:
-        """From any thread: whether all its jobs were cancelled, or their time is up."""
-        return bool(self.jobs) and all(job.state is not _RUNNING for job in self.jobs)
+        """From any thread: whether all its jobs were cancelled or are out of time, or the Director closes."""
+        return bool(self.jobs) and not any(fields(job).is_wanted for job in self.jobs)
 
 
 class Runner(Protocol):

@@ -11,13 +11,13 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from director._forks import copied, leave_copy
+from director._system.forks import copied, leave_copy
 from director.errors import SlowReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._clock import Clock, Timer
+    from director._system.clock import Clock, Timer
 
 T = TypeVar("T")
 
@@ -30,7 +30,8 @@ class StreamChannel(Generic[T]):
 
     Args:
         size: Most values in the channel.
-        limit: Seconds for which it may be full before it is cut, unless `is_patient`.
+        limit: Seconds for which it may be full before it is cut, unless `is_patient`; and, in any case, for which its
+            first value may be left in it.
         is_patient: Whether the generator may wait longer than that; called on its thread each time that it has to wait.
         clock: Measures `limit`.
         call: Thread-safe; has the event loop call a function.
@@ -59,11 +60,19 @@ class StreamChannel(Generic[T]):
         self._is_awaited = False  # the reader wants to be woken by the next value
         self._is_blocked = False  # a `put` waits
         self._is_over = False  # no more values are accepted
-        self._is_cut = False  # the reader was too slow
-        self._full_since = 0.0  # since when a timed `put` waits
+        self._cut: SlowReader | None = None  # the reader was too slow
+        self._late_since: float | None = None  # since when the reader has to take a value, while that is timed
         self._is_timed = False  # `_set_timer` was called, or will be
         self._timer: Timer | None = None
         self.was_crossed = False  # a value was accepted
+        self.on_take: Callable[[], None] | None = None
+        """Called on the event loop after each `take`; for a writer there that must not wait."""
+        self.on_cut: Callable[[SlowReader], None] | None = None
+        """Called on the event loop when the channel is cut; for the same writer, which may put nothing more."""
+
+    def settings(self) -> tuple[int, float, bool]:
+        """Most values in it, the limit in seconds, and whether the generator may wait longer than that."""
+        return self._size, self._limit, self._is_patient()
 
     # ---- the generator's side: one thread
 
@@ -74,7 +83,7 @@ class StreamChannel(Generic[T]):
 
         Raises:
             asyncio.CancelledError: The reader has left, or the job has ended.
-            SlowReader: The channel has been full for longer than it may be.
+            SlowReader: The channel has been full, or its first value left in it, for longer than it may be.
         """
         if copied:
             leave_copy()
@@ -83,14 +92,18 @@ class StreamChannel(Generic[T]):
 
     def _put(self, value: T) -> bool:
         with self._lock:
-            if self._is_cut:
-                raise SlowReader(self._limit, self._size)
+            if self._cut is not None:
+                raise self._cut
             if self._is_over:
                 raise asyncio.CancelledError
+            call: Callable[[], None] | None = None
             if has_room := len(self._values) < self._size:
                 self._values.append(value)
-                self.was_crossed = True
-                call, self._is_awaited = self._wake if self._is_awaited else None, False
+                is_first, self.was_crossed = not self.was_crossed, True
+                if self._is_awaited:
+                    call, self._is_awaited = self._wake, False
+                elif is_first:
+                    call = self._start_timing()
             else:
                 self._is_blocked = True
                 if self._is_over:  # a finalizer has called `close_reader` within this block
@@ -116,9 +129,13 @@ class StreamChannel(Generic[T]):
     def take(self) -> T:
         """The next value; there must be one."""
         with self._lock:
+            self._late_since = None
             if self._is_blocked:
                 self._unblock()
-            return self._values.popleft()
+            value = self._values.popleft()
+        if self.on_take is not None:
+            self.on_take()
+        return value
 
     def close_reader(self) -> None:
         """The reader has left: drop all values. From any thread."""
@@ -140,34 +157,40 @@ class StreamChannel(Generic[T]):
     def stop_waiting(self) -> None:
         """The Director drains, and `is_patient` is False from now on: time a `put` that waits already."""
         with self._lock:
-            if not self._is_blocked or self._is_timed:
-                return
-            self._start_timing()
-        self._set_timer()
+            call = self._start_timing() if self._is_blocked else None
+        if call is not None:
+            call()
 
     def _set_timer(self) -> None:
-        """Check when the channel will have been full for too long, never at once: a woken reader goes first."""
-        left = self._full_since + self._limit - self._clock.time()
+        """Check when the reader will have been late for too long, never at once: a woken reader goes first."""
+        since = self._late_since
+        left = self._limit if since is None else since + self._limit - self._clock.time()
         self._timer = self._clock.call_later(max(0.0, left), self._check)
 
     def _check(self) -> None:
-        """Cut the channel if it has been full for too long."""
+        """Cut the channel if its reader has been late for too long."""
         with self._lock:
             self._timer = None
-            self._is_timed = self._is_blocked
-            if not self._is_blocked:
+            since = self._late_since
+            self._is_timed = since is not None
+            if since is None:
                 return
-            if self._full_since + self._limit <= self._clock.time():
-                self._is_cut = True
+            if since + self._limit <= self._clock.time():
+                cut = self._cut = SlowReader(self._limit, len(self._values))
                 self._end()
-                return
-        self._set_timer()  # it was not full all the time
+            else:
+                cut = None
+        if cut is None:
+            self._set_timer()  # it has taken values meanwhile
+        elif self.on_cut is not None:
+            self.on_cut(cut)
 
     # ---- under the lock
 
     def _start_timing(self) -> Callable[[], None] | None:
-        """Note since when the channel is full; returns what the event loop has to call, if anything."""
-        self._full_since = self._clock.time()
+        """Note since when the reader is late; returns what the event loop has to call, if anything."""
+        if self._late_since is None:
+            self._late_since = self._clock.time()
         if self._is_timed:
             return None  # the next check reads the new time
         self._is_timed = True
@@ -175,6 +198,7 @@ class StreamChannel(Generic[T]):
 
     def _end(self) -> None:
         self._is_over = True
+        self._late_since = None
         self._unblock()
 
     def _unblock(self) -> None:

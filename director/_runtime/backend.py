@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._device import Device
+    from director._executors.around import Around
     from director._jobs.job import JobExtras, ScheduledJob
     from director._jobs.model import Model
     from director._jobs.options import Options
     from director._runtime.stats import Stats
+    from director._scheduler.explanation import Explanation
     from director._scheduler.slots import DeviceSlots
 
 T = TypeVar("T")
@@ -29,6 +31,9 @@ class Backend(Protocol):
     def device_slots(self) -> list[DeviceSlots]:
         """The devices with their slots, those that are gone among them."""
 
+    def surround(self, around: Around | None) -> None:
+        """From any thread: enter `around`, and that of the model, around each call that is queued from now on."""
+
     @property
     def is_per_slot(self) -> bool:
         """Whether each slot has replicas of its own."""
@@ -39,7 +44,11 @@ class Backend(Protocol):
 
     @property
     def any_healthy(self) -> bool:
-        """Whether a device gets work."""
+        """Whether a slot can compute."""
+
+    @property
+    def unreachable(self) -> str | None:
+        """Why another process that has the devices can't be asked about them; `None` if there is no such process."""
 
     def submit(
         self,
@@ -62,6 +71,31 @@ class Backend(Protocol):
         self, model: Model[Any], allowed: frozenset[int] | None, wanted: frozenset[int] | None
     ) -> frozenset[int] | None:
         """Numbers of the slots that may load `model`; `None` for all. See `Residency.assign`."""
+
+    def fitting(self, model: Model[Any] | None, memory: int, allowed: frozenset[int] | None) -> frozenset[int] | None:
+        """Numbers of the slots, among `allowed`, whose devices could ever hold `model` and a call's `memory`.
+
+        Raises:
+            PlacementError: None could.
+        """
+
+    def beside_pins(
+        self, model: Model[Any], allowed: frozenset[int] | None, is_any_enough: bool
+    ) -> frozenset[int] | None:
+        """Numbers of the slots, among `allowed`, on which pinned models leave room to load. See `Fitting.beside_pins`.
+
+        Raises:
+            PlacementError: They do.
+        """
+
+    async def homes(self, model: Model[Any], allowed: frozenset[int] | None) -> frozenset[int] | None:
+        """Those of `allowed`, which `assign` has returned, that load `model`; `None` for all."""
+
+    async def unload(self, model: Model[Any]) -> None:
+        """Unload a model everywhere, and wait for it. Cancellation: stops waiting, nothing else."""
+
+    async def explain(self, job: ScheduledJob[Any]) -> Explanation:
+        """What a job waits for."""
 
     def stats(self) -> Stats:
         """A snapshot."""
@@ -94,8 +128,15 @@ class Backend(Protocol):
     async def drain(self, timeout: float | None = None) -> None:
         """Wait until nothing waits or runs, for at most `timeout` seconds. Cancellation: stops waiting."""
 
-    async def close(self) -> None:
-        """Cancel what is left, unload the models, let the threads end and give the devices back."""
+    async def close(self, grace: float) -> None:
+        """End what is left, unload the models, let the threads end and give the devices back.
+
+        Args:
+            grace: Seconds that running calls get to end.
+        """
+
+    def shorten_grace(self, grace: float) -> None:
+        """While it closes: running calls get at most `grace` seconds from now."""
 
     def lose_loop(self) -> None:
         """The event loop was closed, so that nothing can be delivered: drop the jobs, let the threads end."""

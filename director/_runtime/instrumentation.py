@@ -11,10 +11,11 @@ import logging
 import weakref
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
-from director._format import known_line
-from director._untrusted.objects import is_a, log_error, provides
+from director._format import known_line, known_tenant
+from director._runtime.hook_calls import RECORDER_RAISED, log_or_leave, safely, to_all
+from director._untrusted.objects import provides
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,22 +24,32 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
-    from director._scheduler.scheduler import Scheduler
+    from director._runtime.job_queue import JobQueue
     from director._scheduler.slots import Slot
     from director.events import Event, Hook, JobProgressed
     from director.hooks import JobRecorder, LifespanHook, RawRecord, SelectiveHook
 
 logger = logging.getLogger("director")
 Span: TypeAlias = "tuple[int | None, float | None, float | None]"  # number of the slot, start and end of the call
-_RECORDER_RAISED = "the recorder %s raised at the end of %s"
 _EMITTED_AT_ONCE = 32  # events before the event loop gets control
 _LONGEST = 200  # characters of an error in a record; the event has the whole error
+
+
+class AttemptObserver(Protocol):
+    """A hook of the package's own that learns of attempts where they begin and fail: no events are made for it."""
+
+    def slot_started(self, slot: Slot) -> None:
+        """On the thread of `slot`: a call begins; once for each of its jobs."""
+
+    def attempt_failed(self, job: ScheduledJob[Any], slot: Slot, error: BaseException, is_counted: bool) -> None:
+        """On the event loop: an attempt on `slot` has failed, and another one follows; `is_counted`: it had begun."""
 
 
 class Instrumentation:
     """Makes events and records and hands them to the hooks, on the event loop and in order.
 
-    Callers check `listening` before they report on a job, and `recording` before they have it recorded.
+    Callers check `listening` before they report on a job, `observing` before they report its start, and `recording`
+    before they have it recorded.
 
     Args:
         hooks: Callables of one event, perhaps with the protocols of `director.hooks`.
@@ -48,10 +59,12 @@ class Instrumentation:
 
     def __init__(self, hooks: tuple[Hook, ...], time: Callable[[], float], on_loop: Callable[..., object]) -> None:
         self.time = time
-        self.listening = False  # a hook wants events of jobs
+        self.listening = False  # a hook wants events of jobs, others than of progress
+        self.observing = False  # the same, or one wants to know of starts
         self.recording = False  # a hook wants records of jobs
         self._on_loop = on_loop
         self._wanted: dict[str, tuple[Hook, ...]] = {}  # by name of an event: the hooks that want it
+        self._observers: tuple[AttemptObserver, ...] = ()
         self._lifespan_hooks: tuple[LifespanHook, ...] = ()
         self._recorders: tuple[JobRecorder, ...] = ()
         self._record: Callable[[RawRecord], object] | None = None
@@ -62,32 +75,53 @@ class Instrumentation:
         self._pending: deque[Event] = deque()
         self._is_emitting = False  # or will, in the next call of the event loop
         self._is_drained = False
+        self._hooks: tuple[Hook, ...] = ()
         if hooks:
-            self._add_hooks(hooks)
+            self._use(hooks)
 
-    def _add_hooks(self, hooks: tuple[Hook, ...]) -> None:
+    def _use(self, hooks: tuple[Hook, ...]) -> None:
         """Ask the hooks what they want."""
         global events
         from director import events
 
+        self._hooks, wanted, listening = hooks, {}, False
         choices = (cast("SelectiveHook", hook).wants if provides(hook, "wants") else (events.Event,) for hook in hooks)
         wants = [(hook, tuple(kinds)) for hook, kinds in zip(hooks, choices, strict=True)]
         for name, kind in vars(events).items():
             if isinstance(kind, type) and issubclass(kind, events.Event):
                 takers = tuple(hook for hook, wanted in wants if issubclass(kind, wanted))
                 if takers:
-                    self._wanted[name] = takers
-                    self.listening = self.listening or issubclass(kind, events.JobEvent)
+                    wanted[name] = takers
+                    listening |= issubclass(kind, events.JobEvent) and kind is not events.JobProgressed
+        self._wanted, self.listening = wanted, listening
+        self._observers = tuple(
+            cast("AttemptObserver", hook) for hook in hooks if provides(hook, "slot_started", "attempt_failed")
+        )
+        self.observing = self.listening or bool(self._observers)
         self._lifespan_hooks = tuple(cast("LifespanHook", hook) for hook in hooks if provides(hook, "begin", "end"))
         self._recorders = tuple(cast("JobRecorder", hook) for hook in self._lifespan_hooks if provides(hook, "record"))
+        self.recording = bool(self._recorders)
+        self._record = None
         if self._recorders:
-            self._record = self._recorders[0].record if len(self._recorders) == 1 else _to_all(self._recorders)
-            self.recording = True
+            self._record = self._recorders[0].record if len(self._recorders) == 1 else to_all(self._recorders)
 
     # ---- of the Director and its workers, on the loop
 
-    def begin(self, scheduler: Scheduler) -> None:
+    def add(self, hook: LifespanHook, scheduler: JobQueue) -> None:
+        """Call one more hook from now on, while jobs run: it gets the ends of jobs whose starts it has not seen."""
+        self._use((*self._hooks, cast("Hook", hook)))
+        self._begin((hook,), scheduler)
+
+    def remove(self, hook: LifespanHook) -> None:
+        """Call it no more."""
+        self._use(tuple(other for other in self._hooks if other is not cast("Hook", hook)))
+        safely(hook, hook.end, self.time())
+
+    def begin(self, scheduler: JobQueue) -> None:
         """The slots have been made."""
+        self._begin(self._lifespan_hooks, scheduler)
+
+    def _begin(self, hooks: tuple[LifespanHook, ...], scheduler: JobQueue) -> None:
         ask = weakref.ref(scheduler)  # a recorder may outlive many schedulers
 
         def unfinished(*, and_waiting: bool = True) -> list[RawRecord]:
@@ -95,25 +129,25 @@ class Instrumentation:
             jobs = [] if theirs is None else theirs.running(and_waiting=and_waiting)
             return [_unfinished(job) for job in jobs if not job.done()]
 
-        for hook in self._lifespan_hooks:
-            _safely(hook, hook.begin, self.time, tuple(slot.device for slot in scheduler.slots), unfinished)
+        for hook in hooks:
+            safely(hook, hook.begin, self.time, tuple(slot.device for slot in scheduler.slots), unfinished)
 
     def end(self) -> None:
         """The Director has closed."""
         self._emit_next(len(self._pending))
         for hook in self._lifespan_hooks:
-            _safely(hook, hook.end, self.time())
+            safely(hook, hook.end, self.time())
 
     def opened(self, devices: tuple[Device, ...]) -> None:
         """The Director accepts jobs."""
         if "DirectorOpened" in self._wanted:
             self._emit(events.DirectorOpened(self.time(), devices))
 
-    def joined(self, device: Device, scheduler: Scheduler) -> None:
+    def joined(self, device: Device, scheduler: JobQueue) -> None:
         """A device has joined."""
         for hook in self._lifespan_hooks:
             if provides(hook, "devices_changed"):
-                _safely(hook, hook.devices_changed, tuple(slot.device for slot in scheduler.slots))
+                safely(hook, hook.devices_changed, tuple(slot.device for slot in scheduler.slots))
         if "DeviceJoined" in self._wanted:
             self._emit(events.DeviceJoined(self.time(), device))
 
@@ -161,10 +195,12 @@ class Instrumentation:
         """From any thread: the job was not accepted."""
         self._submitted.pop(job.id, None)
         if "JobRejected" in self._wanted:
-            self._on_loop(self._emit, events.JobRejected(job.submitted_at, job.name, error))
+            self._on_loop(self._emit, events.JobRejected(job.submitted_at, job.name, error, job.tenant))
 
     def started(self, job: ScheduledJob[Any], slot: Slot, now: float, batch: int) -> None:
         """From its slot's thread: the job runs, as one of `batch` in its call."""
+        for observer in self._observers:
+            observer.slot_started(slot)
         if "JobStarted" in self._wanted:
             facts = (now, job.id, job.name, slot.device, slot.number, now - job.submitted_at, batch)
             self._started[job.id] = events.JobStarted(*facts)
@@ -183,18 +219,21 @@ class Instrumentation:
         if "JobRetried" in self._wanted:
             self._emit(events.JobRetried(self.time(), job.id, job.name, device, job.attempts, error))
 
-    def tried(self, job: ScheduledJob[Any], slot: Slot, error: BaseException) -> None:
-        """An attempt on `slot` has failed; the job still has its times."""
+    def tried(self, job: ScheduledJob[Any], slot: Slot, error: BaseException, is_counted: bool) -> None:
+        """An attempt on `slot` has failed; the job still has its times. `is_counted`: it had begun."""
+        for observer in self._observers:
+            observer.attempt_failed(job, slot, error, is_counted)
         self._record_end(job, (slot.number, job.started_at, job.finished_at), error, "retried")
 
     def record_success(self, job: ScheduledJob[Any]) -> None:
         """The job has returned; its result is not set yet."""
         name: Any = job.options.name or job.fn  # a name, since `drop_inputs`
         slot: Any = job.location  # a slot: it has run
-        now = self.time()
-        self._pass_on(
-            (job.id, name, "succeeded", slot.number, job.submitted_at, job.started_at, job.finished_at, now, None)
-        )
+        tenant: Any = job.options.tenant
+        if tenant is not None:
+            tenant = known_tenant(tenant)
+        times = job.submitted_at, job.started_at, job.finished_at, self.time()
+        self._pass_on((job.id, name, "succeeded", slot.number, *times, None, tenant))
 
     def succeeded(self, job: ScheduledJob[Any]) -> None:
         """The job has its result."""
@@ -233,6 +272,16 @@ class Instrumentation:
         """A loader raised."""
         if "ModelFailed" in self._wanted:
             self._on_loop(self._emit, events.ModelFailed(self.time(), model.name, device, error))
+
+    def evicted(self, model: Model[Any], device: Device, size: int, wanted: str) -> None:
+        """A replica is about to be unloaded to make room."""
+        if "ModelEvicted" in self._wanted:
+            self._on_loop(self._emit, events.ModelEvicted(self.time(), model.name, device, size, wanted))
+
+    def vetoed(self, model: str, device: Device, needed: int, free: int) -> None:
+        """On the event loop: a load waits, for others use the device."""
+        if "MemoryVeto" in self._wanted:
+            self._emit(events.MemoryVeto(self.time(), model, device, needed, free))
 
     def unloaded(self, model: Model[Any], device: Device) -> None:
         """A replica was unloaded."""
@@ -274,7 +323,10 @@ class Instrumentation:
             return
         now = self.time()
         message = None if error is None else known_line(error, _LONGEST)
-        self._pass_on((job.id, job.name, state or job.state.value, span[0], job.submitted_at, *span[1:], now, message))
+        tenant = None if job.tenant is None else known_tenant(job.tenant)
+        slot, started, ended = span
+        state = state or job.state.value
+        self._pass_on((job.id, job.name, state, slot, job.submitted_at, started, ended, now, message, tenant))
 
     def _pass_on(self, record: RawRecord) -> None:
         """Pass a record to the recorders. One that a finalizer or signal handler causes meanwhile follows it."""
@@ -284,7 +336,7 @@ class Instrumentation:
             try:
                 self._record(self._unrecorded.popleft())  # type: ignore[misc]  # there is one, or none is made
             except BaseException as error:  # noqa: BLE001
-                _log_or_leave(error, _RECORDER_RAISED, self._recorders[0], record)
+                log_or_leave(error, RECORDER_RAISED, self._recorders[0], record)
             finally:
                 self._is_recording = False
 
@@ -304,11 +356,11 @@ class Instrumentation:
             while self._pending and count:
                 count -= 1
                 event = self._pending.popleft()
-                for hook in self._wanted[type(event).__name__]:
+                for hook in self._wanted.get(type(event).__name__, ()):  # none: the last one was removed meanwhile
                     try:
                         hook(event)
                     except BaseException as error:  # noqa: BLE001
-                        _log_or_leave(error, "the hook %s raised at %s", hook, event)
+                        log_or_leave(error, "the hook %s raised at %s", hook, event)
         finally:
             self._is_emitting = False  # first: an event that a finalizer causes after this is emitted at once
             if self._pending:
@@ -328,48 +380,5 @@ def _span(job: ScheduledJob[Any], started: float | None) -> Span:
 def _unfinished(job: ScheduledJob[Any]) -> RawRecord:
     started = job.started_at
     slot, started, ended = _span(job, started)
-    return job.id, job.name, job.state.value, slot, job.submitted_at, started, ended, None, None
-
-
-def _to_all(recorders: tuple[JobRecorder, ...]) -> Callable[[RawRecord], None]:
-    records = [recorder.record for recorder in recorders]
-
-    def record(raw: RawRecord) -> None:
-        for recorder, take in zip(recorders, records, strict=True):
-            try:
-                take(raw)
-            except BaseException as error:  # noqa: BLE001 - the other recorders get the record all the same
-                _log_or_leave(error, _RECORDER_RAISED, recorder, raw)
-
-    return record
-
-
-def _safely(hook: object, call: Callable[..., object], *args: object) -> None:
-    """Call a method of a hook; what it raises is logged and changes nothing."""
-    try:
-        call(*args)
-    except BaseException as error:  # noqa: BLE001
-        _log_or_leave(error, "the hook %s raised", hook)
-
-
-def _log_or_leave(error: BaseException, message: str, *facts: object) -> None:
-    """Log what a hook raised; `SystemExit` and `KeyboardInterrupt` stop the event loop a little later."""
-    if is_a(error, (SystemExit, KeyboardInterrupt)):
-        leave_loop(error)
-    else:
-        log_error(logger, error, message, *facts)
-
-
-def leave_loop(error: BaseException) -> None:
-    """Have the event loop raise `SystemExit` or `KeyboardInterrupt` from a callback of its own.
-
-    A user's callback that raises them is called within our own code, which has to finish first.
-    """
-    try:
-        asyncio.get_running_loop().call_soon(_raise, error)
-    except RuntimeError:  # the loop has stopped already
-        log_error(logger, error, "a callback raised while the Director was abandoned")
-
-
-def _raise(error: BaseException) -> None:
-    raise error
+    tenant = None if job.tenant is None else known_tenant(job.tenant)
+    return job.id, job.name, job.state.value, slot, job.submitted_at, started, ended, None, None, tenant

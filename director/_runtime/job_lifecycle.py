@@ -10,14 +10,16 @@ import asyncio
 import itertools
 import logging
 from asyncio import _get_running_loop, current_task
+from collections import deque
 from contextvars import copy_context
 from functools import partial
 from threading import get_ident
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from director._executors.base import NeverStarted, is_loss
+from director._executors.base import LoadFailed, NeverStarted, is_loss
 from director._jobs.job import Job, ScheduledJob
+from director._jobs.requests import register, request
 from director._jobs.state import JobState
 from director._runtime.endings import Endings
 from director._runtime.idle import IdleWaiters
@@ -25,25 +27,32 @@ from director._runtime.loop_channel import LoopChannel
 from director._runtime.retries import RetryPolicy
 from director._runtime.timers import DeadlineTimers, RetryTimers
 from director._scheduler.slots import Slot
-from director._untrusted.objects import bearable, describe, is_a, log_error, repr_of, set_cause
-from director.errors import AdmissionError, DeviceLost, JobError, JobTimeout
+from director._untrusted.objects import bearable, describe, is_a, log_error, set_cause
+from director.errors import AdmissionError, DeviceLost, DirectorClosed, JobAborted, JobError, JobTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextvars import Context
 
-    from director._clock import Clock
     from director._jobs.job import JobExtras
     from director._jobs.options import Options
+    from director._runtime.endings import Withdraw
     from director._runtime.instrumentation import Instrumentation
+    from director._runtime.job_queue import JobQueue
     from director._runtime.loop_channel import Post
-    from director._scheduler.scheduler import Scheduler
+    from director._runtime.retries import Retry
+    from director._system.clock import Clock
+    from director.errors import DirectorError
 
 T = TypeVar("T")
+_Callback: TypeAlias = "tuple[Callable[..., object], Context, ScheduledJob[Any]]"
 logger = logging.getLogger("director")
 _QUEUED, _RUNNING, _SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
 _Future: Any = Job.__mro__[1]  # asyncio's when `Job` was defined: nest_asyncio replaces it
 _set_result = _Future.set_result  # `Job.set_result` raises
 _set_exception = _Future.set_exception
+_exception = _Future.exception
+_TOGETHER = 32  # outcomes set before the first of their done-callbacks is called
 
 
 class JobLifecycle:
@@ -56,18 +65,21 @@ class JobLifecycle:
         instrumentation: Takes events.
         worker_lost: Called with a job whose worker or device was lost, and the error.
         loop_lost: Called if the event loop is closed while the Director is open; see `LoopChannel`.
+        retry_policy: Plans retries; `None` for that of the options.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
-        scheduler: Scheduler,
+        scheduler: JobQueue,
         instrumentation: Instrumentation,
         worker_lost: Callable[[ScheduledJob[Any], BaseException], None],
         loop_lost: Callable[[], None],
+        retry_policy: RetryPolicy | None = None,
     ) -> None:
         self.succeeded = self.failed = self.cancelled = self.rejected = 0
+        self.is_closing = False  # running calls are asked to end
         self._loop = loop
         self._thread = get_ident()
         self._now = clock.time
@@ -76,13 +88,13 @@ class JobLifecycle:
         self.loop_channel = self._loop_channel = loop_channel = LoopChannel(loop, self.deliver_results, loop_lost)
         self.idle = self._idle = IdleWaiters(loop, scheduler, loop_channel)
         self._instrumentation = instrumentation
-        self._is_watched, self._is_recorded = instrumentation.listening, instrumentation.recording
-        self._reports_ends = instrumentation.listening or instrumentation.recording
+        self.ask_instrumentation()
         self.timers = self._timers = DeadlineTimers(clock, scheduler, loop_channel, self.end_failed)
         self.endings = Endings(loop_channel)
-        self._retry_policy = RetryPolicy(clock.time, scheduler.slots, scheduler.open_slots)
+        self._retry_policy = retry_policy or RetryPolicy(clock.time, scheduler)
         self._retry_timers = RetryTimers(clock, self._requeue)
         self._wakes = False  # a delivery is in progress that calls done-callbacks itself
+        self._callbacks: deque[_Callback] = deque()  # taken off jobs that have ended, and not called yet
         self._exit: BaseException | None = None  # raised by a callback to stop the event loop
         self._numbers = itertools.count(1)
 
@@ -99,10 +111,7 @@ class JobLifecycle:
         Raises:
             QueueFull: There is no room, and not `wait_for_room`.
             DeadlineUnreachable: It would miss its deadline.
-            TypeError: `fn` can't be called.
         """
-        if not callable(fn):
-            raise TypeError(f"a job needs a function to call, not {repr_of(fn)}")
         job: ScheduledJob[T] = ScheduledJob(loop=self._loop)
         job.id = next(self._numbers)
         job.owner = self
@@ -130,9 +139,26 @@ class JobLifecycle:
             self._loop_channel.call(self._timers.check)
             self._loop_channel.notify()
             raise
+        if self._is_noted:
+            self._note_submission(job)
+        return job
+
+    def ask_instrumentation(self) -> None:
+        """The hooks have changed: what they want is read once, not for each job."""
+        instrumentation = self._instrumentation
+        self._is_watched, self._is_recorded = instrumentation.listening, instrumentation.recording
+        self._is_noted = register(self) or instrumentation.listening
+        self._reports_ends = instrumentation.listening or instrumentation.recording
+
+    def follow_requests(self) -> None:
+        """Add each job to the request of its context from now on."""
+        self._is_noted = True
+
+    def _note_submission(self, job: ScheduledJob[Any]) -> None:
+        if (context := job.context) is not None and (of := context.get(request)) is not None:
+            self._loop_channel.on_loop(of.add, job)
         if self._is_watched:
             self._instrumentation.submitted(job)
-        return job
 
     def deliver_results(self) -> None:
         """End the jobs whose outcomes have arrived, and make the calls posted with them."""
@@ -150,8 +176,9 @@ class JobLifecycle:
         # Done-callbacks of jobs are called here, not each by another call of the event loop: a seventh of a burst. Not
         # within a task (our own close), for one task can't be stepped within another; nor with nest_asyncio, where a
         # task may run the event loop from within this call; nor with hooks for events, which come first.
-        self._wakes = not self._is_watched and current_task() is None and not hasattr(self._loop, "_nest_patched")
-        settle = self._settle if self._wakes else _set_result
+        is_in_task = current_task(self._loop) is not None
+        self._wakes = wakes = not (self._is_watched or is_in_task or hasattr(self._loop, "_nest_patched"))
+        settle = self._settle if wakes else _set_result
         loop_channel, posts, value = self._loop_channel, self._loop_channel.entries, None
         while loop_channel.left:
             loop_channel.left -= 1
@@ -160,7 +187,7 @@ class JobLifecycle:
             try:
                 post = posts[0]
                 del posts[0]
-                if isinstance(post, tuple):
+                if not isinstance(post, ScheduledJob):
                     post[0](*post[1])
                     continue
                 value = post.payload
@@ -184,6 +211,13 @@ class JobLifecycle:
                     self._instrumentation.succeeded(post)
             except BaseException as error:  # noqa: BLE001
                 self._complete(post, value, error)
+        if self._callbacks:
+            if wakes:
+                self._call_back()
+            else:  # an interrupted delivery, or the one around this, has left them
+                while self._callbacks:
+                    callback, context, job = self._callbacks.popleft()
+                    self._loop.call_soon(callback, job, context=context)
 
     def _complete(self, post: Post, value: Any, error: BaseException) -> None:
         """A delivery was interrupted by `error`: the job of the post ends all the same.
@@ -192,6 +226,8 @@ class JobLifecycle:
             SystemExit, KeyboardInterrupt: `error` itself.
         """
         if not isinstance(post, tuple) and not post.done():
+            if post._callbacks and self._callbacks and self._callbacks[-1][2] is post:
+                self._callbacks.pop()  # the job has it still
             if post.state is _SUCCEEDED:
                 _set_result(post, value)
                 if self._is_watched:
@@ -205,21 +241,35 @@ class JobLifecycle:
     def _settle(
         self, job: ScheduledJob[Any], outcome: Any, set_outcome: Callable[[Any, Any], None] = _set_result
     ) -> None:
-        """Set the result or exception; a single done-callback, the usual case, is called as the event loop would."""
+        """Set the result or exception; a single done-callback, the usual case, is called by this delivery.
+
+        After the outcomes of some more jobs, for a task that awaits one job after the other is then resumed once.
+        """
         callbacks = job._callbacks
         if callbacks is None or len(callbacks) != 1:
             set_outcome(job, outcome)
             return
         [(callback, context)] = callbacks
+        self._callbacks.append((callback, context, job))  # first: an exception between two lines must not lose it
         job.remove_done_callback(callback)
         set_outcome(job, outcome)
-        try:
-            context.run(callback, job)
-        except (SystemExit, KeyboardInterrupt) as error:
-            self._exit = error  # raised when all is delivered
-        except BaseException as error:  # noqa: BLE001 - the other outcomes must be delivered
-            report = {"message": f"a callback of {job!r} raised", "exception": error, "future": job}
-            job.get_loop().call_exception_handler(report)
+        if len(self._callbacks) >= _TOGETHER:
+            self._call_back()
+
+    def _call_back(self) -> None:
+        """Call the done-callbacks that were taken off their jobs, as the event loop would."""
+        callbacks = self._callbacks
+        while callbacks:
+            entry = callbacks[0]
+            del callbacks[0]
+            callback, context, job = entry
+            try:
+                context.run(callback, job)
+            except (SystemExit, KeyboardInterrupt) as error:
+                self._exit = error  # raised when all is delivered
+            except BaseException as error:  # noqa: BLE001 - the other outcomes must be delivered
+                report = {"message": f"a callback of {job!r} raised", "exception": error, "future": job}
+                job.get_loop().call_exception_handler(report)
 
     def cancel(self, job: ScheduledJob[Any], msg: Any) -> bool:
         """Cancel a job that has not ended; see `Job.cancel`."""
@@ -251,10 +301,29 @@ class JobLifecycle:
             raise
         return True
 
-    def cancel_waiting(self) -> None:
-        """Cancel every job that waits."""
-        end = partial(self._end_cancelled, msg="the Director closed")
-        self.endings.withdraw(partial(self._scheduler.remove_all, state=JobState.CANCELLED), end)
+    def end_waiting(self) -> None:
+        """The Director runs no more jobs: fail every job that waits."""
+        self.endings.withdraw(partial(self._scheduler.remove_all, state=JobState.FAILED), self.end_closed)
+
+    def abort_running(self, grace: float) -> None:
+        """Fail every job whose call has not ended after `grace` seconds; the calls go on."""
+        running: Withdraw = lambda jobs: jobs.extend(self._scheduler.running())  # noqa: E731
+        self.endings.withdraw(running, lambda job: self.end_closed(job, JobAborted(grace)))
+
+    def end_closed(self, job: ScheduledJob[Any], error: DirectorError | None = None) -> None:
+        """Fail a job because the Director closes; without `error` one that never ran.
+
+        It counts as retrieved: the jobs that were left when a block was left by an exception must not be logged, each
+        with a traceback, beside that exception.
+        """
+        self.end_failed(job, error or DirectorClosed("closed"))
+        if job.done():
+            _exception(job)
+
+    def end_returned(self, job: ScheduledJob[Any]) -> None:
+        """A prefetched job was given back after `stop_admission`, FAILED by the scheduler."""
+        if job.state is JobState.FAILED and not job.done():
+            self.end_closed(job)
 
     def end_failed(self, job: ScheduledJob[Any], error: BaseException) -> None:
         """End a running job, or one withdrawn as FAILED, with `error`."""
@@ -279,20 +348,27 @@ class JobLifecycle:
             raise
 
     def _raised(self, job: ScheduledJob[Any], error: BaseException) -> None:
+        if is_a(error, LoadFailed):
+            if self._retry(job, error):
+                return
+            error = self._give_up(job, error)
         options, never_started = job.options, is_a(error, NeverStarted)
         if not never_started and isinstance(job.location, Slot) and is_loss(error, job.location.device):
             self._worker_lost(job, error)
         if (options.retries or options.batch_rule is not None or never_started) and self._retry(job, error):
             return
-        if is_a(error, NeverStarted):
-            error = DeviceLost(error.device, error.reason)  # `NeverStarted` is internal
+        if is_a(error, NeverStarted):  # which is internal
+            error = DirectorClosed("closed") if self.is_closing else DeviceLost(error.device, error.reason)
         job.drop_inputs()
         if job.done():  # it was cancelled, or its time was up
             if self._reports_ends:
                 self._instrumentation.returned(job)
             return
         if is_a(error, asyncio.CancelledError):
-            self._end_cancelled(job, None)
+            if self.is_closing:  # nothing has cancelled it: a task that awaits it must not take itself for cancelled
+                self.end_closed(job, JobAborted())
+            else:
+                self._end_cancelled(job, None)
         else:
             self.end_failed(job, bearable(error))
 
@@ -309,18 +385,34 @@ class JobLifecycle:
     def _retry(self, job: ScheduledJob[Any], error: BaseException) -> bool:
         """Have a job that has just failed tried again, now or later; False if it is not worth it, or it is over."""
         retry = self._retry_policy.plan(job, error)
-        if retry is None or not self._scheduler.hold_for_retry(job):
+        if retry is None or not self.hold_for_retry(job, retry, error):
             return False
-        if self._is_recorded:
-            self._instrumentation.tried(job, retry.slot, error)
-        job.reset(retry.options, retry.is_counted)
-        if self._is_watched:
-            self._instrumentation.retry_scheduled(job, retry.slot.device, error)
         if retry.delay:
             self._retry_timers.set(job, retry.delay)
         else:
             self._requeue(job)
         return True
+
+    def hold_for_retry(self, job: ScheduledJob[Any], retry: Retry, error: BaseException) -> bool:
+        """Have a running job that has just failed wait for its next attempt; False if it is over."""
+        if not self._scheduler.hold_for_retry(job):
+            return False
+        if is_failed_load := is_a(error, LoadFailed):
+            error = error.error
+        self._instrumentation.tried(job, retry.slot, error, retry.is_counted)
+        job.reset(retry.options, retry.is_counted)
+        if is_failed_load and job.extras is not None:
+            job.extras.failed_loads |= {retry.slot.place.position}
+        if self._is_watched:
+            self._instrumentation.retry_scheduled(job, retry.slot.device, error)
+        return True
+
+    def _give_up(self, job: ScheduledJob[Any], failure: LoadFailed) -> BaseException:
+        """Fail what waits with no better hope than `job`, for which a load has failed; returns the loader's error."""
+        if job.state is _RUNNING and self._scheduler.can_load(job):
+            withdraw = partial(self._scheduler.fail_unloadable, model=failure.model, hopeless=job)
+            self.endings.withdraw(withdraw, partial(self.end_failed, error=bearable(failure.error)))
+        return failure.error
 
     def _requeue(self, job: ScheduledJob[Any]) -> None:
         if (wake := self._scheduler.requeue(job)) is not None:
@@ -346,7 +438,7 @@ class JobLifecycle:
         """Whether the call ended in time by the clock: the outcome and the timer may come in either order."""
         due, finished = job.due_at(), job.finished_at
         if due is not None and finished is not None and finished > due:
-            self.end_failed(job, JobTimeout("running"))
+            self.end_failed(job, job.overdue(finished) or JobTimeout("running"))
             return False
         self._timers.drop(job)
         return True

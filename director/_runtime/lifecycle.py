@@ -6,36 +6,45 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from director._clock import MonotonicClock
+from director._executors.around import surrounding
 from director._executors.base import Executor, FleetExecutor
+from director._executors.thread import ThreadExecutor, advise
+from director._ipc.sharing import shared_slots
 from director._jobs.calls import LocalCall, StreamCall
+from director._runtime.devices.footprint_file import footprint_file
+from director._runtime.devices.open_devices import OpenDevices
 from director._runtime.endings import forget_callbacks
 from director._runtime.runtime import Runtime
 from director._runtime.stats import Stats, snapshot
 from director._runtime.worker_pool import create_task
 from director._scheduler.slots import SlotState
-from director._sharing import shared_slots
+from director._system.clock import MonotonicClock
+from director._untrusted.objects import log_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from director._clock import Clock
     from director._device import Device
+    from director._devices.discovery import DeviceSpec
     from director._devices.health.rules import HealthRules
+    from director._executors.around import Around
     from director._jobs.job import ScheduledJob
+    from director._jobs.model import Model
     from director._runtime.backend import Backend
+    from director._runtime.devices.footprint_file import FootprintFile
     from director._runtime.job_lifecycle import JobLifecycle
     from director._runtime.loop_channel import LoopChannel
-    from director._runtime.open_devices import OpenDevices
+    from director._scheduler.explanation import Explanation
     from director._scheduler.policy import SchedulingPolicy
     from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import Slot
+    from director._system.clock import Clock
     from director.events import Hook
+    from director.hooks import LifespanHook
 
 logger = logging.getLogger("director")
 
-_GRACE = 1.0  # seconds that running jobs get to end when a Director is closed by an exception
 _ABORTING = 5.0  # seconds that an aborted call gets to end
 _ENDED, _LEFT = "its process is ended", "its thread can't be stopped and is abandoned"
 _UNLOADING = 10.0  # seconds that a slot gets to unload its models
@@ -60,10 +69,23 @@ class OpenDirector(Runtime):
         super().__init__(claim.devices, counts, executor, policy, hooks, clock, rules, slots, loop_lost)
         self.open_devices = claim
         self.task: asyncio.Task[None] | None = None  # of the Director coroutine
-        self.submit = self.job_lifecycle.create_job
+        self.submit: Callable[..., ScheduledJob[Any]] = self.job_lifecycle.create_job
         self.call = self.loop_channel.call
         self.assign = self.residency.assign
+        self.fitting = self.scheduler.memory.fitting.ever
+        self.beside_pins = self.scheduler.memory.fitting.beside_pins
+        self.unload = self.unloading.unload
         self._closing: dict[Slot, Future[None]] = {}  # threads that were told to end, and their last call
+        self._is_in_grace = False  # `stop` waits for running calls
+
+    def remember(self, file: FootprintFile, sizes: dict[tuple[str, str], int]) -> None:
+        """Called before the first job: models took these `sizes` in former runs; what they take now goes to `file`."""
+        self._reports.footprints = file
+        self.scheduler.memory.remembered = sizes
+
+    def surround(self, around: Around | None) -> None:
+        """From any thread: enter `around`, and that of the model, around each call that is queued from now on."""
+        self.submit = surrounding(self.job_lifecycle.create_job, around)
 
     @property
     def is_per_slot(self) -> bool:
@@ -77,12 +99,20 @@ class OpenDirector(Runtime):
 
     @property
     def any_healthy(self) -> bool:
-        """Whether a device gets work."""
+        """Whether a slot can compute."""
         return self.health.registry.any_healthy
+
+    @property
+    def unreachable(self) -> None:
+        """`None`: the devices are here."""
 
     def stats(self) -> Stats:
         """A snapshot."""
         return snapshot(self)
+
+    async def explain(self, job: ScheduledJob[Any]) -> Explanation:
+        """What a job waits for."""
+        return self.scheduler.explain(job)
 
     def start(
         self,
@@ -112,19 +142,40 @@ class OpenDirector(Runtime):
         if (fleet := self.open_devices.fleet) is not None:
             fleet.watch(lambda device: self.call(joined, device), lambda *gone: self.call(left, *gone))
 
+    def add_hook(self, hook: LifespanHook) -> None:
+        """Have the jobs that end from now on recorded by one more hook, which wants no starts of jobs."""
+        self.instrumentation.add(hook, self.scheduler)
+        self.job_lifecycle.ask_instrumentation()
+
+    def remove_hook(self, hook: LifespanHook) -> None:
+        """Have them recorded by it no more."""
+        self.instrumentation.remove(hook)
+        self.job_lifecycle.ask_instrumentation()
+
     def opened(self) -> None:
         """Tell the hooks that jobs are accepted."""
         self.instrumentation.opened(self.open_devices.devices)
 
+    async def homes(self, _model: Model[Any], allowed: frozenset[int] | None) -> frozenset[int] | None:
+        """All of `allowed`: `assign` has chosen."""
+        return allowed
+
     async def drain(self, timeout: float | None = None) -> None:
-        """Wait until nothing waits or runs, for at most `timeout` seconds."""
-        if await self.wait_idle(timeout):
+        """Wait until all jobs have ended, for at most `timeout` seconds of the Director's clock.
+
+        From now on workers end as soon as they find no job, and no generator waits for its reader without limit.
+        """
+        for _, call in self._streams():
+            call.channel.stop_waiting()
+        self._stop_lingering()
+        self.worker_pool.notify_here()  # batches that were held are released
+        if await self._idle.wait(timeout, self._clock, for_abandoned=False):
             self.instrumentation.drained()
 
-    async def close(self) -> None:
+    async def close(self, grace: float) -> None:
         """Stop and give the devices back; half a close, without waiting, if it is cancelled."""
         try:
-            await self.stop()
+            await self.stop(grace)
             await self.open_devices.give_back()
         except asyncio.CancelledError:  # everything on this loop is being cancelled
             self.abandon()
@@ -137,30 +188,15 @@ class OpenDirector(Runtime):
         if task is not None and not self.loop.is_closed():
             task.cancel()
 
-    async def wait_idle(self, timeout: float | None = None, clock: Clock | None = None) -> bool:
-        """Wait until all jobs and workers have ended; False if that takes longer than `timeout` seconds of `clock`.
-
-        The clock is by default the Director's. From now on workers end as soon as they find no job, and no generator
-        waits for its reader without limit. Cancellation: stops waiting, nothing else.
-        """
-        for _, call in self._streams():
-            call.channel.stop_waiting()
-        for slot in self.scheduler.stop_lingering():
-            slot.wake()
-        self.worker_pool.notify_here()  # batches that were held are released
-        return await self._idle.wait(timeout, clock or self._clock)
-
-    async def stop(self) -> None:
-        """Cancel what waits, give running jobs a short grace, unload the models and end the threads."""
-        self.scheduler.stop_admission()
-        self.job_lifecycle.cancel_waiting()
-        for job, _ in self._streams():  # they end at their next value, or at once if they wait for their reader
-            self.job_lifecycle.cancel(job, "the Director closed")
-        is_calm = await self.wait_idle(
-            _GRACE, MonotonicClock()
-        )  # a call ends in real time, whatever a test's clock says
-        if not is_calm and self._abandon_running():
-            await self.wait_idle(_ABORTING, MonotonicClock())
+    async def stop(self, grace: float) -> None:
+        """Fail what waits, ask running calls to end within `grace` seconds, unload the models and end the threads."""
+        self._end_waiting()
+        self._ask_to_end()
+        self._is_in_grace = True
+        have_ended = await self._wait_for_calls(grace)
+        self._is_in_grace = False
+        if not have_ended and self._abort_running(grace):
+            await self._wait_for_calls(_ABORTING)
         self.start_backoff.stop()
         self.retire()
         await self._join()
@@ -168,23 +204,30 @@ class OpenDirector(Runtime):
         self._stop_timers()
         await self.health.join()
         self._idle.give_up()
+        self.unloading.give_up()
+
+    def shorten_grace(self, grace: float) -> None:
+        """While it closes: running calls get at most `grace` seconds from now."""
+
+        def end() -> None:
+            if self._is_in_grace:
+                self._idle.give_up()
+
+        MonotonicClock().call_later(grace, end)
 
     def retire(self) -> None:
-        """Start no more workers: cancel what waits, and have each thread unload its models and end."""
-        self.scheduler.stop_admission()
-        self.job_lifecycle.cancel_waiting()
-        for slot in self.scheduler.stop_lingering():
-            slot.wake()
+        """Start no more workers: fail what waits, and have each thread unload its models and end."""
+        self._end_waiting()
+        self._stop_lingering()
         for slot in self.scheduler.slots:
             if slot.thread.started and slot not in self._closing:
                 self._closing[slot] = slot.thread.submit(slot.runner.close)
                 slot.thread.shutdown(wait=False)
 
     def abandon(self) -> None:
-        """The event loop is ending: as `retire`, and running jobs are cancelled for their callers."""
+        """The event loop is ending: as `retire`, and running jobs fail for their callers."""
         self.retire()
-        for job in self.scheduler.running():
-            self.job_lifecycle.cancel(job, "the Director closed")
+        self.job_lifecycle.abort_running(0.0)
         self._stop_timers()
         self.loop_channel.stop(has_no_threads=False)
         self.worker_pool.abandon(is_loop_closed=False)
@@ -221,35 +264,76 @@ class OpenDirector(Runtime):
         self.job_lifecycle.stop()
         self.health.stop()
         self.start_backoff.stop()
+        self.load_backoff.stop()
+        self.memory_monitor.stop()
         self._flush_timer.stop()
 
-    def _abandon_running(self) -> bool:
-        """Cancel what runs; True if some calls were aborted, and end soon."""
+    def _end_waiting(self) -> None:
+        self.scheduler.stop_admission()
+        self.job_lifecycle.end_waiting()
+
+    def _stop_lingering(self) -> None:
+        for slot in self.scheduler.stop_lingering():
+            slot.wake()
+
+    def _ask_to_end(self) -> None:
+        """Have `director.check_cancelled` raise in running calls, streams end at their next value."""
+        self.job_lifecycle.is_closing = True
+        self._stop_lingering()
+        self.scheduler.prefetched.recall()
+        for _, call in self._streams():
+            call.channel.close_writer()
+        for slot in self.scheduler.slots:
+            if (job := slot.job) is not None:  # of a batch the first: all of them share its call
+                slot.runner.abandon(job)
+
+    async def _wait_for_calls(self, seconds: float) -> bool:
+        """Wait until all calls have ended, for at most `seconds`: of real time, as calls take it, with any clock."""
+        return await self._idle.wait(seconds, MonotonicClock(), for_abandoned=True)
+
+    def _abort_running(self, grace: float) -> bool:
+        """Fail the jobs whose calls have not ended in time; True if some calls were aborted, and end soon."""
         aborted = {slot for slot in self.scheduler.slots if slot.runner.abort()}
         for slot in self.scheduler.slots:
-            for job in slot.current_jobs():  # cancelled ones too: their calls go on
-                fate = _ENDED if slot in aborted else _LEFT
-                logger.warning("%r did not end in %g s; %s", job, _GRACE, fate)
-        for job in self.scheduler.running():
-            self.job_lifecycle.cancel(job, "the Director closed")
+            fate = _ENDED if slot in aborted else _LEFT
+            for job in slot.current_jobs():  # ended ones too: their calls go on
+                if job.finished_at is None:
+                    logger.warning("%r did not end in %g s; %s", job, grace, fate)
+        self.job_lifecycle.abort_running(grace)
         return bool(aborted)
 
 
-def open_director(
-    claim: OpenDevices,
-    counts: list[int],
+async def open_director(
+    spec: DeviceSpec,
+    counts: Callable[[tuple[Device, ...]], list[int]],
     executor: Executor | FleetExecutor,
+    rules: HealthRules,
+    shared: str | None,
     policy: SchedulingPolicy,
     hooks: tuple[Hook, ...],
     clock: Clock,
-    rules: HealthRules,
-    shared: str | None,
     loop_lost: Callable[[], None],
 ) -> Backend:
-    """Make what runs jobs on the devices of `claim`; see `Runtime` for the arguments."""
-    runner_maker = claim.fleet or executor
-    assert isinstance(runner_maker, Executor)
-    return OpenDirector(claim, counts, runner_maker, policy, hooks, clock, rules, shared, loop_lost)
+    """Find devices and make what runs jobs on them; see `director.Director` and `Runtime` for the arguments.
+
+    `counts` tells the slots for each device. Cancellation: gives the devices back.
+    """
+    claim = await OpenDevices.make(spec, executor, shared)
+    try:
+        numbers = counts(claim.devices)
+        file = footprint_file()
+        sizes = {} if file is None else await file.read_soon()
+        maker = claim.fleet or executor
+        assert isinstance(maker, Executor)
+        if isinstance(executor, ThreadExecutor):
+            advise(sum(slots for device, slots in zip(claim.devices, numbers, strict=True) if device.kind == "cpu"))
+        opened = OpenDirector(claim, numbers, maker, policy, hooks, clock, rules, shared, loop_lost)
+    except BaseException:
+        await claim.give_back()
+        raise
+    if file is not None:
+        opened.remember(file, sizes)
+    return opened
 
 
 def drop_jobs(scheduler: Scheduler, loop_channel: LoopChannel, job_lifecycle: JobLifecycle) -> None:
@@ -257,9 +341,16 @@ def drop_jobs(scheduler: Scheduler, loop_channel: LoopChannel, job_lifecycle: Jo
     jobs = [*scheduler.running(and_waiting=True), *loop_channel.jobs()]
     loop_channel.entries.clear()
     for job in jobs:
-        forget_callbacks(job)
-        if isinstance(job.fn, StreamCall):
-            job.fn.channel.close_reader()
-        elif isinstance(job.fn, LocalCall):
-            job.fn.release()
-        job_lifecycle.end_cancelled(job, "its event loop was closed")
+        try:
+            _drop(job)
+            job_lifecycle.end_cancelled(job, "its event loop was closed")
+        except BaseException as error:  # noqa: BLE001 - the others must end too, and no event loop could do it later
+            log_error(logger, error, "dropping %r raised", job)
+
+
+def _drop(job: ScheduledJob[Any]) -> None:
+    forget_callbacks(job)
+    if isinstance(job.fn, StreamCall):
+        job.fn.channel.close_reader()
+    elif isinstance(job.fn, LocalCall):
+        job.fn.release()

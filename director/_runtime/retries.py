@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from director._devices.device_errors import fault_of
-from director._executors.base import NeverStarted, is_loss
+from director._executors.base import LoadFailed, NeverStarted, is_loss, stands_for
 from director._jobs.calls import StreamCall
+from director._jobs.state import JobState
 from director._scheduler.slots import Slot
 from director._untrusted.numbers import MOST_SECONDS
 from director._untrusted.objects import is_a, is_one_of
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._jobs.job import ScheduledJob
+    from director._jobs.model import Model
     from director._jobs.options import Options
+    from director._runtime.job_queue import JobQueue
 
 _DOUBLINGS = 64  # of the back-off; more would overflow
 
@@ -45,23 +48,29 @@ class RetryPolicy:
 
     Args:
         time: Tells the time.
-        slots: All slots, by number.
-        open_slots: Returns the numbers of slots whose devices get work.
+        scheduler: Tells which slots get work, and which may load a model.
     """
 
-    def __init__(self, time: Callable[[], float], slots: list[Slot], open_slots: Callable[[], frozenset[int]]) -> None:
+    def __init__(self, time: Callable[[], float], scheduler: JobQueue) -> None:
         self._time = time
-        self._slots = slots
-        self._open_slots = open_slots
+        self._slots = scheduler.slots
+        self._open_slots = scheduler.open_slots
+        self._scheduler = scheduler
 
     def plan(self, job: ScheduledJob[Any], error: BaseException) -> Retry | None:
         """When and where a job that has failed with `error` is retried; `None` if it is not."""
         options, extra, slot = job.options, job.extras, job.location
         if isinstance(job.fn, StreamCall) and job.fn.channel.was_crossed:
             return None  # the reader would get the first values twice
-        asked = options if extra is None else extra.original_options or options
+        asked = job.asked
         tries = 0 if extra is None else extra.failed_attempts
-        if not isinstance(slot, Slot) or not (allowed := self._allowed(error, asked, tries, slot)):
+        if not isinstance(slot, Slot):
+            return None
+        if is_a(error, LoadFailed):
+            return Retry(slot, 0.0, asked, is_counted=False) if self._has_hope(job, slot, error.model) else None
+        if job.started_at is None and not is_a(error, NeverStarted):
+            return None  # its time was up before it could begin
+        if not (allowed := self._allowed(error, asked, tries, slot)):
             return None
         delay = min(options.backoff * 2 ** min(tries, _DOUBLINGS), MOST_SECONDS)
         if self._time() + delay >= job.deadline_at():
@@ -69,6 +78,17 @@ class RetryPolicy:
         if is_a(error, NeverStarted):
             return Retry(slot, delay, asked, is_counted=False)
         return Retry(slot, delay, replace(asked, allowed=allowed), is_counted=True)
+
+    def _has_hope(self, job: ScheduledJob[Any], slot: Slot, model: Model[Any]) -> bool:
+        """Whether to wait for a device that has the model, or may still load it.
+
+        If no device has it, or is at it, only until a load has failed twice for this job on one device: the fault may
+        be the loader's, and the others may be busy for hours.
+        """
+        if job.state is not JobState.RUNNING or not self._scheduler.can_load(job):
+            return False
+        is_first = job.extras is None or slot.place.position not in job.extras.failed_loads
+        return is_first or self._scheduler.is_coming(model)
 
     def _allowed(self, error: BaseException, asked: Options, tries: int, slot: Slot) -> frozenset[int] | None:
         """The slots on which to retry; nothing for no retry."""
@@ -82,9 +102,14 @@ class RetryPolicy:
             roomier = frozenset(number for number in others if self._is_roomier(number, slot))
             if roomier:
                 return roomier
-        if again and (fault is not None or is_loss(error, slot.device) or is_one_of(error, asked.retry_on)):
+        if again and (fault is not None or is_loss(error, slot.device) or self._is_named(error, asked)):
             return others or allowed
         return None
+
+    @staticmethod
+    def _is_named(error: BaseException, asked: Options) -> bool:
+        """Whether `retry_on` names the class of an error, or of the one that it stands for."""
+        return is_one_of(error, asked.retry_on) or stands_for(error, asked.retry_on)
 
     def _is_roomier(self, number: int, slot: Slot) -> bool:
         """Whether the device of slot `number` has more memory than that of `slot`."""

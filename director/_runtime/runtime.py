@@ -9,20 +9,26 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from director._devices.device_errors import free_caches
 from director._jobs.state import JobState
-from director._runtime.health import HealthMonitor
+from director._runtime.devices.health import HealthMonitor
+from director._runtime.devices.load_backoff import LoadBackoff
+from director._runtime.devices.memory_monitor import MemoryMonitor
+from director._runtime.devices.start_backoff import StartBackoff
 from director._runtime.instrumentation import Instrumentation
 from director._runtime.job_lifecycle import JobLifecycle
-from director._runtime.start_backoff import StartBackoff
 from director._runtime.timers import FlushTimer
+from director._runtime.unloading import Unloading
 from director._runtime.worker_pool import WorkerPool
 from director._runtime.worker_thread.call_hooks import hooked
+from director._runtime.worker_thread.room import Room
 from director._runtime.worker_thread.runner_events import RunnerReports, as_job_runner
 from director._runtime.worker_thread.shared_slot import SharedSlotGuard
-from director._runtime.worker_thread.worker import SlotPrefetch, Worker
-from director._scheduler.residency import Residency
+from director._runtime.worker_thread.slot_prefetch import SlotPrefetch
+from director._runtime.worker_thread.worker import Worker
+from director._scheduler.memory.residency import Residency
 from director._scheduler.scheduler import Scheduler
-from director._scheduler.slots import DeviceSlots, Slot, make_device_slots
+from director._scheduler.slots import DeviceSlots, Slot, SlotState, make_device_slots
 from director._untrusted.objects import log_error, repr_of, set_cause
 from director.errors import JobError
 
@@ -31,18 +37,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from director._clock import Clock
     from director._device import Device
     from director._devices.health.rules import HealthRules
     from director._executors.base import Executor
+    from director._ipc.sharing.slot_lock import SharedSlots
     from director._jobs.job import ScheduledJob
+    from director._runtime.endings import Withdraw
     from director._runtime.worker_thread.worker import NextWork
     from director._scheduler.policy import SchedulingPolicy
     from director._scheduler.wakeups import WakeCall
-    from director._sharing.slot_lock import SharedSlots
+    from director._system.clock import Clock
+    from director.errors import PlacementError
     from director.events import Hook
 
 logger = logging.getLogger("director")
+_WITHOUT_WORKER = (SlotState.IDLE, SlotState.BACKING_OFF)
 
 
 class Runtime:
@@ -73,13 +82,13 @@ class Runtime:
         loop_lost: Callable[[], None],
     ) -> None:
         self.loop = loop = asyncio.get_running_loop()
+        policy.memory.check(devices)
         self.device_slots = make_device_slots(devices, counts)
-        self.residency = Residency(self.device_slots)
+        self.residency = Residency(self.device_slots, lambda key: self.loop_channel.call(self.unloading.collect, key))
         # First, while there is nothing to close: a hook may raise when it is asked what it wants.
         self.instrumentation = Instrumentation(
             hooks, clock.time, lambda fn, *args: self.loop_channel.on_loop(fn, *args)
         )
-        self._reports = RunnerReports(self.instrumentation, self.residency)
         self.scheduler = Scheduler(
             self.device_slots,
             policy,
@@ -88,6 +97,9 @@ class Runtime:
             clock.time,
             self._flush_at,
             self._submit_later,
+            self.residency.failed,
+            lambda model: model.per_slot or self.residency.is_per_slot,
+            lambda: self.loop_channel.call(self._check_memory),
         )
         self.job_lifecycle = JobLifecycle(
             loop, clock, self.scheduler, self.instrumentation, self._worker_lost, loop_lost
@@ -100,9 +112,24 @@ class Runtime:
         self.start_backoff = StartBackoff(
             self.scheduler, self.job_lifecycle, self.loop_channel, self.health.registry, clock
         )
+        self.load_backoff = LoadBackoff(self.residency, self.scheduler, self.loop_channel, self.health.registry, clock)
+        self._room = Room(self.scheduler, self.residency, self.instrumentation)
+        self._reports = RunnerReports(
+            self.instrumentation, self.residency, self.load_backoff, self.scheduler, self._room
+        )
         self.worker_pool = WorkerPool(
             loop, self.scheduler, self.loop_channel, self.start_backoff, self.instrumentation, self._idle, self
         )
+        self.memory_monitor = MemoryMonitor(
+            self.scheduler,
+            self.job_lifecycle,
+            self.loop_channel,
+            self.instrumentation,
+            clock,
+            rules,
+            self._reports.witnesses,
+        )
+        self.unloading = Unloading(loop, self.scheduler, self.residency)
         self._clock = clock
         self._flush_timer = FlushTimer(clock, self._flush_due)
         self._executor = executor
@@ -119,10 +146,17 @@ class Runtime:
     def _equip(self, place: DeviceSlots) -> None:
         self.worker_pool.add(place)
         for slot in place.slots:
-            runner = self._executor.runner(self._reports.introduce(slot), self._reports)
-            slot.runner = hooked(as_job_runner(runner, slot.device), self._hooks)
+            info = self._reports.introduce(slot)
+            runner = as_job_runner(self._executor.runner(info, self._reports), slot, self.residency)
+            if self._shared is not None:
+                from director._runtime.worker_thread.shared_loads import SharedLoadRunner  # few Directors need it
+
+                lock = self._shared.load_lock(slot.device)
+                runner = SharedLoadRunner(runner, info, lock, self.residency, self._reports)
+            slot.runner = hooked(runner, self._hooks)
+            slot.can_unload, slot.can_sleep = slot.runner.can_unload, slot.runner.can_sleep
             if self._shared is None:  # a shared slot must hold no jobs while another process has it
-                slot.runner.set_prefetch(SlotPrefetch(slot, self.scheduler))
+                slot.runner.set_prefetch(SlotPrefetch(slot, self.scheduler, self._end_returned))
 
     def fail(self, cause: BaseException) -> None:
         """The Director coroutine failed: every open job fails with the cause."""
@@ -157,6 +191,29 @@ class Runtime:
         self.residency.forget_assigned(place)
         self.health.registry.quarantine(place, reason, for_good=True)
 
+    async def lend(self, place: DeviceSlots) -> None:
+        """Give a device no work, wait until its calls have ended, unload what is loaded there, and free its memory.
+
+        Cancellation: the device gets no work until `take_back`.
+        """
+        changed = asyncio.Event()
+        self.scheduler.lend(place, lambda: self.loop_channel.call(changed.set))
+        while not all(slot.state in _WITHOUT_WORKER for slot in place.slots):
+            await changed.wait()
+            changed.clear()
+        for slot in place.slots:
+            if slot.thread.started:
+                await asyncio.wrap_future(slot.thread.submit(slot.runner.close))
+                await asyncio.wrap_future(slot.thread.submit(free_caches))
+
+    def take_back(self, place: DeviceSlots) -> None:
+        """Give a device that was lent work again."""
+        _wake(self.scheduler.take_back(place))
+
+    def has_waiting(self, place: DeviceSlots) -> bool:
+        """Whether a job waits that may run on a device."""
+        return self.scheduler.has_waiting(place)
+
     def counts(self) -> tuple[int, int]:
         """How many jobs wait, and how many run: in a slot, or with their outcome not delivered yet."""
         waiting, started = self.scheduler.counts(self.loop_channel.jobs)
@@ -177,6 +234,20 @@ class Runtime:
         """From any thread: a job was submitted during a decision of the scheduler."""
         self.loop_channel.call(self.job_lifecycle.admit_deferred, job, wait_for_room)
 
+    def _end_returned(self, job: ScheduledJob[Any]) -> None:
+        """From any thread: a prefetched job was given back while the Director closes."""
+        self.loop_channel.call(self.job_lifecycle.end_returned, job)
+
+    def _check_memory(self) -> None:
+        """Memory is accounted for, an unload is over, pinned models have come, or jobs have left: look again."""
+        self.memory_monitor.run()
+        self.memory_monitor.await_returns()
+        self.unloading.check()
+        errors: dict[ScheduledJob[Any], PlacementError] = {}
+        withdraw: Withdraw = lambda jobs: self.scheduler.fail_beside_pins(jobs, errors)  # noqa: E731
+        self.job_lifecycle.endings.withdraw(withdraw, lambda job: self.job_lifecycle.end_failed(job, errors[job]))
+        _wake(self.scheduler.wake_for_waiting())
+
     def _worker_lost(self, job: ScheduledJob[Any], error: BaseException) -> None:
         self.health.note_loss(job, error)
 
@@ -187,12 +258,19 @@ class Runtime:
         def guard(note_wait: Callable[[], None]) -> NextWork:
             next_work: NextWork = scheduler.next_work
             if self._shared is not None:
-                lock = self._shared.slot_lock(slot)
+                lock = self._shared.slot_lock(slot.device, slot.index)
                 next_work = SharedSlotGuard(lock, scheduler, note_wait, self._check_idle).take
             return self.start_backoff.on_trial(slot, next_work)
 
         worker = Worker(
-            slot, scheduler, loop_channel, self.instrumentation, job_lifecycle, self.health.quarantine, guard
+            slot,
+            scheduler,
+            loop_channel,
+            self.instrumentation,
+            job_lifecycle,
+            self.health.quarantine,
+            self._room,
+            guard,
         )
         return worker.run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from director._scheduler.memory.report import NO_MEMORY, MemoryStats
 from director._scheduler.slots import SlotState
 
 if TYPE_CHECKING:
@@ -21,23 +22,27 @@ class DeviceStats:
         device: The device.
         slots: How many jobs it may run at once.
         busy: Slots whose thread is in a call now, cancelled or not.
+        abandoned: Of these, slots whose call goes on although all its jobs have ended, cancelled or out of time.
         elsewhere: Slots that another process has and this one wants; see `Director(shared=...)`.
         jobs: Calls that have ended on it.
         busy_seconds: Seconds that its slots have spent in calls that have ended.
         models: Names of the models that are resident.
         health: Whether it gets work.
         reason: Why it gets none.
+        memory: What of its memory is taken, by what.
     """
 
     device: Device
     slots: int
     busy: int
+    abandoned: int
     elsewhere: int
     jobs: int
     busy_seconds: float
     models: tuple[str, ...]
     health: Health
     reason: str | None
+    memory: MemoryStats = NO_MEMORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +102,13 @@ def snapshot(runtime: Runtime) -> Stats:
             place.device,
             len(place.slots),
             sum(slot.state is SlotState.WORKING for slot in place.slots),
+            sum(slot.is_abandoned for slot in place.slots),
             sum(slot.state is SlotState.WAITING_FOR_OTHERS for slot in place.slots),
             sum(slot.jobs for slot in place.slots),
             sum(slot.busy_seconds for slot in place.slots),
             tuple(model.name for model in runtime.residency.on(place)),
             *runtime.health.registry.health(place),
+            runtime.scheduler.memory_of(place),
         )
         for place in runtime.device_slots
         if latest[place.device] is place

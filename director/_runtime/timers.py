@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from director._jobs.state import JobState
-from director.errors import JobTimeout
+from director._scheduler.queue.lazy_heap import LazyHeap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._clock import Clock, Timer
     from director._jobs.job import ScheduledJob
+    from director._runtime.job_queue import JobQueue
     from director._runtime.loop_channel import LoopChannel
-    from director._scheduler.scheduler import Scheduler
-
-
-_SWEEP_AT = 64  # entries of ended jobs before they are removed, once they are the majority
+    from director._system.clock import Clock, Timer
 
 
 class DeadlineTimers:
-    """Fails jobs whose deadline or timeout has passed: one heap, one timer for its head.
+    """Fails jobs whose time is up: one heap, one timer for its head.
 
     Args:
         clock: Tells the time and makes the timer.
@@ -34,7 +30,7 @@ class DeadlineTimers:
     def __init__(
         self,
         clock: Clock,
-        scheduler: Scheduler,
+        scheduler: JobQueue,
         loop_channel: LoopChannel,
         end_failed: Callable[[ScheduledJob[Any], BaseException], None],
     ) -> None:
@@ -42,30 +38,29 @@ class DeadlineTimers:
         self._scheduler = scheduler
         self._loop_channel = loop_channel
         self._end_failed = end_failed
-        self._heap: list[tuple[float, int, ScheduledJob[Any]]] = []
+        self._dues = LazyHeap()
         self._timer: Timer | None = None
-        self._over = 0
+        self._timer_due = 0.0  # the time of the timer, while there is one
+        self._over = 0  # entries of ended jobs in the heap, at most
 
     def start(self, job: ScheduledJob[Any]) -> None:
-        """Set the timer for the deadline of a job, or for the timeout of one that has started."""
+        """Set the timer for the next limit of a job: to begin, to end after its start, or to end at all."""
         if (due := job.due_at()) is None or job.done():
             return
-        heappush(self._heap, (due, job.id, job))
-        if self._heap[0][2] is job:
-            self._arm()
+        self._dues.push(due, job)
+        if self._timer is None or due < self._timer_due:
+            self._arm(due)
 
     def drop(self, job: ScheduledJob[Any]) -> None:
         """A timed job has ended. Its entries are removed when due, or together once they are the majority."""
-        # At most one entry for its deadline and one for its timeout. The count may be too high, not too low.
+        # At most one entry since its submission and one for its timeout. The count may be too high, not too low.
         self._over += 1 if job.options.timeout is None else 2
-        if self._over > _SWEEP_AT and self._over * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if not entry[2].done()]
-            heapify(self._heap)
+        if self._over > len(self._dues) // 2 and self._dues.tidy(len(self._dues) - self._over, _is_open, []):
             self._over = 0
 
     def stop(self) -> None:
         """Cancel all."""
-        self._heap.clear()
+        self._dues.clear([])
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -76,39 +71,42 @@ class DeadlineTimers:
             self._timer.cancel()
             self._timer = None
         now = self._clock.time()
-        while self._heap and self._heap[0][0] <= now:
-            job = heappop(self._heap)[2]
-            if not job.done():
-                self._expire(job)
-        if self._heap:
-            self._arm()
+        while (first := self._dues.first(_is_open, [])) is not None:
+            due, job = first
+            if due > now:
+                self._arm(due)
+                return
+            self._dues.pop()
+            self._expire(job)
 
-    def _arm(self) -> None:
+    def _arm(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._clock.call_later(max(0.0, self._heap[0][0] - self._clock.time()), self.check)
+        self._timer_due = due
+        self._timer = self._clock.call_later(max(0.0, due - self._clock.time()), self.check)
 
     def _expire(self, job: ScheduledJob[Any]) -> None:
         if self._scheduler.is_deciding:
             self._loop_channel.call(self._expire, job)
             return
-        if (due := job.due_at()) is None or self._clock.time() < due:  # the timer of an earlier attempt
+        # The clock first: a job that has no start after that never begins (see `Worker`).
+        if (error := job.overdue(self._clock.time())) is None:  # the timer of an earlier attempt, or it has begun
             self.start(job)
             return
         try:
-            # Taken and not begun: the worker checks the deadline itself. Finished: the outcome is on its way.
+            # Finished: the outcome is on its way.
             if self._scheduler.remove(job, JobState.FAILED) or (
-                job.state is JobState.RUNNING and job.started_at is not None and job.finished_at is None
+                job.state is JobState.RUNNING and job.finished_at is None
             ):
-                self._end_failed(job, _timeout_of(job))
+                self._end_failed(job, error)
         except BaseException:  # of a signal handler: a job that was moved must end
             if job.state is JobState.FAILED and not job.done():
-                self._loop_channel.call(self._end_failed, job, _timeout_of(job))
+                self._loop_channel.call(self._end_failed, job, error)
             raise
 
 
-def _timeout_of(job: ScheduledJob[Any]) -> JobTimeout:
-    return JobTimeout("queued" if job.started_at is None else "running")
+def _is_open(job: ScheduledJob[Any]) -> bool:
+    return not job.done()
 
 
 class RetryTimers:

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from director._executors.base import NeverStarted
 from director._runtime.endings import forget_callbacks
-from director._threads import DaemonThreadExecutor
+from director._system.threads import DaemonThreadExecutor
 from director._untrusted.objects import is_a
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from director._runtime.devices.start_backoff import StartBackoff
     from director._runtime.idle import IdleWaiters
     from director._runtime.instrumentation import Instrumentation
     from director._runtime.loop_channel import LoopChannel
-    from director._runtime.start_backoff import StartBackoff
     from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import DeviceSlots, Slot
 

@@ -10,7 +10,7 @@ from director._scheduler.slots import CallUsage
 if TYPE_CHECKING:
     from director._jobs.job import ScheduledJob
     from director._jobs.options import BatchRule
-    from director._scheduler.fair_share import FairShare
+    from director._scheduler.queue.fair_share import FairShare
     from director._scheduler.slots import DeviceSlots, Slot
 
 

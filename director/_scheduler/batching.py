@@ -41,7 +41,7 @@ class BatchBuilder:
 
     def __init__(self, rule: BatchRule, known: Known, now: float, most: int, jobs: list[ScheduledJob[Any]]) -> None:
         self.jobs = jobs  # RUNNING from now on
-        self.late: list[ScheduledJob[Any]] = []  # FAILED: they would miss their deadlines
+        self.late: list[ScheduledJob[Any]] = []  # FAILED: their time is up, or they would miss their deadlines
         self._budget = CostBudget(rule, len(jobs))
         self._now = now
         self._most = most
@@ -61,7 +61,9 @@ class BatchBuilder:
         return self._budget.size >= self._most
 
     def is_in_time(self, job: ScheduledJob[Any]) -> bool:
-        """Whether `job` would make its deadline in a batch of its own."""
+        """Whether `job` may still begin, and would make its deadline in a batch of its own."""
+        if job.options.start_within is not None and self._now >= job.start_by():
+            return False
         due = job.deadline_at()
         if due == _NEVER:
             return True
@@ -69,7 +71,7 @@ class BatchBuilder:
         return self._now + (0.0 if line is None else line.seconds(1)) <= due
 
     def drop_if_late(self, job: ScheduledJob[Any]) -> bool:
-        """Fail `job` if it would miss its deadline even in a batch of its own; whether it did."""
+        """Fail `job` if it may not begin, or would miss its deadline even in a batch of its own; whether it did."""
         if self.is_in_time(job):
             return False
         job.state = _FAILED

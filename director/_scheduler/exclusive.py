@@ -48,7 +48,6 @@ class Exclusive(ABC):
         self._time = time  # never called under the lock
         self._last_time = 0.0  # the last time it returned
         self._lock = threading.RLock()
-        self._acquire, self._release = self._lock.acquire, self._lock.release
         self._is_deciding = False  # read and written under the lock only
 
     @property

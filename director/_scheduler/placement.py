@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._jobs.state import JobState
+from director._scheduler.memory.memory import Verdict
 from director._scheduler.slots import SlotState
 from director.errors import DeviceLost
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from director._jobs.job import ScheduledJob
     from director._scheduler.queue.lane import Lane
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     Jobs: TypeAlias = "deque[ScheduledJob[Any]] | list[ScheduledJob[Any]]"
 
 _NOWHERE: frozenset[int] = frozenset()
+_BY_MEMORY = tuple(Verdict)
+_NO = _BY_MEMORY.index(Verdict.NO)
 _IDLE, _PARKED = SlotState.IDLE, SlotState.PARKED
 
 
@@ -128,6 +131,32 @@ class FreeSlots:
                 other = other or slot
         return other
 
+    def pick_for(
+        self, verdict_on: Callable[[Slot], Verdict], are_alike: bool, only: SlotState | None = None
+    ) -> Slot | None:
+        """The free slot that the next job of a lane should go to by memory: ready before those that load, then evict.
+
+        Args:
+            verdict_on: Whether a slot may take it.
+            are_alike: What is said of one slot is true of all of its device.
+            only: `PARKED` or `IDLE`: consider no others.
+        """
+        best: tuple[int, Slot] | None = None
+        for place in self._most_free_first():
+            for slot in self._of(place, only):
+                at = _BY_MEMORY.index(verdict_on(slot))
+                if at < _NO and (best is None or at < best[0]):
+                    best = at, slot
+                    if not at:
+                        return slot
+                if are_alike:
+                    break
+        return None if best is None else best[1]
+
+    def slots(self) -> list[Slot]:
+        """All of them."""
+        return [slot for place in self._most_free_first() for slot in self._of(place, None)]
+
     def _highest(self) -> int:
         """The highest number of free slots on a device."""
         buckets = self._buckets
@@ -178,7 +207,7 @@ class ClosedDevices:
         queue: What waits.
     """
 
-    __slots__ = ("_all", "_free", "_queue", "_slots", "closed")
+    __slots__ = ("_all", "_free", "_is_paused", "_queue", "_slots", "closed")
 
     def __init__(self, slots: list[Slot], free: FreeSlots, queue: ReadyQueue) -> None:
         self._slots = slots
@@ -186,6 +215,7 @@ class ClosedDevices:
         self._queue = queue
         self._all = frozenset(slot.number for slot in slots)
         self.closed: frozenset[int] = frozenset()  # numbers of slots
+        self._is_paused = False
 
     def add(self, place: DeviceSlots) -> None:
         """A device has joined."""
@@ -212,14 +242,45 @@ class ClosedDevices:
 
     def reopen(self, place: DeviceSlots) -> None:
         """Give a closed device work again."""
-        self._free.reopen(place)
         self.closed -= {slot.number for slot in place.slots}
+        self._reopen(place)
+
+    def lend(self, place: DeviceSlots) -> None:
+        """Give a device no work until `take_back`; its jobs wait."""
+        place.is_lent = True
+        if place.slots[0].is_open:
+            self._free.close(place)
+
+    def take_back(self, place: DeviceSlots) -> None:
+        """The device is here again."""
+        place.is_lent = False
+        self._reopen(place)
+
+    def pause(self, places: list[DeviceSlots]) -> None:
+        """Give open devices no work for a while; their jobs wait."""
+        self._is_paused = True
+        for place in places:
+            if place.slots[0].is_open:
+                self._free.close(place)
+
+    def resume(self, places: list[DeviceSlots]) -> None:
+        """The pause is over."""
+        self._is_paused = False
+        for place in places:
+            self._reopen(place)
+
+    def _reopen(self, place: DeviceSlots) -> None:
+        if self._gets_work(place) and not place.slots[0].is_open:
+            self._free.reopen(place)
+
+    def _gets_work(self, place: DeviceSlots) -> bool:
+        return not (self._is_paused or place.is_lent or place.slots[0].number in self.closed)
 
     def repair(self) -> None:
-        """Set `is_open` of all slots from the set of closed ones."""
+        """Set `is_open` of all slots from what closes them."""
         self._all = frozenset(slot.number for slot in self._slots)
         for slot in self._slots:
-            slot.is_open = slot.number not in self.closed
+            slot.is_open = self._gets_work(slot.place)
 
     def open_slots(self) -> frozenset[int]:
         """Numbers of the slots that get work."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from director._scheduler.memory.limits import UNLIMITED, MemoryLimit
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
@@ -19,6 +21,7 @@ class SchedulingPolicy:
         weights: Shares of the tenants in device time; 1 for those that are not named.
         predict: Refuse jobs at submission that would miss their deadlines.
         ageing: Seconds after which a waiting job is served before all that came later, whatever their priority.
+        memory: What replicas and jobs may take of each device.
     """
 
     max_queue: int | None = None
@@ -26,6 +29,7 @@ class SchedulingPolicy:
     weights: Mapping[Hashable, float] = field(default_factory=dict)
     predict: bool = False
     ageing: float | None = None
+    memory: MemoryLimit = UNLIMITED
 
     def bound_of(self, account: Hashable) -> int | None:
         """Most jobs of one tenant that wait; `None` for no bound. Jobs without a tenant have none of their own."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
+    from director._scheduler.memory.memory import Memory
     from director._scheduler.placement import FreeSlots
     from director._scheduler.queue.ready_queue import ReadyQueue
     from director._scheduler.wakeups import Wakeups
@@ -33,10 +34,11 @@ class Prefetch:
         free: Those that could take a job.
         queue: What waits.
         wakeups: Knows which slots suit a lane, and which are on the way.
+        memory: Charges the calls that need it.
         resident: Tells the numbers of the slots on which a model is loaded.
     """
 
-    __slots__ = ("_free", "_queue", "_resident", "_slots", "_wakeups", "count")
+    __slots__ = ("_free", "_memory", "_queue", "_resident", "_slots", "_wakeups", "count")
 
     def __init__(
         self,
@@ -44,12 +46,14 @@ class Prefetch:
         free: FreeSlots,
         queue: ReadyQueue,
         wakeups: Wakeups,
+        memory: Memory,
         resident: Callable[[Model[Any]], frozenset[int]],
     ) -> None:
         self._slots = slots
         self._free = free
         self._queue = queue
         self._wakeups = wakeups
+        self._memory = memory
         self._resident = resident
         self.count = 0  # in all slots
 
@@ -66,7 +70,7 @@ class Prefetch:
         queue = self._queue
         if self.is_short:
             return None
-        if not slot.is_open or slot.batch is not None or slot.usage is not None:
+        if not slot.is_open or slot.batch is not None or slot.usage is not None or self._memory.has_charge(slot):
             return None
         job = self._next_of_lanes(slot, now) if queue.has_lanes else self._next_of_fifo()
         if job is not None:
@@ -88,10 +92,18 @@ class Prefetch:
 
     def give_back(self, slot: Slot, jobs: Iterable[ScheduledJob[Any]]) -> None:
         """Put jobs that `slot` has prefetched into the queue again, but for those that have ended."""
-        for job in jobs:
+        for job in _still_prefetched(slot, jobs):
             if job.state is _RUNNING:
                 self._push(job)  # first: at any time either the queue has it or the slot
                 job.transition(_QUEUED)
+            slot.prefetched.remove(job)
+            self.count -= 1
+
+    def withdraw(self, slot: Slot, jobs: Iterable[ScheduledJob[Any]]) -> None:
+        """As `give_back`, but none of them is to run: those that have not ended are FAILED."""
+        for job in _still_prefetched(slot, jobs):
+            if job.state is _RUNNING:
+                job.transition(JobState.FAILED)
             slot.prefetched.remove(job)
             self.count -= 1
 
@@ -142,6 +154,8 @@ class Prefetch:
         job = queue.peek(self._wakeups.suits, slot, now)
         if job is None or queue.tenants.known or not _is_simple(job) or not self._may_run(slot, job):
             return None
+        if self._memory.is_used and queue.is_managed(job):
+            return None
         popped = queue.pop(self._wakeups.suits, slot, now)
         assert popped is job
         return job
@@ -161,6 +175,14 @@ class Prefetch:
         """Whether `slot` may run it without loading a model first, which would take longer than to wait."""
         allowed, model = job.options.allowed, job.options.model
         return (allowed is None or slot.number in allowed) and (model is None or slot.number in self._resident(model))
+
+
+def _still_prefetched(slot: Slot, jobs: Iterable[ScheduledJob[Any]]) -> list[ScheduledJob[Any]]:
+    """Without jobs that the worker has taken.
+
+    Of one that was cancelled while prefetched it makes no call, and its runner learns of that with the next call.
+    """
+    return [job for job in jobs if job in slot.prefetched]
 
 
 def _is_simple(job: ScheduledJob[Any]) -> bool:

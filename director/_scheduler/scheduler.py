@@ -5,7 +5,8 @@ that two jobs in a row on a slot need no trip through the event loop. User code,
 called under the lock: what has to be called afterwards is returned to the caller as a `WakeCall`. See `exclusive` for
 finalizers and signal handlers that run during a decision.
 
-`selection` picks the next job, `placement` the slot, `wakeups` the worker to wake; `admission` refuses jobs.
+`selection` picks the next job, `placement` the slot, `wakeups` the worker to wake; `admission` refuses jobs. What it is
+told of devices is in `device_reports`, what it is asked in `introspection`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 from director._jobs.state import JobState
 from director._scheduler.accounting import Accounting
 from director._scheduler.admission import Admission
+from director._scheduler.device_reports import DeviceReports
 from director._scheduler.exclusive import REFUSALS, dated, dated_surely, exclusive
-from director._scheduler.introspection import Introspection
+from director._scheduler.memory.memory import Memory
 from director._scheduler.placement import ClosedDevices, FreeSlots
 from director._scheduler.prefetch import Prefetch
 from director._scheduler.queue.ready_queue import ReadyQueue, RetryWaiting
 from director._scheduler.selection import Selection
 from director._scheduler.slots import SlotState
-from director._scheduler.wakeups import Wakeups, combine
+from director._scheduler.wakeups import Wakeups, combine, nowhere
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
@@ -37,11 +39,11 @@ if TYPE_CHECKING:
     from director._scheduler.wakeups import WakeCall
 
 _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
-_IDLE, _WORKING, _PARKED = SlotState.IDLE, SlotState.WORKING, SlotState.PARKED
+_IDLE, _WORKING, _PARKED, _UNLOADING = SlotState.IDLE, SlotState.WORKING, SlotState.PARKED, SlotState.UNLOADING
 _LINGER = 0.1  # seconds a worker stays parked before it ends: long for a wake-up, short for an idle period
 
 
-class Scheduler(Introspection):
+class Scheduler(DeviceReports):
     """Ready queue and slots of one running Director.
 
     Args:
@@ -52,6 +54,9 @@ class Scheduler(Introspection):
         time: The Director's clock.
         schedule_flush: Thread-safe; has `flush_due` called at a time, in seconds of the clock.
         submit_later: Thread-safe; has the event loop call `admit_deferred` with these arguments.
+        failed: Tells the numbers of the slots on whose devices a model could not be loaded lately.
+        is_apart: Whether slots don't share the replicas of a model.
+        note_memory: Thread-safe; called when `Memory.has_news`, and when `wake_for_waiting` has to be called.
 
     Invariants, checked by `tests/scheduler`: a slot has a job exactly while WORKING; `_free` holds exactly the IDLE and
     PARKED slots; while a slot is free that may run a waiting job (one not held for a fuller batch), a worker is on its
@@ -67,6 +72,9 @@ class Scheduler(Introspection):
         time: Callable[[], float],
         schedule_flush: Callable[[float], None],
         submit_later: Callable[[ScheduledJob[Any], bool], None],
+        failed: Callable[[Model[Any]], frozenset[int]] = nowhere,
+        is_apart: Callable[[Model[Any]], bool] = lambda model: model.per_slot,
+        note_memory: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(time)
         self.places = places
@@ -74,16 +82,23 @@ class Scheduler(Introspection):
         self.linger = _LINGER
         self._resident = resident
         self._submit_later = submit_later
-        self._queue = ReadyQueue(policy)
+        self._note_memory = note_memory
+        self.memory = Memory(places, policy.memory, is_apart)
+        self._queue = ReadyQueue(policy, self.memory)
         self._free = FreeSlots(places)
-        self._wakeups = Wakeups(self.slots, self._free, self._queue, resident, call_director)
+        self._closed_devices = ClosedDevices(self.slots, self._free, self._queue)
+        self._wakeups = Wakeups(
+            self.slots, self._free, self._queue, self.memory, resident, failed, self._closed_devices, call_director
+        )
         self._accounting = Accounting(self._queue.tenants, self._queue.discarded)
         self._admission = Admission(policy, self._queue, self.slots, self._wakeups.on_the_way, self._accounting.costs)
-        self._selection = Selection(self._queue, self._accounting, resident, schedule_flush)
-        self._closed_devices = ClosedDevices(self.slots, self._free, self._queue)
-        self.prefetched = Prefetch(self.slots, self._free, self._queue, self._wakeups, resident)
+        self._selection = Selection(self._queue, self._accounting, self.memory, self._wakeups, resident, schedule_flush)
+        self.prefetched = Prefetch(self.slots, self._free, self._queue, self._wakeups, self.memory, resident)
         self._deferred = RetryWaiting()  # submitted by a finalizer or signal handler during a decision
-        self._is_shut = False
+        self.is_shut = False
+        self._looks_again = False  # `note_memory` was called, and `wake_for_waiting` not yet
+        self._paused: WakeCall = None  # during a pause: called when a slot has ended its call
+        self._lent: dict[DeviceSlots, WakeCall] = {}  # called when a slot of the device has no worker any more
 
     # ---- called on the event loop; `admit` on any thread
 
@@ -101,10 +116,10 @@ class Scheduler(Introspection):
             DeviceLost: Every device that could run it is closed.
         """
         try:
-            self._acquire()
+            self._lock.acquire()
         except BaseException:  # of a signal handler, before this thread had the lock or just after
             try:  # noqa: SIM105 - another signal may come in the calls that `suppress` is made of
-                self._release()
+                self._lock.release()
             except RuntimeError:
                 pass
             raise
@@ -114,13 +129,13 @@ class Scheduler(Introspection):
                 return partial(self._submit_later, job, wait_for_room)
             try:
                 self._is_deciding = True
-                if self._is_shut or self._closed_devices.closed:
+                if self.is_shut or self._closed_devices.closed:
                     self._check_open(job)
                 queue = self._queue
                 plain = queue.fifo
                 if queue.has_lanes or not job.options.is_plain:
                     return self._admit_to_lanes(job, wait_for_room, job.submitted_at)
-                if plain.waiting >= self._admission.bound and not wait_for_room:
+                if not wait_for_room and plain.waiting >= self._admission.bound:
                     self._admission.check_room(job)
                 job.location = plain
                 plain.waiting += 1
@@ -137,7 +152,7 @@ class Scheduler(Introspection):
             finally:
                 self._is_deciding = False
         finally:
-            self._release()
+            self._lock.release()
 
     @dated_surely
     def admit_deferred(self, now: float, job: ScheduledJob[Any], wait_for_room: bool) -> WakeCall:
@@ -152,12 +167,18 @@ class Scheduler(Introspection):
             job.transition(JobState.FAILED)
             raise
 
-    @exclusive
     def remove(self, job: ScheduledJob[Any], state: JobState) -> bool:
         """Move a waiting job to `state`, so that it never runs; False if it doesn't wait any more.
 
         A prefetched job is moved too, so that it can't return to the queue, but its call may have begun.
         """
+        is_removed = self._withdraw(job, state)
+        if is_removed and self.memory.is_used and job.options.lane is not None:
+            self._look_again()
+        return is_removed
+
+    @exclusive
+    def _withdraw(self, job: ScheduledJob[Any], state: JobState) -> bool:
         if job.state is not _QUEUED:
             return self.prefetched.end(job, state)
         job.transition(state)
@@ -165,22 +186,14 @@ class Scheduler(Introspection):
         return True
 
     @exclusive
-    def remove_all(self, into: Jobs, state: JobState, failed_load: tuple[Model[Any], Slot] | None = None) -> None:
-        """Add waiting jobs (with `failed_load` those of a model and slot) to `into`, by age; then set their `state`."""
-        jobs = [*self._queue, *self._deferred.jobs]
-        if failed_load is not None:
-            model, slot = failed_load
-            waiting = [job for job in jobs if job.options.model is model]
-            jobs = [job for job in waiting if (allowed := job.options.allowed) is None or slot.number in allowed]
-        into.extend(sorted(jobs, key=lambda job: job.id))
-        for job in jobs:
-            job.transition(state)
-            self._discount(job)
+    def remove_all(self, into: Jobs, state: JobState) -> None:
+        """Add all waiting jobs to `into`, by age; then set their `state`."""
+        self._remove([*self._queue, *self._deferred.jobs], into, state)
 
     @dated
     def hold_for_retry(self, _now: float, job: ScheduledJob[Any]) -> bool:
         """Keep a failed job for its next attempt, where no slot takes it; False if it has ended, or admission has."""
-        if self._is_shut or job.state is not _RUNNING:
+        if self.is_shut or job.state is not _RUNNING:
             return False
         if not self._queue.has_lanes:
             self._queue.switch_to_lanes()
@@ -203,32 +216,7 @@ class Scheduler(Introspection):
     @exclusive
     def stop_admission(self) -> None:
         """Admit nothing more."""
-        self._is_shut = True
-
-    @exclusive
-    def close(self, into: Jobs, place: DeviceSlots) -> None:
-        """Give a device no more work; running jobs go on. Fails jobs as `fail_unrunnable`."""
-        self._closed_devices.close(into, place)
-
-    @exclusive
-    def fail_unrunnable(self, into: Jobs, unable: frozenset[int], before: float) -> None:
-        """Add the jobs submitted until `before` that only closed or `unable` slots could run to `into`, as FAILED."""
-        self._closed_devices.fail_unrunnable(into, unable, before)
-
-    @dated_surely
-    def reopen(self, now: float, place: DeviceSlots) -> WakeCall:
-        """Give a closed device work again."""
-        self._closed_devices.reopen(place)
-        return self._wakeups.pick_wakeup(now)
-
-    @dated_surely
-    def join(self, now: float, place: DeviceSlots) -> WakeCall:
-        """Give a new device work; its slots have their threads and runners."""
-        self.places.append(place)  # these two lists are shared with all parts
-        self.slots.extend(place.slots)
-        self._free.add(place)
-        self._closed_devices.add(place)
-        return self._wakeups.pick_wakeup(now)
+        self.is_shut = True
 
     @dated
     def pick_slots_to_start(self, now: float, most: int) -> list[Slot]:
@@ -245,13 +233,13 @@ class Scheduler(Introspection):
         """The worker's task is done and its thread has returned, or its back-off is over: the slot is idle again."""
         self._vacate(slot, _IDLE)
         self._free.mark_idle(slot)
-        return self._wakeups.pick_wakeup(now)
+        return combine(combine(self._paused, self._lent.get(slot.place)), self._wakeups.pick_wakeup(now))
 
     @dated_surely
     def back_off(self, now: float, slot: Slot) -> WakeCall:
         """The slot's worker could not be started: other slots take what waits, until `mark_idle`."""
         self._vacate(slot, SlotState.BACKING_OFF)
-        return self._wakeups.pick_wakeup(now)
+        return combine(combine(self._paused, self._lent.get(slot.place)), self._wakeups.pick_wakeup(now))
 
     @exclusive
     def stop_lingering(self) -> list[Slot]:
@@ -268,6 +256,7 @@ class Scheduler(Introspection):
     def next_work(self, slot: Slot) -> tuple[ScheduledJob[Any] | None, WakeCall]:
         """The next job for `slot`, now RUNNING, with `slot.batch` if it shares a call; without one the slot is PARKED.
 
+        Or it is UNLOADING, and its thread unloads `slot.unloads` before it calls this again.
         Jobs that can't make their deadlines any more are put into `slot.missed_deadline`, as FAILED.
         """
         # Dropping the last reference to a job may run user code: these and `_discarded` are dropped without the lock.
@@ -277,7 +266,7 @@ class Scheduler(Introspection):
         wakeup, queue = None, self._queue
         now = self._time() if queue.has_lanes else None
         try:
-            self._acquire()
+            self._lock.acquire()
             try:
                 self._is_deciding = True
                 if slot.state is not _WORKING:
@@ -285,23 +274,26 @@ class Scheduler(Introspection):
                 if slot.prefetched:
                     job = self.prefetched.next_for(slot)
                 elif not slot.is_open:
-                    self._selection.settle(slot)
-                    job = None
+                    self._selection.settle(slot, self._last_time if now is None else now)
+                    job, wakeup = None, self._paused
                 elif queue.has_lanes:
-                    job, wakeup = self._selection.next_job(
-                        slot, self._wakeups.suits, self._last_time if now is None else now
-                    )
+                    job, wakeup = self._selection.next_job(slot, self._last_time if now is None else now)
+                    if self.memory.has_news:
+                        wakeup = combine(wakeup, self._take_news())
                 else:
                     job = queue.pop_fifo(slot)
-                if job is None:
+                if job is not None:
+                    slot.job = job
+                    slot.state = _WORKING
+                elif slot.unloads:
+                    slot.job = None
+                    slot.state = _UNLOADING
+                else:
                     slot.job = None
                     slot.state = _PARKED
                     self._free.park(slot)
                     if self.prefetched.count and (holder := self.prefetched.biggest_holder(slot)) is not None:
                         wakeup = combine(wakeup, holder.recall)
-                else:
-                    slot.job = job
-                    slot.state = _WORKING
                 free, wakeups = self._free, self._wakeups
                 if (free.parked and not wakeups.is_waking) or (free.idle and not wakeups.is_starting):
                     wake = wakeups.pick_wakeup(self._last_time if now is None else now)
@@ -315,7 +307,7 @@ class Scheduler(Introspection):
             finally:
                 self._is_deciding = False
         finally:
-            self._release()
+            self._lock.release()
 
     @dated
     def prefetch(self, now: float, slot: Slot) -> ScheduledJob[Any] | None:
@@ -324,7 +316,13 @@ class Scheduler(Introspection):
 
     @dated_surely
     def return_prefetched(self, now: float, slot: Slot, jobs: Iterable[ScheduledJob[Any]]) -> WakeCall:
-        """Put jobs that `slot` has prefetched, and not begun, back into the queue."""
+        """Put jobs that `slot` has prefetched, and not begun, back into the queue.
+
+        After `stop_admission` they are FAILED instead, and the caller has to end them.
+        """
+        if self.is_shut:
+            self.prefetched.withdraw(slot, jobs)
+            return None
         self.prefetched.give_back(slot, jobs)
         return self._wakeups.pick_wakeup(now)
 
@@ -332,9 +330,9 @@ class Scheduler(Introspection):
     def wait_for_shared_slot(self, now: float, slot: Slot) -> WakeCall:
         """Another process has the slot: other slots take what waits, until its worker calls `next_work`."""
         self._wakeups.arrive(slot)
-        self._selection.settle(slot)
+        self._selection.settle(slot, now)
         slot.state, slot.job = SlotState.WAITING_FOR_OTHERS, None
-        return self._wakeups.pick_wakeup(now)
+        return combine(self._paused, self._wakeups.pick_wakeup(now))
 
     @exclusive
     def leave(self, slot: Slot) -> bool:
@@ -352,6 +350,7 @@ class Scheduler(Introspection):
         self.prefetched.repair()
         self._queue.repair(self.slots)
         self._accounting.repair(self.slots)
+        self.memory.repair(self.slots)
         self._free.recount(self.places)
         self._wakeups.repair()
         self._selection.repair(self._last_time)
@@ -367,7 +366,7 @@ class Scheduler(Introspection):
         return discarded
 
     def _check_open(self, job: ScheduledJob[Any]) -> None:
-        if self._is_shut:  # another thread may submit while the Director closes
+        if self.is_shut:  # another thread may submit while the Director closes
             raise DirectorClosed("closed")
         if self._closed_devices.closed:
             self._closed_devices.check(job)
@@ -378,10 +377,9 @@ class Scheduler(Introspection):
         slot.state, slot.job, slot.batch = state, None, None
         if slot.usage is not None:
             self._accounting.settle(slot)
+        if self.memory.unsettled:
+            self.memory.settle(slot, self._last_time)
         self.prefetched.forget(slot)
-
-    def _discount(self, job: ScheduledJob[Any]) -> None:
-        (self._deferred if job.location is self._deferred else self._queue).left(job)
 
     def _admit_to_lanes(self, job: ScheduledJob[Any], wait_for_room: bool, now: float) -> WakeCall:
         queue, admission, free, wakeups = self._queue, self._admission, self._free, self._wakeups
@@ -395,6 +393,8 @@ class Scheduler(Introspection):
         wakeup = self._selection.push(job, now)
         if self.prefetched.count and job.options.priority > 0:
             wakeup = combine(wakeup, self.prefetched.recall)
+        if self.memory.has_news:
+            wakeup = combine(wakeup, self._take_news())
         if (free.parked and not wakeups.is_waking) or (free.idle and not wakeups.is_starting):
             return combine(wakeup, wakeups.pick_wakeup(now))
         return wakeup

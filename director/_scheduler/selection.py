@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._jobs.state import JobState
 from director._scheduler.batching import form_batch
+from director._scheduler.memory.memory import Verdict
 from director._scheduler.queue.batch_group import BatchGroup
 
 if TYPE_CHECKING:
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
     from director._scheduler.accounting import Accounting
+    from director._scheduler.memory.memory import Memory
     from director._scheduler.queue.lane import Lane
-    from director._scheduler.queue.ready_queue import FifoQueue, ReadyQueue
+    from director._scheduler.queue.priority_queue import Rank
+    from director._scheduler.queue.ready_queue import ReadyQueue
     from director._scheduler.slots import Slot
-    from director._scheduler.wakeups import WakeCall
+    from director._scheduler.wakeups import WakeCall, Wakeups
 
 _RUNNING = JobState.RUNNING
 _NEVER = float("inf")
@@ -33,21 +36,36 @@ class Selection:
     Args:
         queue: What waits.
         accounting: Charged with what starts.
+        memory: The same, for what needs memory.
+        wakeups: Knows which slots suit a lane.
         resident: Tells the numbers of the slots on which a model is loaded.
         schedule_flush: Thread-safe; has `Scheduler.flush_due` called at a time.
     """
 
-    __slots__ = ("_accounting", "_may_hold", "_queue", "_resident", "_schedule_flush", "_timer_at")
+    __slots__ = (
+        "_accounting",
+        "_may_hold",
+        "_memory",
+        "_queue",
+        "_resident",
+        "_schedule_flush",
+        "_timer_at",
+        "_wakeups",
+    )
 
     def __init__(
         self,
         queue: ReadyQueue,
         accounting: Accounting,
+        memory: Memory,
+        wakeups: Wakeups,
         resident: Callable[[Model[Any]], frozenset[int]],
         schedule_flush: Callable[[float], None],
     ) -> None:
         self._queue = queue
         self._accounting = accounting
+        self._memory = memory
+        self._wakeups = wakeups
         self._resident = resident
         self._schedule_flush = schedule_flush
         self._timer_at = _NEVER  # the earliest flush that was scheduled
@@ -61,30 +79,44 @@ class Selection:
         self._check(held, now)
         return self._request_timer()
 
-    def next_job(
-        self, slot: Slot, suits: Callable[[Lane | FifoQueue, Slot], bool], now: float
-    ) -> tuple[ScheduledJob[Any] | None, WakeCall]:
-        """Take the next job for `slot` out of its lane, RUNNING, with the rest of its batch in `slot.batch`."""
-        self.settle(slot)
-        queue, accounting = self._queue, self._accounting
+    def next_job(self, slot: Slot, now: float) -> tuple[ScheduledJob[Any] | None, WakeCall]:
+        """Take the next job for `slot` out of its lane, RUNNING, with the rest of its batch in `slot.batch`.
+
+        Without one, `slot.unloads` may have models that its thread unloads first.
+        """
+        self.settle(slot, now)
+        queue, accounting, memory, suits = self._queue, self._accounting, self._memory, self._wakeups.suits
         if queue.flush_timers.entries:
             self._check_due(now)
-        while (job := queue.pop(suits, slot, now)) is not None:
+        if memory.is_used:
+            memory.refresh()
+            if self._find_unloads(slot):
+                return None, self._request_timer()
+        while True:
+            lane = self._lane_by_residency(slot, now) if memory.is_used else queue.first_lane(suits, slot, now)
+            if lane is None:
+                break
+            job = lane.pop(now)
+            assert job is not None, "a lane counts jobs that it does not have"
             batch = self._begin(job, slot, now)
             if batch is None:
                 continue
+            if lane.is_managed:
+                memory.begin(lane, slot, now)
             if accounting.counts(job):
                 accounting.open(slot, batch, self._is_resident(job, slot), now)
             return batch[0], self._request_timer() if queue.flush_timers.entries else None
-        if not accounting.unsettled:
+        if not (accounting.unsettled or memory.unsettled):
             queue.switch_to_fifo()
         return None, self._request_timer()
 
-    def settle(self, slot: Slot) -> None:
+    def settle(self, slot: Slot, now: float) -> None:
         """The last call of `slot` is over."""
         slot.batch = None
         if slot.usage is not None:
             self._accounting.settle(slot)
+        if self._memory.unsettled:
+            self._memory.settle(slot, now)
 
     def flush_due(self, now: float) -> WakeCall:
         """Release the held groups that are due."""
@@ -108,6 +140,51 @@ class Selection:
         """Schedule the next flush again."""
         if (due := self._queue.flush_timers.next_due()) < _NEVER:
             self._schedule_flush(due)
+
+    def _find_unloads(self, slot: Slot) -> bool:
+        slot.unloads = self._memory.take_unloads(slot)
+        return bool(slot.unloads)
+
+    def _lane_by_residency(self, slot: Slot, now: float) -> Lane | None:
+        """The lane that `slot` serves next: one that needs no load here, unless another goes first.
+
+        `None` also if `slot` has to unload something first.
+        """
+        memory, verdict_on = self._memory, self._wakeups.verdict
+        while True:
+            ready, others = self._ready_and_others(slot, now)
+            goes_first = None if ready is None else memory.before(*ready, slot, now)
+            chosen: tuple[Rank, Lane, Verdict] | None = None
+            for rank, lane in others:
+                if (chosen is None or rank < chosen[0]) and (goes_first is None or goes_first(rank, lane)):
+                    verdict = verdict_on(lane, slot)
+                    if verdict is not Verdict.NO:
+                        chosen = rank, lane, verdict
+            if chosen is None:
+                return None if ready is None else ready[1]
+            if chosen[2] is Verdict.LOAD:
+                return chosen[1]
+            memory.make_room(chosen[1], slot)
+            if self._find_unloads(slot):
+                return None
+
+    def _ready_and_others(self, slot: Slot, now: float) -> tuple[tuple[Rank, Lane] | None, list[tuple[Rank, Lane]]]:
+        """The first of the lanes that `slot` could serve at once, and those that need a load, or room."""
+        ready: tuple[Rank, Lane] | None = None
+        others: list[tuple[Rank, Lane]] = []
+        for lane in self._queue.lanes():
+            if lane.is_managed:
+                is_here = lane.known is None or slot.number in lane.known.serving
+                verdict = self._memory.verdict(lane, slot) if is_here else Verdict.LOAD
+            else:
+                verdict = Verdict.READY if lane.key is None or self._wakeups.suits(lane, slot) else Verdict.NO
+            if verdict is Verdict.NO or (front := lane.peek(now)) is None:
+                continue
+            if verdict is not Verdict.READY:
+                others.append((front[0], lane))
+            elif ready is None or front[0] < ready[0]:
+                ready = front[0], lane
+        return ready, others
 
     def _begin(self, job: ScheduledJob[Any], slot: Slot, now: float) -> list[ScheduledJob[Any]] | None:
         """Start `job` with its batch, or fail it if it would miss its deadline."""

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from director._device import Device
     from director._jobs.job import Location, ScheduledJob
     from director._jobs.job_runner import JobRunner
+    from director._jobs.model import Model
     from director._jobs.options import BatchRule
-    from director._scheduler.fair_share import Tenant
-    from director._threads import DaemonThreadExecutor
+    from director._scheduler.queue.fair_share import Tenant
+    from director._system.threads import DaemonThreadExecutor
 
 _RECENT = 16  # jobs per second are measured over the last 16 to 32 jobs
 
@@ -31,6 +32,8 @@ class Slot:
     __slots__ = (
         "batch",
         "busy_seconds",
+        "can_sleep",
+        "can_unload",
         "device",
         "is_open",
         "job",
@@ -47,6 +50,7 @@ class Slot:
         "runner",
         "state",
         "thread",
+        "unloads",
         "usage",
         "wake",
         "wake_signal",
@@ -65,8 +69,11 @@ class Slot:
         self.job: ScheduledJob[Any] | None = None
         self.batch: list[ScheduledJob[Any]] | None = None  # `job` and those that share its call
         self.prefetched: deque[ScheduledJob[Any]] = deque()  # RUNNING; their calls have not begun
-        self.is_open = True  # False while its device is in quarantine
+        self.can_sleep = False  # its runner can put one model to sleep
+        self.can_unload = True  # its runner can unload one model of many
+        self.is_open = True  # False while its device is in quarantine or lent
         self.missed_deadline: list[ScheduledJob[Any]] = []  # FAILED by `scheduler`; the worker reports them
+        self.unloads: list[Unload] = []  # while UNLOADING: what its thread unloads
         self.usage: CallUsage | None = None
         self.wake_signal = threading.Lock()  # a parked worker waits to acquire it; `wake` releases it
         self.wake_signal.acquire()
@@ -78,6 +85,11 @@ class Slot:
         self.loading_seconds = 0.0  # of the busy ones
         self.marks = (0, 0.0, 0, 0.0)  # jobs and busy seconds, at two times in the past
         self.mark_at = _RECENT
+
+    @property
+    def index(self) -> int:
+        """Its number among the slots of its device, from 0."""
+        return self.number - self.place.slots[0].number
 
     def left(self, job: ScheduledJob[Any]) -> None:
         """As the `Location` of a job: there is nothing to count."""
@@ -109,10 +121,34 @@ class Slot:
 
     def current_jobs(self) -> list[ScheduledJob[Any]]:
         """The jobs of its current call."""
-        return [] if self.job is None else self.batch or [self.job]
+        job = self.job  # read once: without the lock the slot's thread may set it to `None`
+        return [] if job is None else self.batch or [job]
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its call runs although all its jobs have ended: they were cancelled or are out of time."""
+        # `finished_at`: the slot's thread sets it when the call has ended, and may not have taken the next job yet.
+        jobs = self.current_jobs()
+        return bool(jobs) and all(job.finished_at is None and job.done() for job in jobs)
 
     def __repr__(self) -> str:
         return f"<Slot {self.number} of {self.device.label} {self.state.value}>"
+
+
+class Unload(NamedTuple):
+    """What a slot's thread unloads, or puts to sleep.
+
+    Args:
+        model: The model; `None`: it empties the caches of frameworks.
+        size: Bytes that were reserved.
+        wanted: For what; `None`: by request.
+        is_sleep: It goes to host memory.
+    """
+
+    model: Model[Any] | None
+    size: int
+    wanted: str | None
+    is_sleep: bool = False
 
 
 def _wake(wake_signal: threading.Lock) -> None:
@@ -125,7 +161,7 @@ def _wake(wake_signal: threading.Lock) -> None:
 class DeviceSlots:
     """A device with its slots."""
 
-    __slots__ = ("device", "free", "idle", "is_gone", "parked", "position", "slots")
+    __slots__ = ("device", "free", "idle", "is_gone", "is_lent", "parked", "position", "slots")
 
     def __init__(self, position: int, device: Device, count: int, first_number: int) -> None:
         self.position = position
@@ -135,6 +171,7 @@ class DeviceSlots:
         self.parked: list[Slot] = []
         self.free = count  # idle and parked ones; written by `placement`, like the two lists
         self.is_gone = False  # the device was removed; it gets a new `DeviceSlots` if it returns
+        self.is_lent = False  # another process has the device
 
     def __repr__(self) -> str:
         return f"<Place {self.device.label} {self.free}/{len(self.slots)} free>"
@@ -178,9 +215,11 @@ class SlotState(Enum):
     | `PARKED` | `LEAVING` | nothing came while the worker lingered |
     | `LEAVING` | `IDLE` | the done-callback of its task returns the permit |
     | `STARTING`, `WOKEN`, `WORKING` | `WAITING_FOR_OTHERS` | another process has the shared slot |
-    | `WAITING_FOR_OTHERS` | `WORKING`, `PARKED` | the worker has got the shared slot |
+    | `WAITING_FOR_OTHERS` | `WORKING`, `PARKED`, `UNLOADING` | the worker has got the shared slot |
     | `STARTING`, `WOKEN`, `WORKING`, `WAITING_FOR_OTHERS` | `BACKING_OFF` | its thread or process can't be started |
     | `BACKING_OFF` | `IDLE` | its back-off is over |
+    | `STARTING`, `WOKEN`, `WORKING`, `UNLOADING` | `UNLOADING` | its thread unloads models to make room |
+    | `UNLOADING` | `WORKING`, `PARKED`, `WAITING_FOR_OTHERS`, `BACKING_OFF` | the worker calls `next_work` after that |
     """
 
     IDLE = "idle"
@@ -191,21 +230,28 @@ class SlotState(Enum):
     LEAVING = "leaving"
     WAITING_FOR_OTHERS = "waiting for others"
     BACKING_OFF = "backing off"
+    UNLOADING = "unloading"
 
 
+_NEXT = frozenset(
+    {
+        SlotState.WORKING,
+        SlotState.PARKED,
+        SlotState.WAITING_FOR_OTHERS,
+        SlotState.BACKING_OFF,
+        SlotState.UNLOADING,
+    }
+)
 SLOT_MOVES: dict[SlotState, frozenset[SlotState]] = {
     SlotState.IDLE: frozenset({SlotState.STARTING}),
-    SlotState.STARTING: frozenset(
-        {SlotState.WORKING, SlotState.PARKED, SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF}
-    ),
-    SlotState.WORKING: frozenset(
-        {SlotState.WORKING, SlotState.PARKED, SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF}
-    ),
+    SlotState.STARTING: _NEXT,
+    SlotState.WORKING: _NEXT,
+    SlotState.UNLOADING: _NEXT,
     SlotState.PARKED: frozenset({SlotState.WOKEN, SlotState.LEAVING}),
-    SlotState.WOKEN: frozenset(
-        {SlotState.WORKING, SlotState.PARKED, SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF}
-    ),
+    SlotState.WOKEN: _NEXT,
     SlotState.LEAVING: frozenset({SlotState.IDLE}),
-    SlotState.WAITING_FOR_OTHERS: frozenset({SlotState.WORKING, SlotState.PARKED, SlotState.BACKING_OFF}),
+    SlotState.WAITING_FOR_OTHERS: frozenset(
+        {SlotState.WORKING, SlotState.PARKED, SlotState.BACKING_OFF, SlotState.UNLOADING}
+    ),
     SlotState.BACKING_OFF: frozenset({SlotState.IDLE}),
 }

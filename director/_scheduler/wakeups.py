@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from director._scheduler.memory.memory import Verdict
 from director._scheduler.placement import subtract
 from director._scheduler.slots import SlotState
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._jobs.model import Model
-    from director._scheduler.placement import FreeSlots
+    from director._jobs.options import Options
+    from director._scheduler.memory.memory import Memory
+    from director._scheduler.placement import ClosedDevices, FreeSlots
     from director._scheduler.queue.lane import Lane
     from director._scheduler.queue.ready_queue import FifoQueue, ReadyQueue
     from director._scheduler.slots import Slot
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 _IDLE, _STARTING, _WORKING = SlotState.IDLE, SlotState.STARTING, SlotState.WORKING
 _PARKED, _WOKEN, _LEAVING = SlotState.PARKED, SlotState.WOKEN, SlotState.LEAVING
 _WAITING_FOR_OTHERS, _BACKING_OFF = SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF
+_UNLOADING = SlotState.UNLOADING
 _NOWHERE: frozenset[int] = frozenset()
 
 
@@ -34,24 +38,45 @@ class Wakeups:
         slots: All of them.
         free: Those that could take a job.
         queue: What waits.
+        memory: Knows what waits for memory.
         resident: Tells the numbers of the slots on which a model is loaded.
+        failed: Tells the numbers of the slots on whose devices a model could not be loaded lately.
+        closed_devices: Knows the devices that get no work.
         call_director: Thread-safe; wakes the Director coroutine, which starts workers.
     """
 
-    __slots__ = ("_call_director", "_free", "_queue", "_resident", "_slots", "is_starting", "is_waking", "on_the_way")
+    __slots__ = (
+        "_call_director",
+        "_closed_devices",
+        "_free",
+        "_memory",
+        "_queue",
+        "_resident",
+        "_slots",
+        "failed",
+        "is_starting",
+        "is_waking",
+        "on_the_way",
+    )
 
     def __init__(
         self,
         slots: list[Slot],
         free: FreeSlots,
         queue: ReadyQueue,
+        memory: Memory,
         resident: Callable[[Model[Any]], frozenset[int]],
+        failed: Callable[[Model[Any]], frozenset[int]],
+        closed_devices: ClosedDevices,
         call_director: Callable[[], None],
     ) -> None:
         self._slots = slots
         self._free = free
         self._queue = queue
+        self._memory = memory
         self._resident = resident
+        self.failed = failed
+        self._closed_devices = closed_devices
         self._call_director = call_director
         self.on_the_way: dict[Slot, None] = {}  # STARTING and WOKEN: on their way to `next_work`
         self.is_waking = False  # one parked worker is on its way
@@ -59,7 +84,14 @@ class Wakeups:
 
     def pick_wakeup(self, now: float) -> WakeCall:
         """What to call for the jobs that wait; a parked worker picked here is WOKEN."""
-        for lane in self._queue.in_order(now):
+        if self._memory.is_used:
+            self._memory.refresh()
+            if (wake := self._wake_to_unload()) is not None:
+                return wake
+            lanes = self._queue.in_order(now, self._memory.may_begin(self._free.slots()))
+        else:
+            lanes = self._queue.in_order(now)
+        for lane in lanes:
             slot = self._pick(lane)
             if slot is not None and slot.state is _IDLE:
                 if not self.is_starting:
@@ -88,15 +120,14 @@ class Wakeups:
         slots: list[Slot] = []
         coming = dict(self.on_the_way)
         try:
+            if self._memory.unsettled and (slot := self._slot_to_unload(only=_IDLE)) is not None:
+                self._start(slot, slots)
             for lane in self._queue.in_order(now):
                 short = lane.calls - subtract(coming, lane)
                 while short > 0 and len(slots) < most and (slot := self._pick(lane, only=_IDLE)):
                     if not self.suits(lane, slot):
                         break
-                    slots.append(slot)
-                    self._free.claim(slot)
-                    slot.state = _STARTING
-                    self.on_the_way[slot] = None
+                    self._start(slot, slots)
                     short -= 1
         except BaseException:  # of a signal handler: no worker will be started
             for slot in slots:
@@ -138,16 +169,63 @@ class Wakeups:
         """Whether `slot` may serve `lane`, and has the model loaded if any free slot has."""
         if lane.key is None:
             return True
+        if lane.is_managed:
+            return self.verdict(lane, slot) is not Verdict.NO
         if lane.allowed is not None and slot.number not in lane.allowed:
             return False
         if lane.model is None:
             return True
         resident = self._resident(lane.model)
-        if not resident or slot.number in resident:
+        if slot.number in resident:
+            return True
+        if slot.number in self.failed(lane.model) and self.able(lane):
+            return False
+        if not resident:
             return True
         better = resident if lane.allowed is None else resident & lane.allowed
-        busy = (_WORKING, _LEAVING, _WAITING_FOR_OTHERS, _BACKING_OFF)
+        busy = (_WORKING, _LEAVING, _WAITING_FOR_OTHERS, _BACKING_OFF, _UNLOADING)
         return not any(self._slots[n].is_open and self._slots[n].state not in busy for n in better)
+
+    def verdict(self, lane: Lane, slot: Slot) -> Verdict:
+        """Whether `slot` may take a job of a managed lane: as `Memory` says, and not where its model failed lately."""
+        verdict = self._memory.verdict(lane, slot)
+        if lane.model is None or verdict is Verdict.NO or verdict is Verdict.READY:
+            return verdict
+        return Verdict.NO if slot.number in self.failed(lane.model) and self.able(lane) else verdict
+
+    def able(self, wanted: Lane | Options) -> frozenset[int]:
+        """The slots that have the model of a lane or job, or may still load it: on devices where that did not fail."""
+        assert wanted.model is not None
+        allowed, failed = wanted.allowed, self.failed(wanted.model)
+        return frozenset(
+            slot.number
+            for slot in self._slots
+            if slot.number not in failed
+            and slot.number not in self._closed_devices.closed
+            and slot.state is not _BACKING_OFF
+            and (allowed is None or slot.number in allowed)
+        )
+
+    def _start(self, slot: Slot, slots: list[Slot]) -> None:
+        slots.append(slot)
+        self._free.claim(slot)
+        slot.state = _STARTING
+        self.on_the_way[slot] = None
+
+    def _wake_to_unload(self) -> WakeCall:
+        slot = self._slot_to_unload() if self._memory.unsettled else None
+        if slot is not None and slot.state is _PARKED and not self.is_waking:
+            return self._send(slot)
+        if slot is not None and slot.state is _IDLE and not self.is_starting:
+            self.is_starting = True
+            return self._call_director
+        return None
+
+    def _slot_to_unload(self, only: SlotState | None = None) -> Slot | None:
+        """A free slot for what no call uses any more; `None` if there is none, or one that could do it is busy."""
+        states = (_PARKED, _IDLE) if only is None else (only,)
+        slots = self._memory.slots_to_unload()
+        return next((slot for state in states for slot in slots if slot.state is state and slot.is_open), None)
 
     def _send(self, slot: Slot) -> WakeCall:
         self.is_waking = True
@@ -157,8 +235,18 @@ class Wakeups:
     def _pick(self, lane: Lane | FifoQueue, only: SlotState | None = None) -> Slot | None:
         if lane.key is None:
             return self._free.pick(only=only)
-        resident = _NOWHERE if lane.model is None else self._resident(lane.model)
-        return self._free.pick(lane.allowed, resident, only)
+        if lane.is_managed:
+            are_alike = lane.allowed is None and (lane.known is None or not lane.known.is_apart)
+            return self._free.pick_for(lambda slot: self.verdict(lane, slot), are_alike, only)
+        if lane.model is None:
+            return self._free.pick(lane.allowed, _NOWHERE, only)
+        allowed = (self.able(lane) or lane.allowed) if self.failed(lane.model) else lane.allowed
+        return self._free.pick(allowed, self._resident(lane.model), only)
+
+
+def nowhere(_model: Model[Any]) -> frozenset[int]:
+    """No slots, whatever the model."""
+    return _NOWHERE
 
 
 WakeCall: TypeAlias = "Callable[[], None] | None"

@@ -18,7 +18,7 @@ from director._untrusted.objects import repr_of
 FARTHEST = 2**63
 # About thirty years. Added to a clock, also in milliseconds, it is a time that timers can represent.
 MOST_SECONDS = 10**9
-MOST_SLOTS = 10_000  # per device; also the most stand-in devices
+MOST_SLOTS = 10_000  # per device; also the most CPU or simulated devices
 MOST_COST = 1e30  # per item, so that any sum of costs is finite
 _LARGEST = 1.7976931348623157e308
 _GIANT = 10**400

@@ -38,7 +38,17 @@ _CONTEXT = BaseException.__dict__["__context__"]
 _SUPPRESS = BaseException.__dict__["__suppress_context__"]
 _ATTRIBUTES = BaseException.__dict__["__dict__"].__get__
 _MEMBERS = BaseExceptionGroup.__dict__["exceptions"].__get__
+_MESSAGE = BaseExceptionGroup.__dict__["message"].__get__
 _FUNC = partial.__dict__["func"].__get__
+
+
+class ForeignError(Exception):
+    """Stands for an exception of another process, which is not rebuilt here."""
+
+    def told(self) -> tuple[str, str, str]:
+        """The class of that exception with its module, its message and its traceback."""
+        raise NotImplementedError
+
 
 # ---- values and their classes
 
@@ -73,6 +83,12 @@ def module_name(kind: type) -> str:
         # `__module__` has been deleted.
         return ""
     return name if type(name) is str else plain(name) or ""
+
+
+def full_name(kind: type) -> str:
+    """The module and qualified name of a class; that of the main module has one name in all processes."""
+    module = module_name(kind)
+    return f"{'__main__' if module == '__mp_main__' else module}.{qualified_name(kind)}"
 
 
 def ancestors(kind: type) -> tuple[type, ...]:
@@ -202,17 +218,27 @@ def set_cause(error: BaseException, cause: BaseException | None) -> None:
     _CAUSE.__set__(error, cause)
 
 
+def set_context(error: BaseException, context: BaseException | None) -> None:
+    """What raising an exception during the handling of another one sets."""
+    _CONTEXT.__set__(error, context)
+
+
 def add_note(error: BaseException, note: str) -> None:
-    """What `BaseException.add_note` does, also for an exception that refuses attributes."""
+    """What `BaseException.add_note` does, once, and also for an exception that refuses attributes."""
     with suppress(BaseException):
         notes = _ATTRIBUTES(error).setdefault("__notes__", [])
-        if type(notes) is list:
+        if type(notes) is list and not any(type(old) is str and old == note for old in notes):
             notes.append(note)
 
 
 def members_of(error: BaseException) -> tuple[BaseException, ...]:
     """The exceptions of a group, as the group stores them; empty for any other exception."""
     return _MEMBERS(error) if is_a(error, BaseExceptionGroup) else ()
+
+
+def message_of(error: BaseException) -> str:
+    """The message of a group, without the count of its members; ``""`` for any other exception."""
+    return plain(_MESSAGE(error)) or "" if is_a(error, BaseExceptionGroup) else ""
 
 
 def origin_of(error: BaseException) -> tuple[BaseException | None, bool]:
@@ -272,7 +298,7 @@ def strip(error: BaseException) -> None:
     They refer to the job, which will refer to the error: a reference cycle.
     """
     traceback = traceback_of(error)
-    while traceback is not None and _is_ours(traceback.tb_frame):
+    while traceback is not None and is_ours(traceback.tb_frame):
         with suppress(RuntimeError):  # the frame that is still running can't be emptied
             traceback.tb_frame.clear()
         traceback = traceback.tb_next
@@ -288,5 +314,6 @@ def bearable(error: BaseException) -> BaseException:
     return stopped
 
 
-def _is_ours(frame: FrameType) -> bool:
+def is_ours(frame: FrameType) -> bool:
+    """Whether a frame is one of this package's private modules."""
     return (plain(dict.get(frame.f_globals, "__name__")) or "").startswith("director._")

@@ -10,7 +10,7 @@ from director import DirectorState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from director import Director, Model
+    from director import DeviceStats, Director, Model
     from director.asgi._types import App, Receive, Scope, Send
 
 
@@ -20,8 +20,10 @@ class HealthEndpoints:
     Add it outside of all other middleware, so that neither authorisation nor limits apply to it.
 
     - ``/livez`` is 200 while the event loop runs and the Director has not failed: 503 means restart.
-    - ``/readyz`` is 200 while the Director is open, has a healthy device, and each of `models` is loaded somewhere;
-      else 503 and the reasons: send requests elsewhere.
+    - ``/readyz`` is 200 while the Director is open, some slot can compute, and each of `models` is loaded somewhere;
+      else 503 and the reasons: send requests elsewhere. One of them is that every slot is held by a call that goes on
+      although its job has ended (it was cancelled, or is out of time): if that stays so, restart. With
+      ``Director(server=...)`` another is that the server process does not answer, or is gone and being started again.
 
     Args:
         app: Gets all other requests; without it they are answered with 404.
@@ -65,9 +67,13 @@ class HealthEndpoints:
         director = self._director
         if director.state is not DirectorState.OPEN:
             return [f"the Director is {director.state.value}"]
-        resident = {name for each in director.stats().devices for name in each.models}
+        backend, devices = director._runtime, director.stats().devices
+        resident = {name for each in devices for name in each.models}
         missing = [f"{model.name} is not loaded" for model in self._models if model.name not in resident]
-        return missing if director.healthy else ["no device is healthy", *missing]
+        if director.healthy:
+            return missing
+        unreachable = None if backend is None else backend.unreachable
+        return [unreachable] if unreachable else [_unable(devices), *missing]
 
     async def _live(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         state = self._director.state
@@ -76,6 +82,15 @@ class HealthEndpoints:
     async def _ready(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         reasons = self.reasons()
         await _send(send, 503 if reasons else 200, {"ready": not reasons, "because": reasons})
+
+
+def _unable(devices: tuple[DeviceStats, ...]) -> str:
+    """Why no slot can compute."""
+    abandoned, slots = sum(each.abandoned for each in devices), sum(each.slots for each in devices)
+    if not abandoned:
+        return "no device is healthy"
+    held = f"{abandoned} of {slots} slots are held by calls whose jobs have ended (cancelled, or out of time)"
+    return held if abandoned == slots else f"{held}, and no other device is healthy"
 
 
 async def _not_found(scope: Scope, _receive: Receive, send: Send) -> None:

@@ -24,6 +24,7 @@ from director.errors import (
     DeviceError,
     DirectorClosed,
     DirectorError,
+    JobAborted,
     JobTimeout,
     PlacementError,
     QueueFull,
@@ -89,9 +90,11 @@ class Problem:
         await send({"type": "http.response.body", "body": body})
 
 
-_TIME_IS_UP = {"queued": "Time was up before it could begin.", "running": "Time was up before it was done."}
+_NEVER_RAN, _RAN_OUT = "Time was up before it could begin.", "Time was up before it was done."
 
-CANCELLED = Problem(503, "The work for this request was cancelled.", "cancelled", _SOON)
+_NOTHING_RAN: dict[str, Any] = {"ran": False}
+
+CANCELLED = Problem(503, "The work for this request was cancelled.", "cancelled", _SOON, {"ran": True})
 """For a `CancelledError` of a job.
 
 The job was cancelled, for example by closing the Director, and the request was not.
@@ -101,8 +104,10 @@ The job was cancelled, for example by closing the Director, and the request was 
 def problem_of(error: DirectorError) -> Problem:
     """The answer to a request whose job ended with `error`.
 
-    A tenant's own bound is 429; everything else that was not accepted is 503, with ``Retry-After``; a timeout is
-    504; a lost device is 503; an error that only the application can have caused is 500, without its details.
+    A tenant's own bound is 429; everything else that was not accepted, or did not begin within `start_within`, is 503,
+    with ``Retry-After``; any other timeout is 504; a lost device is 503; an error that only the application can have
+    caused is 500, without its details. The fact `ran` is false if nothing of the job ran, and true if it did or may
+    have.
     """
     match error:
         case QueueFull():
@@ -110,23 +115,27 @@ def problem_of(error: DirectorError) -> Problem:
             status, kind, own = (503, "queue-full", "") if tenant is None else (429, "tenant-quota", " of yours")
             many = "Too many" if _number(waiting) is None else waiting
             detail = f"{many} requests{own} wait already."
-            return Problem(status, detail, kind, _retry_after(error), _facts(waiting=waiting))
+            return Problem(status, detail, kind, _retry_after(error), _facts(waiting=waiting) | _NOTHING_RAN)
         case DirectorClosed():
-            return Problem(503, "The service is not taking requests now.", "closed", _SOON)
+            return Problem(503, "The service is not taking requests now.", "closed", _SOON, _NOTHING_RAN)
         case DeadlineUnreachable():
             facts = _facts(deadline=attribute_of(error, "deadline"), predicted=attribute_of(error, "predicted"))
-            return Problem(503, "It would be late.", "deadline-unreachable", _retry_after(error), facts)
+            return Problem(503, "It would be late.", "deadline-unreachable", _retry_after(error), facts | _NOTHING_RAN)
         case AdmissionError():
-            return Problem(503, "The service can't take it now.", "not-admitted", _SOON)
+            return Problem(503, "The service can't take it now.", "not-admitted", _SOON, _NOTHING_RAN)
+        case JobTimeout() if plain(attribute_of(error, "option")) == "start_within":
+            return Problem(503, "It could not begin in time.", "not-started", _SOON, _NOTHING_RAN)
         case JobTimeout():
-            phase = "running" if plain(attribute_of(error, "phase")) == "running" else "queued"
-            return Problem(504, _TIME_IS_UP[phase], "timeout", None, {"phase": phase})
+            ran = plain(attribute_of(error, "phase")) == "running"
+            return Problem(504, _RAN_OUT if ran else _NEVER_RAN, "timeout", None, {"ran": ran})
+        case JobAborted():
+            return Problem(503, "The service was shut down while the request ran.", "aborted", None, {"ran": True})
         case DeviceError():
-            return Problem(503, "A device that the request needs is not available.", "device", _SOON)
+            return Problem(503, "A device that the request needs is not available.", "device", _SOON, {"ran": True})
         case PlacementError():
-            return Problem(500, "No device of this service can ever run it.", "placement")
+            return Problem(500, "No device of this service can ever run it.", "placement", None, _NOTHING_RAN)
         case _:
-            return Problem(500, "The job failed.", "job-failed")
+            return Problem(500, "The job failed.", "job-failed", None, {"ran": True})
 
 
 def _retry_after(error: DirectorError) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import Namespace, RawDescriptionHelpFormatter
 from typing import TYPE_CHECKING
 
 from director import __version__
@@ -19,11 +19,13 @@ from director.cli._status import FAILED, INTERRUPTED, READER_GONE, USAGE, UsageE
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from typing import TextIO
 
 COMMANDS = ("devices", "demo", "run", "bench", "top", "doctor")
 
 _EPILOG = """\
-exit status: 0 done, 1 some items failed, 2 usage, 3 halted by --halt, 130 interrupted
+exit status: 0 done, 1 some items failed, 2 usage, 3 halted by --halt, 4 refused to
+write over results or to resume, 130 and 143 interrupted, 141 the reader has gone
 `director COMMAND --help` explains a command."""
 
 
@@ -34,19 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; `None`: those of the process.
 
     Returns:
-        The exit status: 0 done, 1 some items failed, 2 usage, 3 halted by ``--halt``, 130 interrupted, 141 when the
-        reader of the standard output has closed it.
+        The exit status: 0 done, 1 some items failed, 2 usage, 3 halted by ``--halt``, 4 refused to write over
+        results or to resume, 130 and 143 interrupted, 141 when the reader of the standard output has closed it.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     parser = _parser_for(arguments)
     try:
-        options = parser.parse_args(arguments)
+        options = parser.parse_args(arguments, Namespace(argv=arguments))
     except SystemExit as stop:  # argparse has printed why; a calling program gets the status instead of an exit
         return _flushed(int(stop.code or 0))
     if options.command is None:
         parser.print_help(sys.stderr)
         return USAGE
-    return _run_command(options)
+    return _flushed(_run_command(options))
 
 
 def _parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -65,21 +67,22 @@ def _parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _run_command(options: argparse.Namespace) -> int:
+    from director._devices.option import on_command_line
     from director.errors import DirectorError
 
     try:
-        with escape_logs_and_errors():
+        with escape_logs_and_errors(), on_command_line():
             return int(options.run(options))
     except UsageError as error:
         print_error(f"{error.detail}director {options.command}: {error}")
-        return USAGE
+        return error.status
     except DirectorError as error:
         print_error(f"director {options.command}: {error}")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
+        _drop_output(sys.stdout)
         return READER_GONE
     except Exception as error:  # noqa: BLE001 -- printed as Python would, with control characters escaped
         print_error(trace_of(error))
@@ -87,19 +90,23 @@ def _run_command(options: argparse.Namespace) -> int:
 
 
 def _flushed(status: int) -> int:
-    """`status`, or that of a reader who has gone before all was written."""
+    """`status`, or that of a reader who has gone before all was written; messages may be lost."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _drop_output(sys.stderr)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _forget_stdout()
+        _drop_output(sys.stdout)
         return READER_GONE
     return status
 
 
-def _forget_stdout() -> None:
+def _drop_output(stream: TextIO) -> None:
     """Keep the interpreter from flushing into the broken pipe again when it exits."""
     import os
 
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, stream.fileno())
     os.close(null)

@@ -19,7 +19,7 @@ import warnings
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
-from director._format import plain
+from director._format import did_you_mean, plain
 from director._untrusted.objects import story_of
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ def print_json(document: object, *, indent: int | None = None) -> None:
 
 
 def print_error(text: str | Iterable[str]) -> None:
-    """Print text, or lines, to the standard error."""
-    _write(text, sys.stderr)
+    """Print text, or lines, to the standard error; they are dropped if the terminal or reader is gone."""
+    with contextlib.suppress(OSError):
+        _write(text, sys.stderr)
 
 
 def shown(text: str) -> str:
@@ -123,7 +124,29 @@ def _write(text: str | Iterable[str], stream: TextIO) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """Escapes control characters of arguments in its error messages."""
+    """Escapes control characters of arguments in its error messages, and names what a wrong word may stand for."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse all of `args`, or print what is unknown and exit with 2."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = {name for parser in self._parsers() for action in parser._actions for name in action.option_strings}
+            wrong = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(wrong, known)}")
+        return found
+
+    def _parsers(self) -> Iterator[argparse.ArgumentParser]:
+        yield self
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                yield from action.choices.values()
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(each) for each in action.choices]
+            meant = did_you_mean(value, known) if isinstance(value, str) else ""
+            choices = f"invalid choice: {value!r} (choose from {', '.join(known)}){meant}"
+            raise argparse.ArgumentError(action, choices)
 
     def error(self, message: str) -> Any:
         """Print the message, which may quote arguments, and exit with 2."""

@@ -14,6 +14,7 @@ DONE: Final = 0
 FAILED: Final = 1  # some items failed
 USAGE: Final = 2
 HALTED: Final = 3  # by --halt
+REFUSED: Final = 4  # to go on with an earlier run, or to write over its results
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 READER_GONE: Final = 141  # 128 + SIGPIPE: `director run ... | head` is not a failure
 TERMINATED: Final = 143  # 128 + SIGTERM
@@ -30,6 +31,14 @@ class UsageError(Exception):
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.detail = detail
+
+    status = USAGE
+
+
+class Refusal(UsageError):
+    """The results of an earlier run are there, and the arguments don't fit them; nothing ran."""
+
+    status = REFUSED
 
 
 _LONGEST = 60  # characters of an argument in a message

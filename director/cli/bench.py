@@ -32,7 +32,9 @@ def add_options(parser: ArgumentParser) -> None:
     """Add the options of a command that runs experiments."""
     parser.add_argument("--quick", action="store_true", help="less work, for a first impression")
     parser.add_argument("--only", action="append", metavar="NAME", default=[], help="this experiment; may be repeated")
-    parser.add_argument("--json", action="store_true", help="every sample as one JSON document")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="every sample as one JSON document")
+    form.add_argument("--markdown", action="store_true", help="the tables as Markdown")
     parser.add_argument("--goals", action="store_true", help="compare the measurements with the project's goals")
     parser.add_argument("--guard", action="store_true", help="exit with status 1 where a ratio is three times the goal")
     parser.add_argument("--list", action="store_true", help="name the experiments and run none")
@@ -80,7 +82,7 @@ def _print_names(experiments: Sequence[Experiment]) -> None:
 
 
 def _measure_and_print(args: Namespace, experiments: Sequence[Experiment], goals: Iterable[Goal]) -> int:
-    from director.cli._bench.report import document, text
+    from director.cli._bench.report import document, markdown, text
     from director.cli._bench.rounds import Effort
     from director.cli._bench.suite import run_suite
 
@@ -88,7 +90,7 @@ def _measure_and_print(args: Namespace, experiments: Sequence[Experiment], goals
     if args.json:
         print_json(document(outcome, goals=args.goals), indent=2)
     else:
-        print_text(text(outcome, goals=args.goals))
+        print_text((markdown if args.markdown else text)(outcome, goals=args.goals))
     missed = [verdict.goal.text for verdict in outcome.verdicts if verdict.gross] if args.guard else []
     for goal in missed:
         print_error(f"director bench: not reached, by far: {goal}")

@@ -23,7 +23,10 @@ List the GPUs of this machine: those that a Director would use, by their CUDA or
 each with the reason. The UUID identifies a GPU everywhere; the numbers of NVML (nvidia-smi) and CUDA may differ."""
 
 _HEAD = ("device", "name", "memory", "uuid", "nvml", "pci bus id", "note")
-_NO_GPU = "Without GPUs a Director can work on cores, devices='cpu:4', or only pass time, devices='simulated:4'."
+_NO_GPU = (
+    "Without GPUs a Director can work on cores, devices='cpu:4' (--devices cpu:4), or only pass time, "
+    "devices='simulated:4' (--devices simulated:4)."
+)
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:

@@ -21,6 +21,7 @@ Keys: tab another list, up and down choose, enter open, space pause, q quit."""
 _EPILOG = """\
 examples:
   director top                       the only app there is, or a list of them
+  director top vision                the app whose Director has the name vision, or the server process vision
   director top 4711 --once --json    process 4711 once, as JSON
   director top --web                 a page on http://localhost:8265/
   ssh -t gpu-box director top
@@ -37,7 +38,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("app", nargs="?", metavar="APP", help="a process number, or the path of a socket")
+    parser.add_argument(
+        "app", nargs="?", metavar="APP", help="the name of a Director, a process number, or the path of a socket"
+    )
     parser.add_argument("--every", metavar="SECONDS", type=parse_seconds, default=0.5, help="between two updates (0.5)")
     parser.add_argument("--once", action="store_true", help="look once")
     output = parser.add_mutually_exclusive_group()

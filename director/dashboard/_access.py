@@ -51,7 +51,7 @@ class AccessCheck:
 
     def __init__(self, token: str | None) -> None:
         if token is not None and not token.strip():
-            raise ValueError("an empty token would let everybody in; None admits only requests from this machine")
+            raise ValueError("an empty token would admit all requests; None admits only requests from this machine")
         self._token = token
 
     def refusal(self, scope: Scope) -> tuple[int, str] | None:

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from director._format import known_text
 from director._untrusted.objects import (
+    ForeignError,
     attribute_of,
     describe,
+    is_a,
     members_of,
     module_name,
     origin_of,
@@ -70,7 +72,7 @@ class Failure:
         if not self.examples or at - self.examples[-1]["at"] >= _PAUSE:
             label = None if device is None else device.label
             example = {"at": at, "job": job, "device": label, "message": "", "traceback": ""}
-            example["message"] = known_text(error, _MOST_CHARACTERS) or ""
+            example["message"] = "" if is_a(error, ForeignError) else known_text(error, _MOST_CHARACTERS) or ""
             self.examples.append(example)
             self._describer.submit(partial(_describe, example, error))
 
@@ -134,9 +136,11 @@ class Failures:
 
 
 def _type_name(error: BaseException) -> str:
-    kind = type(error)
-    module = module_name(kind)
-    return qualified_name(kind) if module in ("", "builtins", "director.errors") else f"{module}.{qualified_name(kind)}"
+    if is_a(error, ForeignError):
+        module, _, name = error.told()[0].rpartition(".")
+    else:
+        module, name = module_name(type(error)), qualified_name(type(error))
+    return name if module in ("", "builtins", "director.errors") else f"{module}.{name}"
 
 
 # ---- on the thread of the ErrorDescriber
@@ -149,6 +153,10 @@ def _message(error: BaseException) -> str:
 
 def _describe(example: dict[str, Any], error: BaseException) -> None:
     """Complete an example. Its keys exist already, because the event loop may read it at any time."""
+    if is_a(error, ForeignError):
+        _, text, told = error.told()
+        example["message"], example["traceback"] = text[:_MOST_CHARACTERS], told[-_MOST_TRACEBACK:]
+        return
     text = _message(error)
     example["message"] = text
     example["traceback"] = "".join(_traceback_lines(error, text))[-_MOST_TRACEBACK:]

@@ -19,7 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from director.dashboard._current import CurrentJobs, Meter
-from director.dashboard._jobs import document, open_document
+from director.dashboard._jobs import document, open_document, shown
 from director.dashboard._recorder import Recorder
 from director.dashboard._source import TooManyViewers
 from director.dashboard._tally import SECONDS
@@ -29,8 +29,8 @@ from director.dashboard._view import SERIES, Snapshot, identity, points, track_c
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from director import Director
     from director.dashboard._source import Frame
+    from director.dashboard._view import Shown
 
 INTERVAL = 0.25  # seconds between frames
 _KEPT = 40  # frames
@@ -46,16 +46,18 @@ class Feed:
     """The state of a Director as frames: a `director.dashboard._source.Source`.
 
     Args:
-        director: The Director; it must not be running yet.
+        director: The Director.
+        opened_at: When it was opened, by its clock, if it runs and takes hooks all the same.
 
     Raises:
-        RuntimeError: The Director is running.
+        RuntimeError: It is running, and takes no more hooks.
     """
 
-    def __init__(self, director: Director) -> None:
+    def __init__(self, director: Shown, opened_at: float | None = None) -> None:
         self._director = director
-        self._recorder = Recorder(self._count_jobs, self._began)
-        self._glance = CurrentJobs(self._recorder)
+        self._opened_at = opened_at
+        self.recorder = Recorder(self._count_jobs, self._began)
+        self._glance = CurrentJobs(self.recorder)
         self._meter = Meter()
         self._home: asyncio.AbstractEventLoop | None = None
         self._frames: deque[Frame] = deque(maxlen=_KEPT)
@@ -70,7 +72,7 @@ class Feed:
         self._whole: Frame | None = None  # the last one, if any
         self._whole_at = -math.inf  # when its frame was cut, by the event loop's time
         self._making = asyncio.Lock()  # held while one viewer makes a whole for all that wait
-        director.add_hook(self._recorder)
+        director.add_hook(self.recorder)
 
     async def frames(self, after: int | None = None, interval: float = 0.0) -> AsyncGenerator[Frame, None]:
         """Yield frames without end; see `Source.frames`."""
@@ -99,30 +101,33 @@ class Feed:
     async def job(self, number: int) -> dict[str, Any] | None:
         """One job, with the examples of its failure if it has failed."""
         self._check_loop()
-        jobs, slots = self._recorder.jobs, self._recorder.slots
+        jobs, slots = self.recorder.jobs, self.recorder.slots
         raw = self._glance.find(number, self._director.stats().queued)
         if raw is not None:
             found = open_document(raw, slots, jobs.failed_tries(number), jobs.progress(number))
-            return found | {"at": self._recorder.clock(), "why": None}
+            return found | {"at": self.recorder.clock(), "why": None}
         ended = jobs.find(number)
         if ended is None:
             return None
-        failure = None if ended.failure is None else self._recorder.failures.find(ended.failure)
+        failure = None if ended.failure is None else self.recorder.failures.find(ended.failure)
         why = None if failure is None else failure.document()
-        return document(ended, slots) | {"at": self._recorder.clock(), "why": why}
+        return document(ended, slots) | {"at": self.recorder.clock(), "why": why}
 
     async def failure(self, number: int) -> dict[str, Any] | None:
         """One kind of failure with its examples."""
         self._check_loop()
-        failure = self._recorder.failures.find(number)
-        return None if failure is None else failure.document() | {"at": self._recorder.clock()}
+        failure = self.recorder.failures.find(number)
+        return None if failure is None else failure.document() | {"at": self.recorder.clock()}
 
     def _take_snapshot(self) -> Snapshot:
         stats = self._director.stats()
         self._meter.refresh(self._director.devices)
         self._glance.refresh(stats.queued, asyncio.get_running_loop().time())
-        now = self._recorder.clock()
-        return Snapshot(now, self._late, self._director, stats, self._recorder, self._glance, self._meter)
+        for raw in self._glance.running:
+            self.recorder.meet(shown(raw[1]))
+        now = self.recorder.clock()
+        self.recorder.tally.count_refused(stats.rejected, now)
+        return Snapshot(now, self._late, self._director, stats, self.recorder, self._glance, self._meter)
 
     def _snapshot(self) -> dict[str, Any]:
         moment = self._take_snapshot()
@@ -130,14 +135,16 @@ class Feed:
         devices = [fixed | moving for fixed, moving in zip(known["devices"], seen["devices"], strict=True)]
         return known | seen | {"devices": devices}
 
-    def _count_jobs(self) -> tuple[int, int]:
+    def _count_jobs(self) -> tuple[int, int, int]:
         stats = self._director.stats()
-        return stats.queued, stats.running
+        return stats.queued, stats.running, stats.rejected
 
     def _began(self) -> None:
         """The Director is about to open, maybe again: viewers get a new whole."""
         self._home = asyncio.get_running_loop()
         self._making = asyncio.Lock()
+        if self._opened_at is not None:
+            self.recorder.begin_late(self._opened_at, self._director.stats().rejected)
         self._restart()
 
     def _restart(self) -> None:
@@ -161,7 +168,7 @@ class Feed:
         was_set = self._clock_was_set(moment)
         if was_set or moment - self._cut_at > _FORGOTTEN:
             self._restart()
-            for track in self._recorder.tracks:
+            for track in self.recorder.tracks:
                 # They are part of the whole that all viewers get now.
                 track.forget_changes()
         self._cut_at = moment
@@ -178,10 +185,10 @@ class Feed:
         moment = self._take_snapshot()
         seen = view(moment)
         changed = {key: value for key, value in seen.items() if self._view.get(key, self) != value}
-        seconds = [second for second in self._recorder.tally.last(SECONDS, moment.now) if second.at > self._told]
+        seconds = [second for second in self.recorder.tally.last(SECONDS, moment.now) if second.at > self._told]
         self._told = seconds[-1].at if seconds else self._told
         self._view, self._late = seen, 0.0
-        new = {"points": points(seconds, time.time() - moment.now), "tracks": track_changes(self._recorder)}
+        new = {"points": points(seconds, time.time() - moment.now), "tracks": track_changes(self.recorder)}
         return _encode({"number": self._number, **changed, **new})
 
     def _after(self, number: int | None) -> list[Frame] | None:
@@ -206,9 +213,9 @@ class Feed:
 
         A change on a track during this may be part of it already: the next frame contains it again.
         """
-        number, frames, tracks, told = self._number, self._frames, self._recorder.tracks, self._told
-        now = self._recorder.clock()
-        seconds = [second for second in self._recorder.tally.last(SECONDS, now) if second.at <= told]
+        number, frames, tracks, told = self._number, self._frames, self.recorder.tracks, self._told
+        now = self.recorder.clock()
+        seconds = [second for second in self.recorder.tally.last(SECONDS, now) if second.at <= told]
         head = {
             "number": number,
             "identity": identity(self._director, self._director.stats()),

@@ -104,10 +104,10 @@ def _bound(kept: dict[int, Any], most: int) -> None:
         del kept[next(iter(kept))]
 
 
-def document(ended: Ended, slots: tuple[Device, ...]) -> dict[str, Any]:
-    """The JSON document of a job that has ended."""
+def document(ended: Ended, slots: tuple[Device, ...], jobs: int = 1) -> dict[str, Any]:
+    """The JSON document of a job that has ended; `jobs`: how many of its call it stands for."""
     ran = None if ended.started is None or ended.ended is None else ended.ended - ended.started
-    return _document(ended, slots) | {
+    return _document(ended, slots, jobs) | {
         "settled": ended.settled,
         "waited": (ended.settled if ended.started is None else ended.started) - ended.submitted,
         "ran": ran,
@@ -118,11 +118,13 @@ def document(ended: Ended, slots: tuple[Device, ...]) -> dict[str, Any]:
     }
 
 
-def open_document(raw: RawRecord, slots: tuple[Device, ...], attempts: int, progress: Any) -> dict[str, Any]:
-    """The JSON document of a job that waits or runs."""
-    number, name, state, slot, submitted, started, _, _, _ = raw
+def open_document(
+    raw: RawRecord, slots: tuple[Device, ...], attempts: int, progress: Any, jobs: int = 1
+) -> dict[str, Any]:
+    """The JSON document of a job that waits or runs; `jobs`: how many of its call it stands for."""
+    number, name, state, slot, submitted, started, *_ = raw
     made = Ended(number, name, state, slot, submitted, started, None, 0.0, attempts, progress, None)
-    return _document(made, slots) | {
+    return _document(made, slots, jobs) | {
         "settled": None,
         "waited": None if started is None else started - submitted,
         "ran": None,
@@ -133,11 +135,12 @@ def open_document(raw: RawRecord, slots: tuple[Device, ...], attempts: int, prog
     }
 
 
-def _document(ended: Ended, slots: tuple[Device, ...]) -> dict[str, Any]:
+def _document(ended: Ended, slots: tuple[Device, ...], jobs: int) -> dict[str, Any]:
     return {
         "job": ended.job,
         "name": shown(ended.name),
         "state": ended.state,
+        "jobs": jobs,
         "device": None if ended.slot is None else slots[ended.slot].label,
         "slot": ended.slot,
         "submitted": ended.submitted,

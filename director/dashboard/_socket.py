@@ -19,7 +19,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from director.dashboard._socket_paths import check_length
+from director.dashboard._socket_paths import check_length, remove_socket
 from director.dashboard._source import TooManyViewers, pieces
 
 if TYPE_CHECKING:
@@ -43,9 +43,13 @@ class SocketServer:
         self.path = path
         self._viewers: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._inode = -1  # of the file, once it is there
 
-    async def open(self) -> None:
+    async def open(self, *, replace: bool = False) -> None:
         """Listen.
+
+        Args:
+            replace: Take the path over from another socket of this user.
 
         Raises:
             OSError: The path can't be used.
@@ -55,15 +59,19 @@ class SocketServer:
             listener = undo.enter_context(socket.socket(socket.AF_UNIX))
             # Before it has a path that another user could connect to.
             os.fchmod(listener.fileno(), 0o600)
+            if replace:
+                remove_socket(self.path)
             listener.bind(str(self.path))
             undo.callback(self.path.unlink)
+            self._inode = self.path.lstat().st_ino
             self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=_LONGEST_QUESTION)
             undo.pop_all()
 
     async def close(self) -> None:
         """Disconnect the viewers and remove the socket."""
         with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+            if self.path.lstat().st_ino == self._inode:  # else it is that of another process, which has replaced it
+                self.path.unlink()
         if self._server is not None:
             self._server.close()
         viewers = list(self._viewers)

@@ -9,6 +9,7 @@ import stat
 import struct
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 _LONGEST = 107  # bytes that the path of a Unix socket may have
@@ -53,6 +54,18 @@ def new_path() -> Path:
     _tidy(folder)
     names = itertools.chain([f"{os.getpid()}.sock"], (f"{os.getpid()}-{n}.sock" for n in itertools.count(2)))
     return next(path for name in names if not (path := folder / name).exists())
+
+
+def server_path(name: str) -> Path:
+    """The path for the socket of a server process: the same in all its applications, and that of the latest one."""
+    return _own_folder() / f"server-{name}.sock"
+
+
+def remove_socket(path: Path) -> None:
+    """Remove a socket of this user, so that another one can have its path. Does nothing if there is none."""
+    with suppress(FileNotFoundError):
+        if _is_own_socket(path):
+            path.unlink()
 
 
 def known_paths() -> list[Path]:

@@ -9,33 +9,63 @@ import os
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
 
 from director import DirectorState, Health, __version__
 from director.dashboard._jobs import document, open_document, shown
-from director.dashboard._tally import quantiles
+from director.dashboard._tally import RECENT, largest, quantiles
 from director.dashboard._tracks import WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from director import DeviceStats, Director, Stats
+    from director import Device, DeviceStats, MemoryStats, Stats
     from director.dashboard._current import Calls, CurrentJobs, Meter
+    from director.dashboard._jobs import Ended
     from director.dashboard._recorder import Recorder
-    from director.dashboard._tally import Second
+    from director.dashboard._tally import Group, Groups, Recent, Second
     from director.dashboard._tracks import Row
 
-_RATES = 5  # seconds that rates are counted over
-_PERCENTILES = 10  # seconds that percentiles are taken over
 # A device that was busy for less than this share of the last seconds has room, and is not only between two jobs.
 _FREE = 0.5
-_BATCHES = 60  # seconds that batch sizes are counted over
-_MOST_RUNNING = 100
-_MOST_ENDED = 30
+_MOST_RUNNING = 100  # calls
+_MOST_ENDED = 30  # calls
+_MOST_LOOKED_AT = 500  # jobs, for the calls that ended last
+_MOST_ROWS = 20  # functions, and tenants
 _MOST_FAILURES = 50
+_MOST_MODELS = 200  # replicas
+_FACTS = ("state", "bytes", "declared", "measured", "pinned", "load_seconds", "used_at")  # of a replica
 
+_ENDS = ("succeeded", "failed", "cancelled", "rejected")
 SERIES = ("time", "queued", "running", "succeeded", "failed", "rejected", "wait_p50", "wait_p99", "run_p50", "run_p99")
 Point = list["float | None"]
+
+
+class Shown(Protocol):
+    """What a dashboard shows: a Director, or that of a server process."""
+
+    @property
+    def name(self) -> str | None:
+        """Its name."""
+
+    @property
+    def state(self) -> DirectorState:
+        """What it does with new jobs."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether some slot can compute."""
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """What it runs on."""
+
+    def stats(self) -> Stats:
+        """A snapshot."""
+
+    def add_hook(self, hook: Recorder) -> None:
+        """Have the recorder get what happens. Raises `RuntimeError` if it can't any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +74,14 @@ class Snapshot:
 
     now: float
     late: float  # seconds by which the event loop was late
-    director: Director
+    director: Shown
     stats: Stats
     recorder: Recorder
     glance: CurrentJobs
     meter: Meter
 
 
-def identity(director: Director, stats: Stats) -> dict[str, Any]:
+def identity(director: Shown, stats: Stats) -> dict[str, Any]:
     """What does not change while a Director is open."""
     devices = [
         {
@@ -70,6 +100,7 @@ def identity(director: Director, stats: Stats) -> dict[str, Any]:
         "host": socket.gethostname(),
         "version": __version__,
         "window": WINDOW,
+        "recent": RECENT,
         "devices": devices,
     }
 
@@ -77,14 +108,16 @@ def identity(director: Director, stats: Stats) -> dict[str, Any]:
 def view(seen: Snapshot) -> dict[str, Any]:
     """The numbers and lists of a snapshot, without what `identity` says and without history."""
     now, stats, recorder = seen.now, seen.stats, seen.recorder
-    seconds = recorder.tally.last(_BATCHES, now)
+    seconds, span = recorder.tally.minute(now)
+    recent = recorder.tally.recent(now)
+    clock = time.time()
     devices = list(_devices(seen))
     return {
         "at": round(now, 4),
-        "time": round(time.time(), 3),
+        "time": round(clock, 3),
         "state": seen.director.state.value,
         "healthy": seen.director.healthy,
-        "open_for": round(now - recorder.opened, 3),
+        "open_for": round(now - recorder.opened_at, 3),
         "loop_late": round(seen.late, 4),
         "counts": {
             "queued": stats.queued,
@@ -94,16 +127,22 @@ def view(seen: Snapshot) -> dict[str, Any]:
             "cancelled": stats.cancelled,
             "rejected": stats.rejected,
         },
-        "per_second": _rates(seconds[-_RATES:]),
-        "waited": _percentiles(second.waits for second in seconds[-_PERCENTILES:]),
-        "ran": _percentiles(second.runs for second in seconds[-_PERCENTILES:]),
+        "per_second": {kind: round(getattr(recent, kind), 2) for kind in _ENDS},
+        "waited": _percentiles(recent.waited),
+        "ran": _percentiles(recent.ran),
+        "point": _point(clock, stats.queued, stats.running, recent),
+        "last_minute": _ends(seconds),
         "batches": _batches(seconds),
+        "functions": _rows((second.functions for second in seconds), span),
+        "tenants": _rows((second.tenants for second in seconds), span),
+        "colours": recorder.colours,
         "why_waiting": _why(seen.director, stats, devices),
         "waiting": seen.glance.waiting(stats.queued, now),
         "devices": devices,
+        "models": list(islice(_models(seen), _MOST_MODELS)),
         "meter_error": seen.meter.error,
         "running": _running(seen),
-        "ended": [document(ended, recorder.slots) for ended in recorder.jobs.latest(_MOST_ENDED)],
+        "ended": _ended(recorder),
         "failures": [failure.summary() for failure in recorder.failures.latest(_MOST_FAILURES)],
         "calls": {str(slot): _call(jobs) for slot, jobs in seen.glance.calls().items()},
     }
@@ -111,7 +150,7 @@ def view(seen: Snapshot) -> dict[str, Any]:
 
 def points(seconds: Iterable[Second], offset: float) -> list[Point]:
     """The columns of `SERIES` for each second; `offset` turns the Director's clock into the time of day."""
-    return [_point(second, offset) for second in seconds]
+    return [_point(second.at + 1 + offset, second.queued, second.running, second.recent) for second in seconds]
 
 
 def track_changes(recorder: Recorder) -> dict[str, tuple[int, list[Row]]]:
@@ -128,23 +167,34 @@ def _with_slots(stats: Stats) -> Iterator[tuple[DeviceStats, range]]:
         first += each.slots
 
 
-def _point(second: Second, offset: float) -> Point:
-    nothing: Point = [None, None]
-    waits, runs = (quantiles([kept], 0.5, 0.99) or nothing for kept in (second.waits, second.runs))
-    counts = [second.queued, second.running, second.ends["succeeded"], second.ends["failed"], second.rejected]
-    return [round(second.at + 1 + offset, 3), *counts, *map(_short, (*waits, *runs))]
+def _point(at: float, queued: int, running: int, recent: Recent) -> Point:
+    waited, ran = (each or (None, None) for each in (recent.waited, recent.ran))
+    rates = (round(getattr(recent, kind), 2) for kind in ("succeeded", "failed", "rejected"))
+    return [round(at, 3), queued, running, *rates, *map(_short, (*waited, *ran))]
 
 
-def _rates(seconds: list[Second]) -> dict[str, float]:
-    span = max(1, len(seconds))
+def _ends(seconds: list[Second]) -> dict[str, int]:
     counts = {kind: sum(second.ends[kind] for second in seconds) for kind in ("succeeded", "failed", "cancelled")}
-    counts["rejected"] = sum(second.rejected for second in seconds)
-    return {kind: round(count / span, 2) for kind, count in counts.items()}
+    return counts | {"rejected": sum(second.rejected for second in seconds)}
 
 
-def _percentiles(histograms: Iterable[dict[int, int]]) -> dict[str, float] | None:
-    found = quantiles(histograms, 0.5, 0.99)
+def _percentiles(found: Sequence[float] | None) -> dict[str, float] | None:
     return None if found is None else {"p50": round(found[0], 7), "p99": round(found[1], 7)}
+
+
+def _rows(groups: Iterable[Groups], span: float) -> list[dict[str, Any]]:
+    """The functions or tenants with the most jobs, and the rest together."""
+    return [_row(name, group, span) for name, group in largest(groups, _MOST_ROWS).items()]
+
+
+def _row(name: str, group: Group, span: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        **group.ends,
+        "per_second": round(group.ends["succeeded"] / span, 2),
+        "waited": _percentiles(quantiles([group.waits], 0.5, 0.99)),
+        "ran": _percentiles(quantiles([group.runs], 0.5, 0.99)),
+    }
 
 
 def _batches(seconds: list[Second]) -> dict[str, Any] | None:
@@ -161,7 +211,7 @@ def _batches(seconds: list[Second]) -> dict[str, Any] | None:
     return {"mean": round(mean, 2), "calls": {str(size): count for size, count in calls.items()}}
 
 
-def _why(director: Director, stats: Stats, devices: list[dict[str, Any]]) -> str | None:
+def _why(director: Shown, stats: Stats, devices: list[dict[str, Any]]) -> str | None:
     """Why jobs wait, in words; `None` if none does."""
     if not stats.queued:
         return None
@@ -172,6 +222,8 @@ def _why(director: Director, stats: Stats, devices: list[dict[str, Any]]) -> str
     working = [(each, seen) for each, seen in both if each.health is Health.HEALTHY]
     lent = _named([seen["device"] for each, seen in working if each.elsewhere])
     full = f"another process has slots of {lent}" if lent else "every slot is busy"
+    if working and all(each.abandoned == each.slots for each, _ in working):
+        full = "every slot is held by a call whose job has ended"
     unused = [(each, seen) for each, seen in working if each.busy + each.elsewhere < each.slots]
     free = _named([seen["device"] for _, seen in unused if seen["share"] < _FREE])
     why = f"they may not run on {free}, where there is room" if free else full
@@ -190,12 +242,14 @@ def _devices(seen: Snapshot) -> Iterator[dict[str, Any]]:
         yield {
             "device": device.label,
             "busy": each.busy,
+            "abandoned": each.abandoned,
             "share": _share(seen, slots, calls),
             "jobs": each.jobs,
             "busy_seconds": round(each.busy_seconds, 3),
-            "models": {model: seen.recorder.load_seconds.get((model, device.label)) for model in each.models},
+            "models": {shown(model): seen.recorder.load_seconds.get((model, device.label)) for model in each.models},
             "health": each.health.value,
             "reason": each.reason,
+            "memory": _memory(each.memory),
             "used_memory": reading and reading.used_memory,
             "load": reading and reading.load,
             "temperature": reading and reading.temperature,
@@ -204,9 +258,34 @@ def _devices(seen: Snapshot) -> Iterator[dict[str, Any]]:
         }
 
 
+def _memory(memory: MemoryStats) -> dict[str, Any]:
+    return {
+        "budget": memory.budget,
+        "headroom": memory.headroom,
+        "reserved": memory.reserved,
+        "free": memory.free,
+        "by": memory.by_kind,
+        "asleep": memory.asleep,
+    }
+
+
+def _models(seen: Snapshot) -> Iterator[dict[str, Any]]:
+    """The replicas, by device: those that memory is reserved for, the last used first; then the others."""
+    for each in seen.stats.devices:
+        label, others = each.device.label, list(each.models)
+        for replica in sorted(each.memory.models, key=lambda replica: replica.used_at, reverse=True):
+            if replica.model in others:
+                others.remove(replica.model)
+            known = {name: getattr(replica, name) for name in _FACTS}
+            yield {"model": shown(replica.model), "device": label, **known}
+        for model in others:
+            known = dict.fromkeys(_FACTS) | {"state": "resident"}
+            yield {"model": shown(model), "device": label, **known}
+
+
 def _share(seen: Snapshot, slots: range, calls: Calls) -> float:
     """How busy some slots were in the last seconds, from 0 to 1."""
-    since = max(seen.recorder.opened, seen.now - _RATES)
+    since = max(seen.recorder.opened, seen.now - RECENT)
     span = (seen.now - since) * len(slots)
     if span <= 0 or not seen.recorder.tracks:
         return 0.0
@@ -217,10 +296,23 @@ def _share(seen: Snapshot, slots: range, calls: Calls) -> float:
 
 
 def _running(seen: Snapshot) -> list[dict[str, Any]]:
-    """The jobs that run, the longest first."""
+    """The calls that run, the longest first, each as one of its jobs."""
     jobs, slots = seen.recorder.jobs, seen.recorder.slots
-    longest = sorted(seen.glance.running, key=lambda raw: raw[5] or 0.0)[:_MOST_RUNNING]
-    return [open_document(raw, slots, jobs.failed_tries(raw[0]), jobs.progress(raw[0])) for raw in longest]
+    calls = sorted(seen.glance.calls().values(), key=lambda call: call[0][5] or 0.0)[:_MOST_RUNNING]
+    return [
+        open_document(raw, slots, jobs.failed_tries(raw[0]), jobs.progress(raw[0]), len(call))
+        for call in calls
+        for raw in call[:1]
+    ]
+
+
+def _ended(recorder: Recorder) -> list[dict[str, Any]]:
+    """The calls that ended last, each as the latest of its jobs that ended alike; and jobs that never ran."""
+    calls: dict[tuple[Any, ...], list[Ended]] = {}
+    for ended in recorder.jobs.latest(_MOST_LOOKED_AT):
+        alone = ended.job if ended.started is None else None
+        calls.setdefault((ended.slot, ended.started, ended.state, alone), []).append(ended)
+    return [document(call[0], recorder.slots, len(call)) for call in islice(calls.values(), _MOST_ENDED)]
 
 
 def _call(jobs: list[Any]) -> list[Any]:

@@ -1,8 +1,9 @@
-"""Detects two mistakes while an application runs, and reports the line.
+"""Detects three mistakes while an application runs, and reports the line.
 
-The mistakes are work that blocks the event loop, and a job that uses another GPU than it was given. It is off unless
-you give a `Guard` to a Director; it is meant for development and for the first days of a service. It needs no
-framework: a thread watches the loop, the CUDA driver reports the device of a thread, and DLPack that of a value.
+The mistakes are work that blocks the event loop, a job that uses another GPU than it was given, and autograd that
+records in a job though it is switched off on the event loop's thread. It is off unless you give a `Guard` to a
+Director; it is meant for development and for the first days of a service. It needs no framework: a thread watches the
+loop, the CUDA driver reports the device of a thread, and DLPack that of a value.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from director._untrusted.numbers import seconds, whole
+from director.guard._autograd import is_switched_off
 from director.guard._call_check import GuardedCall
 from director.guard._cuda import Driver
 from director.guard._findings import Finding, FindingLog
@@ -51,6 +53,7 @@ class Guard:
         self._driver = Driver.load()
         self._notebook = FindingLog(whole("first", first, 0), whole("every", every, 1))
         self._watch: LoopWatch | None = None
+        self._records_nothing = False  # autograd is switched off on the event loop's thread
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -66,6 +69,7 @@ class Guard:
         self, clock: Callable[[], float], slots: tuple[Device, ...], unfinished: Callable[[], list[RawRecord]]
     ) -> None:
         """A Director opens on this event loop: watch it."""
+        self._records_nothing = is_switched_off()
         if self._longest_block is not None:
             loop = asyncio.get_running_loop()
             self._watch = LoopWatch(loop, self._longest_block, self._driver, self._notebook.note_block)
@@ -83,4 +87,5 @@ class Guard:
         """Check a call: trace it, or only compare the thread's device before and after it."""
         name = jobs[0].name
         key = (name, threading.get_ident())
-        return GuardedCall(self._notebook, self._driver, name, key, self._notebook.is_traced(key))
+        is_traced = self._notebook.is_traced(key)
+        return GuardedCall(self._notebook, self._driver, name, key, is_traced, self._records_nothing)

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from director import current_device
+from director.guard._autograd import is_recorded
 from director.guard._cuda import Driver, devices_of
 from director.guard._source_lines import Place, is_library, outward, own_frame, place_of
 
@@ -28,18 +29,28 @@ class GuardedCall:
         name: The job's name.
         key: The function and the thread, for `FindingLog.is_traced`.
         is_close: Trace the call.
+        records_nothing: Autograd is switched off on the event loop's thread.
     """
 
     __slots__ = ("_before", "_driver", "_given", "_key", "_look", "_name", "_notebook")
 
-    def __init__(self, notebook: FindingLog, driver: Driver, name: str, key: tuple[str, int], is_close: bool) -> None:
+    def __init__(
+        self,
+        notebook: FindingLog,
+        driver: Driver,
+        name: str,
+        key: tuple[str, int],
+        is_close: bool,
+        records_nothing: bool,
+    ) -> None:
         self._notebook = notebook
         self._driver = driver
         self._name = name
         self._key = key
         self._given = device = current_device()
         ordinal = device.index if device.kind == "cuda" else None
-        self._look = CallTracer(ordinal, driver, self._found) if is_close else None
+        recorded = self._recorded if records_nothing else None
+        self._look = CallTracer(ordinal, driver, self._found, recorded) if is_close else None
         self._before: int | None = None
 
     def __enter__(self) -> None:
@@ -62,6 +73,9 @@ class GuardedCall:
     def _found(self, place: Place, used: int, what: str) -> None:
         self._notebook.note_device(self._name, self._given, place, used, what)
 
+    def _recorded(self, place: Place, what: str) -> None:
+        self._notebook.note_autograd(self._name, place, what)
+
 
 class CallTracer:
     """Traces the calling thread from `begin` to `end`, by `sys.setprofile`.
@@ -72,9 +86,17 @@ class CallTracer:
         given: Ordinal of the device that the call was given; `None` if that is not a CUDA device.
         driver: Reports which device is current.
         found: Called with the place, the ordinal of the other device, and what is on it.
+        recorded: Called with the place and the name of a value that autograd has recorded; `None`: it may.
     """
 
-    def __init__(self, given: int | None, driver: Driver, found: Callable[[Place, int, str], None]) -> None:
+    def __init__(
+        self,
+        given: int | None,
+        driver: Driver,
+        found: Callable[[Place, int, str], None],
+        recorded: Callable[[Place, str], None] | None,
+    ) -> None:
+        self._recorded = recorded
         self._given = given
         self._driver = driver
         self._found = found
@@ -122,6 +144,11 @@ class CallTracer:
                 self._check_value(value, frame, name)
 
     def _check_value(self, value: Any, frame: FrameType, name: str) -> None:
+        if self._recorded is not None and is_recorded(value) and (own := own_frame(outward(frame))) is not None:
+            line = _stored_at(frame, name) if own is frame and name in frame.f_code.co_varnames else None
+            self._has_found = True
+            self._recorded(place_of(own, line), name or f"a {type(value).__name__}")
+            return
         for device in devices_of(value):
             if device != self._given:
                 line = _stored_at(frame, name) if name in frame.f_code.co_varnames + frame.f_code.co_cellvars else None

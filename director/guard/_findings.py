@@ -20,7 +20,7 @@ class Finding:
     """A mistake, and the line where it was seen.
 
     Args:
-        kind: ``"loop blocked"`` or ``"other device"``.
+        kind: ``"loop blocked"``, ``"other device"`` or ``"autograd"``.
         file: The source file.
         line: The line in it, from 1.
         function: The function it is in.
@@ -30,7 +30,7 @@ class Finding:
         times: How often it was seen.
     """
 
-    kind: Literal["loop blocked", "other device"]
+    kind: Literal["loop blocked", "other device", "autograd"]
     file: str
     line: int
     function: str
@@ -83,6 +83,14 @@ class FindingLog:
             "other device", place, f"job {name!r} was given {given.label}, and {what} is on cuda:{used}. {remedy}"
         )
 
+    def note_autograd(self, name: str, place: Place, what: str) -> None:
+        """In the job `name` autograd has recorded `what` at `place`, though the event loop's thread has it off."""
+        message = (
+            f"autograd records {what} in job {name!r}, though it is switched off on the event loop's thread: torch "
+            "keeps that for each thread. Enter it around each call: Director(around=torch.inference_mode)."
+        )
+        self._note("autograd", place, message)
+
     def note_block(self, place: Place, seconds: float, on_gpu: bool) -> None:
         """The event loop was blocked at `place`."""
         if on_gpu:
@@ -95,7 +103,11 @@ class FindingLog:
         self._note("loop blocked", place, message, seconds)
 
     def _note(
-        self, kind: Literal["loop blocked", "other device"], place: Place, message: str, seconds: float = 0.0
+        self,
+        kind: Literal["loop blocked", "other device", "autograd"],
+        place: Place,
+        message: str,
+        seconds: float = 0.0,
     ) -> None:
         key = (kind, place.file, place.line)
         with self._lock:

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from director._threads import Flag
+from director._system.threads import Flag
 from director.guard._source_lines import Place, callback_frames, is_gpu_frame, own_frame, place_of
 
 if TYPE_CHECKING:

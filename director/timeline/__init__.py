@@ -46,12 +46,12 @@ class Timeline:
         ValueError: It is below 1, or above what 64 bits hold.
     """
 
-    wants = (JobRejected, ModelLoaded, ModelFailed, DeviceQuarantined, DeviceRestored)
+    wants: tuple[type[Event], ...] = (JobRejected, ModelLoaded, ModelFailed, DeviceQuarantined, DeviceRestored)
 
     def __init__(self, limit: int = 100_000, *, memory: bool = True, name: str | None = None) -> None:
         self.name = name
         self._records: deque[RawRecord] = deque(maxlen=whole("limit", limit, 1))
-        self.record = self._records.append
+        self.record: Callable[[RawRecord], None] = self._records.append
         self._samples_memory = memory
         # Guards `begin` and `end` against `story` on another thread. Reentrant: a finalizer or a signal handler may
         # call `story` on this one.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from director._devices.readings import read
-from director._threads import Flag
+from director._system.threads import Flag
 from director.errors import DiscoveryError
 from director.timeline._story import MemorySample
 

@@ -18,16 +18,18 @@ from director import __version__
 from director._format import count, counted, duration, percent, rate
 from director.timeline._figures import Distribution, Figures, distribution, figures
 from director.timeline._page_data import packed
+from director.timeline._story import calls_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from director.hooks import JobRecord
-    from director.timeline._story import Story
+    from director.timeline._story import Call, Story
 
 _LONGEST_NAME = 120  # characters; the lanes show the full name
-_SHOWN = 10  # jobs in the tables of the longest
-_SHOWN_FUNCTIONS = 20
+_SHOWN = 10  # calls in the tables of the longest
+_SHOWN_FUNCTIONS = 20  # and tenants, and failures
+_OTHER = "other"  # functions and tenants beyond these
 _NOTHING = "-"
 
 
@@ -77,8 +79,8 @@ def _tiles(story: Story, numbers: Figures) -> str:
         tile("jobs succeeded", count(states.get("succeeded", 0)), ", ".join(others) or "none failed",
              "bad" if states.get("failed") else ""),
         tile("throughput", rate(numbers.per_second), "jobs that succeeded"),
-        tile("waited, median", *_pair(numbers.waits)),
-        tile("ran, median", *_pair(numbers.runs)),
+        tile("wait p50", *_pair(numbers.waits)),
+        tile("run p50", *_pair(numbers.runs)),
         tile("busy", percent(numbers.all.busy), f"idle {percent(numbers.all.idle)}"),
         tile("lost", percent(numbers.all.lost), "idle while a job waited", "bad" if numbers.all.lost > 0.1 else ""),
     ]  # fmt: skip
@@ -88,7 +90,7 @@ def _tiles(story: Story, numbers: Figures) -> str:
 def _pair(values: Distribution | None) -> tuple[str, str]:
     if values is None:
         return _NOTHING, "no job ran"
-    return duration(values.p50), f"99 % within {duration(values.p99)}"
+    return duration(values.p50), f"p99 {duration(values.p99)}"
 
 
 def _histograms(story: Story) -> str:
@@ -111,9 +113,12 @@ def _ran(job: JobRecord) -> float:
 
 def _tables(story: Story, numbers: Figures) -> Iterable[str]:
     yield _devices(numbers)
-    yield _functions(story)
-    slowest = _longest(story, "Slowest jobs", [job for job in story.jobs if _ran(job) >= 0], by=_ran)
-    waiting = _longest(story, "Longest waits", [job for job in story.jobs if job.started is not None], by=_waited)
+    yield _groups("Functions", "function", ((job.name, job) for job in story.jobs))
+    if any(job.tenant is not None for job in story.jobs):
+        yield _groups("Tenants", "tenant", ((job.tenant or "-", job) for job in story.jobs))
+    calls = calls_of(story.jobs)
+    slowest = _longest(story, "Slowest calls", [call for call in story.calls if call.ended is not None], by=_took)
+    waiting = _longest(story, "Longest waits, by call", calls, by=_waited_most)
     if slowest or waiting:
         yield element("div", slowest, waiting, class_="pair")
     yield _failures(story)
@@ -129,19 +134,24 @@ def _devices(numbers: Figures) -> str:
     return table("Devices", ("device", "name", "slots", "calls", "busy", "idle", "lost"), rows, words=2)
 
 
-def _functions(story: Story) -> str:
+def _groups(caption: str, word: str, named: Iterable[tuple[str, JobRecord]]) -> str:
+    """A table of the functions or tenants with the most jobs, and of the rest together."""
     by_name: defaultdict[str, list[JobRecord]] = defaultdict(list)
-    for job in story.jobs:
-        by_name[job.name].append(job)
-    rows = []
-    for name, jobs in sorted(by_name.items(), key=lambda item: -len(item[1]))[:_SHOWN_FUNCTIONS]:
-        runs = distribution(_ran(job) for job in jobs if _ran(job) >= 0)
-        waits = distribution(_waited(job) for job in jobs if job.started is not None)
-        total = duration(runs.mean * runs.count) if runs else _NOTHING
-        failed = sum(job.state == "failed" for job in jobs)
-        rows.append((_short(name), count(len(jobs)), count(failed), *_three(waits), *_three(runs), total))
-    head = ("function", "jobs", "failed", "wait p50", "p99", "max", "run p50", "p99", "max", "total run")
-    return table("Functions", head, rows)
+    for name, job in named:
+        by_name[name].append(job)
+    groups = sorted(by_name.items(), key=lambda item: (-len(item[1]), item[0]))
+    shown, rest = groups[:_SHOWN_FUNCTIONS], [job for _, jobs in groups[_SHOWN_FUNCTIONS:] for job in jobs]
+    rows = [_group(name, jobs) for name, jobs in [*shown, *([(_OTHER, rest)] if rest else [])]]
+    head = (word, "jobs", "failed", "wait p50", "wait p99", "wait max", "run p50", "run p99", "run max", "total run")
+    return table(caption, head, rows)
+
+
+def _group(name: str, jobs: Sequence[JobRecord]) -> tuple[str, ...]:
+    runs = distribution(_ran(job) for job in jobs if _ran(job) >= 0)
+    waits = distribution(_waited(job) for job in jobs if job.started is not None)
+    total = duration(runs.mean * runs.count) if runs else _NOTHING
+    failed = sum(job.state == "failed" for job in jobs)
+    return _short(name), count(len(jobs)), count(failed), *_three(waits), *_three(runs), total
 
 
 def _three(values: Distribution | None) -> tuple[str, str, str]:
@@ -150,21 +160,30 @@ def _three(values: Distribution | None) -> tuple[str, str, str]:
     return duration(values.p50), duration(values.p99), duration(values.longest)
 
 
-def _longest(story: Story, caption: str, jobs: list[JobRecord], by: object) -> str:
-    if not jobs:
+def _took(call: Call) -> float:
+    return -1.0 if call.ended is None else call.ended - call.began
+
+
+def _waited_most(call: Call) -> float:
+    return max(map(_waited, call.jobs))
+
+
+def _longest(story: Story, caption: str, calls: Sequence[Call], by: Callable[[Call], float]) -> str:
+    """The calls at the top of an order, a row for each, however many jobs it had."""
+    if not calls:
         return ""
-    top = sorted(jobs, key=by, reverse=True)[:_SHOWN]  # type: ignore[call-overload]
     rows = [
         (
-            f"{_short(job.name)} #{job.job}",
-            _NOTHING if job.slot is None else story.slots[job.slot].label,
-            duration(max(0.0, job.submitted - story.since)),
-            duration(_waited(job)),
-            duration(_ran(job)) if _ran(job) >= 0 else "runs",
+            f"{_short(call.jobs[0].name)} #{call.jobs[0].job}",
+            story.slots[call.slot].label,
+            count(len(call.jobs)),
+            duration(max(0.0, call.began - story.since)),
+            duration(_waited_most(call)),
+            "runs" if call.ended is None else duration(_took(call)),
         )
-        for job in top
+        for call in sorted(calls, key=by, reverse=True)[:_SHOWN]
     ]
-    return table(caption, ("job", "device", "at", "waited", "ran"), rows, words=2)
+    return table(caption, ("first job", "device", "jobs", "began", "waited", "ran"), rows, words=2)
 
 
 def _failures(story: Story) -> str:
@@ -186,8 +205,8 @@ def _lags(numbers: Figures) -> str:
     if lags is None:
         return ""
     said = (
-        f"Outcomes waited {duration(lags.p50)} (median) for the event loop to handle them, 99 % within "
-        f"{duration(lags.p99)}, the longest {duration(lags.longest)}. A busy or blocked event loop shows here; the "
+        f"Until the event loop handled their outcomes, jobs waited {duration(lags.p50)} (p50), {duration(lags.p99)} "
+        f"(p99), at most {duration(lags.longest)}. A busy or blocked event loop shows here; the "
         "devices don't wait for it."
     )
     return element("p", escape(said), class_="aside")
@@ -218,7 +237,13 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, w
 
     heads = (cell("th", column, text, scope="col") for column, text in enumerate(head))
     body = (
-        element("tr", *(cell("td" if column else "th", column, text) for column, text in enumerate(row)))
+        element(
+            "tr",
+            *(
+                cell("td", column, text, data_label=head[column]) if column else cell("th", column, text, scope="row")
+                for column, text in enumerate(row)
+            ),
+        )
         for row in rows
     )
     return element(

@@ -11,6 +11,7 @@ import zlib
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
+from director._format import colours
 from director.timeline._figures import queue_depth
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def document(story: Story) -> dict[str, Any]:
             "error": [errors.number(job.error) for job in jobs],
         },
         "names": names.all(),
+        "colours": _colours_of(names.all()),
         "errors": errors.all(),
         "queue": {"at": deltas(at for at, _ in depth), "jobs": deltas(waiting for _, waiting in depth)},
         "loads": [
@@ -87,6 +89,11 @@ def document(story: Story) -> dict[str, Any]:
             "devices": [[sample.devices.get(device.label) for sample in story.memory] for device in devices],
         },
     }
+
+
+def _colours_of(names: list[str]) -> list[int]:
+    numbers = colours(names)
+    return [numbers[name] for name in names]
 
 
 def deltas(numbers: Iterable[int]) -> list[int]:

@@ -65,7 +65,7 @@ async def arrive(rate: float, call, dice: random.Random) -> None:
 
 
 def look_at(job) -> None:
-    """Nobody awaits the jobs of this app; an error that nobody looks at would be logged."""
+    """Retrieve the error of a job that no task awaits; otherwise asyncio would log it."""
     if not job.cancelled():
         job.exception()
 
@@ -90,7 +90,7 @@ async def keep_busy(director: Director, load: float, jobs: float, seed: int) -> 
 
 
 async def get_stuck(director: Director) -> None:
-    """Now and then a call outlives the patience of its caller."""
+    """From time to time a call outlives its timeout."""
     while True:
         freed = threading.Event()
         job = director.submit(stuck, freed, timeout=1.0)

@@ -16,25 +16,27 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import AsyncIterator  # noqa: TC003 - FastAPI reads the annotations
 from contextlib import aclosing
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import anyio.to_thread
 import numpy as np
 from digits import load, scans
-from fastapi import FastAPI, HTTPException, UploadFile
+from fastapi import Depends, FastAPI, HTTPException, UploadFile
 from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel
 
-from director import Director, Model
+from director import Director, Model, Stream
 from director.asgi import time_left
 from director.fastapi import PROBLEMS, install, lifespan
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from digits import Network
 
@@ -86,19 +88,19 @@ async def read_many(images: list[UploadFile]) -> StreamingResponse:
     return StreamingResponse(lines(), media_type="application/jsonl")
 
 
-@app.post("/strip")
-async def read_strip(image: UploadFile) -> StreamingResponse:
-    """The digits on a strip that is as many squares wide: server-sent events, each as soon as it is read."""
+async def readings_of(image: UploadFile) -> AsyncIterator[Stream[Reading]]:
+    """A dependency: the stream is queued, or refused, before the answer begins."""
     squares = await decode(image)
+    # A client who takes nothing for ten seconds loses the device to others.
+    async with director.stream(read_along, squares, model=model, on_slow_reader="cancel") as readings:
+        yield readings
 
-    async def events() -> AsyncIterator[str]:
-        # A client who takes nothing for ten seconds loses the device to others.
-        stream = director.stream(read_along, squares, model=model, on_slow_reader="cancel")
-        async with aclosing(stream) as readings:
-            async for reading in readings:
-                yield f"data: {reading.model_dump_json()}\n\n"
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+@app.post("/strip", response_class=EventSourceResponse)
+async def read_strip(readings: Annotated[Stream[Reading], Depends(readings_of)]) -> AsyncIterator[Reading]:
+    """The digits on a strip that is as many squares wide: server-sent events, each as soon as it is read."""
+    async for reading in readings:
+        yield reading
 
 
 async def decode(upload: UploadFile) -> list[np.ndarray]:

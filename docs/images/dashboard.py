@@ -55,7 +55,7 @@ async def main(options: argparse.Namespace) -> None:
 async def draw_top(dashboard: Dashboard) -> None:
     """The screen of `director top`, as a terminal of 100 columns shows it."""
     known = DashboardState()
-    async with contextlib.aclosing(dashboard._feed.frames()) as frames:
+    async with contextlib.aclosing(dashboard._source.frames()) as frames:
         known.apply(json.loads((await anext(frames))[1]))
     console = Console(
         record=True, width=100, height=26, file=io.StringIO(), force_terminal=True, color_system="truecolor"

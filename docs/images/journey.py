@@ -47,7 +47,7 @@ COLOURS = {
 }
 OTHER = "#57606a"
 RUNS = 8
-GROUND = ("_untrusted/", "_device.py", "_forks.py")  # called from everywhere, and left out
+GROUND = ("_untrusted/", "_device.py", "_system/forks.py")  # called from everywhere, and left out
 LINE, INDENT, WIDTH, GAP, EDGE = 19, 14, 520, 70, 20
 
 

@@ -8,8 +8,10 @@ import threading
 from collections.abc import AsyncIterator  # noqa: TC003 - FastAPI reads the annotations
 from concurrent.futures import Executor  # noqa: TC003 - as above
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
+import anyio.from_thread
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, File, Request, UploadFile, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -18,7 +20,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.testclient import TestClient
 
 from asgi.wire import PATIENCE, Served, served
-from director import Director, DirectorState, Model, QueueFull
+from director import Device, Director, DirectorClosed, DirectorState, JobAborted, Model, QueueFull
 from director.asgi import MEDIA_TYPE, time_left
 from director.fastapi import PROBLEMS, DirectorDep, install, lifespan
 
@@ -118,7 +120,9 @@ async def test_when_the_director_drains_requests_are_answered_with_503(
         assert (await site.get("/livez")).status == 200
 
 
-async def test_a_request_whose_job_the_close_cancels_is_answered(app: FastAPI, director: Director, gate: Gate) -> None:
+async def test_a_request_whose_job_never_runs_because_of_the_close_is_answered(
+    app: FastAPI, director: Director, gate: Gate
+) -> None:
     install(app, director)
     async with served(app) as site:
         await get_busy(director, gate)
@@ -126,9 +130,59 @@ async def test_a_request_whose_job_the_close_cancels_is_answered(app: FastAPI, d
         await until(lambda: director.stats().queued == 1)
         closing = asyncio.create_task(director.close(0))
         reply = await client.reply()
-        assert (reply.status, reply.json()["kind"]) == (503, "cancelled")
+        assert (reply.status, reply.json()["kind"], reply.headers["retry-after"]) == (503, "closed", "1")
         gate.open()
         await closing
+
+
+async def test_a_request_whose_call_outlives_the_close_is_answered(
+    app: FastAPI, director: Director, gate: Gate
+) -> None:
+    install(app, director)
+    async with served(app) as site:
+        client = await site.ask("GET", "/run")
+        await gate.begun()
+        await director.close(0, grace=0)
+        reply = await client.reply()
+        assert (reply.status, reply.json()["kind"]) == (503, "aborted")
+        assert "retry-after" not in reply.headers  # nobody knows what it has done
+        gate.open()
+
+
+async def test_the_lifespan_passes_its_limits_to_the_close(director: Director, gate: Gate) -> None:
+    async with lifespan(director, close_timeout=0, close_grace=0.01)(None):
+        running = director.submit(gate)
+        await gate.begun()
+        waiting = director.submit(gate)
+    error = running.exception()
+    assert isinstance(error, JobAborted)
+    assert error.grace == 0.01
+    assert isinstance(waiting.exception(), DirectorClosed)
+    gate.open()
+
+
+async def test_a_def_endpoint_has_the_loop_await_the_call(app: FastAPI, director: Director, gate: Gate) -> None:
+    install(app, director)
+
+    @app.get("/from-thread")
+    def from_thread(director: DirectorDep) -> str:
+        return anyio.from_thread.run(partial(director.run, gate, "from a thread", when_full="refuse"))
+
+    @app.get("/bare")
+    def bare(director: DirectorDep) -> str:
+        with pytest.raises(RuntimeError, match="another event loop or thread"):
+            director.submit(gate)
+        return "refused"
+
+    async with served(app) as site:
+        assert (await site.get("/bare")).json() == "refused"
+        await get_busy(director, gate)
+        waiting = [director.submit(gate) for _ in range(2)]
+        reply = await site.get("/from-thread")
+        assert (reply.status, reply.json()["kind"]) == (503, "queue-full")
+        gate.open()
+        await asyncio.gather(*waiting)
+        assert (await site.get("/from-thread")).json() == "from a thread"
 
 
 async def test_what_was_asked_before_the_server_ends_is_answered(app: FastAPI, director: Director, gate: Gate) -> None:
@@ -382,6 +436,37 @@ async def test_a_model_that_fails_keeps_the_server_from_starting(director: Direc
         async with app.router.lifespan_context(app):
             pytest.fail("started")
     assert director.state is DirectorState.CLOSED
+
+
+@pytest.mark.parametrize("wait_for_load", [True, False])
+async def test_a_model_that_one_device_can_load_is_enough_if_that_is_asked_for(
+    wait_for_load: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(device: Device) -> str:
+        if device.index == 0:
+            raise ValueError("no room")
+        return "replica"
+
+    loaded, director = Model(load, name="digits"), Director("simulated:2")
+    app = FastAPI(lifespan=lifespan(director, load=[loaded], require="any", wait_for_load=wait_for_load))
+    install(app, director, models=[loaded])
+    async with served(app) as site:
+        await until(lambda: director.stats().devices[1].models == ("digits",))
+        assert (await site.get("/readyz")).status == 200
+        await rested(director)
+    assert "loading digits failed" not in caplog.text
+
+    director = Director("simulated:2")
+    app = FastAPI(lifespan=lifespan(director, load=[loaded]))
+    with pytest.raises(ValueError, match="no room"):
+        async with app.router.lifespan_context(app):
+            pytest.fail("started")
+
+
+@pytest.mark.parametrize("wrong", ["some", None, ["all"]])
+def test_any_other_word_for_how_many_must_load_is_refused(director: Director, wrong: Any) -> None:
+    with pytest.raises(ValueError, match="require must be 'all' or 'any'"):
+        lifespan(director, require=wrong)
 
 
 async def test_an_own_lifespan_that_fails_closes_the_director(director: Director) -> None:

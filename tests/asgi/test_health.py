@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.gates import Gate, until
 
 from asgi.wire import Exchange
-from director import Director, DirectorState, Model
+from director import Director, DirectorState, Health, Model
 from director.asgi import HealthEndpoints
 
 if TYPE_CHECKING:
@@ -60,8 +61,27 @@ async def test_it_is_ready_when_the_models_are_loaded() -> None:
 
 async def test_without_a_healthy_device_it_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Director("simulated:1") as director:
+        stats = director.stats()
+        ill = replace(stats, devices=(replace(stats.devices[0], health=Health.QUARANTINED),))
+        monkeypatch.setattr(Director, "stats", lambda _director: ill)
         monkeypatch.setattr(Director, "healthy", False)
         assert await ready(HealthEndpoints(director=director)) == (503, ["no device is healthy"])
+
+
+async def test_it_is_not_ready_while_every_slot_is_held_by_a_call_whose_job_has_ended(gate: Gate) -> None:
+    async with Director("simulated:2") as director:
+        health = HealthEndpoints(director=director)
+        jobs = [director.submit(gate) for _ in range(2)]
+        await gate.begun(2)
+        jobs[0].cancel()
+        assert await ready(health) == (200, [])  # the other may soon be free
+        jobs[1].cancel()
+        why = "2 of 2 slots are held by calls whose jobs have ended (cancelled, or out of time)"
+        assert await ready(health) == (503, [why])
+        assert (await ask(health, "/livez")).status == 200
+        gate.open()
+        await until(lambda: director.healthy)
+        assert await ready(health) == (200, [])
 
 
 async def test_it_lives_unless_the_director_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:

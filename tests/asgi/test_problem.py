@@ -42,6 +42,8 @@ DEVICE = simulated_devices(1)[0]
         (DirectorClosed("draining"), 503, "closed", "1"),
         (AdmissionError("it would be late"), 503, "not-admitted", "1"),
         (JobTimeout("queued"), 504, "timeout", None),
+        (JobTimeout("queued", "deadline", 2), 504, "timeout", None),
+        (JobTimeout("queued", "start_within", 2), 503, "not-started", "1"),
         (JobTimeout("running"), 504, "timeout", None),
         (DeviceLost(DEVICE), 503, "device", "1"),
         (NoDevices("none"), 503, "device", "1"),
@@ -57,6 +59,28 @@ def test_every_error_has_its_status(error: DirectorError, status: int, kind: str
     assert problem.headers.get("retry-after") == retry
 
 
+@pytest.mark.parametrize(
+    ("error", "ran"),
+    [
+        (QueueFull(8, 9, 2.1), False),
+        (QueueFull(8, 9, 2.0, "a"), False),
+        (DeadlineUnreachable(0.5, 2.7), False),
+        (DirectorClosed("draining"), False),
+        (AdmissionError("it would be late"), False),
+        (PlacementError("never"), False),
+        (JobTimeout("queued"), False),
+        (JobTimeout("queued", "start_within", 2), False),
+        (JobTimeout("running"), True),
+        (DeviceLost(DEVICE), True),
+        (WorkerDied(-9, DEVICE), True),
+        (JobError("failed"), True),
+    ],
+    ids=repr,
+)
+def test_every_answer_says_whether_anything_ran_or_may_have(error: DirectorError, ran: bool) -> None:
+    assert problem_of(error).content["ran"] is ran
+
+
 def test_the_answer_is_a_problem_document() -> None:
     assert problem_of(QueueFull(8, 9, 2.1)).content == {
         "type": "about:blank",
@@ -65,6 +89,7 @@ def test_the_answer_is_a_problem_document() -> None:
         "detail": "9 requests wait already.",
         "kind": "queue-full",
         "waiting": 9,
+        "ran": False,
     }
 
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import turns, until
 
 from asgi.wire import Exchange
 from director import Director, JobTimeout
 from director.asgi import RequestDeadline, time_left
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from harness.gates import Gate
 
 OK = {"type": "http.response.start", "status": 200, "headers": []}
 DONE = {"type": "http.response.body", "body": b"done"}
@@ -125,7 +131,7 @@ async def test_what_cannot_be_read_is_refused(headers: dict[str, str]) -> None:
 async def test_a_request_that_is_too_late_is_not_begun(headers: dict[str, str]) -> None:
     app = Telling()
     exchange = await Exchange(headers=headers).through(RequestDeadline(app))
-    assert (exchange.status, exchange.json()["phase"]) == (504, "queued")
+    assert (exchange.status, exchange.json()["ran"]) == (504, False)
     assert app.left == -1.0
 
 
@@ -248,3 +254,138 @@ async def test_other_kinds_of_connections_pass() -> None:
     app = Telling()
     await Exchange(kind="websocket", headers={"x-request-timeout": "0"}).through(RequestDeadline(app))
     assert app.left is None
+
+
+# ---- streamed answers, and whether anything ran
+
+
+@pytest.fixture
+def jump(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    """Has the timers of the event loop ring that are due within a hundred seconds."""
+
+    async def jump() -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "time", lambda: now() + 100.0)
+            await turns()
+
+    return jump
+
+
+def streaming(director: Director, fn: Any, begun: asyncio.Event | None = None) -> Any:
+    """An application that sends its status at once, and then the values of a stream."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        async with director.stream(fn) as values:
+            await send(OK)
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+            if begun is not None:
+                begun.set()
+            async for value in values:
+                await send({"type": "http.response.body", "body": value, "more_body": True})
+            await send(DONE)
+
+    return app
+
+
+def letters(_device: Any) -> Iterator[bytes]:
+    yield b"a"
+    yield b"b"
+
+
+async def test_the_wait_of_a_stream_is_bounded_and_nothing_ran(gate: Gate) -> None:
+    async with Director("simulated:1") as director:
+        director.submit(gate)
+        await gate.begun()
+        app = RequestDeadline(streaming(director, letters))
+        exchange = await Exchange(headers={"x-request-timeout": "0.02"}).through(app)
+        assert (exchange.status, exchange.json()["ran"]) == (504, False)
+        assert director.stats().queued == 0
+        gate.open()
+
+
+async def test_what_streams_in_time_is_sent_with_its_status_and_may_take_longer(
+    gate: Gate, jump: Callable[[], Awaitable[None]]
+) -> None:
+    def slowly(device: Any) -> Iterator[bytes]:
+        yield b"a"
+        gate(device)
+        yield b"b"
+
+    async with Director("simulated:1") as director:
+        exchange = Exchange(headers={"x-request-timeout": "60"})
+        serving = asyncio.ensure_future(exchange.through(RequestDeadline(streaming(director, slowly))))
+        await until(lambda: exchange.text == b"a")
+        await jump()
+        gate.open()
+        await serving
+        assert (exchange.status, exchange.text) == (200, b"abdone")
+
+
+async def test_the_answer_says_that_a_job_had_begun(gate: Gate, jump: Callable[[], Awaitable[None]]) -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        assert await director.run(lambda device: 1) == 1
+        await director.run(gate)
+
+    async with Director("simulated:1") as director:
+        exchange = Exchange(headers={"x-request-timeout": "60"})
+        serving = asyncio.ensure_future(exchange.through(RequestDeadline(app)))
+        await gate.begun()
+        await jump()
+        await serving
+        assert (exchange.status, exchange.json()["ran"]) == (504, True)
+        gate.open()
+
+
+async def test_a_job_that_has_ended_counts_as_one_that_ran(gate: Gate, jump: Callable[[], Awaitable[None]]) -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        await director.run(lambda device: 1, devices=[0])
+        await director.run(lambda device: 2, devices=[1])
+
+    async with Director("simulated:2") as director:
+        director.submit(gate, devices=[1])
+        await gate.begun()
+        exchange = Exchange(headers={"x-request-timeout": "60"})
+        serving = asyncio.ensure_future(exchange.through(RequestDeadline(app)))
+        await until(lambda: (director.stats().succeeded, director.stats().queued) == (1, 1))
+        await jump()
+        await serving
+        assert (exchange.status, exchange.json()["ran"]) == (504, True)
+        gate.open()
+
+
+async def test_an_error_before_the_first_bytes_is_answered_as_a_problem(gate: Gate) -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        async with director.stream(letters, start_within=0.02) as values:
+            await send(OK)
+            async for _value in values:
+                raise AssertionError("there is no slot")
+
+    async with Director("simulated:1") as director:
+        director.submit(gate)
+        await gate.begun()
+        exchange = await Exchange(headers={"x-request-timeout": "30"}).through(RequestDeadline(app))
+        assert (exchange.status, exchange.json()["kind"], exchange.json()["ran"]) == (503, "not-started", False)
+        gate.open()
+
+
+async def test_a_request_without_jobs_may_have_done_something() -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        await asyncio.sleep(60)
+
+    exchange = await Exchange(headers={"x-request-timeout": "0.01"}).through(RequestDeadline(app))
+    assert (exchange.status, exchange.json()["ran"]) == (504, True)
+
+
+async def test_without_a_limit_and_for_jobs_that_run_the_status_is_sent_at_once(gate: Gate) -> None:
+    begun = asyncio.Event()
+    async with Director("simulated:1") as director:
+        director.submit(gate)
+        await gate.begun()
+        exchange = Exchange()
+        serving = asyncio.ensure_future(exchange.through(RequestDeadline(streaming(director, letters, begun))))
+        await begun.wait()
+        assert exchange.sent[0] == OK
+        gate.open()
+        await serving

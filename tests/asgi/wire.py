@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from director.asgi._types import App, Message
 
-PATIENCE = 5.0  # real seconds after which something that should come is called missing
+PATIENCE = 20.0  # real seconds after which something that should come is called missing
 LEFT = {"type": "http.disconnect"}
 
 
@@ -95,7 +95,8 @@ class Client:
 
     async def ask(self, method: str, path: str, content: bytes = b"", **headers: str) -> None:
         """Send a request and don't wait for the answer."""
-        lines = [f"{method} {path} HTTP/1.1", "host: test", f"content-length: {len(content)}"]
+        headers = {"host": "test", **headers}
+        lines = [f"{method} {path} HTTP/1.1", f"content-length: {len(content)}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         await self.write("\r\n".join([*lines, "", ""]).encode() + content)
 

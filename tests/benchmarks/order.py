@@ -11,9 +11,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from harness.play import Play
+
 from director._jobs.options import BatchRule, Options
 from director._scheduler.policy import SchedulingPolicy
-from director._simulation.play import Play
 from director.cli._bench.apart import run_apart
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Sheet

@@ -9,13 +9,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import deadlines
+from harness.play import Play
+
+from benchmarks import deadlines, lines
+from benchmarks.batching import plan
 from benchmarks.deadlines import Profile
 from director._jobs.options import BatchRule, Options
 from director._jobs.state import JobState
-from director._simulation.play import Play
-from director.cli._bench import lines
-from director.cli._bench.batching import plan
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Sheet
 

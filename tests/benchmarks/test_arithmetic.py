@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from benchmarks import theory
+from benchmarks import lines, theory
 from benchmarks.deadlines import Profile, serve
+from benchmarks.waiting import plan
 from director._format import quantile
-from director.cli._bench import lines
 from director.cli._bench.catalog import EXPERIMENTS
 from director.cli._bench.goals import GOALS, Goal, evaluate, evaluate_all
 from director.cli._bench.lost import loss
@@ -17,7 +17,6 @@ from director.cli._bench.report import document, number, table, text
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Cell, Sheet, ratio
 from director.cli._bench.suite import Outcome
-from director.cli._bench.waiting import plan
 
 MS = 1_000_000  # ns
 

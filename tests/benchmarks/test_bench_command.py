@@ -84,10 +84,31 @@ def test_a_quick_run_measures_in_one_place(capsys: pytest.CaptureFixture[str]) -
     assert "all cores" not in printed
 
 
+def test_the_tables_as_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--quick", "--markdown", "--goals") == 0
+    first, legend, *blocks = capsys.readouterr().out.rstrip().split("\n\n")
+    assert first.startswith("date ")
+    assert legend.startswith("Median (min - max)")
+    blocks = [block for block in blocks if not block.startswith("Left out: ")]
+    assert blocks[:3] == [
+        "### burst, one core",
+        f"How much? x = to {POOL.name}.",
+        "|  | gather, µs |\n| --- | --- |\n"
+        f"| {POOL.name} | 10.0 (10.0 - 10.0) 1.00x |\n| {DIRECTOR.name} | 30.0 (30.0 - 30.0) 3.00x |",
+    ]
+    assert "### Goals" in blocks
+
+
 def test_the_guard_fails_where_a_goal_is_missed_by_far(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--guard") == 0
     assert run("--guard", "--quick") == 1
     assert "director bench: not reached, by far: burst, gather" in capsys.readouterr().err
+
+
+def test_markdown_and_json_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("--json", "--markdown")
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_goals_are_printed_on_request_only(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +122,7 @@ def test_the_experiments_on_the_design_have_the_same_options(capsys: pytest.Capt
     assert capsys.readouterr().out.startswith("slo  items a second")
     with pytest.raises(SystemExit, match="2"):
         theory.main(["--only", "burst"])
-    assert "there are hooks, slo" in capsys.readouterr().err
+    assert "there are waiting, batching, hooks, slo" in capsys.readouterr().err
 
 
 def test_where_nothing_can_be_pinned_that_is_said(

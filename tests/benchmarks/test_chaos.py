@@ -185,6 +185,9 @@ class Misplacing(JobRunner):
     def run_batch(self, jobs: list[Any]) -> Any:
         return self._seat.run_batch(jobs)
 
+    def prepare(self, jobs: list[Any]) -> None:
+        self._seat.prepare(jobs)
+
     def recover(self, error: BaseException, fault: Any) -> bool:
         return bool(self._seat.recover(error, fault))
 

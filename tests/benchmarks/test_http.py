@@ -12,7 +12,7 @@ import pytest
 from benchmarks.http import arrivals, model
 from benchmarks.http.client import ANSWER, REQUEST, closed_loop, serve_order
 from benchmarks.http.contender import CONTENDERS, Contender, environment, running
-from benchmarks.http.sheet import Load, Row, goals, table
+from benchmarks.http.sheet import SERVED, Load, Row, goals, table
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +69,14 @@ def test_the_table_and_the_goals() -> None:
     slow = [row("director", 700, 0.04), *rows[1:]]
     assert [line.split()[0] for line in goals(slow, 1000)] == ["MISSED", "reached", "MISSED", "MISSED"]
     assert len(goals([*rows, row("director otherwise", 700, 0.04)], 1000)) == 4, "it has no goals against itself"
+
+
+def test_the_goals_of_several_processes_before_one_server() -> None:
+    rivals = [row("director", 700, 0.02), row("mosec", 800, 0.03)]
+    said = [line for line in goals([*rivals, row(SERVED, 810, 0.03)], 1000) if SERVED in line]
+    assert [line.split()[0] for line in said] == ["reached", "reached", "reached"]
+    said = [line for line in goals([*rivals, row(SERVED, 790, 0.031)], 1000) if SERVED in line]
+    assert [line.split()[0] for line in said] == ["MISSED", "MISSED", "MISSED"]
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -6,10 +6,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.play import Play
 
-from benchmarks import order
+from benchmarks import memory, order
 from director._jobs.options import Options
-from director._simulation.play import Play
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,3 +70,21 @@ def test_a_decision_does_not_look_at_everything_that_waits(case: order.Case) -> 
 def test_every_case_is_played_to_its_end(name: str) -> None:
     submitted, done = order.cost(name, 200, 1 if order.CASES[name].jobs else 20)
     assert submitted > 0 < done
+
+
+def steps_among(models: int) -> tuple[float, float]:
+    """Steps of a submission while devices load, and of a job that is taken, with so many models waiting."""
+    jobs = 300
+    play, options, _ = memory.many_models(seed=1)
+
+    def submit() -> None:
+        for number in range(jobs):
+            play.submit(options[number % models])
+
+    return steps_of(submit) / jobs, steps_of(play.run) / jobs
+
+
+def test_a_decision_looks_at_models_that_can_not_be_loaded_now_in_passing_only() -> None:
+    submit, take = (many / few for few, many in zip(steps_among(10), steps_among(100), strict=True))
+    assert submit < 4
+    assert take < 9

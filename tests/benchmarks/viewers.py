@@ -43,7 +43,8 @@ print(*[answer.decode()[9:12] for answer in answers.values()])
 
 def fill(dashboard: Dashboard) -> None:
     """A minute of calls of 60 ms on every slot."""
-    recorder = dashboard._feed._recorder
+    feed: Any = dashboard._source
+    recorder = feed.recorder
     now = recorder.clock()
     for track in recorder.tracks:
         for number in range(500):

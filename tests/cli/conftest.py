@@ -51,6 +51,10 @@ class Mute(Exception):
         raise RuntimeError("nothing to say")
 
 
+def returns_bytes(device, item):
+    return item.encode()
+
+
 def falls_silent(device, item):
     raise Mute
 
@@ -157,6 +161,10 @@ class Child:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self.stdin, self.stdout, self.stderr = self._process.stdin, self._process.stdout, self._process.stderr
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def interrupt(self, number: int = signal.SIGINT) -> None:
         self._process.send_signal(number)

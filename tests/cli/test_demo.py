@@ -114,11 +114,31 @@ def test_the_lanes_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--only", "lanes", *SHORT]) == 0
     shown = capsys.readouterr()
     assert "2 simulated devices,\n   which only pass time" in shown.out
-    assert "loop     handed out by" in shown.out
+    assert "loop     scheduled by" in shown.out
     assert all(shown.out.count(f" {name} ") == 2 for name in CONTENDERS)
     assert "at best (computed)" in shown.out
     assert all(len(line) <= 80 for line in shown.out.splitlines())
     assert "measuring: director, event loop blocked 20 of every 40 ms" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("load", "warning"),
+    [
+        (0.4, ""),
+        (3.25, "Other programs are busy here: load average 3.2 on 2 cores. Times are longer\nthan on an idle machine, "
+               "and differ from run to run.\n\n"),
+    ],
+)  # fmt: skip
+def test_a_busy_machine_is_named_first(
+    load: float, warning: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert main(["demo", "--only", "lanes", *SHORT]) == 0
+    before, _, _ = capsys.readouterr().out.partition("2  What scheduling costs")
+    assert before == warning
+    assert main(["demo", "--only", "lanes", "--json", *SHORT]) == 0
+    assert json.loads(capsys.readouterr().out)["load_average"] == load
 
 
 @pytest.mark.slow

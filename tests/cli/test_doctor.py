@@ -78,6 +78,12 @@ def test_environment(variables: dict[str, str], expected: dict[str, str]) -> Non
     assert levels(list(checks.examine_environment(variables, True))) == {"environment": "ok"} | expected
 
 
+@pytest.mark.parametrize(("text", "is_told"), [("8", True), ("8,2", True), ("4", False), ("many", False), ("", False)])
+def test_more_threads_than_cpus(text: str, is_told: bool) -> None:
+    found = levels(list(checks.examine_environment({"OMP_NUM_THREADS": text}, True, 4.0)))
+    assert found == {"environment": "ok"} | ({"many-threads": "note"} if is_told else {})
+
+
 def test_far_from_gpus_what_hides_them_is_no_matter() -> None:
     variables = {"NVIDIA_VISIBLE_DEVICES": "void", "NVIDIA_DRIVER_CAPABILITIES": "utility"}
     assert levels(list(checks.examine_environment(variables, False))) == {"environment": "ok"}

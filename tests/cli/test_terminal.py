@@ -113,6 +113,24 @@ ON = ("--devices", "simulated:1")
         (("work.py:f", "in/*", "-q", *ON), 0),
         (("work.py:f", "in/*", "--json", "-o", f"out{EVIL_NAME}", *ON), 0),
         (("work.py:fail", "in/*", "--traceback", "-o", f"out{EVIL_NAME}", *ON), 1),
+        (("work.py:fail", "in/*", "--halt", "soon", "-o", f"out{EVIL_NAME}", *ON), 3),
+        (("work.py:fail", "in/*", "--progress", "json", *ON), 1),
+        (("work.py:f", "in/*", "--out-dir", f"out{EVIL_NAME}", *ON), 0),
+        (("work.py:f", "in/*", "--dry-run", "--out-dir", f"out{EVIL_NAME}", *ON), 0),
+        (
+            (
+                "work.py:f",
+                "in/*",
+                "--shard",
+                "1/1",
+                "--failures",
+                f"in/failed{EVIL_NAME}",
+                "-o",
+                f"in/o{EVIL_NAME}",
+                *ON,
+            ),
+            0,
+        ),
         (("work.py:f", "in/*", "--model", "work.py:model", *ON), 1),
         (("broken.py:f", "in/*", *ON), 2),
     ],
@@ -122,6 +140,16 @@ def test_run(arguments: tuple[str, ...], status: int) -> None:
     ended, raw = through_terminal("run", *arguments)
     assert "PWN" in check(raw, styled=True)
     assert ended == status
+
+
+@pytest.mark.usefixtures("folder")
+def test_refusals_of_run() -> None:
+    output = f"out{EVIL_NAME}"
+    assert main(["run", "work.py:f", "in/*", "-o", output, "-q", *ON]) in (0, 1)
+    for words in ((), ("--resume", "--model", "work.py:two"), ("--resume", "--jsonl")):
+        ended, raw = through_terminal("run", "work.py:f", "in/*", "-o", output, *words, *ON)
+        assert ended in (2, 4)
+        check(raw, styled=True)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +211,6 @@ def test_without_escape_sequences(variable: dict[str, str]) -> None:
         ("demo", "--simulated", EVIL),
         ("bench", "--only", EVIL),
         ("top", f"/tmp/{EVIL}"),
-        ("top", EVIL, "--once"),
         (EVIL,),
     ],
 )

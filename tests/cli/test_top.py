@@ -36,7 +36,7 @@ from director.cli._top.report import describe, report
 from director.dashboard import Dashboard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 pytestmark = pytest.mark.programs
 
@@ -132,9 +132,9 @@ def test_the_only_app_is_meant(app: App, capsys: pytest.CaptureFixture[str]) -> 
     assert re.search(r"^  ValueError  decode  no good +1 time ", shown, re.M)
 
 
-@pytest.mark.parametrize("how", ["pid", "path"])
-def test_an_app_by_its_number_or_its_path(how: str, app: App, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["top", str(app.pid if how == "pid" else app.path), "--once", "--json"]) == 0
+@pytest.mark.parametrize("how", ["pid", "path", "name"])
+def test_an_app_by_its_number_its_path_or_its_name(how: str, app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", str({"pid": app.pid, "path": app.path, "name": "vision"}[how]), "--once", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["pid"] == app.pid
 
@@ -159,7 +159,45 @@ def test_several_apps_are_listed(
     shown = capsys.readouterr().err
     for app in apps:
         assert re.search(rf"^{app.pid} +vision +open +2 +0 +1 +{app.path}$", shown, re.M)
-    assert shown.endswith("director top: several apps are there: name one by its process number or path\n")
+    assert shown.endswith("several apps are there: name one by its Director's name, its process number or path\n")
+    assert main(["top", "vision"]) == 2
+    assert "several apps are meant by vision: name one by its process number or path" in capsys.readouterr().err
+
+
+@contextlib.asynccontextmanager
+async def served(*names: str | None) -> AsyncIterator[list[Path]]:
+    """Sockets of Directors with these names, all in this process."""
+    async with contextlib.AsyncExitStack() as stack:
+        boards = [Dashboard(Director("simulated:1", name=name)) for name in names]
+        yield [await stack.enter_async_context(board.serve()) for board in boards]
+
+
+async def test_a_director_by_its_name_among_others_of_its_process() -> None:
+    async with served("vision", "audio", None, "audio/2", "\x1bname") as (vision, audio, _, slash, odd):
+        assert await find_app("vision") == vision
+        assert await find_app("audio") == audio
+        assert await find_app("\\x1bname") == odd, "as the list shows it"
+        assert await find_app(str(slash)) == slash
+        with pytest.raises(UsageError, match="several apps are meant by"):
+            await find_app(str(os.getpid()))
+        with pytest.raises(
+            ConnectionError, match=r"no app has a Director named visoin; the names are: \\x1bname, audio"
+        ):
+            await find_app("visoin")
+
+
+async def test_a_number_is_a_process_before_it_is_a_name() -> None:
+    pid = str(os.getpid())
+    async with served("7", pid) as (seven, _):
+        assert await find_app("7") == seven
+        with pytest.raises(UsageError, match=f"several apps are meant by {pid}"):
+            await find_app(pid)
+
+
+async def test_a_name_where_none_has_one() -> None:
+    async with served(None):
+        with pytest.raises(ConnectionError, match="none of those that are there has a name"):
+            await find_app("vision")
 
 
 async def test_an_app_that_does_not_answer_is_listed_all_the_same(
@@ -299,7 +337,7 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(app: App) -> None:
 
 async def known_of(director: Director, dashboard: Dashboard) -> DashboardState:
     known = DashboardState()
-    frames = dashboard._feed.frames()
+    frames = dashboard._source.frames()
     known.apply(shown_document(json.loads((await anext(frames))[1])))
     await frames.aclose()
     return known
@@ -388,8 +426,8 @@ async def test_what_an_app_says_does_not_command_the_terminal() -> None:
             *drawn(known, 300, 24, "next"),
         ]
         looks += [*drawn(known, 300, 24, "next", "next"), *drawn(known, 300, 24, "previous")]
-        looks += describe("failure", shown_document(await dashboard._feed.failure(1)))
-        looks += describe("job", shown_document(await dashboard._feed.job(1)))
+        looks += describe("failure", shown_document(await dashboard._source.failure(1)))
+        looks += describe("job", shown_document(await dashboard._source.job(1)))
         freed.set()
         await asyncio.gather(*jobs)
     assert [line for line in looks if not line.isprintable()] == []
@@ -423,7 +461,7 @@ async def test_the_report_of_a_director_that_is_new() -> None:
     director = Director("simulated:1", name=None)
     lines = list(report(await Dashboard(director).snapshot()))
     assert lines[0].startswith("director: new for ")
-    assert lines[1] == "0 waiting, 0 running, 0 of 0 slots busy, 0/s, wait unknown, run unknown"
+    assert lines[1] == ("0 waiting, 0 running, 0 of 0 slots busy; last 10 s: 0/s, wait p50 -, p99 -, run p50 -, p99 -")
 
 
 # ---- the web

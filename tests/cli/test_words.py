@@ -1,4 +1,4 @@
-"""Numbers as people read them, tables, and the rule of `--halt`."""
+"""Numbers as people read them, tables, and options that name devices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 
 from director import _format
 from director.cli._console import table
-from director.cli._run.flow import Halt, parse_halt
 from director.cli.run import parse_devices, parse_slots
 
 
@@ -59,32 +58,6 @@ def test_a_table_is_aligned() -> None:
         "cuda:0       7",
         "cuda:10  1,797",
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "halt"),
-    [
-        ("never", Halt("never")),
-        ("soon", Halt("soon", 1)),
-        ("now", Halt("now", 1)),
-        ("now,fail=12", Halt("now", 12)),
-        ("soon,fail=2", Halt("soon", 2)),
-        ("3", Halt("soon", 3)),
-    ],
-)
-def test_halt(text: str, halt: Halt) -> None:
-    assert parse_halt(text) == halt
-
-
-@pytest.mark.parametrize("text", ["", "0", "later", "now,fail=0", "soon,fail=", "never,fail=1", "-1", "now,soon"])
-def test_not_a_halt(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="is none of: never, soon, now"):
-        parse_halt(text)
-
-
-def test_when_a_halt_is_reached() -> None:
-    assert [Halt("soon", 2).reached(failed) for failed in range(4)] == [False, False, True, True]
-    assert not Halt("never").reached(1000)
 
 
 @pytest.mark.parametrize(

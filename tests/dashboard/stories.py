@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 DEVICES = tuple(simulated_devices(2))
 
 
-def opened(slots: int = 2, at: float = 100.0, count_jobs: Callable[[], tuple[int, int]] = lambda: (0, 0)) -> Recorder:
+def opened(
+    slots: int = 2, at: float = 100.0, count_jobs: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
+) -> Recorder:
     """A recorder of a Director that has just opened, with two devices whose slots take turns."""
     clock = TestClock()
     clock.advance(at)
@@ -37,8 +39,10 @@ def over(
     name: str = "detect",
     submitted: float | None = None,
     settled: float | None = None,
+    tenant: str | None = None,
 ) -> None:
     """A job is over; it was submitted when it started, and settled when it ended, unless told otherwise."""
     first = next(moment for moment in (submitted, started, ended) if moment is not None)
     last = next(moment for moment in (settled, ended, started) if moment is not None)
-    recorder.record((job, name, state, slot if started is not None else None, first, started, ended, last, None))
+    place = slot if started is not None else None
+    recorder.record((job, name, state, place, first, started, ended, last, None, tenant))

@@ -184,5 +184,5 @@ def test_the_cookie_does_not_tell_the_token() -> None:
 
 @pytest.mark.parametrize("token", ["", "  "])
 def test_an_empty_token_is_refused(token: str) -> None:
-    with pytest.raises(ValueError, match="an empty token would let everybody in"):
+    with pytest.raises(ValueError, match="an empty token would admit all requests"):
         Dashboard(Director("simulated:1"), token=token)

@@ -7,10 +7,12 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import outcome
 
 from dashboard.serving import chromium, opened, served
 from director import Director, Model, report
 from director.dashboard import Dashboard
+from director.testing import simulated_devices
 
 if TYPE_CHECKING:
     from harness.gates import Gate
@@ -41,7 +43,8 @@ async def test_it_shows_what_happens(gate: Gate) -> None:
         assert await figure(page, "Running") == "2"
         assert await page.inner_text("#why") == "every slot is busy"
         assert await page.locator(".devices tbody tr").count() == 2
-        assert "detector (loaded in" in await page.inner_text(".devices tbody")
+        assert await page.locator(".devices tbody th small").all_inner_texts() == ["detector", "detector"]
+        assert "detector loaded in" in await page.locator(".devices tbody th small").first.get_attribute("title")
         assert await page.locator("#jobs tbody tr").count() == 2
         gate.open()
         await asyncio.gather(*jobs)
@@ -49,7 +52,8 @@ async def test_it_shows_what_happens(gate: Gate) -> None:
         with contextlib.suppress(ValueError):
             await director.run(fail, "<b>picture</b> 7 is no good", name="detect")
         await page.locator("#failures tbody td").get_by_text("<b>picture</b> 7 is no good").wait_for()
-        assert await figure(page, "Failed") == "1"
+        assert await figure(page, "Failed, last minute") == "1"
+        assert "1 failed since the start" in await page.inner_text("#figures")
         assert await page.inner_text("#news") == "New failure: ValueError in detect"
         assert await page.locator("#charts canvas").count() == 4
 
@@ -124,7 +128,7 @@ async def test_what_a_screen_reader_finds() -> None:
         await page.wait_for_timeout(600)
         assert await page.get_by_role("heading", level=1).inner_text() == "vision"
         names = await page.get_by_role("heading", level=2).all_inner_texts()
-        assert names == ["Devices", "The last five minutes", "Waiting", "Failures", "Jobs"]
+        assert names == ["Devices", "The last five minutes", "Functions", "Waiting", "Failures", "Jobs"]
         assert await page.get_by_role("table").count() >= 1
         for picture in await page.get_by_role("img").all():
             assert await picture.get_attribute("aria-label"), await picture.evaluate("it => it.outerHTML")
@@ -199,10 +203,10 @@ async def test_pause_and_the_end_of_the_app() -> None:
         assert await page.inner_text("#link-text") == "paused"
         await director.run(str)
         await page.wait_for_timeout(700)
-        assert await figure(page, "Ended per second") == "0"
+        assert await figure(page, "Throughput") == "0/s"
         await page.get_by_role("button", name="Pause").click()
         await page.wait_for_selector("[data-link=live]")
-        await page.locator("#figures").get_by_text("1 in all").wait_for()
+        await page.locator("#figures").get_by_text("last 10 s, 1 in all").wait_for()
 
 
 async def test_without_the_token_the_page_is_not_there() -> None:
@@ -233,3 +237,95 @@ async def test_a_token_in_the_address_is_never_sent_in_it() -> None:
         await page.goto(f"{address}/#token=s%C3%A9cret%20%2F%2B%25")
         await page.wait_for_selector("[data-link=live]")
         assert page.url == f"{address}/", "also when the cookie is there already"
+
+
+async def test_the_charts_end_with_the_numbers_of_the_header() -> None:
+    director = Director("simulated:2")
+    async with opened(director) as page:
+        await asyncio.gather(*[director.submit(str, tenant="alice") for _ in range(20)])
+        await page.locator("#tenants tbody").get_by_text("alice").wait_for()
+        both = await page.evaluate(
+            """() => {
+                const texts = (it, what) => [...it.querySelectorAll(what)].map(part => part.textContent);
+                const figures = Object.fromEntries([...document.querySelectorAll("#figures div")].map(it => [
+                    ...texts(it, "dt"), texts(it, "dd > *")]));
+                const charts = [...document.querySelectorAll("#charts figure")].map(it => [
+                    ...texts(it, "figcaption"), ...texts(it, ".u-series:not(:first-child) .u-value")]);
+                return [figures, charts];
+            }"""
+        )
+        figures, charts = both
+        assert charts == [
+            ["Waiting and running", figures["Waiting"][0], figures["Running"][0]],
+            ["Wait", figures["Wait p50"][0], figures["Wait p50"][1].split(", ")[0].removeprefix("p99 ")],
+            ["Throughput per second", figures["Throughput"][0].removesuffix("/s"), "0", "0"],
+            ["Run time", figures["Run time p50"][0], figures["Run time p50"][1].split(", ")[0].removeprefix("p99 ")],
+        ]
+        for name in ("Slots busy", "Throughput", "Wait p50", "Run time p50"):
+            assert "last 10 s" in figures[name][1]
+
+
+async def test_colours_are_the_same_at_each_load_and_in_each_app() -> None:
+    """Also where the functions come in another order."""
+    seen = []
+    names = ["detect", "embed", "caption", "stuck"]
+    for order in (names, names[::-1]):
+        director = Director("simulated:1")
+        async with opened(director) as page:
+            for name in order:
+                await director.run(str, name=name)
+            for _ in range(2):
+                await page.locator("#legend li").get_by_text(names[-1]).wait_for()
+                legend = "[...document.querySelectorAll('#legend li')]"
+                seen.append(await page.evaluate(f"{legend}.map(it => [it.textContent, it.firstChild.className])"))
+                await page.reload()
+    assert seen[0][:4] == sorted(seen[0][:4])
+    assert len({mark for _, mark in seen[0][:4]}) == 4
+    assert seen[1:] == [seen[0]] * 3
+
+
+@pytest.mark.parametrize("which", ["Running", "Ended"])
+async def test_everything_fits_a_phone(gate: Gate, which: str) -> None:
+    """No table is wider than the screen, with names and numbers as long as they come."""
+    model = Model(lambda device: device.label, name="a-model-with-a-rather-long-name", memory="75GiB")
+    director = Director(simulated_devices(2, memory="80GiB"), slots=2, name="a service with a rather long name")
+    async with opened(director, width=360) as page:
+        for _ in range(3):
+            await asyncio.gather(
+                director.run(str, name="a_function_with_a_rather_long_name", tenant="a tenant with a long name"),
+                outcome(director.run(fail, "a long message about what was wrong with it", name="decode_and_resize")),
+                director.run(lambda _: None, model=model),
+            )
+        jobs = [director.submit(gate, name="detect_and_classify", tenant="bob") for _ in range(6)]
+        await gate.begun(4)
+        await page.get_by_role("radio", name=which).check()
+        await page.locator("#tenants tbody").get_by_text("a tenant").wait_for()
+        await page.locator("#waiting tbody").get_by_text("detect_and_classify").wait_for()
+        wide = (
+            "[...document.querySelectorAll('table, .scroll, #figures div, header > *')]"
+            ".filter(it => it.offsetParent && it.getBoundingClientRect().right > innerWidth).map(it => it.id)"
+        )
+        assert await page.evaluate(wide) == []
+        assert await page.evaluate("document.documentElement.scrollWidth") == 360
+        gate.open()
+        await asyncio.gather(*jobs)
+
+
+async def test_the_jobs_of_a_batch_are_one_row(gate: Gate) -> None:
+    def embed(device: object, items: list[int]) -> list[int]:
+        gate(device)
+        return items
+
+    director = Director("simulated:1")
+    async with opened(director) as page:
+        embeddings = director.function(embed, max_batch_size=16, max_wait=1.0)
+        jobs = [embeddings.submit(number) for number in range(16)]
+        await gate.begun()
+        await page.locator("#jobs tbody").get_by_text("+15").wait_for()
+        assert await page.locator("#jobs tbody tr").count() == 1
+        assert await figure(page, "Running") == "16"
+        gate.open()
+        await asyncio.gather(*jobs)
+        await page.get_by_role("radio", name="Ended").check()
+        await page.locator("#jobs tbody").get_by_text("+15").wait_for()
+        assert await page.locator("#jobs tbody tr").count() == 1

@@ -143,7 +143,7 @@ async def test_nothing_is_lost_while_the_browser_asks_for_the_next_stream(monkey
     monkeypatch.setattr("director.dashboard._feed.INTERVAL", 0.02)
 
     director = Director("simulated:2")
-    feed = Dashboard(director)._feed
+    feed = Dashboard(director)._source
 
     async def look_too() -> None:
         """Somebody else has frames cut meanwhile."""

@@ -25,7 +25,7 @@ class Told:
     def __init__(self, *jobs: RawRecord) -> None:
         self.jobs = list(jobs)
         self.asked: list[bool] = []
-        self.recorder = Recorder(lambda: (0, 0), lambda: None)
+        self.recorder = Recorder(lambda: (0, 0, 0), lambda: None)
         self.recorder.unfinished = self
 
     def __call__(self, *, and_waiting: bool = True) -> list[RawRecord]:

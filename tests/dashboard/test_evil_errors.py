@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import PATIENCE
 
 from dashboard.stories import DEVICES
 from director import Director, report
@@ -100,7 +101,8 @@ async def test_with_all_observers_the_loop_asks_nothing() -> None:
             with pytest.raises(Asked):
                 await job
         await dashboard.snapshot()
-        dashboard._feed._recorder.failures.describer.wait_idle()
+        feed: Any = dashboard._source
+        feed.recorder.failures.describer.wait_idle()
     me = threading.current_thread().name
     assert [me in error.threads for error in errors] == [False] * 3
     assert [error.threads.count("director-describer") for error in errors[::2]] == [1, 1]
@@ -169,12 +171,12 @@ def test_one_that_takes_for_ever_holds_up_no_other() -> None:
 
     def block() -> str:
         begun.set()
-        never.wait(20)
+        never.wait(PATIENCE)
         return "at last"
 
     failures = Failures()
     stuck = failures.add("failed", "f", Says(block), 0.0)
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE)
     assert told(failures, Asked())["message"] == "said"
     (example,) = (failures.find(stuck) or pytest.fail("not kept")).document()["examples"]
     assert example["message"] == ""
@@ -187,28 +189,28 @@ def test_after_several_of_those_nothing_more_is_asked() -> None:
 
     def block() -> None:
         begun.release()
-        never.wait(20)
+        never.wait(PATIENCE)
 
     describer = ErrorDescriber()
     for _ in range(1 + _describer._MOST_STUCK):
         assert describer.submit(block)
-        assert begun.acquire(timeout=10)
+        assert begun.acquire(timeout=PATIENCE)
     assert not describer.submit(block)
     assert not describer._tasks, "nothing of what isn't asked is kept"
     never.set()
     describer.wait_idle()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while describer._stuck and time.monotonic() < deadline:
         time.sleep(0.001)
     assert describer.submit(lambda: begun.release())
-    assert begun.acquire(timeout=10)
+    assert begun.acquire(timeout=PATIENCE)
 
 
 def test_the_thread_ends_when_there_is_nothing_to_ask() -> None:
     describer = ErrorDescriber()
     done = threading.Event()
     assert describer.submit(done.set)
-    assert done.wait(10)
+    assert done.wait(PATIENCE)
     describer.wait_idle()
     assert not [each for each in threading.enumerate() if each.name == "director-describer"]
 
@@ -242,7 +244,7 @@ async def test_progress_is_shown_without_asking_it() -> None:
     async with director:
         job = director.submit(work)
         await job
-        assert (await dashboard._feed.job(job.id) or {})["progress"] == "<Odd>"
+        assert (await dashboard._source.job(job.id) or {})["progress"] == "<Odd>"
     assert asked == []
     await asyncio.sleep(0)
 

@@ -233,7 +233,7 @@ async def test_one_job_with_its_failure(clock: TestClock) -> None:
         with pytest.raises(ZeroDivisionError):
             await job
         clock.advance(3)
-        feed._recorder.failures.describer.wait_idle()
+        feed.recorder.failures.describer.wait_idle()
         found = await feed.job(job.id)
         assert found is not None
         assert (found["state"], found["at"], found["why"]["count"]) == ("failed", 3, 1)
@@ -297,6 +297,21 @@ async def test_a_million_points_are_not_told_at_once(clock: TestClock) -> None:
         assert len(frame["points"]) <= 300
         assert whole["series"][0] == "time"
         assert len(frame["points"][0]) == len(whole["series"])
+
+
+async def test_jobs_that_wait_for_slots_of_calls_whose_jobs_have_ended(clock: TestClock, gate: Gate) -> None:
+    director = Director("simulated:1", clock=clock)
+    feed = Feed(director)
+    async with director:
+        job = director.submit(gate)
+        await gate.begun()
+        director.submit(gate)
+        assert (await feed.snapshot())["why_waiting"] == "every slot is busy"
+        job.cancel()
+        seen = await feed.snapshot()
+        assert seen["why_waiting"] == "every slot is held by a call whose job has ended"
+        assert [(device["busy"], device["abandoned"]) for device in seen["devices"]] == [(1, 1)]
+        gate.open()
 
 
 async def test_jobs_that_wait_for_slots_of_another_process(

@@ -41,6 +41,7 @@ def test_a_job_that_is_over() -> None:
     assert ended is not None
     assert document(ended, recorder.slots) == {
         "job": 1,
+        "jobs": 1,
         "name": "detect",
         "state": "succeeded",
         "device": "simulated:1",
@@ -59,7 +60,7 @@ def test_a_job_that_is_over() -> None:
 
 
 def test_seconds_count_what_happened_in_them() -> None:
-    weights = iter([(7, 2), (3, 1)])
+    weights = iter([(7, 2, 0), (3, 1, 0)])
     recorder = opened(count_jobs=lambda: next(weights))
     over(recorder, 1, 100.1, 100.2)
     over(recorder, 2, 100.2, 101.3, submitted=100.1)

@@ -116,7 +116,7 @@ async def test_an_open_stream_does_not_keep_the_server_from_leaving(clock: TestC
     director = Director("simulated:1", clock=clock)
     dashboard = Dashboard(director)
     async with director:
-        async with served(Site(dashboard._feed, longest_stream=0.3)) as (address, server):
+        async with served(Site(dashboard._source, longest_stream=0.3)) as (address, server):
             reader, writer = await get(address, "/events")
             await event(reader)
             server.should_exit = True

@@ -154,7 +154,7 @@ async def test_wishes_that_make_no_sense_are_no_trouble(query: str, dashboard: D
 
 
 async def test_a_stream_ends_by_itself_so_that_the_server_can_leave(dashboard: Dashboard) -> None:
-    site = Site(dashboard._feed, longest_stream=0.05)
+    site = Site(dashboard._source, longest_stream=0.05)
     answer = await Browser(site).get("/events")
     assert answer.frames()
 

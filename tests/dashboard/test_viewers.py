@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import PATIENCE
 
 from dashboard.conftest import Browser, take
 from director import Director
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def filled(feed: Feed, rows: int = 20) -> None:
     """Every track has so many calls of the last minute."""
-    recorder = feed._recorder
+    recorder = feed.recorder
     now = recorder.clock()
     for track in recorder.tracks:
         for number in range(rows):
@@ -172,7 +173,8 @@ async def test_through_the_socket_too(clock: TestClock, tmp_path: Path) -> None:
             await anext(Remote(path).frames())
         answer = await Browser(Site(Remote(path))).get("/events")
         assert (answer.status, answer.headers["retry-after"]) == (503, str(_source.RETRY_AFTER))
-    assert dashboard._feed._viewers == 0
+    feed: Any = dashboard._source
+    assert feed._viewers == 0
 
 
 # ---- viewers that do not read
@@ -212,7 +214,7 @@ async def test_a_viewer_that_does_not_read_is_let_go(after: int, monkeypatch: py
     monkeypatch.setattr(_site, "_PATIENCE", 0.01)
     site = Site(Whole(1_000_000), longest_stream=0.05)  # type: ignore[arg-type]
     browser = Browser(site)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         sizes = await stalled(site, browser, after)
     assert max(sizes) <= 65_536, "no more than one piece is kept for it"
 

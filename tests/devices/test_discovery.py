@@ -163,7 +163,7 @@ ERRORS: list[tuple[Any, type[Exception], str]] = [
     ([0, "cuda:0"], ValueError, r"cuda:0 \(GPU-aaaa.*\) is there twice$"),
     ([B, "GPU-aabb"], ValueError, "is there twice"),
     (["gpu", 0], ValueError, "is there twice"),
-    ([CPU, CPU], ValueError, "is there twice; make stand-ins in one call"),
+    ([CPU, CPU], ValueError, "is there twice; make all of them in one call"),
     ([Device(0, "mine", "mine", "cuda"), 0], ValueError, "is there twice"),
     ([True], TypeError, "not True"),
     ([None], TypeError, "not None"),

@@ -340,3 +340,20 @@ assert len(_nvml.take_inventory().gpus) == 1
 """
     done = machine.nvml().gpu(A).run([sys.executable, "-c", code])
     assert done.returncode == 0, done.stderr
+
+
+# ---- bytes that are no text, as drivers 555 under WSL2 give them for the name of a GPU
+
+BYTES = "\udcf8\udc8f NVIDIA"  # as `os.environb` has them: f8 8f
+
+
+def test_a_name_that_is_no_text_has_replacement_characters(machine: Any) -> None:
+    seen = machine.nvml(driver=f"555{BYTES}").gpu(A, BYTES).gpu(B, BYTES).look()
+    assert seen.uuids == [A, B]
+    assert {device["name"] for device in seen.devices} == {"\ufffd\ufffd NVIDIA"}
+
+
+def test_a_gpu_whose_uuid_is_no_text_is_left_out_and_told(machine: Any) -> None:
+    seen = machine.nvml().gpu(BYTES).gpu(B).cuda(B).look()
+    assert seen.uuids == [B]
+    assert any("its UUID is no text" in line for line in seen.told)

@@ -79,7 +79,7 @@ class Wrapping(HereRunner):
 
 class Unbatched(HereRunner):
     def run(self, call: Call) -> Any:
-        return call.fn(self.slot.device, *call.args) if call.model is None else super().run(call)
+        return call.fn(self.slot.device, *call.args, **call.kwargs) if call.model is None else super().run(call)
 
 
 class Strict(HereRunner):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import inspect
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import outcome, until
+from harness.gates import PATIENCE, outcome, until
 
 from director import Device, Director
 from director.guard import Finding, Guard
@@ -145,8 +146,9 @@ async def test_it_is_logged_once_and_counted(caplog: pytest.LogCaptureFixture) -
     assert caplog.text.count("in slow: time.sleep(0.3)") == 1
 
 
+@pytest.mark.serial
 async def test_a_loop_that_is_idle_or_turns_is_left_alone() -> None:
-    guard = Guard(longest_block=0.8)  # the machine may be busy
+    guard = Guard(longest_block=0.8)
     async with Director("simulated:1", hooks=[guard]) as director:
         await asyncio.sleep(1.2)
         job = director.submit(lambda _: time.sleep(1.2))
@@ -205,7 +207,7 @@ def test_it_stops_with_the_loop() -> None:
         return director
 
     director = asyncio.run(leave())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while "director:guard" in [thread.name for thread in threading.enumerate()] and time.monotonic() < deadline:
         time.sleep(0.01)
     assert "director:guard" not in [thread.name for thread in threading.enumerate()]
@@ -437,9 +439,9 @@ def test_the_machine_s_own_driver() -> None:
 def test_a_loop_that_waits_calls_nothing() -> None:
     """Waiting in a selector is no callback, and the program's own `run` is not one either."""
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    deadline, frames = time.monotonic() + 5, [None]
+    deadline, frames = time.monotonic() + PATIENCE, [None]
     while frames and time.monotonic() < deadline:
         time.sleep(0.01)
         frames = callback_frames(sys._current_frames().get(thread.ident or 0))  # type: ignore[assignment]
@@ -447,3 +449,62 @@ def test_a_loop_that_waits_calls_nothing() -> None:
     thread.join()
     loop.close()
     assert frames == []
+
+
+# ---- autograd
+
+
+class GradModes(threading.local):
+    """torch's grad mode, as far as the guard asks for it: for each thread, and on at first."""
+
+    is_on = True
+
+
+class Recorded:
+    """A tensor with a graph behind it, if it was made while autograd records."""
+
+    def __init__(self, modes: GradModes) -> None:
+        self.grad_fn = object() if modes.is_on else None
+
+
+@pytest.fixture
+def grad_modes(monkeypatch: pytest.MonkeyPatch) -> GradModes:
+    torch: Any = types.ModuleType("torch")
+    modes = GradModes()
+    torch.is_grad_enabled = lambda: modes.is_on
+    torch.Tensor = Recorded
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    return modes
+
+
+def compute(_device: Device, modes: GradModes) -> bool:
+    result = Recorded(modes)  # recorded
+    return result.grad_fn is not None
+
+
+async def test_autograd_that_is_off_on_the_loops_thread_only(no_driver: None, grad_modes: GradModes) -> None:
+    grad_modes.is_on = False
+    guard = Guard(longest_block=None)
+    async with Director("simulated:1", hooks=[guard]) as director:
+        for _ in range(2):
+            assert await director.run(compute, grad_modes)
+    finding = only(guard)
+    assert (finding.kind, finding.function, finding.times) == ("autograd", "compute", 2)
+    assert finding.line == line_of(compute, "# recorded")
+    assert "around=torch.inference_mode" in finding.message
+
+
+async def test_autograd_that_is_off_in_the_job_too_or_on_everywhere(no_driver: None, grad_modes: GradModes) -> None:
+    @contextlib.contextmanager
+    def off() -> Iterator[None]:
+        grad_modes.is_on = False
+        yield
+        grad_modes.is_on = True
+
+    guard = Guard(longest_block=None)
+    async with Director("simulated:1", hooks=[guard]) as director:
+        assert await director.run(compute, grad_modes)  # it is on here too: the user wants that
+    grad_modes.is_on = False
+    async with Director("simulated:1", hooks=[guard], around=off) as director:
+        assert not await director.run(compute, grad_modes)
+    assert guard.findings == ()

@@ -15,6 +15,7 @@ from director._scheduler.slots import Slot, SlotState, make_device_slots
 from director.testing import simulated_devices
 
 if TYPE_CHECKING:
+    from director import Device
     from director._jobs.model import Model
 
 QUEUED, RUNNING, SUCCEEDED = JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED
@@ -35,22 +36,31 @@ class Nowhere(asyncio.AbstractEventLoop):
 class Desk:
     """A `Scheduler` with everything around it played by the test."""
 
-    def __init__(self, counts: list[int], max_queue: int | None = None, policy: SchedulingPolicy | None = None) -> None:
+    def __init__(
+        self,
+        counts: list[int],
+        max_queue: int | None = None,
+        policy: SchedulingPolicy | None = None,
+        devices: tuple[Device, ...] | None = None,
+    ) -> None:
         self.loop = Nowhere()
-        self.places = make_device_slots(tuple(simulated_devices(len(counts))), counts)
+        self.places = make_device_slots(devices or tuple(simulated_devices(len(counts))), counts)
         self.warm: dict[Model[Any], frozenset[int]] = {}
+        self.broken: dict[Model[Any], frozenset[int]] = {}  # where a load has failed lately
         self.director_called = False
         self.now = 0.0
         self.flushes_at: list[float] = []
         self.scheduler = Scheduler(
             self.places,
             policy or SchedulingPolicy(max_queue),
-            lambda model: self.warm.get(model, frozenset()),
+            lambda model: self.warm.get(model._itself(), frozenset()),
             self._call,
             self._tell_time,
             self.flushes_at.append,
             lambda job, wait_for_room: self.submit_later.append((job, wait_for_room)),
+            lambda model: self.broken.get(model._itself(), frozenset()),
         )
+        self.scheduler.note_memory = lambda: self.wake(self.scheduler.wake_for_waiting())
         self.slots = self.scheduler.slots
         self.submit_later: list[tuple[ScheduledJob[Any], bool]] = []  # for `admit_deferred`
         self._numbers = iter(range(1, 10**9))
@@ -130,12 +140,16 @@ class Desk:
         job.extras = job.extras or JobExtras()
         job.extras.failed_attempts += 1
 
-    def withdraw_all(
-        self, state: JobState, failed_load: tuple[Model[Any], Slot] | None = None
-    ) -> list[ScheduledJob[Any]]:
+    def withdraw_all(self, state: JobState) -> list[ScheduledJob[Any]]:
         """Withdraw what waits."""
         jobs: list[ScheduledJob[Any]] = []
-        self.scheduler.remove_all(jobs, state, failed_load)
+        self.scheduler.remove_all(jobs, state)
+        return jobs
+
+    def fail_unloadable(self, model: Model[Any]) -> list[ScheduledJob[Any]]:
+        """A load of `model` has failed."""
+        jobs: list[ScheduledJob[Any]] = []
+        self.scheduler.fail_unloadable(jobs, model)
         return jobs
 
     def try_again(self, job: ScheduledJob[Any]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from director.events import Event
 
 E = TypeVar("E", bound="Event")
-PATIENCE = 5.0  # real seconds after which something that should come is called missing
+PATIENCE = 20.0  # real seconds after which something that should come is called missing
 MANY = 1_000  # calls
 
 
@@ -99,23 +99,30 @@ class ThreadClock(TestClock):
     def __init__(self) -> None:
         super().__init__()
         self._loop_thread = threading.get_ident()
-        self._may_pass = threading.Event()
-        self._may_pass.set()
+        self._passes: threading.Semaphore | None = None  # of threads, while they are held
         self.asked = threading.Event()
 
     def hold(self) -> None:
-        """From now on other threads wait for `release`."""
+        """From now on other threads wait for `let` or `release`."""
         self.asked.clear()
-        self._may_pass.clear()
+        self._passes = threading.Semaphore(0)
+
+    def let(self) -> None:
+        """Let one thread pass that waits, or the next that asks."""
+        assert self._passes is not None
+        self._passes.release()
 
     def release(self) -> None:
         """Let them on."""
-        self._may_pass.set()
+        passes, self._passes = self._passes, None
+        if passes is not None:
+            passes.release(MANY)
 
     def time(self) -> float:
-        if threading.get_ident() != self._loop_thread and not self._may_pass.is_set():
+        passes = self._passes
+        if passes is not None and threading.get_ident() != self._loop_thread:
             self.asked.set()
-            self._may_pass.wait(PATIENCE)
+            passes.acquire(timeout=PATIENCE)
         return super().time()
 
 
@@ -135,6 +142,12 @@ async def until(condition: Callable[[], object]) -> None:
 async def rested(director: Director) -> None:
     """Wait until no slot is in a call: a result travels to the loop a moment before its thread looks for more work."""
     await until(lambda: not any(device.busy for device in director.stats().devices))
+
+
+def keep_workers(director: Director) -> None:
+    """Have workers without a job wait for the next one until the Director closes, and not for a tenth of a second."""
+    assert director._runtime is not None
+    director._runtime.scheduler.linger = 3600.0
 
 
 async def outcome(awaitable: Any) -> Any:

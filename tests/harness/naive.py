@@ -196,6 +196,9 @@ def check_lanes(queue: ReadyQueue, naive: Naive) -> None:
             assert group.waiting == len(members)
             assert (group.upper is None) is naive.is_held(members[0])
             assert group.checked_at == math.inf or group.upper is None
+        front = lane._front  # kept from a former look
+        assert front is None or queue.tenants.known or front == lane._first()
+        lane.peek(-math.inf)  # it is kept for the next look
 
 
 def check_tenants(queue: ReadyQueue, naive: Naive, slots: list[Slot]) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from selectors import SelectorKey
 
-PATIENCE = 5.0  # real seconds, after which a loop that nobody will ever wake is called a deadlock
+PATIENCE = 20.0  # real seconds, after which a loop that nobody will ever wake is called a deadlock
 
 
 class SimLoop(asyncio.SelectorEventLoop):

@@ -46,7 +46,7 @@ class Watch:
 
         A thread ends in real time, so the grace of a close is real too: here it is none, for nothing ends by itself.
         """
-        monkeypatch.setattr("director._runtime.lifecycle._GRACE", 0.0)
+        monkeypatch.setattr(Director.close, "__defaults__", (None, 0.0))
         monkeypatch.setattr(ScheduledJob, "state", self._watched(ScheduledJob.__dict__["state"]))
         monkeypatch.setattr(Slot, "state", self._watched(Slot.__dict__["state"]))
         return self

@@ -40,7 +40,7 @@ class Observed:
     def __init__(self, executor: Any) -> None:
         self.events: Counter[str] = Counter()
         self.durations, self.timeline = Durations(), Timeline(memory=False)
-        self.board = Recorder(lambda: (0, 0), lambda: None)
+        self.board = Recorder(lambda: (0, 0, 0), lambda: None)
         self._exporter = InMemorySpanExporter()
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
@@ -117,7 +117,7 @@ class Storm:
     async def read(self, count: int) -> None:
         """Streams, some of which are left early. They wait for room, so none is refused."""
         for number in range(count):
-            values = self._director.stream(fates.stream)
+            values = self._director.stream(fates.stream, when_full="wait")
             async for value in values:
                 if number % 2 and value:
                     break

@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
-from harness.gates import Gate, ThreadClock, outcome, rested, until
+from harness.gates import PATIENCE, Gate, ThreadClock, outcome, rested, until
 
-from director import Director, JobTimeout, Model, QueueFull, current_device
+from director import Director, JobTimeout, Model, QueueFull, current_device, report
 from director.events import (
     DirectorOpened,
     Event,
     JobEnded,
     JobFailed,
+    JobProgressed,
     JobRejected,
     JobStarted,
     JobSubmitted,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from director import Device, Job
+    from director._jobs.job import ScheduledJob
+    from director._scheduler.slots import Slot
     from director.hooks import RawRecord, Unfinished
     from director.testing import TestClock
 
@@ -140,8 +143,8 @@ async def test_the_records_of_jobs_that_ran(clock: TestClock, gate: Gate) -> Non
     held, failed = sorted(recorder.records)
     assert held[:3] == (1, "held", "succeeded")
     assert held.slot in (1, 2)
-    assert held[4:] == (1, 1, 3, 3, None)
-    assert failed == (2, "fail", "failed", 0, 3, 3, 3, 3, "ZeroDivisionError: no")
+    assert held[4:] == (1, 1, 3, 3, None, None)
+    assert failed == (2, "fail", "failed", 0, 3, 3, 3, 3, "ZeroDivisionError: no", None)
     assert [slots for _, slots in recorder.begun] == [tuple(director.devices[n] for n in (0, 1, 1))]
     assert (recorder.begun[0][0], recorder.ended) == (0, [3])
 
@@ -157,8 +160,8 @@ async def test_the_records_of_jobs_that_never_ran(clock: TestClock, gate: Gate) 
         cancelled.cancel()
         clock.advance(1)
         assert recorder.records == [
-            (cancelled.id, "cancelled", "cancelled", None, 0, None, 1, 1, None),
-            (late.id, "late", "failed", None, 0, None, 2, 2, str_of(JobTimeout("queued"))),
+            (cancelled.id, "cancelled", "cancelled", None, 0, None, 1, 1, None, None),
+            (late.id, "late", "failed", None, 0, None, 2, 2, str_of(JobTimeout("queued")), None),
         ]
         gate.open()
 
@@ -204,8 +207,8 @@ async def test_what_is_unfinished(clock: TestClock, gate: Gate) -> None:
         clock.advance(1)
         director.submit(gate, name="waits")
         assert [JobRecord(*raw) for raw in recorder.unfinished()] == [
-            (1, "runs", "running", 0, 0, 0, None, None, None),
-            (2, "waits", "queued", None, 1, None, None, None, None),
+            (1, "runs", "running", 0, 0, 0, None, None, None, None),
+            (2, "waits", "queued", None, 1, None, None, None, None, None),
         ]
         assert [raw[0] for raw in recorder.unfinished(and_waiting=False)] == [1]
         gate.open()
@@ -213,6 +216,37 @@ async def test_what_is_unfinished(clock: TestClock, gate: Gate) -> None:
     async with director:
         pass
     assert (len(recorder.begun), len(recorder.ended)) == (2, 2)
+
+
+class Account:
+    """A tenant that says nothing of itself without running code of its own."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("a recorder asked")
+
+
+class Team(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise AssertionError("a recorder asked")
+
+
+async def test_the_tenant_of_a_record_is_a_text_and_runs_no_code_of_the_users(gate: Gate) -> None:
+    recorder = Recorder()
+    tenants = ["alice", Team("blue"), 7, ("a", 1), Account(), "x" * 1000, None]
+    async with Director("simulated:1", hooks=[recorder]) as director:
+        for tenant in tenants:
+            await director.run(lambda _: None, tenant=tenant)
+        await outcome(director.run(fail, tenant="alice"))
+        director.submit(gate, tenant="bob")
+        director.submit(gate, tenant="carol")
+        await gate.begun()
+        assert [JobRecord(*raw).tenant for raw in recorder.unfinished()] == ["bob", "carol"]
+        gate.open()
+    texts = ["alice", "blue", "7", "('a', 1)", "<Account>", "x" * 119 + "…", None, "alice", "bob", "carol"]
+    assert [record.tenant for record in recorder.records] == texts
+    assert [type(record.tenant) for record in recorder.records].count(str) == len(texts) - 1
 
 
 async def test_a_recorder_keeps_no_director_alive() -> None:
@@ -265,7 +299,7 @@ async def test_an_error_that_can_not_say_what_it_is_is_recorded_all_the_same() -
     recorder = Recorder()
     async with Director("simulated:2", hooks=[recorder]) as director:
         jobs = [director.submit(each) for each in (fall_silent, fail, fall_silent)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert [type(await outcome(job)) for job in jobs] == [Mute, ZeroDivisionError, Mute]
     errors = {record.job: record.error for record in recorder.records}
     assert errors == {job.id: "Mute" for job in jobs[::2]} | {jobs[1].id: "ZeroDivisionError: no"}
@@ -437,3 +471,33 @@ async def test_what_was_cancelled_before_it_was_called_never_ran() -> None:
     assert [(record.name, record.started, record.state) for record in recorder.records[1:]] == [
         ("it", None, "cancelled")
     ] * 2
+
+
+async def test_a_hook_that_wants_progress_alone_gets_that_alone() -> None:
+    hook = Selective(JobProgressed)
+    async with Director("cpu:1", hooks=(hook,)) as director:
+        await director.run(lambda _device: report("half"))
+        await outcome(director.submit(fail))
+    assert [event.progress for event in hook.events if isinstance(event, JobProgressed)] == ["half"]
+    assert hook.kinds() == ["JobProgressed"]
+
+
+async def test_who_wants_to_know_of_starts_is_called_by_the_slots_thread_and_no_event_is_made() -> None:
+    class Observer(Selective):
+        threads: ClassVar[list[int]] = []
+        jobs: ClassVar[list[int]] = []
+
+        def slot_started(self, slot: Slot) -> None:
+            self.threads.append(threading.get_ident())
+            self.jobs.extend(job.id for job in slot.current_jobs() if job.started_at is not None)
+
+        def attempt_failed(self, job: ScheduledJob[Any], slot: Slot, error: BaseException, is_counted: bool) -> None:
+            raise AssertionError
+
+    hook = Observer()
+    async with Director("cpu:1", hooks=(hook,)) as director:
+        thread = await director.run(lambda _device: threading.get_ident())
+        await director.run(lambda _device: None)
+    assert hook.threads == [thread, thread]
+    assert hook.jobs == [1, 2]
+    assert hook.events == []

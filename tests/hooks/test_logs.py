@@ -26,7 +26,8 @@ def test_every_event_has_a_line() -> None:
 
 async def play(gate: Gate, clock: TestClock) -> None:
     async with Director("simulated:1", hooks=[Logs()], clock=clock, max_queue=1) as director:
-        await director.run(lambda _: clock.advance(2), name="good", model=Model(lambda _: 1, name="model"))
+        model = Model(lambda _: 1, name="model")
+        await director.run(lambda _: clock.advance(2), name="good", model=model)
         await outcome(director.run(fail))
         await outcome(director.run(lambda _: None, model=Model(fail, name="broken")))
         director.submit(gate, name="held")

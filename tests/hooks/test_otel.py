@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from director import Director
+from director import Director, Model
 from director.otel import Spans
 
 if TYPE_CHECKING:
@@ -80,6 +80,16 @@ async def test_queue_and_run_are_children_of_the_submitter_and_the_function_s_ow
     }
     assert run.instrumentation_scope is not None
     assert run.instrumentation_scope.name == "director"
+
+
+async def test_a_load_in_advance_has_no_priority_for_the_user_gave_none(tracing: Tracing) -> None:
+    model = Model(lambda device: device, name="m")
+    async with Director("simulated:1", hooks=[tracing.hook]) as director:
+        await director.load(model)
+    queue, run = tracing.spans("queue loading m", "run loading m")
+    for span in (queue, run):
+        assert (span.attributes or {})["director.job.id"] == 1
+        assert "director.job.priority" not in (span.attributes or {})
 
 
 async def test_each_job_has_its_own_submitter_s_trace(tracing: Tracing) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
 import threading
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import outcome, rested
+from harness.gates import PATIENCE, outcome, rested
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -17,9 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from director import Director, Model, QueueFull
 from director.hooks import JobRecorder
-from director.prometheus import BUCKETS, DirectorCollector, Durations
+from director.prometheus import BUCKETS, OTHER, Breakdown, DirectorCollector, Durations
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness.gates import Gate
 
     from director.testing import TestClock
@@ -44,7 +48,8 @@ async def test_a_scrape(clock: TestClock, gate: Gate) -> None:
     director = Director("simulated:1", name="mine", clock=clock, max_queue=1, slots=2)
     DirectorCollector(director, registry=registry)
     async with director:
-        await director.run(lambda _: clock.advance(3), model=Model(lambda device: device, name="detector"))
+        detector = Model(lambda device: device, name="detector")
+        await director.run(lambda _: clock.advance(3), model=detector)
         await outcome(director.run(fail))
         await rested(director)
         for _ in range(3):
@@ -64,10 +69,14 @@ async def test_a_scrape(clock: TestClock, gate: Gate) -> None:
         }
         assert seen["director_device_slots", *device, "SIM-0"] == 2
         assert seen["director_device_busy_slots", *device, "SIM-0"] == 2
+        assert seen["director_device_abandoned_slots", *device, "SIM-0"] == 0
         assert seen["director_device_elsewhere_slots", *device, "SIM-0"] == 0
         assert seen["director_device_jobs_total", *device, "SIM-0"] == 2
         assert seen["director_device_busy_seconds_total", *device, "SIM-0"] == 3
         assert seen["director_model_resident", *device, "detector", "SIM-0"] == 1
+        assert ("director_device_memory_budget_bytes", *device, "SIM-0") not in seen
+        taken = {key[1]: value for key, value in seen.items() if key[0] == "director_device_memory_reserved_bytes"}
+        assert taken == dict.fromkeys(("replicas", "loading", "calls", "context", "leaked", "foreign"), 0)
         health = ("simulated:0", "mine")
         assert seen["director_device_health", *health, "healthy", "simulated", "SIM-0"] == 1
         assert seen["director_device_health", *health, "quarantined", "simulated", "SIM-0"] == 0
@@ -172,7 +181,7 @@ async def test_a_scrape_by_http_from_another_thread() -> None:
         try:
             await director.run(lambda _: None)
             url = f"http://127.0.0.1:{server.server_port}/metrics"
-            body = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+            body = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=PATIENCE).read().decode())
         finally:
             server.shutdown()
             server.server_close()
@@ -190,7 +199,7 @@ async def test_scrapes_while_jobs_run_disturb_nobody() -> None:
 
     async with Director("simulated:2", max_queue=None) as director:
         DirectorCollector(director, registry=registry)
-        thread = threading.Thread(target=scrape)
+        thread = threading.Thread(target=scrape, daemon=True)
         thread.start()
         await asyncio.gather(*(director.submit(lambda _: None) for _ in range(3_000)))
         ended.set()
@@ -211,3 +220,114 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(ImportError, match=r"pip install 'gpu-director\[prometheus\]'"):
         import director.prometheus  # noqa: F401
+
+
+# ---- by function and tenant
+
+
+async def test_jobs_by_function_and_tenant(clock: TestClock, gate: Gate) -> None:
+    registry, breakdown = CollectorRegistry(), Breakdown()
+    async with Director("simulated:1", name="mine", clock=clock, hooks=[breakdown]) as director:
+        DirectorCollector(director, breakdown=breakdown, registry=registry)
+        await director.run(lambda _: clock.advance(3), name="detect", tenant="alice")
+        await director.run(lambda _: clock.advance(1), name="detect")
+        await outcome(director.run(fail, name="decode", tenant="alice"))
+        left = director.submit(gate, name="decode", tenant="bob", timeout=2)
+        await gate.begun()
+        clock.advance(2)
+        await outcome(left)
+        clock.advance(1)
+        gate.open()
+        await rested(director)
+        await director.run(lambda _: None, name="detect")
+        seen = samples(registry)
+    jobs = {key[2:]: value for key, value in seen.items() if key[0] == "director_function_jobs_total" and value}
+    assert jobs == {("detect", "succeeded"): 3, ("decode", "failed"): 2}
+    jobs = {key[2:]: value for key, value in seen.items() if key[0] == "director_tenant_jobs_total" and value}
+    assert jobs == {("succeeded", "alice"): 1, ("failed", "alice"): 1, ("failed", "bob"): 1}
+    assert seen["director_function_run_seconds_total", "mine", "detect"] == 4
+    assert seen["director_function_run_seconds_total", "mine", "decode"] == 3, "the call went on after its job"
+    assert seen["director_tenant_run_seconds_total", "mine", "bob"] == 3
+
+
+async def test_names_beyond_the_bound_are_counted_together() -> None:
+    registry, breakdown = CollectorRegistry(), Breakdown(functions=3, tenants=2)
+    async with Director("simulated:2", hooks=[breakdown], max_queue=None) as director:
+        DirectorCollector(director, breakdown=breakdown, registry=registry)
+        await asyncio.gather(
+            *(director.submit(lambda _: None, name=f"function {n % 10}", tenant=f"user {n}") for n in range(200))
+        )
+        seen = samples(registry)
+    for metric, most in (("director_function_jobs_total", 3), ("director_tenant_jobs_total", 2)):
+        jobs = {key: value for key, value in seen.items() if key[0] == metric and "succeeded" in key}
+        assert len(jobs) == most + 1
+        assert sum(jobs.values()) == 200
+        assert sum(OTHER in key for key in jobs) == 1
+
+
+async def test_a_bound_of_nothing_counts_nothing() -> None:
+    breakdown = Breakdown(functions=0, tenants=0)
+    async with Director("simulated:1", hooks=[breakdown]) as director:
+        await director.run(lambda _: None, tenant="alice")
+    assert breakdown.functions() == breakdown.tenants() == {}
+    with pytest.raises(ValueError, match="functions"):
+        Breakdown(functions=-1)
+    with pytest.raises(TypeError, match="tenants"):
+        Breakdown(tenants="many")  # type: ignore[arg-type]
+
+
+# ---- several worker processes
+
+
+def test_one_process_has_no_label_worker_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scraped(**settings: Any) -> str:
+        registry = CollectorRegistry()
+        DirectorCollector(Director("simulated:1", name="mine"), registry=registry, **settings)
+        return generate_latest(registry).decode()
+
+    assert 'director_jobs_queued{director="mine"} 0.0' in scraped()
+    assert 'director_jobs_queued{director="mine",worker="3"} 0.0' in scraped(worker="3")
+    monkeypatch.setenv("SERVER_SOFTWARE", "gunicorn/23.0.0")
+    assert f'director_jobs_queued{{director="mine",worker="{os.getpid()}"}} 0.0' in scraped()
+    assert 'director_jobs_queued{director="mine"} 0.0' in scraped(worker="")
+
+
+WORKERS = '''
+"""Each worker of the server prints what it would answer to a scrape, once a job has run."""
+import contextlib, os
+from prometheus_client import CollectorRegistry, generate_latest
+from director import Director
+from director.asgi import lifespan
+from director.prometheus import DirectorCollector
+from fastapi import FastAPI
+
+director = Director("simulated:1", name="mine")
+registry = CollectorRegistry()
+DirectorCollector(director, registry=registry)
+
+@contextlib.asynccontextmanager
+async def tell(app):
+    await director.run(str)
+    (line,) = (line for line in generate_latest(registry).decode().splitlines() if "succeeded" in line)
+    os.write(1, f"{os.getpid()} {line}\\n".encode())
+    yield
+
+app = FastAPI(lifespan=lifespan(director, tell))
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.programs
+def test_two_workers_of_uvicorn_are_two_series(tmp_path: Path) -> None:
+    (tmp_path / "workers.py").write_text(WORKERS)
+    command = [sys.executable, "-m", "uvicorn", "workers:app", "--workers", "2", "--port", "0", "--log-level", "error"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        assert server.stdout is not None
+        try:
+            told = dict(server.stdout.readline().decode().strip().split(" ", 1) for _ in range(2))
+        finally:
+            server.terminate()
+            server.communicate(timeout=30)
+    assert len(told) == 2
+    for worker, line in told.items():
+        assert line == f'director_jobs_total{{director="mine",outcome="succeeded",worker="{worker}"}} 1.0'

@@ -18,7 +18,7 @@ from director.events import Event, JobEnded, JobRejected, JobStarted, JobSubmitt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 
 class Every:

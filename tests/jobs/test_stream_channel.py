@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 RARELY = st.sampled_from([False] * 9 + [True])  # for what ends nearly everything
-PATIENCE = 10.0  # real seconds until a thread that neither waits nor comes back is called lost
+PATIENCE = 20.0  # real seconds until a thread that neither waits nor comes back is called lost
 
 
 class Bell:
@@ -64,7 +64,7 @@ class Putter:
         self._bell = channel._room_signal = Bell(self.changed)  # type: ignore[assignment]
         self._told: deque[Any] = deque()
         self._ends = False
-        self._thread = threading.Thread(target=self._work, name="director:putter")
+        self._thread = threading.Thread(target=self._work, name="director:putter", daemon=True)
         self._thread.start()
 
     def put(self, value: Any) -> None:
@@ -122,7 +122,8 @@ class Machine(RuleBasedStateMachine):
         self.numbers = iter(range(10_000))
         self.on_it: deque[int] = deque()
         self.pending: int | None = None  # what a blocked `put` holds
-        self.full_since: float | None = None  # since when that is timed
+        self.late_since: float | None = None  # since when the reader has to take a value, while that is timed
+        self.is_crossed = False  # a value was accepted
         self.expected = False  # the reader wants to be woken, and has not been
         self.refusal: type[BaseException] | None = None
         self.has_left = False
@@ -149,14 +150,17 @@ class Machine(RuleBasedStateMachine):
             self.arrive(number)
         else:
             self.pending = number
-            if not self.is_patient:
-                self.full_since = self.clock.time()
+            if not self.is_patient and self.late_since is None:
+                self.late_since = self.clock.time()
 
     def arrive(self, number: int) -> None:
         self.on_it.append(number)
         if self.expected:
             self.expected = False
             assert self.posts, "the reader is not woken"
+        elif not self.is_crossed:
+            self.late_since = self.clock.time()
+        self.is_crossed = True
 
     # ---- the reader
 
@@ -171,6 +175,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         assert self.channel.take() == self.on_it.popleft()
+        self.late_since = None
         self.unblock()
 
     @rule(chance=RARELY)
@@ -193,8 +198,8 @@ class Machine(RuleBasedStateMachine):
     def drain(self) -> None:
         self.is_patient = False
         self.channel.stop_waiting()
-        if self.pending is not None and self.full_since is None:
-            self.full_since = self.clock.time()
+        if self.pending is not None and self.late_since is None:
+            self.late_since = self.clock.time()
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 2.0]))
     def pass_time(self, seconds: float) -> None:
@@ -203,8 +208,7 @@ class Machine(RuleBasedStateMachine):
             self.posts.popleft()()
         assert self.wakes == self.looks - self.expected, "woken for nothing, or not at all"
         self.clock.advance(seconds)
-        if self.full_since is not None and self.clock.time() >= self.full_since + self.limit:
-            assert self.pending is not None
+        if self.late_since is not None and self.clock.time() >= self.late_since + self.limit:
             self.refuse(SlowReader)
 
     def refuse(self, why: type[BaseException]) -> None:
@@ -212,12 +216,12 @@ class Machine(RuleBasedStateMachine):
         if self.pending is not None:
             self.putter.settle()
             assert type(self.putter.error) is self.refusal
-        self.pending = self.full_since = None
+        self.pending = self.late_since = None
 
     def unblock(self) -> None:
         if self.pending is not None:
             self.putter.settle()
-            number, self.pending, self.full_since = self.pending, None, None
+            number, self.pending = self.pending, None
             self.arrive(number)
 
     # ---- always
@@ -277,7 +281,7 @@ def test_what_the_reader_left_is_let_go_outside_of_the_lock() -> None:
                 found.append(True)
 
         found: list[bool] = []
-        thread = threading.Thread(target=look)
+        thread = threading.Thread(target=look, daemon=True)
         thread.start()
         thread.join()
         return bool(found)

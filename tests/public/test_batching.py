@@ -416,8 +416,7 @@ async def test_an_item_that_is_cancelled_when_its_batch_has_been_taken_is_not_in
         for _ in ("the end of the blocker", "before the lock"):
             await asyncio.to_thread(clock.asked.wait, PATIENCE)
             clock.asked.clear()
-            clock.release()
-            clock.hold()
+            clock.let()
         await until(lambda: jobs[1].state is JobState.RUNNING)
         assert jobs[1].cancel()
         clock.release()

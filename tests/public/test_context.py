@@ -119,7 +119,7 @@ async def test_a_thread_that_a_job_starts_is_outside_of_it() -> None:
             except RuntimeError as error:
                 seen.append(error)
 
-        thread = threading.Thread(target=beside)
+        thread = threading.Thread(target=beside, daemon=True)
         thread.start()
         thread.join()
         return seen
@@ -179,20 +179,21 @@ async def test_a_job_may_clean_up_and_return_all_the_same(gate: Gate) -> None:
         assert job.state is JobState.CANCELLED
 
 
-async def test_check_cancelled_looks_at_the_clock_itself(gate: Gate, clock: TestClock) -> None:
+@pytest.mark.parametrize("option", ["deadline", "timeout"])
+async def test_check_cancelled_looks_at_the_clock_itself(option: str, gate: Gate, clock: TestClock) -> None:
     # The loop may be too busy to ring for the deadline.
     def work(device: Any) -> None:
         gate(device)
         check_cancelled()
 
     async with Director("simulated:1", clock=clock) as director:
-        job = director.submit(work, deadline=5)
+        job = director.submit(work, **{option: 5})  # type: ignore[call-overload]  # a name from a str
         await gate.begun()
         clock._now = 6.0  # time passes, and no timer rings
         gate.open()
         error = await outcome(job)
         assert isinstance(error, JobTimeout)
-        assert error.phase == "running"
+        assert (error.phase, error.option, error.seconds) == ("running", option, 5)
 
 
 async def test_a_closing_director_tells_its_jobs(gate: Gate) -> None:

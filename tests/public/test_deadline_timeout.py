@@ -8,9 +8,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import Gate, ThreadClock, outcome, turns, until
+from harness.gates import PATIENCE, Gate, ThreadClock, keep_workers, outcome, turns, until
 
-from director import Director, Job, JobError, JobState, JobTimeout, check_cancelled
+from director import Director, Job, JobError, JobState, JobTimeout, Model, check_cancelled
 
 if TYPE_CHECKING:
     from director.testing import TestClock
@@ -108,10 +108,11 @@ async def test_in_time_is_in_time(gate: Gate, clock: TestClock) -> None:
 async def test_in_time_is_in_time_though_the_loop_is_late(clock: TestClock) -> None:
     async with Director("simulated:1", clock=clock) as director:
         begun, end = threading.Event(), threading.Event()
+        keep_workers(director)
         await director.run(lambda _: None)  # there is a worker now
         in_time = director.submit(lambda _: "in time", deadline=5)
-        following = director.submit(lambda _: (begun.set(), end.wait(5)))
-        assert begun.wait(5)  # the loop is blocked; the slot is done with the first and at the next
+        following = director.submit(lambda _: (begun.set(), end.wait(PATIENCE)))
+        assert begun.wait(PATIENCE)  # the loop is blocked; the slot is done with the first and at the next
         clock.advance(10)
         end.set()
         await following
@@ -286,3 +287,102 @@ async def test_the_machines_own_clock_rings_too(gate: Gate) -> None:
         errors = [await outcome(running), await outcome(waiting)]
         assert [getattr(error, "phase", error) for error in errors] == ["running", "queued"]
         gate.open()
+
+
+# ---- the load of a model
+
+
+def slow_model(clock: TestClock, seconds: float) -> Model[str]:
+    """A model whose load takes so many seconds of the clock."""
+
+    def load(_device: Any) -> str:
+        clock._now += seconds
+        return "replica"
+
+    return Model(load)
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 5}, {"deadline": 50}], ids=["plain", "timeout", "deadline"])
+async def test_ran_counts_from_the_call_of_the_function(clock: TestClock, options: Any) -> None:
+    def call(_replica: str) -> None:
+        clock._now += 3
+
+    async with Director("simulated:1", clock=clock) as director:
+        job = director.submit(call, model=slow_model(clock, 20), **options)
+        await job
+        assert (job.waited, job.ran) == (20, 3)
+        assert director.stats().devices[0].busy_seconds == 23
+
+
+async def test_a_timeout_does_not_count_the_load(gate: Gate, clock: TestClock) -> None:
+    async with Director("simulated:1", clock=clock) as director:
+        model = slow_model(clock, 20)
+        job = director.submit(gate, model=model, timeout=5)
+        await gate.begun()
+        await turns()
+        clock.advance(4.9)
+        assert job.state is JobState.RUNNING
+        clock.advance(0.1)
+        error = await outcome(job)
+        assert isinstance(error, JobTimeout)
+        assert (error.phase, error.option) == ("running", "timeout")
+        gate.open()
+
+
+async def test_nor_that_of_a_batch(clock: TestClock) -> None:
+    def together(_replica: str, items: list[int]) -> list[int]:
+        clock._now += 3
+        return items
+
+    async with Director("simulated:1", clock=clock) as director:
+        call = director.function(together, model=slow_model(clock, 20), max_batch_size=4, timeout=5)
+        jobs = [call.submit(number) for number in range(3)]
+        assert await asyncio.gather(*jobs) == [0, 1, 2]
+        assert {job.ran for job in jobs} == {3}
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancel"])
+async def test_a_job_that_ends_during_the_load_of_its_model_never_runs(gate: Gate, clock: TestClock, how: str) -> None:
+    """The load goes on, for others need the model."""
+    ran: list[Any] = []
+    model = Model(gate)
+    async with Director("simulated:1", clock=clock) as director:
+        job = director.submit(ran.append, model=model, deadline=5 if how == "deadline" else None)
+        await gate.begun()
+        await turns()
+        if how == "cancel":
+            job.cancel()
+        clock.advance(5)
+        assert job.done()
+        error = await outcome(job)
+        assert how == "cancel" or (isinstance(error, JobTimeout) and error.phase == "queued")
+        gate.open()
+        assert await director.run(lambda device: device, model=model) is director.devices[0]
+        assert (job.ran, job.attempts, job.device, ran) == (None, 0, None, [])
+        assert director.stats().devices[0].jobs == 1
+    assert len(gate.calls) == 1
+
+
+async def test_a_batch_is_called_without_the_jobs_that_ended_during_the_load(gate: Gate, clock: TestClock) -> None:
+    batches: list[list[str]] = []
+
+    def together(_replica: Any, items: list[str]) -> list[str]:
+        batches.append(items)
+        return items
+
+    async with Director("simulated:1", clock=clock) as director:
+        call = director.function(together, model=Model(gate), max_batch_size=4)
+        late, cancelled, kept = (
+            call.with_options(deadline=5).submit("late"),
+            call.submit("cancelled"),
+            call.submit("kept"),
+        )
+        await gate.begun()
+        clock.advance(5)
+        cancelled.cancel()
+        assert late.done()
+        gate.open()
+        assert await kept == "kept"
+        assert isinstance(await outcome(late), JobTimeout)
+        assert (late.attempts, cancelled.attempts, kept.attempts) == (0, 0, 1)
+    assert batches == [["kept"]]

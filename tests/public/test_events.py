@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import Gate, Recorder, outcome, rested, turns, until
+from harness.gates import PATIENCE, Gate, Recorder, keep_workers, outcome, rested, turns, until
 
 from director import Device, Director, HealthRules, JobTimeout, Model, QueueFull, WorkerDied, events, report
 from director.events import (
@@ -28,6 +28,7 @@ from director.events import (
     JobStarted,
     JobSubmitted,
     JobSucceeded,
+    MemoryVeto,
     ModelEvent,
     ModelFailed,
     ModelLoaded,
@@ -40,12 +41,12 @@ if TYPE_CHECKING:
     from director.testing import TestClock
 
 ABSTRACT = (Event, JobEvent, JobEnded, ModelEvent)
-OF_CLUSTERS = (DeviceJoined,)  # tests/cluster makes it
+ELSEWHERE = (DeviceJoined, MemoryVeto)  # tests/cluster and tests/public/test_foreign_memory.py make them
 
 
 def concrete() -> list[type[Event]]:
     found = [it for it in vars(events).values() if isinstance(it, type) and issubclass(it, Event)]
-    return [kind for kind in found if kind not in ABSTRACT + OF_CLUSTERS]
+    return [kind for kind in found if kind not in ABSTRACT + ELSEWHERE]
 
 
 def fail(*_args: Any) -> None:
@@ -147,15 +148,16 @@ async def test_the_story_of_a_model(clock: TestClock) -> None:
     recorder = Recorder()
     async with Director("simulated:1", hooks=[recorder], clock=clock) as director:
         device = director.devices[0]
-        await director.run(lambda _: None, model=Model(load, name="detector"))
+        await director.run(lambda _: None, model=(detector := Model(load, name="detector")))
         await outcome(director.run(lambda _: None, model=Model(fail, name="broken")))
         await rested(director)
+    del detector  # kept until now
     assert recorder.of(ModelLoaded) == [ModelLoaded(5, "detector", device, 5)]
     [failed] = recorder.of(ModelFailed)
     assert (failed.at, failed.model, failed.device, type(failed.error)) == (5, "broken", device, ZeroDivisionError)
     assert recorder.of(ModelUnloaded) == [ModelUnloaded(5, "detector", device)]
     kinds = recorder.kinds()
-    assert kinds.index("JobStarted") < kinds.index("ModelLoaded") < kinds.index("JobSucceeded")
+    assert kinds.index("ModelLoaded") < kinds.index("JobStarted") < kinds.index("JobSucceeded")
     assert kinds.index("DirectorDrained") < kinds.index("ModelUnloaded")
 
 
@@ -173,6 +175,9 @@ async def everything(director: Director, gate: Gate) -> None:
     gate.open()
     await outcome(director.run(fail))
     await director.run(report, model=Model(lambda device: device.label))
+    models = [Model(lambda device: device.label, memory="1GiB") for _ in range(2)]
+    for model in models:  # there is room for one
+        await director.run(report, model=model)
     await outcome(director.run(fail, model=Model(fail)))
     await outcome(director.run(fail, retries=1, retry_on=Exception))
     await outcome(director.run(lose))
@@ -185,7 +190,7 @@ def lose(device: Device) -> None:
 
 async def test_every_kind_is_made() -> None:
     recorder, gate = Recorder(), Gate()
-    async with Director("simulated:1", max_queue=1, health=BRIEF, hooks=[recorder]) as director:
+    async with Director("simulated:1", max_queue=1, memory_limit="1GiB", health=BRIEF, hooks=[recorder]) as director:
         await everything(director, gate)
     assert set(recorder.kinds()) == {kind.__name__ for kind in concrete()}
 
@@ -197,10 +202,12 @@ async def test_none_is_made_where_nobody_listens(monkeypatch: pytest.MonkeyPatch
     made: list[type[Event]] = []
     for kind in concrete():
         monkeypatch.setattr(kind, "__init__", refuse)
-    async with Director("simulated:1", max_queue=1, health=BRIEF) as director:
+    async with Director("simulated:1", max_queue=1, memory_limit="1GiB", health=BRIEF) as director:
         await everything(director, Gate())
     assert made == []
-    async with Director("simulated:1", max_queue=1, health=BRIEF, hooks=[lambda _: None]) as director:
+    async with Director(
+        "simulated:1", max_queue=1, memory_limit="1GiB", health=BRIEF, hooks=[lambda _: None]
+    ) as director:
         await everything(director, Gate())
     assert set(made) == set(concrete())  # it would have been seen
 
@@ -218,7 +225,7 @@ async def test_hooks_are_called_on_the_loop_under_no_lock_and_may_use_the_direct
             followers.append(director.submit(lambda _: "follows", name="second"))
 
     loop = asyncio.get_running_loop()
-    async with Director("simulated:1", max_queue=1, hooks=[hook]) as director:
+    async with Director("simulated:1", max_queue=1, memory_limit="1GiB", hooks=[hook]) as director:
         await director.run(lambda _: None, name="first")
         assert await followers[0] == "follows"
         await everything(director, Gate())
@@ -252,9 +259,10 @@ async def test_a_job_starts_before_it_ends() -> None:
     begun, end = threading.Event(), threading.Event()
     recorder = Recorder()
     async with Director("simulated:1", hooks=[recorder]) as director:
+        keep_workers(director)
         await director.run(lambda _: None)  # there is a worker now, so that the loop is not needed
-        job = director.submit(lambda _: (begun.set(), end.wait(5)), name="it")
-        assert begun.wait(5)  # the loop is busy meanwhile
+        job = director.submit(lambda _: (begun.set(), end.wait(PATIENCE)), name="it")
+        assert begun.wait(PATIENCE)  # the loop is busy meanwhile
         job.cancel()
         end.set()
     story = [type(event).__name__ for event in recorder.of(JobEvent) if event.job == job.id]

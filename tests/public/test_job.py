@@ -7,7 +7,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import Gate, ThreadClock, outcome, turns, until
+from harness.gates import PATIENCE, Gate, ThreadClock, outcome, turns, until
 
 from director import Director, Job, JobState, current_job, report
 
@@ -316,7 +316,7 @@ async def test_it_works_with_wait_for_and_shield(gate: Gate) -> None:
                 await job
         assert job.state is JobState.CANCELLED
         gate.open()
-        assert await asyncio.wait_for(director.submit(gate, 42), 5) == 42
+        assert await asyncio.wait_for(director.submit(gate, 42), PATIENCE) == 42
 
 
 async def test_run_cancels_its_job_when_the_caller_leaves(gate: Gate) -> None:

@@ -12,9 +12,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import outcome, until
+from harness.gates import PATIENCE, outcome, until
 
-from director import Director, JobState, Model
+from director import Director, JobState, Model, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -243,7 +243,7 @@ async def test_an_exception_of_the_executor_face_is_freed_however_soon_it_is_loo
             watched.append(weakref.ref(error))
 
     def fail_later() -> None:
-        assert go.wait(5)
+        assert go.wait(PATIENCE)
         raise Boom
 
     watched: list[weakref.ref[Boom]] = []
@@ -255,3 +255,11 @@ async def test_an_exception_of_the_executor_face_is_freed_however_soon_it_is_loo
         go.set()
         await until(lambda: watched)
         assert await freed(watched[0])
+
+
+@pytest.mark.parametrize("retry_after", [None, 0.5])
+def test_a_refusal_names_the_option_that_waits_wherever_it_is_raised(retry_after: float | None) -> None:
+    message = str(QueueFull(2, 2, retry_after))
+
+    assert message.endswith("To wait for room, pass when_full='wait'.")
+    assert ("Retry in about 0.5 s." in message) is (retry_after is not None)

@@ -10,9 +10,9 @@ from unittest.mock import Mock
 
 import anyio
 import pytest
-from harness.gates import Gate, outcome, turns, until
+from harness.gates import PATIENCE, Gate, outcome, turns, until
 
-from director import Director, DirectorClosed, DirectorState, JobError, JobState, Model, PlacementError
+from director import Director, DirectorClosed, DirectorState, JobAborted, JobError, JobState, Model, PlacementError
 from director._scheduler.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def test_nothing_runs_and_no_thread_is_there_at_rest() -> None:
         await until(lambda: ours() == [])
 
 
-async def test_leaving_by_an_exception_cancels_what_waits(gate: Gate) -> None:
+async def test_leaving_by_an_exception_fails_what_waits(gate: Gate) -> None:
     director = Director("simulated:1")
     jobs: list[Any] = []
 
@@ -70,13 +70,13 @@ async def test_leaving_by_an_exception_cancels_what_waits(gate: Gate) -> None:
 
     with pytest.raises(ZeroDivisionError, match="mine"):
         await use()
-    assert [job.state for job in jobs] == [JobState.SUCCEEDED] + [JobState.CANCELLED] * 3  # what ran had time to end
+    assert [job.state for job in jobs] == [JobState.SUCCEEDED] + [JobState.FAILED] * 3  # what ran had time to end
     assert director.state is DirectorState.CLOSED
     assert gate.items == [0]
     assert ours() == []
 
 
-async def test_leaving_by_cancellation_cancels_what_waits(gate: Gate) -> None:
+async def test_leaving_by_cancellation_fails_what_waits(gate: Gate) -> None:
     jobs: list[Any] = []
 
     async def use() -> None:
@@ -90,7 +90,7 @@ async def test_leaving_by_cancellation_cancels_what_waits(gate: Gate) -> None:
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.CANCELLED, JobState.CANCELLED]
+    assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED, JobState.FAILED]
     assert ours() == []
 
 
@@ -101,9 +101,9 @@ async def test_leaving_by_an_exception_does_not_wait_for_a_tests_clock(gate: Gat
     await gate.begun()
     waiting = director.submit(gate)
     waiting.add_done_callback(lambda _: gate.open())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await director.__aexit__(ZeroDivisionError, ZeroDivisionError(), None)
-    assert waiting.cancelled()
+    assert isinstance(waiting.exception(), DirectorClosed)
 
 
 async def test_one_whose_caller_has_left_before_is_told_of_too(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
@@ -112,7 +112,7 @@ async def test_one_whose_caller_has_left_before_is_told_of_too(gate: Gate, caplo
     job = director.submit(gate, name="stuck")
     await gate.begun()
     job.cancel()
-    await director.close(0)
+    await director.close(0, grace=0)
     assert caplog.text.count("abandoned") == 1
     assert "'stuck'" in caplog.text
     gate.open()
@@ -130,9 +130,9 @@ async def test_a_call_that_does_not_end_is_left_behind_with_a_warning(
     job = director.submit(gate, devices=[1], name="stuck")
     await gate.begun()
     caller = asyncio.create_task(outcome(job))
-    await director.close(0)  # a second of grace
-    assert (director.state, job.state) == (DirectorState.CLOSED, JobState.CANCELLED)
-    assert isinstance(await caller, asyncio.CancelledError)
+    await director.close(0, grace=0.01)
+    assert (director.state, job.state) == (DirectorState.CLOSED, JobState.FAILED)
+    assert isinstance(await caller, JobAborted)
     assert "'stuck'" in caplog.text
     assert "abandoned" in caplog.text
     assert unloaded == ["simulated:0"]
@@ -155,7 +155,7 @@ async def test_close_waits_so_long_and_no_longer(gate: Gate, clock: TestClock) -
     assert waiting.state is JobState.QUEUED
     clock.advance(0.1)
     await closing
-    assert (running.state, waiting.state) == (JobState.SUCCEEDED, JobState.CANCELLED)
+    assert (running.state, waiting.state) == (JobState.SUCCEEDED, JobState.FAILED)
 
 
 async def test_close_within_its_timeout_drains(gate: Gate, clock: TestClock) -> None:
@@ -181,7 +181,7 @@ async def test_cancelling_close_closes_at_once(gate: Gate) -> None:
     closing.cancel()
     await asyncio.wait([closing])
     assert closing.cancelled()
-    assert (director.state, waiting.state) == (DirectorState.CLOSED, JobState.CANCELLED)
+    assert (director.state, waiting.state) == (DirectorState.CLOSED, JobState.FAILED)
     assert ours() == []
 
 
@@ -197,7 +197,7 @@ async def test_a_cancel_scope_that_cancels_at_every_step_does_not_break_off_the_
             scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
-    assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.CANCELLED]
+    assert [job.state for job in jobs] == [JobState.SUCCEEDED, JobState.FAILED]
     assert (director.state, unloaded, ours()) == (DirectorState.CLOSED, ["simulated:0"], [])
 
 
@@ -263,10 +263,10 @@ async def test_a_patient_close_and_a_hasty_one(gate: Gate) -> None:
     await gate.begun()
     patient = asyncio.create_task(director.close())
     await turns()
-    await director.close(0)  # leaves the call behind
-    assert job.cancelled()
+    await director.close(0, grace=0)  # abandons the call
+    assert isinstance(job.exception(), JobAborted)
     gate.open()
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(PATIENCE):
         await patient
 
 

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import Gate, collected, outcome, turns, until
+from harness.gates import PATIENCE, Gate, collected, outcome, turns, until
 
 from director import Director, DirectorClosed, JobTimeout, Model
 
@@ -251,7 +251,7 @@ async def test_a_slow_source_does_not_hold_back_what_is_ready() -> None:
 
     async with Director("simulated:1") as director:
         results = director.map(double, slow())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await anext(results) == 2
         more.set()
         assert [result async for result in results] == [4]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.effort import examples
-from harness.gates import Gate, Recorder, collected, rested, turns, until
+from harness.gates import PATIENCE, Gate, Recorder, collected, rested, turns, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -327,7 +327,7 @@ async def test_a_source_that_keeps_its_cancellation_to_itself_gives_no_more_jobs
 
     gate.open()
     async with Director("simulated:1") as director:
-        async with asyncio.timeout(5), aclosing(director.map(gate, source())) as results:
+        async with asyncio.timeout(PATIENCE), aclosing(director.map(gate, source())) as results:
             assert await anext(results) == 0
             await turns()
         await turns()

@@ -41,11 +41,11 @@ class Loader:
     def __call__(self, device: Device) -> Replica:
         self.loads.append(device.index)
         self._loop.call_soon_threadsafe(self._begun.release)
-        assert self._go.wait(5)
+        assert self._go.wait(PATIENCE)
         return Replica(device)
 
     async def begun(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await self._begun.acquire()
 
     def go(self) -> None:
@@ -62,7 +62,7 @@ def where(replica: Replica) -> int:
 
 async def test_it_is_loaded_once_for_each_device_however_many_jobs_want_it() -> None:
     loader = Loader(held=True)
-    model = Model(loader)
+    model = Model(loader, load_alone=False)
     async with Director("simulated:2", slots=3) as director:
         jobs = [director.submit(same, model=model) for _ in range(50)]
         await loader.begun()
@@ -216,7 +216,7 @@ async def test_a_failed_load_fails_the_jobs_that_wait_with_the_loaders_own_error
     go = threading.Event()
 
     def load(_device: Device) -> Replica:
-        assert go.wait(5)
+        assert go.wait(PATIENCE)
         raise raised
 
     model = Model(load)
@@ -324,14 +324,14 @@ async def main():
     await director.start()
     go = threading.Event()
     def load(device):
-        go.wait(5)
+        go.wait(20)
         raise {kind}
     model = Model(load)
     jobs = [director.submit(lambda replica: replica, model=model) for _ in range(3)]
     jobs.append(director.submit(lambda device: device))
     await asyncio.sleep(0.01)
     go.set()
-    await asyncio.wait(jobs, timeout=1)
+    await asyncio.wait(jobs, timeout=20)
     print([job.state.value if job.done() else "never ends" for job in jobs], flush=True)
     os._exit(0)
 asyncio.run(main())
@@ -403,7 +403,7 @@ async def test_a_device_that_comes_free_leaves_the_job_to_the_one_where_it_is_re
         job = director.submit(where, model=model)
         other = director.submit(lambda _: begun.set(), devices=[1 - home])
         gate.open()
-        assert begun.wait(5)  # it has passed over the first and taken the second
+        assert begun.wait(PATIENCE)  # it has passed over the first and taken the second
         assert await job == home
         await other
     assert loader.loads == [home]
@@ -429,7 +429,7 @@ async def test_load_ahead_for_each_slot() -> None:
 
 
 async def test_load_raises_what_the_loader_raised() -> None:
-    """The first device is loaded by then: while none is, one that fails fails what waits for the model elsewhere."""
+    """The first device is loaded by then."""
 
     def load(device: Device) -> Replica:
         if device.index == 1:
@@ -439,7 +439,7 @@ async def test_load_raises_what_the_loader_raised() -> None:
 
     is_loaded = threading.Event()
     async with Director("simulated:2") as director:
-        loading = asyncio.create_task(director.load(Model(load)))
+        loading = asyncio.create_task(director.load(Model(load, load_alone=False)))
         await until(lambda: director.stats().devices[0].models)
         is_loaded.set()
         with pytest.raises(Broken, match="on the second"):
@@ -550,8 +550,10 @@ async def test_a_first_job_with_devices_is_a_need_there() -> None:
     [
         ({"replicas": 0}, ValueError),
         ({"replicas": -1}, ValueError),
-        ({"memory": "6GiB"}, TypeError),
-        ({"pin": True}, TypeError),
+        ({"memory": 1.5}, TypeError),
+        ({"memory": "six"}, ValueError),
+        ({"pin": "yes"}, TypeError),
+        ({"per_slot": "yes"}, TypeError),
         ({"replicas": "2"}, TypeError),
     ],
 )
@@ -571,10 +573,13 @@ def test_a_loader_that_can_not_be_called_is_refused() -> None:
         Model("detector.pt")  # type: ignore[arg-type]
 
 
-async def test_load_refuses_what_is_no_model() -> None:
+@pytest.mark.parametrize("model", [Replica, None, 3])
+async def test_load_and_unload_refuse_what_is_no_model(model: Any) -> None:
     async with Director("simulated:1") as director:
         with pytest.raises(TypeError, match="Model"):
-            await director.load(Replica)  # type: ignore[arg-type]
+            await director.load(model)
+        with pytest.raises(TypeError, match="Model"):
+            await director.unload(model)
 
 
 def test_its_name_and_repr() -> None:
@@ -607,3 +612,17 @@ async def test_a_worker_sleeps_while_a_better_one_is_on_its_way() -> None:
         after = await director.run(spent, devices=[other])
         await asyncio.gather(*jobs)
         assert after - before < 0.02
+
+
+async def test_a_model_that_is_made_for_each_job_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    def load(device: Device) -> int:
+        return device.index
+
+    one = Model(load)
+    async with Director("simulated:1") as director:
+        for _ in range(100):
+            await director.run(lambda index: index, model=one)
+        assert caplog.records == []
+        for _ in range(100):
+            await director.run(lambda index: index, model=Model(load))
+    assert [record.getMessage()[:44] for record in caplog.records] == ["64 Models were made of the loader load: each"]

@@ -24,7 +24,7 @@ from director.timeline import Timeline
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 
 def same(_: Device, value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness.gates import Gate, until
 
-from director import Call, Director, JobTimeout, RunnerEvents, SlotInfo, WorkerDied
+from director import Call, Director, JobAborted, JobTimeout, Model, RunnerEvents, SlotInfo, WorkerDied
 from director.events import JobProgressed
 from director.hooks import CallHook
 from director.testing import TestClock, simulated_devices
@@ -31,6 +31,7 @@ class Recording:
         self.threads: set[int] = set()
         self.closed = 0
         self.aborted = 0
+        self.error: Exception | None = None  # raised by what the event loop calls
 
     def runner(self, slot: SlotInfo, events: RunnerEvents) -> Recording.Seat:
         self.slots.append(slot)
@@ -47,9 +48,13 @@ class Recording:
         def abandon(self, call: Call) -> None:
             self.executor.abandoned.append(call)
             self.executor.threads.add(threading.get_ident())
+            if self.executor.error is not None:
+                raise self.executor.error
 
         def abort(self) -> bool:
             self.executor.aborted += 1
+            if self.executor.error is not None:
+                raise self.executor.error
             return False
 
         def close(self) -> None:
@@ -112,6 +117,24 @@ async def test_a_runner_is_told_once_that_all_callers_have_left(gate: Gate) -> N
         assert executor.threads == {threading.get_ident()}
         gate.open()
     assert executor.abandoned == [executor.calls[1]]
+
+
+@pytest.mark.parametrize("raises", [False, True])
+async def test_a_runner_is_told_that_the_director_closes(gate: Gate, raises: bool) -> None:
+    """One that raises keeps no other from being told, nor the close from its end."""
+    executor = Recording(lambda call, seat: gate(None, call.args))
+    executor.error = KeyError("in the runner") if raises else None
+    director = Director("simulated:2", executor=executor)
+    await director.start()
+    jobs = [director.submit(double, [n]) for n in range(2)]
+    await gate.begun(2)
+    assert not any(call.cancelled() for call in executor.calls)
+    await director.close(0, grace=0.01)
+    assert all(call.cancelled() for call in executor.calls)
+    assert sorted(map(id, executor.abandoned)) == sorted(map(id, executor.calls))
+    assert executor.aborted == 2
+    assert {type(job.exception()) for job in jobs} == {JobAborted}
+    gate.open()
 
 
 async def test_a_runner_is_told_that_time_is_up(clock: TestClock, gate: Gate) -> None:
@@ -184,3 +207,27 @@ async def test_a_coroutine_function_is_refused() -> None:
     async with Director("simulated:1", executor=Recording()) as director:
         with pytest.raises(TypeError, match="is a coroutine function"):
             await director.run(awaitable)
+
+
+@pytest.mark.parametrize("loads", [True, False])
+async def test_a_load_that_is_limited_is_a_call_of_its_own(loads: bool) -> None:
+    """So that the function is not called when the time to begin is up; a runner that reports its loads gets it once."""
+
+    def make(call: Call, seat: Recording.Seat) -> Any:
+        assert call.model is not None
+        if loads and call.model not in loaded:
+            loaded.append(call.model)
+            seat.events.loaded(call.model, seat.slot, 0.0)
+        return call.fn("replica", *call.args)
+
+    loaded: list[Model[Any]] = []
+    executor = Recording(make)
+    model = Model(str)
+    async with Director("simulated:1", executor=executor) as director:
+        for number in range(2):
+            assert await director.run(lambda replica, n: (replica, n), number, model=model, start_within=50) == (
+                "replica",
+                number,
+            )
+        assert await director.run(lambda replica: replica, model=model) == "replica"
+    assert [len(call.args) for call in executor.calls] == ([0, 1, 1, 0] if loads else [0, 1, 0, 1, 0])

@@ -8,11 +8,12 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import Gate, Recorder, outcome, turns, until
+from harness.gates import PATIENCE, Gate, Recorder, outcome, turns, until
 
 from director import (
     DeviceLost,
     Director,
+    DirectorClosed,
     JobState,
     JobTimeout,
     Model,
@@ -84,6 +85,13 @@ async def test_an_error_that_is_named_is_worth_another_try() -> None:
 async def test_an_error_of_a_subclass_and_one_of_several_named() -> None:
     async with Director("simulated:1") as director:
         assert await director.run(Flaky(1, ConnectionResetError), retries=1, retry_on=(KeyError, OSError)) == 2
+
+
+async def test_an_explicit_none_takes_the_errors_of_a_function_back() -> None:
+    async with Director("simulated:1") as director:
+        function = director.function(Flaky(1, OSError), retries=1, retry_on=OSError)
+        assert isinstance(await outcome(director.submit(function, retry_on=None)), OSError)
+        assert isinstance(await outcome(director.submit(Flaky(1, OSError), retry_on=None)), OSError)
 
 
 @pytest.mark.parametrize("options", [{}, {"retries": 5}, {"retries": 5, "retry_on": KeyError}])
@@ -161,7 +169,7 @@ async def test_a_cancelled_job_that_leaves_by_its_cancellation_is_not_tried_agai
     def obedient(_: object) -> None:
         gates.append(1)
         loop.call_soon_threadsafe(begun.set)
-        asyncio.run_coroutine_threadsafe(may_look.wait(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(may_look.wait(), loop).result(PATIENCE)
         check_cancelled()
 
     async with Director("simulated:2") as director:
@@ -177,7 +185,7 @@ async def test_very_many_tries() -> None:
     """Doubling a back-off as often would leave the range of floats."""
     async with Director("simulated:2") as director:
         job = director.submit(Flaky(3000), retries=10**9, retry_on=OSError)
-        assert await asyncio.wait_for(job, 20) == 3001
+        assert await asyncio.wait_for(job, PATIENCE) == 3001
 
 
 # ---- where
@@ -383,7 +391,7 @@ async def test_drain_waits_for_the_tries_that_are_left(clock: TestClock) -> None
         assert await job == 2
 
 
-async def test_a_close_that_loses_its_patience_cancels_who_waits_for_his_next_try(clock: TestClock) -> None:
+async def test_a_close_that_is_out_of_time_fails_what_waits_for_its_next_try(clock: TestClock) -> None:
     flaky = Flaky(1)
     async with Director("simulated:1", clock=clock) as director:
         job = director.submit(flaky, retries=1, retry_on=OSError, backoff=5.0)
@@ -391,8 +399,8 @@ async def test_a_close_that_loses_its_patience_cancels_who_waits_for_his_next_tr
         closing = asyncio.ensure_future(director.close(timeout=1.0))
         await turns()
         clock.advance(1.0)
-        await asyncio.wait_for(closing, 5)
-        assert job.state is JobState.CANCELLED
+        await asyncio.wait_for(closing, PATIENCE)
+        assert isinstance(job.exception(), DirectorClosed)
     clock.advance(100.0)
     assert flaky.calls == 1
 
@@ -410,10 +418,10 @@ async def test_nothing_is_tried_again_while_the_director_winds_up(gate: Gate, ba
     await director.start()
     job = director.submit(fail, retries=5, retry_on=OSError, backoff=backoff)
     await gate.begun()
-    closing = asyncio.ensure_future(director.close(timeout=0))
+    closing = asyncio.ensure_future(director.close(timeout=0, grace=3600))
     await turns()
     gate.open()
-    await asyncio.wait_for(closing, 0.9)  # less than the grace that a running job gets
+    await asyncio.wait_for(closing, PATIENCE)  # far less than the grace that a running job gets
     assert isinstance(await outcome(job), OSError)
     assert calls == [1]
 
@@ -528,7 +536,7 @@ async def test_an_item_of_a_batch_is_tried_again_alone_and_its_mates_are_over() 
 
     def many(_: object, items: list[int]) -> list[object]:
         if not calls:
-            asyncio.run_coroutine_threadsafe(gate_open.wait(), loop).result(5)
+            asyncio.run_coroutine_threadsafe(gate_open.wait(), loop).result(PATIENCE)
         calls.append(items)
         return [OSError(item) if item == 2 and len(calls) < 3 else item for item in items]
 

@@ -12,6 +12,7 @@ from harness.gates import Gate, Recorder, collected, rested, turns, until
 from director import (
     Device,
     Director,
+    JobAborted,
     JobError,
     JobTimeout,
     SlowReader,
@@ -65,16 +66,16 @@ async def test_time_is_up_while_it_waits_for_its_reader(clock: TestClock) -> Non
         assert isinstance(error, JobTimeout)
 
 
-async def test_a_deadline_that_passes_in_the_queue(clock: TestClock, gate: Gate) -> None:
+async def test_a_deadline_that_passes_in_the_queue_counts_from_the_call(clock: TestClock, gate: Gate) -> None:
     source = Source()
     async with Director("simulated:1", clock=clock) as director:
         director.submit(gate)
         await gate.begun()
         values = director.stream(source, deadline=5)
-        clock.advance(3)  # before the first step: the deadline counts from there
+        clock.advance(3)  # before its reader comes
         reader = asyncio.create_task(collected(values))
         await turns()
-        clock.advance(4.9)
+        clock.advance(1.9)
         await turns()
         assert not reader.done()
         clock.advance(0.1)
@@ -164,27 +165,26 @@ async def test_closing_in_haste_cancels_streams_at_once(in_haste: Any, caplog: p
     assert isinstance(waits.ending, GeneratorExit)
     assert isinstance(reads.ending, GeneratorExit)
     for seen, error in [await collected(values), await reader]:
-        assert isinstance(error, asyncio.CancelledError)
+        assert isinstance(error, JobAborted)
         assert seen == list(range(seen[0], seen[0] + len(seen)))
     assert caplog.records == []
 
 
 async def test_closing_in_haste_leaves_one_behind_that_does_not_come_to_a_value(
-    gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     def generate(device: Device) -> Iterator[int]:
         yield 1
         gate(device)
         yield 2
 
-    monkeypatch.setattr("director._runtime.lifecycle._GRACE", 0.01)
     director = Director("simulated:1")
     await director.start()
     values = director.stream(generate)
     assert await anext(values) == 1
     await gate.begun()
-    await director.close(0)
-    assert isinstance((await collected(values))[1], asyncio.CancelledError)
+    await director.close(0, grace=0.01)
+    assert isinstance((await collected(values))[1], JobAborted)
     gate.open()
     await until(lambda: gate.finished == 1)
 

@@ -41,9 +41,15 @@ async def by_aclose(values: Any) -> None:
     await values.aclose()
 
 
+async def by_block(values: Any) -> None:
+    async with values as same:
+        assert same is values
+        await anext(values)
+
+
 async def by_error(values: Any) -> None:
     with suppress(Boom):
-        async with aclosing(values):
+        async with values:
             async for _ in values:
                 raise Boom
 
@@ -58,6 +64,13 @@ async def by_cyclic_garbage(values: Any) -> None:
     holder.append(holder)
     del values, holder
     gc.collect()
+
+
+async def by_garbage_on_another_thread(values: Any) -> None:
+    await anext(values)
+    held = [values]
+    del values
+    await asyncio.to_thread(held.clear)
 
 
 async def by_cancellation(values: Any) -> None:
@@ -77,7 +90,18 @@ async def by_cancellation(values: Any) -> None:
 
 @pytest.mark.usefixtures("no_gc")
 @pytest.mark.parametrize(
-    "leave", [by_break, by_aclose, by_error, by_garbage, by_cyclic_garbage, by_cancellation], ids=lambda fn: fn.__name__
+    "leave",
+    [
+        by_break,
+        by_aclose,
+        by_block,
+        by_error,
+        by_garbage,
+        by_cyclic_garbage,
+        by_garbage_on_another_thread,
+        by_cancellation,
+    ],
+    ids=lambda fn: fn.__name__,
 )
 async def test_a_reader_that_leaves_closes_the_generator_on_its_thread_and_frees_the_slot(leave: Any) -> None:
     source = Source()
@@ -207,7 +231,9 @@ async def test_nothing_of_a_stream_is_left_for_the_collector() -> None:
     async with Director("simulated:1") as director:
         big = Big()
         watched = weakref.ref(big)
-        await collected(director.stream(generate, big))
+        with suppress(Boom):
+            async for _value in director.stream(generate, big):
+                del _value
         await rested(director)
         await turns()
         del big

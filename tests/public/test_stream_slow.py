@@ -123,6 +123,76 @@ async def test_a_stream_is_cut_also_if_its_generator_fails_to_clean_up(
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
+# ---- a first value that is left
+
+
+async def test_a_stream_whose_first_value_is_left_is_cut_though_it_waits_for_readers(clock: TestClock) -> None:
+    source = Source()
+    async with Director("simulated:1", clock=clock) as director:
+        values = director.stream(source, buffer=3, on_slow_reader="wait", slow_reader_timeout=5)
+        await stalled(director, source)
+        clock.advance(4.9)
+        await turns()
+        assert not source.ended.is_set()
+        clock.advance(0.1)
+        await source.is_over()
+        assert isinstance(source.ending, GeneratorExit)
+        assert await director.run(lambda device: device.index) == 0
+        seen, error = await collected(values)
+        assert seen == [0, 1, 2]
+        assert isinstance(error, SlowReader)
+        assert (error.seconds, error.buffer) == (5, 3)
+
+
+async def test_the_first_value_is_timed_before_the_buffer_is_full(clock: TestClock, gate: Gate) -> None:
+    def generate(device: Device) -> Iterator[int]:
+        yield 1
+        gate(device)
+        yield 2
+
+    async with Director("simulated:1", clock=clock) as director:
+        values = director.stream(generate, slow_reader_timeout=5)
+        await gate.begun()
+        await turns()
+        clock.advance(5)
+        gate.open()
+        seen, error = await collected(values)
+        assert seen == [1]
+        assert isinstance(error, SlowReader)
+        assert "while 1 value waited" in str(error)
+
+
+async def test_a_reader_that_takes_the_first_value_in_time_may_then_take_all_the_time(clock: TestClock) -> None:
+    source = Source(range(5))
+    async with Director("simulated:1", clock=clock) as director:
+        values = director.stream(source, buffer=2, slow_reader_timeout=5)
+        await stalled(director, source)
+        clock.advance(4.9)
+        assert await anext(values) == 0
+        await stalled(director, source)
+        clock.advance(1_000_000)
+        await turns()
+        assert await collected(values) == ([1, 2, 3, 4], None)
+
+
+async def test_a_reader_that_waits_for_the_first_value_is_not_timed(clock: TestClock) -> None:
+    source = Source(range(5))
+    async with Director("simulated:1", clock=clock) as director:
+        values = director.stream(source, buffer=1, slow_reader_timeout=5)
+        assert await anext(values) == 0
+        await stalled(director, source)
+        clock.advance(1_000_000)
+        assert await collected(values) == ([1, 2, 3, 4], None)
+
+
+async def test_values_of_a_generator_that_has_ended_wait_for_their_reader(clock: TestClock) -> None:
+    async with Director("simulated:1", clock=clock) as director:
+        values = director.stream(count, 3, slow_reader_timeout=5)
+        await until(lambda: director.stats().succeeded == 1)
+        clock.advance(1_000_000)
+        assert await collected(values) == ([0, 1, 2], None)
+
+
 # ---- many at once
 
 

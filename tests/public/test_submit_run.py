@@ -132,7 +132,7 @@ WRONG: list[tuple[str, Any, type[Exception]]] = [
     ("model", "detector", TypeError),
     ("model", echo, TypeError),
 ]
-LATER = ["gpus", "memory"]
+LATER = ["gpus"]
 
 
 @pytest.mark.parametrize(("option", "value", "error"), WRONG, ids=[f"{row[0]}={row[1]!r:.20}" for row in WRONG])
@@ -241,7 +241,7 @@ async def test_nothing_is_accepted_while_it_drains(use: Callable[[Director], Any
         assert (await refused(director, use)).state == DirectorState.DRAINING.value
 
 
-@pytest.mark.parametrize("use", EVERY_WAY_IN)
+@pytest.mark.parametrize("use", [way for way in EVERY_WAY_IN if way.id != "as_executor"])
 async def test_another_thread_and_loop_is_told_what_to_use_instead(use: Callable[[Director], Any]) -> None:
     async with Director("simulated:1") as director:
 

@@ -15,6 +15,7 @@ from director import (
     Device,
     DirectorClosed,
     DirectorState,
+    JobAborted,
     JobTimeout,
     Model,
     NoDevices,
@@ -25,7 +26,7 @@ from director import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PATIENCE = 20.0
 
@@ -221,7 +222,7 @@ def test_leaving_the_block_waits_for_the_jobs() -> None:
     assert loops() == 0
 
 
-def test_leaving_by_an_error_cancels_what_waits() -> None:
+def test_leaving_by_an_error_fails_what_waits() -> None:
     hold, late = Hold(), []
     with pytest.raises(KeyError), SyncDirector("cpu") as director:  # noqa: PT012
         director.submit(hold)
@@ -229,10 +230,23 @@ def test_leaving_by_an_error_cancels_what_waits() -> None:
         waiting = director.submit(lambda _: late.append(1))
         waiting.add_done_callback(lambda _: hold.may_end.set())
         raise KeyError
-    with pytest.raises(CancelledError):
+    with pytest.raises(DirectorClosed):
         waiting.result(PATIENCE)
     assert not late
     assert loops() == 0
+
+
+def test_it_closes_in_steps_too() -> None:
+    hold = Hold()
+    director = SyncDirector("cpu").start()
+    running = director.submit(hold)
+    assert hold.has_begun.wait(PATIENCE)
+    waiting = director.submit(hold)
+    director.close(timeout=0, grace=0.01)
+    assert [type(future.exception(0)) for future in (running, waiting)] == [JobAborted, DirectorClosed]
+    assert director.stats().failed == 2
+    assert loops() == 0
+    hold.may_end.set()
 
 
 def test_it_starts_and_closes_by_call_too() -> None:
@@ -242,8 +256,31 @@ def test_it_starts_and_closes_by_call_too() -> None:
         director.start()
     director.close()
     director.close()
-    with pytest.raises(RuntimeError, match="isn't open"):
+    with pytest.raises(RuntimeError, match="is closed: use"):
         director.run(double, 1)
+
+
+def test_it_is_closed_for_calls_before_it_has_started_and_after_its_close() -> None:
+    def states() -> list[str]:
+        calls: list[Callable[[], object]] = [
+            lambda: director.run(double, 1),
+            lambda: director.submit(double, 1),
+            lambda: director.map(double, [1]),
+            lambda: director.stream(double, 1),
+            lambda: director.load(Model(str)),
+        ]
+        found = []
+        for call in calls:
+            with pytest.raises(DirectorClosed, match="use `with SyncDirector") as refused:
+                call()
+            found.append(refused.value.state)
+        return found
+
+    director = SyncDirector("cpu")
+    assert states() == ["new"] * 5
+    with director:
+        pass
+    assert states() == ["closed"] * 5
 
 
 def test_a_start_that_fails_leaves_nothing() -> None:

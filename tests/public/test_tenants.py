@@ -151,7 +151,7 @@ async def test_the_bound_of_a_tenant_is_its_own(gate: Gate, recorder: Recorder) 
             director.submit(gate)  # jobs without a tenant have no bound of their own
         assert director.stats().rejected == 1
         await turns()
-        assert [type(event.error) for event in recorder.of(JobRejected)] == [QueueFull]
+        assert [(type(event.error), event.tenant) for event in recorder.of(JobRejected)] == [(QueueFull, "a")]
         assert [event.tenant for event in recorder.of(JobSubmitted)] == [None, "a", "a", "b", None, None, None]
         gate.open()
 

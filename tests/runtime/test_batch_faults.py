@@ -13,7 +13,7 @@ from director import BatchMismatch, Director
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 
 
 async def test_a_key_that_looks_hashable_and_is_not_is_refused_before_anything_is_counted() -> None:

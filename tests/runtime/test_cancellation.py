@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,11 @@ class Stepper:
         self.steps = 0
         self.is_stopped = False
 
+    def install(self, _device: Any) -> Any:
+        """Trace this thread; what traced it before."""
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 counts instructions if a frame has asked before `settrace`
+        return sys_settrace(self.trace)
+
     def begin(self, stop_at: int) -> None:
         self.steps, self.stop_at, self.is_stopped = 0, stop_at, False
 
@@ -224,8 +230,7 @@ async def test_cancelling_at_every_instruction_of_the_start(make_stage: Make) ->
     stage = await make_stage()
     stepper = Stepper(stage)
     calls: list[Any] = []
-    traced = stage.director.submit(lambda device: sys_settrace(stepper.trace))
-    before = await traced
+    before = await stage.director.submit(stepper.install)
     await stage.director.run(lambda device: None)  # Python 3.13 counts instructions from a function's second call on
     for instruction in range(1, 10_000):
         stepper.begin(instruction)
@@ -245,8 +250,6 @@ async def test_cancelling_at_every_instruction_of_the_start(make_stage: Make) ->
 
 def sys_settrace(trace: Any) -> Any:
     """Trace the calling thread from its next call on; returns what traced it before (coverage, perhaps)."""
-    import sys
-
     before = sys.gettrace()
     sys.settrace(trace)
     return before

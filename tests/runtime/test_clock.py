@@ -11,9 +11,9 @@ from harness.desk import HIRED, IDLE, LEAVING, PARKED, QUEUED, RUNNING, WORKING,
 from harness.gates import Gate
 
 from director import Director, Model
-from director._clock import MonotonicClock
 from director._jobs.options import Options
 from director._scheduler.policy import SchedulingPolicy
+from director._system.clock import MonotonicClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

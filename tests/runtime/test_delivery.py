@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from harness.stage import PATIENCE
+from harness.gates import turns
+from harness.interrupt import Interrupter
+from harness.stage import PATIENCE, Stage, Watch
 
-from director import Device, Director, Job
+from director import Device, Director, Job, JobError
 from director.testing import TestClock
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises."""
+
+
+def act() -> None:
+    raise Interrupted
+
 
 tag: ContextVar[str] = ContextVar("tag", default="")
 
@@ -198,3 +213,99 @@ def test_exit_in_a_callback_loses_nothing_of_its_batch() -> None:
         with pytest.raises(SystemExit, match="7"):
             runner.get_loop().run_until_complete(jobs[3])
         assert runner.run(end(jobs)) == [0, 1, 2, 3]
+
+
+async def test_a_job_that_begins_does_not_wake_the_event_loop(watch: Watch) -> None:
+    stage = await Stage(watch, "cpu").open()
+    channel, wakeups = stage._runtime.loop_channel, []
+    notify = channel.notify
+
+    def note_and_notify() -> None:
+        wakeups.append(len(channel.entries))
+        notify()
+
+    channel.notify = note_and_notify  # type: ignore[method-assign]
+    for count in range(1, 4):
+        gate, job = stage.submit()
+        await stage.quiet()  # it runs
+        assert len(wakeups) == count - 1
+        gate.open()
+        await job
+        await stage.quiet()
+        assert len(wakeups) == count
+    assert all(wakeups), "the event loop was woken for nothing"
+    await stage.director.close()
+
+
+async def test_a_task_that_awaits_one_job_after_the_other_is_resumed_once_for_many() -> None:
+    """Outcomes that have arrived together are set before the first task is resumed."""
+    steps = 0
+
+    class Counted(Coroutine[Any, Any, list[int]]):
+        """A coroutine whose steps are counted."""
+
+        def __init__(self, inner: Coroutine[Any, Any, list[int]]) -> None:
+            self.inner = inner
+
+        def __await__(self) -> Any:
+            return self.inner.__await__()
+
+        def send(self, value: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            return self.inner.send(value)
+
+        def throw(self, *args: Any) -> Any:
+            return self.inner.throw(*args)
+
+    async def read(jobs: list[Job[int]]) -> list[int]:
+        return [await job for job in jobs]
+
+    async with Director("simulated:1") as director:
+        ended = threading.Semaphore(0)
+        jobs = [director.submit(lambda _, n: (ended.release(), n)[1], number) for number in range(24)]
+        reader = asyncio.create_task(Counted(read(jobs)))
+        await asyncio.sleep(0)  # it waits for the first job
+        for _ in jobs:
+            assert ended.acquire(timeout=PATIENCE)  # the loop stands still meanwhile
+        assert await director.run(lambda _: 0) == 0  # the last outcome was posted before this call began
+        assert await reader == list(range(24))
+    assert steps <= 3, "the start, the outcomes, and one that was posted too late"
+
+
+async def test_a_handler_may_raise_at_any_line_of_a_delivery() -> None:
+    """Each done-callback is called once, with its job's outcome set: the result, or that it was interrupted."""
+    loop, at, is_over = asyncio.get_running_loop(), 0, False
+    while not is_over:
+        called: list[tuple[int, bool]] = []
+        lines: asyncio.Future[int] = loop.create_future()
+
+        def deliver(channel: Any, lines: asyncio.Future[int] = lines, at: int = at) -> None:  # in no task
+            interrupter = Interrupter(act, at)
+            gc.disable()  # a finalizer would be interrupted instead
+            try:
+                with suppress(Interrupted), interrupter:
+                    channel.deliver()
+            finally:
+                gc.enable()
+                lines.set_result(interrupter.lines)
+
+        async with Director("simulated:1") as director:
+            runtime, ended = director._runtime, threading.Semaphore(0)
+            assert runtime is not None
+            await director.run(lambda _: None)  # now the slot has its thread
+            jobs = [director.submit(lambda _, n, ended=ended: (ended.release(), n)[1], n) for n in range(3)]
+            for number, job in enumerate(jobs):
+                job.add_done_callback(lambda job, number=number, to=called: to.append((number, job.done())))
+            for _ in jobs:
+                assert ended.acquire(timeout=PATIENCE)  # the loop stands still meanwhile
+            while len(runtime.loop_channel.entries) < len(jobs):
+                time.sleep(0)  # noqa: ASYNC251 - the last one is posted after its call has ended
+            loop.call_soon(deliver, runtime.loop_channel)
+            is_over = await lines <= at
+            at += 1
+            outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+            assert sum(isinstance(outcome, JobError) for outcome in outcomes) <= 1
+            await turns()
+        assert sorted(called) == [(0, True), (1, True), (2, True)], f"after line {at - 1}"
+    assert at > 50

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.programs
 LIMIT = 20.0  # seconds that a child may take; one that hangs at its exit takes for ever
 STUCK = """
     import asyncio, threading
-    from director import Director
+    from director import Director, JobAborted
 
     begun = threading.Event()
 
@@ -47,8 +47,8 @@ LEAVING = {
         async def main():
             director = Director("cpu")
             job = await begin(director)
-            await director.close(timeout=0.01)
-            assert job.cancelled()
+            await director.close(timeout=0.01, grace=0.01)
+            assert isinstance(job.exception(), JobAborted)
         asyncio.run(main())
     """,
     "left by an exception": """
@@ -156,8 +156,7 @@ def interrupted() -> Iterator[subprocess.Popen[str]]:
     """A child that runs a job in an open Director and says so."""
     source = textwrap.dedent(STUCK) + textwrap.dedent(
         """
-        import director._runtime.lifecycle
-        director._runtime.lifecycle._GRACE = 0.1
+        Director.close.__defaults__ = None, 0.1
 
         async def main():
             async with Director("cpu") as director:

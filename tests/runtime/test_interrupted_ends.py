@@ -7,7 +7,7 @@ import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import Gate
+from harness.gates import PATIENCE, Gate
 from harness.interrupt import Interrupter
 
 from director import Director, JobState
@@ -44,7 +44,8 @@ def give_up(runtime: Runtime) -> None:
 
 
 STEPS: dict[str, Callable[[Runtime], None]] = {
-    "close": lambda runtime: runtime.job_lifecycle.cancel_waiting(),
+    "close": lambda runtime: runtime.job_lifecycle.end_waiting(),
+    "abort": lambda runtime: runtime.job_lifecycle.abort_running(1.0),
     "failure": lambda runtime: runtime.fail(ValueError("the Director coroutine")),
     "lost device": lambda runtime: runtime.health.registry.quarantine(runtime.device_slots[0], "lost"),
     "no worker": give_up,
@@ -75,8 +76,9 @@ async def test_a_handler_may_raise_at_any_line_while_jobs_are_ended_together(ric
         runtime.loop_channel.deliver()
         for job in jobs:  # those that were not withdrawn may be withdrawn later
             assert job.done() or job.state is JobState.QUEUED, f"{job!r} will never end, after line {at}"
+        assert running.done() or running.state is JobState.RUNNING, f"{running!r} will never end, after line {at}"
         gate.open()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await director.close()
             await asyncio.gather(running, *jobs, return_exceptions=True)
         assert director.stats().queued == 0
@@ -109,5 +111,5 @@ async def test_an_end_that_raises_keeps_no_other_job_from_its_own() -> None:
     assert tried == [jobs[0], jobs[1], jobs[1], jobs[2], jobs[3]]
     runtime.job_lifecycle._end_cancelled(jobs[1], None)
     gate.open()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await director.close()

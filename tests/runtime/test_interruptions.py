@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import Gate, outcome
+from harness.gates import PATIENCE, Gate, outcome
 from harness.interrupt import Interrupter
 
 from director import Director, Job, JobState, Model
@@ -59,7 +59,7 @@ class Scene:
     async def end(self, spoiled: int = 0) -> None:
         """Everything that was accepted ends, the Director goes on, what it counts adds up, and it closes."""
         self.gate.open()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert await self.director.run(double, 21) == 42
             assert await self.director.run(double, 21, tenant="late", priority=-1) == 42
             await self.director.close()
@@ -262,7 +262,7 @@ async def test_the_collector_may_run_finalizers_that_call_the_director_anywhere(
         finally:
             gc.set_threshold(*before)
         gc.collect()
-        await asyncio.wait_for(director.drain(), 20)
+        await asyncio.wait_for(director.drain(), PATIENCE)
         stats = director.stats()
         assert stats.succeeded + stats.cancelled == 1000
 
@@ -294,10 +294,10 @@ async def test_real_signals_whose_handler_raises_leave_a_whole_scheduler(options
                     jobs.append(job)
                 except Interrupted:
                     interruptions += 1
-                if number % 50 == 0:
+                if jobs and number % 50 == 0:
                     await jobs[-1]
             signal.setitimer(signal.ITIMER_REAL, 0)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.gather(*jobs)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -310,7 +310,7 @@ async def test_real_signals_whose_handler_raises_leave_a_whole_scheduler(options
 
 def is_free(lock: Any) -> bool:
     """Whether no other thread holds it."""
-    if lock.acquire(timeout=5):
+    if lock.acquire(timeout=PATIENCE):
         lock.release()
         return True
     return False
@@ -343,7 +343,7 @@ async def test_a_handler_may_raise_while_a_submission_waits_for_the_lock() -> No
                 called.wait(1)
 
     before = signal.signal(signal.SIGUSR1, handler)
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(target=hold, daemon=True)
     try:
         thread.start()
         holds.wait()
@@ -355,6 +355,6 @@ async def test_a_handler_may_raise_while_a_submission_waits_for_the_lock() -> No
         signal.signal(signal.SIGUSR1, before)
     assert not runtime.scheduler._is_deciding
     assert await asyncio.to_thread(is_free, runtime.scheduler._lock), "the lock is held by the main thread"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert await director.run(double, 21) == 42
         await director.close()

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import Gate, outcome
+from harness.gates import PATIENCE, Gate, outcome
 from harness.interrupt import Interrupter
 
 from director import Director, JobState
 from director._api.lease import Lease
 from director._devices import discovery
 from director._executors.ray.actor.side_channel import SideChannel
-from director._executors.ray.messages import Note, NoteKind
+from director._executors.ray.messages import SideMessage, SideMessageKind
 from director._jobs.stream_channel import StreamChannel
-from director._threads import Flag
+from director._system.threads import Flag
 from director.dashboard._failures import ErrorDescriber
 from director.errors import JobTimeout
 from director.guard._findings import FindingLog
@@ -27,7 +28,7 @@ from director.timeline import Timeline
 from director.timeline._memory import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from director.hooks import RawRecord
 
@@ -81,7 +82,7 @@ def test_a_flag_may_be_set_and_cleared_at_any_line_of_both() -> None:
 
 def test_a_flag_lets_all_go_that_wait() -> None:
     flag, come = Flag(), threading.Barrier(5)
-    threads = [threading.Thread(target=lambda: (come.wait(), flag.wait())) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: (come.wait(), flag.wait()), daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     come.wait()
@@ -144,7 +145,7 @@ async def test_a_forgotten_holder_of_a_lease_is_collected_on_the_thread_that_wai
         lease._grant("device")
         holder.send(None)
         with Interrupter(holder.close, at) as interrupter:
-            lease._hold("device")
+            lease.hold("device")
         assert interrupter.lines > at
         job.cancel()
 
@@ -159,7 +160,7 @@ class Plain:
 
     async def end(self) -> None:
         self.gate.open()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await self.director.close()
 
 
@@ -203,11 +204,35 @@ async def test_a_handler_that_waits_for_a_result_in_the_midst_of_a_decision_is_t
         with Interrupter(wait, None, lambda: runtime.scheduler._is_deciding and not errors):
             executor.submit(int)
 
-    await asyncio.wait_for(asyncio.to_thread(submit), 10)
+    await asyncio.wait_for(asyncio.to_thread(submit), PATIENCE)
     assert len(errors) == 3
     assert all("has interrupted the Director would wait forever" in error for error in errors)
     await plain.end()
     assert waited_for.done()
+
+
+async def test_a_stream_may_be_dropped_at_any_line_of_a_decision() -> None:
+    plain = await busy()
+    runtime: Any = plain.director._runtime
+
+    def count(_device: Any) -> Iterator[int]:
+        yield 1
+
+    for at in itertools.count():
+        streams = [plain.director.stream(count)]
+        job = streams[0].job
+        with Interrupter(streams.clear, at, lambda: runtime.scheduler._is_deciding) as interrupter:
+            other = plain.director.submit(int)
+        streams.clear()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert (job.state, other.state) == (JobState.CANCELLED, JobState.QUEUED)
+        assert plain.director.stats().queued == 1
+        other.cancel()
+        if interrupter.lines <= at:
+            break
+    assert at > 5
+    await plain.end()
 
 
 # ---- ends
@@ -234,7 +259,7 @@ async def test_a_handler_may_raise_at_any_line_of_the_end_of_a_job_whose_time_is
                 at += 1
         if job.state is JobState.QUEUED:
             runtime.job_lifecycle.timers._expire(job)
-        assert isinstance(await asyncio.wait_for(outcome(job), 5), JobTimeout)
+        assert isinstance(await asyncio.wait_for(outcome(job), PATIENCE), JobTimeout)
         assert job.state is JobState.FAILED
     assert at > 10
     await plain.end()
@@ -263,7 +288,7 @@ class OneAtATime:
     wants = ()
 
     def record(self, raw: RawRecord) -> None:
-        assert self._lock.acquire(timeout=1), "two records at once"
+        assert self._lock.acquire(timeout=PATIENCE), "two records at once"
         try:
             self._act()
             self.jobs.append(raw[0])
@@ -380,9 +405,9 @@ def test_what_questions_hold_is_let_go_of_without_the_lock() -> None:
 
     class Held:
         def __del__(self) -> None:
-            thread = threading.Thread(target=lambda: freed.append(asker.submit(lambda: None)))
+            thread = threading.Thread(target=lambda: freed.append(asker.submit(lambda: None)), daemon=True)
             thread.start()
-            thread.join(5)
+            thread.join(PATIENCE)
 
     asker._stuck, asker._worker, asker._since = 4, threading.current_thread(), -10.0
     held = Held()
@@ -395,5 +420,5 @@ def test_what_questions_hold_is_let_go_of_without_the_lock() -> None:
 def test_a_note_that_comes_at_any_line_wakes_who_waits_for_one() -> None:
     for at in range(6):
         channel = SideChannel()
-        with Interrupter(lambda: channel.add(Note(1, NoteKind.LOGGED, 0, (b"", [], []))), at):  # noqa: B023
+        with Interrupter(lambda: channel.add(SideMessage(1, SideMessageKind.LOGGED, 0, (b"", [], []))), at):  # noqa: B023
             assert [each.number for each in channel.take()] == [1]

@@ -12,7 +12,7 @@ import pytest
 from harness.gates import until
 from harness.stage import PATIENCE, Stage
 
-from director import Call, DeviceLost, DirectorState, Health, Model, RunnerEvents, SlotInfo
+from director import Call, DeviceLost, DirectorClosed, DirectorState, Health, Model, RunnerEvents, SlotInfo
 from director._executors.base import NeverStarted
 from director._jobs.state import JobState
 from director.events import DeviceQuarantined, DeviceRestored, Event, JobRetried
@@ -191,7 +191,7 @@ async def test_a_director_closes_while_its_slots_rest(make_stage: Make, scarce: 
         assert job.state is JobState.SUCCEEDED
     else:
         await asyncio.wait_for(stage.director.close(timeout=0), PATIENCE)
-        assert job.cancelled()
+        assert isinstance(job.exception(), DirectorClosed)
     await asyncio.wait_for(stage.director.close(), PATIENCE)
     scarce.clear()
     await stage.open()

@@ -26,7 +26,7 @@ from director import Job, Model
 from director._api.lifecycle import DirectorState
 from director._jobs.state import JobState
 from director._scheduler.slots import SlotState
-from director.errors import DirectorClosed, JobTimeout, QueueFull
+from director.errors import DirectorClosed, JobAborted, JobTimeout, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -315,7 +315,7 @@ class Machine(RuleBasedStateMachine):
     def end_what_is_late(self) -> None:
         if self.hurry is not None and self.hurry <= self.now:
             for record in self.records:
-                record.end(CANCELLED, asyncio.CancelledError)
+                record.end(FAILED, DirectorClosed if record.state is QUEUED else JobAborted)
 
     # ---- what a Director promises
 
@@ -376,10 +376,9 @@ class Machine(RuleBasedStateMachine):
         if self.state is not DirectorState.DRAINING:
             return
         over = all(record.is_over for record in self.records)
-        rested = over and not any(record.gate.is_inside for record in self.records)
         if self.draining is not None:
-            assert self.draining.done() is rested
-        if self.closing is not None and (rested or (self.hurry is not None and self.hurry <= self.now)):
+            assert self.draining.done() is over  # calls whose jobs have ended may go on
+        if self.closing is not None and (over or (self.hurry is not None and self.hurry <= self.now)):
             self.runner.run(asyncio.wait_for(self.closing, PATIENCE))
             self.state = DirectorState.CLOSED
         assert self.closing is None or self.closing.done() is (self.state is DirectorState.CLOSED)

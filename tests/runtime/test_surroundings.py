@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     from harness.stage import Stage
 
-    from director._threads import DaemonThreadExecutor
+    from director._system.threads import DaemonThreadExecutor
 
     Make = Callable[..., Awaitable[Stage]]
 
@@ -183,7 +186,7 @@ async def test_a_thread_submits_as_the_director_ends(make_stage: Make, end: str)
         except BaseException as error:
             outcomes.append(error)
 
-    submitter = threading.Thread(target=submit, name="submitter")
+    submitter = threading.Thread(target=submit, name="submitter", daemon=True)
     submitter.start()
     assert clock.holds.wait(PATIENCE)
     if end == "closes":
@@ -197,3 +200,82 @@ async def test_a_thread_submits_as_the_director_ends(make_stage: Make, end: str)
     await stage.quiet()
     (outcome,) = outcomes
     assert isinstance(outcome, DirectorClosed) or outcome.done(), "the future is never settled"
+
+
+def test_the_event_loop_of_another_library_is_told_of_asyncio() -> None:
+    director = Director("cpu")
+    start = director.start()
+    with pytest.raises(RuntimeError, match="a Director needs asyncio, and this coroutine is run by another event loop"):
+        start.send(None)  # as trio does
+    assert director.state is DirectorState.NEW
+
+    async def work() -> int:
+        async with director:
+            return await director.run(lambda device: 1)
+
+    assert asyncio.run(work()) == 1
+
+
+SUBINTERPRETER = """
+try:
+    import _interpreters as interpreters  # Python 3.13
+except ImportError:
+    import _xxsubinterpreters as interpreters
+
+import os
+
+interpreters.run_string(interpreters.create(), '''
+import asyncio
+import sys
+from director import Director, SyncDirector, discover_devices
+
+async def main():
+    await Director("cpu").start()
+
+for use in (lambda: asyncio.run(main()), SyncDirector("cpu").start, discover_devices):
+    try:
+        use()
+    except Exception as error:
+        print(type(error).__name__, "can't run in a subinterpreter" in str(error))
+        sys.stdout.flush()
+''')
+os._exit(0)  # Python 3.12.1 crashes when it frees an interpreter that has imported asyncio
+"""
+
+
+def test_a_subinterpreter_is_refused_in_our_words() -> None:
+    """As under mod_wsgi, which runs each application in one."""
+    done = subprocess.run([sys.executable, "-c", SUBINTERPRETER], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["NoThreadsHere True", "NoThreadsHere True", "DiscoveryError True"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("devices", "threads", "is_told"),
+    [("cpu:4", 8, True), ("cpu:4", 2, False), ("cpu:1", 64, False), ("cpu:4", 1, False), ("simulated:4", 8, False)],
+)
+async def test_more_threads_of_torch_than_cores_are_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, devices: str, threads: int, is_told: bool
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(get_num_threads=lambda: threads))  # type: ignore[arg-type]
+    monkeypatch.setattr("director._devices.cores.usable_cores", lambda: 8.0)
+    async with Director(devices):
+        pass
+    said = "4 slots compute on 8 cores, and torch starts 8 threads in each: they slow each other down. Call "
+    assert (said + "torch.set_num_threads(2), or set OMP_NUM_THREADS=2" in caplog.text) is is_told
+
+
+WATCHER = """
+from director._system.forks import watch
+
+class Watcher:
+    def be_forked(self, origin): pass
+
+watcher = Watcher()
+watch(watcher.be_forked)
+"""
+
+
+def test_what_is_told_of_forks_ends_with_the_interpreter_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "watching.py").write_text(WATCHER)
+    command = [sys.executable, "-c", "import sys; sys.path.append(sys.argv[1]); import watching", str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""

@@ -214,7 +214,7 @@ class Machine(RuleBasedStateMachine):
 
     def take(self, slot: Slot) -> None:
         """The worker looks for its next call, which must be the right one."""
-        self.desk.scheduler._selection.settle(slot)  # as it does itself: what tenants have used tells whose turn it is
+        self.desk.scheduler._selection.settle(slot, 0.0)  # as it does: what tenants have used tells whose turn
         first, before = self.naive.first_for(slot), self.naive.able(slot)
         self.ranks = {job: self.naive.rank(job) for job in before}
         self.naive.note_order()

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.effort import examples
+from harness.play import Play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from director._jobs.options import BatchRule, Options
 from director._jobs.state import JobState
-from director._simulation.play import Play
 
 if TYPE_CHECKING:
     from director._jobs.job import ScheduledJob

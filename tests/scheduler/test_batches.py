@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from harness.play import Play
 
 from director import Director
 from director._jobs.options import BatchRule, Options
 from director._scheduler.costs import LinearCost
-from director._simulation.play import Play
 from director.testing import TestClock
 
 

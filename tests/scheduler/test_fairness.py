@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.effort import examples
+from harness.play import Play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from director._jobs.options import BatchRule, Options
 from director._scheduler.policy import SchedulingPolicy
-from director._simulation.play import Play
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.desk import Desk
+from harness.desk import CANCELLED, Desk
 
 from director._jobs.options import BatchRule, Options
 from director._scheduler.policy import SchedulingPolicy
@@ -67,3 +67,39 @@ def test_a_group_that_has_lost_its_best_item_falls_back() -> None:
     assert desk.scheduler.remove(pressing, pressing.state.CANCELLED)
     assert next_call(desk, slot) == [lone]
     assert next_call(desk, slot) == [usual]
+
+
+def looked_at(desk: Desk) -> None:
+    """Every lane tells its first job, which it keeps for the next look."""
+    desk.wake(desk.scheduler.wake_for_waiting())
+    assert len(desk.scheduler._queue.in_order(desk.now)) > 1
+
+
+def test_a_lane_competes_by_its_first_job_again_when_that_has_left_or_a_better_one_comes() -> None:
+    desk, here = Desk([1]), frozenset({0})
+    slot = taken_slot(desk)
+    cancelled = desk.admit(Options(allowed=here))
+    other = desk.admit()
+    later = desk.admit(Options(allowed=here))
+    looked_at(desk)
+    assert desk.scheduler.remove(cancelled, CANCELLED)
+    assert next_call(desk, slot) == [other]
+    last = desk.admit(Options())
+    looked_at(desk)
+    urgent = desk.admit(Options(priority=1))
+    assert [next_call(desk, slot) for _ in range(3)] == [[urgent], [later], [last]]
+
+
+def test_so_does_a_lane_of_groups() -> None:
+    desk, rule, here = Desk([1]), BatchRule("f", max_size=2), frozenset({0})
+    slot = taken_slot(desk)
+    cancelled = desk.admit(Options(allowed=here, batch_rule=rule))
+    other = desk.admit()
+    later = desk.admit(Options(allowed=here, batch_rule=rule))
+    looked_at(desk)
+    assert desk.scheduler.remove(cancelled, CANCELLED)
+    assert next_call(desk, slot) == [other]
+    last = desk.admit()
+    looked_at(desk)
+    urgent = desk.admit(Options(priority=1, batch_rule=rule))
+    assert [next_call(desk, slot) for _ in range(3)] == [[urgent], [later], [last]]

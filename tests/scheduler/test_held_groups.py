@@ -15,7 +15,7 @@ from director._jobs.job import JobExtras, ScheduledJob
 from director._jobs.options import BatchRule, Options
 
 MakeStage = "Callable[..., Awaitable[Stage]]"
-PATIENCE = 5.0
+PATIENCE = 20.0
 
 
 def rule(**words: Any) -> BatchRule:

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from director._jobs.model import Model
 from director._jobs.options import Options
 from director._jobs.state import JobState
-from director._scheduler.fair_share import FairShare
+from director._scheduler.queue.fair_share import FairShare
 from director._scheduler.queue.priority_queue import PriorityQueue
 from director.errors import QueueFull
 
@@ -69,15 +69,10 @@ class Machine(RuleBasedStateMachine):
         assert not self.desk.scheduler.remove(job, state)
 
     @precondition(lambda self: len(self.waiting) > 3)
-    @rule(model=st.none() | st.integers(0, 1), number=st.integers(0, 100))
-    def withdraw_all(self, model: int | None, number: int) -> None:
-        failed_load, expected = None, self.waiting
-        if model is not None:
-            slot = self.slots[number % len(self.slots)]
-            failed_load = self.models[model], slot
-            expected = [job for job in expected if job.options.model is failed_load[0] and self.may(job.options, slot)]
-        assert self.desk.withdraw_all(FAILED, failed_load) == expected
-        self.waiting = [job for job in self.waiting if job not in expected]
+    @rule()
+    def withdraw_all(self) -> None:
+        assert self.desk.withdraw_all(FAILED) == self.waiting
+        self.waiting = []
 
     # ---- those who are on their way arrive
 
@@ -118,7 +113,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: any(slot.job and slot.job.options.model for slot in self.slots))
     @rule(index=st.integers(0, 8))
     def model_is_loaded(self, index: int) -> None:
-        """By one of the jobs that run, for all slots of its place; nobody asks the scheduler."""
+        """By one of the jobs that run, for all slots of its place: others may take jobs of it where it had failed."""
         loading = [slot for slot in self.slots if slot.job and slot.job.options.model]
         slot = loading[index % len(loading)]
         assert slot.job is not None
@@ -126,6 +121,34 @@ class Machine(RuleBasedStateMachine):
         assert model is not None
         numbers = frozenset(other.number for other in slot.place.slots)
         self.desk.warm[model] = self.desk.warm.get(model, frozenset()) | numbers
+        self.desk.broken[model] = self.desk.broken.get(model, frozenset()) - numbers
+        self.desk.wake(self.desk.scheduler.wake_for_waiting())
+
+    @precondition(lambda self: any(slot.job and slot.job.options.model for slot in self.slots))
+    @rule(index=st.integers(0, 8))
+    def model_is_not_loaded(self, index: int) -> None:
+        """As `model_is_loaded`, but the loader raises."""
+        loading = [slot for slot in self.slots if slot.job and slot.job.options.model]
+        slot = loading[index % len(loading)]
+        assert slot.job is not None
+        model = slot.job.options.model
+        assert model is not None
+        numbers = frozenset(other.number for other in slot.place.slots)
+        if numbers & self.desk.warm.get(model, frozenset()):
+            return
+        self.desk.broken[model] = self.desk.broken.get(model, frozenset()) | numbers
+        hopeless = [job for job in self.waiting if job.options.model is model and not self.able(job.options)]
+        assert self.desk.fail_unloadable(model) == hopeless
+        self.waiting = [job for job in self.waiting if job not in hopeless]
+
+    @precondition(lambda self: any(self.desk.broken.values()))
+    @rule(index=st.integers(0, 1), place=st.integers(0, 2))
+    def back_off_is_over(self, index: int, place: int) -> None:
+        places = self.desk.places
+        numbers = frozenset(slot.number for slot in places[place % len(places)].slots)
+        model = self.models[index]
+        self.desk.broken[model] = self.desk.broken.get(model, frozenset()) - numbers
+        self.desk.wake(self.desk.scheduler.wake_for_waiting())
 
     @precondition(lambda self: any(slot.state is CALLED for slot in self.slots))
     @rule(index=st.integers(0, 100))
@@ -154,7 +177,7 @@ class Machine(RuleBasedStateMachine):
             else:
                 self.desk.hire()
         for job in self.waiting:
-            free = [slot for slot in self.slots if slot.state in FREE and self.may(job.options, slot)]
+            free = [slot for slot in self.slots if slot.state in FREE and self.is_offered(job.options, slot)]
             assert not free, f"{job} waits while {free} are free and nobody is on the way"
 
     # ---- what holds at any time
@@ -180,7 +203,8 @@ class Machine(RuleBasedStateMachine):
             return
         for job in self.waiting:
             for slot in self.slots:
-                assert slot.state not in FREE or not self.may(job.options, slot), f"nobody is on the way to {job}"
+                is_free = slot.state in FREE and self.is_offered(job.options, slot)
+                assert not is_free, f"nobody is on the way to {job}"
 
     @invariant()
     def who_was_called_was_rung(self) -> None:
@@ -193,6 +217,15 @@ class Machine(RuleBasedStateMachine):
     def may(self, options: Options, slot: Slot) -> bool:
         return options.allowed is None or slot.number in options.allowed
 
+    def able(self, options: Options) -> list[Slot]:
+        """The slots that have its model, or may still load it."""
+        broken = frozenset[int]() if options.model is None else self.desk.broken.get(options.model, frozenset())
+        return [slot for slot in self.slots if self.may(options, slot) and slot.number not in broken]
+
+    def is_offered(self, options: Options, slot: Slot) -> bool:
+        """It may, and the model did not fail to load there, or so it did everywhere."""
+        return self.may(options, slot) and (slot in (able := self.able(options)) or not able)
+
     def is_full(self, options: Options) -> bool:
         """What free slots will take, or those who are on their way, does not count as waiting."""
         if self.bound is None:
@@ -202,7 +235,7 @@ class Machine(RuleBasedStateMachine):
 
     def suits(self, options: Options, slot: Slot) -> bool:
         """It may, and there is no slot to wait for that has the model loaded while this one has not."""
-        if not self.may(options, slot):
+        if not self.is_offered(options, slot):
             return False
         if options.model is None or slot.number in (warm := self.desk.warm.get(options.model, frozenset())):
             return True

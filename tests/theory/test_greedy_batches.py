@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks import lines
+from benchmarks.batching import EACH, FIXED, MOST, PEAK, SLOTS, plan
+from harness.play import Play
 
 from director._jobs.options import BatchRule, Options
-from director._simulation.play import Play
-from director.cli._bench import lines
-from director.cli._bench.batching import EACH, FIXED, MOST, PEAK, SLOTS, plan
 
 
 def seconds(size: int) -> float:

@@ -14,11 +14,11 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 import pytest
+from benchmarks import lines
+from harness.play import Play
 
 from director._format import quantile
 from director._jobs.options import Options
-from director._simulation.play import Play
-from director.cli._bench import lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from benchmarks import slo
-
-from director.cli._bench.batching import plan
+from benchmarks.batching import plan
 
 pytestmark = pytest.mark.slow
 

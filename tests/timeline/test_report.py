@@ -85,7 +85,8 @@ def test_its_numbers_are_in_the_markup() -> None:
     assert "mine | 2023-11-14 22:13:20 UTC, 8.00 s on 2 devices, 2 slots" in text
     assert "jobs succeeded | 2 | 1 failed, 1 cancelled, 1 running, 1 queued, 3 refused" in text
     assert "Only the last 6 jobs: 1,234 before them are forgotten." in text
-    assert "waited, median | 1.00 s | 99 % within 3.00 s" in text
+    assert "wait p50 | 1.00 s | p99 3.00 s" in text
+    assert "run p50 | 3.00 s | p99 4.00 s" in text
     assert "busy | 68.8 % | idle 31.2 %" in text
     assert "lost | 18.8 % | idle while a job waited" in text
 
@@ -99,14 +100,53 @@ def test_its_tables() -> None:
     assert rows(text, "Functions")[0] == (
         ["detect", "4", "0", "0 µs", "1.00 s", "1.00 s", "4.00 s", "4.00 s", "4.00 s", "4.00 s"]
     )
-    assert rows(text, "Slowest jobs")[0] == ["detect #1", "simulated:0", "0 µs", "0 µs", "4.00 s"]
-    assert [row[0] for row in rows(text, "Longest waits")] == ["embed #3", "embed #2", "detect #4", "detect #1"]
-    assert rows(text, "Longest waits")[2][4] == "runs"
+    assert rows(text, "Slowest calls")[0] == ["detect #1", "simulated:0", "1", "0 µs", "0 µs", "4.00 s"]
+    waits = rows(text, "Longest waits, by call")
+    assert [row[0] for row in waits] == ["embed #3", "embed #2", "detect #4", "detect #1"]
+    assert waits[2][5] == "runs"
     assert rows(text, "Failures") == [
         ["ValueError: no &lt;text&gt;", "embed", "1"],
         ["OSError: gone", "load model", "1"],
         ["out of service: it fell off the bus", "simulated:1", "1"],
     ]
+
+
+def test_a_call_is_one_row_however_many_jobs_it_has() -> None:
+    batch = [ran(number, 0, 0.1 * number, 4, 6, name="embed") for number in range(1, 21)]
+    text = page(story([*batch, ran(21, 1, 0, 0, 1)], until=8))
+    assert rows(text, "Slowest calls") == [
+        ["embed #1", "simulated:0", "20", "4.00 s", "3.90 s", "2.00 s"],
+        ["detect #21", "simulated:1", "1", "0 µs", "0 µs", "1.00 s"],
+    ]
+    assert [row[0] for row in rows(text, "Longest waits, by call")] == ["embed #1", "detect #21"]
+
+
+def test_functions_and_tenants_beyond_the_first_twenty_are_one_row() -> None:
+    jobs = [
+        ran(number, 0, number, number, number + 1, name=f"function {number % 30}", tenant=f"tenant {number % 40}")
+        for number in range(120)
+    ]
+    text = page(story(jobs, until=200))
+    for caption, most, each in (("Functions", 30, 4), ("Tenants", 40, 3)):
+        told = rows(text, caption)
+        assert len(told) == 21
+        assert told[0][1] == str(each)
+        assert told[-1][:2] == ["other", str((most - 20) * each)]
+        assert sum(int(row[1]) for row in told) == 120
+
+
+def test_there_is_no_table_of_tenants_without_tenants() -> None:
+    assert "Tenants" not in page(FULL)
+
+
+def test_the_colours_of_functions_depend_on_their_names_alone() -> None:
+    names = ["detect", "embed", "caption", "stuck"]
+    found = []
+    for order in (names, names[::-1]):
+        told = document(story([ran(n, 0, n, n, n + 1, name=name) for n, name in enumerate(order)], until=9))
+        found.append(dict(zip(told["names"], told["colours"], strict=True)))
+    assert found[0] == found[1]
+    assert len(set(found[0].values())) == 4
 
 
 def test_a_run_without_jobs() -> None:

@@ -148,7 +148,7 @@ async def test_it_can_be_looked_at_from_any_thread_while_jobs_end() -> None:
         while not ended.is_set():
             sizes.append(len(timeline.trace()["traceEvents"]))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=look, daemon=True)
     async with Director("simulated:2", hooks=[timeline], max_queue=None) as director:
         thread.start()
         await asyncio.gather(*(director.submit(lambda _: None) for _ in range(5_000)))

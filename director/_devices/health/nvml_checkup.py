@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._devices.health.diagnosis import Checkup
 from director._devices.nvml import opened
+from director._untrusted.objects import text_of
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
@@ -137,5 +138,5 @@ class NvmlCheckup:
             return None
         if code in _LOST:
             return Checkup(self._uuid, begun, "lost", _LOST[code])
-        reason = f"NVML answers {error} (code {code})"
+        reason = f"NVML answers {text_of(error)} (code {code})"
         return Checkup(self._uuid, begun, "doubtful" if code == _UNKNOWN else "degraded", reason)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._devices.health.diagnosis import Xid
 from director._devices.nvml import opened
-from director._threads import Flag
+from director._system.threads import Flag
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:

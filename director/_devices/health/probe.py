@@ -28,7 +28,7 @@ def probe(device: Device, rules: HealthRules) -> str | None:
     """What is wrong with `device`, `None` if it works. Blocks up to ``rules.probe_timeout``; raises nothing.
 
     Calls ``rules.probe`` if there is one. Else a GPU is used in a new process (memory is allocated, filled and read
-    back), and stand-ins always work.
+    back), and CPU and simulated devices always work.
 
     Args:
         device: The device.

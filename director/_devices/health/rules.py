@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from director._untrusted.arguments import check_callable
 from director._untrusted.numbers import seconds, shown, whole
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class HealthRules:
 
     Args:
         failures: Workers of a device that are lost during jobs, one after the other, before it goes into quarantine. A
-            worker counts once, however many jobs it had.
+            worker counts once, however many jobs it had. A failed load counts too, if another device has the model.
         probation: Seconds of quarantine before the first probe; doubled after each probe that fails.
         longest: Most seconds between two probes.
         probe: ``probe(device)`` returns what is wrong with a device, `None` if nothing is; called on a thread of its
@@ -97,8 +98,8 @@ class HealthRules:
         plain["probe_timeout"] = seconds("probe_timeout", self.probe_timeout)
         if self.interval is not None:
             plain["interval"] = seconds("interval", self.interval, hint="; None: NVML is not watched")
-        if self.probe is not None and not callable(self.probe):
-            raise TypeError(f"probe must be a callable of one device, not {shown(self.probe)}")
+        if self.probe is not None:
+            check_callable("probe", self.probe, "a callable of one device")
         for name in ("fatal_xids", "harmless_xids"):
             plain[name] = _xids(name, getattr(self, name))
         for name, value in plain.items():

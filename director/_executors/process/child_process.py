@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director._executors.process import spawn
 from director._executors.process.encoding import fits
-from director._executors.remote.runner import CallState, PendingCall
-from director._forks import watch
+from director._executors.process.os_process import OsProcess
+from director._executors.remote.calls import CallState, PendingCall
 from director._ipc import shared_memory as segments
 from director._ipc.channel import Receiver, close_all, send, send_all, wake_at_once
 from director._ipc.frames import (
@@ -36,6 +36,7 @@ from director._ipc.frames import (
 )
 from director._ipc.protocol import NO_FACTS, UNNUMBERED, CallStyle
 from director._ipc.shared_page import SIZE, WINDOW, Notice, SharedPage
+from director._system.forks import watch
 
 if TYPE_CHECKING:
     from director._device import Device
@@ -47,7 +48,6 @@ _REAPING = 5.0  # seconds between a child's last message and its exit, in which 
 _ROOM = 8 * INLINE  # bytes that a socket buffers, if the system allows it
 _DAY = 86_400.0  # seconds; 25 days in milliseconds overflow a C int
 _HALF = WINDOW // 2
-_POLL = 0.002  # seconds between two checks for its exit, without a pidfd
 _FINAL = frozenset({AnswerKind.RETURNED, AnswerKind.RAISED, AnswerKind.NOT_LOADED, AnswerKind.NOT_READ})
 _PICKLED = frozenset({AnswerKind.RETURNED, AnswerKind.YIELDED, AnswerKind.REPORTED})
 _QUEUED, _SENT, _BEGUN, _ENDED, _LOST = CallState
@@ -63,36 +63,36 @@ class ChildProcess:
     Args:
         device: Its device.
         wakeup: An eventfd: a write to it wakes the thread that waits for an answer.
+        children: How many children share the machine's cores.
 
     Raises:
         OSError: The system can't start another process.
     """
 
-    def __init__(self, device: Device, wakeup: int) -> None:
+    def __init__(self, device: Device, wakeup: int, children: int = 1) -> None:
         self.count = 0  # calls that were sent and not taken back
         self.is_ready = False
         self.exitcode: int | None = None  # of the process, once it has been reaped
         self.read_at = 0.0  # when the last answer was received, by the monotonic clock
         self.known: set[int] = set()  # numbers of the functions that it has
-        self.loaded: set[int] = set()  # numbers of the models that it has
         self._wakeup = wakeup
         self._number = 0  # of the last call
         self._received = 0  # answers
         self._under_way: dict[int, ChildCall] = {}  # by number, oldest first: sent, and without a last answer
         self._has_ended = False
         with ExitStack() as opened:  # closes everything if the start fails
-            self._start(device, opened)
+            self._start(device, children, opened)
             self._opened = opened.pop_all()
         self._poll, self._poll_for_end = select.poll(), select.poll()
         self._poll.register(self._answers, select.POLLIN)
         self._poll_for_end.register(self._answers, 0)  # reports a hang-up only
-        for descriptor in (wakeup, self._pidfd):
+        for descriptor in (wakeup, self._process.pidfd):
             if descriptor >= 0:
                 self._poll.register(descriptor, select.POLLIN)
                 self._poll_for_end.register(descriptor, select.POLLIN)
         watch(self._be_forked)
 
-    def _start(self, device: Device, opened: ExitStack) -> None:
+    def _start(self, device: Device, children: int, opened: ExitStack) -> None:
         with ExitStack() as passed:  # closed here once the child has them
             self._requests, self._inbox = _pair(opened, opened)
             self._answers, their_answers = _pair(opened, passed)
@@ -110,14 +110,12 @@ class ChildProcess:
                     "page": page,
                     "wake": self._wake,
                 }
-                self._process = spawn.start(device, inherited)
+                self._process = OsProcess(device, inherited, children)
                 failing.pop_all()
-        self._pidfd = _pidfd(self.process)
-        if self._pidfd >= 0:
-            opened.callback(os.close, self._pidfd)
+        opened.callback(self._process.close)
 
     @property
-    def process(self) -> int:
+    def pid(self) -> int:
         """Its process id."""
         return self._process.pid
 
@@ -227,11 +225,7 @@ class ChildProcess:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, marked on the page as the parent's."""
         self.page.end()
-        with suppress(ProcessLookupError):
-            if self._pidfd >= 0:
-                signal.pidfd_send_signal(self._pidfd, number)
-            else:
-                os.kill(self.process, number)
+        self._process.signal(number)
 
     # ---- from the child
 
@@ -285,7 +279,7 @@ class ChildProcess:
         for descriptor, _ in self._poll.poll(milliseconds):
             if descriptor == self._wakeup:
                 os.eventfd_read(self._wakeup)
-            elif descriptor == self._pidfd:
+            elif descriptor == self._process.pidfd:
                 self._has_ended = True  # all its answers have arrived
 
     def sleep_until_exit(self, seconds: float) -> None:
@@ -335,10 +329,10 @@ class ChildProcess:
 
         A process that has closed its sockets, and nothing else, is killed.
         """
-        if not self._has_exited(_REAPING):
+        if not self._process.has_exited(_REAPING):
             self.signal(signal.SIGKILL)
-        if self._has_exited(_REAPING):
-            self.exitcode = self._process.wait()
+        if self._process.has_exited(_REAPING):
+            self.exitcode = self._process.reap()
         self.close()
         return self.exitcode
 
@@ -346,31 +340,9 @@ class ChildProcess:
         """Close all descriptors; a child that is alive exits when its inbox is closed."""
         self._opened.close()
 
-    def _has_exited(self, seconds: float) -> bool:
-        """Wait for its exit, and kill the rest of its process group before its id can be reused."""
-        until = time.monotonic() + seconds
-        while True:
-            try:
-                status = os.waitid(os.P_PID, self.process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:  # the application has waited for it: the id may be reused
-                return True
-            if status is not None:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.process, signal.SIGKILL)
-                return True
-            left = until - time.monotonic()
-            if left <= 0:
-                return False
-            if self._pidfd >= 0:
-                poll = select.poll()
-                poll.register(self._pidfd, select.POLLIN)
-                poll.poll(ceil(left * 1000))
-            else:
-                time.sleep(_POLL)
-
     def _be_forked(self, _origin: int) -> None:
         """In a forked copy of the parent: it has no children here."""
-        self._process.returncode = 0  # or `Popen` would wait for it, and warn
+        self._process.be_forked()
         self.close()
 
 
@@ -384,14 +356,6 @@ def _pair(*stacks: ExitStack) -> list[socket.socket]:
         stack.enter_context(socket.socket(fileno=spawn.above_stdio(end.detach())))
         for end, stack in zip(ends, stacks, strict=True)
     ]
-
-
-def _pidfd(process: int) -> int:
-    """The pidfd of a process; -1 where the system has none."""
-    try:
-        return spawn.above_stdio(os.pidfd_open(process))
-    except OSError:
-        return -1
 
 
 def _held(descriptor: int, stack: ExitStack) -> int:

@@ -7,22 +7,22 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from director._executors.process.termination import Termination
-from director._executors.remote.replicas import ModelSpec
-from director._executors.remote.runner import CallState, PendingCall
+from director._executors.remote.calls import CallState, PendingCall, facts_of
+from director._executors.remote.replicas import spec_of
 from director._ipc import main_module
-from director._ipc.by_name import known_number, name_of, pack, sendable
+from director._ipc.by_name import known_number, name_of, next_number, pack, sendable
 from director._ipc.frames import INLINE, RequestKind
 from director._ipc.pickling import Payload, wrap
-from director._ipc.protocol import UNNUMBERED, CallStyle, Facts
+from director._ipc.protocol import UNNUMBERED, CallStyle
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
 
+    from director._executors.remote.loaded_models import LoadedModels
     from director._ipc.frames import Answer
+    from director._ipc.protocol import Facts
     from director._ipc.shared_page import Notice, SharedPage
-    from director._jobs.job import ScheduledJob
-    from director._jobs.model import Model
 
 _FIRST_CALL, _CALL = RequestKind.FIRST_CALL, RequestKind.CALL  # looking up an enum member is slow
 _SENT = CallState.SENT
@@ -32,6 +32,7 @@ _SECOND_CHECK = 1.0  # further seconds: the machine, or both processes, may have
 _MOST_PREFETCHED = 1 << 12  # bytes of content of a prefetched call
 _PLAIN = frozenset({int, float, bool, complex, str, bytes, type(None)})
 _NESTED_AT_MOST = 4
+_MOST_NAMED = 256  # names of jobs; those that come later are sent with each call
 
 
 class Child(Protocol):
@@ -39,8 +40,6 @@ class Child(Protocol):
 
     known: set[int]
     """Numbers of the functions that it has."""
-    loaded: set[int]
-    """Numbers of the models that it has."""
     page: SharedPage
 
     def is_waiting(self, call: PendingCall) -> bool:
@@ -54,35 +53,19 @@ Maker = TypeVar("Maker", bound=Child)
 
 
 class ProcessCall(PendingCall, Generic[Maker]):
-    """A call, and the child that makes it. For the slot's thread; `notify` and `end` for the event loop.
-
-    Args:
-        jobs: The jobs of the call; several make a batch.
-        fn: The function.
-        args: Its arguments without the resource.
-        style: How it is called.
-    """
+    """A call, and the child that makes it. For the slot's thread; `notify` and `end` for the event loop."""
 
     child: Maker | None = None  # the one to which it was sent last
     function: int | None = None  # its number, once that was sent
     is_typical = True  # its time predicts that of the next one
     began = 0.0
     taken = 0  # of a stream: units that were received
-    refusal: BaseException | None = None  # raised by the reader's channel
     answer: Answer | None = None  # its last one, if it arrived before `begin`
     _termination: Termination | None = None
     _silent_until = math.inf
     _was_silent = False
 
-    def __init__(
-        self, jobs: list[ScheduledJob[Any]], fn: Any, args: tuple[Any, ...], style: CallStyle = CallStyle.WITH_RESOURCE
-    ) -> None:
-        super().__init__(jobs)
-        self.fn = fn
-        self.args = args
-        self.style = style
-
-    def words(self) -> str:
+    def description(self) -> str:
         """Its name in errors."""
         return f"the call of {self.jobs[0].name}"
 
@@ -103,11 +86,11 @@ class ProcessCall(PendingCall, Generic[Maker]):
         self._termination = termination  # last: the slot's thread may read it
 
     def next_check(self) -> float:
-        """The time at which to call `hurry`; infinite for never."""
+        """The time at which to call `escalate`; infinite for never."""
         termination = self._termination
         return self._silent_until if termination is None else min(self._silent_until, termination.next)
 
-    def hurry(self, child: Child) -> None:
+    def escalate(self, child: Child) -> None:
         """Take the steps of ending the call that are due.
 
         Raises:
@@ -142,41 +125,22 @@ class CallMessage(NamedTuple):
     payload: Payload | None
 
     @property
-    def introduces(self) -> bool:
+    def is_first_use(self) -> bool:
         """Whether the function is new to the child, which may have to import its module."""
         return self.kind is _FIRST_CALL and self.function != UNNUMBERED
-
-
-class ModelNumbers:
-    """Numbers of models in messages. For the slot's thread."""
-
-    def __init__(self) -> None:
-        self._models: list[Model[Any]] = []
-        self._numbers: dict[int, int] = {}  # by identity: a class may define what is equal
-
-    def number(self, model: Model[Any]) -> int:
-        """The number of a model; it never changes."""
-        number = self._numbers.get(id(model))
-        if number is None:
-            number = self._numbers[id(model)] = len(self._models)
-            self._models.append(model)
-        return number
-
-    def by_number(self, number: int) -> Model[Any]:
-        """The model with this number."""
-        return self._models[number]
 
 
 class CallEncoder:
     """Makes the messages for the children of a slot.
 
     Args:
-        models: Numbers of the models.
+        models: The models that the child has.
         time: The Director's clock.
     """
 
-    def __init__(self, models: ModelNumbers, time: Callable[[], float]) -> None:
+    def __init__(self, models: LoadedModels, time: Callable[[], float]) -> None:
         self._models = models
+        self._named: dict[tuple[int, str], int] = {}  # by number of the function, and the option `name`
         self._time = time
         self._is_prompt = main_module.origin() is None  # our main module can't be imported
 
@@ -191,14 +155,16 @@ class CallEncoder:
         if options.model is not None:
             model = self._models.number(options.model)
         function = UNNUMBERED
-        if call.style <= CallStyle.BATCH and options.name is None and (name := name_of(call.fn)) is not None:
-            function = call.function = name.number
-            if function in child.known and (model == UNNUMBERED or model in child.loaded):
-                payload = pack(args, call.words, self._is_prompt) if args else None
-                return CallMessage(_CALL, function, model, self._facts(job), payload)
-        spec = None if options.model is None else spec_of(options.model)
+        if call.style <= CallStyle.BATCH and (name := name_of(call.fn)) is not None:
+            function = self._number_of(name.number, options.name)
+            call.function = None if function == UNNUMBERED else function
+            if function in child.known and (model == UNNUMBERED or model in self._models.loaded):
+                payload = pack(args, call.description, self._is_prompt) if args else None
+                return CallMessage(_CALL, function, model, facts_of(job, self._time), payload)
+        spec = None if options.model is None else spec_of(options.model, sendable, can_sleep=True)
         content = sendable(call.fn), job.name, args, spec
-        return CallMessage(_FIRST_CALL, function, model, self._facts(job), pack(content, call.words, self._is_prompt))
+        payload = pack(content, call.description, self._is_prompt)
+        return CallMessage(_FIRST_CALL, function, model, facts_of(job, self._time), payload)
 
     def encode_prefetched(self, call: ProcessCall[Any], child: Child) -> CallMessage | None:
         """The message of a call to prefetch during another call; `None` if it can't be prefetched.
@@ -212,33 +178,34 @@ class CallEncoder:
 
     def _encode_plain(self, call: ProcessCall[Any], child: Child) -> CallMessage | None:
         job = call.jobs[0]
-        options, function, model = job.options, known_number(call.fn), UNNUMBERED
-        if function is None or options.name is not None or function not in child.known or not _are_plain(call.args):
+        options, number, model = job.options, known_number(call.fn), UNNUMBERED
+        function = UNNUMBERED if number is None else self._number_of(number, options.name)
+        if function not in child.known or not _are_plain(call.args):
             return None
         if options.model is not None:
             model = self._models.number(options.model)
-            if model not in child.loaded:
+            if model not in self._models.loaded:
                 return None
         payload = wrap(call.args) if call.args else None
         if payload is not None and len(payload.stream) > _MOST_PREFETCHED:
             return None
-        return CallMessage(_CALL, function, model, self._facts(job), payload)
+        return CallMessage(_CALL, function, model, facts_of(job, self._time), payload)
 
-    def _facts(self, job: ScheduledJob[Any]) -> Facts:
-        started = job.started_at
-        if started is None:  # it is prefetched
-            return Facts(job.id, job.options.priority, job.attempts + 1, self._time() - job.submitted_at)
-        return Facts(job.id, job.options.priority, job.attempts, started - job.submitted_at)
+    def _number_of(self, number: int, name: str | None) -> int:
+        """The number of a function whose jobs have the option `name`: the child keeps both together."""
+        if name is None:
+            return number
+        found = self._named.get((number, name))
+        if found is None:
+            if len(self._named) >= _MOST_NAMED:
+                return UNNUMBERED
+            found = self._named[number, name] = next_number()
+        return found
 
 
 def fits(payload: Payload | None) -> bool:
     """Whether a payload fits into a message, without a segment."""
     return payload is None or (not payload.buffers and len(payload.stream) <= INLINE)
-
-
-def spec_of(model: Model[Any]) -> ModelSpec:
-    """A model as it is sent to a child."""
-    return ModelSpec(sendable(model.load), sendable(model.warmup), sendable(model.unload), model.name)
 
 
 def _are_plain(values: Any, depth: int = _NESTED_AT_MOST) -> bool:

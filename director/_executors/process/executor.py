@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from director._untrusted.numbers import seconds, whole
 
 if TYPE_CHECKING:
-    from director._executors.process.runner import ProcessRunner
-    from director._jobs.job_runner import SlotInfo
+    from director._executors.base import MemoryEvents
+    from director._jobs.job_runner import JobRunner, SlotInfo
     from director._jobs.runner import RunnerEvents
 
 
@@ -35,7 +35,7 @@ class ProcessExecutor:
         object.__setattr__(self, "max_jobs_per_worker", most)
         object.__setattr__(self, "grace", seconds("grace", self.grace, zero=True))
 
-    def runner(self, slot: SlotInfo, events: RunnerEvents) -> ProcessRunner:
+    def runner(self, slot: SlotInfo, events: RunnerEvents) -> JobRunner:
         """A runner for `slot`; its child starts with the first job.
 
         Raises:
@@ -45,4 +45,4 @@ class ProcessExecutor:
         from director._executors.process.spawn import check_platform
 
         check_platform()
-        return ProcessRunner(slot, events, self.grace, self.max_jobs_per_worker)
+        return ProcessRunner(slot, cast("MemoryEvents", events), self.grace, self.max_jobs_per_worker)

@@ -13,36 +13,42 @@ import pickle
 import signal
 import time
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from director._executors.base import LoadFailed, NeverStarted, NotSent
+from director._devices.footprints import free_memory, load_size
+from director._executors.base import NeverStarted, NotSent
 from director._executors.process.child_process import ChildGone, ChildProcess
-from director._executors.process.child_queue import ChildQueue
-from director._executors.process.encoding import CallEncoder, ModelNumbers, ProcessCall
+from director._executors.process.encoding import CallEncoder, ProcessCall
+from director._executors.process.prefetch_queue import ChildPrefetchQueue
 from director._executors.process.termination import Termination, Unkillable
-from director._executors.remote.batch_items import joined
-from director._executors.remote.runner import CallState, RemoteRunner
-from director._executors.replicas import bearable
+from director._executors.remote.batch_items import unpack_items
+from director._executors.remote.calls import CallState
+from director._executors.remote.replicas import sleep_here
+from director._executors.remote.runner import RemoteRunner
 from director._ipc import log_relay as logs
 from director._ipc.by_name import describe
 from director._ipc.exceptions import error_of
 from director._ipc.frames import Answer, AnswerKind, WireBroken
 from director._ipc.protocol import CallStyle
 from director._ipc.shared_page import Notice
-from director._jobs.calls import StreamCall
+from director._jobs.calls import LocalCall
 from director._untrusted.objects import log_error
+from director._untrusted.sizes import size_text
 from director.errors import WorkerDied
 
 if TYPE_CHECKING:
+    from director._executors.base import MemoryEvents
     from director._executors.process.child_process import ChildCall
     from director._jobs.job import ScheduledJob
     from director._jobs.job_runner import SlotInfo
-    from director._jobs.runner import RunnerEvents
+    from director._jobs.model import Model
 
 logger = logging.getLogger("director")
 _TRIES = 3  # children that may exit before they have received a call; it has not begun, and is sent again
 _UNLOADING = 8.0  # seconds that a dismissed child gets before SIGTERM; the runtime waits two longer
 _RETURNED, _STREAM, _BATCH = AnswerKind.RETURNED, CallStyle.STREAM, CallStyle.BATCH  # looking up members is slow
 _YIELDED, _ENDED, _LOST = AnswerKind.YIELDED, CallState.ENDED, CallState.LOST
+_runners: WeakKeyDictionary[MemoryEvents, int] = WeakKeyDictionary()  # how many each open Director has
 _ABOUT_THE_CHILD = frozenset({AnswerKind.LOGGED, AnswerKind.LOADED})
 
 
@@ -56,30 +62,37 @@ class ProcessRunner(RemoteRunner["ChildCall"]):
         most: Calls that one child may make; `None` for no bound.
     """
 
-    _Call, _PLAIN_STYLE, _STREAM_STYLE = ProcessCall, CallStyle.PLAIN, CallStyle.STREAM
-    _queue: ChildQueue
+    _Call = ProcessCall
+    _queue: ChildPrefetchQueue
 
-    def __init__(self, slot: SlotInfo, events: RunnerEvents, grace: float, most: int | None) -> None:
-        super().__init__(slot.device, events, grace)
-        self._slot = slot
+    def __init__(self, slot: SlotInfo, events: MemoryEvents, grace: float, most: int | None) -> None:
+        super().__init__(slot, events, grace)
         self._most = most
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._child: ChildProcess | None = None
-        self._models = ModelNumbers()
         self._encoder = CallEncoder(self._models, events.time)
-        self._queue = ChildQueue(self._encoder, most)
+        self._queue = ChildPrefetchQueue(self._encoder, most)
         self._is_recalled = False
+        self._free: int | None = None  # bytes of the device before the load of the current call, if they are known
+        _runners[events] = _runners.get(events, 0) + 1
 
-    def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
-        """Have the child make one call for all of them; see `JobRunner.run_batch`.
+    def _batch_args(self, items: list[Any]) -> tuple[Any, ...]:
+        return (items,)
 
-        Raises:
-            PicklingError: The call, or its result or exception, can't be sent.
-            NotSent: The same, for several jobs.
-            NeverStarted: The system can't start a child now.
-            WorkerDied: The child ended during the call.
-        """
-        return self._make(ProcessCall(jobs, jobs[0].fn, ([job.payload[0] for job in jobs],), _BATCH))
+    def prepare(self, jobs: list[ScheduledJob[Any]]) -> None:
+        """Have a child load the model; it may make as many calls as before."""
+        if not self._is_prepared(jobs[0]):
+            super().prepare(jobs)
+            if self._child is not None:
+                self._child.count -= 1
+
+    def _is_prepared(self, job: ScheduledJob[Any]) -> bool:
+        child, model, most = self._child, job.options.model, self._most
+        if model is None and isinstance(job.fn, LocalCall):  # a lease needs no child
+            return True
+        if child is None or not child.is_ready or (most is not None and child.count >= most):
+            return False
+        return model is None or self._models.has(model)
 
     def close(self) -> None:
         """Have the child unload its models and exit."""
@@ -98,10 +111,10 @@ class ProcessRunner(RemoteRunner["ChildCall"]):
 
     # ---- one call
 
-    def _tell(self, call: ChildCall, *, is_cancelled: bool) -> None:
+    def _notify(self, call: ChildCall, *, is_cancelled: bool) -> None:
         call.notify(Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
 
-    def _end(self, call: ChildCall, moment: float) -> None:
+    def _end_at(self, call: ChildCall, moment: float) -> None:
         call.end(moment, self._grace)
         os.eventfd_write(self._wakeup, 1)
 
@@ -135,7 +148,15 @@ class ProcessRunner(RemoteRunner["ChildCall"]):
             if call.is_unwanted:  # since before it could be notified
                 call.move(_ENDED)
                 raise asyncio.CancelledError
+            model = call.jobs[0].options.model
+            if model is not None and self._models.has(model):
+                model = None
+            self._free = None if model is None or not self._events.is_accounted(model) else free_memory(self._device)
             self._send(call, child)
+            if model is not None:
+                self._models.note_loading(model)
+        elif call.is_unwanted:  # it began before it could be taken back
+            call.notify(Notice.CANCELLED)
         call.begin(time.monotonic(), child.is_ready)
         value = self._outcome(call, child, was_prefetched)
         if call.function is not None:
@@ -145,7 +166,7 @@ class ProcessRunner(RemoteRunner["ChildCall"]):
     def _send(self, call: ChildCall, child: ChildProcess) -> None:
         try:
             message = self._encoder.encode(call, child)
-            call.is_typical = not message.introduces
+            call.is_typical = not message.is_first_use
             try:
                 child.send(call, message)
             except BlockingIOError:  # the socket is full of calls that have ended: take them back
@@ -173,12 +194,12 @@ class ProcessRunner(RemoteRunner["ChildCall"]):
             look = True
             if received is None:
                 self._fill_or_return(call, child, now)
-                if call.style <= _BATCH:
-                    child.sleep_until_exit(self._queue.rest)
-                child.wait(self._patience(call, now))
+                if call.style <= _BATCH and (delay := self._queue.read_delay):
+                    child.sleep_until_exit(delay)
+                child.wait(self._timeout(call, now))
                 now = time.monotonic()
                 if now >= call.next_check():
-                    call.hurry(child)
+                    call.escalate(child)
                 continue
             answer, whose = received
             if whose is not call:
@@ -189,29 +210,33 @@ class ProcessRunner(RemoteRunner["ChildCall"]):
             elif call.state is _ENDED:
                 return self._finish(call, child, answer)
             elif answer.kind == _YIELDED:
-                self._put_value(call, child, answer)
+                if not self._put_value(call, child.content, answer):
+                    child.drop(answer)
+                child.grant(call, answer)
             else:
                 self._note(call, child, answer, is_its_own=True)
 
     def _fill_or_return(self, call: ChildCall, child: ChildProcess, now: float) -> None:
         """Before a wait: prefetch more calls, or give back those that were recalled."""
         queue, source = self._queue, self._queue.source
+        if self._is_preparing:  # what is sent now would be made before the call that needs the model
+            return
         if not queue and (source is None or source.is_short):
             self._is_recalled = False
             return
         # A call that takes longer than those before it: give back those behind it.
-        if self._is_recalled or now >= call.began + queue.depth.patience:
+        if self._is_recalled or now >= call.began + queue.depth.return_after:
             self._is_recalled = False
             if queue:
                 queue.return_all(child.take_back(call))
         else:
             queue.fill(child)
 
-    def _patience(self, call: ChildCall, now: float) -> float | None:
+    def _timeout(self, call: ChildCall, now: float) -> float | None:
         """Seconds to wait for an answer; `None` for no limit."""
         moment = call.next_check()
         if self._queue:
-            moment = min(moment, call.began + self._queue.depth.patience)
+            moment = min(moment, call.began + self._queue.depth.return_after)
         return None if moment == math.inf else max(0.0, moment - now)
 
     def _finish(self, call: ChildCall, child: ChildProcess, answer: Answer) -> Any:
@@ -233,31 +258,14 @@ class ProcessRunner(RemoteRunner["ChildCall"]):
             what = "result" if answer.kind == _RETURNED else "exception"
             raise pickle.PicklingError(f"the {what} of {job.name} can't be unpickled: {describe(refusal)}") from refusal
         if answer.kind == _RETURNED:
-            return content if call.style != _BATCH else joined(content, job.name, self._device.label)
-        (error, fault), model = error_of(content, self._device.label), job.options.model
-        if fault is not None and fault.kind == "sticky":
-            # The child can't use its device any more, and may hang if it unloads a model.
-            child.signal(signal.SIGKILL)
-            self._reap(None)
-        if answer.kind == AnswerKind.NOT_LOADED and model is not None:
-            self._events.not_loaded(model, self._slot, error)
-            raise LoadFailed(model, bearable(model, error))
-        if answer.kind == AnswerKind.NOT_READ and len(call.jobs) > 1:
-            raise NotSent from error
-        raise error
+            return content if call.style != _BATCH else unpack_items(content, job.name, self._device.label)
+        is_loaded, is_read = answer.kind != AnswerKind.NOT_LOADED, answer.kind != AnswerKind.NOT_READ
+        raise self._failure(call, error_of(content, self._device.label), is_loaded=is_loaded, is_read=is_read)
 
-    def _put_value(self, call: ChildCall, child: ChildProcess, answer: Answer) -> None:
-        """Put a value of a stream into its channel; after an exception the child ends the stream."""
-        stream: Any = call.jobs[0].fn
-        if call.refusal is None and isinstance(stream, StreamCall):
-            try:
-                stream.channel.put(child.content(answer))
-            except BaseException as refusal:  # noqa: BLE001 - raised in `_finish`
-                call.refusal = refusal
-                call.notify(Notice.CANCELLED)
-        else:
-            child.drop(answer)
-        child.grant(call, answer)
+    def _replace(self) -> None:
+        assert self._child is not None
+        self._child.signal(signal.SIGKILL)  # it may hang if it unloads a model
+        self._reap(None)
 
     def _note(self, call: ChildCall, child: ChildProcess, answer: Answer, *, is_its_own: bool) -> None:
         """Handle an answer that is no outcome; an error in it must not fail the current call."""
@@ -273,16 +281,40 @@ class ProcessRunner(RemoteRunner["ChildCall"]):
                     logs.relay(content, self._device.label)
                 elif kind == AnswerKind.LOADED:
                     call.is_typical = False
-                    self._note_loaded(child, *content)
+                    self._note_loaded(*content)
                 elif kind == AnswerKind.REPORTED:
                     self._events.progressed(call.jobs, content)
             except BaseException as error:  # noqa: BLE001 - raised by its class
                 log_error(logger, error, "an answer from the process of %s can't be read", self._device.label)
 
-    def _note_loaded(self, child: ChildProcess, number: int, seconds: float) -> None:
-        child.loaded.add(number)
-        model = self._models.by_number(number)
-        self._events.loaded(model, self._slot, seconds)
+    def _note_loaded(self, number: int, seconds: float, taken: tuple[Any, ...] | None = None) -> None:
+        free = None if self._free is None else free_memory(self._device)
+        size = load_size(taken, self._free, free)
+        self._models.note_loaded(number, seconds, None if size is None else size._replace(is_apart=True))
+
+    def _has_process(self) -> bool:
+        return self._child is not None
+
+    can_sleep = True
+
+    def sleep(self, model: Model[Any]) -> tuple[bool, int | None]:
+        """Have the child put a model to sleep. If the child is lost, so is the model."""
+        number = self._models.find(model)
+        assert number is not None
+        self._events.unloading(model, self._slot)
+        is_asleep, freed = self._call_there(sleep_here, number, f"putting {model.name} to sleep")
+        if not is_asleep or not self._models.note_asleep(number):
+            self._note_unloaded(number, freed)
+        return is_asleep, freed
+
+    def _freed_by(self, model: Model[Any], freed: int | None) -> int | None:
+        child, missing = self._child, self._events.missing(model, self._slot, freed)
+        if not missing or child is None:
+            return freed
+        text = "%s was unloaded from %s, and its process still has %s of its memory: it is replaced"
+        logger.warning(text, model.name, self._device.label, size_text(missing))
+        self._dismiss(child)
+        return None  # all of it, with the process
 
     # ---- the child
 
@@ -297,8 +329,9 @@ class ProcessRunner(RemoteRunner["ChildCall"]):
             self._dismiss(child)
         if self._child is None:
             try:
-                self._child = ChildProcess(self._device, self._wakeup)
+                self._child = ChildProcess(self._device, self._wakeup, _runners[self._events])
             except OSError as error:
+                self._events.process_ended(self._slot)
                 raise NeverStarted(self._device, f"its process can't be started: {error}") from error
         return self._child
 
@@ -308,12 +341,13 @@ class ProcessRunner(RemoteRunner["ChildCall"]):
         nothing: ChildCall = ProcessCall([], None, ())
         try:
             self._queue.return_all(child.take_back())
+            self._models.note_unloading()
             child.dismiss()
             while True:
                 if (received := child.receive()) is not None:
                     self._note(nothing, child, received[0], is_its_own=False)
                     continue
-                child.wait(termination.patience(time.monotonic()))
+                child.wait(termination.timeout(time.monotonic()))
                 termination.escalate(time.monotonic(), child.signal)
         except (OSError, ChildGone, Unkillable, WireBroken) as error:
             self._reap(error)
@@ -326,8 +360,7 @@ class ProcessRunner(RemoteRunner["ChildCall"]):
             logger.error("ending the process of %s, which broke the protocol: %s", self._device.label, error)
             child.signal(signal.SIGKILL)
         self._queue.return_all(child.lose())
-        for number in child.loaded:
-            model = self._models.by_number(number)
-            self._events.unloaded(model, self._slot)
+        self._models.lose()
+        self._events.process_ended(self._slot)
         if child.reap() is None:
-            logger.warning("process %d of %s does not exit and is abandoned", child.process, self._device.label)
+            logger.warning("process %d of %s does not exit and is abandoned", child.pid, self._device.label)

@@ -36,7 +36,7 @@ class Termination:
         """Take the first step at `moment`, or earlier if that was asked before."""
         self.next = min(self.next, moment)
 
-    def patience(self, now: float) -> float | None:
+    def timeout(self, now: float) -> float | None:
         """Seconds until the next step; `None` if there is none to take."""
         return None if self.next == math.inf else max(0.0, self.next - now)
 

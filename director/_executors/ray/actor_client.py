@@ -1,7 +1,7 @@
-"""A slot's side of its actor: sends calls, files what comes back under the number of its call. The slot's thread's.
+"""The actor of a slot, and the calls that were sent to it. For the slot's thread.
 
-Each call has a reference of its own, so that Ray itself binds the answer to the call, and tells of each call that was
-lost with the actor. Every wait here ends after a glance, whatever the other side does.
+Each call has a reference of its own, so Ray itself assigns the answer to the call, and raises for each call that was
+lost with the actor. Each wait ends after `_POLL` seconds, because Ray's waits can't be woken.
 """
 
 from __future__ import annotations
@@ -11,81 +11,90 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from director._executors.process.encoding import ModelNumbers
+from director._devices.footprints import LoadSize
 from director._executors.ray.encoding import CallEncoder
-from director._executors.ray.messages import Answer, AnswerKind, Note, NoteKind, decode_answer, decode_notes
+from director._executors.ray.messages import (
+    Answer,
+    AnswerKind,
+    SideMessage,
+    SideMessageKind,
+    decode_answer,
+    decode_messages,
+)
 from director._executors.ray.payload import pack
-from director._executors.remote.runner import CallState
+from director._executors.remote.calls import CallState
 from director._untrusted.objects import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director._executors.ray.allocation import Actor, Reservation
+    from director._executors.ray.actor_handle import ActorHandle
+    from director._executors.ray.cluster.reservation import Reservation
+    from director._executors.ray.options import RayOptions
     from director._executors.ray.pending_call import RayCall
-    from director._executors.ray.terms import RayTerms
+    from director._executors.remote.loaded_models import LoadedModels
     from director._jobs.job_runner import SlotInfo
-    from director._jobs.runner import RunnerEvents
+    from director._jobs.model import Model
 
 logger = logging.getLogger("director")
-_GLANCE = 0.25  # seconds: Ray's own waits can't be woken
-_ENDING = 5.0  # seconds in which an actor that was killed is gone, and what is ready is here
+_POLL = 0.25  # seconds
+_ENDING = 5.0  # seconds in which a killed actor is dead, and a ready value is fetched
 _UNLOADING = 8.0  # seconds that a dismissed actor gets; the runtime waits two longer
 
 
 class ActorLost(Exception):
-    """The actor has ended, does not end, or can't be reached."""
+    """The actor is dead, can't be killed, or can't be reached."""
 
 
 class ActorClient:
-    """Holds the actor of a slot, and those that come in its place.
+    """Owns the actor of a slot, and replaces it when it is lost.
 
     Args:
-        slot: Whose.
-        events: Is told what the actor has loaded, and tells the time.
-        terms: Of all actors.
-        claim: What is held for the device.
-        log: Takes log records, and the number of those that were dropped.
+        slot: The slot.
+        models: The models that the actor has loaded.
+        time: The Director's clock.
+        options: The user's.
+        reservation: The reservation of the device.
+        log: Takes log records, and the number of dropped messages.
     """
 
     def __init__(
         self,
         slot: SlotInfo,
-        events: RunnerEvents,
-        terms: RayTerms,
-        claim: Reservation,
-        log: Callable[[Note], None],
+        models: LoadedModels,
+        time: Callable[[], float],
+        options: RayOptions,
+        reservation: Reservation,
+        log: Callable[[SideMessage], None],
     ) -> None:
         self._slot = slot
-        self._events = events
-        self._terms = terms
+        self._options = options
         self._log = log
-        self.claim = claim
-        self.actor: Actor | None = None  # read by other threads too
-        self.in_flight: dict[int, RayCall] = {}  # sent, and their answers are not here
-        self._former: Actor | None = None  # the last one, if it is gone and has no successor yet
-        self._notes: Any = None  # the reference of the next ones
-        self._told = 0  # notes that the actor has told
-        self._lives = 0  # actors that are gone
+        self.reservation = reservation
+        self.actor: ActorHandle | None = None  # read by other threads too
+        self.in_flight: dict[int, RayCall] = {}  # by number: sent, and without an answer
+        self._previous: ActorHandle | None = None  # the last one, if it is dead and not replaced yet
+        self._messages: Any = None  # the reference of the next side messages
+        self._received = 0  # side messages of the actor
+        self._incarnation = 0  # actors that were ended
         self._count = 0  # calls that were sent
-        self._asked_at = 0.0  # when the fleet has last looked whether the actor is there; the fleet's thread's
-        self._models = ModelNumbers()
-        self._loaded: set[int] = set()
-        self.encoder = CallEncoder(slot.device, self._models, events.time)
+        self._checked_at = 0.0  # when the fleet has last asked whether the actor is dead; written by the fleet's thread
+        self._models = models
+        self.encoder = CallEncoder(slot.device, models, time)
 
     # ---- to the actor
 
     def send(self, call: RayCall) -> None:
-        """Send a call, under a number of its own.
+        """Send a call.
 
         Raises:
-            PicklingError: It can't be sent; nothing has happened.
+            PicklingError: It can't be sent; the call is still QUEUED.
             ActorLost: The cluster is gone.
         """
         number = self._count = self._count + 1
         message = self.encoder.message(call, number)
-        actor = self._present()
-        call.number = number  # from here on other threads may speak of it
+        actor = self._present_actor()
+        call.number = number  # from here on other threads may send requests for it
         self.in_flight[number] = call
         call.move(CallState.SENT)
         call.sent_at = time.monotonic()
@@ -94,63 +103,65 @@ class ActorClient:
         except Exception as error:
             raise ActorLost(describe(error)) from error
 
+    def has(self, model: Model[Any] | None) -> bool:
+        """Whether there is an actor, and it has loaded `model` if one is given."""
+        return self.actor is not None and (model is None or self._models.has(model))
+
     def request(self, call: RayCall, what: int) -> None:
-        """From any thread: say something about a call that is on its way."""
+        """From any thread: withdraw or notify a call that is in flight; see `CallQueue.request`."""
         actor, number = self.actor, call.number
         if actor is not None and number in self.in_flight:
             actor.request(number, what)
 
-    def _present(self) -> Actor:
+    def _present_actor(self) -> ActorHandle:
+        """The actor, started if there is none."""
         if self.actor is None:
-            if self.claim.is_cut:
+            if self.reservation.is_disconnected:
                 raise ActorLost("the cluster is gone")
-            self.actor, self._former = self.claim.hire(self._former), None
-            self._notes, self._told = self.actor.listen(), 0
+            self.actor, self._previous = self.reservation.start_actor(self._previous), None
+            self._messages, self._received = self.actor.next_messages(), 0
         return self.actor
 
     # ---- from the actor
 
     def wait(self, until: float) -> None:
-        """Wait for something, at most until a time or for a glance, and file what has come.
+        """Wait for an answer or a side message, until a time or for `_POLL` seconds, and handle it.
 
         Raises:
-            ActorLost: The actor has ended, or has broken a rule of the wire.
+            ActorLost: The actor is dead, or has broken the protocol.
         """
         import ray
 
-        if self.claim.is_cut:
+        if self.reservation.is_disconnected:
             raise ActorLost
         calls = {call.reference: call for call in self.in_flight.values()}
-        left = min(_GLANCE, max(0.0, until - time.monotonic()))
+        left = min(_POLL, max(0.0, until - time.monotonic()))
         try:
-            ready, _ = ray.wait([*calls, self._notes], num_returns=1, timeout=left)
+            ready, _ = ray.wait([*calls, self._messages], num_returns=1, timeout=left)
         except Exception as error:
             raise ActorLost(describe(error)) from error
         for reference in ready:
             if (call := calls.get(reference)) is not None:
-                self._file(call, self._fetched(reference))
+                self._accept_answer(call, self._fetch(reference))
             else:
-                self._fetch_notes()
+                self._fetch_messages()
 
-    def silent_actor(self, seconds: float) -> Actor | None:
-        """From any thread: the actor, if it was asked for something more than so many seconds ago, for each of them.
-
-        It is asked for once in that time.
-        """
+    def silent_actor(self, seconds: float) -> ActorHandle | None:
+        """From the fleet's thread: the actor, if a call is in flight for more than `seconds`; once in that time."""
         now = time.monotonic()
         sent = min((call.sent_at for call in list(self.in_flight.values())), default=now)
-        if now < max(sent, self._asked_at) + seconds:
+        if now < max(sent, self._checked_at) + seconds:
             return None
-        self._asked_at = now
+        self._checked_at = now
         return self.actor
 
     def check(self, call: RayCall) -> None:
-        """End the actor, and what it does, when its time has come.
+        """Kill the actor when the call's time is up.
 
         Raises:
-            ActorLost: It does not end, or what was found elsewhere says that no answer will come.
+            ActorLost: It can't be killed, or no answer can arrive.
         """
-        if self.claim.is_cut or self.actor is None or self.actor.is_dead:
+        if self.reservation.is_disconnected or self.actor is None or self.actor.is_dead:
             raise ActorLost
         now = time.monotonic()
         if now < call.ends_at:
@@ -162,22 +173,22 @@ class ActorClient:
         self.actor.kill()
 
     @staticmethod
-    def _fetched(reference: Any) -> Any:
-        """What a reference that is ready stands for, or an exception of Ray's that concerns nothing else.
+    def _fetch(reference: Any) -> Any:
+        """The value of a ready reference, or an exception of Ray that concerns this value only.
 
         Raises:
-            ActorLost: Ray says so.
+            ActorLost: The exception concerns the actor.
         """
         import ray
 
         try:
             return ray.get(reference, timeout=_ENDING)
-        except Exception as error:  # noqa: BLE001 - all that Ray raises
+        except Exception as error:  # noqa: BLE001 - Ray raises many kinds
             if is_loss(error):
                 raise ActorLost(describe(error)) from None
             return error
 
-    def _file(self, call: RayCall, found: Any) -> None:
+    def _accept_answer(self, call: RayCall, found: Any) -> None:
         number = call.number
         call.read_at = time.monotonic()
         if isinstance(found, Exception):  # the object store is full, or the like
@@ -186,9 +197,9 @@ class ActorClient:
             answer = decode_answer(found)
         if answer.number != number:
             raise ActorLost(f"the actor has answered {answer.number} for call {number}")
-        while self._told < answer.told:  # they were sent before the answer
-            self._fetch_notes()
-        self._hear(answer.notes)
+        while self._received < answer.sent_before:
+            self._fetch_messages()
+        self._accept_messages(answer.messages)
         if call.taken + len(call.values) != answer.values:
             raise ActorLost(f"values of the stream {number} are missing")
         del self.in_flight[number]
@@ -198,138 +209,134 @@ class ActorClient:
             call.answer = answer
             call.move(CallState.ENDED)
 
-    def _fetch_notes(self) -> None:
-        found = self._fetched(self._notes)
+    def _fetch_messages(self) -> None:
+        found = self._fetch(self._messages)
         if isinstance(found, Exception):
             raise ActorLost(describe(found))
-        self._hear(decode_notes(found))
+        self._accept_messages(decode_messages(found))
         assert self.actor is not None
-        self._notes = self.actor.listen()
+        self._messages = self.actor.next_messages()
 
-    def _hear(self, notes: tuple[Note, ...] | list[Note]) -> None:
-        """File notes under their calls; those of calls that are over are dropped."""
-        self._told += len(notes)
-        for note in notes:
-            if note.kind in (NoteKind.LOGGED, NoteKind.DROPPED):
-                self._log(note)
-            elif (call := self.in_flight.get(note.number)) is not None:
+    def _accept_messages(self, messages: tuple[SideMessage, ...] | list[SideMessage]) -> None:
+        """Assign side messages to their calls; those of calls that have ended are dropped."""
+        self._received += len(messages)
+        for message in messages:
+            if message.kind in (SideMessageKind.LOGGED, SideMessageKind.DROPPED):
+                self._log(message)
+            elif (call := self.in_flight.get(message.number)) is not None:
                 call.begin()
-                if note.kind == NoteKind.YIELDED:
-                    call.values[note.place] = note.payload
-                elif note.place > call.heard:
-                    call.heard, call.progress = note.place, note.payload
+                if message.kind == SideMessageKind.YIELDED:
+                    call.values[message.position] = message.payload
+                elif message.position > call.last_report:
+                    call.last_report, call.progress = message.position, message.payload
 
-    # ---- who it is
+    # ---- its state, and its end
 
-    def learn(self, call: RayCall, answer: Answer) -> None:
-        """From the answer of a call: what is loaded now."""
-        for number, seconds in answer.loaded:
-            self._loaded.add(number)
-            model = self._models.by_number(number)
-            self._events.loaded(model, self._slot, seconds)
+    def note_answer(self, call: RayCall, answer: Answer) -> None:
+        """Note what the actor has by the answer of a call."""
+        for number, seconds, size in answer.loaded:
+            self._models.note_loaded(number, seconds, None if size is None else LoadSize(*size))
         if answer.kind != AnswerKind.UNSENDABLE or answer.began:
-            self.encoder.introduced(call)
+            self.encoder.confirm(call)
 
     def recover(self, ends_at: float) -> object:
-        """The actor is lost: have another one, and see which of the calls that were sent had begun.
+        """Replace the actor, which is lost. Calls that had begun are LOST; the others are QUEUED again.
 
-        Those are LOST; the others are QUEUED again.
+        The new actor tells which calls had begun.
 
         Args:
-            ends_at: When to wait no longer.
+            ends_at: When the call that runs is to be ended, which bounds the wait for the new actor.
 
         Returns:
-            Which life of the slot's actors was lost.
+            The incarnation that was lost.
         """
-        life = (self._slot.number, self._lives)
+        incarnation = (self._slot.number, self._incarnation)
         lost = [*self.in_flight.values()]
-        self.give_up()
+        self.end_actor()
         for call in lost:
-            if call.is_ending or call.is_unwanted:  # nothing depends on whether it had begun
+            if call.is_ending or call.is_unwanted:  # whether it had begun makes no difference
                 call.begin()
         begun: tuple[int, ...] | None = ()
         if any(call.state is CallState.SENT for call in lost):
-            begun = self._await_successor(min(time.monotonic() + self._terms.start_timeout, ends_at + _ENDING))
-        self._sort(lost, begun, life)
-        return life
+            begun = self._await_replacement(min(time.monotonic() + self._options.start_timeout, ends_at + _ENDING))
+        self._settle(lost, begun, incarnation)
+        return incarnation
 
     def replace(self) -> None:
-        """End an actor that begins nothing more, for it can't use its device."""
-        life = (self._slot.number, self._lives)
+        """End the actor, which can't use its device and begins no more calls."""
+        incarnation = (self._slot.number, self._incarnation)
         lost = [*self.in_flight.values()]
-        self.give_up()
-        self._sort(lost, (), life)
+        self.end_actor()
+        self._settle(lost, (), incarnation)
 
-    def _sort(self, lost: list[RayCall], begun: tuple[int, ...] | None, life: object) -> None:
+    def _settle(self, lost: list[RayCall], begun: tuple[int, ...] | None, incarnation: object) -> None:
+        """The calls of a lost actor are LOST, if they had `begun` or that is unknown (`None`); else QUEUED again."""
         self.in_flight = {}
         for call in lost:
             if begun is None or call.number in begun or call.state is CallState.BEGUN:
-                call.lose(life)
+                call.lose(incarnation)
             else:
                 call.return_to_queue()
 
-    def give_up(self) -> None:
-        """End the actor; everything that it had loaded goes with it."""
+    def end_actor(self) -> None:
+        """Kill the actor; its models are lost."""
         if self.actor is not None:
             self.actor.kill()
-            self._former, self.actor = self.actor, None
-            self._lives += 1
-        self._notes = None
-        self.encoder.forget()
-        for number in self._loaded:
-            model = self._models.by_number(number)
-            self._events.unloaded(model, self._slot)
-        self._loaded.clear()
+            self._previous, self.actor = self.actor, None
+            self._incarnation += 1
+        self._messages = None
+        self.encoder.reset()
+        self._models.lose()
 
-    def _await_successor(self, until: float) -> tuple[int, ...] | None:
-        """The calls that have begun in the actor that is gone; `None` if that can't be found out."""
+    def _await_replacement(self, until: float) -> tuple[int, ...] | None:
+        """Start a new actor; returns the calls that had begun in the one before, `None` if it can't tell."""
         import ray
 
         reason = ""
-        while not self.claim.is_lost and not self.claim.is_cut and time.monotonic() < until:
-            asked = self._present().begun()
-            while not ray.wait([asked], timeout=_GLANCE)[0]:
-                if self.claim.is_lost or self.claim.is_cut or time.monotonic() >= until:
+        while not self.reservation.is_lost and not self.reservation.is_disconnected and time.monotonic() < until:
+            reference = self._present_actor().last_begun()
+            while not ray.wait([reference], timeout=_POLL)[0]:
+                if self.reservation.is_lost or self.reservation.is_disconnected or time.monotonic() >= until:
                     return None
             try:
-                begun: tuple[int, ...] = ray.get(asked, timeout=_ENDING)
+                begun: tuple[int, ...] = ray.get(reference, timeout=_ENDING)
                 return begun
-            except Exception as error:  # noqa: BLE001 - whatever Ray says of an actor that could not start
-                if not reason:  # for each death once
+            except Exception as error:  # noqa: BLE001 - Ray raises many kinds for an actor that can't start
+                if not reason:  # log it once
                     reason = describe(error)
                     label = self._slot.device.label
-                    logger.warning("%s: no actor can be started in place of the one that is gone: %s", label, reason)
-                self.give_up()
-                time.sleep(_GLANCE)
+                    logger.warning("%s: no actor can be started in place of the dead one: %s", label, reason)
+                self.end_actor()
+                time.sleep(_POLL)
         return None
 
     def dismiss(self) -> None:
-        """Let the actor unload everything, and end it."""
+        """Have the actor unload everything, and end it."""
         import ray
 
         actor = self.actor
-        if actor is not None and not self.claim.is_cut:
-            if not self.claim.is_lost:
-                with suppress(Exception):  # it has ended, or takes too long
-                    self._hear(decode_notes(ray.get(actor.farewell(), timeout=_UNLOADING)))
-            self.give_up()
+        if actor is not None and not self.reservation.is_disconnected:
+            if not self.reservation.is_lost:
+                with suppress(Exception):  # it is dead, or takes too long
+                    self._accept_messages(decode_messages(ray.get(actor.shut_down(), timeout=_UNLOADING)))
+            self.end_actor()
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether Ray says that the actor, its node or the way to it is lost; else it could not carry this one call.
+    """Whether an exception of Ray means that the actor, its node or its connection is lost; else it concerns one call.
 
-    A node that dies shows itself in many ways: as an actor's death, as a placement group that was removed, as an owner
-    that is gone. So all is a loss that is not known to belong to the call. What a job raises never comes as an error of
-    Ray's, whatever its class.
+    A dead node shows as the death of an actor, as a placement group that was removed, or as an owner that has died. So
+    each exception is a loss that is not known to concern one call. The exceptions of jobs are not raised by Ray: the
+    actor returns them.
     """
     from ray import exceptions
 
-    own = (
-        exceptions.RayTaskError,  # our own code there raises nothing
-        exceptions.RaySystemError,  # nor this process the answer
+    of_one_call = (
+        exceptions.RayTaskError,  # the arguments could not be read there
+        exceptions.RaySystemError,  # the answer could not be read here
         exceptions.ObjectStoreFullError,
         exceptions.OutOfDiskError,
         exceptions.UnserializableException,
         exceptions.OufOfBandObjectRefSerializationException,
     )
-    return isinstance(error, exceptions.RayError) and not isinstance(error, own)
+    return isinstance(error, exceptions.RayError) and not isinstance(error, of_one_call)

@@ -1,4 +1,4 @@
-"""What is sent of a call. The slot's thread's."""
+"""Encodes calls for an actor. For the slot's thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from director._executors.process.spawn import inner
 from director._executors.ray.messages import CallHeader, FirstUse
 from director._executors.ray.payload import is_reference, pack, runs_no_code, unsendable
 from director._executors.ray.pickling import dumps, goes_by_value
-from director._executors.remote.replicas import ModelSpec
+from director._executors.remote.calls import facts_of
+from director._executors.remote.replicas import spec_of
 from director._ipc.by_name import name_of, sendable
 from director._ipc.protocol import UNNUMBERED, CallStyle
 
@@ -18,19 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._device import Device
-    from director._executors.process.encoding import ModelNumbers
     from director._executors.ray.pending_call import RayCall
+    from director._executors.remote.loaded_models import LoadedModels
     from director._ipc.by_name import Name
-    from director._jobs.job import ScheduledJob
-    from director._jobs.model import Model
 
 
 class CallMessage(NamedTuple):
     """A call as Ray gets it.
 
     Args:
-        content: Header and pickled arguments.
-        extras: What does not fit into bytes: buffers and references, if there are any.
+        content: The header and the pickled arguments.
+        extras: The buffers and references beside the pickle; empty if there are none.
     """
 
     content: bytes
@@ -38,28 +37,29 @@ class CallMessage(NamedTuple):
 
 
 class CallEncoder:
-    """Knows what the actor of a slot was told.
+    """Encodes calls; knows which functions and model specs the slot's actor has.
 
     Args:
-        device: The slot's.
-        models: Their numbers.
+        device: The slot's device.
+        models: The models that the actor has loaded.
         time: The Director's clock.
     """
 
-    def __init__(self, device: Device, models: ModelNumbers, time: Callable[[], float]) -> None:
+    def __init__(self, device: Device, models: LoadedModels, time: Callable[[], float]) -> None:
         self._device = inner(device)
         self._models = models
         self._time = time
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """There is another actor, which knows nothing."""
+    def reset(self) -> None:
+        """The actor was replaced."""
+        self._actor = object()  # the identity of the actor: an answer of the one before is not to be confirmed
         self._functions: set[int] = set()
-        self._recipes: set[int] = set()
+        self._specs: set[int] = set()
         self._is_new = True
 
     def message(self, call: RayCall, number: int) -> CallMessage:
-        """A call as a message.
+        """Encode a call.
 
         Args:
             call: The call.
@@ -73,54 +73,56 @@ class CallEncoder:
         except BaseException as error:
             raise unsendable(f"the call of {call.jobs[0].name}", error) from error
 
-    def may_go_ahead(self, call: RayCall) -> bool:
-        """Whether sending it runs no code of the user's, so that it can be done within the call of another job."""
+    def can_prefetch(self, call: RayCall) -> bool:
+        """Whether encoding a call runs no code of the user's, so that it can be done during the call of another job."""
         function, model = _number_of(call.fn), call.jobs[0].options.model
         return (
             call.style is CallStyle.WITH_RESOURCE
             and not self._is_new
             and function in self._functions
-            and (model is None or self._models.number(model) in self._recipes)
+            and (model is None or self._models.number(model) in self._specs)
             and runs_no_code(call.args)
-            and _are_there([each for each in call.args if is_reference(each)])
+            and _are_ready([each for each in call.args if is_reference(each)])
         )
 
-    def introduced(self, call: RayCall) -> None:
-        """The actor has made the call: it knows what was introduced with it."""
+    def confirm(self, call: RayCall) -> None:
+        """The actor has made the call: it knows what was confirm with it."""
+        if call.actor is not self._actor:
+            return
         self._is_new = False
         if (function := _number_of(call.fn)) != UNNUMBERED:
             self._functions.add(function)
         if (model := call.jobs[0].options.model) is not None:
-            self._recipes.add(self._models.number(model))
+            self._specs.add(self._models.number(model))
 
     def _message(self, call: RayCall, number: int) -> CallMessage:
         job, model = call.jobs[0], call.jobs[0].options.model
         function = _number_of(call.fn)
-        recipe = UNNUMBERED if model is None else self._models.number(model)
-        is_met, is_known = function in self._functions, model is None or recipe in self._recipes
-        introduction = None
-        if self._is_new or not is_met or not is_known:
-            introduction = FirstUse(
+        number_of_model = UNNUMBERED if model is None else self._models.number(model)
+        has_function, has_spec = function in self._functions, model is None or number_of_model in self._specs
+        first_use = None
+        if self._is_new or not has_function or not has_spec:
+            first_use = FirstUse(
                 self._device,
-                b"" if is_met else dumps(sendable(call.fn, _imported_name)),
-                b"" if is_known or model is None else dumps(_recipe(model)),
+                b"" if has_function else dumps(_sent(call.fn)),
+                b"" if has_spec or model is None else dumps(spec_of(model, _sent, can_sleep=False)),
             )
-        awaited = tuple(place for place, each in enumerate(call.args) if is_reference(each))
+        awaited = tuple(index for index, each in enumerate(call.args) if is_reference(each))
         stream, buffers, references = pack(call.args)
-        facts = self._facts(job)
-        header = CallHeader(number, function, recipe, job.name, facts, int(call.style), introduction, awaited)
+        call.actor = self._actor
+        facts = tuple(facts_of(job, self._time))
+        header = CallHeader(number, function, number_of_model, job.name, facts, int(call.style), first_use, awaited)
         content = pickle.dumps((tuple(header), stream))
         return CallMessage(content, (buffers, references) if buffers or references else ())
 
-    def _facts(self, job: ScheduledJob[Any]) -> tuple[int, int, int, float]:
-        started = job.started_at
-        if started is None:  # it is sent ahead of its turn
-            return job.id, job.options.priority, job.attempts + 1, self._time() - job.submitted_at
-        return job.id, job.options.priority, job.attempts, started - job.submitted_at
+
+def _sent(fn: Any) -> Any:
+    """What is sent for a function."""
+    return sendable(fn, _imported_name)
 
 
 def _imported_name(fn: Any) -> Name | None:
-    """The name of a function that an actor can import by it; all else cloudpickle sends with what it needs."""
+    """The name of a function that an actor can import; `None` for all others, which cloudpickle sends by value."""
     return None if type(fn) is FunctionType and goes_by_value(fn) else name_of(fn)
 
 
@@ -128,16 +130,11 @@ def _number_of(fn: Any) -> int:
     return UNNUMBERED if (name := name_of(fn)) is None else name.number
 
 
-def _are_there(references: list[Any]) -> bool:
-    """Whether the values of references are there, so that a call with them waits for nothing."""
+def _are_ready(references: list[Any]) -> bool:
+    """Whether the values of all references exist, so that a call with them need not wait."""
     if not references:
         return True
     import ray
 
     ready, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)
     return len(ready) == len(references)
-
-
-def _recipe(model: Model[Any]) -> ModelSpec:
-    load, warmup, unload = (sendable(fn, _imported_name) for fn in (model.load, model.warmup, model.unload))
-    return ModelSpec(load, warmup, unload, model.name)

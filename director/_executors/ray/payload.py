@@ -1,8 +1,8 @@
-"""Values of the user's on their way: packed and unpacked by `director` itself, never within Ray.
+"""Pickles the user's values for Ray, outside of Ray's own pickling.
 
-Ray would unpickle on threads of its own, take an exception that a class raises for a fault of its task, and end the
-actor for a `SystemExit`. What is large in a value stays beside its pickle, so that arrays lie in the object store
-once and are read there; Ray's references are listed beside it too, so that Ray knows who holds them.
+Ray would unpickle on threads of its own, take an exception of a class in the value for a failure of its task, and end
+the actor for a `SystemExit`. Large buffers stay beside the pickle, so that the object store has arrays once and they
+are read there. Ray's references are listed beside it too, so that Ray counts them.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from director._executors.ray.messages import Payload
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
-_MOST_PARTS = 200  # of an argument that is looked through
-_LONGEST = 1 << 20  # bytes of arguments that are sent ahead: more would lie in the object store for nothing
+_MOST_PARTS = 200  # that `runs_no_code` checks
+_LONGEST = 1 << 20  # bytes of the arguments of a prefetched call, which may be given back
 
 
-class _Open(threading.local):
+class _Unpickling(threading.local):
     references: list[Any] = []  # noqa: RUF012 - replaced by each `unpack`, never changed
 
 
-_open = _Open()
+_unpickling = _Unpickling()
 
 
 def pack(value: Any) -> Payload:
-    """Pickle `value` by Ray's own cloudpickle: what the other side can't import goes by value.
+    """Pickle `value` by Ray's own cloudpickle: what the other side can't import, by value.
 
     Raises:
-        BaseException: It can't be done; which one, is up to the class of what is in it.
+        BaseException: It can't be pickled; of any kind, because classes in it may raise.
     """
     if type(value) in _SCALARS:
         return pickle.dumps(value, 5), [], []
@@ -45,10 +45,10 @@ def pack(value: Any) -> Payload:
 
 
 def pack_named(value: Any, what: str) -> Payload:
-    """Pickle `value`, and raise nothing but a `PicklingError` that says `what` it is.
+    """Pickle `value`, which errors call `what`.
 
     Raises:
-        PicklingError: It can't be done.
+        PicklingError: It can't be pickled.
     """
     try:
         return pack(value)
@@ -57,21 +57,21 @@ def pack_named(value: Any, what: str) -> Payload:
 
 
 def unpack(payload: Payload) -> Any:
-    """The value again.
+    """Unpickle a value.
 
     Raises:
-        BaseException: It can't be made here.
+        BaseException: It can't be unpickled here.
     """
     stream, buffers, references = payload
-    before, _open.references = _open.references, references
+    before, _unpickling.references = _unpickling.references, references
     try:
-        return pickle.loads(stream, buffers=buffers)  # noqa: S301 - of our own driver or actors
+        return pickle.loads(stream, buffers=buffers)  # noqa: S301 - from our own driver or actor
     finally:
-        _open.references = before
+        _unpickling.references = before
 
 
 def is_reference(value: Any) -> bool:
-    """Whether it is a reference of Ray's."""
+    """Whether it is a reference of Ray."""
     from ray import ObjectRef
 
     return type(value) is ObjectRef
@@ -80,7 +80,7 @@ def is_reference(value: Any) -> bool:
 def runs_no_code(values: tuple[Any, ...]) -> bool:
     """Whether packing these runs no code of the user's: plain values, arrays of numbers, and lists and dicts of them.
 
-    False also for what is large.
+    False also for large values.
     """
     numpy: Any = sys.modules.get("numpy")
     array = None if numpy is None else getattr(numpy, "ndarray", None)
@@ -109,18 +109,18 @@ def runs_no_code(values: tuple[Any, ...]) -> bool:
 
 
 def unsendable(what: str, reason: BaseException | str) -> pickle.PicklingError:
-    """The error of what could not be sent."""
-    told = reason if isinstance(reason, str) else describe(reason)
-    return pickle.PicklingError(f"{what} can't be sent to another machine: {told}. Send plain values, or arrays")
+    """The error for a value that can't be sent."""
+    text = reason if isinstance(reason, str) else describe(reason)
+    return pickle.PicklingError(f"{what} can't be sent to another machine: {text}. Send plain values, or arrays")
 
 
-def _reference(place: int) -> Any:
-    return _open.references[place]
+def _reference(index: int) -> Any:
+    return _unpickling.references[index]
 
 
 @cache
 def _packer() -> Any:
-    """The class of our pickler; made when Ray is there."""
+    """The class of our pickler; made once Ray is imported."""
     from ray import ObjectRef, cloudpickle
 
     base: Any = cloudpickle.CloudPickler

@@ -1,11 +1,11 @@
-"""One call on its way to an actor and back. The slot's thread's, but for `end`, which the event loop calls."""
+"""One call on its way to an actor and back. For the slot's thread; `end` for the event loop."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from director._executors.remote.runner import CallState, PendingCall
+from director._executors.remote.calls import CallState, PendingCall
 from director._ipc.protocol import CallStyle
 
 if TYPE_CHECKING:
@@ -14,30 +14,20 @@ if TYPE_CHECKING:
 
 
 class RayCall(PendingCall):
-    """A call, and all that has come of it so far.
-
-    Args:
-        jobs: Whose; with several of them it is a batch.
-        fn: The function.
-        args: Its arguments but for the resource; of a batch its items.
-        style: In which way it is called.
-    """
+    """A call, and all that was received of it; of a batch the arguments are its items."""
 
     __slots__ = (
+        "actor",
         "answer",
-        "args",
         "ends_at",
-        "fn",
-        "heard",
         "is_ending",
         "is_withdrawn",
-        "life",
+        "last_report",
+        "lost_with",
         "progress",
         "read_at",
         "reference",
-        "refusal",
         "sent_at",
-        "style",
         "taken",
         "values",
     )
@@ -45,40 +35,39 @@ class RayCall(PendingCall):
     def __init__(
         self, jobs: list[ScheduledJob[Any]], fn: Any, args: tuple[Any, ...], style: CallStyle = CallStyle.WITH_RESOURCE
     ) -> None:
-        super().__init__(jobs)
-        self.fn = fn
-        self.args = args
-        self.style = style
-        self.reference: Any = None  # Ray's, of its answer
-        self.sent_at = self.read_at = 0.0  # when it was sent, and its answer was read
-        self.answer: Answer | None = None  # the last one; filed here until it is the turn of the call
-        self.progress: Payload | None = None  # what was reported and not looked at yet
-        self.heard = -1  # the place of the last report
-        self.values: dict[int, Payload] = {}  # of a stream, by their places: those that were not handed over yet
-        self.taken = 0  # values that were
-        self.refusal: BaseException | None = None  # of the reader of a stream
-        self.ends_at = math.inf  # when its actor is ended
+        super().__init__(jobs, fn, args, style)
+        self.reference: Any = None  # Ray's reference of its answer
+        self.sent_at = self.read_at = 0.0  # by the monotonic clock; the answer was received at the second
+        self.actor: object = None  # the identity of the actor to which it was sent, see `CallEncoder`
+        self.answer: Answer | None = (
+            None  # set when it is received, perhaps before the slot's thread waits for the call
+        )
+        self.progress: Payload | None = None  # the last report, until it is handled
+        self.last_report = -1  # its index
+        self.values: dict[int, Payload] = {}  # of a stream, by index: those that the reader has not got
+        self.taken = 0  # values that the reader has got
+        self.ends_at = math.inf  # when its actor is killed
         self.is_ending = False
-        self.is_withdrawn = False  # the actor was asked to forget it
-        self.life: object | None = None  # which actor it was lost with
+        self.is_withdrawn = False  # the actor was asked to give it back
+        self.lost_with: object | None = None  # the incarnation of the actor
 
     def end(self, at: float) -> None:
-        """End its actor at the time `at` if it has not come back by then."""
+        """Kill its actor at the time `at` if it has not ended by then."""
         self.ends_at = min(self.ends_at, at)
 
     def begin(self) -> None:
-        """It is known to have begun."""
+        """The call has begun."""
         if self.state is CallState.SENT:
             self.move(CallState.BEGUN)
 
-    def lose(self, life: object) -> None:
-        """It had begun, or may have, in an actor that is gone."""
+    def lose(self, incarnation: object) -> None:
+        """The call has begun, or may have, and its actor is dead."""
         self.begin()
         self.move(CallState.LOST)
-        self.life = life
+        self.lost_with = incarnation
 
     def return_to_queue(self) -> None:
-        """It has not begun and never will under this number."""
+        """The call has not begun, and never begins under this number."""
         self.move(CallState.QUEUED)
         self.number, self.reference = -1, None
         self.is_withdrawn = False

@@ -1,4 +1,7 @@
-"""Ray's own cloudpickle: only so does a class of the driver's main module stay the same class when it comes back."""
+"""Pickles functions and exceptions by Ray's own cloudpickle.
+
+With another one, a class of the driver's main module would come back from an actor as a different class.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,21 @@ if TYPE_CHECKING:
 
     from director._executors.ray.messages import Payload
 
-_by_value = {"__main__"}  # names of modules that no actor can import; only added to
+_by_value = {"__main__"}  # names of modules that no actor can import; never shrinks
 
 
 def send_by_value(module: ModuleType) -> None:
-    """Have functions and classes of `module` sent to actors as they are, not by their names.
+    """Have functions and classes of `module` sent to actors by value, not by their names.
 
-    For a module that the nodes can't import, such as a script's neighbour. The main module always goes by value.
+    For a module that the nodes can't import, such as one beside the script. The main module is always sent by value.
 
     Args:
         module: An imported one.
     """
     from ray import cloudpickle
 
-    remember: Any = cloudpickle.register_pickle_by_value
-    remember(module)
+    register: Any = cloudpickle.register_pickle_by_value
+    register(module)
     _by_value.add(module.__name__)
 
 
@@ -39,10 +42,10 @@ def goes_by_value(fn: Any) -> bool:
 
 
 def dumps(value: Any) -> bytes:
-    """Pickle `value`: what the other side can't import, as it is.
+    """Pickle `value`; what the other side can't import, by value.
 
     Raises:
-        Exception: It can't be done; which one, is up to the class of what is in it.
+        Exception: It can't be pickled; of any kind, because classes in it may raise.
     """
     from ray import cloudpickle
 
@@ -51,17 +54,17 @@ def dumps(value: Any) -> bytes:
 
 
 def packed_error(error: BaseException) -> tuple[Payload, bool]:
-    """In the actor: what to send of an exception, and whether its device can't be used any more."""
-    told = story(error)
-    return (pickle.dumps(told), [], []), told[-1] is not None and told[-1][0] == "sticky"
+    """In the actor: an exception as it is sent, and whether the device can't be used any more."""
+    fields = error_fields(error)
+    return (pickle.dumps(fields), [], []), fields[-1] is not None and fields[-1][0] == "sticky"
 
 
-def story(error: BaseException) -> tuple[Any, ...]:
+def error_fields(error: BaseException) -> tuple[Any, ...]:
     """In the actor: the fields of the `RemoteError` of an exception."""
     try:
-        told = pack_error(error, lambda error: (dumps(error), []))
-    except BaseException:  # noqa: BLE001 - whatever its class raises
-        told = pack_error(JobError(f"{describe(error)} (the exception itself could not be sent from its process)"))
-    if told.fault is not None and told.fault[0] == "memory":
+        packed = pack_error(error, lambda error: (dumps(error), []))
+    except BaseException:  # noqa: BLE001 - raised by its class
+        packed = pack_error(JobError(f"{describe(error)} (the exception itself could not be sent from its process)"))
+    if packed.fault is not None and packed.fault[0] == "memory":
         free_caches(error)
-    return tuple(told)
+    return tuple(packed)

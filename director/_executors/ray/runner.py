@@ -1,6 +1,6 @@
-"""The driver's side of one slot: its thread sends each call to the slot's actor and waits for the answer.
+"""The runner of a slot with an actor: the slot's thread sends each call to the actor and waits for the answer.
 
-Everything here is the slot's own thread's, but for `leave`, `abort` and `recall`, which other threads call.
+For the slot's thread; `abandon` and `abort` for the event loop, `recall_prefetched` for any thread.
 """
 
 from __future__ import annotations
@@ -11,68 +11,62 @@ import pickle
 import time
 from typing import TYPE_CHECKING, Any
 
-from director._executors.base import LoadFailed, NeverStarted, NotSent
+from director._executors.base import NeverStarted, NotSent
 from director._executors.ray.actor_client import ActorClient, ActorLost
-from director._executors.ray.actor_queue import ActorQueue, Offset
-from director._executors.ray.messages import AnswerKind, NoteKind
+from director._executors.ray.clock_offset import ClockOffset
+from director._executors.ray.messages import AnswerKind, SideMessageKind
 from director._executors.ray.payload import unpack, unsendable
 from director._executors.ray.pending_call import RayCall
-from director._executors.remote.batch_items import joined
-from director._executors.remote.runner import CallState, RemoteRunner
-from director._executors.replicas import bearable
+from director._executors.ray.prefetch_queue import ActorPrefetchQueue
+from director._executors.remote.batch_items import unpack_items
+from director._executors.remote.calls import CallState
+from director._executors.remote.runner import RemoteRunner
 from director._ipc import log_relay as logs
 from director._ipc.exceptions import error_of
 from director._ipc.protocol import CallStyle, Notice
-from director._jobs.calls import StreamCall
 from director._untrusted.objects import log_error
 from director.errors import WorkerDied
 
 if TYPE_CHECKING:
-    from director._executors.ray.allocation import Reservation
-    from director._executors.ray.messages import Answer, Note
-    from director._executors.ray.terms import RayTerms
+    from director._executors.base import MemoryEvents
+    from director._executors.ray.cluster.reservation import Reservation
+    from director._executors.ray.messages import Answer, SideMessage
+    from director._executors.ray.options import RayOptions
     from director._jobs.job import ScheduledJob
     from director._jobs.job_runner import SlotInfo
-    from director._jobs.runner import RunnerEvents
 
 logger = logging.getLogger("director")
 _FAILURES = frozenset({AnswerKind.RAISED, AnswerKind.NOT_LOADED, AnswerKind.NOT_READ})
-_TRIES = 3  # actors that may end before they have begun a call: it is safe to send again then
+_TRIES = 3  # actors that may be lost before they have begun a call, which is then sent again
 
 
 class RayRunner(RemoteRunner[RayCall]):
     """Makes the calls of a slot in an actor.
 
     Args:
-        slot: Whose calls.
-        events: Is told what the actor has loaded, and tells the time.
-        terms: Of all actors.
-        claim: What is held for the device.
+        slot: The slot.
+        events: Takes reports; has the clock.
+        options: The user's.
+        reservation: The reservation of the device.
     """
 
-    _Call, _PLAIN_STYLE, _STREAM_STYLE = RayCall, CallStyle.PLAIN, CallStyle.STREAM
-    _queue: ActorQueue
+    _Call = RayCall
+    _queue: ActorPrefetchQueue
 
-    def __init__(self, slot: SlotInfo, events: RunnerEvents, terms: RayTerms, claim: Reservation) -> None:
-        super().__init__(slot.device, events, terms.grace)
-        self._slot = slot
-        self.client = ActorClient(slot, events, terms, claim, self._log)
-        self._queue = ActorQueue(self.client)
-        self._offset = Offset()
+    def __init__(self, slot: SlotInfo, events: MemoryEvents, options: RayOptions, reservation: Reservation) -> None:
+        super().__init__(slot, events, options.grace)
+        self.client = ActorClient(slot, self._models, events.time, options, reservation, self._log)
+        self._queue = ActorPrefetchQueue(self.client)
+        self._offset = ClockOffset()
 
-    def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
-        """Have the actor make one call for all of them; see `JobRunner.run_batch`.
+    def _batch_args(self, items: list[Any]) -> tuple[Any, ...]:
+        return tuple(items)  # so that the encoder finds Ray's references among them
 
-        Raises:
-            PicklingError: The call, or its result or exception, can't be sent.
-            NotSent: The same, of several jobs; their function was not called.
-            NeverStarted: The device was lost before the call had begun.
-            WorkerDied: The actor was lost during the call.
-        """
-        return self._make(RayCall(jobs, jobs[0].fn, tuple(job.payload[0] for job in jobs), CallStyle.BATCH))
+    def _is_prepared(self, job: ScheduledJob[Any]) -> bool:
+        return self.client.has(job.options.model)
 
     def close(self) -> None:
-        """Let the actor unload its models, and end it."""
+        """Have the actor unload its models, and end it."""
         self.client.dismiss()
 
     def recall_prefetched(self) -> None:
@@ -81,46 +75,49 @@ class RayRunner(RemoteRunner[RayCall]):
 
     # ---- one call
 
-    def _tell(self, call: RayCall, *, is_cancelled: bool) -> None:
+    def _has_process(self) -> bool:
+        return self.client.has(None)
+
+    def _notify(self, call: RayCall, *, is_cancelled: bool) -> None:
         self.client.request(call, Notice.CANCELLED if is_cancelled else Notice.TIME_IS_UP)
 
-    def _end(self, call: RayCall, moment: float) -> None:
+    def _end_at(self, call: RayCall, moment: float) -> None:
         call.end(moment)
 
     def _make(self, call: RayCall) -> Any:
-        call = self._call = self._queue.turn_of(call.jobs[0]) or call
+        call = self._call = self._queue.start(call.jobs[0]) or call
         try:
             for tries_left in reversed(range(_TRIES)):
                 try:
-                    if call.state is CallState.LOST:  # before its turn
+                    if call.state is CallState.LOST:  # while it was prefetched
                         break
                     return self._result(call, self._outcome(call))
                 except ActorLost:
-                    call.life = self.client.recover(call.ends_at)
+                    call.lost_with = self.client.recover(call.ends_at)
                     self._queue.return_all()
                     if call.state is not CallState.QUEUED or not tries_left:
                         break
             died = WorkerDied(None, self._device)
-            if call.life is not None:
-                died._life = call.life
+            if call.lost_with is not None:
+                died._life = call.lost_with
             raise died
         finally:
             self._call = None
 
     def _outcome(self, call: RayCall) -> Answer:
-        """Send a call, if it was not sent ahead, and wait for its end; meanwhile keep the actor in work."""
+        """Send a call, unless it was prefetched, and wait for its end; prefetch calls meanwhile."""
         client, queue = self.client, self._queue
-        if call.state is not CallState.QUEUED and call.is_unwanted:  # before we could be told
+        if call.state is not CallState.QUEUED and call.is_unwanted:  # since before it could be notified
             client.request(call, Notice.CANCELLED)
         began = time.monotonic()
         while (answer := call.answer) is None:
             if call.state is CallState.QUEUED:
                 self._send(call)
-            if call.style is not CallStyle.STREAM:
-                queue.keep(began)
+            if call.style is not CallStyle.STREAM and not self._is_preparing:
+                queue.fill_or_return(began)
             client.wait(min(call.ends_at, queue.overdue_at(began)))
-            self._note_news(call)
-            self._hand_over(call)
+            self._report_progress(call)
+            self._put_values(call)
             if call.answer is None:
                 client.check(call)
         return answer
@@ -128,7 +125,7 @@ class RayRunner(RemoteRunner[RayCall]):
     def _send(self, call: RayCall) -> None:
         if call.is_unwanted:
             raise asyncio.CancelledError
-        if self.client.claim.is_lost:
+        if self.client.reservation.is_lost:
             raise NeverStarted(self._device)
         try:
             self.client.send(call)
@@ -139,23 +136,17 @@ class RayRunner(RemoteRunner[RayCall]):
         if call.is_unwanted:
             self.client.request(call, Notice.CANCELLED)
 
-    def _hand_over(self, call: RayCall) -> None:
-        """Give values of a stream to its reader, which may have left or be too slow: the actor then ends the stream."""
-        stream: Any = call.jobs[0].fn
+    def _put_values(self, call: RayCall) -> None:
+        """Put the next values of a stream, which may arrive out of order, into its channel."""
         while (payload := call.values.pop(call.taken, None)) is not None:
             call.taken += 1
-            if call.refusal is None and type(stream) is StreamCall:
-                try:
-                    stream.channel.put(unpack(payload))
-                except BaseException as refusal:  # noqa: BLE001 - raised when the stream has ended
-                    call.refusal = refusal
-                    self.client.request(call, Notice.CANCELLED)
+            self._put_value(call, unpack, payload)
 
     def _result(self, call: RayCall, answer: Answer) -> Any:
-        self.client.learn(call, answer)
-        self._note_news(call)
+        self.client.note_answer(call, answer)
+        self._report_progress(call)
         if answer.began:
-            ended = self._offset.here(answer.began, answer.ended, call.sent_at, call.read_at)
+            ended = self._offset.to_local(answer.began, answer.ended, call.sent_at, call.read_at)
             if self._is_timely:
                 self._ended = max(call.jobs[0].started_at or 0.0, min(ended, call.read_at))
             if call.style is CallStyle.WITH_RESOURCE and answer.kind == AnswerKind.RETURNED and not answer.loaded:
@@ -167,41 +158,42 @@ class RayRunner(RemoteRunner[RayCall]):
             assert answer.payload is not None
             content = unpack(answer.payload)
             if answer.kind in _FAILURES:
-                content, fault = error_of(content, self._device.label)
+                content = error_of(content, self._device.label)
         except BaseException as error:
             what = "result" if answer.kind == AnswerKind.RETURNED else "exception"
             raise pickle.PicklingError(str(unsendable(f"the {what} of {job.name}", error))) from error
         if answer.kind == AnswerKind.RETURNED:
             is_batch = call.style is CallStyle.BATCH
-            return joined(content, job.name, self._device.label, unpack) if is_batch else content
+            return unpack_items(content, job.name, self._device.label, unpack) if is_batch else content
         if answer.kind == AnswerKind.UNSENDABLE:
             raise unsendable(f"the result of {job.name}", content)
-        if fault is not None and fault.kind == "sticky":  # it begins nothing more
-            self.client.replace()
-            self._queue.return_all()
-        if answer.kind == AnswerKind.NOT_LOADED and (model := job.options.model) is not None:
-            self._events.not_loaded(model, self._slot, content)
-            raise LoadFailed(model, bearable(model, content))
-        if answer.kind == AnswerKind.NOT_READ and len(call.jobs) > 1:
-            raise NotSent from content
-        raise content
+        is_loaded, is_read = answer.kind != AnswerKind.NOT_LOADED, answer.kind != AnswerKind.NOT_READ
+        raise self._failure(call, content, is_loaded=is_loaded, is_read=is_read)
 
-    # ---- what is told beside answers
+    def _replace(self) -> None:
+        self.client.replace()
+        self._queue.return_all()
 
-    def _note_news(self, call: RayCall) -> None:
+    # ---- side messages
+
+    def _report_progress(self, call: RayCall) -> None:
         progress, call.progress = call.progress, None
         if progress is not None:
             try:
                 self._events.progressed(call.jobs, unpack(progress))
-            except BaseException as error:  # noqa: BLE001 - whatever its class raises; the call goes on
+            except BaseException as error:  # noqa: BLE001 - raised by its class; the call goes on
                 log_error(logger, error, "the progress of a job on %s can't be unpickled", self._device.label)
 
-    def _log(self, note: Note) -> None:
+    def _log(self, message: SideMessage) -> None:
         try:
-            content = pickle.loads(note.payload[0])  # noqa: S301 - plain values, of our actor
-            if note.kind == NoteKind.LOGGED:
+            content = pickle.loads(message.payload[0])  # noqa: S301 - plain values, from our actor
+            if message.kind == SideMessageKind.LOGGED:
                 logs.relay(content, self._device.label)
             else:
-                logger.warning("%s: %d notes were dropped, there were too many", self._device.label, content)
-        except Exception as error:  # noqa: BLE001 - of the user's handlers
+                logger.warning(
+                    "%s: %d log records and reports were dropped, because more than 10,000 had not been read",
+                    self._device.label,
+                    content,
+                )
+        except Exception as error:  # noqa: BLE001 - raised by the user's handlers
             log_error(logger, error, "a log record of %s can't be handled", self._device.label)

@@ -1,4 +1,4 @@
-"""Values that many jobs get: in a cluster each node fetches them once."""
+"""Values that are arguments of many jobs: in a cluster each node fetches them once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 def share(value: T) -> T:
     """Something large for the arguments of many jobs, such as ``director.share(array)``.
 
-    In a process that is connected to a Ray cluster it is put into the object store, and what comes back stands for it:
-    given to a job as an argument of its own (not within a list), the job gets the value, and each node fetches it once.
-    In any other process it comes back as it is, for jobs share memory anyway.
+    In a process that is connected to a Ray cluster the value is put into the object store, and a reference is returned.
+    A job that gets the reference as an argument of its own (not within a list) sees the value, and each node fetches it
+    once. In any other process the value itself is returned.
 
     Args:
         value: Anything that can be pickled. An array arrives in jobs read-only, and without a copy.

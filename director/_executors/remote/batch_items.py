@@ -26,7 +26,9 @@ def _from_parts(parts: Any) -> Any:
     return pickle.loads(stream, buffers=buffers)  # noqa: S301 - of our own child
 
 
-def apart(values: Any, pack_error: Callable[[BaseException], Any], packed: Callable[[Any], Any] = _as_parts) -> Any:
+def pack_items(
+    values: Any, pack_error: Callable[[BaseException], Any], packed: Callable[[Any], Any] = _as_parts
+) -> Any:
     """In the other process: the content of an answer. A list or tuple is pickled by item, unless all are plain.
 
     Args:
@@ -40,7 +42,7 @@ def apart(values: Any, pack_error: Callable[[BaseException], Any], packed: Calla
     return [_packed_item(value, pack_error, packed) for value in values]
 
 
-def joined(content: Any, name: str, label: str, unpacked: Callable[[Any], Any] = _from_parts) -> Any:
+def unpack_items(content: Any, name: str, label: str, unpacked: Callable[[Any], Any] = _from_parts) -> Any:
     """In the parent: what the function returned, with exceptions for items that could not be sent or read.
 
     Args:

@@ -17,9 +17,9 @@ _MARGIN = 1.5  # times the measured delay
 _FADING = 0.1  # seconds in which a past delay loses two thirds of its weight
 _FOLLOWING = 0.2  # weight of the last call in the mean
 _TOO_LONG = 0.5  # seconds of a call from which the time between two calls does not matter
-_RESTING = 0.25  # part of the prefetched work during which answers are not read
-_LONGEST_REST = 0.005  # seconds that an answer may be read late, at most
-_PATIENCE = 2.0  # times the mean (or the horizon) that a call may take before prefetched ones are given back
+_DELAYED_PART = 0.25  # part of the prefetched work during which answers are not read
+_LONGEST_DELAY = 0.005  # seconds that an answer may be read late, at most
+_RETURN_AFTER = 2.0  # times the mean (or the horizon) that a call may take before prefetched ones are given back
 
 
 class PrefetchDepth:
@@ -47,11 +47,11 @@ class PrefetchDepth:
             return 0
         return min(MOST, math.ceil(self.horizon / self.mean))
 
-    def rest(self, prefetched: int) -> float:
+    def read_delay(self, prefetched: int) -> float:
         """Seconds for which the answers of a child with so many prefetched calls need not be read."""
-        return min(_LONGEST_REST, _RESTING * self.mean * prefetched)
+        return min(_LONGEST_DELAY, _DELAYED_PART * self.mean * prefetched)
 
     @property
-    def patience(self) -> float:
+    def return_after(self) -> float:
         """Seconds that a call may take before the prefetched ones behind it are given back."""
-        return _PATIENCE * max(self.mean, self.horizon)
+        return _RETURN_AFTER * max(self.mean, self.horizon)

@@ -7,138 +7,54 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
+from director._executors.base import LoadFailed, NotSent
+from director._executors.remote.calls import C, PrefetchQueue
+from director._executors.remote.loaded_models import LoadedModels
+from director._executors.remote.replicas import free_caches_here, only_load, unload_here
+from director._executors.replicas import error_of_load
+from director._ipc.protocol import CallStyle
 from director._jobs.calls import LocalCall, StreamCall
+from director._jobs.detached import detached_job
 from director._jobs.job_runner import JobRunner
+from director._jobs.options import Options
 from director._jobs.state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    from director._device import Device
     from director._devices.device_errors import Fault
+    from director._executors.base import MemoryEvents
     from director._jobs.job import ScheduledJob
-    from director._jobs.job_runner import PrefetchSource
-    from director._jobs.runner import RunnerEvents
+    from director._jobs.job_runner import PrefetchSource, SlotInfo
+    from director._jobs.model import Model
 
 _RUNNING = JobState.RUNNING
-
-
-class CallState(IntEnum):
-    """How far a call has come on its way to another process."""
-
-    QUEUED = 0
-    """No message of it exists: any process may make it."""
-    SENT = 1
-    """Its message was sent; whether it was received is unknown."""
-    BEGUN = 2
-    """Its message has been received: user code may have run."""
-    ENDED = 3
-    """Its last answer has arrived, or it was never sent and never will be."""
-    LOST = 4
-    """It had begun, and its last answer can't arrive any more."""
-
-
-LEGAL_MOVES: Mapping[CallState, frozenset[CallState]] = {
-    CallState.QUEUED: frozenset({CallState.SENT, CallState.ENDED}),
-    CallState.SENT: frozenset({CallState.QUEUED, CallState.BEGUN, CallState.ENDED}),
-    CallState.BEGUN: frozenset({CallState.ENDED, CallState.LOST}),
-    CallState.ENDED: frozenset(),
-    CallState.LOST: frozenset(),
-}
-
-
-class PendingCall:
-    """One call on its way to another process and back; docs/explanation/wire.md says when it moves.
-
-    Written by the slot's thread only; other threads may read it.
-
-    Args:
-        jobs: The jobs of the call; several make a batch.
-    """
-
-    __slots__ = ("jobs", "number", "state")
-
-    def __init__(self, jobs: list[ScheduledJob[Any]]) -> None:
-        self.jobs = jobs
-        self.number = -1  # of the message; set when it is sent, and unique
-        self.state = CallState.QUEUED
-
-    def move(self, state: CallState) -> None:
-        """Change the state.
-
-        Raises:
-            RuntimeError: It is no legal move, by a bug of this package.
-        """
-        if state not in LEGAL_MOVES[self.state]:
-            raise RuntimeError(f"a call can't go from {self.state.name} to {state.name}")
-        self.state = state
-
-    @property
-    def is_unwanted(self) -> bool:
-        """Whether all jobs were cancelled, or their time is up."""
-        jobs = self.jobs
-        return not jobs or (jobs[0].state is not _RUNNING and all(job.state is not _RUNNING for job in jobs))
-
-
-C = TypeVar("C", bound=PendingCall)
-
-
-class RemoteQueue(Generic[C]):
-    """Prefetched calls. For the slot's thread; `find` for any thread."""
-
-    def __init__(self) -> None:
-        self.source: PrefetchSource | None = None
-        self._sent: dict[ScheduledJob[Any], C] = {}  # in FIFO order
-        self._unsent: ScheduledJob[Any] | None = None  # taken from the source, but it can't be prefetched
-
-    def __bool__(self) -> bool:
-        return bool(self._sent) or self._unsent is not None
-
-    def find(self, job: ScheduledJob[Any]) -> C | None:
-        """From any thread: the call of a job, if it was prefetched."""
-        return self._sent.get(job)
-
-    def _is_blocked(self) -> bool:
-        """Whether a job that can't be prefetched still waits to be the next."""
-        if self._unsent is not None and self._unsent.state is not _RUNNING:
-            self._unsent = None
-        return self._unsent is not None
-
-    def _give_back(self, jobs: list[ScheduledJob[Any]]) -> None:
-        """Put these prefetched jobs, and the one that was not sent, back into the scheduler's queue."""
-        for job in jobs:
-            del self._sent[job]
-        if self._is_blocked() and self._unsent is not None:
-            jobs.append(self._unsent)
-            self._unsent = None
-        if jobs and self.source is not None:
-            self.source.return_prefetched(jobs)
 
 
 class RemoteRunner(JobRunner, Generic[C]):
     """Makes the calls of a slot in another process. For the slot's thread; `abandon` and `abort` for the event loop.
 
     Args:
-        device: The slot's device.
+        slot: The slot.
         events: Takes reports; has the clock.
         grace: Seconds that a call gets after its time is up.
     """
 
-    _Call: ClassVar[type[Any]]  # made from jobs, function, arguments, call style
-    _PLAIN_STYLE: ClassVar[IntEnum]
-    _STREAM_STYLE: ClassVar[IntEnum]
-    _queue: RemoteQueue[C]
+    _Call: ClassVar[type[Any]]  # the kind of `PendingCall`
+    _queue: PrefetchQueue[C]
 
-    def __init__(self, device: Device, events: RunnerEvents, grace: float) -> None:
-        self._device = device
+    def __init__(self, slot: SlotInfo, events: MemoryEvents, grace: float) -> None:
+        self._slot = slot
+        self._device = slot.device
         self._events = events
+        self._models = LoadedModels(slot, events)
         self._grace = grace
         self._call: C | None = None
         self._is_timely = events.time is time.monotonic  # the same clock as in the other process
         self._ended: float | None = None  # when the last call has ended, if known
+        self._is_preparing = False  # the call that runs only loads a model
 
     def run(self, job: ScheduledJob[Any]) -> Any:
         """Have the call made; see `JobRunner.run`.
@@ -154,56 +70,173 @@ class RemoteRunner(JobRunner, Generic[C]):
         finally:
             job.finished_at = self._ended  # earlier than now: the answer waited for this thread
 
+    def run_batch(self, jobs: list[ScheduledJob[Any]]) -> Any:
+        """Have one call made for all jobs; see `JobRunner.run_batch`.
+
+        Raises:
+            PicklingError: The call, or its result or exception, can't be sent.
+            NotSent: The same, for several jobs.
+            NeverStarted: The process can't be started, or the device was lost before the call had begun.
+            WorkerDied: Its process or actor was lost during the call.
+        """
+        args = self._batch_args([job.payload[0] for job in jobs])
+        return self._make(self._Call(jobs, jobs[0].fn, args, CallStyle.BATCH))
+
+    @abstractmethod
+    def _batch_args(self, items: list[Any]) -> tuple[Any, ...]:
+        """The arguments of the call of a batch."""
+
+    def prepare(self, jobs: list[ScheduledJob[Any]]) -> None:
+        """Have the model loaded and the process started, if they are not, by a call that does nothing else."""
+        if not self._is_prepared(jobs[0]):
+            self._is_preparing = True
+            try:
+                self._make(self._Call(jobs, only_load, ()))
+            finally:
+                self._is_preparing = False
+
     def recover(self, _error: BaseException, _fault: Fault) -> bool:
         """Nothing to do: memory was freed there, and a process that can't use its device was ended."""
         return True
+
+    can_unload = True
+
+    def unload(self, model: Model[Any]) -> None:
+        """Have the other process unload a model, and report it. If the process is lost, so is the model."""
+        number = self._models.find(model)
+        if number is not None:
+            self._note_unloaded(number, self._call_there(unload_here, number, f"unloading {model.name}"))
+
+    def _call_there(self, fn: Callable[[int], Any], number: int, name: str) -> Any:
+        """Have a function of a model's number called in the other process."""
+        job = detached_job(0, fn, (number,), Options(name=name), _RUNNING, self._events.time())
+        return self._make(self._Call([job], fn, (number,), CallStyle.PLAIN))
+
+    def free_caches(self) -> None:
+        """Have the other process empty its caches, if there is one."""
+        if self._has_process():
+            job = detached_job(0, free_caches_here, (), Options(name="emptying caches"), _RUNNING, self._events.time())
+            self._make(self._Call([job], free_caches_here, (), CallStyle.PLAIN))
+
+    @abstractmethod
+    def _has_process(self) -> bool:
+        """Whether there is a process, or an actor."""
+
+    def _note_unloaded(self, number: int, freed: int | None) -> None:
+        """The model with this number is unloaded, and so many bytes are back; nothing if it was lost before."""
+        model = self._models.remove(number)
+        if model is not None:
+            self._events.unloaded(model, self._slot, self._freed_by(model, freed))
+
+    def _freed_by(self, _model: Model[Any], freed: int | None) -> int | None:
+        """The bytes that the unload of a model has given back in all, if `freed` were measured."""
+        return freed
 
     def set_prefetch(self, source: PrefetchSource) -> None:
         """Prefetch jobs from `source`."""
         self._queue.source = source
 
     def abandon(self, job: ScheduledJob[Any]) -> None:
-        """On the event loop: the running `job` was cancelled, or its time is up.
+        """On the event loop: the running `job` was cancelled or is out of time, or the Director closes.
 
         When that is so for all jobs of the call, the call is notified. If one of them has a timeout, the call is ended
         when that has passed.
         """
         call = self._queue.find(job) or self._call
-        if call is None or job not in call.jobs or any(other.state is _RUNNING for other in call.jobs):
+        if call is None or (call is self._call and self._is_preparing):
+            return  # a load goes on, for other jobs
+        if job not in call.jobs or any(other.is_wanted for other in call.jobs):
             return
-        self._tell(call, is_cancelled=any(other.state is JobState.CANCELLED for other in call.jobs))
+        self._notify(call, is_cancelled=any(other.state is not JobState.FAILED for other in call.jobs))
         ends = [end for other in call.jobs if (end := _end_of(other)) is not None]
         if ends:
             left = max(ends) - self._events.time()  # perhaps negative: a deadline may have passed before
-            self._end(call, time.monotonic() + max(0.0, left) + self._grace)
+            self._end_at(call, time.monotonic() + max(0.0, left) + self._grace)
 
     def abort(self) -> bool:
         """On the event loop: end the call that runs; False if there is none that could be ended."""
         call = self._call
         if call is None:
             return False
-        self._end(call, time.monotonic())
+        self._end_at(call, time.monotonic())
         return True
 
     def _run(self, job: ScheduledJob[Any]) -> Any:
         fn: Any = job.fn
         if isinstance(fn, LocalCall):
-            return fn.run_locally(self._device, lambda call: self._make(self._Call([job], call, (), self._PLAIN_STYLE)))
+            return fn.run_locally(self._device, lambda call: self._make(self._Call([job], call, (), CallStyle.PLAIN)))
         if isinstance(fn, StreamCall):
-            return self._make(self._Call([job], fn.func, job.payload, self._STREAM_STYLE))
+            return self._make(self._Call([job], fn.func, job.payload, CallStyle.STREAM))
         return self._make(self._Call([job], fn, job.payload))
+
+    @abstractmethod
+    def _is_prepared(self, job: ScheduledJob[Any]) -> bool:
+        """Whether there is a process, with the model of `job`."""
 
     @abstractmethod
     def _make(self, call: Any) -> Any:
         """Make the call in the other process, and return what it returns."""
 
     @abstractmethod
-    def _tell(self, call: C, *, is_cancelled: bool) -> None:
+    def _notify(self, call: C, *, is_cancelled: bool) -> None:
         """On the event loop: notify the call that all its jobs were cancelled, or their time is up."""
 
     @abstractmethod
-    def _end(self, call: C, moment: float) -> None:
+    def _end_at(self, call: C, moment: float) -> None:
         """On the event loop: begin to end the call at `moment`, in seconds of the monotonic clock."""
+
+    def _put_value(self, call: C, read: Callable[[Any], Any], content: Any) -> bool:
+        """Put a value of a stream into its channel; after an exception the other process is to end the stream.
+
+        Args:
+            call: The call.
+            read: Unpickles the value.
+            content: The value as it was sent.
+
+        Returns:
+            False if the value was not read: there was an exception before.
+        """
+        stream: Any = call.jobs[0].fn
+        if call.refusal is not None or not isinstance(stream, StreamCall):
+            return False
+        try:
+            stream.channel.put(read(content))
+        except BaseException as refusal:  # noqa: BLE001 - raised when the call has ended
+            call.refusal = refusal
+            self._notify(call, is_cancelled=True)
+        return True
+
+    def _failure(
+        self, call: C, content: tuple[BaseException, Fault | None], *, is_loaded: bool, is_read: bool
+    ) -> BaseException:
+        """What to raise for a call that has failed. A process whose device is broken is replaced before.
+
+        Args:
+            call: The call.
+            content: Its exception, and the fault.
+            is_loaded: The model could be loaded.
+            is_read: The arguments could be unpickled.
+
+        Returns:
+            The exception; a LoadFailed, or NotSent for a batch, if the function was not called.
+        """
+        (error, fault), model = content, call.jobs[0].options.model
+        if fault is not None and fault.kind == "sticky":
+            self._replace()
+        if not is_loaded and model is not None:
+            self._models.loading = None
+            self._note_unloaded(model._key, None)  # if it could not be woken
+            self._events.not_loaded(model, self._slot, error)
+            return LoadFailed(model, error_of_load(model, self._device, error))
+        if not is_read and len(call.jobs) > 1:
+            failure = NotSent()
+            failure.__cause__ = error
+            return failure
+        return error
+
+    @abstractmethod
+    def _replace(self) -> None:
+        """The other process can't use its device any more: end it, and put its prefetched calls back."""
 
 
 def _end_of(job: ScheduledJob[Any]) -> float | None:

@@ -1,7 +1,7 @@
 """Runs a batch on its slot's thread: one call, and a value or an error for each item.
 
-A batch that fails as a whole may be run again in parts: in halves if the device's memory was full or if it could not be
-sent to another process, item by item if the function has ``isolate_failures``.
+A batch that fails as a whole may be run again in parts: in halves if it could not be sent to another process, or if the
+device's memory was full, also after all idle models had left; item by item if the function has ``isolate_failures``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from director._devices.device_errors import fault_of
 from director._executors.base import LoadFailed, NeverStarted, NotSent
-from director._forks import leave_copy
 from director._jobs.state import JobState
+from director._system.forks import leave_copy
 from director._untrusted.objects import add_note, is_a, type_name
 from director.errors import BatchMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
@@ -31,11 +31,13 @@ class BatchCall:
     Args:
         runner: Makes the calls.
         rule: The function's batch options.
+        make_room: Unloads what is idle on the device; returns whether there was something.
     """
 
-    __slots__ = ("_rule", "_runner", "is_typical", "largest_fit", "oom_fault", "sizes", "values")
+    __slots__ = ("_make_room", "_rule", "_runner", "is_typical", "largest_fit", "oom_fault", "sizes", "values")
 
-    def __init__(self, runner: JobRunner, rule: BatchRule) -> None:
+    def __init__(self, runner: JobRunner, rule: BatchRule, make_room: Callable[[], bool]) -> None:
+        self._make_room = make_room
         self._runner = runner
         self._rule = rule
         self.is_typical = True  # it was one call, which returned
@@ -44,13 +46,21 @@ class BatchCall:
         self.largest_fit = 0  # the largest call that returned after that
         self.values: Sequence[Any] | None = None  # of a single call without errors; the worker assigns them to the jobs
 
-    def run(self, jobs: list[ScheduledJob[Any]]) -> dict[ScheduledJob[Any], BaseException]:
+    def run(
+        self, jobs: list[ScheduledJob[Any]], failed: BaseException | None = None
+    ) -> dict[ScheduledJob[Any], BaseException]:
         """Run jobs of one function as one batch, or in parts if that fails.
+
+        Args:
+            jobs: Some.
+            failed: What the load before the call raised: the call fails with it.
 
         Returns:
             The errors of the jobs that failed; the others have their results in `payload`, or there are `values`.
         """
         try:
+            if failed is not None:
+                raise failed
             values = self._runner.run_batch(jobs)
             leave_copy()
             values = _checked(values, len(jobs), self._rule.name)
@@ -92,6 +102,8 @@ class BatchCall:
         self.oom_fault = fault
         self.sizes.append(len(jobs))
         self._runner.recover(error, fault)
+        if self._make_room():
+            return [jobs]
         if len(jobs) > 1:
             return _halves(jobs)
         if self.sizes.count(1) == 1:

@@ -8,8 +8,8 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
 
 from director._executors.base import LoadFailed
-from director._forks import leave_copy
 from director._jobs.job_runner import JobRunner
+from director._system.forks import leave_copy
 from director._untrusted.objects import is_a, log_error, provides, traceback_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from director._devices.device_errors import Fault
     from director._jobs.job import ScheduledJob
     from director._jobs.job_runner import PrefetchSource
+    from director._jobs.model import Model
     from director.events import Hook
     from director.hooks import CallHook
 
@@ -53,9 +54,39 @@ class HookedRunner(JobRunner):
         """Make one call for all of them, enclosed by the hooks."""
         return self._enclose(jobs, self._runner.run_batch, jobs)
 
+    def prepare(self, jobs: list[ScheduledJob[Any]]) -> None:
+        """As the runner does: a load is no call."""
+        self._runner.prepare(jobs)
+
     def recover(self, error: BaseException, fault: Fault) -> bool:
         """As the runner does."""
         return self._runner.recover(error, fault)
+
+    @property
+    def can_unload(self) -> bool:  # type: ignore[override]
+        """As the runner."""
+        return self._runner.can_unload
+
+    def unload(self, model: Model[Any]) -> None:
+        """As the runner does; no call is made."""
+        self._runner.unload(model)
+
+    @property
+    def can_sleep(self) -> bool:  # type: ignore[override]
+        """As the runner."""
+        return self._runner.can_sleep
+
+    def sleep(self, model: Model[Any]) -> tuple[bool, int | None]:
+        """As the runner does; no call is made."""
+        return self._runner.sleep(model)
+
+    def free_caches(self) -> None:
+        """As the runner does."""
+        self._runner.free_caches()
+
+    def replica(self, model: Model[Any]) -> Any:
+        """As the runner does."""
+        return self._runner.replica(model)
 
     def close(self) -> None:
         """Close the runner."""

@@ -14,10 +14,10 @@ from director._executors.base import NeverStarted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from director._ipc.sharing.slot_lock import SlotLock
     from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import Slot
     from director._scheduler.wakeups import WakeCall
-    from director._sharing.slot_lock import SlotLock
 
 _TIME_SLICE = 0.005  # real seconds that a process keeps a slot while others wait: a change takes about 0.1 ms
 

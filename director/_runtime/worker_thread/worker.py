@@ -6,25 +6,27 @@ At the end of each job the worker asks `scheduler` for the next one itself; the 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from director._devices.device_errors import fault_of
-from director._executors.base import LoadFailed, NeverStarted, is_loss
-from director._forks import copied, leave_copy
-from director._jobs.current import here
+from director._executors.base import LoadFailed, NeverStarted, NotSent, is_loss
+from director._jobs.current import NO_REPLICA, here
 from director._jobs.state import JobState
 from director._runtime.worker_thread.batch_call import BatchCall
+from director._system.forks import copied, leave_copy
 from director._untrusted.objects import is_a, strip
 from director.errors import JobTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from director._device import Device
     from director._jobs.job import ScheduledJob
     from director._runtime.instrumentation import Instrumentation
     from director._runtime.job_lifecycle import JobLifecycle
     from director._runtime.loop_channel import LoopChannel, Post
+    from director._runtime.worker_thread.room import Room
     from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import Slot
     from director._scheduler.wakeups import WakeCall
@@ -44,6 +46,7 @@ class Worker:
         instrumentation: Makes events; has the clock.
         job_lifecycle: Takes jobs that have started with a timeout, errors, and results of batches.
         lose: Called on the event loop with a slot whose device this process can't use any more, and the reason.
+        room: Unloads models.
         guard: Returns what the worker calls instead of `Scheduler.next_work`. Its argument has to be called before a
             wait for the slot.
     """
@@ -56,6 +59,7 @@ class Worker:
         instrumentation: Instrumentation,
         job_lifecycle: JobLifecycle,
         lose: Callable[[Slot, str], None],
+        room: Room,
         guard: Callable[[Callable[[], None]], NextWork],
     ) -> None:
         self._next_work = guard(self._note_wait)
@@ -67,10 +71,12 @@ class Worker:
         self._raised = job_lifecycle.handle_error
         self._returned = job_lifecycle.handle_batch
         self._lose = lose
+        self._room = room
         self._time = instrumentation.time
         self._now = 0.0  # the end of the last job
         self._call = slot.runner.run
-        self._is_watched = instrumentation.listening
+        self._is_watched = instrumentation.observing
+        self._is_loading = False  # a model, before the call that needs it
 
     def run(self) -> None:
         """Run jobs until there has been none for `Scheduler.linger` seconds.
@@ -89,8 +95,10 @@ class Worker:
                 has_posted = True
             # An outcome is delivered after the next job has been taken: a caller that submits another job in response
             # finds this slot WORKING or PARKED, and does not wake a second worker for nothing.
-            if has_posted and not loop_channel.ringing:
-                loop_channel.notify()
+            if has_posted:
+                has_posted = False  # or the next job, at its start, would wake the event loop for nothing
+                if not loop_channel.ringing:
+                    loop_channel.notify()
             if wake is not None:
                 wake()
             if job is not None:
@@ -100,10 +108,18 @@ class Worker:
                     loop_channel.entries.extend(self._run_batch(slot.batch))
                 has_posted = True
                 job = None  # nothing of it is kept alive while the worker waits
+            elif slot.unloads:
+                self._unload()
             elif not slot.wake_signal.acquire(timeout=self._scheduler.linger):
                 if self._scheduler.leave(slot):
                     return
                 slot.wake_signal.acquire()  # woken just before: `wake` is about to be called
+
+    def _unload(self) -> None:
+        """Unload what the scheduler has chosen, to make room."""
+        unloads, self._slot.unloads = self._slot.unloads, []
+        self._room.unload(self._slot, unloads)
+        self._note_wait()
 
     def _note_wait(self) -> None:
         """On its thread, before a wait for the slot: the next job does not begin at the end of the last."""
@@ -112,29 +128,40 @@ class Worker:
     def _run(self, job: ScheduledJob[Any]) -> Post:
         """Run a job; returns its outcome for the loop channel."""
         now = self._now  # the end of the job before it: saves a read of the clock, and times add up
-        is_timed = job.options.timed
+        call, is_timed = self._call, job.options.timed
         if now < job.submitted_at or is_timed:
             now = self._time()
-        if is_timed and now >= job.deadline_at():
-            return self._raised, (job, JobTimeout("queued"))
-        job.started_at = now
-        if job.state is not _RUNNING:
-            return _never_begun(job, now)
+        began = now
+        if is_timed or job.options.model is not None:
+            failed = self._load([job])
+            job.started_at = now = self._time()
+            late = self._check_in_time(job) if is_timed else None
+            if late is not None or job.state is not _RUNNING:
+                self._slot.busy_seconds += now - began
+                post = _never_begun(job, now) if late is None else (self._raised, (job, late))
+                return self._end_unwanted([post], failed)[0]
+            if failed is not None:
+                call = partial(_fail, failed)
+                del failed
+        else:
+            job.started_at = now
+            if job.state is not _RUNNING:
+                return _never_begun(job, now)
         if is_timed or self._is_watched:
             self._report_start(job, now)
         try:
-            job.payload = self._call(job)
+            job.payload = call(job)
         except NeverStarted as error:
             return self._return([(self._raised, (job, error))], error)[0]
         except BaseException as error:  # noqa: BLE001 - all errors belong to the caller
             if copied:
                 leave_copy(error)
-            self._slot.lost += is_loss(error, self._slot.device)
+            self._slot.lost += is_loss(error, self._slot.device) or is_a(error, LoadFailed)
             try:
                 return self._raised, (job, self._owned(error))
             finally:
-                self._note_end(job, now)
-                del job  # the error's traceback refers to this frame
+                self._note_end(job, began)
+                del job, call  # the error's traceback refers to this frame
         if copied:
             leave_copy()
         # `_note_end`, inlined.
@@ -144,7 +171,7 @@ class Worker:
         self._now = ended
         slot = self._slot
         slot.jobs = jobs = slot.jobs + 1
-        slot.busy_seconds += ended - now
+        slot.busy_seconds += ended - began
         if jobs >= slot.mark_at:
             slot.mark()
         return job
@@ -162,27 +189,34 @@ class Worker:
 
     def _run_batch(self, jobs: list[ScheduledJob[Any]]) -> list[Post]:
         """Run jobs that share one call; returns their outcomes for the loop channel."""
-        now = self._time()
+        timed = [job.options for job in jobs if job.options.timed]
+        has_limits = bool(timed)
+        began = now = self._time()
+        failed = None
+        if has_limits or jobs[0].options.model is not None:
+            failed = self._load(jobs)
+            now = self._time()
         posts: list[Post] = []
         ready: list[ScheduledJob[Any]] = []
         are_timed = False
         for job in jobs:
-            is_timed = job.options.timed
+            is_timed = has_limits and job.options.timed
             job.started_at = now
             if (job.state is _RUNNING and not is_timed) or self._is_ready(job, now, posts):
                 ready.append(job)
                 are_timed |= is_timed
         if not ready:
-            return posts
+            self._slot.busy_seconds += now - began
+            return self._end_unwanted(posts, failed)
         if self._is_watched or are_timed:
             for job in ready:
                 self._report_start(job, now, len(ready))
         rule = ready[0].options.batch_rule
         assert rule is not None
-        batch = BatchCall(self._slot.runner, rule)
-        errors = batch.run(ready)
+        batch = BatchCall(self._slot.runner, rule, lambda: self._room.make_for_call(self._slot, rule.name))
+        errors = batch.run(ready, failed)
         unable = [error for error in errors.values() if is_a(error, NeverStarted)]
-        self._note_batch_end(len(ready) - len(unable), batch, now)
+        self._note_batch_end(len(ready) - len(unable), batch, began)
         if are_timed or batch.values is None:  # whether a deadline was kept is ours to say
             for job in ready:
                 job.finished_at = self._now
@@ -202,6 +236,16 @@ class Worker:
         self._loop_channel.entries.extend(posts)
         self._loop_channel.notify()
         raise error
+
+    def _end_unwanted(self, posts: list[Post], failed: BaseException | None) -> list[Post]:
+        """The outcomes of jobs that have ended while their model was loaded, whose load has perhaps failed."""
+        if failed is None:
+            return posts
+        if is_a(failed, NeverStarted):
+            return self._return(posts, failed)
+        self._slot.lost += is_loss(failed, self._slot.device) or is_a(failed, LoadFailed)
+        self._owned(failed)
+        return posts
 
     def _note_batch_end(self, count: int, batch: BatchCall, began: float) -> None:
         self._now = ended = self._time()
@@ -223,7 +267,8 @@ class Worker:
             if (error := errors.get(job)) is None:
                 yield job
                 continue
-            self._slot.lost += is_loss(error, self._slot.device) and not is_a(error, NeverStarted)
+            is_lost = is_loss(error, self._slot.device) and not is_a(error, NeverStarted)
+            self._slot.lost += is_lost or is_a(error, LoadFailed)
             if id(error) not in owned:
                 owned[id(error)] = self._owned(error)
             yield self._raised, (job, owned[id(error)])
@@ -233,16 +278,42 @@ class Worker:
         if job.state is not _RUNNING:
             posts.append(_never_begun(job, now))
             return False
-        if job.options.timed and now >= job.deadline_at():
-            job.started_at = None
-            posts.append((self._raised, (job, JobTimeout("queued"))))
+        if job.options.timed and (late := self._check_in_time(job)) is not None:
+            posts.append((self._raised, (job, late)))
             return False
         return True
 
+    def _check_in_time(self, job: ScheduledJob[Any]) -> JobTimeout | None:
+        """The error of a job that must not begin any more, whose start was set just now and is taken back; else `None`.
+
+        The event loop reads the clock first and then the start; the worker writes the start first and then reads the
+        clock. So a job whose time is up for the event loop before it has a start is never called.
+        """
+        if (now := self._time()) < job.start_by():
+            return None
+        job.started_at = None
+        return job.overdue(now)
+
+    def _load(self, jobs: list[ScheduledJob[Any]]) -> BaseException | None:
+        """Load the model of a call before the call begins; returns what that raised."""
+        self._is_loading = True
+        try:
+            self._slot.runner.prepare(jobs)
+        except NotSent:  # one of several jobs is the cause: the call finds out which
+            return None
+        except BaseException as error:  # noqa: BLE001 - raised again by the call, if that begins
+            return error
+        finally:
+            self._is_loading = False
+        return None
+
     def _post_late(self) -> None:
-        """Post the jobs that missed their deadlines before they could start."""
+        """Post the jobs that were not taken, for their time was up, or too short for their deadlines."""
         late, self._slot.missed_deadline = self._slot.missed_deadline, []
-        self._loop_channel.entries.extend((self._raised, (job, JobTimeout("queued"))) for job in late)
+        now = self._time()
+        for job in late:
+            error = job.overdue(now) or JobTimeout("queued", "deadline", job.options.deadline)
+            self._loop_channel.entries.append((self._raised, (job, error)))
 
     def _report_start(self, job: ScheduledJob[Any], now: float, size: int = 1) -> None:
         """Report the start, after `started_at` was set."""
@@ -256,21 +327,25 @@ class Worker:
         strip(error)
         if is_a(error, NeverStarted):
             return error
+        cause = error
         if is_a(error, LoadFailed):
-            strip(error.error)
+            cause = error.error
+            strip(cause)
             self._fail_waiting(error)
-            return error.error
-        if (fault := fault_of(error)) is not None and not self._slot.runner.recover(error, fault):
+        if (fault := fault_of(cause)) is None:
+            return error
+        if not self._slot.runner.recover(cause, fault):
             self._loop_channel.call(self._lose, self._slot, fault.reason)
+        elif fault.kind == "memory" and cause is error and (job := self._slot.job) is not None and job.options.retries:
+            self._room.make_for_call(self._slot, job.name)  # for the next attempt
         return error
 
     def _fail_waiting(self, failure: LoadFailed) -> None:
-        """Fail the jobs that wait here for a model that is loaded nowhere, with the loader's error."""
-        if not self._scheduler.is_resident(failure.model):
-            jobs: list[ScheduledJob[Any]] = []
-            self._scheduler.remove_all(jobs, JobState.FAILED, (failure.model, self._slot))
-            for job in jobs:
-                self._loop_channel.call(self._raised, job, failure.error)
+        """Fail the jobs that wait for a model which no slot has, or may still load, with the loader's error."""
+        jobs: list[ScheduledJob[Any]] = []
+        self._scheduler.fail_unloadable(jobs, failure.model)
+        for job in jobs:
+            self._loop_channel.call(self._raised, job, failure.error)
 
     # ---- `CurrentCall` of director._jobs.current
 
@@ -279,12 +354,18 @@ class Worker:
         return self._slot.job
 
     def jobs(self) -> list[ScheduledJob[Any]]:
-        """All jobs that share the call that runs."""
-        return self._slot.current_jobs()
+        """All jobs that share the call that runs; none during a load, which other jobs need too."""
+        return [] if self._is_loading else self._slot.current_jobs()
 
     def device(self) -> Device:
         """Its device."""
         return self._slot.device
+
+    def replica(self) -> Any:
+        """The replica of its model."""
+        job = self._slot.job
+        model = None if job is None else job.options.model
+        return NO_REPLICA if model is None else self._slot.runner.replica(model)
 
     def time(self) -> float:
         """Seconds of the Director's clock."""
@@ -294,8 +375,11 @@ class Worker:
         """Set `Job.progress` and call the hooks."""
         for job in self.jobs():
             job.reported = progress
-            if self._instrumentation.listening:
-                self._instrumentation.progressed(job, progress)
+            self._instrumentation.progressed(job, progress)
+
+
+def _fail(error: BaseException, _job: ScheduledJob[Any]) -> NoReturn:
+    raise error
 
 
 def _never_begun(job: ScheduledJob[Any], now: float) -> ScheduledJob[Any]:
@@ -308,34 +392,3 @@ def _never_begun(job: ScheduledJob[Any], now: float) -> ScheduledJob[Any]:
     if job.finished_at is None:
         job.finished_at = now
     return job
-
-
-class SlotPrefetch:
-    """Prefetched jobs for one slot; its worker gets them from `Scheduler.next_work` in the same order.
-
-    Args:
-        slot: The slot.
-        scheduler: Gives the jobs.
-    """
-
-    __slots__ = ("_prefetch", "_scheduler", "_slot")
-
-    def __init__(self, slot: Slot, scheduler: Scheduler) -> None:
-        self._slot = slot
-        self._scheduler = scheduler
-        self._prefetch = scheduler.prefetched
-
-    @property
-    def is_short(self) -> bool:
-        """Whether there is none; read without the lock, so it may be outdated."""
-        return self._prefetch.is_short
-
-    def take(self) -> ScheduledJob[Any] | None:
-        """One more, if there are enough."""
-        return self._scheduler.prefetch(self._slot)
-
-    def return_prefetched(self, jobs: Iterable[ScheduledJob[Any]]) -> None:
-        """Put jobs that have not begun back into the queue."""
-        wake = self._scheduler.return_prefetched(self._slot, jobs)
-        if wake is not None:
-            wake()

@@ -1,7 +1,8 @@
 """A batch group: waiting jobs of one function with equal keys, which share batches. Guarded by `scheduler`'s lock.
 
 Its jobs are in a queue of their own, and the first of them competes for the group in the lane. A group with `max_wait`
-is held, and does not compete, until a batch is due: full, old enough, or with a deadline that leaves no more time.
+is held, and does not compete, until a batch is due: full, old enough, or with a job that has no more time, to begin or
+to end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from director._jobs.job import Location, ScheduledJob
     from director._jobs.options import BatchRule
     from director._scheduler.costs import CostModel
-    from director._scheduler.fair_share import FairShare
+    from director._scheduler.queue.fair_share import FairShare
     from director._scheduler.queue.priority_queue import Rank
 
     class GroupLane(Protocol):
@@ -67,12 +68,12 @@ class BatchGroup:
     """
 
     __slots__ = (
-        "_arrivals",
         "_calls",
         "_cost",
         "_costs",
         "_deadlines",
         "_discarded",
+        "_dues",
         "_tenants",
         "checked_at",
         "entry",
@@ -100,7 +101,7 @@ class BatchGroup:
         self._calls = 0
         self._cost = 0.0  # of all jobs, with `max_cost`
         # With `max_wait` only: what `flush_at` needs.
-        self._arrivals, self._deadlines, self._costs = LazyHeap(), LazyHeap(), LazyHeap()
+        self._dues, self._deadlines, self._costs = LazyHeap(), LazyHeap(), LazyHeap()
 
     def push(self, job: ScheduledJob[Any]) -> None:
         """Add a job."""
@@ -112,7 +113,10 @@ class BatchGroup:
         if rule.max_cost is not None:
             self._cost += extra.batch_cost
         if rule.max_wait:
-            self._arrivals.push(job.submitted_at, job)
+            due = job.submitted_at + rule.max_wait
+            if job.options.start_within is not None:
+                due = min(due, job.start_by() - _LEEWAY)
+            self._dues.push(due, job)
             if job.options.deadline is not None:
                 self._deadlines.push(job.deadline_at(), job)
             if rule.padded:
@@ -135,7 +139,7 @@ class BatchGroup:
             self._recount(-jobs)
         if self.waiting:
             self.queue.tidy(self.waiting)
-            for heap in (self._arrivals, self._deadlines, self._costs) if self.rule.max_wait else ():
+            for heap in (self._dues, self._deadlines, self._costs) if self.rule.max_wait else ():
                 heap.tidy(self.waiting, self.queue.waits, self._discarded)
         else:
             self.lane.remove_group(self)
@@ -151,8 +155,8 @@ class BatchGroup:
         """
         if self._is_full():
             return -_NEVER
-        oldest = self._first(self._arrivals)
-        time = _NEVER if oldest is None else oldest + self.rule.max_wait
+        first = self._first(self._dues)
+        time = _NEVER if first is None else first
         due = self._first(self._deadlines)
         if due is not None:
             seconds = costs.safe_seconds(self.rule, min(self.waiting + 1, self.rule.max_size))
@@ -207,7 +211,7 @@ class BatchGroup:
         self.checked_at = _NEVER
         self.entry = None
         self.queue.close()
-        for heap in (self._arrivals, self._deadlines, self._costs) if self.rule.max_wait else ():
+        for heap in (self._dues, self._deadlines, self._costs) if self.rule.max_wait else ():
             heap.clear(self._discarded)
 
     def _recount(self, jobs: int) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from director._jobs.job import Location, ScheduledJob
     from director._jobs.model import Model
     from director._jobs.options import BatchRule, LaneKey
-    from director._scheduler.fair_share import FairShare
+    from director._scheduler.memory.replica import KnownModel
+    from director._scheduler.queue.fair_share import FairShare
     from director._scheduler.queue.priority_queue import Rank, Ranked
 
 _NEVER = float("inf")
@@ -32,11 +33,11 @@ _SWEEP_AT = 64  # outdated entries before they are removed
 
 
 class Lane:
-    """Jobs with the same allowed slots and the same model.
+    """Jobs with the same allowed slots, the same model and the same memory of a call.
 
     Args:
-        key: Allowed slots and identity of the model; `None` for any slot and no model.
-        model: The model, which the lane keeps alive as long as it has the key.
+        key: Allowed slots, identity of the model and memory; `None` for any slot, no model and no memory.
+        model: The model, of which the lane keeps what is kept.
         tenants: The usage of each tenant.
         discarded: Takes entries that are passed over, to be dropped without the lock.
         ageing: Seconds of waiting that put a job before all others, or `None`.
@@ -46,6 +47,7 @@ class Lane:
         "_ageing",
         "_arrivals",
         "_discarded",
+        "_front",
         "_group_heap",
         "_groups",
         "_numbers",
@@ -54,7 +56,10 @@ class Lane:
         "_tenants",
         "allowed",
         "calls",
+        "is_managed",
         "key",
+        "known",
+        "memory",
         "model",
         "waiting",
     )
@@ -66,13 +71,17 @@ class Lane:
     ) -> None:
         self.key = key
         self.allowed = None if key is None else key[0]
-        self.model = model
+        self.model = None if model is None else model._kept()
+        self.memory = 0 if key is None else key[2]
+        self.known: KnownModel | None = None  # of a model that is accounted for
+        self.is_managed = False  # its jobs need memory that is accounted for
         self.waiting = 0  # jobs that a slot may take
         self.calls = 0  # calls that these would make, if every batch were full
         self._tenants = tenants
         self._discarded = discarded
         self._ageing = ageing
         self._arrivals = LazyHeap()  # of all that a slot may take; only with `ageing`
+        self._front: Ranked | None = None  # what `_first` has returned, if nothing has changed since
         self._queue = PriorityQueue(self, tenants, discarded)
         self._singles = 0
         self._groups: dict[tuple[BatchRule, Hashable], BatchGroup] = {}
@@ -85,6 +94,7 @@ class Lane:
         """Add a job; returns the group in which it waits, if it can share a batch."""
         rule = job.options.batch_rule
         if rule is None:
+            self._front = None
             job.location = self
             self._queue.push(job)
             self._singles += 1
@@ -109,6 +119,7 @@ class Lane:
 
     def left(self, job: ScheduledJob[Any]) -> None:
         """A single job, QUEUED until now, has left."""
+        self._front = None
         self._singles -= 1
         if self._singles:
             self._queue.tidy(self._singles)
@@ -125,11 +136,9 @@ class Lane:
         """The job that is served next and its rank against those of other lanes, smaller first."""
         if self._ageing is not None and (old := self._oldest(now)) is not None:
             return (-_NEVER, 0.0, 0, old.submitted_at, old.id), old
-        single = self._queue.peek() if self._singles else None
-        grouped = self._peek_groups() if self._group_heap else None
-        if single is None or grouped is None:
-            return single or grouped
-        return min(single, grouped, key=_rank_of)
+        if self._front is None or self._tenants.known:  # what tenants have used changes with every call
+            self._front = self._first()
+        return self._front
 
     def pop(self, now: float) -> ScheduledJob[Any] | None:
         """The job that is served next. A single one is removed; the caller removes one of a group."""
@@ -156,6 +165,12 @@ class Lane:
         self._arrivals.push(job.submitted_at, job)
 
     @property
+    def highest(self) -> int:
+        """The highest priority of what waits here."""
+        front = self.peek(-_NEVER)
+        return 0 if front is None else -int(front[0][0])
+
+    @property
     def ages(self) -> bool:
         """Whether jobs that have waited long go first."""
         return self._ageing is not None
@@ -164,6 +179,7 @@ class Lane:
 
     def grow(self, jobs: int, calls: int) -> None:
         """Slots may take so many more jobs of groups, in so many more calls; or fewer if negative."""
+        self._front = None
         self.waiting += jobs
         self.calls += calls
         if jobs < 0 and (self._ageing is not None or not self.waiting):
@@ -202,6 +218,14 @@ class Lane:
         if not self.waiting and self._group_heap:
             self._discarded.append(self._group_heap)
             self._group_heap = []
+
+    def _first(self) -> Ranked | None:
+        """The job that is served next, if none has waited too long."""
+        single = self._queue.peek() if self._singles else None
+        grouped = self._peek_groups() if self._group_heap else None
+        if single is None or grouped is None:
+            return single or grouped
+        return min(single, grouped, key=_rank_of)
 
     def _peek_groups(self) -> Ranked | None:
         heap = self._group_heap

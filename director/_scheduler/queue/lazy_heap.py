@@ -1,6 +1,7 @@
-"""A heap of jobs by a time or another number, with lazy deletion. Guarded by `scheduler`'s lock.
+"""A heap of jobs by a time or another number, with lazy deletion.
 
-The entry of a job that has left is removed when it comes to the front, or by `tidy`.
+The entry of a job that has left is removed when it comes to the front, or by `tidy`. Dropping an entry may run user
+code, which must not happen under the scheduler's lock: the entries are put into a list of the caller's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _SWEEP_AT = 64  # entries of jobs that have left, before they are removed, once 
 
 
 class LazyHeap:
-    """A heap of jobs, lowest number first."""
+    """A heap of jobs, lowest number first. For one thread at a time."""
 
     __slots__ = ("_entries",)
 
@@ -40,12 +41,24 @@ class LazyHeap:
             discarded.append(heappop(entries))
         return None
 
-    def tidy(self, waiting: int, waits: Callable[[ScheduledJob[Any]], bool], discarded: list[Any]) -> None:
-        """Remove the entries of jobs that have left when they are many more than the `waiting` ones."""
-        if len(self._entries) > _SWEEP_AT + 2 * waiting:
-            discarded.append(self._entries)
-            self._entries = [entry for entry in self._entries if waits(entry[2])]
-            heapify(self._entries)
+    def pop(self) -> None:
+        """Remove the entry that `first` has returned."""
+        heappop(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def tidy(self, waiting: int, waits: Callable[[ScheduledJob[Any]], bool], discarded: list[Any]) -> bool:
+        """Remove the entries of jobs that have left when they are many more than the `waiting` ones.
+
+        Returns whether it did.
+        """
+        if len(self._entries) <= _SWEEP_AT + 2 * waiting:
+            return False
+        discarded.append(self._entries)
+        self._entries = [entry for entry in self._entries if waits(entry[2])]
+        heapify(self._entries)
+        return True
 
     def clear(self, discarded: list[Any]) -> None:
         """Remove all."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
     from director._jobs.job import Location, ScheduledJob
-    from director._scheduler.fair_share import FairShare
+    from director._scheduler.queue.fair_share import FairShare
 
 Entry: TypeAlias = "tuple[float, int, ScheduledJob[Any]]"  # deadline (a time), number, job
 Rank: TypeAlias = "tuple[float, float, int, float, int]"  # -priority, tenant's usage and last start, deadline, number
@@ -38,13 +38,14 @@ class TenantQueue:
     def __init__(self, tenant: Hashable, jobs: deque[ScheduledJob[Any]] | None = None) -> None:
         self.tenant = tenant
         self.jobs: deque[ScheduledJob[Any]] = deque() if jobs is None else jobs  # nearly all, in order of arrival
-        self.heap: list[Entry] = []  # with a deadline, or not in order of arrival
+        self.heap: list[Entry] = []  # with a deadline or `start_within`, or not in order of arrival
 
     def push(self, job: ScheduledJob[Any]) -> None:
         """Add a job; it may be there already."""
         extra, jobs = job.extras, self.jobs
-        is_fifo = extra is None or not extra.failed_attempts
-        if is_fifo and job.options.deadline is None and (not jobs or job.id > jobs[-1].id):
+        options, is_fifo = job.options, extra is None or not extra.failed_attempts
+        is_fifo = is_fifo and options.deadline is None and options.start_within is None
+        if is_fifo and (not jobs or job.id > jobs[-1].id):
             jobs.append(job)
         else:
             heappush(self.heap, (job.deadline_at(), number_of(job), job))
@@ -71,7 +72,7 @@ class TenantQueue:
     def pop_run(
         self, most: int, location: Location, waits: Callable[[ScheduledJob[Any]], bool], discarded: list[Any]
     ) -> list[ScheduledJob[Any]]:
-        """Remove and return up to `most` jobs in order; none while the heap has any."""
+        """Remove and return up to `most` jobs in order; none while the heap has any, whose time may be up."""
         jobs = self.jobs
         run: list[ScheduledJob[Any]] = []
         while jobs and len(run) < most and not self.heap:

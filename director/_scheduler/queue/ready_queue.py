@@ -10,9 +10,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from director._jobs.state import JobState
-from director._scheduler.fair_share import FairShare
 from director._scheduler.queue.batch_group import FlushTimers, cost_of
 from director._scheduler.queue.estimate import QueueEstimate
+from director._scheduler.queue.fair_share import FairShare
 from director._scheduler.queue.lane import Lane
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from director._jobs.job import Location, ScheduledJob
     from director._jobs.model import Model
     from director._jobs.options import LaneKey
+    from director._scheduler.memory.memory import Memory
     from director._scheduler.policy import SchedulingPolicy
     from director._scheduler.queue.batch_group import BatchGroup
     from director._scheduler.slots import Slot
@@ -35,6 +36,7 @@ class FifoQueue:
     __slots__ = ("jobs", "upper", "waiting")
 
     key = allowed = model = None  # any slot may serve it
+    is_managed = False
 
     def __init__(self) -> None:
         self.jobs: deque[ScheduledJob[Any]] = deque()
@@ -59,12 +61,14 @@ class ReadyQueue:
 
     Args:
         policy: Weights of the tenants, and ageing.
+        memory: Accounts for the jobs of new lanes.
     """
 
     __slots__ = (
         "_ageing",
         "_estimate",
         "_lanes",
+        "_memory",
         "_policy",
         "discarded",
         "fifo",
@@ -75,7 +79,8 @@ class ReadyQueue:
         "waiting",
     )
 
-    def __init__(self, policy: SchedulingPolicy) -> None:
+    def __init__(self, policy: SchedulingPolicy, memory: Memory | None = None) -> None:
+        self._memory = memory
         self.has_lanes = policy.ageing is not None
         self.fifo = FifoQueue()
         self.tenants = FairShare(policy.weights)
@@ -191,14 +196,28 @@ class ReadyQueue:
 
     def pop(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> ScheduledJob[Any] | None:
         """The next job for `slot`, from lanes that `suits` accepts; one of a batch group is still in it."""
+        lane = self.first_lane(suits, slot, now)
+        if lane is None:
+            return None
+        job = lane.pop(now)
+        assert job is not None, "a lane counts jobs that it does not have"
+        return job
+
+    def first_lane(self, suits: Callable[[Lane, Slot], bool], slot: Slot, now: float) -> Lane | None:
+        """The lane of the next job for `slot`, among those that `suits` accepts."""
         candidates = self.lanes() if len(self._lanes) > 1 else self._lanes.values()
         lanes = [lane for lane in candidates if lane.waiting and (lane.key is None or suits(lane, slot))]
         if not lanes:
             return None
-        lane = lanes[0] if len(lanes) == 1 else min(lanes, key=lambda lane: _rank(lane, now))
-        job = lane.pop(now)
-        assert job is not None, "a lane counts jobs that it does not have"
-        return job
+        return lanes[0] if len(lanes) == 1 else min(lanes, key=lambda lane: _rank(lane, now))
+
+    def lane_of(self, job: ScheduledJob[Any]) -> Lane | None:
+        """The lane of a waiting job, if there are lanes."""
+        return self._lanes.get(job.options.lane)
+
+    def is_managed(self, job: ScheduledJob[Any]) -> bool:
+        """Whether a waiting job needs memory that is accounted for."""
+        return self._lanes[job.options.lane].is_managed
 
     def left(self, job: ScheduledJob[Any]) -> None:
         """A job, QUEUED until now, has left."""
@@ -233,11 +252,17 @@ class ReadyQueue:
                 self.discarded.append(self._lanes.pop(lane.key))
         return lanes
 
-    def in_order(self, now: float) -> list[Lane] | list[FifoQueue]:
-        """Lanes with jobs that can be taken, the one served next first."""
+    def account(self) -> None:
+        """Models are accounted for that were not before: do so for the jobs that wait for them."""
+        for lane in self._lanes.values():
+            if lane.key is not None and not lane.is_managed and self._memory is not None:
+                self._memory.take_on(lane)
+
+    def in_order(self, now: float, wanted: Callable[[Lane], bool] | None = None) -> list[Lane] | list[FifoQueue]:
+        """Lanes with jobs that can be taken, the one served next first; only `wanted` ones if that is given."""
         if not self.has_lanes:
             return [self.fifo] if self.fifo.waiting else []
-        lanes = self.lanes()
+        lanes = self.lanes() if wanted is None else list(filter(wanted, self.lanes()))
         if len(lanes) > 1:
             lanes.sort(key=lambda lane: _rank(lane, now))
         return lanes
@@ -263,6 +288,8 @@ class ReadyQueue:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(key, model, self.tenants, self.discarded, self._ageing)
+            if key is not None and self._memory is not None:
+                self._memory.take_on(lane)
         return lane
 
     def _arrive(self, job: ScheduledJob[Any]) -> None:

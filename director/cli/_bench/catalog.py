@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from director.cli._bench import batching, lost, overhead, processes, waiting
+from director.cli._bench import command_line, lost, overhead, processes
 from director.cli._bench.apart import run_apart
 from director.cli._bench.contenders import POOL, RUN_IN_EXECUTOR
 
@@ -55,10 +55,6 @@ EXPERIMENTS = (
     Experiment("lost-20ms", "share of slot time lost with jobs of 20 ms, 4 slots", partial(lost.measure, seconds=0.020),
                LOSSES, POOL.name),
     Experiment("slots-64", "share of slot time lost with jobs of 20 ms, 64 slots", lost.many_slots, LOSSES, POOL.name),
-    Experiment("waiting", "waiting time under random load 0.7, 4 slots", waiting.measure, (ALL_CORES,),
-               "one line, exact"),
-    Experiment("batching", "single items through batches of 16, 5 ms + 0.2 ms for each item, 2 slots", batching.measure,
-               (ALL_CORES,), batching.GREEDY),
     Experiment("slots-1000", "cost of a no-op job with very many slots", overhead.many_slots, COSTS, POOL.name),
     Experiment("process-round-trip", "cost of a no-op job in another process, each awaited before the next",
                processes.round_trips, COSTS, processes.PROCESS_POOL.name),
@@ -71,6 +67,8 @@ EXPERIMENTS = (
     Experiment("process-recovery", "a process that starts, dies and is replaced", processes.recovery, (ALL_CORES,),
                processes.INTERPRETER),
     Experiment("uvloop", "a Director on uvloop against asyncio's own loop", overhead.loops, COSTS, "director, asyncio"),
+    Experiment("command-line", "cost of an item of `director run` that does nothing, beside xargs and GNU parallel",
+               command_line.measure, (ALL_CORES,), command_line.JOURNALLED),
 )  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from director.cli._bench import batching
 from director.cli._bench.catalog import ALL_CORES, ONE_CORE
+from director.cli._bench.command_line import JOURNALLED, PARALLEL, XARGS
 from director.cli._bench.contenders import DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, TO_THREAD
 from director.cli._bench.processes import ANYIO_PROCESS, BURDENS, DIRECTOR_PROCESS, PROCESS_POOL
 from director.cli._bench.sheet import Cell, Ratio, ratio
@@ -121,6 +121,8 @@ def _loss(experiment: str, figure: str, limit: float, to: str) -> Goal:
 
 
 GOALS = (
+    Goal("command-line", ALL_CORES, "an item", 1 / 2, to=XARGS, contender=JOURNALLED),
+    Goal("command-line", ALL_CORES, "an item", 1 / 5, to=PARALLEL, contender=JOURNALLED),
     Goal("burst", ONE_CORE, "gather", 0.40, to=POOL.name),
     Goal("burst", ONE_CORE, "gather", 0.12, to=RUN_IN_EXECUTOR.name),
     Goal("burst", ONE_CORE, "in turn", 0.35, to=POOL.name),
@@ -138,12 +140,6 @@ GOALS = (
     _loss("lost-20ms", "loop blocked", 1.0, POOL.name),
     _loss("lost-20ms", "loop in Python", 1.0, POOL.name),
     Goal("slots-64", ALL_CORES, "64 slots, 20 ms", 3.0),
-    Goal("waiting", ALL_CORES, "mean / best", 1.02),
-    Goal("waiting", ALL_CORES, "p99 / best", 1.02),
-    Goal("batching", ALL_CORES, "50 %: p99", 1.10, to=batching.GREEDY),
-    Goal("batching", ALL_CORES, "80 %: p99", 1.10, to=batching.GREEDY),
-    Goal("batching", ALL_CORES, "95 %: p99", 1.20, to=batching.GREEDY),
-    Goal("batching", ALL_CORES, "saturated: items", 0.98, to=batching.ALONE, at_least=True),
     Goal("slots-1000", ONE_CORE, "1,000 slots", 3.0, of="4 slots"),
     Goal("process-round-trip", ONE_CORE, "1 caller", 0.40, to=PROCESS_POOL.name, contender=DIRECTOR_PROCESS.name),
     Goal("process-round-trip", ONE_CORE, "1 caller", 1.00, to=ANYIO_PROCESS.name, contender=DIRECTOR_PROCESS.name),

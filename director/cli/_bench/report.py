@@ -1,4 +1,4 @@
-"""The measurements of a run as text and as JSON."""
+"""The measurements of a run as text, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -34,8 +34,36 @@ GOAL_HEADINGS = ("goal", "place", "measured", "over the rounds", "verdict")
 
 def _section(experiment: Experiment, place: str, cells: Sequence[Cell]) -> Iterator[str]:
     yield f"{experiment.name}, {place}: {experiment.question}; x = to {experiment.reference}"
+    for rows in _tables(experiment, cells):
+        yield from table(rows)
+
+
+def markdown(outcome: Outcome, *, goals: bool = False) -> str:
+    """The same as Markdown: a heading for each experiment and place, with its tables below it."""
+    facts = [f"{name} {value}" for name, value in outcome.circumstances.items()]
+    blocks = [[", ".join(facts) + "."], [LEGEND], *([f"Left out: {reason}."] for reason in outcome.left_out)]
+    experiments = {experiment.name: experiment for experiment in outcome.experiments}
+    for (name, place), cells in outcome.measured.items():
+        experiment = experiments[name]
+        blocks.append([f"### {name}, {place}"])
+        blocks.append([f"{_sentence(experiment.question)} x = to {experiment.reference}."])
+        blocks += [list(markdown_table(rows)) for rows in _tables(experiment, cells)]
+    if goals and outcome.verdicts:
+        rows = [GOAL_HEADINGS, *(_goal_row(verdict) for verdict in outcome.verdicts)]
+        blocks += [["### Goals"], list(markdown_table(rows))]
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def _sentence(text: str) -> str:
+    """`text` with a capital and a full stop."""
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith(("?", ".")) else f"{text}."
+
+
+def _tables(experiment: Experiment, cells: Sequence[Cell]) -> Iterator[list[tuple[str, ...]]]:
+    """The rows of each table of an experiment, headings first."""
     for group in dict.fromkeys(_group(cell) for cell in cells):
-        yield from table(_rows(group, [cell for cell in cells if _group(cell) == group], experiment.reference))
+        yield list(_rows(group, [cell for cell in cells if _group(cell) == group], experiment.reference))
 
 
 def _group(cell: Cell) -> str:
@@ -89,6 +117,13 @@ def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
             for column, (entry, width) in enumerate(zip(row, widths, strict=True))
         )
         yield "  ".join((first, *others)).rstrip()
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table; the first row has the headings."""
+    head, *others = rows
+    for row in (head, ["---"] * len(head), *others):
+        yield f"| {' | '.join(row)} |"
 
 
 def document(outcome: Outcome, *, goals: bool = False) -> dict[str, Any]:

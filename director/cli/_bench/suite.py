@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from director._format import did_you_mean
 from director.cli._bench.apart import can_pin
-from director.cli._bench.batchers import EVERYBODY as BATCHERS
 from director.cli._bench.catalog import ONE_CORE, Experiment, run_one
 from director.cli._bench.contenders import EVERYBODY, absent
 from director.cli._bench.goals import Goal, Verdict, evaluate_all
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from director.cli._bench.rounds import Effort
     from director.cli._bench.sheet import Cell
 
-DISTRIBUTIONS = ("gpu-director", "anyio", "aiojobs", "async-batcher", "batched", "uvloop")
+DISTRIBUTIONS = ("gpu-director", "anyio", "aiojobs", "uvloop")
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ def by_name(names: Sequence[str], experiments: Sequence[Experiment]) -> list[Exp
     known = {experiment.name: experiment for experiment in experiments}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"no experiment is called {unknown[0]!r}; there are {', '.join(known)}")
+        meant = did_you_mean(unknown[0], known)
+        raise ValueError(f"no experiment is called {unknown[0]!r}; there are {', '.join(known)}{meant}")
     return [known[name] for name in names] or list(experiments)
 
 
 def left_out() -> list[str]:
     """What cannot take part on this machine."""
-    missing = (*absent(EVERYBODY), *absent(BATCHERS))
-    reasons = [f"{contender.name}: {contender.needs} is not installed" for contender in missing]
+    reasons = [f"{contender.name}: {contender.needs} is not installed" for contender in absent(EVERYBODY)]
     if _version_of("uvloop") is None:
         reasons.append("director on uvloop: uvloop is not installed")
     if not can_pin():
@@ -97,9 +97,7 @@ def left_out() -> list[str]:
 
 def circumstances() -> dict[str, str]:
     """The date, the machine and the versions."""
-    versions = {
-        name: _version_of(name) for name in ("gpu-director", "anyio", "aiojobs", "uvloop", "async-batcher", "batched")
-    }
+    versions = {name: _version_of(name) for name in DISTRIBUTIONS}
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",

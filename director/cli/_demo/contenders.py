@@ -16,15 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from typing import TypeAlias
 
-    from director.cli._demo.trace import Call
     from director.testing import SimulatedDevice
 
     Work: TypeAlias = Callable[[SimulatedDevice, Call], None]  # blocks while the device works
-    HandOut: TypeAlias = Callable[[Sequence[SimulatedDevice], AsyncIterator[Call], Work], Awaitable[None]]
-    from collections.abc import AsyncIterator, Sequence
-
-    pass
-    from director.testing import SimulatedDevice
+    Schedule: TypeAlias = Callable[[Sequence[SimulatedDevice], AsyncIterator[Call], Work], Awaitable[None]]
 
 
 async def by_index(devices: Sequence[SimulatedDevice], calls: AsyncIterator[Call], work: Work) -> None:
@@ -66,7 +61,7 @@ async def by_director(devices: Sequence[SimulatedDevice], calls: AsyncIterator[C
         await asyncio.gather(*jobs)
 
 
-CONTENDERS: dict[str, HandOut] = {
+CONTENDERS: dict[str, Schedule] = {
     "GPU index per item": by_index,
     "semaphore + to_thread": by_semaphore,
     "director": by_director,
@@ -110,17 +105,17 @@ class Recording:
 
 async def measure(
     recording: Recording,
-    hand_out: HandOut,
+    schedule: Schedule,
     devices: Sequence[SimulatedDevice],
     trace: list[Call],
     *,
     busy: bool,
 ) -> None:
-    """Have `hand_out` run the stream; `recording` has the runs afterwards.
+    """Have `schedule` run the stream; `recording` has the runs afterwards.
 
     Args:
         recording: A new one.
-        hand_out: The contender.
+        schedule: The contender.
         devices: Simulated.
         trace: The stream of jobs.
         busy: Block the event loop for 20 ms of every 40, as a blocking call in another coroutine would.
@@ -128,7 +123,7 @@ async def measure(
     _give_threads(len(devices))
     recording.start = time.perf_counter()
     async with _disturbed() if busy else contextlib.nullcontext():
-        await hand_out(devices, _arrivals(trace, recording.start), recording.work)
+        await schedule(devices, _arrivals(trace, recording.start), recording.work)
     recording.end = recording.start + max(run.ended for run in recording.runs)
 
 

@@ -30,7 +30,10 @@ def show(options: argparse.Namespace) -> int:
         "version": __version__,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],  # of the minute before; the demo adds its own
     }
+    if warning := words.busy_machine(document["cores"], document["load_average"]):
+        _say(options, warning)
     if options.only != "lanes":
         document["digits"] = _digits(options)
     if options.only != "digits":

@@ -18,7 +18,24 @@ if TYPE_CHECKING:
     Row: TypeAlias = tuple[str, bool | None, Figures]  # contender, busy loop or not (None: neither), figures
 
 DIGITS_HEAD = ["1  The main job: scikit-learn's scanned digits, classified through a Model"]
-_HEAD = ("loop", "handed out by", "wait p50", "wait p99", "idle", "lost", "makespan")
+_BUSY = 0.5  # of the cores: beyond it, threads that wake have to wait for one now and then
+_HEAD = ("loop", "scheduled by", "wait p50", "wait p99", "idle", "lost", "makespan")
+
+
+def busy_machine(cores: int | None, load: float) -> list[str]:
+    """A warning where other programs keep the cores busy; nothing else.
+
+    Args:
+        cores: Of the machine.
+        load: Its load average of the last minute.
+    """
+    if cores is None or load <= _BUSY * cores:
+        return []
+    return [
+        f"Other programs are busy here: load average {load:.1f} on {_format.counted(cores, 'core')}. Times are longer",
+        "than on an idle machine, and differ from run to run.",
+        "",
+    ]
 
 
 def digits(result: Result, devices: str, why: str) -> list[str]:
@@ -64,10 +81,10 @@ def lanes_head(trace: list[Call], devices: int, load: float) -> list[str]:
     middle, longest = _format.duration(durations[len(durations) // 2]), _format.duration(durations[-1])
     mean = _format.duration(sum(durations) / len(durations))
     return [
-        f"2  What the hand-out costs: one stream of jobs for {devices} simulated devices,",
-        "   which only pass time, handed out in three ways",
+        f"2  What scheduling costs: one stream of jobs for {devices} simulated devices,",
+        "   which only pass time, scheduled in three ways",
         f"   {_format.count(len(trace))} jobs of {mean} on average, half below {middle}, the longest {longest};",
-        f"   they come at random and would fill {_format.percent(load)} of the devices' time",
+        f"   they arrive at random; offered load {_format.percent(load)} of the devices' time",
         "",
     ]
 
@@ -82,9 +99,9 @@ def lanes_table(rows: list[Row]) -> list[str]:
         "   wait      from a job's arrival to its start; a blocked loop sees arrivals",
         "             late, with every scheduler",
         "   idle      share of the devices' time in which they ran nothing",
-        "   lost      the part of it in which they could have run a job that was waiting",
+        "   lost      idle while jobs were queued",
         "   makespan  until the last job has ended",
-        "   at best   every job begins when it comes or, in order, when a device is free",
+        "   at best   each job begins when it arrives or, in order, when a device is free",
     ]
 
 
@@ -109,7 +126,7 @@ def lanes_object(rows: list[Row], devices: int, load: float, seed: int, trace: l
         "load": load,
         "seed": seed,
         "runs": [
-            {"handed_out_by": name, "loop": None if busy is None else loop_name(busy), **asdict(found)}
+            {"scheduled_by": name, "loop": None if busy is None else loop_name(busy), **asdict(found)}
             for name, busy, found in rows
         ],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def examine_apps() -> Iterator[Finding]:
     """Findings about the sockets that `director top` reads."""
     paths = known_paths()
     running = [path for path in paths if is_open(path)]
-    names = ", ".join(f"process {path.stem.partition('-')[0]}" for path in running)
+    names = ", ".join(_process_of(path.stem) for path in running)
     yield Finding("apps", "apps", "ok", f"apps with an open socket: {names or 'none'}")
     stale = " ".join(str(path) for path in paths if path not in running)
     if stale:
@@ -57,6 +58,11 @@ def examine_apps() -> Iterator[Finding]:
         yield Finding("apps", "socket-folder", "wrong", str(error))
 
 
+def _process_of(socket: str) -> str:
+    first, _, rest = socket.partition("-")
+    return f"server process {rest}" if first == "server" else f"process {first}"
+
+
 _environment = partial(Finding, "environment")
 _SHOWN = (
     "CUDA_VISIBLE_DEVICES",
@@ -64,17 +70,19 @@ _SHOWN = (
     "NVIDIA_VISIBLE_DEVICES",
     "NVIDIA_DRIVER_CAPABILITIES",
     "CUDA_MPS_PIPE_DIRECTORY",
+    "OMP_NUM_THREADS",
     "LD_LIBRARY_PATH",
     "LD_PRELOAD",
 )
 
 
-def examine_environment(variables: Mapping[str, str], gpus_are_near: bool) -> Iterator[Finding]:
+def examine_environment(variables: Mapping[str, str], gpus_are_near: bool, cpus: float = math.inf) -> Iterator[Finding]:
     """Findings about environment variables.
 
     Args:
         variables: All of them.
         gpus_are_near: Whether the machine has GPUs, usable by this process or not.
+        cpus: CPUs that this process may use.
     """
     known = ", ".join(f"{name}={shortened(variables[name])}" for name in _SHOWN if name in variables)
     yield _environment("environment", "ok", known or "nothing is set that concerns GPUs")
@@ -96,6 +104,12 @@ def examine_environment(variables: Mapping[str, str], gpus_are_near: bool) -> It
         folder = shortened(stubs[0])
         text = f"LD_LIBRARY_PATH leads to {folder}, whose libcuda is for linking only and knows no GPU"
         yield _environment("stub-library", "wrong", text, f"take {folder} out of LD_LIBRARY_PATH")
+    threads = variables.get("OMP_NUM_THREADS", "1").partition(",")[0]
+    if threads.isdecimal() and number_in(threads) > max(1, cpus):
+        text = (
+            f"OMP_NUM_THREADS={shortened(threads, 20)} and {cpus:.3g} CPUs: the threads of one computation take turns"
+        )
+        yield _environment("many-threads", "note", text, "set it to the CPUs divided by the slots, or unset it")
     workers = variables.get("WEB_CONCURRENCY", "1")
     if workers.isdecimal() and number_in(workers) > 1:
         workers = shortened(workers, 20)

@@ -48,7 +48,7 @@ def examine() -> Checkup:
     findings = [
         *examine_versions(packages, len(devices)),
         *gpus,
-        *examine_environment(os.environ, bool(devices or system.gpus_on_bus)),
+        *examine_environment(os.environ, bool(devices or system.gpus_on_bus), system.cpus),
         *examine_limits(system, devices),
         *examine_apps(),
     ]

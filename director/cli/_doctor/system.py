@@ -11,6 +11,8 @@ import resource
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from director._devices.cores import control_groups, text_of, usable_cores
+
 _DISPLAY = ("0x0300", "0x0302", "0x0380")  # PCI classes of graphics cards, with and without a monitor
 _NVIDIA = "0x10de"
 
@@ -46,10 +48,10 @@ class System:
 
 def gather(root: Path = Path("/")) -> System:
     """Read the facts of the system whose files are below `root`."""
-    groups = _groups(root)
+    groups = control_groups(root)
     left, limit = _threads(root, groups)
     return System(
-        cpus=min([float(len(os.sched_getaffinity(0))), *_quotas(groups)]),
+        cpus=usable_cores(root),
         threads_left=left,
         threads_limit=limit,
         open_files=_limit(resource.RLIMIT_NOFILE),
@@ -64,16 +66,6 @@ def gather(root: Path = Path("/")) -> System:
             if not path.is_dir()
         },
     )
-
-
-def _groups(root: Path) -> list[Path]:
-    """The control group of this process and those around it (version 2), the innermost first."""
-    found = re.search(r"^0::/(.*)$", _text(root / "proc/self/cgroup"), re.M)
-    top = root / "sys/fs/cgroup"
-    if found is None:
-        return []
-    own = top / found[1]
-    return [own, *(parent for parent in own.parents if parent.is_relative_to(top))]
 
 
 def _threads(root: Path, groups: list[Path]) -> tuple[int | None, str]:
@@ -95,7 +87,7 @@ def _threads(root: Path, groups: list[Path]) -> tuple[int | None, str]:
 def _own_threads(root: Path) -> int:
     count = 0
     for status in (root / "proc").glob("[0-9]*/status"):
-        text = _text(status)
+        text = text_of(status)
         user, threads = re.search(r"^Uid:\s+(\d+)", text, re.M), re.search(r"^Threads:\s+(\d+)", text, re.M)
         if user and threads and int(user[1]) == os.getuid():
             count += int(threads[1])
@@ -103,14 +95,8 @@ def _own_threads(root: Path) -> int:
 
 
 def _all_threads(root: Path) -> int:
-    found = re.search(r"\d+/(\d+)", _text(root / "proc/loadavg"))
+    found = re.search(r"\d+/(\d+)", text_of(root / "proc/loadavg"))
     return int(found[1]) if found else 0
-
-
-def _quotas(groups: list[Path]) -> list[float]:
-    """CPUs that the control groups grant."""
-    found = (re.match(r"(\d+) (\d+)", _text(group / "cpu.max")) for group in groups)
-    return [int(match[1]) / int(match[2]) for match in found if match]
 
 
 def _numbers(groups: list[Path], name: str) -> list[int]:
@@ -118,7 +104,7 @@ def _numbers(groups: list[Path], name: str) -> list[int]:
 
 
 def _machine_memory(root: Path) -> list[int]:
-    found = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo"), re.M)
+    found = re.search(r"^MemTotal:\s+(\d+) kB", text_of(root / "proc/meminfo"), re.M)
     return [int(found[1]) * 1024] if found else []
 
 
@@ -139,7 +125,7 @@ def _cards(root: Path) -> list[str]:
     return [
         device.name
         for device in sorted((root / "sys/bus/pci/devices").glob("*"))
-        if _text(device / "vendor").strip() == _NVIDIA and _text(device / "class").startswith(_DISPLAY)
+        if text_of(device / "vendor").strip() == _NVIDIA and text_of(device / "class").startswith(_DISPLAY)
     ]
 
 
@@ -149,12 +135,5 @@ def _limit(which: int) -> int | None:
 
 
 def _number(path: Path) -> int | None:
-    text = _text(path).strip()
+    text = text_of(path).strip()
     return int(text) if text.isdecimal() else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from director._untrusted.callables import suspension_of
 from director.cli._status import UsageError
 
 if TYPE_CHECKING:
@@ -51,12 +52,31 @@ def find_function(spec: str, *, resource: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+def find_decoder(spec: str) -> Callable[..., Any]:
+    """The blocking function of one item that `spec` names.
+
+    Raises:
+        UsageError: As for `find`, or it can't be called with one argument.
+    """
+    function = find(spec)
+    if not callable(function):
+        raise UsageError(f"{spec} is {_a(function)}, which can't be called; name a function")
+    _check_blocking(spec, function)
+    try:
+        inspect.signature(function).bind(object())
+    except ValueError:  # some built-in functions have no signature
+        pass
+    except TypeError as error:
+        raise UsageError(f"{spec} can't be called as {spec.rpartition(':')[2]}(item): {error}") from None
+    return function  # type: ignore[no-any-return]
+
+
 def _check_blocking(spec: str, function: Any) -> None:
-    call = getattr(function, "__call__", None)  # noqa: B004 -- detects instances with an async __call__
-    if any(inspect.iscoroutinefunction(f) or inspect.isasyncgenfunction(f) for f in (function, call)):
-        raise UsageError(f"{spec} is async; jobs run on threads of their own, so name a plain blocking function (def)")
-    if any(inspect.isgeneratorfunction(f) for f in (function, call)):
+    kind = suspension_of(function)
+    if kind == "generator":
         raise UsageError(f"{spec} is a generator; one item has one result here, so return a list instead of yielding")
+    if kind is not None:
+        raise UsageError(f"{spec} is async; jobs run on threads of their own, so name a plain blocking function (def)")
 
 
 def _check_arguments(spec: str, function: Any, resource: str) -> None:

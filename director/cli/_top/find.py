@@ -26,48 +26,86 @@ async def find_app(wanted: str | None) -> Path:
     """The socket of the app.
 
     Args:
-        wanted: A process number, the path of a socket, or `None` for the only app there is.
+        wanted: The name of a Director or of a server process, a process number, the path of a socket (with a slash in
+            it, or ``.sock`` at its end), or `None` for the only app there is.
 
     Raises:
-        UsageError: There is none, or there are several.
-        ConnectionError: No process listens there.
+        UsageError: There are several.
+        ConnectionError: There is none, or no process listens there.
     """
-    if wanted is not None and not wanted.isdecimal():
+    if wanted is not None and ("/" in wanted or wanted.endswith(".sock")):
         if not is_open(Path(wanted), named=True):
             raise ConnectionError(f"no app listens at {wanted}")
         return Path(wanted)
     paths = [path for path in known_paths() if is_open(path)]
     if wanted is not None:
-        paths = [path for path in paths if path.stem.partition("-")[0] == wanted]
-        if not paths:
-            raise ConnectionError(
-                f"process {wanted} has no socket of a Dashboard open in a folder of this user or of root; name its path"
-            )
+        paths = [path for path in paths if _process(path) == wanted] or await _named(wanted, paths)
     if not paths:
         raise ConnectionError(_NONE)
     if len(paths) > 1:
-        lines = "\n".join(await _list(paths))
-        raise UsageError("several apps are there: name one by its process number or path", f"{lines}\n")
+        rows = [_row(path, seen) for path, seen in zip(paths, await _snapshots(paths), strict=True)]
+        lines = table(("process", "name", "state", "devices", "waiting", "running", "socket"), rows, left=7)
+        what = "several apps are there: name one by its Director's name, its process number or path"
+        if wanted is not None:
+            what = f"several apps are meant by {wanted}: name one by its process number or path"
+        raise UsageError(what, "\n".join(lines) + "\n")
     return paths[0]
 
 
-async def _list(paths: list[Path]) -> list[str]:
-    rows = await asyncio.gather(*map(_row, paths))
-    return table(("process", "name", "state", "devices", "waiting", "running", "socket"), rows, left=7)
+def _process(path: Path) -> str:
+    """The process number in the name of a socket: several Directors of a process have ``<pid>-2.sock`` and so on.
+
+    That of a server process, ``server-<name>.sock``, has its name instead.
+    """
+    first, _, rest = path.stem.partition("-")
+    return f"{first} {rest}" if first == "server" else first
 
 
-async def _row(path: Path) -> tuple[str, ...]:
+async def _named(wanted: str, paths: list[Path]) -> list[Path]:
+    """The sockets of the Directors that have this name.
+
+    Raises:
+        ConnectionError: None has it.
+    """
+    seen = await _snapshots(paths)
+    names = [None if each is None else each["name"] for each in seen]
+    found = [path for path, name in zip(paths, names, strict=True) if name is not None and name == wanted]
+    if not found:  # a server process, by the name that its applications give, or by its number
+        servers = [path for path in paths if _process(path) == f"server {wanted}"]
+        pids = ["" if each is None else str(each["pid"]) for each in seen]
+        found = servers or [path for path, pid in zip(paths, pids, strict=True) if pid == wanted]
+    if found or not (paths or wanted.isdecimal()):
+        return found
+    if wanted.isdecimal():
+        where = "in a folder of this user or of root"
+        raise ConnectionError(f"process {wanted} has no socket of a Dashboard open {where}; name its path")
+    known = ", ".join(sorted({name for name in names if name})) or "none of those that are there has a name"
+    raise ConnectionError(f"no app has a Director named {wanted}; the names are: {known}")
+
+
+async def _snapshots(paths: list[Path]) -> list[dict[str, Any] | None]:
+    """What each app says of itself, escaped; `None` for one that does not answer in time."""
+    return await asyncio.gather(*map(_snapshot, paths))
+
+
+async def _snapshot(path: Path) -> dict[str, Any] | None:
     try:
         async with asyncio.timeout(_PATIENCE):
-            found: dict[str, Any] = shown_document(await Remote(path).snapshot())
+            seen: dict[str, Any] = shown_document(await Remote(path).snapshot())
+            return seen
     except (TimeoutError, ConnectionError):
-        return (path.stem.partition("-")[0], "?", "does not answer", "?", "?", "?", str(path))
-    counts = found["counts"]
+        return None
+
+
+def _row(path: Path, seen: dict[str, Any] | None) -> tuple[str, ...]:
+    if seen is None:
+        return (_process(path), "?", "does not answer", "?", "?", "?", str(path))
+    counts = seen["counts"]
     return (
-        str(found["pid"]),
-        found["name"] or "-",
-        found["state"],
-        str(len(found["devices"])),
+        str(seen["pid"]),
+        seen["name"] or "-",
+        seen["state"],
+        str(len(seen["devices"])),
         _format.count(counts["queued"]),
         _format.count(counts["running"]),
         str(path),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from director import _format
+from director._untrusted.sizes import size_text
 from director.cli._console import table
 
 if TYPE_CHECKING:
@@ -27,9 +28,13 @@ def report(seen: dict[str, Any]) -> Iterator[str]:
     head = ("device", "health", "models", "busy", "slots", "jobs", "memory")
     yield from table(head, [_device(device) for device in seen["devices"]], left=3)
     for name, lines in (
+        ("memory", memory(seen["devices"])),
+        ("models", [model(each, seen["at"]) for each in seen["models"][:_MOST]]),
         ("waiting", [waiting(each) for each in seen["waiting"][:_MOST]]),
         ("running", [running(each, seen["at"]) for each in seen["running"][:_MOST]]),
         ("failures", [failure(each, seen["at"]) for each in seen["failures"][:_MOST]]),
+        ("functions, the last minute", [group(each) for each in seen["functions"][:_MOST]]),
+        ("tenants, the last minute", [group(each) for each in seen["tenants"][:_MOST]]),
     ):
         if lines:
             yield ""
@@ -46,35 +51,101 @@ def title(seen: dict[str, Any]) -> str:
 
 
 def figures(seen: dict[str, Any]) -> str:
-    """The key figures on one line."""
+    """The key figures on one line, each with the time that it is about."""
     counts = seen["counts"]
     slots = sum(len(device["slots"]) for device in seen["devices"])
     busy = sum(device["busy"] for device in seen["devices"])
-    parts = [
-        f"{_format.count(counts['queued'])} waiting",
-        f"{_format.count(counts['running'])} running",
-        f"{_format.count(busy)} of {_format.counted(slots, 'slot')} busy",
-        f"{_format.rate(seen['per_second']['succeeded'])}",
-        f"wait {percentiles(seen['waited'])}",
-        f"run {percentiles(seen['ran'])}",
-        *(f"{_format.count(counts[kind])} {kind}" for kind in ("failed", "cancelled", "rejected") if counts[kind]),
-    ]
-    if seen["batches"] and seen["batches"]["mean"] > 1:
-        parts.insert(4, f"{seen['batches']['mean']:.3g} jobs per call")
-    return ", ".join(parts)
+    batches = seen["batches"]
+    parts = {
+        "": [
+            f"{_format.count(counts['queued'])} waiting",
+            f"{_format.count(counts['running'])} running",
+            f"{_format.count(busy)} of {_format.counted(slots, 'slot')} busy",
+        ],
+        f"last {seen['recent']} s: ": [
+            _format.rate(seen["per_second"]["succeeded"]),
+            f"wait {percentiles(seen['waited'])}",
+            f"run {percentiles(seen['ran'])}",
+        ],
+        "last minute: ": [
+            *([f"{batches['mean']:.3g} jobs per call"] if batches and batches["mean"] > 1 else []),
+            *_ends(seen["last_minute"]),
+        ],
+        "since the start: ": _ends(counts),
+    }
+    return "; ".join(f"{when}{', '.join(its)}" for when, its in parts.items() if its)
+
+
+def _ends(counts: dict[str, int]) -> list[str]:
+    """How many jobs have ended badly."""
+    words = {"failed": "failed", "cancelled": "cancelled", "rejected": "refused"}
+    return [f"{_format.count(counts[kind])} {word}" for kind, word in words.items() if counts[kind]]
 
 
 def percentiles(found: dict[str, float] | None) -> str:
     """Median and 99th percentile."""
-    return "unknown" if found is None else f"{_format.duration(found['p50'])} (99 %: {_format.duration(found['p99'])})"
+    if found is None:
+        return "p50 -, p99 -"
+    return f"p50 {_format.duration(found['p50'])}, p99 {_format.duration(found['p99'])}"
 
 
-def memory(device: dict[str, Any]) -> str:
-    """Used and total memory."""
-    if device["total_memory"] is None:
-        return "-"
-    total = f"{device['total_memory'] / 2**30:.1f} GiB"
-    return total if device["used_memory"] is None else f"{device['used_memory'] / 2**30:.1f} of {total}"
+def group(each: dict[str, Any]) -> tuple[str, ...]:
+    """What became of the jobs of a function or a tenant."""
+    return (
+        each["name"],
+        _format.rate(each["per_second"]),
+        f"{_format.count(each['failed'])} failed",
+        f"wait {percentiles(each['waited'])}",
+        f"run {percentiles(each['ran'])}",
+    )
+
+
+def memory_in_use(device: dict[str, Any]) -> str:
+    """What is reserved of the budget; where nothing bounds that, used and total memory."""
+    memory, total = device["memory"], device["total_memory"]
+    if memory["budget"] is not None:
+        return _share_of(memory["reserved"], memory["budget"])
+    if total is None:
+        return size(memory["reserved"]) if memory["reserved"] else "-"
+    return size(total) if device["used_memory"] is None else _share_of(device["used_memory"], total)
+
+
+def _share_of(part: int, whole: int) -> str:
+    """Both with a unit, unless it is the same."""
+    first, unit = size(part).split()
+    second = size(whole)
+    return f"{first} of {second}" if second.endswith(f" {unit}") else f"{first} {unit} of {second}"
+
+
+def size(of: int | None) -> str:
+    """Bytes for people; ``"-"`` where they are not known."""
+    return "-" if of is None else size_text(of)
+
+
+def memory(devices: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Of each device whose memory is accounted for: what is reserved of the budget, by what, and what is left."""
+    return [
+        (
+            device["device"],
+            memory_in_use(device),
+            ", ".join(f"{kind} {size(part)}" for kind, part in memory["by"].items() if part),
+            "" if memory["free"] is None else f"{size(memory['free'])} free",
+            "" if device["used_memory"] is None else f"{size(device['used_memory'])} in use",
+            f"{size(memory['asleep'])} of host asleep" if memory["asleep"] else "",
+        )
+        for device in devices
+        if (memory := device["memory"])["budget"] is not None or memory["reserved"] or memory["asleep"]
+    ]
+
+
+def model(each: dict[str, Any], at: float) -> tuple[str, ...]:
+    """A replica of a model."""
+    used = "" if each["used_at"] is None else f"used {_ago(at, each['used_at'])}"
+    state = f"{each['state']}, pinned" if each["pinned"] else each["state"]
+    sizes = [f"{how} {size(each[how])}" for how in ("declared", "measured") if each[how] is not None]
+    loaded = [f"loaded in {_format.duration(each['load_seconds'])}"] if each["load_seconds"] else []
+    taken = size(each["bytes"]) + (" of host" if each["state"] == "asleep" else "")
+    return each["model"], each["device"], state, taken, used, ", ".join([*sizes, *loaded])
 
 
 def out_of_service(device: dict[str, Any]) -> str:
@@ -88,21 +159,26 @@ def waiting(each: dict[str, Any]) -> tuple[str, ...]:
     return each["name"], _format.counted(each["jobs"], "job"), oldest
 
 
+def _numbers(job: dict[str, Any]) -> str:
+    """The number of a job, and how many others are in its call."""
+    return str(job["job"]) if job["jobs"] == 1 else f"{job['job']} +{job['jobs'] - 1}"
+
+
 def running(job: dict[str, Any], at: float) -> tuple[str, ...]:
-    """A job that runs."""
+    """A call that runs."""
     progress = job["progress"]
     if isinstance(progress, float) and 0 <= progress <= 1:
         progress = f"{progress * 100:.0f} %"
     reported = "" if progress is None else str(progress)
-    return str(job["job"]), job["name"], job["device"] or "-", f"for {_format.duration(at - job['started'])}", reported
+    return _numbers(job), job["name"], job["device"] or "-", f"for {_format.duration(at - job['started'])}", reported
 
 
 def ended(job: dict[str, Any]) -> tuple[str, ...]:
-    """A job that is over."""
+    """A call that is over, or a job that never ran."""
     state = f"{job['state']}, call goes on" if job["call_goes_on"] else job["state"]
     ran = "" if job["ran"] is None else f"ran {_format.duration(job['ran'])}"
     waited = "" if job["waited"] is None else f"waited {_format.duration(job['waited'])}"
-    return str(job["job"]), job["name"], job["device"] or "-", state, waited, ran
+    return _numbers(job), job["name"], job["device"] or "-", state, waited, ran
 
 
 def failure(each: dict[str, Any], at: float) -> tuple[str, ...]:
@@ -118,9 +194,9 @@ def _device(device: dict[str, Any]) -> tuple[str, ...]:
         device["health"],
         ", ".join(device["models"]) or "-",
         _format.percent(device["share"]),
-        f"{device['busy']}/{len(device['slots'])}",
+        f"{device['busy']}/{len(device['slots'])}" + (f", {held} abandoned" if (held := device["abandoned"]) else ""),
         _format.count(device["jobs"]),
-        memory(device),
+        memory_in_use(device),
     )
 
 

@@ -1,4 +1,4 @@
-"""The full screen: devices as strips of the last minute, and one of four lists. The only importer of rich for `top`.
+"""The full screen: devices as strips of the last minute, and one of eight lists. The only importer of rich for `top`.
 
 Owner of the selection: the list, the row, what is open, whether it is paused.
 """
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from director.cli._top.known import DashboardState
 
-LISTS = ("running", "waiting", "failures", "ended")
+LISTS = ("running", "waiting", "failures", "functions", "tenants", "ended", "models", "memory")
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
 _MOST_OUT = 3  # devices out of service that are shown with the reason
 _FRAME = 3  # lines that are neither head nor devices nor list
+_NARROW = 90  # columns, below which only the chosen list says its size
 _LEAST = 12  # lines that are not for devices, on any terminal
 _KEYS = "tab other list   ↑↓ choose   enter open   space pause   q quit"
 _KEYS_INSIDE = "↑↓ scroll   esc back   q quit"
@@ -139,11 +140,13 @@ class Screen:
     # ---- below: the lists
 
     def _tabs(self, seen: dict[str, Any]) -> Text:
-        text = Text()
+        text = Text(no_wrap=True, overflow="ellipsis")
+        is_narrow = self.console.width < _NARROW
         for number, name in enumerate(LISTS):
-            style = "reverse" if number == self._list else "dim"
-            text.append(f" {name} {len(seen[name])} " if name != "ended" else " ended ", style=style)
-            text.append(" ")
+            is_chosen = number == self._list
+            size = _size(name, seen) if is_chosen or not is_narrow else ""
+            text.append(f" {name} {size}".rstrip() + " ", style="reverse" if is_chosen else "dim")
+            text.append("" if is_narrow else " ")
         return text
 
     def _rows(self, seen: dict[str, Any], room: int) -> Table:
@@ -163,8 +166,7 @@ class Screen:
 
     def _open(self, known: DashboardState) -> None:
         name = LISTS[self._list]
-        rows = known.seen[name]
-        if name == "waiting" or self._row >= len(rows):
+        if name not in ("running", "ended", "failures") or self._row >= len(rows := known.seen[name]):
             return
         kind = "failure" if name == "failures" else "job"
         self.opened = kind, rows[self._row][kind]
@@ -180,6 +182,19 @@ class Screen:
         self._scrolled = min(self._scrolled, max(0, len(lines) - room))
         shown = Text("\n".join(lines[self._scrolled : self._scrolled + room]), no_wrap=True, overflow="crop")
         return Group(Text(f"{kind} {number}", style="bold"), shown, Text(_KEYS_INSIDE, style="dim"))
+
+
+def _size(name: str, seen: dict[str, Any]) -> str:
+    """What stands behind the name of a list: of jobs their number, as in the head, though a call is one row."""
+    match name:
+        case "running":
+            return str(seen["counts"]["running"])
+        case "waiting":
+            return str(seen["counts"]["queued"])
+        case "ended" | "memory":
+            return ""
+        case _:
+            return str(len(seen[name]))
 
 
 def _steps(key: str, page: int) -> int:
@@ -198,7 +213,8 @@ def _facts(device: dict[str, Any]) -> str:
     if device["health"] != "healthy":
         return str(device["health"])  # the reason is shown above, where there is more room
     heat = [f"{device['temperature']} °C"] if device["temperature"] is not None else []
-    return "  ".join([report.memory(device), *heat] if device["total_memory"] is not None else heat)
+    memory = report.memory_in_use(device)
+    return "  ".join([memory, *heat] if memory != "-" else heat)
 
 
 def _cells(name: str, seen: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -209,5 +225,11 @@ def _cells(name: str, seen: dict[str, Any]) -> list[tuple[str, ...]]:
             return [report.waiting(each) for each in seen[name]]
         case "failures":
             return [report.failure(each, seen["at"]) for each in seen[name]]
+        case "functions" | "tenants":
+            return [report.group(each) for each in seen[name]]
+        case "models":
+            return [report.model(each, seen["at"]) for each in seen[name]]
+        case "memory":
+            return report.memory(seen["devices"])
         case _:
             return [report.ended(each) for each in seen[name]]

@@ -1,11 +1,11 @@
 // The page: takes frames and has the parts show them. Owner of the header, the key figures and the news.
 
 import { showCharts, redrawCharts } from "./charts.js";
-import { mindTheme } from "./colours.js";
+import { mindTheme, takeColours } from "./colours.js";
 import { refreshDetail, showDevice, showFailure, showFromAddress, showJob } from "./detail.js";
 import { showDevices } from "./devices.js";
 import { Feed } from "./feed.js";
-import { showBatches, showFailures, showJobs, showWaiting } from "./lists.js";
+import { showBatches, showFailures, showGroups, showJobs, showModels, showWaiting } from "./lists.js";
 import { write } from "./rows.js";
 import { age, count, counted, duration, percent, rate, roughly } from "./words.js";
 
@@ -18,6 +18,7 @@ const LINKS = { waiting: "connecting", live: "live", late: "no news", gone: "cut
 
 feed.addEventListener("frame", () => {
   const known = feed.known;
+  takeColours(known);
   showDevices(known, showJob, showDevice);
   if (turn++ % 2 === 0) showSlowly(known); // numbers that change four times a second can't be read
 });
@@ -37,6 +38,8 @@ function showSlowly(known) {
   showCharts(known);
   showWaiting(known);
   showBatches(known);
+  showGroups(known);
+  showModels(known);
   showFailures(known, showFailure);
   showJobs(known, document.querySelector("[name=which]:checked").value, showJob);
   announceFailures(known);
@@ -56,20 +59,22 @@ function showHeader(known) {
 }
 
 function showFigures(known) {
-  const { counts, per_second, waited, ran, batches } = known;
+  const { counts, per_second, waited, ran, batches, last_minute } = known;
+  const recently = `last ${known.identity.recent} s`;
   const slots = known.identity.devices.reduce((sum, each) => sum + each.slots.length, 0);
   const share = known.devices.reduce((sum, each, place) => sum + each.share * known.identity.devices[place].slots.length, 0);
   const busy = known.devices.reduce((sum, each) => sum + each.busy, 0);
-  const fails = known.failures.some((each) => each.kind !== "retried" && known.at - each.last < 60);
+  const since = `since the start, ${age(known.open_for)} ago`;
+  const others = [["failed", counts.failed], ["refused", counts.rejected], ["cancelled", counts.cancelled]].filter(([, number]) => number);
   const figures = [
-    ["Waiting", count(counts.queued), counts.queued > per_second.succeeded && per_second.succeeded > 0 ? `${roughly(counts.queued / per_second.succeeded)} of work` : ""],
-    ["Running", count(counts.running), `${count(busy)} of ${counted(slots, "slot")}`],
-    ["Slots busy", slots ? percent(share / slots) : "–", "last 5 s"],
-    ["Ended per second", rate(per_second.succeeded), `${count(counts.succeeded)} in all`],
-    ["Wait", duration(waited?.p50), waited ? `99 %: ${duration(waited.p99)}` : "last 10 s"],
-    ["Run time", duration(ran?.p50), ran ? `99 %: ${duration(ran.p99)}` : "last 10 s"],
-    ...(batches && batches.mean > 1 ? [["Jobs per call", rate(batches.mean), `most ${Math.max(...Object.keys(batches.calls))}`]] : []),
-    ["Failed", count(counts.failed), [counts.rejected && `${count(counts.rejected)} refused`, counts.cancelled && `${count(counts.cancelled)} cancelled`].filter(Boolean).join(", "), fails],
+    ["Waiting", count(counts.queued), counts.queued > per_second.succeeded && per_second.succeeded > 0 ? `now, ${roughly(counts.queued / per_second.succeeded)} of work` : "now"],
+    ["Running", count(counts.running), `now, ${count(busy)} of ${counted(slots, "slot")}`],
+    ["Slots busy", slots ? percent(share / slots) : "–", recently],
+    ["Throughput", `${rate(per_second.succeeded)}/s`, `${recently}, ${count(counts.succeeded)} in all`],
+    ["Wait p50", duration(waited?.p50), `p99 ${duration(waited?.p99)}, ${recently}`],
+    ["Run time p50", duration(ran?.p50), `p99 ${duration(ran?.p99)}, ${recently}`],
+    ...(batches && batches.mean > 1 ? [["Jobs per call", rate(batches.mean), `most ${Math.max(...Object.keys(batches.calls))}, last minute`]] : []),
+    ["Failed, last minute", count(last_minute.failed), others.length ? `${others.map(([what, number]) => `${count(number)} ${what}`).join(", ")} ${since}` : `none ${since}`, last_minute.failed > 0],
     ...(known.loop_late > 0.05 ? [["Event loop late", duration(known.loop_late), "at worst", true]] : []),
   ];
   const list = at("figures");

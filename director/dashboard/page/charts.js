@@ -7,10 +7,10 @@ const seconds = (values) => values.map((value) => (value == null ? "" : value < 
 const numbers = (values) => values.map((value) => (value == null ? "" : Number.isInteger(value) ? count(value) : rate(value)));
 
 const CHARTS = [
-  { title: "Jobs in the queue and running", unit: count, axis: numbers, lines: [["waiting", "queued", "warn"], ["running", "running", "c0"]] },
-  { title: "Wait before the start", unit: duration, axis: seconds, log: true, lines: [["half below", "wait_p50", "c1"], ["99 % below", "wait_p99", "c3"]] },
-  { title: "Ended per second", unit: rate, axis: numbers, lines: [["succeeded", "succeeded", "c1"], ["failed", "failed", "bad"], ["refused", "rejected", "warn"]] },
-  { title: "Run time", unit: duration, axis: seconds, log: true, lines: [["half below", "run_p50", "c1"], ["99 % below", "run_p99", "c3"]] },
+  { title: "Waiting and running", unit: count, axis: numbers, lines: [["waiting", "queued", "warn"], ["running", "running", "line-one"]] },
+  { title: "Wait", unit: duration, axis: seconds, log: true, lines: [["p50", "wait_p50", "line-one"], ["p99", "wait_p99", "line-two"]] },
+  { title: "Throughput per second", unit: rate, axis: numbers, lines: [["succeeded", "succeeded", "line-one"], ["failed", "failed", "bad"], ["refused", "rejected", "warn"]] },
+  { title: "Run time", unit: duration, axis: seconds, log: true, lines: [["p50", "run_p50", "line-one"], ["p99", "run_p99", "line-two"]] },
 ];
 const LOWEST = 1e-6; // what a logarithmic scale shows for nothing
 
@@ -35,8 +35,12 @@ export function showCharts(known) {
   }
 }
 
+/** The points of the seconds that are over, and the present one, which has the numbers of the header. */
 function columnsOf(known, chart) {
-  const column = (name) => known.columns[known.series.indexOf(name)];
+  const column = (name) => {
+    const number = known.series.indexOf(name);
+    return [...known.columns[number], known.point[number]];
+  };
   const clip = chart.log ? (value) => (value == null ? null : Math.max(value, LOWEST)) : (value) => value;
   return [column("time"), ...chart.lines.map(([, name]) => column(name).map(clip))];
 }

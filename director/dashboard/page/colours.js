@@ -1,19 +1,18 @@
-// Which function has which colour, and the theme. Owner of both.
+// The colours of functions, as the app tells them, and the theme. Owner of both.
 
-const NAMED = 6;
-const names = new Map(); // name -> number, in order of appearance; numbers from NAMED on are "other"
+let numbers = {}; // by function
 let styles = null;
 
-/** The CSS class of a function's colour; null is a run of several functions. */
-export function colour(name) {
-  if (name === null) return "mixed";
-  if (!names.has(name) && names.size < 200) names.set(name, names.size);
-  const number = names.get(name) ?? NAMED;
-  return number < NAMED ? `c${number}` : "mixed";
+/** Take the colours that the app gives to functions by their names: the same at each load, and in each browser. */
+export function takeColours(known) {
+  numbers = known.colours;
 }
 
-/** The functions that have a colour of their own. */
-export const coloured = () => [...names.keys()].slice(0, NAMED);
+/** The CSS class of a function's colour; null is a run of several functions. */
+export const colour = (name) => (name !== null && Object.hasOwn(numbers, name) ? `c${numbers[name]}` : "mixed");
+
+/** The functions that have a colour. */
+export const coloured = () => Object.keys(numbers).sort();
 
 /** The value of a CSS colour, for canvases. */
 export function paint(variable) {

@@ -1,7 +1,8 @@
 // The dialog with everything about one job, failure or device. Owner of what it shows, and of the address's fragment.
 
+import { parse } from "./reading.js";
 import { button, write } from "./rows.js";
-import { ago, count, counted, duration, gibibytes, percent } from "./words.js";
+import { abandoned, ago, count, counted, duration, gibibytes, loadTimes, percent, reserved, takers } from "./words.js";
 
 const dialog = document.getElementById("detail");
 const title = document.getElementById("detail-title");
@@ -52,7 +53,7 @@ function open(kind, key) {
 async function ask(address) {
   try {
     const answer = await fetch(address, { cache: "no-store" });
-    return answer.ok ? await answer.json() : answer.status === 404 ? null : undefined;
+    return answer.ok ? parse(await answer.text()) : answer.status === 404 ? null : undefined;
   } catch {
     return undefined;
   }
@@ -113,14 +114,16 @@ function exampleParts(example, at) {
 
 function deviceParts(device, known) {
   if (!device) return [paragraph("There is no such device.")];
-  const models = Object.entries(device.models).map(([model, seconds]) => (seconds ? `${model}, loaded in ${duration(seconds)}` : model));
   const rows = {
     Name: device.name, UUID: device.uuid, Health: device.reason ? `${device.health}: ${device.reason}` : device.health,
-    Busy: `${percent(device.share)} of the last seconds; ${device.busy} of ${device.slots.length} slots now`,
+    Busy: `${percent(device.share)} of the last ${known.identity.recent} s; ${device.busy} of ${device.slots.length} slots now${abandoned(device)}`,
     Jobs: `${count(device.jobs)} calls in ${duration(device.busy_seconds)} of slot time`,
     Memory: device.total_memory && `${device.used_memory == null ? "" : `${gibibytes(device.used_memory)} in use of `}${gibibytes(device.total_memory)}`,
+    Reserved: [reserved(device.memory), ...takers(device.memory)].join(", "),
+    Free: device.memory.free == null ? null : gibibytes(device.memory.free),
+    Asleep: device.memory.asleep ? `${gibibytes(device.memory.asleep)} of host memory` : null,
     Temperature: device.temperature && `${device.temperature} °C`, Power: device.power && `${Math.round(device.power)} W`,
-    "GPU load": device.load == null ? null : percent(device.load), Models: models.join(" · ") || "none", Error: device.error,
+    "GPU load": device.load == null ? null : percent(device.load), Models: Object.keys(device.models).join(" · ") || "none", "Load times": loadTimes(device), Error: device.error,
   };
   const here = [...known.running, ...known.ended].filter((job) => job.device === device.device);
   return [facts(rows), ...here.map(jobLine)];

@@ -1,5 +1,7 @@
 // The stream of frames, and the state built from it. Owner of `known`; other modules only read it.
 
+import { parse } from "./reading.js";
+
 const PATIENCE = 3000; // milliseconds without a frame, after which the link is called late
 const KEPT = 300; // seconds of the series
 
@@ -35,7 +37,7 @@ export class Feed extends EventTarget {
   #connect() {
     this.heard = performance.now();
     this.stream = new EventSource("events");
-    this.stream.onmessage = (message) => this.#take(JSON.parse(message.data));
+    this.stream.onmessage = (message) => this.#take(parse(message.data));
     this.stream.onerror = () => {
       if (this.stream?.readyState === EventSource.CLOSED) this.#ask(); // refused; otherwise it tries again by itself
     };

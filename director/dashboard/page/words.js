@@ -37,4 +37,16 @@ export const percent = (share) => `${(share * 100).toFixed(share >= 0.9995 ? 0 :
 /** A rate, to three digits. */
 export const rate = (n) => (n >= 100 ? count(n) : n >= 0.0005 ? String(Number(n.toPrecision(3))) : "0");
 
+/** Slots of a device in calls whose jobs have ended, behind those that are busy; "" for none. */
+export const abandoned = (device) => (device.abandoned ? `, ${device.abandoned} of them in calls whose jobs have ended` : "");
+
+/** How long the models of a device took to load, behind their names; "" for none. */
+export const loadTimes = (device) => Object.entries(device.models).filter(([, seconds]) => seconds).map(([model, seconds]) => `${model} loaded in ${duration(seconds)}`).join(" · ");
+
+/** What is reserved of a device's budget: 6.0 of 24.0 GiB. */
+export const reserved = ({ reserved, budget }) => (budget == null ? gibibytes(reserved) : `${(reserved / 2 ** 30).toFixed(1)} of ${gibibytes(budget)}`);
+
+/** What takes it: replicas 4.0 GiB, calls 2.0 GiB. */
+export const takers = ({ by }) => Object.entries(by).filter(([, bytes]) => bytes).map(([kind, bytes]) => `${kind} ${gibibytes(bytes)}`);
+
 export const gibibytes = (bytes) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;

@@ -96,7 +96,7 @@ function listen(picture) {
 }
 
 function legend(picture) {
-  const list = $("legend"), names = picture.run.names, palette = COLOURS[isDark() ? "dark" : "light"];
+  const list = $("legend"), { names, colours } = picture.run, palette = COLOURS[isDark() ? "dark" : "light"];
   list.replaceChildren();
   const entry = (text, colour, kind = "") => {
     const item = document.createElement("li"), swatch = line(item, "i", "", kind);
@@ -105,8 +105,9 @@ function legend(picture) {
     item.title = text;
     list.append(item);
   };
-  names.slice(0, palette.length - 1).forEach((name, number) => entry(name, palette[number]));
-  if (names.length >= palette.length) entry(names.length === palette.length ? names.at(-1) : `${names.length - palette.length + 1} others`, palette.at(-1));
+  const numbers = [...names.keys()].sort((a, b) => (names[a] < names[b] ? -1 : 1));
+  numbers.slice(0, NAMED).forEach((number) => entry(names[number], palette[colours[number]]));
+  if (names.length > NAMED) entry(`${names.length - NAMED} more, in these colours`, "");
   const states = new Set(picture.run.jobs.state);
   if (states.has(FAILED) || states.has(RETRIED)) entry("failed", "", "failed");
   if (states.has(CANCELLED)) entry("cancelled", "", "cancelled");

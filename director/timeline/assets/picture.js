@@ -66,7 +66,7 @@ class Picture {
     });
   }
 
-  colour(job) { return this.palette[Math.min(this.run.jobs.name[job], this.palette.length - 1)]; }
+  colour(job) { return this.palette[this.run.colours[this.run.jobs.name[job]]]; }
 
   // A call that is narrower than a pixel adds to how much of that pixel was busy: nothing looks fuller than it was.
   drawLane(slot) {

@@ -4,9 +4,10 @@
 
 const $ = (id) => document.getElementById(id);
 const COLOURS = {
-  light: ["#2f6fde", "#12917f", "#8b68d6", "#c27c0e", "#4f9a33", "#c2579b", "#4aa0cf", "#7b8794"],
-  dark: ["#6ea2ff", "#3fbfac", "#ab8df0", "#e0a243", "#7fc363", "#e584c0", "#74c2ea", "#95a2ae"],
+  light: ["#2f6fde", "#12917f", "#c27c0e", "#8b68d6", "#4f9a33", "#c2579b", "#4aa0cf", "#8c6d5a"],
+  dark: ["#6ea2ff", "#3fbfac", "#e0a243", "#ab8df0", "#7fc363", "#e584c0", "#74c2ea", "#b99a86"],
 };
+const NAMED = 12;  // functions in the legend
 const [FAILED, CANCELLED, RUNNING, RETRIED] = [1, 2, 3, 5];  // numbers of states
 const GUTTER = 104, AXIS = 24, STRIP = 54, GAP = 16;
 
@@ -25,7 +26,7 @@ function sums(deltas) {
 
 class Run {
   constructor(data) {
-    Object.assign(this, { span: Math.max(1, data.span), devices: data.devices, slots: data.slots, names: data.names });
+    Object.assign(this, { span: Math.max(1, data.span), devices: data.devices, slots: data.slots, names: data.names, colours: data.colours });
     const jobs = data.jobs;
     this.jobs = { ...jobs, id: sums(jobs.id), submitted: sums(jobs.submitted), errors: data.errors };
     this.states = data.states;

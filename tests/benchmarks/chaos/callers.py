@@ -18,11 +18,11 @@ from benchmarks.chaos.values import Value, WrongArgument, make
 from director import DeviceLost, JobTimeout, Model, WorkerDied
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from benchmarks.chaos.books import Books
-    from director import Device, Director, Function, Job
+    from director import Device, Director, Function, Job, Stream
 
 SHORT = 0.1  # seconds that a call gets which would never end
 LEAVING_READERS = 0.3  # share of the streams whose readers leave before the end
@@ -238,11 +238,11 @@ class Callers:
             outcome = self._judge(wish, number, error)
         self._books.ended(number, outcome, 1, outcome == "returned")
 
-    async def _read_no_more(self, stream: AsyncGenerator[Value, None], number: int, due: int) -> None:
+    async def _read_no_more(self, stream: Stream[Value], number: int, due: int) -> None:
         async for value in stream:
             self._books.received.take(value, number, due)
 
-    def _stream(self, number: int, values: int, chance: random.Random) -> AsyncGenerator[Value, None]:
+    def _stream(self, number: int, values: int, chance: random.Random) -> Stream[Value]:
         buffer = chance.choice((1, 4, 16))
         return self._director.stream(calls.count, self._path, number, values, buffer=buffer, name=str(number))
 

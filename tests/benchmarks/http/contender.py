@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.http.sheet import SERVED
+from benchmarks.processes import processor_ticks, those_with
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TESTS = Path(__file__).parents[2]
 READY = 60.0  # seconds until a server must answer
+PORT = "BENCHMARK_PORT"  # in the environment of all processes of a server, its own ones too
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ CONTENDERS = (
     Contender("director before FastAPI's router", "fastapi", ("serve_director", "{port}", "{workers}", "early")),
     Contender("director, add_route", "fastapi", ("serve_director", "{port}", "{workers}", "route")),
     Contender("director, validating", "fastapi", ("serve_director", "{port}", "{workers}", "endpoint")),
+    Contender(SERVED, "fastapi", ("serve_director", "{port}", "{workers}", "served")),
     Contender("mosec, wait 5 ms", "mosec", ("serve_mosec", "--port", "{port}", "--timeout", "60000")),
     Contender("LitServe, timeout 5 ms", "litserve", ("serve_litserve", "{port}", "{workers}", "0.005", "slow")),
     Contender("LitServe, fast queue, 5 ms", "litserve", ("serve_litserve", "{port}", "{workers}", "0.005", "fast")),
@@ -49,8 +54,7 @@ CONTENDERS = (
 class Site:
     """A running server."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self._process = process
+    def __init__(self, port: int) -> None:
         self._port = port
 
     def order(self, **order: Any) -> Any:
@@ -68,16 +72,8 @@ class Site:
         return (self._ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
     def _ticks(self) -> int:
-        """Of all processes in its group, those that ended aside."""
-        total = 0
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = stat.read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(fields[2]) == self._process.pid:
-                total += int(fields[11]) + int(fields[12])
-        return total
+        """Of all its processes, those that ended aside."""
+        return sum(map(processor_ticks, those_with(PORT, str(self._port))))
 
 
 @contextmanager
@@ -86,10 +82,10 @@ def running(contender: Contender, workers: int) -> Iterator[Site]:
     port = free_port()
     module, *arguments = (part.format(port=port, workers=workers) for part in contender.command)
     command = [sys.executable, "-m", f"benchmarks.http.{module}", *arguments]
-    env = environment() | {"WORKERS": str(workers)}
+    env = environment() | {"WORKERS": str(workers), PORT: str(port)}
     with subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.DEVNULL) as process:
         try:
-            site = Site(process, port)
+            site = Site(port)
             wait_until_ready(process, port, contender)
             site.order(clients=64, seconds=1.0)  # warm
             yield site

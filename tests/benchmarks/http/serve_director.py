@@ -1,8 +1,8 @@
 """The model behind FastAPI and a Director, as the how-to pages do it where requests are many.
 
 `python -m benchmarks.http.serve_director PORT WORKERS KIND`: an ``endpoint`` of FastAPI, which validates both sides; a
-``route``, which reads and answers JSON itself as the endpoints of the other servers do; or the same function ``early``,
-before FastAPI's router.
+``route``, which reads and answers JSON itself as the endpoints of the other servers do; the same function ``early``,
+before FastAPI's router; or that in two processes of uvicorn, whose Director is ``served`` by a third.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from director import Device
 
 PORT, WORKERS = map(int, sys.argv[1:3])
+KIND = sys.argv[3]
+PROCESSES = 2 if KIND == "served" else 1
 
 
 @asynccontextmanager
@@ -39,7 +41,11 @@ async def settled(_app: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-director = Director(f"simulated:{WORKERS}")
+director = (
+    Director(f"simulated:{WORKERS}", server=f"benchmark-{PORT}", server_linger=0.0)
+    if KIND == "served"
+    else Director(f"simulated:{WORKERS}")
+)
 app = FastAPI(lifespan=lifespan(director, settled), telemetry={"tracing": False, "metrics": False, "logs": False})
 
 
@@ -78,12 +84,17 @@ class Early:
             await self._app(scope, receive, send)
 
 
-match sys.argv[3]:
+match KIND:
     case "endpoint":
         app.post("/predict")(endpoint)
     case "route":
         app.add_route("/predict", route, methods=["POST"])
-    case "early":
+    case "early" | "served":
         app.add_middleware(Early)
 install(app, director)  # goes around what was added before
-uvicorn.run(app, port=PORT, log_level="warning", access_log=False)
+if __name__ == "__main__":
+    options = {"port": PORT, "log_level": "warning", "access_log": False}
+    if PROCESSES == 1:
+        uvicorn.run(app, **options)
+    else:  # each imports this module, under its own name
+        uvicorn.run("benchmarks.http.serve_director:app", workers=PROCESSES, timeout_worker_healthcheck=60, **options)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVED = "director, server, two processes"  # of the contenders
 OVERLOAD = 0.98  # of the requests answered in the time in which they came: less means that the line grew
 
 
@@ -81,6 +86,8 @@ def goals(rows: list[Row], peak: float) -> list[str]:
         _goal("closed loop, share of the model's peak", median(own.closed) / peak, ">=", 0.97),
         _goal("CPU at rest, per cent of a core", 100 * median(own.at_rest), "<=", 0.5),
     ]
+    if (served := next((row for row in others if row.name == SERVED), None)) is not None:
+        lines += _goals_of_served(served, own, [row for row in others if row.name.startswith("mosec")])
     for row in others:
         if row.name.startswith("director"):
             continue
@@ -94,6 +101,21 @@ def goals(rows: list[Row], peak: float) -> list[str]:
             ratio = median(own.closed) / median(row.closed)
             lines.append(_goal(f"closed loop, against {row.name}", ratio, ">=", 1.6))
     return lines
+
+
+def _goals_of_served(served: Row, own: Row, rivals: list[Row]) -> Iterator[str]:
+    """Several processes before one server, against one process and the server that is written in Rust."""
+    yield _goal(
+        f"{served.name}: closed loop, against {own.name}", median(served.closed) / median(own.closed), ">=", 1.15
+    )
+    for row in rivals:
+        yield _goal(
+            f"{served.name}: closed loop, against {row.name}", median(served.closed) / median(row.closed), ">=", 1.0
+        )
+        for share in served.loads:
+            if share <= 0.8 and row.p99(share) < float("inf"):
+                what = f"{served.name}: p99 at {share:.0%}, against {row.name}"
+                yield _goal(what, served.p99(share) / row.p99(share), "<=", 1.0)
 
 
 def _goal(what: str, value: float, relation: str, bound: float) -> str:

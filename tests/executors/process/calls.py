@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import functools
 import gc
@@ -80,6 +81,14 @@ def all_or_nothing(_device: Device, items: list[int]) -> list[int]:
 
 async def coroutine(_device: Device) -> None:
     pass
+
+
+def returns_coroutine(device: Device) -> Any:
+    return coroutine(device)
+
+
+def returns_generator(_device: Device) -> Any:
+    return (number for number in range(3))
 
 
 def are_open(_device: Device, *descriptors: int) -> bool:
@@ -181,6 +190,15 @@ def cooperative(_device: Device) -> None:
         time.sleep(0.001)
 
 
+def partial(device: Device) -> str:
+    """What it has when it is told to end."""
+    try:
+        cooperative(device)
+    except asyncio.CancelledError:
+        return "partial"
+    return "whole"
+
+
 def cooperative_batch(device: Device, _items: list[int]) -> None:
     cooperative(device)
 
@@ -225,6 +243,18 @@ class Picky(Exception):
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
+        self.sum = one + two
+
+
+class Missing(FileNotFoundError):
+    def __init__(self, *, url: str) -> None:
+        super().__init__(2, "not here", "weights.bin")
+        self.url = url
+
+
+class OwnWay(Picky):
+    def __reduce__(self) -> Any:
+        return OwnWay, ("1",)
 
 
 class Holding(Exception):
@@ -270,6 +300,14 @@ def throw(_device: Device, error: BaseException) -> None:
 
 def throw_picky(_device: Device) -> None:
     raise Picky(1, 2)
+
+
+def throw_missing(_device: Device) -> None:
+    raise Missing(url="https://example.org")
+
+
+def throw_own_way(_device: Device) -> None:
+    raise OwnWay(1, 2)
 
 
 def throw_holding(_device: Device) -> None:
@@ -584,3 +622,37 @@ def memory_for(_device: Device, items: list[int]) -> list[int]:
 
 def sticky(_device: Device) -> None:
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+# ---- what a child is
+
+
+def arguments(_device: Device) -> list[Any]:
+    return sys.argv
+
+
+def start_method(_device: Device) -> str | None:
+    import multiprocessing
+
+    return multiprocessing.get_start_method(allow_none=True)
+
+
+def signals(_device: Device) -> tuple[int, int]:
+    """How many signals are blocked, and the exit code of a program."""
+    return len(signal.pthread_sigmask(signal.SIG_BLOCK, ())), subprocess.run(["sh", "-c", "exit 3"]).returncode
+
+
+_pools: list[Any] = []
+
+
+def start_program(_device: Device) -> int:
+    """A program that goes on when the call has returned."""
+    return subprocess.Popen(["sleep", "300"]).pid
+
+
+def start_pool(_device: Device) -> int:
+    """A process of a pool that nobody closes."""
+    import multiprocessing
+
+    _pools.append(pool := multiprocessing.get_context("fork").Pool(1))
+    return pool.apply(os.getpid)

@@ -6,7 +6,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,9 +26,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True)
 def no_child_left_behind() -> Iterator[None]:
     """Fail a test that leaves a child, running or as a zombie."""
+    if (module := sys.modules.get("multiprocessing.resource_tracker")) is not None:
+        module.ensure_running()  # which the first child would have it do: a process and a descriptor
     before = children()
     yield
-    wait_until(lambda: children() <= before)
+    wait_until(lambda: children() - {tracker()} <= before)
+
+
+def tracker() -> int | None:
+    """The process of `multiprocessing` that tracks names of shared memory, which ends with the program."""
+    module: Any = sys.modules.get("multiprocessing.resource_tracker")
+    return None if module is None else module._resource_tracker._pid
 
 
 @pytest.fixture

@@ -154,13 +154,11 @@ def leave_sleeping(_device: Device, path: str) -> None:
     os.system(f"sleep 30 >/dev/null 2>&1 & echo $! > {path}")
 
 
-def without_descriptors(_device: Device, seconds: float) -> None:
-    """Let no descriptor be received for a while, by a limit of the process."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-    timer = threading.Timer(seconds, resource.setrlimit, (resource.RLIMIT_NOFILE, limits))
-    timer.daemon = True
-    timer.start()
+def limit_descriptors(_device: Device, limit: int) -> int:
+    """Set how many descriptors this process may have, so that with 0 none can be received; returns what it was."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+    return before
 
 
 class Slow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 
 def children(of: int | None = None) -> set[int]:
@@ -23,13 +24,23 @@ def children(of: int | None = None) -> set[int]:
     return found
 
 
+def state_of(process: int) -> str:
+    """The letter of its state; X if there is none."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
 def is_alive(process: int) -> bool:
     """Whether a process runs: it exists, and is no zombie."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
+    return state_of(process) not in "ZX"
+
+
+def stop(process: int) -> None:
+    """Stop a process: one that waits for a message may receive another until the signal has reached it."""
+    os.kill(process, signal.SIGSTOP)
+    wait_until(lambda: state_of(process) == "T")
 
 
 def open_files() -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from director._executors.remote.runner import LEGAL_MOVES, CallState, PendingCall
+from director._executors.remote.calls import LEGAL_MOVES, CallState, PendingCall
 
 PAGE = Path(__file__).parents[3] / "docs/explanation/wire.md"
 
@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[3] / "docs/explanation/wire.md"
 @pytest.mark.parametrize("before", CallState)
 @pytest.mark.parametrize("after", CallState)
 def test_a_call_moves_along_the_table(before: CallState, after: CallState) -> None:
-    call = PendingCall([])
+    call = PendingCall([], None, ())
     call.state = before
     if after in LEGAL_MOVES[before]:
         call.move(after)

@@ -12,6 +12,7 @@ import pytest
 from harness.gates import Recorder, outcome, until
 
 from director import Device, Director, JobState, JobTimeout, Model, ProcessExecutor
+from director._executors.process import encoding
 from director._ipc.frames import INLINE
 from director.events import JobProgressed, JobStarted, JobSucceeded
 from executors.process import calls
@@ -86,9 +87,15 @@ async def test_lambdas_and_local_functions_by_cloudpickle(director: Director) ->
 
 
 async def test_a_coroutine_function_is_refused(director: Director) -> None:
-    error = await outcome(director.submit(calls.coroutine))
-    assert isinstance(error, TypeError)
-    assert "coroutine is a coroutine function" in str(error)
+    with pytest.raises(TypeError, match="coroutine is a coroutine function"):
+        director.submit(calls.coroutine)
+
+
+async def test_a_generator_or_coroutine_as_a_result_is_refused(director: Director) -> None:
+    for fn, what in [(calls.returns_generator, "a generator"), (calls.returns_coroutine, "a coroutine")]:
+        error = await outcome(director.submit(fn))
+        assert isinstance(error, TypeError)
+        assert f"{fn.__name__} returned {what}" in str(error)
 
 
 async def test_a_batch_is_one_call(director: Director) -> None:
@@ -258,3 +265,16 @@ async def test_a_child_is_replaced_after_so_many_jobs() -> None:
 def test_wrong_terms_are_refused_at_once(terms: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(terms))):
         ProcessExecutor(**terms)
+
+
+@pytest.mark.parametrize("are_many", [False, True])
+async def test_more_names_than_a_child_is_told_of(are_many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "_MOST_NAMED", 2)
+    async with Director("cpu", executor="process") as director:
+        jobs = []
+        for number in range(40):
+            jobs.append(director.submit(calls.echo, number, name=f"job {number}"))
+            if not are_many:
+                await jobs[-1]
+        assert await asyncio.gather(*jobs) == list(range(40))
+        assert (await director.run(calls.whereabouts, name="another"))["job"][1] == "another"

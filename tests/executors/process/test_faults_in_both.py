@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import outcome, until
+from harness.gates import PATIENCE, outcome, until
 
 from director import (
     Director,
@@ -95,12 +95,12 @@ async def test_a_loader_that_always_fails_fails_each_job(make: Callable[..., Dir
         assert await director.run(calls.echo, 1) == 1
 
 
-async def test_a_loader_that_hangs_fails_its_job_at_the_timeout(make: Callable[..., Director], tmp_path: Path) -> None:
-    """With threads the slot is free when the loader comes back, if it does."""
+async def test_a_loader_that_hangs_fails_its_job_at_the_deadline(make: Callable[..., Director], tmp_path: Path) -> None:
+    """The slot is free when the loader comes back, if it does."""
     go = tmp_path / "go"
     model = Model(calls.HangingLoader(str(go)))
     async with make() as director:
-        assert isinstance(await outcome(director.submit(calls.weigh, model=model, timeout=0.3)), JobTimeout)
+        assert isinstance(await outcome(director.submit(calls.weigh, model=model, deadline=0.3)), JobTimeout)
         go.touch()
         assert await director.run(calls.weigh, model=model)
 
@@ -192,7 +192,7 @@ async def test_a_child_that_not_even_sigkill_ends_is_left_behind(
         job = director.submit(calls.stuck, timeout=0.2, retries=0)
         assert isinstance(await outcome(job), JobTimeout)
         assert await director.run(calls.process_id) != process
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < PATIENCE
         assert is_alive(process)
         monkeypatch.undo()
         os.kill(process, signal.SIGKILL)
@@ -207,8 +207,8 @@ async def test_the_third_child_that_dies_before_it_begins_is_the_last(monkeypatc
     class Stillborn(ChildProcess):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
-            started.append(self.process)
-            os.kill(self.process, signal.SIGKILL)
+            started.append(self.pid)
+            os.kill(self.pid, signal.SIGKILL)
 
     monkeypatch.setattr("director._executors.process.runner.ChildProcess", Stillborn)
     async with Director("cpu", executor="process") as director:

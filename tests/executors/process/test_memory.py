@@ -205,3 +205,105 @@ def test_real_tensors() -> None:
         payload = wrap(tensor)
         assert len(payload.buffers) == 1
         assert torch.equal(pickle.loads(payload.stream, buffers=payload.buffers), tensor)
+
+
+# ---- views: what they show is sent, and nothing else
+
+
+def there_and_back(value: Any) -> tuple[Any, int, int]:
+    """A copy, the bytes that were sent, and those of them that are in the stream."""
+    payload = wrap(value)
+    sent = len(payload.stream) + sum(map(len, payload.buffers))
+    return pickle.loads(payload.stream, buffers=payload.buffers), sent, len(payload.stream)
+
+
+MATRIX = np.arange(1 << 20, dtype=np.float64).reshape(1024, 1024)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [MATRIX[:, ::2], MATRIX[::-1], MATRIX[:512, :600], MATRIX.T, MATRIX.reshape(64, 16, 1024).transpose(1, 0, 2)],
+    ids=["columns", "reversed", "crop", "transposed", "permuted"],
+)
+def test_a_view_of_an_array_is_sent_out_of_band(view: Any) -> None:
+    again, sent, inband = there_and_back({"view": view})
+    assert (again["view"] == view).all()
+    assert again["view"].flags.writeable
+    assert view.nbytes <= sent < view.nbytes + 500
+    assert inband < 500
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        memoryview(b"abc"),
+        memoryview(bytearray(b"abc")),
+        memoryview(b""),
+        memoryview(b"").cast("d"),
+        memoryview(b"abcdef")[::2],
+        memoryview(bytearray(10 * LARGE))[5:9],
+        memoryview(bytearray(2 * LARGE)),
+        MATRIX.data,
+        np.array(5.0).data,
+        np.asfortranarray(np.ones((3, 4))).data,
+    ],
+    ids=["bytes", "bytearray", "empty", "empty doubles", "strided", "slice", "large", "array", "0-d", "fortran"],
+)
+@pytest.mark.parametrize("how", [False, True], ids=["by name", "by value"])
+def test_a_memoryview_comes_back_as_one(view: memoryview, how: bool) -> None:
+    if how:
+        pytest.importorskip("cloudpickle")
+    payload = wrap([view], by_value=how)
+    (again,) = pickle.loads(payload.stream, buffers=payload.buffers)
+    assert type(again) is memoryview
+    assert again == view
+    assert (again.shape, again.format, again.readonly) == (view.shape, view.format, view.readonly)
+    assert len(payload.stream) + sum(map(len, payload.buffers)) < view.nbytes + 200
+
+
+def test_a_memoryview_of_a_foreign_format_says_what_to_send() -> None:
+    with pytest.raises(pickle.PicklingError, match=r"a memoryview of format '.*' .* can't be sent .* send its array"):
+        wrap([np.zeros(2, dtype=[("a", "i4"), ("b", "f8")]).data])
+
+
+async def test_a_memoryview_goes_there_and_back(director: Director) -> None:
+    result = await director.run(calls.echo, memoryview(b"abc"))
+    assert type(result) is memoryview
+    assert result == b"abc"
+
+
+def views_of_tensors(torch: Any) -> dict[str, Any]:
+    whole = torch.arange(1 << 21, dtype=torch.float32).reshape(1024, 2048)
+    image = torch.rand(1, 3, 800, 800).to(memory_format=torch.channels_last)
+    named = whole[0]
+    named.note = "mine"
+    return {
+        "row": whole[3],
+        "columns": whole[:, ::2],
+        "column": whole[:, 3],
+        "crop": whole[100:900, 100:900],
+        "transposed": whole.T,
+        "channels last": image,
+        "crop of channels last": image[:, :, :600, :600],
+        "parameter": torch.nn.Parameter(whole[:3]),
+        "attribute": named,
+        "gradient": whole.clone().requires_grad_(),
+        "gradient of a view": whole.clone().requires_grad_()[:2],
+        "conjugate": torch.ones(1000, 1000, dtype=torch.complex64)[0].conj(),
+        "bfloat16": whole.bfloat16()[:, :1500],
+        "expanded": torch.zeros(1).expand(1000, 1000),
+    }
+
+
+def test_a_tensor_is_sent_as_what_it_shows() -> None:
+    torch = pytest.importorskip("torch")
+    for name, tensor in views_of_tensors(torch).items():
+        again, sent, inband = there_and_back([tensor])
+        (again,) = again
+        assert torch.equal(again.detach(), tensor.detach()), name
+        assert (type(again), again.dtype, again.requires_grad) == (type(tensor), tensor.dtype, tensor.requires_grad)
+        assert getattr(again, "note", None) == getattr(tensor, "note", None), name
+        assert sent < min(tensor.nbytes, 1 << 23) + 1000, name
+        assert inband < 30_000, name
+        if name in ("transposed", "channels last"):
+            assert again.stride() == tensor.stride(), name

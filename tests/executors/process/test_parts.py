@@ -207,18 +207,18 @@ def test_a_call_is_ended_step_by_step() -> None:
     sent: list[signal.Signals] = []
     termination = Termination(grace=2.0)
     termination.escalate(100.0, sent.append)
-    assert termination.patience(100.0) is None
+    assert termination.timeout(100.0) is None
     termination.begin(10.0)
     termination.begin(20.0)
-    assert termination.patience(7.0) == 3.0
+    assert termination.timeout(7.0) == 3.0
     termination.escalate(9.9, sent.append)
     assert sent == []
     termination.escalate(10.0, sent.append)
     assert sent == [signal.SIGTERM]
-    assert termination.patience(10.5) == 1.5
+    assert termination.timeout(10.5) == 1.5
     termination.escalate(12.0, sent.append)
     assert sent == [signal.SIGTERM, signal.SIGKILL]
-    assert termination.patience(30.0) == 0.0
+    assert termination.timeout(30.0) == 0.0
     with pytest.raises(Unkillable):
         termination.escalate(30.0, sent.append)
     assert sent == [signal.SIGTERM, signal.SIGKILL]

@@ -9,27 +9,27 @@ import random
 import signal
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from harness.gates import outcome, until
+from harness.gates import PATIENCE, outcome, until
 
-from director import Director, JobState, Model, ProcessExecutor, WorkerDied
+from director import Director, DirectorClosed, JobState, Model, ProcessExecutor, WorkerDied
 from director._executors.process.child_process import ChildProcess
 from director._executors.process.encoding import CallEncoder, CallMessage, ProcessCall
-from director._executors.remote import prefetch_depth as pace
-from director._executors.remote.runner import CallState
+from director._executors.remote import prefetch_depth as depths
+from director._executors.remote.calls import CallState
 from director._ipc.by_name import known_number
 from director._ipc.frames import RequestKind
 from director._ipc.protocol import NO_FACTS, UNNUMBERED
 from director._jobs.job import fields
 from executors.process import calls
-from executors.process.leaks import wait_until
+from executors.process.leaks import stop, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from director import Job
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """As beside a loop that holds the GIL for long."""
-    monkeypatch.setattr(pace, "_SHORTEST", 0.05)
-    monkeypatch.setattr(pace, "_PATIENCE", 1000.0)
+    monkeypatch.setattr(depths, "_SHORTEST", 0.05)
+    monkeypatch.setattr(depths, "_RETURN_AFTER", 1000.0)
 
 
 def _knows(runner: Any, fn: Any) -> bool:
@@ -116,11 +116,9 @@ async def test_run_times_are_the_child_s_own(one: Director) -> None:
     while time.monotonic() < until_:  # the loop computes, and holds the GIL
         sum(range(100))
     await asyncio.gather(*jobs)
-    times = sorted(job.ran or 0.0 for job in jobs)
-    assert times[0] >= 0.005
-    assert times[15] < 0.02
-    starts = [fields(job).started_at or 0.0 for job in jobs]
-    assert all(after - before >= 0.005 for before, after in itertools.pairwise(starts))
+    assert min(job.ran or 0.0 for job in jobs) >= 0.005
+    times = [(fields(job).started_at or 0.0, fields(job).finished_at or 0.0) for job in jobs]
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(times))
 
 
 async def test_a_lease_s_time_is_not_that_of_the_call_before(one: Director) -> None:
@@ -135,7 +133,7 @@ async def test_a_lease_s_time_is_not_that_of_the_call_before(one: Director) -> N
 async def test_what_is_ahead_goes_to_a_slot_that_is_free_first(two: Director, tmp_path: Path) -> None:
     holding, short = await hold_all(two, tmp_path / "go")
     (tmp_path / "go0").touch()
-    ids = await asyncio.wait_for(asyncio.gather(*short), 10)
+    ids = await asyncio.wait_for(asyncio.gather(*short), PATIENCE)
     assert len(set(ids)) == 1, "all by the slot that was free"
     assert not holding[1].done()
     assert (tmp_path / "go").read_text().split() != []
@@ -147,7 +145,7 @@ async def test_what_is_behind_a_long_call_goes_back(
     two: Director, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, short = await hold_all(two, tmp_path / "go")
-    monkeypatch.setattr(pace, "_PATIENCE", 2.0)  # the calls that hold the slots talk, so it is looked at again
+    monkeypatch.setattr(depths, "_RETURN_AFTER", 2.0)  # the calls that hold the slots talk, so it is looked at again
     await until(lambda: not any(ahead(two)))
     assert {job.state for job in short} == {JobState.QUEUED}
     for n in range(2):
@@ -177,7 +175,7 @@ async def test_what_was_cancelled_ahead_is_nothing_to_the_calls_after_it(one: Di
     (tmp_path / "go0").touch()
     last = one.submit(calls.held_talking, str(tmp_path / "never"), timeout=30)  # one with a timeout is not sent ahead
     await until(lambda: last.progress)
-    os.kill(one._runtime.scheduler.slots[0].runner._child.process, signal.SIGKILL)  # type: ignore[union-attr, attr-defined]
+    os.kill(one._runtime.scheduler.slots[0].runner._child.pid, signal.SIGKILL)  # type: ignore[union-attr, attr-defined]
     assert isinstance(await outcome(last), WorkerDied)
     assert not one._runtime.scheduler.slots[0].runner._queue  # type: ignore[union-attr, attr-defined]
 
@@ -202,8 +200,7 @@ async def test_all_but_the_current_call_is_taken_back(one: Director) -> None:
     """A child that is stopped has received none of them; the current one stays with it."""
     await one.run(calls.nap, 0.001)
     child = one._runtime.scheduler.slots[0].runner._child  # type: ignore[union-attr, attr-defined]
-    os.kill(child.process, signal.SIGSTOP)
-    wait_until(lambda: Path(f"/proc/{child.process}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    stop(child.pid)
     message = CallMessage(RequestKind.CALL, UNNUMBERED, UNNUMBERED, NO_FACTS, None)
     sent = [ProcessCall([], None, ()) for _ in range(5)]
     for call in sent:
@@ -217,12 +214,12 @@ async def test_all_but_the_current_call_is_taken_back(one: Director) -> None:
     child.send(later, message)
     assert later.number > sent[2].number
     assert child.take_back() == [sent[2], later]
-    os.kill(child.process, signal.SIGKILL)
+    os.kill(child.pid, signal.SIGKILL)
 
 
 async def test_a_child_that_dies_loses_only_the_call_that_ran(two: Director, tmp_path: Path) -> None:
     holding, short = await hold_all(two, tmp_path / "go")
-    process = two._runtime.scheduler.slots[0].runner._child.process  # type: ignore[union-attr, attr-defined]
+    process = two._runtime.scheduler.slots[0].runner._child.pid  # type: ignore[union-attr, attr-defined]
     os.kill(process, signal.SIGKILL)
     lost = [job for job in holding if job.device == two.devices[0]]
     assert isinstance(await outcome(lost[0]), WorkerDied)
@@ -284,11 +281,11 @@ async def test_leases_and_executors_are_never_ahead(one: Director) -> None:
         pass
 
 
-async def test_a_director_that_closes_ends_what_is_ahead(far_ahead: None, tmp_path: Path) -> None:
+async def test_a_director_that_closes_begins_nothing_of_what_is_ahead(far_ahead: None, tmp_path: Path) -> None:
     async with opened(Director("cpu", executor=ProcessExecutor(grace=0.1), max_queue=None)) as director:
         _, short = await hold_all(director, tmp_path / "go")
-        await director.close(timeout=0)
-    assert all(job.cancelled() for job in short)
+        await director.close(timeout=0, grace=0.1)
+    assert {type(job.exception()) for job in short} == {DirectorClosed}
     assert not (tmp_path / "go").exists()
 
 
@@ -309,7 +306,7 @@ async def test_nobody_is_lost_or_run_twice_whatever_happens(far_ahead: None, tmp
                 job.cancel()
             if chance.random() < 0.03:
                 runner: Any = chance.choice(director._runtime.scheduler.slots).runner  # type: ignore[union-attr]
-                os.kill(runner._child.process, signal.SIGKILL) if runner._child else None
+                os.kill(runner._child.pid, signal.SIGKILL) if runner._child else None
             await asyncio.sleep(chance.random() * 0.02)
         await asyncio.wait(jobs)
         stats = director.stats()
@@ -356,8 +353,8 @@ async def test_one_that_is_cancelled_just_while_it_is_sent_never_runs(
 @pytest.fixture
 def long_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever isn't woken sleeps for longer than the test has."""
-    monkeypatch.setattr(pace, "_RESTING", 1e9)
-    monkeypatch.setattr(pace, "_LONGEST_REST", 1e6)
+    monkeypatch.setattr(depths, "_DELAYED_PART", 1e9)
+    monkeypatch.setattr(depths, "_LONGEST_DELAY", 1e6)
 
 
 async def test_answers_wait_while_there_is_work_for_everybody(one: Director, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,8 +368,8 @@ async def test_answers_wait_while_there_is_work_for_everybody(one: Director, mon
     monkeypatch.setattr(ChildProcess, "sleep_until_exit", noted)
     await asyncio.gather(*(one.submit(calls.nap, 0.002, n) for n in range(100)))
     assert max(rests)[0] > 0.001
-    assert all(seconds <= pace._LONGEST_REST for seconds, _ in rests)
-    assert rests[-1] == (0.0, 0), "the last answer is waited for"
+    assert all(seconds <= depths._LONGEST_DELAY for seconds, _ in rests)
+    assert not any(seconds for seconds, left in rests if not left), "the last answer is waited for"
     rests.clear()
     for _ in range(20):
         await one.run(calls.nap, 0.002)
@@ -384,9 +381,9 @@ async def test_a_death_ends_a_rest(
 ) -> None:
     (holding,), short = await hold_all(one, tmp_path / "go")
     runner: Any = one._runtime.scheduler.slots[0].runner  # type: ignore[union-attr]
-    os.kill(runner._child.process, signal.SIGKILL)
+    os.kill(runner._child.pid, signal.SIGKILL)
     assert isinstance(await outcome(holding), WorkerDied)
-    monkeypatch.setattr(pace, "_LONGEST_REST", 0.0)
+    monkeypatch.setattr(depths, "_LONGEST_DELAY", 0.0)
     runner.recall_prefetched()  # it may rest again
     await asyncio.gather(*short)
 
@@ -399,7 +396,7 @@ async def test_a_slot_that_is_free_ends_a_rest(
         runner.recall_prefetched()
     await until(lambda: not any(ahead(two)))
     assert {job.state for job in short} == {JobState.QUEUED}
-    monkeypatch.setattr(pace, "_LONGEST_REST", 0.0)
+    monkeypatch.setattr(depths, "_LONGEST_DELAY", 0.0)
     for n in range(2):
         (tmp_path / f"go{n}").touch()
     await asyncio.gather(*short)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from director import Director, JobState
-from director._executors.remote import prefetch_depth as pace
+from director._executors.remote import prefetch_depth as depths
 from director._executors.remote.prefetch_depth import PrefetchDepth
 from director._scheduler.policy import SchedulingPolicy
 from director._scheduler.prefetch import Prefetch
@@ -35,7 +35,7 @@ def test_what_comes_back_finds_its_place() -> None:
     for job in jobs:
         job.transition = partial(setattr, job, "state")
     slot.prefetched.extend(jobs)
-    held = Prefetch([slot], None, queue, None, None)  # type: ignore[arg-type]
+    held = Prefetch([slot], None, queue, None, None, lambda model: frozenset())  # type: ignore[arg-type]
     held.count = len(jobs)
     for n in (3, 1, 5, 0, 4, 2):
         held.give_back(slot, [jobs[n]])
@@ -44,11 +44,29 @@ def test_what_comes_back_finds_its_place() -> None:
     assert held.count == 0
 
 
+@pytest.mark.parametrize("give_back", [Prefetch.give_back, Prefetch.withdraw])
+def test_a_job_that_the_slot_has_taken_is_not_given_back(give_back: Callable[..., None]) -> None:
+    queue = ReadyQueue(SchedulingPolicy())
+    slot: Any = SimpleNamespace(prefetched=deque())
+    jobs: list[Any] = [SimpleNamespace(id=n, state=JobState.RUNNING, location=slot) for n in range(2)]
+    for job in jobs:
+        job.transition = partial(setattr, job, "state")
+    slot.prefetched.extend(jobs)
+    held = Prefetch([slot], None, queue, None, None, lambda model: frozenset())  # type: ignore[arg-type]
+    held.count = len(jobs)
+    held.next_for(slot).state = JobState.CANCELLED  # so that its call is not made
+    give_back(held, slot, jobs)
+    assert not slot.prefetched
+    assert held.count == 0
+    assert jobs[0].state is JobState.CANCELLED
+    assert jobs[1].state in (JobState.QUEUED, JobState.FAILED)
+
+
 def test_an_answer_waits_for_a_part_of_what_is_ahead() -> None:
     paced_ = paced(lambda n: (n, n + 0.001, n + 0.001))
-    assert paced_.rest(8) == pytest.approx(0.002)
-    assert paced_.rest(1000) == 0.005
-    assert paced_.rest(0) == 0
+    assert paced_.read_delay(8) == pytest.approx(0.002)
+    assert paced_.read_delay(1000) == 0.005
+    assert paced_.read_delay(0) == 0
 
 
 async def test_a_call_that_imports_its_function_says_nothing_of_the_next_one() -> None:
@@ -78,4 +96,4 @@ def test_a_late_thread_has_more_ahead_and_forgets_it_soon() -> None:
 
 
 def test_there_is_a_limit() -> None:
-    assert paced(lambda n: (n, n + 1e-6, n + 1)).depth == pace.MOST
+    assert paced(lambda n: (n, n + 1e-6, n + 1)).depth == depths.MOST

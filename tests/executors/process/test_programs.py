@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,9 +74,7 @@ def test_children_die_with_a_parent_that_is_killed(
     assert len(ids) == 2
     assert all(map(is_alive, ids))
     process.kill()
-    began = time.monotonic()
     wait_until(lambda: not any(map(is_alive, ids)))
-    assert time.monotonic() - began < 2
 
 
 def test_sigterm_to_the_whole_group_leaves_it_to_the_parent(
@@ -220,6 +217,59 @@ def test_a_fork_of_a_process_with_an_open_director(program: Program, executor: s
     done = program(FORKED, executor)
     assert done.stdout.splitlines() == ["[True, True, True, True, True] closed again", "parent is well"], done.stderr
     assert done.stderr == ""
+
+
+LOST_LOOP = """
+    import asyncio, os, sys, threading, warnings
+    from director import Director, Model, SyncDirector
+    from executors.process import calls
+
+    warnings.simplefilter("ignore")  # of a coroutine that can't be awaited, and of a fork beside threads
+    director = Director("cpu", executor=sys.argv[1])
+    double = director.function(calls.echo)
+    loop = asyncio.new_event_loop()
+    sync = SyncDirector("cpu", executor=sys.argv[1])
+
+    def soon(work):
+        return asyncio.run_coroutine_threadsafe(work, loop).result(5)
+
+    def in_copy():
+        for use in (
+            lambda: soon(director.run(calls.echo)),
+            lambda: soon(double(1)),
+            lambda: soon(director.load(Model(calls.load))),
+            lambda: soon(director.close()),
+            lambda: sync.run(calls.echo),
+            lambda: sync.close(),
+        ):
+            try:
+                use()
+                print("no error")
+            except RuntimeError as error:
+                print("from which this one was forked" in str(error) and "post_fork" in str(error), flush=True)
+
+    if __name__ == "__main__":
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        soon(director.start())
+        sync.start()
+        copy = os.fork()
+        if not copy:
+            try:
+                in_copy()
+            finally:
+                os._exit(0)
+        os.waitpid(copy, 0)
+        print(soon(director.run(calls.echo, "parent is well")), flush=True)
+        soon(director.close())
+        sync.close()
+"""
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_a_loop_whose_thread_is_lost_in_a_fork_says_so(program: Program, executor: str) -> None:
+    """As with `gunicorn --preload` and a Flask app that has opened a Director at import."""
+    done = program(LOST_LOOP, executor)
+    assert done.stdout.splitlines() == ["True"] * 6 + ["parent is well"], done.stderr
 
 
 def test_a_forgotten_fork_does_not_keep_children_from_dying(program: Program) -> None:

@@ -57,7 +57,11 @@ SERVER = """
     async def ids(request):
         return PlainTextResponse(str(await director.run(calls.process_id)))
 
-    routes = [Route(f"/{endpoint.__name__}", endpoint) for endpoint in (work, array, stuck, ids)]
+    async def load(request):
+        stats = director.stats()
+        return PlainTextResponse(f"{stats.running} runs, {stats.queued} waits")
+
+    routes = [Route(f"/{endpoint.__name__}", endpoint) for endpoint in (work, array, stuck, ids, load)]
     app = Starlette(routes=routes, lifespan=lifespan(director, close_timeout=1))
 
     def inventory():
@@ -182,7 +186,7 @@ def test_what_runs_is_finished_and_nothing_is_left(serve: Callable[..., Server],
     assert answer(server.ask("/array")) == (200, "3000000")
     first = server.ask(f"/work?until={tmp_path / 'go'}&answer=first")
     second = server.ask(f"/work?until={tmp_path / 'go'}&answer=second")  # waits for the one slot
-    time.sleep(0.3)
+    wait_until(lambda: answer(server.ask("/load")) == (200, "1 runs, 1 waits"))
     server.terminate()
     wait_until(server.refuses)
     (tmp_path / "go").touch()
@@ -205,7 +209,7 @@ def test_what_does_not_end_is_given_up_within_a_time(serve: Callable[..., Server
     assert status == 200
     hanging = server.ask("/stuck")
     waiting = server.ask("/ids")
-    time.sleep(0.3)
+    wait_until(lambda: answer(server.ask("/load")) == (200, "1 runs, 1 waits"))
     began = time.monotonic()
     server.terminate()
     before, after, said = server.end()

@@ -11,9 +11,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.gates import outcome, until
+from harness.gates import PATIENCE, outcome, until
 
-from director import Director, JobError, JobState, WorkerDied
+from director import Director, JobError, WorkerDied
 from director._executors.process import child_process
 from director._ipc import shared_memory as segments
 from executors.process import calls
@@ -109,28 +109,30 @@ async def test_a_request_that_is_refused_by_the_system_leaves_no_trace(
 
 async def test_a_segment_that_can_not_be_received_fails_its_own_call(director: Director) -> None:
     process = await director.run(calls.process_id)
-    await director.run(hostile.without_descriptors, 0.5)
+    before = await director.run(hostile.limit_descriptors, 0)
     job = director.submit(hostile.say, b"x" * 100_000)
     error = await outcome(job)
     assert isinstance(error, (OSError, JobError))
     assert "Too many open files" in str(error)
     assert await director.run(hostile.say, "small") == ("small", b"")
-    await asyncio.sleep(0.5)
+    await director.run(hostile.limit_descriptors, before)
     await assert_sound(director)
     assert await director.run(calls.process_id) == process
 
 
-async def test_results_for_which_this_process_has_no_descriptor_fail_alone(director: Director) -> None:
+async def test_results_for_which_this_process_has_no_descriptor_fail_alone(director: Director, tmp_path: Path) -> None:
     process = await director.run(calls.process_id)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    go = director.submit(calls.nap, 0.1, b"x" * 100_000)
-    await until(lambda: go.state is JobState.RUNNING)
+    go = tmp_path / "go"
+    job = director.submit(calls.held, str(go), b"x" * 100_000)
+    await until(lambda: job.progress)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
-        await asyncio.wait([go])
+        go.mkdir()  # which takes no descriptor
+        await asyncio.wait([job])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert isinstance(go.exception(), (pickle.PicklingError, OSError))
+    assert isinstance(job.exception(), (pickle.PicklingError, OSError))
     await assert_sound(director)
     assert await director.run(calls.process_id) == process
 
@@ -214,6 +216,6 @@ async def test_no_child_is_left_that_a_job_has_started(tmp_path: Path) -> None:
         wait_until(lambda: not is_alive(started))
         await director.run(hostile.leave_sleeping, str(path))
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE
     wait_until(lambda: not is_alive(int(path.read_text())))
     assert children() <= before

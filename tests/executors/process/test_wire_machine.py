@@ -17,13 +17,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from director import Device, JobState
 from director._executors.process.child_process import ChildGone, ChildProcess
 from director._executors.process.encoding import CallMessage, ProcessCall
-from director._executors.remote.runner import CallState
+from director._executors.remote.calls import CallState
 from director._ipc.by_name import pack
 from director._ipc.frames import AnswerKind, RequestKind
 from director._ipc.protocol import NO_FACTS, UNNUMBERED, CallStyle
 from director._ipc.shared_page import WINDOW, Notice
 from executors.process import hostile_calls as hostile
-from executors.process.leaks import open_files
+from executors.process.leaks import open_files, stop
 
 DEVICE = Device(index=0, uuid="CPU-0", name="cpu:0", kind="cpu")
 PATIENCE = 20.0
@@ -51,7 +51,7 @@ class Wire(RuleBasedStateMachine):
     def send(self, fn: Any, args: tuple[Any, ...], result: Any, style: CallStyle = CallStyle.WITH_RESOURCE) -> None:
         assert self.child is not None
         self.whose += 1
-        call = ProcessCall([SimpleNamespace(state=JobState.RUNNING)], fn, args, style)  # type: ignore[list-item]
+        call = ProcessCall([SimpleNamespace(state=JobState.RUNNING, is_wanted=True)], fn, args, style)  # type: ignore[list-item]
         args = tuple(self.whose if arg == "whose" else arg for arg in args)
         payload = pack((fn, "call", args, None), lambda: "it")
         message = CallMessage(RequestKind.FIRST_CALL, UNNUMBERED, UNNUMBERED, NO_FACTS, payload)
@@ -131,13 +131,13 @@ class Wire(RuleBasedStateMachine):
     @rule()
     def stop(self) -> None:
         assert self.child is not None
-        os.kill(self.child.process, signal.SIGSTOP)
+        stop(self.child.pid)
         self.is_stopped = True
 
     @rule()
     def go_on(self) -> None:
         assert self.child is not None
-        os.kill(self.child.process, signal.SIGCONT)
+        os.kill(self.child.pid, signal.SIGCONT)
         self.is_stopped = False
 
     @rule(often=st.sampled_from([False] * 9 + [True]))
@@ -146,7 +146,7 @@ class Wire(RuleBasedStateMachine):
             return
         child = self.child
         assert child is not None
-        os.kill(child.process, signal.SIGKILL)
+        os.kill(child.pid, signal.SIGKILL)
         self.is_stopped = False
         while True:
             try:
@@ -207,7 +207,7 @@ class Wire(RuleBasedStateMachine):
         child = self.child
         assert child is not None
         try:
-            os.kill(child.process, signal.SIGCONT)
+            os.kill(child.pid, signal.SIGCONT)
             until = time.monotonic() + PATIENCE
             while self.under_way:
                 if not self.receive_one():

@@ -8,13 +8,13 @@ from unittest.mock import Mock
 import pytest
 
 from director import Device, Director
-from director._executors.process.encoding import ModelNumbers
-from director._executors.ray.actor.worker import Worker
+from director._executors.ray.actor.main import ActorMain
 from director._executors.ray.encoding import CallEncoder
 from director._executors.ray.messages import Answer, AnswerKind, decode_answer
 from director._executors.ray.payload import unpack
 from director._executors.ray.pending_call import RayCall
-from director._executors.remote.batch_items import joined
+from director._executors.remote.batch_items import unpack_items
+from director._executors.remote.loaded_models import LoadedModels
 from director._ipc.protocol import CallStyle
 from executors.process.test_batches import ODD, give, outcomes, take, told
 
@@ -54,44 +54,44 @@ async def test_a_result_fails_alone_and_its_batch_is_not_run_again(single: Direc
 
 
 @pytest.fixture
-def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Worker]:
+def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ActorMain]:
     """The inside of an actor, in this process."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("director._executors.ray.actor.worker.redirect", lambda *_: None)
-    worker = Worker("slot", True, {}, "GPU", None)
+    monkeypatch.setattr("director._executors.ray.actor.main.redirect", lambda *_: None)
+    worker = ActorMain("slot", True, {}, "GPU", None)
     yield worker
-    worker.farewell()
+    worker.shut_down()
 
 
-def answered(worker: Worker, fn: Any, items: list[Any]) -> Answer:
+def answered(worker: ActorMain, fn: Any, items: list[Any]) -> Answer:
     """What the worker answers to a batch."""
     device = Device(0, "CPU-0", "a CPU", "cpu")
     job = Mock(id=1, attempts=1, started_at=2.0, submitted_at=1.0, options=Mock(model=None, priority=0))
     job.name = "batch"
     call = RayCall([job] * len(items), fn, tuple(items), CallStyle.BATCH)
-    message = CallEncoder(device, ModelNumbers(), lambda: 2.0).message(call, 1)
+    message = CallEncoder(device, LoadedModels(Mock(), Mock()), lambda: 2.0).message(call, 1)
     return decode_answer(worker.call(message.content, message.extras))
 
 
-def test_results_of_a_batch_travel_one_by_one(worker: Worker) -> None:
+def test_results_of_a_batch_travel_one_by_one(worker: ActorMain) -> None:
     names = [*ODD, "x"]
     answer = answered(worker, give, names)
     assert (answer.kind, answer.payload is None) == (AnswerKind.RETURNED, False)
     assert answer.payload is not None
-    found = joined(unpack(answer.payload), "batch", "cpu:0", unpack)
+    found = unpack_items(unpack(answer.payload), "batch", "cpu:0", unpack)
     assert [isinstance(each, Exception) for each in found] == [True] * len(ODD) + [False]
     assert found[-1] == ["x"]
 
 
 @pytest.mark.parametrize("name", ["unreadable", "exit there"])
-def test_a_batch_that_can_not_be_read_says_that_it_has_not_run(worker: Worker, name: str) -> None:
+def test_a_batch_that_can_not_be_read_says_that_it_has_not_run(worker: ActorMain, name: str) -> None:
     assert answered(worker, take, [1, ODD[name]()]).kind == AnswerKind.NOT_READ
 
 
-def test_large_results_of_a_batch_lie_beside_the_pickle(worker: Worker) -> None:
+def test_large_results_of_a_batch_lie_beside_the_pickle(worker: ActorMain) -> None:
     import numpy as np
 
     payload = answered(worker, lambda _device, items: [np.zeros(item) for item in items], [1_000, 20_000]).payload
     assert payload is not None
     assert len(payload[0]) < 2_000
-    assert [len(each) for each in joined(unpack(payload), "batch", "cpu:0", unpack)] == [1_000, 20_000]
+    assert [len(each) for each in unpack_items(unpack(payload), "batch", "cpu:0", unpack)] == [1_000, 20_000]

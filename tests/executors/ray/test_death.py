@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness.gates import Recorder, outcome
 
-from director import DeviceLost, Director, Health, Model, WorkerDied
+from director import DeviceLost, Director, Health, JobAborted, Model, WorkerDied
 from director.errors import NoDevices
 from director.events import DeviceJoined, DeviceQuarantined, JobRetried
 from director.timeline import Timeline
@@ -102,7 +102,7 @@ async def test_a_director_that_is_left_by_an_error_leaves_no_actor(solo: Any, tm
 
     with pytest.raises(KeyError):
         await leave()
-    assert jobs[0].cancelled()
+    assert isinstance(jobs[0].exception(), JobAborted)
     await later(lambda: not _actors())
 
 

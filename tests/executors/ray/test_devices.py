@@ -71,15 +71,15 @@ async def test_an_actor_that_has_another_gpu_makes_no_call(
 ) -> None:
     async with Director(executor=replace(solo, resources={"GPU": 1, "solo": 1}, start_timeout=15)) as director:
         held: Any = director._runtime
-        (claim,) = held.open_devices.fleet._claims.values()
-        right = claim._expected
+        (reservation,) = held.open_devices.fleet._reservations.values()
+        right = reservation._expected
         assert right.accelerators == (str(director.devices[0].index),)
-        claim._expected = right._replace(accelerators=("7",))  # as if Ray had given a successor another one
+        reservation._expected = right._replace(accelerators=("7",))  # as if Ray had given a successor another one
         os.kill(await director.run(work.process_id), signal.SIGKILL)
         error = await outcome(director.submit(work.sign, str(tmp_path), 1, 0.0))
         assert isinstance(error, WorkerDied)
         assert "so it makes no call" in caplog.text
         assert runs(tmp_path) == {}
-        claim._expected = right
+        reservation._expected = right
         assert await director.run(work.sign, str(tmp_path), 2, 0.0) == 2
         assert runs(tmp_path) == {2: 1}

@@ -17,21 +17,21 @@ from director._executors.ray.actor.call_queue import CallQueue, ReceivedCall
 from director._executors.ray.actor.last_begun import KEPT, LastBegun
 from director._executors.ray.actor.side_channel import WINDOW, SideChannel
 from director._executors.ray.actor_client import is_loss
-from director._executors.ray.allocation import Reservation
-from director._executors.ray.connection import _why
+from director._executors.ray.cluster.connection import _connect_error
+from director._executors.ray.cluster.nodes import Node, NodeNames, bundle_of
+from director._executors.ray.cluster.reservation import Reservation
 from director._executors.ray.messages import (
     WITHDRAW,
     Answer,
     AnswerKind,
     Hardware,
-    Note,
-    NoteKind,
+    SideMessage,
+    SideMessageKind,
     decode_answer,
-    decode_notes,
+    decode_messages,
     encode_answer,
-    encode_notes,
+    encode_messages,
 )
-from director._executors.ray.nodes import Names, Node, amounts_of
 from director._executors.ray.payload import pack, runs_no_code, unpack
 from director._ipc.protocol import Notice
 from director.errors import DiscoveryError
@@ -66,10 +66,10 @@ def test_what_a_user_can_not_say(arguments: dict[str, Any], kind: type[Exception
 def test_a_cluster_that_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     error = ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    assert "set RAY_AUTH_MODE=token" in _why("10.0.0.1:6379", error, True)
-    assert "ray start --head" in _why("10.0.0.1:6379", error, False)
+    assert "set RAY_AUTH_MODE=token" in _connect_error("10.0.0.1:6379", error, True)
+    assert "ray start --head" in _connect_error("10.0.0.1:6379", error, False)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    assert "ray start --head" in _why("10.0.0.1:6379", error, True)
+    assert "ray start --head" in _connect_error("10.0.0.1:6379", error, True)
 
 
 def test_without_a_cluster_what_is_shared_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,26 +85,26 @@ def test_slots_of_a_cluster_are_not_shared_by_name() -> None:
 
 def test_what_devices_mean() -> None:
     bare, full = Node("1", "a", {"CPU": 4.0}), Node("2", "b", {"CPU": 8.0, "GPU": 2.0})
-    assert amounts_of(None, None, [bare, full])[0] == {"GPU": 1.0}
-    assert amounts_of("gpu", None, [full])[0] == {"GPU": 1.0}
-    assert amounts_of("cpu", None, [full]) == ({"CPU": 1.0}, 1)
-    assert amounts_of("cpu:3", None, [full]) == ({"CPU": 1.0}, 3)
-    assert amounts_of(None, {"GPU": 2}, [full])[0] == {"GPU": 2}
+    assert bundle_of(None, None, [bare, full])[0] == {"GPU": 1.0}
+    assert bundle_of("gpu", None, [full])[0] == {"GPU": 1.0}
+    assert bundle_of("cpu", None, [full]) == ({"CPU": 1.0}, 1)
+    assert bundle_of("cpu:3", None, [full]) == ({"CPU": 1.0}, 3)
+    assert bundle_of(None, {"GPU": 2}, [full])[0] == {"GPU": 2}
     with pytest.raises(NoDevices, match="No node of the Ray cluster has a GPU"):
-        amounts_of("gpu", None, [bare])
+        bundle_of("gpu", None, [bare])
     for spec, resources in (("cuda:1", None), ([0], None), ("simulated:2", None), ("cpu", {"CPU": 1})):
         with pytest.raises(ValueError, match="devices="):
-            amounts_of(spec, resources, [full])  # type: ignore[arg-type]
+            bundle_of(spec, resources, [full])  # type: ignore[arg-type]
 
 
 def test_a_cluster_without_gpus_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    assert amounts_of(None, None, [Node("1", "a", {"CPU": 4.0})]) == ({"CPU": 1.0}, 1)
+    assert bundle_of(None, None, [Node("1", "a", {"CPU": 4.0})]) == ({"CPU": 1.0}, 1)
     assert "No node of the Ray cluster has a GPU" in caplog.text
 
 
 def test_how_many_devices_a_node_holds() -> None:
     node = Node("1", "a", {"CPU": 8.0, "GPU": 3.0})
-    assert [node.holds(amounts) for amounts in ({"GPU": 1}, {"GPU": 0.5}, {"GPU": 2}, {"TPU": 1})] == [3, 6, 1, 0]
+    assert [node.holds(bundle) for bundle in ({"GPU": 1}, {"GPU": 0.5}, {"GPU": 2}, {"TPU": 1})] == [3, 6, 1, 0]
     assert node.holds({"GPU": 1, "CPU": 4}) == 2
     assert node.holds({"GPU": 0.1}) == 30  # not 29, as floats would have it
 
@@ -115,34 +115,34 @@ def listed(number: int, **facts: Any) -> dict[str, Any]:
 
 
 def test_nodes_keep_names_of_their_own() -> None:
-    names = Names()
+    names = NodeNames()
     first = names.alive([listed(1), listed(2, NodeName="blue"), listed(3), listed(4, Alive=False)])
     assert [node.name for node in first] == ["gpu-a", "blue", "gpu-a-000000"]
     assert [node.name for node in names.alive([listed(3), listed(1)])] == ["gpu-a-000000", "gpu-a"]
 
 
 class Reserved(Reservation):
-    """A claim of which nothing stands in a cluster."""
+    """A reservation without a cluster."""
 
-    def hire(self, before: Any = None) -> Any:
+    def start_actor(self, previous: Any = None) -> Any:
         return Mock()
 
 
-def claimed(ordinal: int, **amounts: float) -> Reservation:
-    return Reserved(Node("n" * 20, "a", {}), ordinal, amounts, RayExecutor(start_timeout=1.0), Mock())
+def reserved(ordinal: int, **bundle: float) -> Reservation:
+    return Reserved(Node("n" * 20, "a", {}), ordinal, bundle, RayExecutor(start_timeout=1.0), Mock())
 
 
 def test_a_device_is_what_its_first_actor_has() -> None:
     gpu = Device(0, "GPU-1", "H100", "cuda", 80)
-    assert claimed(0, GPU=1).recognise(Hardware(("3",), (gpu,)), set()) == Device(3, "GPU-1", "H100", "cuda", 80, "a")
-    logical = claimed(0, GPU=1).recognise(Hardware(("1",), ()), set())
+    assert reserved(0, GPU=1).identify(Hardware(("3",), (gpu,)), set()) == Device(3, "GPU-1", "H100", "cuda", 80, "a")
+    logical = reserved(0, GPU=1).identify(Hardware(("1",), ()), set())
     assert (logical.label, logical.uuid) == ("cpu:1@a", f"RAY-{'n' * 16}-1")
-    assert claimed(5, solo=1).recognise(Hardware((), ()), set()).index == 5
-    assert claimed(1, GPU=0.5).recognise(Hardware(("3",), (gpu,)), {"GPU-1"}).uuid == "GPU-1#1"
+    assert reserved(5, solo=1).identify(Hardware((), ()), set()).index == 5
+    assert reserved(1, GPU=0.5).identify(Hardware(("3",), (gpu,)), {"GPU-1"}).uuid == "GPU-1#1"
     with pytest.raises(DiscoveryError, match="to two actors"):
-        claimed(1, GPU=1).recognise(Hardware(("3",), (gpu,)), {"GPU-1"})
+        reserved(1, GPU=1).identify(Hardware(("3",), (gpu,)), {"GPU-1"})
     with pytest.raises(DiscoveryError, match="NOSET_CUDA_VISIBLE_DEVICES"):
-        claimed(1, GPU=1).recognise(Hardware(("1",), (gpu, replace(gpu, uuid="GPU-2"))), set())
+        reserved(1, GPU=1).identify(Hardware(("1",), (gpu, replace(gpu, uuid="GPU-2"))), set())
 
 
 def test_the_label_names_the_node() -> None:
@@ -253,32 +253,32 @@ def test_a_notice_is_for_the_call_that_it_names() -> None:
     assert (queue.look(1), queue.look(3)) == (Notice.NONE, Notice.NONE)
 
 
-def note(number: int, kind: NoteKind = NoteKind.REPORTED) -> Note:
-    return Note(number, kind, number, pack(number))
+def message(number: int, kind: SideMessageKind = SideMessageKind.REPORTED) -> SideMessage:
+    return SideMessage(number, kind, number, pack(number))
 
 
-def test_notes_come_in_order_and_wake_who_waits() -> None:
+def test_messages_come_in_order_and_wake_who_waits() -> None:
     channel = SideChannel()
-    heard: list[Note] = []
+    heard: list[SideMessage] = []
     thread = threading.Thread(target=lambda: heard.extend(channel.take()))
     thread.start()
-    channel.add(note(1))
+    channel.add(message(1))
     thread.join(5)
-    channel.add(note(2))
-    channel.add(note(3))
+    channel.add(message(2))
+    channel.add(message(3))
     assert [each.number for each in heard + channel.take()] == [1, 2, 3]
     channel.close()
     assert channel.take() == []
 
 
-def test_too_many_notes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_messages_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("director._executors.ray.actor.side_channel._MOST", 2)
     channel = SideChannel()
     for number in range(1, 6):
-        channel.add(note(number))
+        channel.add(message(number))
     first, second, dropped = channel.take()
     assert (first.number, second.number) == (1, 2)
-    assert (dropped.kind, unpack(dropped.payload)) == (NoteKind.DROPPED, 3)
+    assert (dropped.kind, unpack(dropped.payload)) == (SideMessageKind.DROPPED, 3)
 
 
 def test_a_stream_waits_for_its_reader_and_is_ended_by_a_notice() -> None:
@@ -286,7 +286,7 @@ def test_a_stream_waits_for_its_reader_and_is_ended_by_a_notice() -> None:
     took: list[bool] = []
 
     def give() -> None:
-        while channel.add_value(note(1, NoteKind.YIELDED), over.is_set):
+        while channel.add_value(message(1, SideMessageKind.YIELDED), over.is_set):
             took.append(True)
 
     thread = threading.Thread(target=give)
@@ -301,16 +301,16 @@ def test_a_stream_waits_for_its_reader_and_is_ended_by_a_notice() -> None:
     assert len(took) <= len(seen) + WINDOW
 
 
-def test_answers_and_notes_travel_whole() -> None:
+def test_answers_and_messages_travel_whole() -> None:
     import numpy as np
 
-    small = Answer(7, AnswerKind.RETURNED, 1.0, 2.0, ((0, 0.5),), 0, 3, pack({"a": [1]}), (note(7),))
+    small = Answer(7, AnswerKind.RETURNED, 1.0, 2.0, ((0, 0.5),), 0, 3, pack({"a": [1]}), (message(7),))
     assert type(encode_answer(small)) is bytes
     back = decode_answer(encode_answer(small))
     assert back.number == 7
     assert back.payload is not None
     assert unpack(back.payload) == {"a": [1]}
-    assert back.notes == (note(7),)
+    assert back.messages == (message(7),)
     array = pack(np.zeros(100_000))
     assert len(array[0]) < 1_000  # the rest is beside it
     answer = small._replace(payload=array)
@@ -318,7 +318,7 @@ def test_answers_and_notes_travel_whole() -> None:
     payload = decode_answer(encode_answer(answer)).payload
     assert payload is not None
     assert unpack(payload).nbytes == 800_000
-    assert decode_notes(encode_notes([note(1), note(2)])) == [note(1), note(2)]
+    assert decode_messages(encode_messages([message(1), message(2)])) == [message(1), message(2)]
 
 
 class Hostile:

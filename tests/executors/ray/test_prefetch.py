@@ -14,8 +14,8 @@ import pytest
 from harness.gates import outcome, until
 
 from director import Director, Health, WorkerDied
-from director._executors.ray import actor_queue as prefetched
-from director._executors.ray.actor_queue import Offset
+from director._executors.ray import prefetch_queue as prefetched
+from director._executors.ray.clock_offset import ClockOffset
 from executors.ray import work
 from executors.ray.test_death import runs
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is ahead goes back only when another slot asks for it."""
-    monkeypatch.setattr(prefetched, "_PATIENCE", 1000.0)
+    monkeypatch.setattr(prefetched, "_RETURN_AFTER", 1000.0)
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ async def test_calls_that_are_taken_back_all_the_time_run_once(
     two: Director, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is overdue as soon as it begins, so that taking back meets every moment of a call."""
-    monkeypatch.setattr(prefetched, "_PATIENCE", 0.02)
-    monkeypatch.setattr(prefetched, "_SHORTEST_PATIENCE", 0.0)
+    monkeypatch.setattr(prefetched, "_RETURN_AFTER", 0.02)
+    monkeypatch.setattr(prefetched, "_RETURN_AFTER_AT_LEAST", 0.0)
     jobs = [two.submit(work.sign, str(tmp_path), number, 0.003) for number in range(400)]
     assert await asyncio.wait_for(asyncio.gather(*jobs), 30) == list(range(400))
     assert runs(tmp_path) == dict.fromkeys(range(400), 1)
@@ -213,7 +213,7 @@ async def test_an_argument_harms_its_own_job_alone(
 
 
 def test_the_offset_of_another_clock() -> None:
-    offset = Offset()
-    assert offset.here(110.0, 111.0, 9.9, 11.1) == pytest.approx(11.0)
-    assert offset.here(120.0, 121.0, 19.99, 30.0) == pytest.approx(21.045, abs=0.01)  # read late
-    assert offset.here(5.0, 6.0, 40.0, 41.0) == pytest.approx(41.0)  # a clock was set
+    offset = ClockOffset()
+    assert offset.to_local(110.0, 111.0, 9.9, 11.1) == pytest.approx(11.0)
+    assert offset.to_local(120.0, 121.0, 19.99, 30.0) == pytest.approx(21.045, abs=0.01)  # read late
+    assert offset.to_local(5.0, 6.0, 40.0, 41.0) == pytest.approx(41.0)  # a clock was set

@@ -8,35 +8,37 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from pickle import loads
 from time import monotonic
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from director._executors.cuda_thread import CudaThread
 from director._executors.process.child.answer_writer import AnswerWriter
-from director._executors.remote.job_view import WorkerJob
-from director._executors.remote.replicas import NotLoaded, WorkerReplicas
+from director._executors.remote.replicas import NotLoaded
+from director._executors.remote.worker import CallInfo, RemoteWorker
 from director._ipc import shared_memory as segments
+from director._ipc import spawn_state
 from director._ipc.by_name import describe
 from director._ipc.channel import CUT, KEPT, ROOM, descriptors_of
 from director._ipc.frames import CONTENT, LONGEST, AnswerKind, RequestKind, request_head
 from director._ipc.log_relay import redirect
-from director._ipc.main_module import LazyMainModule
+from director._ipc.main_module import LazyMainModule, explain
 from director._ipc.protocol import UNNUMBERED, CallStyle, Facts
-from director._ipc.shared_page import Notice, SharedPage
+from director._ipc.shared_page import SharedPage
 from director._jobs.current import here
+from director._untrusted.callables import SUSPENDED, explain_resource, refuse_suspended
 
 if TYPE_CHECKING:
-    from director._device import Device
+    from director._devices.footprints import LoadSize
     from director._executors.remote.replicas import ModelSpec
 
 _PR_SET_PDEATHSIG = 1
 _NONE: list[int] = []
+_MODEL = 5  # in the head of a request
 _BROKEN = 70  # exit status: EX_SOFTWARE
 # Looking up an enum member is slow.
-_CALL, _EXIT, _BATCH = RequestKind.CALL, RequestKind.EXIT, CallStyle.BATCH
+_CALL, _EXIT, _BATCH, _AS_GIVEN = RequestKind.CALL, RequestKind.EXIT, CallStyle.BATCH, CallStyle.PLAIN
 _RETURNED, _RAISED, _YIELDED = AnswerKind.RETURNED, AnswerKind.RAISED, AnswerKind.YIELDED
 
 
@@ -46,32 +48,37 @@ def main(facts: dict[str, Any]) -> None:
     Args:
         facts: Written by `spawn` in the parent.
     """
-    for name in ("inbox", "answers", "page", "wake"):
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the mask of the thread that has started this process
+    for name in ("inbox", "answers", "page", "wake", "sentinel"):
         os.set_inheritable(facts[name], False)  # not for processes that a job starts
-    _exit_with(facts["parent"])
+    _end_with(facts["parent"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to the terminal's whole group; the parent decides
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or the exit codes of programs that a job starts are lost
+    spawn_state.adopt(facts, loads(facts["device"]).label)  # noqa: S301 - from our parent
     LazyMainModule(facts["main"]).install()
     ChildMain(facts).serve()
 
 
-class ChildMain:
-    """One child; also the `CurrentCall` of its jobs (`director._jobs.current`)."""
+class ChildMain(RemoteWorker):
+    """One child."""
 
     def __init__(self, facts: dict[str, Any]) -> None:
-        self._device: Device = loads(facts["device"])  # noqa: S301 - from our parent
+        self._parent: int = facts["parent"]
+        self._process = os.getpid()
         self._inbox = socket.socket(fileno=facts["inbox"])
         self._answers = socket.socket(fileno=facts["answers"])
         self._page = SharedPage(facts["page"])
+        super().__init__(self._page)
+        self._set_device(loads(facts["device"]), self._loaded)  # noqa: S301 - from our parent
         os.close(facts["page"])
         self._wake: int = facts["wake"]
         self._writer = AnswerWriter(self._answers)
-        self._replicas = WorkerReplicas(self._device, self._loaded)
-        self._cuda = CudaThread(0, own_stream=False) if self._device.kind == "cuda" else None
+        self._context = copy_context()  # each call gets a copy: what it sets is gone with it
         self._known: dict[int, tuple[Any, str]] = {}  # functions and their names, by number
         self._number = 0  # of the last call
         self._head: tuple[Any, ...] | None = None  # of the current request
         self._name = ""
-        self._job: WorkerJob | None = None  # made when needed
         here.running = self  # type: ignore[assignment]  # for the main thread; its jobs are `WorkerJob`s
         signal.signal(signal.SIGTERM, self._terminate)
         os.register_at_fork(after_in_child=self._be_forked)
@@ -83,12 +90,12 @@ class ChildMain:
         memory = bytearray(LONGEST)
         view, pieces, serve, receive = memoryview(memory), [memory], self._serve, self._inbox.recvmsg_into
         while True:  # as `Receiver.receive`, inlined; see `_serve`
-            size, control, told, _ = receive(pieces, ROOM, KEPT)
+            size, control, flags, _ = receive(pieces, ROOM, KEPT)
             if not size:
                 break
             head = request_head(memory)
             descriptors = descriptors_of(control[0][2]) if control else _NONE
-            if size < CONTENT or told & CUT or head[0] <= self._number or len(descriptors) > head[2]:
+            if size < CONTENT or flags & CUT or head[0] <= self._number or len(descriptors) > head[2]:
                 _break(f"a message of {size} bytes with {len(descriptors)} descriptors came after call {self._number}")
             self._number = head[0]
             if head[1] == _EXIT:
@@ -96,26 +103,11 @@ class ChildMain:
             serve(head, view[CONTENT:size], descriptors)
         self._replicas.clear()
 
-    # ---- `CurrentCall`
+    # ---- the call that runs
 
-    def job(self) -> WorkerJob | None:
-        """The job that runs."""
-        if self._job is None and self._head is not None:
-            self._job = WorkerJob(self._page, self._number, self._device, self._name, Facts(*self._head[-4:]))
-        return self._job
-
-    def jobs(self) -> list[WorkerJob]:
-        """The job that runs; of a batch one for all, because notices are for the whole call."""
-        job = self.job()
-        return [] if job is None else [job]
-
-    def device(self) -> Device:
-        """The device."""
-        return self._device
-
-    def time(self) -> float:
-        """Seconds of the machine's clock."""
-        return monotonic()
+    def _call_info(self) -> CallInfo | None:
+        head = self._head
+        return None if head is None else CallInfo(self._number, head[_MODEL], self._name, Facts(*head[-4:]))
 
     def report(self, progress: Any) -> None:
         """Send it to the parent, which sets `Job.progress`."""
@@ -137,17 +129,23 @@ class ChildMain:
             else:
                 content = loads(inline) if inline else ()  # noqa: S301 - from our parent
             failure = _RAISED
-            if kind == _CALL:
-                fn, self._name = self._known[function]
-                if model == UNNUMBERED and self._cuda is None and not self._page.look(number):
-                    value = fn(self._device, *content)
+            try:
+                if kind == _CALL:
+                    fn, self._name = self._known[function]
+                    if model == UNNUMBERED and self._cuda is None and not self._page.look(number):
+                        value = self._context.copy().run(fn, self._device, *content)
+                    else:
+                        value = self._context.copy().run(self._call_function, number, fn, content, model, None, False)
                 else:
-                    value = self._call(fn, content, model)
-            else:
-                value = self._first_call(function, model, style, *content)
+                    fn = content[0]
+                    value = self._context.copy().run(self._first_call, function, model, style, *content)
+            except TypeError as error:
+                if style != _AS_GIVEN:
+                    explain_resource(error, fn, "device" if model == UNNUMBERED else "replica", style == _BATCH)
+                raise
             content = None  # the arguments are not kept alive while the result is sent
-            if type(value) is CoroutineType:
-                self._refuse(value)
+            if type(value) in SUSPENDED and style != _AS_GIVEN:
+                refuse_suspended(value, self._name)
             if style == _BATCH:
                 value = self._apart(value)
             self._writer.send_value(_RETURNED, number, value, began, monotonic())
@@ -167,21 +165,7 @@ class ChildMain:
             self._known[function] = fn, name
         if style == CallStyle.STREAM:
             fn = partial(self._stream, self._number, fn)
-        return self._call(fn, args, model, spec, is_plain=style == CallStyle.PLAIN)
-
-    def _call(self, fn: Any, args: Any, model: int, spec: ModelSpec | None = None, is_plain: bool = False) -> Any:
-        if self._page.look(self._number) != Notice.NONE:
-            from asyncio import CancelledError
-
-            raise CancelledError  # cancelled, or out of time
-        resource = self._device if model == UNNUMBERED else self._replicas.get(model, spec)
-        if not is_plain:
-            args = (resource, *args)
-        return fn(*args) if self._cuda is None else self._cuda.run(lambda _: fn(*args), None)
-
-    def _refuse(self, coroutine: CoroutineType[Any, Any, Any]) -> None:
-        coroutine.close()
-        raise TypeError(f"{self._name} is a coroutine function: await it yourself, or give the Director a blocking one")
+        return self._call_function(self._number, fn, args, model, spec, style == CallStyle.PLAIN)
 
     def _stream(self, number: int, fn: Any, *args: Any) -> None:
         from director._executors.process.child.streaming import run_generator  # few children need it
@@ -198,23 +182,32 @@ class ChildMain:
             raise error  # raised by `_terminate`
         if self._writer.answered == number:
             return  # raised after the last answer
+        if kind == AnswerKind.NOT_READ:
+            error = explain(error)
         ended = monotonic()
         self._writer.send_plain(kind, number, _packed_error(error), began, ended)
 
     def _apart(self, values: Any) -> Any:
-        from director._executors.remote.batch_items import apart  # few children need it
+        from director._executors.remote.batch_items import pack_items  # few children need it
 
-        return apart(values, _packed_error)
+        return pack_items(values, _packed_error)
 
-    def _loaded(self, model: int, seconds: float) -> None:
-        self._writer.send_plain(AnswerKind.LOADED, self._number, (model, seconds))
+    def _loaded(self, model: int, seconds: float, taken: LoadSize | None) -> None:
+        self._writer.send_plain(
+            AnswerKind.LOADED, self._number, (model, seconds, None if taken is None else tuple(taken))
+        )
 
     # ---- the process
 
     def _terminate(self, number: int, _frame: object) -> None:
-        """SIGTERM: raise SystemExit, if the parent sent it; else ignore it, as sent to the whole process group."""
+        """SIGTERM: raise SystemExit, if the parent sent it; else ignore it, as sent to the whole process group.
+
+        If the parent has ended, end with the processes that jobs have started.
+        """
         if self._page.is_ending:
             raise SystemExit(128 + number)
+        if os.getppid() != self._parent and os.getpid() == self._process:
+            os.killpg(0, signal.SIGKILL)
 
     def _be_forked(self) -> None:
         """In a forked copy: close the sockets, or the parent would not see the end of this process."""
@@ -230,12 +223,12 @@ def _packed_error(error: BaseException) -> Any:
     try:
         from director._ipc.exceptions import free_caches, pack_error  # most children never need it
 
-        packed: Any = tuple(pack_error(error))
-        if packed[-1] is not None and packed[-1][0] == "memory":
+        packed = pack_error(error)
+        if packed.fault is not None and packed.fault[0] == "memory":
             free_caches(error)
     except BaseException as refusal:  # noqa: BLE001 - nothing can be imported without descriptors, for example
-        return b"", [], "", describe(error), describe(refusal), "", os.getpid(), None
-    return packed
+        return b"", [], "", describe(error), describe(refusal), "", os.getpid()
+    return tuple(packed)
 
 
 def _break(reason: str) -> NoReturn:
@@ -246,9 +239,13 @@ def _break(reason: str) -> NoReturn:
     os._exit(_BROKEN)
 
 
-def _exit_with(parent: int) -> None:
-    """Have the kernel kill this process when the slot's thread, which started it, ends."""
+def _end_with(parent: int) -> None:
+    """End when the parent does. The kernel kills the process group then, by the pipe ``"sentinel"``.
+
+    Where something else holds the parent's end of the pipe (a copy of the parent that was forked by native code), the
+    kernel sends SIGTERM to this process alone, and `ChildMain` ends the group.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it has ended before
         sys.exit(1)

@@ -1,7 +1,4 @@
-"""The calls that have come to an actor: which is made next, which were withdrawn. For any thread, behind one lock.
-
-A call is either withdrawn or begun, and both at most once: the lock decides.
-"""
+"""The calls that an actor has received, and whether each begins or is withdrawn. For any thread, under one lock."""
 
 from __future__ import annotations
 
@@ -17,15 +14,15 @@ if TYPE_CHECKING:
 
     from director._executors.ray.actor.last_begun import LastBegun
 
-_REMEMBERED = 64  # numbers of calls: far more than are ever on their way
+_REMEMBERED = 64  # numbers of calls: far more than are ever in flight
 
 
 class ReceivedCall:
-    """A call, and the answer that one of Ray's threads waits for.
+    """A call, and its answer, for which one of Ray's threads waits.
 
     Args:
-        number: The call's.
-        content: The rest of it.
+        number: The number of the call.
+        content: Its header and arguments.
     """
 
     __slots__ = ("_answer", "_done", "content", "number")
@@ -38,12 +35,12 @@ class ReceivedCall:
         self._done.acquire()
 
     def finish(self, answer: Answer) -> None:
-        """Give the answer; once."""
+        """Set the answer; once."""
         self._answer = answer
         self._done.release()
 
     def wait(self) -> Answer:
-        """The answer, when there is one."""
+        """Wait for the answer."""
         self._done.acquire()
         assert self._answer is not None
         return self._answer
@@ -53,42 +50,42 @@ class CallQueue:
     """Calls in the order of their numbers.
 
     Args:
-        begun: Keeps the numbers of those that have begun.
-        on_notice: Called, under the lock, when something is said about the call that is made.
+        begun: Keeps the numbers of calls that have begun.
+        on_notice: Called under the lock when the current call gets a notice.
     """
 
     def __init__(self, begun: LastBegun, on_notice: Callable[[], None]) -> None:
-        self._some = threading.Condition()  # its lock is reentrant: a collected object's `__del__` may come back
+        self._changed = threading.Condition()  # with a reentrant lock: a finalizer may call `request`
         self._waiting: dict[int, ReceivedCall] = {}
-        self._withdrawn: set[int] = set()  # before they have come
+        self._withdrawn: set[int] = set()  # before they were received
         self._begun = begun
-        self._recent: deque[int] = deque(maxlen=_REMEMBERED)  # those that have begun or were withdrawn
+        self._recent: deque[int] = deque(maxlen=_REMEMBERED)  # calls that have begun or were withdrawn
         self._current = 0
-        self._notice = Notice.NONE  # about the current one
+        self._notice = Notice.NONE  # for the current call
         self._on_notice = on_notice
         self._is_closed = False
 
     def put(self, call: ReceivedCall) -> None:
-        """A call has come."""
-        with self._some:
-            if call.number in self._withdrawn or call.number in self._recent:  # never twice
+        """Add a call that was received."""
+        with self._changed:
+            if call.number in self._withdrawn or call.number in self._recent:  # never begun twice
                 self._withdrawn.discard(call.number)
-                self._forget(call)
+                self._give_back(call)
             else:
                 self._waiting[call.number] = call
-                self._some.notify()
+                self._changed.notify()
 
     def next(self) -> ReceivedCall | None:
-        """Begin the next call, when there is one; `None` once the queue is closed and empty.
+        """Wait for the next call and begin it; returns `None` once the queue is closed and empty.
 
         Raises:
-            OSError: Another actor has come in place of this one.
+            OSError: Another actor has replaced this one.
         """
-        with self._some:
+        with self._changed:
             while not self._waiting:
                 if self._is_closed:
                     return None
-                self._some.wait()
+                self._changed.wait()
             number = min(self._waiting)
             self._begun.write(number)
             self._recent.append(number)
@@ -96,34 +93,34 @@ class CallQueue:
             return self._waiting.pop(number)
 
     def request(self, number: int, what: int) -> None:
-        """The driver wants something of a call.
+        """Withdraw or notify a call.
 
         Args:
-            number: Of the call.
-            what: `WITHDRAW`, or a `Notice`, which withdraws it too if it has not begun.
+            number: The number of the call.
+            what: `WITHDRAW`, or a `Notice`; either withdraws a call that has not begun.
         """
-        with self._some:
+        with self._changed:
             if number == self._current:
                 if what != WITHDRAW:
                     self._notice = Notice(what)
                     self._on_notice()
             elif (call := self._waiting.pop(number, None)) is not None:
-                self._forget(call)
+                self._give_back(call)
             elif number not in self._recent:
                 self._withdrawn.add(number)
                 if len(self._withdrawn) > _REMEMBERED:
                     self._withdrawn.remove(min(self._withdrawn))
 
     def look(self, number: int) -> Notice:
-        """What was said about a call."""
+        """The notice for a call."""
         return self._notice if number == self._current else Notice.NONE
 
     def close(self) -> None:
-        """No call comes any more."""
-        with self._some:
+        """No call is added any more."""
+        with self._changed:
             self._is_closed = True
-            self._some.notify()
+            self._changed.notify()
 
-    def _forget(self, call: ReceivedCall) -> None:
+    def _give_back(self, call: ReceivedCall) -> None:
         self._recent.append(call.number)
         call.finish(Answer(call.number, AnswerKind.WITHDRAWN))

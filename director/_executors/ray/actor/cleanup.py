@@ -1,7 +1,7 @@
-"""An actor that outlives its driver by a moment, to give back what that has claimed. Sent as it is, with no imports.
+"""An actor that removes the placement groups of a driver after its end. Sent by value, so it imports no `director`.
 
-Ray removes a placement group when the job in which it was made is over. A Director in a task, an actor or a replica of
-Ray Serve may be ended long before that, by whom it can't do anything about; its GPUs would be nobody's.
+Ray removes a placement group at the end of the Ray job in which it was created. A Director in a task, an actor or a
+replica of Ray Serve may be killed long before that, and its GPUs would stay reserved.
 """
 
 from __future__ import annotations
@@ -12,48 +12,47 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-_FORGOTTEN = 60.0  # seconds
+_WATCH_TIMEOUT = 60.0  # seconds in which `watch` is called, unless the driver has ended before
 
 
 class CleanupActor:
-    """Under the name that Ray's tools show."""
+    """Holds placement groups until their driver has ended. Ray's tools show this name."""
 
     def __init__(self) -> None:
         self._groups: list[Any] = []
-        self._is_over = asyncio.Event()
-        self._forgotten = threading.Timer(_FORGOTTEN, os._exit, (0,))  # the driver has ended before it could say more
-        self._forgotten.start()
+        self._has_ended = asyncio.Event()
+        self._exit_timer = threading.Timer(_WATCH_TIMEOUT, os._exit, (0,))
+        self._exit_timer.start()
 
     async def ready(self) -> None:
-        """Return when all calls before this one have come."""
+        """Return when all earlier calls have arrived."""
 
-    async def mind(self, group: Any) -> None:
-        """Remove a placement group at the end, unless it was removed."""
+    async def add(self, group: Any) -> None:
+        """Remove a placement group at the end, unless it is discarded before."""
         self._groups.append(group)
 
-    async def forget(self, group: Any) -> None:
-        """It is removed."""
+    async def discard(self, group: Any) -> None:
+        """The placement group was removed."""
         self._groups = [other for other in self._groups if other.id != group.id]
 
-    async def never(self) -> None:
-        """Does not return while the caller is there, to whom the result would belong."""
-        await self._is_over.wait()
+    async def hold(self) -> None:
+        """Doesn't return before the driver has ended, which owns the reference of the result."""
+        await self._has_ended.wait()
 
     async def watch(self, owned: list[Any]) -> None:
-        """Wait for the end of a driver, clean up after it, and leave.
+        """Wait for the end of the driver, remove its placement groups, and exit.
 
         Args:
-            owned: An object of the driver's that never comes. In a list: by itself, Ray would wait for it before it
-                made the call.
+            owned: A list with the reference of `hold`. Ray would wait for a reference that is an argument itself.
         """
         import ray
         from ray.util.placement_group import remove_placement_group
 
-        self._forgotten.cancel()
-        with suppress(Exception):  # of Ray: the owner has died
+        self._exit_timer.cancel()
+        with suppress(Exception):  # Ray raises that the owner has died
             await owned[0]
         for group in self._groups:
             with suppress(Exception):  # the cluster may be gone
                 remove_placement_group(group)
-        self._is_over.set()  # the actor leaves when its last call has returned
+        self._has_ended.set()  # the actor exits when its last call has returned
         ray.actor.exit_actor()

@@ -1,8 +1,8 @@
-"""The numbers of the last calls that an actor has begun, where they outlive the actor.
+"""The numbers of the last calls that an actor has begun, in a file that outlives the actor.
 
-An actor that dies takes its answers along, and Ray can't tell whether a call had begun. The one that is started in its
-place, on the same machine, reads it here. Both hold a lock of the system's on the file, so that the second begins to
-read when the first has ended, however it has, and the first begins nothing once the second is there.
+When an actor dies, its answers are lost, and Ray can't tell whether a call had begun. The actor that replaces it, on
+the same machine, reads that here. Both take a lock on the file, so the second reads when the first has ended, and the
+first begins no call once the second has the lock.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from contextlib import suppress
 from pathlib import Path
 from struct import pack_into, unpack
 
-KEPT = 8  # numbers: more than are ever on their way to one actor
+KEPT = 8  # numbers: more calls than are ever in flight to one actor
 _FORM = f"<{KEPT}q"
 _SIZE = 8 * KEPT
 
 
 class LastBegun:
-    """A few numbers in a small file; the actor's call thread writes them.
+    """A few numbers in a small file, written by the actor's call thread.
 
     Args:
-        name: Of the file, the same for all actors of a slot.
-        is_first: Whether no actor of the slot came before. Its file is made with the first number; another actor
-            waits here for the end of the one before it.
+        name: The name of the file, the same for all actors of a slot.
+        is_first: Whether it is the first actor of the slot, whose file is created with the first number. Any other
+            waits here for the end of the one before.
     """
 
     def __init__(self, name: str, *, is_first: bool) -> None:
@@ -37,10 +37,10 @@ class LastBegun:
             self._open(fcntl.LOCK_EX)
 
     def write(self, number: int) -> None:
-        """The call with that number begins.
+        """The call with this number begins.
 
         Raises:
-            OSError: Another actor has come in place of this one, which must not begin anything more.
+            OSError: Another actor has replaced this one, which must not begin a call.
         """
         if self._page is None:
             self._open(fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,16 +49,16 @@ class LastBegun:
         self._count += 1
 
     def read(self) -> tuple[int, ...]:
-        """Those that have begun, in no order; calls are counted from 1."""
+        """The numbers, in no order; calls are counted from 1."""
         return () if self._page is None else tuple(number for number in unpack(_FORM, self._page[:]) if number)
 
     def remove(self) -> None:
-        """No actor comes after this one."""
+        """Remove the file: no actor replaces this one."""
         with suppress(OSError):
             self._path.unlink()
 
     def _open(self, lock: int) -> None:
-        # Not closed: that would end the lock. A lock of this kind is not inherited by processes that a job forks.
+        # Not closed, which would release the lock. Processes that a job forks don't inherit it.
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(descriptor, lock)

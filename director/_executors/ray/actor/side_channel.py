@@ -1,4 +1,4 @@
-"""What an actor tells beside its answers: log records, progress, values of streams. For any thread, behind one lock."""
+"""The side messages of an actor: log records, reports, values of streams. For any thread, under one lock."""
 
 from __future__ import annotations
 
@@ -6,78 +6,78 @@ import pickle
 import threading
 from typing import TYPE_CHECKING
 
-from director._executors.ray.messages import Note, NoteKind
-from director._threads import Flag
+from director._executors.ray.messages import SideMessage, SideMessageKind
+from director._system.threads import Flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-_MOST = 10_000  # notes that wait for the driver; more are dropped, and counted
-WINDOW = 4  # values of a stream that are made and not fetched
+_MOST = 10_000  # messages that wait for the driver; more log records and reports are dropped, and counted
+WINDOW = 4  # values of a stream that wait for the driver
 
 
 class SideChannel:
-    """Notes, each told once, in order."""
+    """Side messages, each sent once, in order."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a collected object's `__del__` may log in the midst
-        self._has_news = Flag()  # for `take`; cleared before it looks, so that nothing that comes then is missed
-        self._has_room = Flag()  # for `add_value`, in the same way
-        self._notes: list[Note] = []
+        self._lock = threading.RLock()  # a finalizer may log while its thread holds it
+        self._has_messages = Flag()  # for `take`; cleared before its check, so that no message is missed
+        self._has_room = Flag()  # for `add_value`; the same
+        self._messages: list[SideMessage] = []
         self._dropped = 0
-        self._told = 0
-        self._values = 0  # among the notes
+        self._sent = 0
+        self._values = 0  # among the messages
         self._is_closed = False
 
-    def add(self, note: Note) -> None:
-        """Tell something."""
+    def add(self, message: SideMessage) -> None:
+        """Send a log record or a report."""
         with self._lock:
-            if len(self._notes) >= _MOST:
+            if len(self._messages) >= _MOST:
                 self._dropped += 1
                 return
-            self._notes.append(note)
-        self._has_news.set()
+            self._messages.append(message)
+        self._has_messages.set()
 
-    def add_value(self, note: Note, is_over: Callable[[], bool]) -> bool:
-        """Tell a value of a stream; waits while there are enough. False if the stream `is_over`."""
+    def add_value(self, message: SideMessage, is_unwanted: Callable[[], bool]) -> bool:
+        """Send a value of a stream, when there is room in the window; False if the stream `is_unwanted`."""
         while True:
             self._has_room.clear()
-            if is_over():
+            if is_unwanted():
                 return False
             with self._lock:
                 if self._values < WINDOW:
                     self._values += 1
-                    self._notes.append(note)
+                    self._messages.append(message)
                     break
             self._has_room.wait()
-        self._has_news.set()
+        self._has_messages.set()
         return True
 
     def wake(self) -> None:
-        """Have who waits look whether it is over."""
+        """Have `add_value` check again whether its stream is wanted."""
         self._has_room.set()
 
-    def take(self) -> list[Note]:
-        """All that there is, when there is something or the channel is closed."""
+    def take(self) -> list[SideMessage]:
+        """Wait for messages, or for the end of the channel; returns all."""
         while True:
-            self._has_news.clear()
-            if self._notes or self._is_closed:
+            self._has_messages.clear()
+            if self._messages or self._is_closed:
                 return self.drain()[1]
-            self._has_news.wait()
+            self._has_messages.wait()
 
-    def drain(self) -> tuple[int, list[Note]]:
-        """How many notes were told before, and all that there are now."""
+    def drain(self) -> tuple[int, list[SideMessage]]:
+        """How many messages were sent before, and all that are to be sent now."""
         with self._lock:
-            notes, self._notes, self._values = self._notes, [], 0
+            messages, self._messages, self._values = self._messages, [], 0
             if self._dropped:
-                notes.append(Note(0, NoteKind.DROPPED, 0, (pickle.dumps(self._dropped), [], [])))
+                messages.append(SideMessage(0, SideMessageKind.DROPPED, 0, (pickle.dumps(self._dropped), [], [])))
                 self._dropped = 0
-            told, self._told = self._told, self._told + len(notes)
+            sent_before, self._sent = self._sent, self._sent + len(messages)
         self._has_room.set()
-        return told, notes
+        return sent_before, messages
 
     def close(self) -> None:
-        """The actor ends: who asks for more is answered."""
+        """The actor ends: `take` waits no longer."""
         self._is_closed = True
-        self._has_news.set()
+        self._has_messages.set()

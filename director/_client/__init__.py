@@ -1,0 +1,1 @@
+"""A Director whose devices are in a server process."""

@@ -1,0 +1,48 @@
+"""How many cores this process may use: by its affinity, and by the quotas of its control groups."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+
+def usable_cores(root: Path = Path("/")) -> float:
+    """Cores, perhaps a fraction of one.
+
+    Args:
+        root: Where the system's files are; tests provide those of another machine.
+    """
+    return min([float(len(os.sched_getaffinity(0))), *_quotas(root)])
+
+
+def control_groups(root: Path) -> list[Path]:
+    """The control group of this process and those around it (version 2), the innermost first."""
+    return _around(root / "sys/fs/cgroup", root, "0::")
+
+
+def text_of(path: Path) -> str:
+    """The content of a file of the system; ``""`` if it can't be read."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _around(top: Path, root: Path, entry: str) -> list[Path]:
+    found = re.search(rf"^{entry}/(.*)$", text_of(root / "proc/self/cgroup"), re.M)
+    if found is None:
+        return []
+    own = top / found[1]
+    return [own, *(parent for parent in own.parents if parent.is_relative_to(top))]
+
+
+def _quotas(root: Path) -> list[float]:
+    """Cores that the control groups grant, of either version."""
+    pairs = [text_of(group / "cpu.max") for group in control_groups(root)]
+    pairs += [
+        f"{text_of(group / 'cpu.cfs_quota_us').strip()} {text_of(group / 'cpu.cfs_period_us')}"
+        for group in _around(root / "sys/fs/cgroup/cpu", root, r"\d+:(?:[\w=,]*,)?cpu(?:,[\w=,]*)?:")
+    ]
+    found = (re.match(r"(\d+) (\d+)", pair) for pair in pairs)
+    return [int(match[1]) / int(match[2]) for match in found if match and int(match[1]) and int(match[2])]

@@ -1,0 +1,1 @@
+"""The server process, which has the devices of several application processes."""

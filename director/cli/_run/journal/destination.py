@@ -1,0 +1,119 @@
+"""Where the records of a run go: the standard output, a file without a journal, or one with it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from director.cli._console import print_error
+from director.cli._run.journal.compaction import failures
+from director.cli._run.journal.journalled import JournalledOutput
+from director.cli._run.journal.unchanged import UnchangedFiles
+from director.cli._run.output.saved import SavedResults, Template
+from director.cli._run.output.sinks import Descriptor, LinesOnly, OnTerminal, Record, Sink, Stream
+from director.cli._run.output.whole_file import WholeFile
+from director.cli._status import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Any, Self
+
+    from director.cli._run.journal.history import History
+
+
+class Destination:
+    """Opened before the run, and begun when the first item can run, so that a failed start changes nothing.
+
+    Args:
+        path: Of the output; `None` for the standard output.
+        stdout: A descriptor for results on the standard output; `None` if there is a path.
+        template: Results are saved to files of their own.
+        edits: The function changes its input files itself.
+
+    Raises:
+        UsageError: It can't be written.
+        Refusal: Another run writes it.
+    """
+
+    def __init__(self, path: str | None, stdout: int | None, template: Template | None, *, edits: bool) -> None:
+        self.path = path
+        self.journalled: JournalledOutput | None = None
+        self._template = template
+        self._edits = edits
+        self._plain: Descriptor | None = None
+        if path is None:
+            assert stdout is not None
+            self._plain = Descriptor(stdout)
+        elif _is_regular(path):
+            self.journalled = JournalledOutput(path)
+        else:
+            self._plain = Descriptor(_open(path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.journalled is not None:
+            self.journalled.release()
+
+    def sink(self, above: Callable[[], Stream | None], changed: Callable[[Record], None]) -> Sink:
+        """What the writer writes to.
+
+        Args:
+            above: Returns the stream for results on a terminal that shows progress.
+            changed: Called on the writer's thread with the record of an item whose file has changed meanwhile.
+        """
+        sink: Sink
+        if self.journalled is not None:
+            sink = UnchangedFiles(self.journalled, changed, edits=self._edits)
+        else:
+            assert self._plain is not None
+            stream: Stream = self._plain
+            if self._plain.on_terminal:
+                stream = OnTerminal(above() or self._plain)
+            sink = LinesOnly(stream)
+        return sink if self._template is None else SavedResults(sink)
+
+    def begin(self, history: History | None, config: Mapping[str, Any], root: str, argv: list[str]) -> None:
+        """The first item can run: cut what is there to what the run goes on with.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        if self.journalled is not None:
+            self.journalled.begin(history, config, root, argv)
+
+    def write_failures(self, path: str) -> bool:
+        """Write the records of the failed items to a file; prints an error and returns False if that fails."""
+        if self.journalled is None:
+            return True
+        try:
+            with WholeFile(os.path.realpath(path)) as file:
+                for record in failures(self.journalled.path, self.journalled.journal_path):
+                    file.write(record)
+                file.finish()
+                file.replace()
+        except OSError as error:
+            print_error(f"director run: {path} can't be written: {error.strerror}")
+            return False
+        return True
+
+
+def _is_regular(path: str) -> bool:
+    """Whether a file is a regular one, or will be when it is made."""
+    try:
+        return stat.S_ISREG(Path(path).stat().st_mode)
+    except OSError:
+        return True
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"{path} can't be written: {error.strerror}") from None
