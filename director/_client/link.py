@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from director._ipc.server.body import Body
@@ -55,6 +56,7 @@ class Link:
         )
         self._told: set[int] = set()  # numbers of functions and models
         self._options: dict[JobHead, int] = {}
+        self._option_numbers = count()
         self._counts: QueueCounts | None = None
         self._row = 0
 
@@ -67,25 +69,33 @@ class Link:
 
         Raises:
             ValueError: Its options are too long.
+            OSError: There is no memory or no descriptor left for its function or model.
         """
-        for named in packed.named:
-            self._tell(named)
-        _, head, key, cost, stream, content = packed
-        # A large content is sent later than jobs that come after it, when its options may have lost their number.
-        options = tuple(head) if isinstance(content, Body) else self._options_number(head)
-        if stream is None and key is None and not cost and type(options) is int:
-            self.peer.send(Kind.SUBMIT, job.id, options, content)
-        else:
-            self.peer.send(Kind.SUBMIT, job.id, tuple(JobParts(options, key, cost, stream)), content)
-        self.calls[job.id] = job
+        self.calls[job.id] = job  # first: from another thread's message the server may answer before this returns
+        try:
+            for named in packed.named:
+                self._tell(named)
+            _, head, key, cost, stream, content = packed
+            # A large content is sent later than jobs after it, when its options may have lost their number.
+            options = tuple(head) if isinstance(content, Body) else self._options_number(head)
+            if stream is None and key is None and not cost and type(options) is int:
+                self.peer.send(Kind.SUBMIT, job.id, options, content)
+            else:
+                self.peer.send(Kind.SUBMIT, job.id, tuple(JobParts(options, key, cost, stream)), content)
+        except BaseException:
+            self.calls.pop(job.id, None)
+            raise
 
     def _options_number(self, head: JobHead) -> int:
-        """The number of options, which are sent when they are new; after `_REMEMBERED` numbers begin anew."""
+        """The number of options, which are sent when they are new.
+
+        A finalizer may submit a job within this: no other options get the number before half of all have followed.
+        """
         number = self._options.get(head)
         if number is None:
             if len(self._options) >= _REMEMBERED:
                 self._options.clear()
-            number = len(self._options)
+            number = next(self._option_numbers) % (2 * _REMEMBERED)
             self.peer.send(Kind.OPTIONS, number, tuple(head))
             self._options[head] = number
         return number

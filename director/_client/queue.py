@@ -208,7 +208,8 @@ class ServerQueue:
 
     def note_counts(self) -> None:
         """Tell the other applications how many of our jobs wait and run: after calls have ended."""
-        self._room.note()
+        with self._lock:
+            self._room.note()
 
     def stop_admission(self) -> None:
         """Admit nothing more."""

@@ -123,10 +123,10 @@ class Room:
             link.note_counts(waiting, max(0, len(link.calls) - (waiting - len(self._unsent))))
 
     def _note_tenant(self, tenant: int, by: int) -> None:
-        waiting = self._tenants.get(tenant, 0) + by
-        if waiting:
-            self._tenants[tenant] = waiting
-        else:
-            del self._tenants[tenant]
+        tenants = self._tenants
+        tenants.setdefault(tenant, 0)
+        waiting = tenants[tenant] = tenants[tenant] + by  # no call between: a finalizer may come here meanwhile
+        if not waiting:
+            del tenants[tenant]
         if self._link is not None:
             self._link.note_tenant(tenant, waiting)

@@ -100,7 +100,9 @@ class Plans:
         self._functions[number] = Function(head.name, reference, rule, is_stale)
 
     def add_model(self, number: int, head: ModelHead, reference: bytes) -> None:
-        """A model gets a number."""
+        """A model gets a number. It may be told twice, by a finalizer that submits a job while it is told."""
+        if number in self._models:
+            return
         allowed = None if head.allowed is None else frozenset(head.allowed)
         if self._is_stale(head.module, head.source):
             self._stale_models.add(number)

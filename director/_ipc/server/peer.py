@@ -110,7 +110,8 @@ _CONTENT = 3
 class Peer:
     """Sends and receives messages on an event loop.
 
-    `send` may be called from any thread; all else belongs to the event loop.
+    `send` may be called from any thread, but what follows a first message with the number of a job, as all else does,
+    belongs to the event loop.
 
     Args:
         connection: A connected socket that preserves message boundaries; it is closed with the peer.
@@ -207,10 +208,14 @@ class Peer:
         self._outbox.append(message)
         if not self._is_flushing and self.is_open:
             self._is_flushing = True
-            if get_ident() == self._thread:
-                self._loop.call_soon(self._flush)
-            else:
-                self._loop.call_soon_threadsafe(self._flush)
+            try:
+                if get_ident() == self._thread:
+                    self._loop.call_soon(self._flush)
+                else:
+                    self._loop.call_soon_threadsafe(self._flush)
+            except BaseException:  # of a signal handler: the next message must be flushed
+                self._is_flushing = False
+                raise
 
     def _copy(self, number: int, message: _Fields, body: Body) -> None:
         """Copy a large body on a thread; later messages with its number follow it."""
