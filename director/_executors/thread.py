@@ -163,7 +163,7 @@ def advise(slots: int) -> None:
     threads = attribute_of(torch, "get_num_threads")
     if slots < 2 or not callable(threads):
         return
-    from director._devices.cores import usable_cores  # few programs need it
+    from director._devices.host import usable_cores  # few programs need it
 
     each, cores = threads(), usable_cores()
     if each > 1 and slots * each > cores:

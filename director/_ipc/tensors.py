@@ -1,9 +1,9 @@
-"""Pickles tensors of torch, if the application has imported it.
+"""Pickles tensors of torch, if the application has imported it, and views of memory as what they show.
 
 torch pickles a CPU tensor as bytes in the stream, with all of its storage, of which it may show a row. Here a large one
 is passed to pickle as a buffer, which goes out of band like that of a NumPy array, and of any one only what it shows is
 sent. A CUDA tensor is refused: it would be unpickled on another GPU than the one it names,
-and would initialize CUDA in a process that may not use it.
+and would initialize CUDA in a process that may not use it. Pickling imports neither torch nor NumPy.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import sys
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from director._ipc import views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +43,7 @@ def _pickler(base: Any) -> Any:
             if torch is not None and isinstance(obj, getattr(torch, "Tensor", ())):
                 reduced = _reduce(torch, obj)
             else:
-                reduced = views.reduce(obj)
+                reduced = _reduce_view(obj)
             if reduced is not None:
                 return reduced
             return super().reducer_override(obj) if hasattr(base, "reducer_override") else NotImplemented
@@ -112,3 +110,44 @@ def _strided(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int
     torch = import_module("torch")
     tensor = torch.frombuffer(buffer, dtype=dtype).as_strided(shape, strides)
     return tensor.requires_grad_() if requires_grad else tensor
+
+
+def _reduce_view(value: Any) -> Any:
+    """The reduce value of a `memoryview`, or of a large array that is not contiguous; `None` for the usual one.
+
+    Raises:
+        PicklingError: It is a `memoryview` of a format that can't be made of bytes.
+    """
+    if type(value) is memoryview:
+        return _reduce_memoryview(value)
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is None or type(value) is not getattr(numpy, "ndarray", None):
+        return None
+    if value.flags.forc or value.nbytes < _LARGE or value.dtype.hasobject:
+        return None
+    # pickle would copy it piece by piece into its stream, holding the GIL. NumPy releases it while it copies.
+    return numpy.ascontiguousarray(value).__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+
+
+def _reduce_memoryview(view: memoryview) -> Any:
+    content: Any = view
+    if not view.c_contiguous:
+        content = view.tobytes() if view.readonly else bytearray(view.tobytes())
+    shape = view.shape or ()
+    try:
+        _memoryview(bytes(view.nbytes) if view.nbytes < _LARGE else content, view.format, shape)
+    except (TypeError, ValueError) as error:
+        raise pickle.PicklingError(
+            f"a memoryview of format {view.format!r} and shape {shape} can't be sent ({error}): send its array, "
+            "or its bytes"
+        ) from error
+    return _memoryview, (pickle.PickleBuffer(content), view.format, shape)
+
+
+def _memoryview(content: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    view = memoryview(content)
+    if view.format != "B" or view.ndim != 1:
+        view = view.cast("B")
+    if len(shape) == 1:
+        return view if form == "B" else view.cast(form)  # type: ignore[call-overload]
+    return view.cast(form, shape)  # type: ignore[call-overload, no-any-return]

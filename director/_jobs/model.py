@@ -103,7 +103,7 @@ class Model(Generic[R]):
         self.sleep = sleep
         self.wake = wake
         if sleep is not None:
-            from director._devices.host_memory import usable_memory  # few programs need it
+            from director._devices.host import usable_memory  # few programs need it
 
             usable_memory()  # read once, and not under the scheduler's lock
         self.devices: Device | int | str | tuple[Device | int | str, ...] | None

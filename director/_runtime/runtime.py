@@ -15,16 +15,15 @@ from director._runtime.devices.health import HealthMonitor
 from director._runtime.devices.load_backoff import LoadBackoff
 from director._runtime.devices.memory_monitor import MemoryMonitor
 from director._runtime.devices.start_backoff import StartBackoff
+from director._runtime.idle import Unloading
 from director._runtime.instrumentation import Instrumentation
 from director._runtime.job_lifecycle import JobLifecycle
 from director._runtime.timers import FlushTimer
-from director._runtime.unloading import Unloading
 from director._runtime.worker_pool import WorkerPool
 from director._runtime.worker_thread.call_hooks import hooked
 from director._runtime.worker_thread.room import Room
-from director._runtime.worker_thread.runner_events import RunnerReports, as_job_runner
+from director._runtime.worker_thread.runner_events import RunnerReports, SlotPrefetch, as_job_runner
 from director._runtime.worker_thread.shared_slot import SharedSlotGuard
-from director._runtime.worker_thread.slot_prefetch import SlotPrefetch
 from director._runtime.worker_thread.worker import Worker
 from director._scheduler.memory.residency import Residency
 from director._scheduler.scheduler import Scheduler
@@ -149,7 +148,7 @@ class Runtime:
             info = self._reports.introduce(slot)
             runner = as_job_runner(self._executor.runner(info, self._reports), slot, self.residency)
             if self._shared is not None:
-                from director._runtime.worker_thread.shared_loads import SharedLoadRunner  # few Directors need it
+                from director._runtime.worker_thread.shared_slot import SharedLoadRunner  # few Directors need it
 
                 lock = self._shared.load_lock(slot.device)
                 runner = SharedLoadRunner(runner, info, lock, self.residency, self._reports)

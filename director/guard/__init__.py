@@ -13,8 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from director._untrusted.numbers import seconds, whole
-from director.guard._autograd import is_switched_off
-from director.guard._call_check import GuardedCall
+from director.guard._call_check import GuardedCall, is_switched_off
 from director.guard._cuda import Driver
 from director.guard._findings import Finding, FindingLog
 from director.guard._loop_watch import LoopWatch

@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from director import current_device
-from director.guard._autograd import is_recorded
 from director.guard._cuda import Driver, devices_of
 from director.guard._source_lines import Place, is_library, outward, own_frame, place_of
 
@@ -15,9 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, TracebackType
 
-    from director.guard._cuda import Driver
     from director.guard._findings import FindingLog
-    from director.guard._source_lines import Place
 
 
 class GuardedCall:
@@ -178,3 +175,15 @@ def _stored_at(frame: FrameType, name: str) -> int:
         if step.argval == name and step.opname.startswith("STORE_") and step.positions is not None:
             line = step.positions.lineno or line
     return line
+
+
+def is_switched_off() -> bool:
+    """Whether torch is imported and records nothing on the calling thread: its grad mode is per thread."""
+    is_enabled = getattr(sys.modules.get("torch"), "is_grad_enabled", None)
+    return callable(is_enabled) and not is_enabled()
+
+
+def is_recorded(value: Any) -> bool:
+    """Whether `value` is a tensor with a graph behind it."""
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    return isinstance(tensor, type) and isinstance(value, tensor) and getattr(value, "grad_fn", None) is not None

@@ -15,8 +15,7 @@ from benchmarks import lines
 from benchmarks.batchers import DIRECTOR, EVERYBODY, MOST, Batcher, Submit
 from director._format import quantile
 from director.cli._bench.contenders import present
-from director.cli._bench.jobs import bare_time
-from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.rounds import Effort, bare_time, turns
 from director.cli._bench.sheet import Sheet
 
 if TYPE_CHECKING:

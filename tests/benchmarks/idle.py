@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from director.cli._bench.calls import noop
 from director.cli._bench.contenders import DIRECTOR, Contender, OpenContender
-from director.cli._bench.jobs import noop
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Sheet
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import lines
 from director._format import quantile
+from director.cli._bench.calls import noop
 from director.cli._bench.contenders import DIRECTOR, POOL, Contender, OpenContender
-from director.cli._bench.jobs import noop
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Sheet
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from director._devices.host_memory import usable_memory
+from director._devices.host import usable_memory
 
 if TYPE_CHECKING:
     from pathlib import Path

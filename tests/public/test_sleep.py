@@ -102,7 +102,7 @@ async def test_what_sleep_and_wake_return_is_the_replica_unless_it_is_none() -> 
 
 
 async def test_without_room_in_host_memory_it_is_unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("director._devices.host_memory.usable_memory", lambda: 3 * GIB)
+    monkeypatch.setattr("director._devices.host.usable_memory", lambda: 3 * GIB)
     sleepers = [Sleeper(name) for name in "abc"]
     async with one() as director:
         for each in sleepers:

@@ -257,7 +257,7 @@ async def test_more_threads_of_torch_than_cores_are_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, devices: str, threads: int, is_told: bool
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(get_num_threads=lambda: threads))  # type: ignore[arg-type]
-    monkeypatch.setattr("director._devices.cores.usable_cores", lambda: 8.0)
+    monkeypatch.setattr("director._devices.host.usable_cores", lambda: 8.0)
     async with Director(devices):
         pass
     said = "4 slots compute on 8 cores, and torch starts 8 threads in each: they slow each other down. Call "

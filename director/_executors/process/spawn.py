@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from director._devices.cores import usable_cores
+from director._devices.host import usable_cores
 from director._ipc import log_relay as logs
 from director._ipc import main_module, spawn_state
 from director._system import launched

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import pickle
 import time
 from typing import TYPE_CHECKING, Any
 
 from director._executors.base import NeverStarted, NotSent
 from director._executors.ray.actor_client import ActorClient, ActorLost
-from director._executors.ray.clock_offset import ClockOffset
 from director._executors.ray.messages import AnswerKind, SideMessageKind
 from director._executors.ray.payload import unpack, unsendable
 from director._executors.ray.pending_call import RayCall
@@ -197,3 +197,33 @@ class RayRunner(RemoteRunner[RayCall]):
                 )
         except Exception as error:  # noqa: BLE001 - raised by the user's handlers
             log_error(logger, error, "a log record of %s can't be handled", self._device.label)
+
+
+_DRIFT = 1e-4  # seconds in a second, at most, by which two clocks may drift apart
+
+
+class ClockOffset:
+    """Bounds of the difference of two clocks, by which `to_local` estimates it."""
+
+    __slots__ = ("_at", "_least", "_most")
+
+    def __init__(self) -> None:
+        self._least, self._most = -math.inf, math.inf
+        self._at = 0.0
+
+    def to_local(self, began: float, ended: float, sent: float, read: float) -> float:
+        """When a call has ended, by the local clock.
+
+        Args:
+            began: When it began, by the other clock.
+            ended: When it has ended, by the other clock.
+            sent: When it was sent, by the local clock: before `began`.
+            read: When its answer was received, by the local clock: after `ended`.
+        """
+        slack = _DRIFT * max(0.0, read - self._at)
+        self._at = read
+        least, most = max(self._least - slack, sent - began), min(self._most + slack, read - ended)
+        if least > most:  # a clock was set, or the actor is on another machine
+            least, most = sent - began, read - ended
+        self._least, self._most = least, most
+        return ended + (least + most) / 2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from director._devices.footprints import allocation, is_metered, read_free
 from director._scheduler.memory.returned import Leak
 from director._system.threads import DaemonThreadExecutor
-from director._untrusted.holders import holders_of
+from director._untrusted.objects import holders_of
 from director._untrusted.sizes import size_text
 from director.errors import DiscoveryError, PlacementError
 

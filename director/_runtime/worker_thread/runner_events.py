@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from director._device import Device
     from director._devices.footprints import LoadSize
-    from director._jobs.job import Job
+    from director._jobs.job import Job, ScheduledJob
     from director._jobs.model import Model
     from director._jobs.runner import Runner
     from director._runtime.devices.footprint_file import FootprintFile
@@ -194,3 +194,40 @@ class RunnerReports:
     def running(self) -> set[int]:
         """Numbers of the slots that are in a call."""
         return {slot.number for slot in self._slots.values() if slot.state is SlotState.WORKING}
+
+
+class SlotPrefetch:
+    """Prefetched jobs for one slot; its worker gets them from `Scheduler.next_work` in the same order.
+
+    Args:
+        slot: The slot.
+        scheduler: Gives the jobs.
+        end_returned: Has the event loop end a job that was given back while the Director closes.
+    """
+
+    __slots__ = ("_end_returned", "_prefetch", "_scheduler", "_slot")
+
+    def __init__(self, slot: Slot, scheduler: Scheduler, end_returned: Callable[[ScheduledJob[Any]], None]) -> None:
+        self._slot = slot
+        self._scheduler = scheduler
+        self._end_returned = end_returned
+        self._prefetch = scheduler.prefetched
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there is none; read without the lock, so it may be outdated."""
+        return self._prefetch.is_short
+
+    def take(self) -> ScheduledJob[Any] | None:
+        """One more, if there are enough."""
+        return self._scheduler.prefetch(self._slot)
+
+    def return_prefetched(self, jobs: Iterable[ScheduledJob[Any]]) -> None:
+        """Put jobs that have not begun back into the queue."""
+        jobs = list(jobs)
+        wake = self._scheduler.return_prefetched(self._slot, jobs)
+        if wake is not None:
+            wake()
+        if self._scheduler.is_shut:
+            for job in jobs:
+                self._end_returned(job)

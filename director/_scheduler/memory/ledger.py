@@ -1,4 +1,4 @@
-"""The ledger of one device: who has how many bytes of it. Guarded by `scheduler`'s lock.
+"""The ledgers of one device and of host memory: who has how many bytes of it. Guarded by `scheduler`'s lock.
 
 A reservation changes in the same decision as the slot, before any memory is used. Sums are recounted from the replicas
 and the calls of the slots, never added to.
@@ -13,8 +13,9 @@ from director._scheduler.memory.foreign import ForeignUse
 from director._scheduler.memory.states import ReservationState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from director._devices.footprints import LoadSize
     from director._scheduler.memory.foreign import Sample, Veto
     from director._scheduler.memory.replica import Charge, KnownModel, Replica
     from director._scheduler.memory.returned import Returning
@@ -282,3 +283,77 @@ class DeviceMemory:
     def has_worked_enough(self) -> bool:
         """Whether it has worked so long since its last load that another load costs little of its time."""
         return self.work >= self.quantum()
+
+
+_SHARE = 2  # of the host's memory that sleeping replicas may take: one half
+
+
+class HostMemory:
+    """What replicas of all devices take of the host's memory; recounted from them.
+
+    Args:
+        devices: Their ledgers.
+    """
+
+    def __init__(self, devices: Iterable[DeviceMemory]) -> None:
+        self._devices = devices
+        self.budget: int | None = None  # bytes; `None` until it is first asked for
+
+    @property
+    def reserved(self) -> int:
+        """Bytes of replicas that sleep, fall asleep or wake."""
+        return sum(replica.size for here in self._devices for replica in here.replicas if replica.in_host)
+
+    def put_to_sleep(self, replica: Replica) -> bool:
+        """Reserve the memory of a replica that leaves its device; False if it can't sleep, or there is no room."""
+        if replica.known.model.sleep is None or replica.is_requested:
+            return False
+        if not all(slot.can_sleep for slot in replica.place.slots):
+            return False
+        if self.budget is None:
+            from director._devices.host import usable_memory  # few programs need it
+
+            self.budget = usable_memory() // _SHARE
+        if replica.size + self.reserved > self.budget:
+            return False
+        replica.move(ReservationState.SLEEPING)
+        replica.in_host = True
+        return True
+
+
+_UNMOVED = 2**26  # bytes by which the free memory of an idle device may differ
+
+
+def learn(here: DeviceMemory, replica: Replica, taken: LoadSize | None) -> None:
+    """A load has ended: charge what it took, or what is expected if it was not measured."""
+    footprints, name = replica.known.footprints, here.place.device.name
+    here.note_change(replica)
+    if taken is not None:
+        _learn_process(here, replica, taken)
+    if taken is not None and taken.allocated is not None:
+        replica.measured, replica.peak = taken.allocated, taken.peak
+    elif taken is not None and taken.taken is not None and taken.taken > 0 and not _has_moved(here, replica, taken):
+        replica.measured = taken.taken
+    if replica.measured is not None:
+        footprints.learn(name, replica.measured)
+    elif taken is None:
+        footprints.give_up(name)
+    size = here.size_of(replica.known)
+    replica.size = size if replica.measured is None else max(size, replica.measured)
+
+
+def _has_moved(here: DeviceMemory, replica: Replica, taken: LoadSize) -> bool:
+    """Whether something else has used memory of the device, or freed some, about the time of a load."""
+    if not replica.is_alone or here.foreign != replica.foreign:
+        return True
+    return replica.free is not None and taken.free is not None and abs(replica.free - taken.free) > _UNMOVED
+
+
+def _learn_process(here: DeviceMemory, replica: Replica, taken: LoadSize) -> None:
+    """What the process has of the device that holds a new replica, beside its models."""
+    key = next(iter(replica.numbers)) if taken.is_apart else None
+    if taken.pool is not None:
+        here.pools[key] = taken.pool
+    if taken.context is not None and not _has_moved(here, replica, taken):
+        here.contexts[key] = taken.context
+        here.context = taken.context if taken.is_apart else here.context

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._scheduler.memory.demand import in_demand, is_wanted, is_worth_loading
 from director._scheduler.memory.fitting import Fitting
-from director._scheduler.memory.host import HostMemory
-from director._scheduler.memory.learning import learn
-from director._scheduler.memory.ledger import DeviceMemory, Eviction
+from director._scheduler.memory.ledger import DeviceMemory, Eviction, HostMemory, learn
 from director._scheduler.memory.replica import Charge, KnownModel, Replica
 from director._scheduler.memory.returned import Returning, missing
 from director._scheduler.memory.sampling import surplus

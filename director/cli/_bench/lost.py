@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from director.cli._bench.busy_loops import PERIOD, Burden, block, burdens, carry, nothing
+from director.cli._bench.calls import noop
 from director.cli._bench.contenders import ANYIO, DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, Contender, OpenContender
-from director.cli._bench.jobs import Stamped, bare_time, noop
-from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.rounds import Effort, bare_time, turns
 from director.cli._bench.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -23,6 +23,30 @@ SPARE = 1.5  # times as many jobs as the slots can do, so that the queue is neve
 EVERYBODY = (POOL, RUN_IN_EXECUTOR, ANYIO, SEMAPHORES, DIRECTOR)
 QUICK_ONES = (POOL, SEMAPHORES, DIRECTOR)
 QUICK_BURDENS = {"idle loop": nothing, "loop blocked": block}
+
+
+class Stamped:
+    """A sleep that records when it began and ended, by the job's own clock.
+
+    Sleeping stands for a kernel: the device is busy and the GIL is free. A job that must wait for the GIL afterwards
+    ends late, as it would with a real kernel. `list.append` is atomic, so slots need no lock between two jobs.
+
+    Args:
+        seconds: How long the device is busy.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.spans: list[tuple[int, int]] = []
+        self.over = False  # set once by the measuring task: jobs that are still queued then return at once
+
+    def __call__(self, *_device: object) -> None:
+        """Occupy the device once."""
+        if self.over:
+            return
+        began = time.perf_counter_ns()
+        time.sleep(self.seconds)
+        self.spans.append((began, time.perf_counter_ns()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from director.cli._bench.calls import noop
 from director.cli._bench.contenders import (
     DIRECTOR,
     EVERYBODY,
@@ -19,7 +20,6 @@ from director.cli._bench.contenders import (
     OpenContender,
     present,
 )
-from director.cli._bench.jobs import noop
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Sheet
 

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 from director.cli._bench.busy_loops import PERIOD, Burden, block, carry, compute, nothing
 from director.cli._bench.calls import Array, die, noop, one_millisecond, process_id, twenty_milliseconds
 from director.cli._bench.contenders import Contender, OpenContender
-from director.cli._bench.jobs import bare_time
 from director.cli._bench.lost import SETTLING, SPARE, Loss, loss
-from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.rounds import Effort, bare_time, turns
 from director.cli._bench.sheet import Sheet
 
 if TYPE_CHECKING:

@@ -1,15 +1,17 @@
-"""Interleaved rounds: every contender does the same work in every round, in rotating order."""
+"""Interleaved rounds, every contender with the same work in rotating order, and the time of one call alone."""
 
 from __future__ import annotations
 
 import gc
+import time
 from enum import Enum
+from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from director.cli._console import print_tick
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -36,3 +38,13 @@ def turns(contenders: Sequence[T], rounds: int) -> Iterator[T]:
             gc.collect()
             yield contender
             print_tick()
+
+
+def bare_time(job: Callable[[], object], times: int) -> float:
+    """Seconds that one call takes alone, without any scheduler: the median of `times` calls in a row."""
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter_ns()
+        job()
+        seconds.append((time.perf_counter_ns() - began) / 1e9)
+    return median(seconds)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
 
 from director import __version__
-from director.cli._console import print_json, print_text
+from director.cli._console import hint_at_rich, on_terminal, print_error, print_json, print_text
 from director.cli._demo import words
 from director.cli._demo.contenders import CONTENDERS, Recording, measure
-from director.cli._demo.stage import Stage, open_stage
 from director.cli._demo.trace import Call, Figures, at_best, figures, make_trace
 from director.cli._status import DONE
 from director.testing import SimulatedDevice, simulated_devices
 
 if TYPE_CHECKING:
     import argparse
-
 
 MEAN = 0.010  # s, of a job of the stream
 AT_BEST = "at best (computed)"
@@ -86,3 +85,49 @@ def _measured(name: str, devices: list[SimulatedDevice], trace: list[Call], busy
 def _say(options: argparse.Namespace, lines: list[str]) -> None:
     if not options.json:
         print_text(lines)
+
+
+class Stage(Protocol):
+    """Shows contenders one after the other, under one kind of event loop."""
+
+    def __enter__(self) -> Stage: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def play(self, name: str, recording: Recording) -> None:
+        """The contender `name` begins now; `recording` grows while it runs."""
+
+
+def open_stage(trace: list[Call], devices: int, loop: str) -> Stage:
+    """The stage for the standard error: live on a terminal, else plain lines.
+
+    Args:
+        trace: The stream of jobs.
+        devices: How many devices there are.
+        loop: What else the event loop does.
+    """
+    if not on_terminal(sys.stderr):
+        return PlainStage(loop)
+    try:
+        from director.cli._demo.lanes import Lanes
+    except ImportError:
+        hint_at_rich()
+        return PlainStage(loop)
+    return Lanes(trace, devices, loop)
+
+
+class PlainStage:
+    """Prints a line when a contender begins."""
+
+    def __init__(self, loop: str) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> PlainStage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def play(self, name: str, recording: Recording) -> None:
+        """Print the line."""
+        print_error(f"   measuring: {name}, event loop {self._loop}")

@@ -11,7 +11,7 @@ import resource
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from director._devices.cores import control_groups, text_of, usable_cores
+from director._devices.host import control_groups, text_of, usable_cores
 
 _DISPLAY = ("0x0300", "0x0302", "0x0380")  # PCI classes of graphics cards, with and without a monitor
 _NVIDIA = "0x10de"

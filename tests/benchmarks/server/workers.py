@@ -22,9 +22,8 @@ from benchmarks.server.contenders import FOLDER, NAME, folder_of_servers
 from director import Director, Model
 from director._format import quantile
 from director.cli._bench.busy_loops import PERIOD, carry, compute, nothing
-from director.cli._bench.jobs import bare_time
 from director.cli._bench.lost import SPARE, loss
-from director.cli._bench.rounds import Effort, turns
+from director.cli._bench.rounds import Effort, bare_time, turns
 from director.cli._bench.sheet import Sheet
 
 if TYPE_CHECKING:

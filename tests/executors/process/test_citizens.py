@@ -20,7 +20,7 @@ from harness.gates import PATIENCE
 
 import director as package
 from director import Device, Director
-from director._devices.cores import usable_cores
+from director._devices.host import usable_cores
 from director._executors.process.spawn import environment
 from director.errors import WorkerDied
 from executors.process import calls

@@ -15,7 +15,7 @@ from harness.gates import outcome, until
 
 from director import Director, Health, WorkerDied
 from director._executors.ray import prefetch_queue as prefetched
-from director._executors.ray.clock_offset import ClockOffset
+from director._executors.ray.runner import ClockOffset
 from executors.ray import work
 from executors.ray.test_death import runs
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from director import Director
-from director.cli._run.progress.eta import Eta
-from director.cli._run.progress.meter import Meter, Reading, time_left
+from director.cli._run.progress.meter import Eta, Meter, Reading, time_left
 from director.cli._run.progress.tally import Tally, Times
 
 if TYPE_CHECKING:

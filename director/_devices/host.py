@@ -1,9 +1,10 @@
-"""How many cores this process may use: by its affinity, and by the quotas of its control groups."""
+"""How many cores, and how much memory of the host, this process may use: also by its control groups' limits."""
 
 from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 
@@ -46,3 +47,17 @@ def _quotas(root: Path) -> list[float]:
     ]
     found = (re.match(r"(\d+) (\d+)", pair) for pair in pairs)
     return [int(match[1]) / int(match[2]) for match in found if match and int(match[1]) and int(match[2])]
+
+
+@cache
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes of the host's memory, or of the smallest limit of a control group; 0 where the system does not tell.
+
+    Args:
+        root: Where the system's files are; tests provide those of another machine.
+    """
+    groups = control_groups(root) or [root / "sys/fs/cgroup"]
+    limits = [text_of(group / "memory.max").strip() for group in groups]
+    limits.append(text_of(root / "sys/fs/cgroup/memory/memory.limit_in_bytes").strip())  # version 1
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0  # not on Windows
+    return min([total, *(int(limit) for limit in limits if limit.isdigit())])
