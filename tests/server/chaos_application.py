@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import random
 import sys
 from contextlib import suppress
@@ -19,11 +20,11 @@ Outcomes = dict[str, int]
 
 async def use(director: Director, chance: random.Random, outcomes: Outcomes) -> None:
     """One job of any kind; what becomes of it is counted."""
-    kind = chance.randrange(7)
+    kind = chance.randrange(8)
     retries = chance.choice((0, 2))
     limit = chance.choice((None, None, None, chance.random() / 50))
-    if kind == 6:
-        limit = None  # asyncio logs an exception that comes in the same turn of the event loop as the timeout
+    if kind >= 6:
+        limit = None  # of 6, asyncio logs an exception that comes in the same turn of the event loop as the timeout
     try:
         async with asyncio.timeout(limit):
             if kind == 0:
@@ -40,8 +41,11 @@ async def use(director: Director, chance: random.Random, outcomes: Outcomes) -> 
                     await asyncio.sleep(0)
             elif kind == 5:
                 assert [n async for n in director.map(partial(served.add, right=1), range(5))] == [1, 2, 3, 4, 5]
-            else:
+            elif kind == 6:
                 await director.run(served.fail, "as it should")
+            else:
+                submit = partial(director.as_executor().submit, operator.add, 1, 2)
+                assert await asyncio.to_thread(lambda: submit().result()) == 3
     except (served.Odd, QueueFull, JobError, TimeoutError) as error:
         name = type(error).__name__
     else:
