@@ -6,18 +6,20 @@ import asyncio
 import operator
 import sys
 import threading
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness import served
 
+from director import SyncDirector
 from director._ipc.server.peer import Kind
 from director._system.threads import DaemonThreadExecutor
 from server.conftest import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
 
     from director import Director
 
@@ -77,6 +79,18 @@ async def test_jobs_of_many_threads_get_their_own_results(make: Make) -> None:
     results = await in_threads(work)
 
     assert [value for values in results for value in values] == list(range(1, THREADS * EACH + 1))
+
+
+def test_a_sync_director_has_a_server_for_its_threads(runtime_dir: Path) -> None:
+    with SyncDirector("simulated:2", server="s", server_linger=0.0) as director, ThreadPoolExecutor(THREADS) as threads:
+
+        def work(number: int) -> tuple[list[int], list[int]]:
+            sums = [director.run(served.add, call, number) for call in range(EACH // 5)]
+            return sums, list(director.stream(served.count, 5))
+
+        results = list(threads.map(work, range(THREADS), timeout=2 * PATIENCE))
+
+    assert results == [(list(range(n, n + EACH // 5)), list(range(5))) for n in range(THREADS)]
 
 
 @pytest.mark.usefixtures("impatient")
