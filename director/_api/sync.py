@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, TypeVarTuple, Unpack, overload
@@ -63,8 +63,11 @@ class SyncDirector:
 
     def __init__(self, devices: Any = None, **options: Any) -> None:
         self._director = Director(devices, **options)
-        self._lock = threading.Lock()  # of start and close
+        # Both are reentrant: a signal handler may call anything here within anything.
+        self._lock = threading.RLock()  # of start and close
+        self._crossing = threading.RLock()  # guards `_loop`, and `_calls` but for those that have ended
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: set[Future[Any]] = set()  # on the event loop
         self._thread: threading.Thread | None = None
         self._process = 0  # that has started it
 
@@ -128,9 +131,7 @@ class SyncDirector:
         Raises:
             QueueFull, DeadlineUnreachable, DirectorClosed, PlacementError: As for `Director.submit`.
         """
-        loop = self._open_loop()
-        job: Job[T] = self._wait_for(_called(lambda: self._director.submit(fn, *args, **options)))
-        return _JobFuture(loop, job)
+        return self._wait_for(_called(lambda: _JobFuture(self._director.submit(fn, *args, **options))))
 
     @overload
     def map(
@@ -193,6 +194,8 @@ class SyncDirector:
 
     def stats(self) -> Stats:
         """A snapshot; see `Director.stats`."""
+        with suppress(RuntimeError):  # it is closed, or this thread must not wait
+            return self._wait_for(_called(self._director.stats))
         return self._director.stats()
 
     @property
@@ -233,16 +236,29 @@ class SyncDirector:
         self._check_process()
         if threading.current_thread() is self._thread:
             raise RuntimeError("a SyncDirector can't be called from its own event loop's thread: it would wait forever")
+        if (runtime := self._director._runtime) is not None and runtime.is_deciding:
+            raise RuntimeError(
+                "a SyncDirector can't be called in a signal handler or finalizer that has interrupted it: it would "
+                "wait forever, because the Director goes on when that returns"
+            )
         return loop
 
+    def _begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the event loop, in the caller's context; returns the future of what it returns."""
+        with self._crossing:  # the loop is not stopped before it has run what it was given
+            try:
+                loop = self._open_loop()
+            except BaseException:
+                work.close()
+                raise
+            future = asyncio.run_coroutine_threadsafe(work, loop)
+            self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        return future
+
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the event loop, in the caller's context, and wait for what it returns."""
-        try:
-            loop = self._open_loop()
-        except BaseException:
-            work.close()
-            raise
-        future = asyncio.run_coroutine_threadsafe(work, loop)
+        """As `_begin`, and wait for what it returns."""
+        future = self._begin(work)
         try:
             return future.result()
         except BaseException:
@@ -263,12 +279,16 @@ class SyncDirector:
                     self._stop()
 
     def _stop(self) -> None:
-        loop, thread = self._loop, self._thread
-        assert loop is not None
-        assert thread is not None
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        self._loop = self._thread = None
+        """The Director has closed: end the loop when all calls have ended, and be told so by those that come later."""
+        with self._crossing:
+            loop, thread, self._loop = self._loop, self._thread, None
+        if loop is None or thread is None:  # a signal handler has closed it meanwhile
+            return
+        try:
+            wait(list(self._calls))
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
 
     def _slots(self) -> int:
         return sum(device.slots for device in self._director.stats().devices)
@@ -301,30 +321,29 @@ class SyncDirector:
 
     def _run_soon(self, fn: Callable[[Any, Any], T], item: Any, options: JobOptions) -> Future[T]:
         """As `run`, without waiting for the result."""
-        return asyncio.run_coroutine_threadsafe(self._director.run(fn, item, **options), self._open_loop())
+        return self._begin(self._director.run(fn, item, **options))
 
     def _stream(self, values: Stream[T]) -> Iterator[T]:
         try:
             while (value := self._wait_for(_next(values))) is not _END:
                 yield value
         finally:
-            self._wait_for(_closed(values))
+            values._drop()  # without a wait: the collector may close this generator, on any thread, within anything
 
 
 class _JobFuture(Future[T]):
-    """The future of a job; cancelling it cancels the job."""
+    """The future of a job; cancelling it cancels the job. Made on the event loop: it follows the job from the start."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, job: Job[T]) -> None:
+    def __init__(self, job: Job[T]) -> None:
         super().__init__()
-        self._loop, self._job = loop, job
-        with suppress(RuntimeError):  # the loop was closed meanwhile, and the job with it
-            loop.call_soon_threadsafe(job.add_done_callback, self._follow)
+        self._job = job
+        job.add_done_callback(self._follow)
 
     def cancel(self) -> bool:
         if not super().cancel():
             return False
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._job.cancel)
+        with suppress(RuntimeError):  # the loop was closed meanwhile, and the job is over
+            self._job.get_loop().call_soon_threadsafe(self._job.cancel)
         return True
 
     def _follow(self, job: asyncio.Future[T]) -> None:
@@ -384,10 +403,6 @@ async def _called(call: Callable[[], T]) -> T:
 
 async def _next(values: Stream[T]) -> T:
     return await anext(values, _END)  # which never leaves this file
-
-
-async def _closed(values: Stream[Any]) -> None:
-    await values.aclose()
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
