@@ -67,7 +67,14 @@ CONTENT = _REQUEST.size  # where the content of a request begins
 
 
 def request(
-    kind: int, style: int, function: int, model: int, facts: Facts, length: int = 0, content: bytes = b""
+    kind: int,
+    style: int,
+    function: int,
+    model: int,
+    facts: Facts,
+    tenant: bytes = b"",
+    length: int = 0,
+    content: bytes = b"",
 ) -> bytes:
     """A request as bytes, with the number 0: see `renumbered`.
 
@@ -77,13 +84,15 @@ def request(
         function: The function's number, or `UNNUMBERED`.
         model: The model's number, or `UNNUMBERED`.
         facts: Of the job; the priority is clamped to 64 bits.
+        tenant: What `packed_tenant` returns.
         length: Bytes in the segment; 0 if there is none.
         content: What is not in a segment.
     """
     number_of_job, priority, attempts, waited = facts
     facts_of_job = number_of_job, min(max(priority, _LEAST), _MOST), attempts, waited
     segments = 1 if length else 0
-    return _REQUEST.pack(0, kind, segments, style, function, model, length, *facts_of_job) + content
+    head = _REQUEST.pack(0, kind, segments, style, function, model, length or len(content), *facts_of_job)
+    return head + content + tenant
 
 
 def renumbered(number: int, message: bytes) -> bytes:
@@ -92,7 +101,10 @@ def renumbered(number: int, message: bytes) -> bytes:
 
 
 request_head = _REQUEST.unpack_from
-"""Of a request: number, kind, segments, style, function, model, length, and the four `Facts`."""
+"""Of a request: number, kind, segments, style, function, model, length, and the four `Facts`.
+
+Behind it come `length` bytes of content, unless they are in a segment, and then the tenant.
+"""
 
 
 answer_head = _ANSWER.pack

@@ -33,8 +33,8 @@ class CurrentCall(Protocol):
     def time(self) -> float:
         """Seconds of the Director's clock."""
 
-    def report(self, progress: Any) -> None:
-        """See `report`."""
+    def report(self, progress: Any, told: Any) -> None:
+        """See `report`; hooks are told `told`."""
 
 
 NO_REPLICA = object()
@@ -46,7 +46,7 @@ class _Here(threading.local):
 
 here = _Here()
 send_report: Callable[[CurrentCall, Any], None] | None = None
-"""In a process that makes the calls of other processes' jobs: reports their progress."""
+"""In a process that makes the calls of other processes' jobs: reports their progress, pickled for these."""
 
 
 def current_device() -> Device:
@@ -126,7 +126,7 @@ def report(progress: Any) -> None:
     """
     if here.running is not None:
         if send_report is None:
-            here.running.report(progress)
+            here.running.report(progress, progress)
         else:
             send_report(here.running, progress)
 

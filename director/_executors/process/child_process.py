@@ -128,11 +128,11 @@ class ChildProcess:
             BlockingIOError: There is no room for it now.
             OSError: There is no memory, or no descriptor, for it.
         """
-        kind, function, model, facts, payload = message
-        head = kind, call.style, function, model, facts
+        kind, function, model, facts, tenant, payload = message
+        head = kind, call.style, function, model, facts, tenant
         if payload is None:
             self._post(call, request(*head))
-        elif fits(payload):
+        elif fits(payload, tenant):
             self._post(call, request(*head, 0, payload.stream))
         else:
             with segments.filled(payload) as (descriptor, length):
@@ -141,9 +141,9 @@ class ChildProcess:
     def send_prefetched(self, calls: list[tuple[ChildCall, CallMessage]]) -> int:
         """Prefetch calls without segments; returns how many there was room for. The others were not sent."""
         wholes = []
-        for call, (kind, function, model, facts, payload) in calls:
+        for call, (kind, function, model, facts, tenant, payload) in calls:
             content = b"" if payload is None else payload.stream
-            wholes.append(self._numbered(call, request(kind, call.style, function, model, facts, 0, content)))
+            wholes.append(self._numbered(call, request(kind, call.style, function, model, facts, tenant, 0, content)))
         sent = send_all(self._requests, wholes)
         for call, _ in calls[:sent]:
             self._note_sent(call)

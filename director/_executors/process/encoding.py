@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from director._executors.process.termination import Termination
-from director._executors.remote.calls import CallState, PendingCall, facts_of
+from director._executors.remote.calls import CallState, PendingCall, facts_of, packed_tenant
 from director._executors.remote.replicas import spec_of
 from director._ipc import main_module
 from director._ipc.by_name import known_number, name_of, next_number, pack, sendable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from director._ipc.frames import Answer
     from director._ipc.protocol import Facts
     from director._ipc.shared_page import Notice, SharedPage
+    from director._jobs.job import ScheduledJob
 
 _FIRST_CALL, _CALL = RequestKind.FIRST_CALL, RequestKind.CALL  # looking up an enum member is slow
 _SENT = CallState.SENT
@@ -115,6 +116,7 @@ class CallMessage(NamedTuple):
         kind: Whether the child knows the function.
         function, model: Their numbers.
         facts: Of the job.
+        tenant: Of the job; empty if it has none.
         payload: The content; `None` for none.
     """
 
@@ -122,6 +124,7 @@ class CallMessage(NamedTuple):
     function: int
     model: int
     facts: Facts
+    tenant: bytes
     payload: Payload | None
 
     @property
@@ -154,17 +157,18 @@ class CallEncoder:
         model, options = UNNUMBERED, job.options
         if options.model is not None:
             model = self._models.number(options.model)
+        tenant = b"" if options.tenant is None else self._packed_tenant(job)
         function = UNNUMBERED
         if call.style <= CallStyle.BATCH and (name := name_of(call.fn)) is not None:
             function = self._number_of(name.number, options.name)
             call.function = None if function == UNNUMBERED else function
             if function in child.known and (model == UNNUMBERED or model in self._models.loaded):
                 payload = pack(args, call.description, self._is_prompt) if args else None
-                return CallMessage(_CALL, function, model, facts_of(job, self._time), payload)
+                return CallMessage(_CALL, function, model, facts_of(job, self._time), tenant, payload)
         spec = None if options.model is None else spec_of(options.model, sendable, can_sleep=True)
         content = sendable(call.fn), job.name, args, spec
         payload = pack(content, call.description, self._is_prompt)
-        return CallMessage(_FIRST_CALL, function, model, facts_of(job, self._time), payload)
+        return CallMessage(_FIRST_CALL, function, model, facts_of(job, self._time), tenant, payload)
 
     def encode_prefetched(self, call: ProcessCall[Any], child: Child) -> CallMessage | None:
         """The message of a call to prefetch during another call; `None` if it can't be prefetched.
@@ -182,6 +186,11 @@ class CallEncoder:
         function = UNNUMBERED if number is None else self._number_of(number, options.name)
         if function not in child.known or not _are_plain(call.args):
             return None
+        tenant = b""
+        if options.tenant is not None:
+            if not _are_plain((options.tenant,)):
+                return None
+            tenant = self._packed_tenant(job)
         if options.model is not None:
             model = self._models.number(options.model)
             if model not in self._models.loaded:
@@ -189,7 +198,10 @@ class CallEncoder:
         payload = wrap(call.args) if call.args else None
         if payload is not None and len(payload.stream) > _MOST_PREFETCHED:
             return None
-        return CallMessage(_CALL, function, model, facts_of(job, self._time), payload)
+        return CallMessage(_CALL, function, model, facts_of(job, self._time), tenant, payload)
+
+    def _packed_tenant(self, job: ScheduledJob[Any]) -> bytes:
+        return packed_tenant(job, lambda value, what: pack(value, what, self._is_prompt))
 
     def _number_of(self, number: int, name: str | None) -> int:
         """The number of a function whose jobs have the option `name`: the child keeps both together."""
@@ -203,9 +215,9 @@ class CallEncoder:
         return found
 
 
-def fits(payload: Payload | None) -> bool:
-    """Whether a payload fits into a message, without a segment."""
-    return payload is None or (not payload.buffers and len(payload.stream) <= INLINE)
+def fits(payload: Payload, tenant: bytes) -> bool:
+    """Whether a payload fits into a message with `tenant`, without a segment."""
+    return not payload.buffers and len(payload.stream) + len(tenant) <= INLINE
 
 
 def _are_plain(values: Any, depth: int = _NESTED_AT_MOST) -> bool:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from director._executors.process.spawn import inner
 from director._executors.ray.messages import CallHeader, FirstUse
-from director._executors.ray.payload import is_reference, pack, runs_no_code, unsendable
+from director._executors.ray.payload import is_reference, pack, pack_named, runs_no_code, unsendable
 from director._executors.ray.pickling import dumps, goes_by_value
-from director._executors.remote.calls import facts_of
+from director._executors.remote.calls import facts_of, packed_tenant
 from director._executors.remote.replicas import spec_of
 from director._ipc.by_name import name_of, sendable
 from director._ipc.protocol import UNNUMBERED, CallStyle
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._device import Device
+    from director._executors.ray.messages import Payload
     from director._executors.ray.pending_call import RayCall
     from director._executors.remote.loaded_models import LoadedModels
     from director._ipc.by_name import Name
@@ -81,7 +82,7 @@ class CallEncoder:
             and not self._is_new
             and function in self._functions
             and (model is None or self._models.number(model) in self._specs)
-            and runs_no_code(call.args)
+            and runs_no_code((*call.args, call.jobs[0].options.tenant))
             and _are_ready([each for each in call.args if is_reference(each)])
         )
 
@@ -111,7 +112,10 @@ class CallEncoder:
         stream, buffers, references = pack(call.args)
         call.actor = self._actor
         facts = tuple(facts_of(job, self._time))
-        header = CallHeader(number, function, number_of_model, job.name, facts, int(call.style), first_use, awaited)
+        tenant = b"" if job.options.tenant is None else packed_tenant(job, _pack_tenant)
+        header = CallHeader(
+            number, function, number_of_model, job.name, facts, int(call.style), first_use, awaited, tenant
+        )
         content = pickle.dumps((tuple(header), stream))
         return CallMessage(content, (buffers, references) if buffers or references else ())
 
@@ -128,6 +132,10 @@ def _imported_name(fn: Any) -> Name | None:
 
 def _number_of(fn: Any) -> int:
     return UNNUMBERED if (name := name_of(fn)) is None else name.number
+
+
+def _pack_tenant(value: Any, what: Callable[[], str]) -> Payload:
+    return pack_named(value, what())
 
 
 def _are_ready(references: list[Any]) -> bool:

@@ -67,6 +67,7 @@ class CallHeader(NamedTuple):
         style: A `CallStyle`.
         first_use: What the actor may not have yet.
         awaited: Positions of the arguments that are references of Ray: the function gets their values.
+        tenant: As `packed_tenant` returns it; empty for none.
     """
 
     number: int
@@ -77,6 +78,7 @@ class CallHeader(NamedTuple):
     style: int
     first_use: FirstUse | None
     awaited: tuple[int, ...]
+    tenant: bytes
 
 
 class SideMessage(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from pickle import PicklingError, dumps
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from director._ipc.protocol import CallStyle, Facts
@@ -94,6 +95,30 @@ def facts_of(job: ScheduledJob[Any], time: Callable[[], float]) -> Facts:
     if started is None:
         return Facts(job.id, job.options.priority, job.attempts + 1, time() - job.submitted_at)
     return Facts(job.id, job.options.priority, job.attempts, started - job.submitted_at)
+
+
+_MOST_TENANT = 4096  # bytes
+_LONGEST_REASON = 1000  # characters
+
+
+def packed_tenant(job: ScheduledJob[Any], pack: Callable[[Any, Callable[[], str]], tuple[Any, ...]]) -> bytes:
+    """The tenant of a job for `WorkerJob.tenant`: it never fails the call that it is sent with.
+
+    Args:
+        job: It has a tenant.
+        pack: Pickles a value, which errors call as its second argument says; returns the pickle and what is beside it.
+
+    Returns:
+        A pickled tuple: the tenant, or `None` and why it can't be sent.
+    """
+    try:
+        pickled, *beside = pack((job.options.tenant,), lambda: f"the tenant of {job.name}")
+        if not any(beside) and len(pickled) <= _MOST_TENANT:
+            return bytes(pickled)
+        reason = f"the tenant of {job.name} is not sent to another process: it takes more than {_MOST_TENANT} bytes"
+    except PicklingError as error:
+        reason = str(error)[:_LONGEST_REASON]
+    return dumps((None, reason))
 
 
 C = TypeVar("C", bound=PendingCall)

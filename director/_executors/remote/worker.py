@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
+from pickle import PicklingError, loads
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from director._executors.cuda_thread import CudaThread
 from director._executors.remote.replicas import WorkerReplicas
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from director._devices.footprints import LoadSize
     from director._executors.remote.replicas import ModelSpec
 
+_ELSEWHERE = "belongs to the event loop of its Director, which is in another process"
 _STATES = {Notice.NONE: JobState.RUNNING, Notice.CANCELLED: JobState.CANCELLED, Notice.TIME_IS_UP: JobState.FAILED}
 
 
@@ -37,16 +40,18 @@ class CallInfo(NamedTuple):
         model: The number of its model.
         name: The job's name.
         facts: Its other facts.
+        tenant: As `packed_tenant` returns it; empty for none.
     """
 
     number: int
     model: int
     name: str
     facts: Facts
+    tenant: bytes
 
 
 class WorkerJob:
-    """What `director.current_job()` returns; the job's result and callbacks belong to the parent's event loop.
+    """What `director.current_job()` returns: the facts of a job whose result and callbacks are in another process.
 
     Args:
         notices: Has the parent's notices.
@@ -62,6 +67,21 @@ class WorkerJob:
         self.id, self.priority, self.attempts, self.waited = call.facts
         self.ran: float | None = None
         self.progress: Any = None
+        self._tenant = call.tenant
+
+    @cached_property
+    def tenant(self) -> Any:
+        """The option `tenant`.
+
+        Raises:
+            BaseException: It can't be pickled, or be unpickled here.
+        """
+        if not self._tenant:
+            return None
+        tenant, *reason = loads(self._tenant)  # noqa: S301 - from our parent
+        if reason:
+            raise PicklingError(reason[0])
+        return tenant
 
     @property
     def state(self) -> JobState:
@@ -75,6 +95,22 @@ class WorkerJob:
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
         return self.state is JobState.CANCELLED
+
+    def cancel(self, _msg: Any = None) -> NoReturn:
+        """It belongs to the event loop of the Director."""
+        raise RuntimeError(f"Job.cancel() {_ELSEWHERE}")
+
+    def add_done_callback(self, _callback: Any, **_context: Any) -> NoReturn:
+        """It belongs to the event loop of the Director."""
+        raise RuntimeError(f"Job.add_done_callback() {_ELSEWHERE}")
+
+    def result(self) -> NoReturn:
+        """There is none while the call runs."""
+        from asyncio import CancelledError, InvalidStateError  # a child imports it when needed
+
+        raise CancelledError if self.cancelled() else InvalidStateError("Result is not set.")
+
+    exception = result
 
     # For `director.check_cancelled`:
 
@@ -161,6 +197,12 @@ class RemoteWorker(ABC):
         """Seconds of the machine's clock."""
         return monotonic()
 
+    def report(self, progress: Any, told: Any) -> None:
+        """Set the job's progress here, and send `told` to the parent, which sets `Job.progress`."""
+        if (job := self.job()) is not None:
+            self._send_report(told)
+            job.progress = progress
+
     @abstractmethod
-    def report(self, progress: Any) -> None:
-        """Send it to the parent, which sets `Job.progress`."""
+    def _send_report(self, told: Any) -> None:
+        """Send it to the parent."""

@@ -211,7 +211,7 @@ def _report(running: CurrentCall, progress: Any) -> None:
     except Exception:
         logger.exception("what report() was given can't be sent")
     else:
-        running.report(content)
+        running.report(progress, content)
 
 
 def _sent(value: Any, fn: Any) -> Content:

@@ -371,11 +371,11 @@ class Worker:
         """Seconds of the Director's clock."""
         return self._time()
 
-    def report(self, progress: Any) -> None:
+    def report(self, progress: Any, told: Any) -> None:
         """Set `Job.progress` and call the hooks."""
         for job in self.jobs():
             job.reported = progress
-            self._instrumentation.progressed(job, progress)
+            self._instrumentation.progressed(job, told)
 
 
 def _fail(error: BaseException, _job: ScheduledJob[Any]) -> NoReturn:

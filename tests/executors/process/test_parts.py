@@ -49,17 +49,18 @@ if TYPE_CHECKING:
     st.integers(-1, 2**31 - 1),
     st.tuples(st.integers(0, 2**63), st.integers(), st.integers(0, 2**40), st.floats(0)),
     st.binary(max_size=100),
+    st.binary(max_size=100),
     st.integers(0, 2**60),
 )
 def test_a_request_comes_back(
-    kind: RequestKind, number: int, function: int, facts: Any, content: bytes, length: int
+    kind: RequestKind, number: int, function: int, facts: Any, tenant: bytes, content: bytes, length: int
 ) -> None:
-    whole = wire.renumbered(number, wire.request(kind, 3, function, 5, Facts(*facts), length, content))
+    whole = wire.renumbered(number, wire.request(kind, 3, function, 5, Facts(*facts), tenant, length, content))
     head = wire.request_head(whole)
-    assert head[:7] == (number, kind, bool(length), 3, function, 5, length)
+    assert head[:7] == (number, kind, bool(length), 3, function, 5, length or len(content))
     assert (head[7], *head[9:]) == (facts[0], *facts[2:])
     assert head[8] == min(max(facts[1], -(2**63)), 2**63 - 1), "no priority breaks a message"
-    assert whole[wire.CONTENT :] == content
+    assert whole[wire.CONTENT :] == content + tenant
 
 
 @given(st.sampled_from(AnswerKind), st.integers(0, 2**63), st.binary(max_size=100), st.integers(0, 2**60))

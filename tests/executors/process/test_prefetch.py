@@ -201,7 +201,7 @@ async def test_all_but_the_current_call_is_taken_back(one: Director) -> None:
     await one.run(calls.nap, 0.001)
     child = one._runtime.scheduler.slots[0].runner._child  # type: ignore[union-attr, attr-defined]
     stop(child.pid)
-    message = CallMessage(RequestKind.CALL, UNNUMBERED, UNNUMBERED, NO_FACTS, None)
+    message = CallMessage(RequestKind.CALL, UNNUMBERED, UNNUMBERED, NO_FACTS, b"", None)
     sent = [ProcessCall([], None, ()) for _ in range(5)]
     for call in sent:
         child.send(call, message)

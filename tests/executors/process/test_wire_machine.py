@@ -54,7 +54,7 @@ class Wire(RuleBasedStateMachine):
         call = ProcessCall([SimpleNamespace(state=JobState.RUNNING, is_wanted=True)], fn, args, style)  # type: ignore[list-item]
         args = tuple(self.whose if arg == "whose" else arg for arg in args)
         payload = pack((fn, "call", args, None), lambda: "it")
-        message = CallMessage(RequestKind.FIRST_CALL, UNNUMBERED, UNNUMBERED, NO_FACTS, payload)
+        message = CallMessage(RequestKind.FIRST_CALL, UNNUMBERED, UNNUMBERED, NO_FACTS, b"", payload)
         try:
             self.child.send(call, message)
         except BlockingIOError:

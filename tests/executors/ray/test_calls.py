@@ -45,8 +45,9 @@ async def test_calls_of_every_kind(director: Director) -> None:
     assert await director.run(partial(work.echo, value=3)) == 3
     assert await director.run(lambda _device, number: number + secret, 1) == secret + 1
     assert [result async for result in director.map(work.echo, range(20))] == list(range(20))
-    name, attempts, priority = await director.run(work.process_facts, name="mine", priority=2)
-    assert (name, attempts, priority) == ("mine", 1, 2)
+    told = await director.run(work.process_facts, name="mine", priority=2, tenant=("acme", 7))
+    assert told == ("mine", 1, 2, ("acme", 7))
+    assert (await director.run(work.process_facts))[-1] is None
     double = director.function(work.double_all, max_batch_size=4)
     assert [result async for result in double.map(range(20))] == list(range(0, 40, 2))
     loop = asyncio.get_running_loop()

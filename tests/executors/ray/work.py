@@ -174,7 +174,7 @@ def gone(_replica: Replica) -> None:
 
 def process_facts(_device: Any) -> Any:
     job = director.current_job()
-    return job.name, job.attempts, job.priority
+    return job.name, job.attempts, job.priority, job.tenant
 
 
 def answer(_replica: Replica, body: bytes) -> str:

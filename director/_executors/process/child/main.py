@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _NONE: list[int] = []
-_MODEL = 5  # in the head of a request
+_SEGMENTS, _MODEL, _LENGTH = 2, 5, 6  # in the head of a request
 _BROKEN = 70  # exit status: EX_SOFTWARE
 # Looking up an enum member is slow.
 _CALL, _EXIT, _BATCH, _AS_GIVEN = RequestKind.CALL, RequestKind.EXIT, CallStyle.BATCH, CallStyle.PLAIN
@@ -78,6 +78,7 @@ class ChildMain(RemoteWorker):
         self._known: dict[int, tuple[Any, str]] = {}  # functions and their names, by number
         self._number = 0  # of the last call
         self._head: tuple[Any, ...] | None = None  # of the current request
+        self._inline = memoryview(b"")  # what is behind it
         self._name = ""
         here.running = self  # type: ignore[assignment]  # for the main thread; its jobs are `WorkerJob`s
         signal.signal(signal.SIGTERM, self._terminate)
@@ -107,12 +108,13 @@ class ChildMain(RemoteWorker):
 
     def _call_info(self) -> CallInfo | None:
         head = self._head
-        return None if head is None else CallInfo(self._number, head[_MODEL], self._name, Facts(*head[-4:]))
+        if head is None:
+            return None
+        tenant = bytes(self._inline[0 if head[_SEGMENTS] else head[_LENGTH] :])
+        return CallInfo(self._number, head[_MODEL], self._name, Facts(*head[-4:]), tenant)
 
-    def report(self, progress: Any) -> None:
-        """Send it to the parent, which sets `Job.progress`."""
-        if self._head is not None:
-            self._writer.send_value(AnswerKind.REPORTED, self._number, progress)
+    def _send_report(self, told: Any) -> None:
+        self._writer.send_value(AnswerKind.REPORTED, self._number, told)
 
     # ---- one request
 
@@ -122,12 +124,13 @@ class ChildMain(RemoteWorker):
         The call has evicted this code from the CPU caches, so few steps matter more than quick ones.
         """
         number, kind, count, style, function, model, length, *_ = self._head = head
+        self._inline = inline
         began, failure = monotonic(), AnswerKind.NOT_READ
         try:
             if count:
                 content = segments.read(descriptors[0] if descriptors else -1, length)
-            else:
-                content = loads(inline) if inline else ()  # noqa: S301 - from our parent
+            else:  # `loads` does not read what is behind the pickle
+                content = loads(inline) if length else ()  # noqa: S301 - from our parent
             failure = _RAISED
             try:
                 if kind == _CALL:

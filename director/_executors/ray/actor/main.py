@@ -277,17 +277,13 @@ class ActorMain(RemoteWorker):
 
     def _call_info(self) -> CallInfo | None:
         header = self._header
-        return None if header is None else CallInfo(header.number, header.model, header.name, Facts(*header.facts))
+        if header is None:
+            return None
+        return CallInfo(header.number, header.model, header.name, Facts(*header.facts), header.tenant)
 
-    def report(self, progress: Any) -> None:
-        """Send it to the driver, which sets `Job.progress`.
-
-        Raises:
-            PicklingError: It can't be sent.
-        """
-        if self._header is None:
-            return
-        payload = pack_named(progress, "the progress")
+    def _send_report(self, told: Any) -> None:
+        assert self._header is not None
+        payload = pack_named(told, "the progress")
         self._reports += 1
         self.channel.add(SideMessage(self._header.number, SideMessageKind.REPORTED, self._reports, payload))
 
