@@ -83,7 +83,7 @@ async def test_what_a_viewer_put_together_is_what_the_next_one_gets_whole(clock:
         assert {slot: track.rows for slot, track in first.tracks.items()} == {
             slot: track.rows for slot, track in second.tracks.items()
         }
-        same = first.seen.keys() & second.seen.keys() - {"points", "number", "time", "loop_late"}  # of the moment
+        same = first.seen.keys() & second.seen.keys() - {"points", "point", "number", "time", "loop_late"}  # of the moment
         assert {key: first.seen[key] for key in same} == {key: second.seen[key] for key in same}
 
 
