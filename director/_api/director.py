@@ -400,8 +400,7 @@ class Director(Lifecycle):
 
         executor = DirectorExecutor(
             runtime.loop,
-            runtime.call,
-            lambda fn: self._open_job(fn, (), resolved),
+            lambda fn, prepare: self._open_job(fn, (), resolved, prepare),
             lambda: runtime.is_deciding,
             resolved.retries > 0,
             resource,
@@ -494,11 +493,18 @@ class Director(Lifecycle):
         resolved = self._resolve(options, rule) if options or rule else _PLAIN
         return self._backend.submit(fn, args, resolved, waits_for_room(resolved, waits), extra)
 
-    def _open_job(self, fn: Callable[..., T], args: tuple[Any, ...], options: Options) -> Job[T]:
-        """Queue a job that waits for room, unless its options say otherwise."""
-        if self._state is not DirectorState.OPEN or self._runtime is None:
+    def _open_job(
+        self,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        options: Options,
+        prepare: Callable[[Job[Any]], None] | None = None,
+    ) -> Job[T]:
+        """Queue a job that waits for room, unless its options say otherwise. From any thread."""
+        runtime = self._runtime  # read once: another thread may close it
+        if self._state is not DirectorState.OPEN or runtime is None:
             self._refuse()
-        return self._runtime.submit(fn, args, options, waits_for_room(options, True))
+        return runtime.submit(fn, args, options, waits_for_room(options, True), None, prepare)
 
     def _resolve(self, options: Any, rule: BatchRule | None = None) -> Options:
         assert self._runtime is not None

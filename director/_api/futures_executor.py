@@ -15,6 +15,7 @@ from director._api.function import Function
 from director._jobs.calls import LocalCall
 from director._jobs.current import call_with_resource
 from director._jobs.job import fields
+from director._jobs.state import JobState
 from director._system.forks import leave_copy
 from director._untrusted.objects import is_a, log_error, name_of, set_traceback, strip, traceback_of
 
@@ -34,8 +35,7 @@ class DirectorExecutor(Executor):
 
     Args:
         loop: The Director's.
-        call: Has the loop call a function, from any thread.
-        open_job: Queues a job, from any thread.
+        open_job: Queues a job, from any thread; calls its second argument with the job before.
         is_deciding: Whether this thread is in the midst of a decision of the Director's, which must end first.
         retries: A job that raises may be tried again.
         gives_resource: Functions get the replica or device first.
@@ -45,15 +45,13 @@ class DirectorExecutor(Executor):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        call: Callable[..., object],
-        open_job: Callable[[Callable[[Any], None]], Job[None]],
+        open_job: Callable[[Callable[[Any], None], Callable[[Job[Any]], None]], Job[None]],
         is_deciding: Callable[[], bool],
         retries: bool,
         gives_resource: bool,
         count_slots: Callable[[], int],
     ) -> None:
         self._loop = loop
-        self._call = call
         self._open_job = open_job
         self._is_deciding = is_deciding
         self._retries = retries
@@ -94,12 +92,12 @@ class DirectorExecutor(Executor):
                 call = partial(fn, *args, **kwargs)
                 if self._gives_resource:
                     call = partial(call_with_resource, fn, *args, **kwargs)
-            job = self._open_job(_Call(future, call, name_of(fn), self._retries))
+            self._open_job(_Call(future, call, name_of(fn), self._retries), future.attach)
         except BaseException:
+            future.job = None  # or the two would refer to each other
             future.cancel()
             raise
-        future.job = job
-        self._call(job.add_done_callback, future.follow)
+        future.note_queued()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -145,13 +143,30 @@ class _Future(Future[Any]):
         self._is_deciding = is_deciding
         self._claim = threading.Lock()  # acquired once, by the thread that claims the future, and never released
         self.job: Job[None] | None = None
+        self._is_queued = False
+
+    def attach(self, job: Job[Any]) -> None:
+        """Its job was made, and is queued next: from then on it may begin, and end, at any time."""
+        self.job = job
+        job.add_done_callback(self.follow)
+
+    def note_queued(self) -> None:
+        """The job is queued: it can be cancelled."""
+        self._is_queued = True
+        if self.cancelled():  # by another thread, before this
+            self._cancel_job()
 
     def cancel(self) -> bool:
         if not super().cancel():
             return False
-        if self.job is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.job.cancel)
+        if self._is_queued:
+            self._cancel_job()
         return True
+
+    def _cancel_job(self) -> None:
+        if self.job is not None:
+            with suppress(RuntimeError):  # the loop was closed, and the job is over
+                self._loop.call_soon_threadsafe(self.job.cancel)
 
     def result(self, timeout: float | None = None) -> Any:
         if not self.done():
@@ -167,30 +182,36 @@ class _Future(Future[Any]):
         return super().exception(timeout)
 
     def claim(self) -> bool:
-        """Whether to make the call; if not, notifies the waiters. Both at most once."""
-        return self._claim.acquire(blocking=False) and self.set_running_or_notify_cancel()
+        """Whether to make the call; if not, notifies the waiters of a cancellation. Both at most once."""
+        with self._condition:  # `follow` may set the exception of a job whose time is up just before its call
+            if not self._claim.acquire(blocking=False) or (self.done() and not self.cancelled()):
+                return False
+            return self.set_running_or_notify_cancel()
 
     @property
     def is_told(self) -> bool:
-        """Whether its call was asked to end, because the Director closes."""
-        return self.job is not None and fields(self.job).owner.is_closing
+        """Whether its call was asked to end: the job is over, and `follow` has its outcome, or the Director closes."""
+        if self.job is None:
+            return False
+        job = fields(self.job)
+        return job.state not in (JobState.QUEUED, JobState.RUNNING) or job.owner.is_closing
 
     def follow(self, job: asyncio.Future[None]) -> None:
         """The job is over; if its call never came to settle the future, its end does."""
         error = None if job.cancelled() else job.exception()
         with suppress(InvalidStateError):
-            if error is not None and not self.done():
-                self.set_exception(error)
-            elif job.cancelled() and super().cancel():
+            if self.cancelled() or (job.cancelled() and super().cancel()):
                 self.claim()
             elif job.cancelled():  # the call goes on, but waiters are released
                 self.set_exception(CancelledError("the job was cancelled while it ran"))
+            elif error is not None and not self.done():
+                self.set_exception(error)
 
 
 class _Call(LocalCall):
     """The job of one future: runs on a slot's thread and settles the future there, whatever the loop is doing.
 
-    With an error only the loop settles it, if there may be another try or the call ended because the Director closes.
+    With an error only the loop settles it, if there may be another try or the call ended because it was asked to.
     """
 
     def __init__(self, future: _Future, call: Callable[[], Any], name: str, retries: bool) -> None:

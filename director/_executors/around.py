@@ -70,13 +70,18 @@ def surrounding(submit: Callable[..., ScheduledJob[Any]], around: Around | None)
     """
 
     def submit_surrounded(
-        fn: Any, args: tuple[Any, ...], options: Options, patient: bool, extra: JobExtras | None = None
+        fn: Any,
+        args: tuple[Any, ...],
+        options: Options,
+        patient: bool,
+        extra: JobExtras | None = None,
+        prepare: Callable[[ScheduledJob[Any]], None] | None = None,
     ) -> ScheduledJob[Any]:
         model = options.model
         for each in (None if model is None else model.around, around):  # the Director's is outside of the model's
             if each is not None:
                 fn = _surround(fn, each)
-        return submit(fn, args, options, patient, extra)
+        return submit(fn, args, options, patient, extra, prepare)
 
     return submit_surrounded
 

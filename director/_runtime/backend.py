@@ -57,8 +57,11 @@ class Backend(Protocol):
         options: Options,
         patient: bool,
         extra: JobExtras | None = None,
+        prepare: Callable[[ScheduledJob[Any]], None] | None = None,
     ) -> ScheduledJob[T]:
         """From any thread: queue the call of `fn`; `patient`: also while the queue is full.
+
+        `prepare` is called with the job before it is queued: after that it may have ended.
 
         Raises:
             AdmissionError: It is not accepted.

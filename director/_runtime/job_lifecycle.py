@@ -105,8 +105,9 @@ class JobLifecycle:
         options: Options,
         wait_for_room: bool,
         extra: JobExtras | None = None,
+        prepare: Callable[[ScheduledJob[Any]], None] | None = None,
     ) -> ScheduledJob[T]:
-        """Make a job and queue it; from any thread.
+        """Make a job, call `prepare` with it, and queue it; from any thread.
 
         Raises:
             QueueFull: There is no room, and not `wait_for_room`.
@@ -123,6 +124,8 @@ class JobLifecycle:
         job.state = _QUEUED
         job.started_at = job.finished_at = job.reported = None
         job.submitted_at = self._now()
+        if prepare is not None:
+            prepare(job)
         if self._is_watched:
             self._instrumentation.submitting(job)
         try:

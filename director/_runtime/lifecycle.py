@@ -234,6 +234,7 @@ class OpenDirector(Runtime):
 
     def lose_loop(self) -> None:
         """The event loop was closed, so that nothing can be delivered: every job is dropped, and the threads end."""
+        self.scheduler.stop_admission()  # first: what another thread submitted after the drop could not be ended
         drop_jobs(self.scheduler, self.loop_channel, self.job_lifecycle)
         self.retire()
         self._stop_timers()

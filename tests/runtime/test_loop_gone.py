@@ -170,3 +170,34 @@ def test_a_thread_that_waits_for_a_call_which_is_never_made(new_loop: NewLoop) -
         loop.close()
     end([waiter])
     assert all(isinstance(future.exception(), RuntimeError) for future in futures)
+
+
+def test_what_a_thread_submits_as_the_loop_is_closed_is_refused(new_loop: NewLoop) -> None:
+    loop: Any = new_loop()
+    director, held = Director("cpu"), Held()
+
+    async def begin() -> Any:
+        await director.start()
+        director.submit(held)
+        await loop.run_in_executor(None, held.begun.wait)
+        return director.as_executor(), threads_of(director)
+
+    executor, threads = loop.run_until_complete(begin())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    scheduler: Any = director._runtime.scheduler  # type: ignore[union-attr]
+    running, refused = scheduler.running, []
+
+    def submit_meanwhile(**options: Any) -> Any:
+        found = running(**options)
+        with pytest.raises(DirectorClosed) as raised:
+            executor.submit(int, "5")
+        refused.append(raised)
+        return found
+
+    scheduler.running = submit_meanwhile
+    with pytest.warns(ResourceWarning, match="was never closed"):
+        loop.close()
+    assert refused
+    assert director.state is DirectorState.CLOSED
+    held.go.set()
+    end(threads)
