@@ -6,9 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-from director._untrusted.numbers import MOST_SECONDS, MOST_SLOTS, real, whole
+from director._untrusted.numbers import MOST_SECONDS, MOST_SLOTS, bytes_of, real, whole
 from director._untrusted.objects import is_a
-from director._untrusted.sizes import bytes_of
 
 DeviceKind: TypeAlias = Literal["cuda", "cpu", "simulated"]
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from director._format import known_repr, known_text, plain
-from director._untrusted.sizes import size_text
+from director._untrusted.numbers import size_text
 from director.events import (
     DeviceJoined,
     DeviceQuarantined,

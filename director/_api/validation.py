@@ -19,9 +19,18 @@ from director._scheduler.policy import SchedulingPolicy
 from director._system.clock import MonotonicClock
 from director._untrusted.arguments import check_blocking, check_callable, choice, text
 from director._untrusted.callables import suspension_of
-from director._untrusted.numbers import MOST_COST, MOST_SECONDS, MOST_SLOTS, priority, real, seconds, shown, whole
+from director._untrusted.numbers import (
+    MOST_COST,
+    MOST_SECONDS,
+    MOST_SLOTS,
+    bytes_of,
+    priority,
+    real,
+    seconds,
+    shown,
+    whole,
+)
 from director._untrusted.objects import ancestors, is_a, is_one_of, name_of, plain, provides, repr_of, type_name
-from director._untrusted.sizes import bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable

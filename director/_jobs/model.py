@@ -13,9 +13,8 @@ from weakref import ref
 
 from director._device import Device
 from director._untrusted.arguments import check_blocking, check_callable, text, truth
-from director._untrusted.numbers import whole
+from director._untrusted.numbers import bytes_of, whole
 from director._untrusted.objects import name_of
-from director._untrusted.sizes import bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from director._devices.device_errors import free_caches
 from director._jobs.state import JobState
+from director._runtime.devices.backoff import LoadBackoff, StartBackoff
 from director._runtime.devices.health import HealthMonitor
-from director._runtime.devices.load_backoff import LoadBackoff
 from director._runtime.devices.memory_monitor import MemoryMonitor
-from director._runtime.devices.start_backoff import StartBackoff
 from director._runtime.idle import Unloading
 from director._runtime.instrumentation import Instrumentation
 from director._runtime.job_lifecycle import JobLifecycle
@@ -23,11 +22,12 @@ from director._runtime.worker_pool import WorkerPool
 from director._runtime.worker_thread.call_hooks import hooked
 from director._runtime.worker_thread.room import Room
 from director._runtime.worker_thread.runner_events import RunnerReports, SlotPrefetch, as_job_runner
-from director._runtime.worker_thread.shared_slot import SharedSlotGuard
+from director._runtime.worker_thread.shared_slot import SharedLoadRunner, SharedSlotGuard
 from director._runtime.worker_thread.worker import Worker
 from director._scheduler.memory.residency import Residency
 from director._scheduler.scheduler import Scheduler
 from director._scheduler.slots import DeviceSlots, Slot, SlotState, make_device_slots
+from director._scheduler.wakeups import wake_up
 from director._untrusted.objects import log_error, repr_of, set_cause
 from director.errors import JobError
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from director._runtime.endings import Withdraw
     from director._runtime.worker_thread.worker import NextWork
     from director._scheduler.policy import SchedulingPolicy
-    from director._scheduler.wakeups import WakeCall
     from director._system.clock import Clock
     from director.errors import PlacementError
     from director.events import Hook
@@ -148,8 +147,6 @@ class Runtime:
             info = self._reports.introduce(slot)
             runner = as_job_runner(self._executor.runner(info, self._reports), slot, self.residency)
             if self._shared is not None:
-                from director._runtime.worker_thread.shared_slot import SharedLoadRunner  # few Directors need it
-
                 lock = self._shared.load_lock(slot.device)
                 runner = SharedLoadRunner(runner, info, lock, self.residency, self._reports)
             slot.runner = hooked(runner, self._hooks)
@@ -178,7 +175,7 @@ class Runtime:
         self.health.adopt(place)
         wake = self.scheduler.join(place)
         self.instrumentation.joined(device, self.scheduler)
-        _wake(wake)
+        wake_up(wake)
 
     def leave(self, device: Device, reason: str) -> None:
         """A device of a fleet has left."""
@@ -207,7 +204,7 @@ class Runtime:
 
     def take_back(self, place: DeviceSlots) -> None:
         """Give a device that was lent work again."""
-        _wake(self.scheduler.take_back(place))
+        wake_up(self.scheduler.take_back(place))
 
     def has_waiting(self, place: DeviceSlots) -> bool:
         """Whether a job waits that may run on a device."""
@@ -227,7 +224,7 @@ class Runtime:
         self.loop_channel.on_loop(self._flush_timer.set, time)
 
     def _flush_due(self) -> None:
-        _wake(self.scheduler.flush_due())
+        wake_up(self.scheduler.flush_due())
 
     def _submit_later(self, job: ScheduledJob[Any], wait_for_room: bool) -> None:
         """From any thread: a job was submitted during a decision of the scheduler."""
@@ -245,7 +242,7 @@ class Runtime:
         errors: dict[ScheduledJob[Any], PlacementError] = {}
         withdraw: Withdraw = lambda jobs: self.scheduler.fail_beside_pins(jobs, errors)  # noqa: E731
         self.job_lifecycle.endings.withdraw(withdraw, lambda job: self.job_lifecycle.end_failed(job, errors[job]))
-        _wake(self.scheduler.wake_for_waiting())
+        wake_up(self.scheduler.wake_for_waiting())
 
     def _worker_lost(self, job: ScheduledJob[Any], error: BaseException) -> None:
         self.health.note_loss(job, error)
@@ -293,11 +290,6 @@ class Runtime:
 
     def _end_failed(self, what: str, cause: BaseException) -> Callable[[ScheduledJob[Any]], None]:
         return lambda job: self.job_lifecycle.end_failed(job, _failure(what, cause))
-
-
-def _wake(wake: WakeCall) -> None:
-    if wake is not None:
-        wake()
 
 
 def _failure(what: str, cause: BaseException) -> JobError:

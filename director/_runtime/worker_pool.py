@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from director._executors.base import NeverStarted
 from director._runtime.endings import forget_callbacks
+from director._scheduler.wakeups import wake_up
 from director._system.threads import DaemonThreadExecutor
 from director._untrusted.objects import is_a
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
-    from director._runtime.devices.start_backoff import StartBackoff
+    from director._runtime.devices.backoff import StartBackoff
     from director._runtime.idle import IdleWaiters
     from director._runtime.instrumentation import Instrumentation
     from director._runtime.loop_channel import LoopChannel
@@ -122,9 +123,7 @@ class WorkerPool:
             await self._start_all(iter(slots))
             if len(slots) == _STARTED_AT_ONCE:
                 await asyncio.sleep(0)
-        wake = self._scheduler.wake_parked()
-        if wake is not None:
-            wake()
+        wake_up(self._scheduler.wake_parked())
 
     async def _start_all(self, slots: Iterator[Slot]) -> None:
         try:
@@ -181,9 +180,7 @@ class WorkerPool:
             if is_a(error, NeverStarted):
                 self._start_backoff.failed(slot, error)
             else:
-                wake = self._scheduler.mark_idle(slot)
-                if wake is not None:
-                    wake()
+                wake_up(self._scheduler.mark_idle(slot))
         self._instrumentation.worker_stopped(slot)
         self._idle.check()
 

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
     from director._scheduler.memory.clearing import Resident
-    from director._scheduler.memory.foreign import Reading
-    from director._scheduler.memory.returned import Leak
+    from director._scheduler.memory.observed import Leak, Reading
     from director._scheduler.placement import FreeSlots, Jobs
     from director._scheduler.slots import DeviceSlots, Slot, Unload
     from director._scheduler.wakeups import WakeCall

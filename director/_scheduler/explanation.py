@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from director._jobs.state import JobState
-from director._scheduler.memory.demand import in_demand
 from director._scheduler.memory.states import ReservationState
+from director._scheduler.memory.victims import in_demand
 from director._scheduler.queue.batch_group import BatchGroup
 from director._scheduler.queue.ready_queue import RetryWaiting
 from director._scheduler.slots import SlotState
-from director._untrusted.sizes import size_text
+from director._untrusted.numbers import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -252,6 +252,12 @@ def nowhere(_model: Model[Any]) -> frozenset[int]:
 WakeCall: TypeAlias = "Callable[[], None] | None"
 
 
+def wake_up(wake: WakeCall) -> None:
+    """Make the call, if there is one."""
+    if wake is not None:
+        wake()
+
+
 def combine(first: WakeCall, second: WakeCall) -> WakeCall:
     """One call for two."""
     if first is None or second is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from director._scheduler.memory.foreign import ForeignUse
+from director._scheduler.memory.observed import ForeignUse
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ from director._ipc.frames import Answer, AnswerKind, WireBroken
 from director._ipc.protocol import CallStyle
 from director._ipc.shared_page import Notice
 from director._jobs.calls import LocalCall
+from director._untrusted.numbers import size_text
 from director._untrusted.objects import log_error
-from director._untrusted.sizes import size_text
 from director.errors import WorkerDied
 
 if TYPE_CHECKING:

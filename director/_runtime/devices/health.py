@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from director._devices.health.rules import HEALTH_MOVES, Health
 from director._scheduler.slots import Slot, SlotState
+from director._scheduler.wakeups import wake_up
 from director._system.threads import DaemonThreadExecutor
 from director._untrusted.objects import attribute_of
 from director.errors import DeviceLost, WorkerDied
@@ -265,9 +266,7 @@ class HealthRegistry:
             partial(self._scheduler.close, place=place),
             lambda job: self._job_lifecycle.end_failed(job, DeviceLost(place.device)),
         )
-        wake = self._scheduler.wake_for_waiting()
-        if wake is not None:
-            wake()
+        wake_up(self._scheduler.wake_for_waiting())
         self._instrumentation.quarantined(place.device, reason)
         if not for_good:
             self._wait(place, status)
@@ -310,9 +309,7 @@ class HealthRegistry:
         status.lives.clear()
         status.jobs.clear()
         self._report_restored(place)
-        wake = self._scheduler.reopen(place)
-        if wake is not None:
-            wake()
+        wake_up(self._scheduler.reopen(place))
 
     def _report_restored(self, place: DeviceSlots) -> None:
         logger.warning("%s gets work again", place.device.label)

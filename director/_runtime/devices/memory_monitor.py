@@ -11,10 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._devices.footprints import allocation, is_metered, read_free
-from director._scheduler.memory.returned import Leak
+from director._scheduler.memory.observed import Leak
+from director._scheduler.wakeups import wake_up
 from director._system.threads import DaemonThreadExecutor
+from director._untrusted.numbers import size_text
 from director._untrusted.objects import holders_of
-from director._untrusted.sizes import size_text
 from director.errors import DiscoveryError, PlacementError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from director._runtime.instrumentation import Instrumentation
     from director._runtime.job_lifecycle import JobLifecycle
     from director._runtime.loop_channel import LoopChannel
-    from director._scheduler.memory.foreign import Reading, Veto
+    from director._scheduler.memory.observed import Reading, Veto
     from director._scheduler.scheduler import Scheduler
     from director._scheduler.slots import DeviceSlots
     from director._system.clock import Clock, Timer
@@ -97,8 +98,7 @@ class MemoryMonitor:
                 wake = self._scheduler.note_allocated(place, None if told is None else told.allocated, leaks)
                 for leak in leaks:
                     _warn(leak, place.device, self._witnesses.get((leak.model, place.device)))
-                if wake is not None:
-                    wake()
+                wake_up(wake)
         self.await_returns()
 
     def stop(self) -> None:
@@ -141,8 +141,7 @@ class MemoryMonitor:
         if reading is None:
             self._lose(place, "NVML does not tell it")
             return
-        if (wake := self._scheduler.note_sample(place, reading)) is not None:
-            wake()
+        wake_up(self._scheduler.note_sample(place, reading))
         if vetoes := [*self._scheduler.memory.devices[place].vetoes.values()]:
             self._report(place, vetoes)
 
@@ -167,8 +166,7 @@ class MemoryMonitor:
         )
         self._readers.pop(place).shutdown(wait=False)
         self._asked.pop(place, None)
-        if (wake := self._scheduler.note_sample(place, None)) is not None:
-            wake()
+        wake_up(self._scheduler.note_sample(place, None))
 
 
 def _warn(leak: Leak, device: Device, witness: Callable[[], Any] | None) -> None:

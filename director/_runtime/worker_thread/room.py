@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from director._devices.device_errors import fault_of
+from director._scheduler.wakeups import wake_up
 from director._untrusted.objects import add_note, log_error
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ class Room:
             except BaseException as error:  # noqa: BLE001 - of a user's runner
                 log_error(logger, error, "unloading %s from %s failed", model.name, slot.device.label)
             # Known already if the runner has reported it; it must not stay charged if that raised.
-            if (wake := self._scheduler.unloaded(model, slot)) is not None:
-                wake()
+            wake_up(self._scheduler.unloaded(model, slot))
 
     def _free_caches(self, slot: Slot) -> None:
         try:
@@ -66,8 +66,7 @@ class Room:
         if is_asleep:
             self._residency.remove(model, slot)
             self._instrumentation.unloaded(model, slot.device)
-            if (wake := self._scheduler.slept(model, slot, freed)) is not None:
-                wake()
+            wake_up(self._scheduler.slept(model, slot, freed))
         return is_asleep
 
     def make_for_load(self, model: Model[Any], slot: Slot, error: BaseException) -> bool:
@@ -87,8 +86,7 @@ class Room:
         if slot.prefetched:  # its process has other calls to make before
             return False
         unloads, wake = self._scheduler.clear_for_call(slot, self._resident(slot.place), name)
-        if wake is not None:
-            wake()
+        wake_up(wake)
         self.unload(slot, unloads)
         return bool(unloads)
 

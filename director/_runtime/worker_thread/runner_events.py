@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from director._jobs.job import fields
 from director._jobs.job_runner import JobRunner, SlotInfo
 from director._scheduler.slots import SlotState
-from director._untrusted.sizes import size_text
+from director._scheduler.wakeups import wake_up
+from director._untrusted.numbers import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from director._jobs.job import Job, ScheduledJob
     from director._jobs.model import Model
     from director._jobs.runner import Runner
+    from director._runtime.devices.backoff import LoadBackoff
     from director._runtime.devices.footprint_file import FootprintFile
-    from director._runtime.devices.load_backoff import LoadBackoff
     from director._runtime.instrumentation import Instrumentation
     from director._runtime.worker_thread.room import Room
     from director._scheduler.memory.residency import Residency
@@ -95,9 +96,7 @@ class RunnerReports:
         # Where it had failed before, the other slots of the device may take jobs of the model from now on.
         scheduler = self._scheduler
         is_used = scheduler.memory.is_used
-        wake = scheduler.loaded(model, here, seconds, taken) if is_used else scheduler.wake_for_waiting()
-        if wake is not None:
-            wake()
+        wake_up(scheduler.loaded(model, here, seconds, taken) if is_used else scheduler.wake_for_waiting())
         if self.footprints is not None and taken is not None:
             measured = self._scheduler.memory.models[model._key].footprints.measured(slot.device.name)
             if measured is not None:
@@ -187,9 +186,7 @@ class RunnerReports:
 
     def resume(self) -> None:
         """Give the slots jobs again."""
-        wake = self._scheduler.resume()
-        if wake is not None:
-            wake()
+        wake_up(self._scheduler.resume())
 
     def running(self) -> set[int]:
         """Numbers of the slots that are in a call."""
@@ -225,9 +222,7 @@ class SlotPrefetch:
     def return_prefetched(self, jobs: Iterable[ScheduledJob[Any]]) -> None:
         """Put jobs that have not begun back into the queue."""
         jobs = list(jobs)
-        wake = self._scheduler.return_prefetched(self._slot, jobs)
-        if wake is not None:
-            wake()
+        wake_up(self._scheduler.return_prefetched(self._slot, jobs))
         if self._scheduler.is_shut:
             for job in jobs:
                 self._end_returned(job)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from director._executors.base import NeverStarted
 from director._executors.load_turns import turns
 from director._runtime.worker_thread.call_hooks import HookedRunner
+from director._scheduler.wakeups import wake_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,9 +89,7 @@ class SharedSlotGuard:
 
     def _wait(self, slot: Slot) -> None:
         self._note_wait()
-        wake = self._scheduler.wait_for_shared_slot(slot)
-        if wake is not None:
-            wake()
+        wake_up(self._scheduler.wait_for_shared_slot(slot))
         self._before_wait()
         self._slot_lock.enter()
         self._since = time.monotonic()

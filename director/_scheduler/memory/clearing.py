@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from director._scheduler.memory.ledger import Cleared
 from director._scheduler.memory.states import ReservationState
 from director._scheduler.memory.victims import evictable
-from director._untrusted.sizes import size_text
+from director._untrusted.numbers import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def clear_for_load(memory: Memory, model: Model[Any], slot: Slot, resident: Resi
     """
     here = memory.devices[slot.place]
     memory.adopt(resident)
-    size, idle = here.size_of(memory.known(model)), _idle(here, slot, model)
+    size, idle = here.size_of(memory.known(model)), _idle(here, model)
     needed = f", which needs {size_text(size)}," if size else ""
     words = f"the memory of {here.place.device.label} was full when {model.name}{needed} was loaded: "
     words += holders(here, model, slot)
@@ -55,7 +55,7 @@ def clear_for_call(memory: Memory, slot: Slot, resident: Resident, name: str) ->
     """
     here = memory.devices[slot.place]
     memory.adopt(resident)
-    for replica in _idle(here, slot, None):
+    for replica in _idle(here, None):
         replica.move(_DRAINING)
     memory.recount(here)
     return memory.take_unloads(slot, name)
@@ -84,8 +84,8 @@ def _why(here: DeviceMemory, replica: Replica, slot: Slot) -> str:
     return "in use" if here.is_in_use(replica, slot) else "idle"
 
 
-def _idle(here: DeviceMemory, slot: Slot, own: Model[Any] | None) -> list[Replica]:
-    """What no call uses and may be unloaded; a call of `slot` is not over."""
+def _idle(here: DeviceMemory, own: Model[Any] | None) -> list[Replica]:
+    """What no call uses and may be unloaded, but for replicas of a model."""
     return [
         replica
         for replica in here.replicas

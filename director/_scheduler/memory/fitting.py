@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from director._jobs.calls import load_only
-from director._untrusted.sizes import size_text
+from director._untrusted.numbers import size_text
 from director.errors import PlacementError
 
 if TYPE_CHECKING:

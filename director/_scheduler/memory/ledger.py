@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from director._scheduler.memory.foreign import ForeignUse
+from director._scheduler.memory.observed import ForeignUse
 from director._scheduler.memory.states import ReservationState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from director._devices.footprints import LoadSize
-    from director._scheduler.memory.foreign import Sample, Veto
+    from director._scheduler.memory.observed import Returning, Sample, Veto
     from director._scheduler.memory.replica import Charge, KnownModel, Replica
-    from director._scheduler.memory.returned import Returning
     from director._scheduler.queue.lane import Lane
     from director._scheduler.slots import DeviceSlots, Slot
 

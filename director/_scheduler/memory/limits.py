@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from director._untrusted.numbers import bytes_of, share_of
 from director._untrusted.objects import is_one_of
-from director._untrusted.sizes import bytes_of, share_of
 from director.errors import PlacementError
 
 if TYPE_CHECKING:

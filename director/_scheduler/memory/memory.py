@@ -13,14 +13,22 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from director._scheduler.memory.demand import in_demand, is_wanted, is_worth_loading
 from director._scheduler.memory.fitting import Fitting
 from director._scheduler.memory.ledger import DeviceMemory, Eviction, HostMemory, learn
+from director._scheduler.memory.observed import Returning, missing
 from director._scheduler.memory.replica import Charge, KnownModel, Replica
-from director._scheduler.memory.returned import Returning, missing
 from director._scheduler.memory.sampling import surplus
 from director._scheduler.memory.states import ReservationState
-from director._scheduler.memory.victims import drain, evictable, note_use, shrink, victims
+from director._scheduler.memory.victims import (
+    drain,
+    evictable,
+    in_demand,
+    is_wanted,
+    is_worth_loading,
+    note_use,
+    shrink,
+    victims,
+)
 from director._scheduler.slots import Unload
 
 if TYPE_CHECKING:
@@ -242,7 +250,7 @@ class Memory:
                     replica.size = here.left_for(lane)
             note_use(here, replica, now)
         here.charges[slot] = Charge(lane.memory, replica, (slot.busy_seconds, slot.loading_seconds))
-        if self._is_for(here.eviction, lane):
+        if here.eviction is not None and here.eviction.lane is lane:
             here.eviction = None
         self.recount(here)
 
@@ -421,10 +429,6 @@ class Memory:
             name, beside = replica.known.model.name, surplus(here, allocated)
             here.returning.append(Returning(name, replica.taken, left, now, beside))
             self.has_news = True
-
-    @staticmethod
-    def _is_for(eviction: Eviction | None, lane: Lane) -> bool:
-        return eviction is not None and eviction.lane is lane
 
     def _takes_turns(self, here: DeviceMemory, known: KnownModel, slot: Slot) -> bool:
         """Whether a load has to wait for another one: `slot` has better things to do meanwhile."""

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from director._scheduler.memory.foreign import Reading, Sample, Veto
-from director._scheduler.memory.returned import PATIENCE, Leak
+from director._scheduler.memory.observed import PATIENCE, Leak, Reading, Sample, Veto
 from director._scheduler.memory.states import ReservationState
 from director._scheduler.memory.victims import evictable
 

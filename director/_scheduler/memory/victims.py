@@ -1,4 +1,4 @@
-"""Which replicas are unloaded for another: GreedyDual-Size (Cao and Irani 1997).
+"""Which replicas are unloaded for another, by GreedyDual-Size (Cao and Irani 1997), and which one is worth its load.
 
 A replica is worth the seconds to load it again for each byte, on top of the worth of the last victim when it was last
 used. So one that is expensive to load survives several that are cheap, and yet leaves when it is not used.
@@ -9,13 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from director._scheduler.memory.states import ReservationState
+from director._scheduler.slots import SlotState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from director._scheduler.memory.ledger import DeviceMemory
-    from director._scheduler.memory.replica import Replica
-    from director._scheduler.slots import Slot
+    from director._scheduler.memory.replica import KnownModel, Replica
+    from director._scheduler.queue.lane import Lane
+    from director._scheduler.slots import DeviceSlots, Slot
+
+    Ledgers = Mapping[DeviceSlots, DeviceMemory]
 
 _GIB = 2**30
 
@@ -86,3 +90,59 @@ def shrink(here: DeviceMemory, loaded: Replica, slot: Slot) -> None:
 
 def _seconds(replica: Replica) -> float:
     return replica.known.return_seconds or 1.0
+
+
+_LOADING, _RESIDENT = ReservationState.LOADING, ReservationState.RESIDENT
+_FREE = (SlotState.IDLE, SlotState.STARTING, SlotState.PARKED, SlotState.WOKEN)
+
+
+def in_demand(here: DeviceMemory, lane: Lane) -> Callable[[Replica], bool]:
+    """Whether jobs wait for a replica that are as urgent as those of `lane`, and could run beside the others."""
+    highest, left = lane.highest, here.free() + here.calls
+    return lambda replica: any(
+        other.waiting
+        and other.memory <= left
+        and other.highest >= highest
+        and (other.allowed is None or not other.allowed.isdisjoint(replica.numbers))
+        for other in replica.known.lanes
+    )
+
+
+def is_worth_loading(ledgers: Ledgers, known: KnownModel, lane: Lane) -> bool:
+    """Whether jobs of a lane would wait longer for the replicas that there are than for one more."""
+    allowed = lane.allowed
+    able = [replica for replica in known.replicas if allowed is None or not replica.numbers.isdisjoint(allowed)]
+    able = [
+        replica
+        for replica in able
+        if replica.state in (_LOADING, _RESIDENT) and _could_serve(ledgers[replica.place], replica, lane)
+    ]
+    if not able:
+        return True
+    slots = [
+        other
+        for replica in able
+        for other in replica.place.slots
+        if other.is_open and other.number in replica.numbers and (allowed is None or other.number in allowed)
+    ]
+    if any(other.state in _FREE for other in slots if other.number in known.serving):
+        return False
+    if not known.loads or not known.calls or not slots:
+        return True
+    return lane.waiting * known.call_seconds > len(slots) * known.load_seconds
+
+
+def is_wanted(ledgers: Ledgers, here: DeviceMemory, lane: Lane) -> bool:
+    """Whether a slot of a device would still load for a lane."""
+    known = lane.known
+    return known is None or any(
+        known.on(slot.number) is not None or is_worth_loading(ledgers, known, lane) for slot in here.place.slots
+    )
+
+
+def _could_serve(here: DeviceMemory, own: Replica, lane: Lane) -> bool:
+    """Whether the memory of a call of a lane could be had beside its replica."""
+    if not lane.memory:
+        return True
+    can_go = sum(replica.size for replica in here.replicas if evictable(replica, own))
+    return lane.memory <= here.free() + here.calls + here.leaving + can_go

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from director import _format
-from director._untrusted.sizes import size_text
+from director._untrusted.numbers import size_text
 from director.cli._console import table
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from director import Device, Director, NoDevices, WorkerDied, share
-from director._executors.ray.actor.call_queue import CallQueue, ReceivedCall
-from director._executors.ray.actor.last_begun import KEPT, LastBegun
+from director._executors.ray.actor.call_queue import KEPT, CallQueue, LastBegun, ReceivedCall
 from director._executors.ray.actor.side_channel import WINDOW, SideChannel
 from director._executors.ray.actor_client import is_loss
 from director._executors.ray.cluster.connection import _connect_error
@@ -173,7 +172,7 @@ def made(queue: CallQueue) -> int:
 
 def another_actor(folder: Path, program: str) -> subprocess.Popen[str]:
     """A process that has said that it is there."""
-    program = "import time; from director._executors.ray.actor.last_begun import LastBegun;" + program
+    program = "import time; from director._executors.ray.actor.call_queue import LastBegun;" + program
     program += "; print('here', flush=True); time.sleep(60)"
     environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)

@@ -15,8 +15,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from director._executors.ray.actor.call_queue import CallQueue, ReceivedCall
-from director._executors.ray.actor.last_begun import LastBegun
+from director._executors.ray.actor.call_queue import CallQueue, LastBegun, ReceivedCall
 from director._executors.ray.actor.side_channel import SideChannel
 from director._executors.ray.messages import (
     Answer,

@@ -6,8 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-from director._executors.ray.cluster.placement_groups import PlacementGroups
-from director._executors.ray.cluster.reservation import Reservation
+from director._executors.ray.cluster.reservation import PlacementGroups, Reservation
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:

@@ -1,9 +1,4 @@
-"""Slots whose worker could not be started back off, longer each time, and are then tried again.
-
-A system that has no thread, process or descriptor left fails a start at once. Without back-off such a slot would take
-job after job and fail each, while other slots work. No code of such a job has run, so it returns to the queue for any
-slot that may run it. It fails with the cause when none of these could start for `_PATIENCE` seconds. On the event loop.
-"""
+"""What can't be started or loaded backs off, longer each time, and is then tried again."""
 
 from __future__ import annotations
 
@@ -13,6 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._executors.base import NeverStarted
+from director._scheduler.wakeups import wake_up
+from director._untrusted.objects import describe
 from director.errors import DeviceLost
 
 if TYPE_CHECKING:
@@ -28,6 +25,8 @@ if TYPE_CHECKING:
     from director._system.clock import Clock, Timer
 
     Take = Callable[[Slot], tuple[ScheduledJob[Any] | None, WakeCall]]
+    from director._jobs.model import Model
+    from director._scheduler.memory.residency import Residency
 
 logger = logging.getLogger("director")
 _BACKOFF, _LONGEST_BACKOFF = 0.1, 10.0  # seconds before a slot is tried again; doubled each time
@@ -52,7 +51,11 @@ class _FailedStarts:
 
 
 class StartBackoff:
-    """Backs off slots whose worker could not be started.
+    """Backs off slots whose worker could not be started. On the event loop.
+
+    A system that has no thread, process or descriptor left fails a start at once. Without back-off such a slot would
+    take job after job and fail each, while other slots work. No code of such a job has run, so it returns to the queue
+    for any slot that may run it. It fails with the cause when none of these could start for `_PATIENCE` seconds.
 
     Args:
         scheduler: Gives no work to these slots.
@@ -95,8 +98,7 @@ class StartBackoff:
         elif starts.tries == 1:
             logger.warning("no worker can be started in a slot of %s: %s", slot.device.label, starts.reason)
         self._give_up(now)
-        if wake is not None:
-            wake()
+        wake_up(wake)
 
     def begun(self, slot: Slot) -> None:
         """The worker of a slot has been started."""
@@ -143,9 +145,7 @@ class StartBackoff:
 
     def _try_again(self, slot: Slot, starts: _FailedStarts) -> None:
         starts.timer = None
-        wake = self._scheduler.mark_idle(slot)
-        if wake is not None:
-            wake()
+        wake_up(self._scheduler.mark_idle(slot))
 
     def _give_up(self, now: float) -> None:
         """Fail the jobs that have waited `_PATIENCE` seconds for slots of which none could start a worker."""
@@ -173,3 +173,68 @@ def _reason(error: Exception) -> str:
         remedy = _REMEDIES.get(cause.errno or 0)
         return message if remedy is None else f"{message}; {remedy}"
     return f"{message}; {_THREADS}" if "thread" in str(cause) else message
+
+
+logger = logging.getLogger("director")
+
+
+class LoadBackoff:
+    """Backs off devices on which a model could not be loaded. `failed` is for any thread, the rest for the event loop.
+
+    A device may lack memory, or a file, that others have. Its slot fails the load and is free again at once, so without
+    back-off it would take job after job of that model and fail each, while other devices serve. Nothing of such a job
+    has run, so it returns to the queue. It fails with the loader's error when no device is left that has the model or
+    may load it: `Scheduler.fail_unloadable`, `Scheduler.can_load`.
+
+    Args:
+        residency: Keeps the states of replicas.
+        scheduler: Told when a device may be tried again.
+        loop_channel: Calls on the event loop from the slots' threads.
+        registry: Counts failed loads of devices.
+        clock: Makes the timers.
+    """
+
+    def __init__(
+        self,
+        residency: Residency,
+        scheduler: Scheduler,
+        loop_channel: LoopChannel,
+        registry: HealthRegistry,
+        clock: Clock,
+    ) -> None:
+        self._residency = residency
+        self._scheduler = scheduler
+        self._loop_channel = loop_channel
+        self._registry = registry
+        self._clock = clock
+        self._timers: dict[float, Timer] = {}  # by the number of the back-off
+        self._count = 0
+        self._is_over = False
+
+    def failed(self, model: Model[Any], slot: Slot, error: BaseException) -> None:
+        """From any thread: the load of `model` by `slot` has raised `error`."""
+        delay, until = self._residency.fail(model, slot, self._clock.time())
+        self._loop_channel.call(self._wait, model._kept(), slot.place, delay, until, describe(error))
+
+    def stop(self) -> None:
+        """The Director closes: try nothing again."""
+        self._is_over = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _wait(self, model: Model[Any], place: DeviceSlots, delay: float, until: float, error: str) -> None:
+        if self._is_over:
+            return
+        if len(self._scheduler.places) > 1:  # else the callers have the error
+            words = "loading %s on %s failed; for %g s its jobs go to other devices, if there are any: %s"
+            logger.warning(words, model.name, place.device.label, delay, error)
+        self._count = number = self._count + 1
+        self._timers[number] = self._clock.call_later(delay, partial(self._end, number, model, place, until))
+        if self._residency.resident(model) - {slot.number for slot in place.slots}:  # the fault is not the loader's
+            self._registry.load_failed(place, model.name)
+
+    def _end(self, number: int, model: Model[Any], place: DeviceSlots, until: float) -> None:
+        del self._timers[number]
+        self._residency.end_backoff(model, place, until)
+        wake_up(self._scheduler.wake_for_waiting())
