@@ -45,12 +45,7 @@ class CudaDevice:
 
 @dataclass(frozen=True, slots=True)
 class CudaUnavailable:
-    """CUDA could not be asked.
-
-    Args:
-        reason: Why not.
-        installed: Whether there is a CUDA driver library.
-    """
+    """CUDA could not be asked."""
 
     reason: str
     installed: bool

@@ -57,13 +57,7 @@ Unit: TypeAlias = Gpu | MigSlice
 
 @dataclass(frozen=True, slots=True)
 class LostGpu:
-    """A GPU that is present and can't be used.
-
-    Args:
-        index: NVML's index.
-        code: NVML's error code.
-        reason: The same in words.
-    """
+    """A GPU that is present and can't be used."""
 
     index: int
     code: int

@@ -66,10 +66,6 @@ class Survey:
 def take_survey(*, nvml_timeout: float = NVML_TIMEOUT, cuda_timeout: float = CUDA_TIMEOUT) -> Survey:
     """Survey the machine's GPUs. Blocks for about a second if they work.
 
-    Args:
-        nvml_timeout: Seconds to wait for NVML.
-        cuda_timeout: Seconds to wait for CUDA.
-
     Raises:
         DiscoveryError: They can't be listed; the message names cause and remedy.
     """

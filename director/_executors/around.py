@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 
 class AroundCall:
-    """A function, called within a context manager. Can be pickled if both can.
-
-    Args:
-        fn: The function.
-        around: Gives the context manager.
-    """
+    """A function, called within a context manager. Can be pickled if both can."""
 
     def __init__(self, fn: Callable[..., Any], around: Around) -> None:
         self.fn = fn
@@ -62,12 +57,7 @@ class AroundGenerator(AroundCall):
 
 
 def surrounding(submit: Callable[..., ScheduledJob[Any]], around: Around | None) -> Callable[..., ScheduledJob[Any]]:
-    """`Backend.submit`, with the calls within the context managers of the Director and of their models.
-
-    Args:
-        submit: Queues a job.
-        around: The Director's.
-    """
+    """`Backend.submit`, with the calls within the context managers of the Director and of their models."""
 
     def submit_surrounded(
         fn: Any,

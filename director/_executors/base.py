@@ -104,9 +104,6 @@ class Fleet(Executor, Protocol):
     def gather(self, spec: DeviceSpec) -> tuple[Device, ...]:
         """The devices; called once, before there are runners. Blocks, not on the event loop.
 
-        Args:
-            spec: The Director's ``devices=``.
-
         Raises:
             NoDevices: There are none.
             DiscoveryError: They can't be listed.

@@ -42,12 +42,7 @@ class _Replica:
 
 
 class Replicas:
-    """The replicas of one running Director, by model and device (or slot).
-
-    Args:
-        events: Takes reports of loads; has the clock.
-        slots: The Director's.
-    """
+    """The replicas of one running Director, by model and device (or slot)."""
 
     def __init__(self, events: MemoryEvents, slots: LocalSlots) -> None:
         self._events = events

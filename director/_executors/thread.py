@@ -154,11 +154,7 @@ class ThreadExecutor:
 
 
 def advise(slots: int) -> None:
-    """Warn if the slots that compute on the CPU, by torch, would use more threads than there are cores.
-
-    Args:
-        slots: How many slots are on CPU devices.
-    """
+    """Warn if the slots that compute on the CPU, by torch, would use more threads than there are cores."""
     torch: Any = sys.modules.get("torch")
     threads = attribute_of(torch, "get_num_threads")
     if slots < 2 or not callable(threads):

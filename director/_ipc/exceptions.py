@@ -118,12 +118,7 @@ def _from_parts(kind: type[BaseException], args: tuple[Any, ...], state: dict[st
 def pack_error(
     error: BaseException, packed: Callable[[BaseException], tuple[bytes, list[bytes]]] = _packed
 ) -> RemoteError:
-    """In the child: an exception as it is sent. It is unpickled here once, to find out whether that works.
-
-    Args:
-        error: The exception.
-        packed: Pickles it; may raise.
-    """
+    """In the child: an exception as it is sent. It is unpickled here once, to find out whether that works."""
     if isinstance(error, Unguarded):
         return RemoteError(pickle.dumps(RuntimeError(str(error))), [], "", "", "", "", os.getpid())
     with suppress(BaseException):

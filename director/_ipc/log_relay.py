@@ -36,11 +36,7 @@ def relay(facts: dict[str, Any], label: str) -> None:
 
 
 class RelayHandler(logging.Handler):
-    """Sends records as plain values; their arguments are formatted in the child.
-
-    Args:
-        send: Takes the facts of a record.
-    """
+    """Sends records as plain values; their arguments are formatted in the child."""
 
     def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()

@@ -45,11 +45,7 @@ class Unguarded(RuntimeError):
 
 
 class LazyMainModule(ModuleType):
-    """Replaces the main module in a child and imports it when an attribute is first needed.
-
-    Args:
-        origin: What `origin` said in the parent.
-    """
+    """Replaces the main module in a child and imports it when an attribute is first needed."""
 
     is_importing = False  # on the class: there is one main module
     _origin: tuple[str, str] | None

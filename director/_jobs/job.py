@@ -39,12 +39,7 @@ class Owner(Protocol):
 
 
 class JobExtras:
-    """Fields that few jobs have: those of batches, and retried ones.
-
-    Args:
-        key: The batch key.
-        cost: The batch cost.
-    """
+    """Fields that few jobs have: those of batches, and retried ones."""
 
     __slots__ = ("batch_cost", "batch_key", "failed_attempts", "failed_loads", "original_options")
 

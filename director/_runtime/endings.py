@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 class Endings:
-    """Withdraws and ends jobs. After an exception in between, the event loop does the rest.
-
-    Args:
-        loop_channel: Calls on the event loop.
-    """
+    """Withdraws and ends jobs. After an exception in between, the event loop does the rest."""
 
     __slots__ = ("_loop_channel",)
 

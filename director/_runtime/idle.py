@@ -21,11 +21,6 @@ class IdleWaiters:
     """Futures of callers that wait until no job waits, runs or has an undelivered result, and no worker is left.
 
     A caller says whether it waits for the calls of jobs that have ended, too: they were cancelled or are out of time.
-
-    Args:
-        loop: The event loop of the Director.
-        scheduler: Knows what waits and runs.
-        loop_channel: Holds undelivered results.
     """
 
     __slots__ = ("_loop", "_loop_channel", "_scheduler", "waiters")
@@ -76,13 +71,7 @@ def _answer(waiter: asyncio.Future[bool], answer: bool) -> None:
 
 
 class Unloading:
-    """Callers that wait until models are unloaded.
-
-    Args:
-        loop: The event loop of the Director.
-        scheduler: Decides when a model can be unloaded.
-        residency: Knows which slots have it.
-    """
+    """Callers that wait until models are unloaded."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, scheduler: Scheduler, residency: Residency) -> None:
         self._loop = loop

@@ -164,12 +164,7 @@ class Runtime:
         self.job_lifecycle.endings.withdraw(withdraw, self._end_failed("the Director failed", cause))
 
     def join(self, device: Device, count: int) -> None:
-        """A device of a fleet has joined: give it work.
-
-        Args:
-            device: A new one.
-            count: Its slots.
-        """
+        """A device of a fleet has joined: give it work."""
         place = DeviceSlots(len(self.device_slots), device, count, len(self.scheduler.slots))
         self._equip(place)
         self.health.adopt(place)

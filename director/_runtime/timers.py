@@ -110,12 +110,7 @@ def _is_open(job: ScheduledJob[Any]) -> bool:
 
 
 class RetryTimers:
-    """Calls a function with each job whose back-off is over.
-
-    Args:
-        clock: Makes the timers.
-        due: The function.
-    """
+    """Calls a function with each job whose back-off is over."""
 
     def __init__(self, clock: Clock, due: Callable[[ScheduledJob[Any]], None]) -> None:
         self._clock = clock
@@ -143,12 +138,7 @@ class RetryTimers:
 
 
 class FlushTimer:
-    """Calls a function at a time.
-
-    Args:
-        clock: Makes the timer.
-        flush: The function.
-    """
+    """Calls a function at a time."""
 
     def __init__(self, clock: Clock, flush: Callable[[], None]) -> None:
         self._clock = clock

@@ -38,11 +38,7 @@ Self = TypeVar("Self", bound="Exclusive")
 
 
 class Exclusive(ABC):
-    """An object whose methods decorated with `exclusive`, `dated` or `dated_surely` run one at a time.
-
-    Args:
-        time: The Director's clock.
-    """
+    """An object whose methods decorated with `exclusive`, `dated` or `dated_surely` run one at a time."""
 
     def __init__(self, time: Callable[[], float]) -> None:
         self._time = time  # never called under the lock

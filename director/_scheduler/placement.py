@@ -199,13 +199,7 @@ def subtract(coming: dict[Slot, None], lane: Lane | FifoQueue) -> int:
 
 
 class ClosedDevices:
-    """Closes devices and opens them again.
-
-    Args:
-        slots: All of them.
-        free: The free slots.
-        queue: What waits.
-    """
+    """Closes devices and opens them again."""
 
     __slots__ = ("_all", "_free", "_is_paused", "_queue", "_slots", "closed")
 

@@ -38,9 +38,6 @@ def leave_copy(error: BaseException | None = None) -> None:
 
     It ends as children of `multiprocessing` do: output is flushed, no exit handler runs, and the status is 0, that of a
     `SystemExit`, or 1 for another error, whose traceback is printed.
-
-    Args:
-        error: What the call has raised.
     """
     if get_ident() not in copied:
         return

@@ -25,11 +25,7 @@ T = TypeVar("T")
 
 
 class DaemonThreadExecutor(Executor):
-    """An executor of exactly one thread, started at the first call; what `loop.run_in_executor` offloads a shift to.
-
-    Args:
-        name: Name of the thread.
-    """
+    """An executor of exactly one thread, started at the first call; what `loop.run_in_executor` offloads a shift to."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -167,10 +167,6 @@ _PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,18})?)\s*%", re.ASCII)
 def bytes_of(name: str, value: Any) -> int:
     """Bytes as an `int`, from one, or from a text with a unit: ``"6GiB"``, ``"500 MB"``.
 
-    Args:
-        name: Of the option.
-        value: What was given.
-
     Raises:
         TypeError: It is neither.
         ValueError: The text is no size, or it is out of range.

@@ -121,13 +121,7 @@ class RequestDeadline:
 
 
 class _TimedAnswer(Answer):
-    """An answer whose time limit ends when it begins; its status is held while a job of the request waits.
-
-    Args:
-        send: The server's.
-        within: Seconds.
-        jobs: Of the request.
-    """
+    """An answer whose time limit ends when it begins; its status is held while a job of the request waits."""
 
     __slots__ = ("_jobs", "_start", "deadline", "limit")
 

@@ -18,11 +18,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 class Answer:
-    """Passes the answer to one request on, and records its progress; give `send` to the application.
-
-    Args:
-        send: The server's.
-    """
+    """Passes the answer to one request on, and records its progress; give `send` to the application."""
 
     __slots__ = ("_send", "_trailers", "has_begun", "is_complete")
 

@@ -35,11 +35,7 @@ Calls: TypeAlias = "dict[int, list[RawRecord]]"
 
 
 class CurrentJobs:
-    """The jobs that ran and waited at the last `refresh`.
-
-    Args:
-        recorder: Has the function that lists unfinished jobs.
-    """
+    """The jobs that ran and waited at the last `refresh`."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -48,12 +44,7 @@ class CurrentJobs:
         self._waiting: dict[str, tuple[int, float]] = {}  # by name: how many, and when the first was submitted
 
     def refresh(self, queued: int, moment: float) -> None:
-        """List the jobs again.
-
-        Args:
-            queued: How many jobs wait.
-            moment: The event loop's time.
-        """
+        """List the jobs again."""
         is_due = queued <= _FEW or (queued <= _MANY and moment - self._looked >= _SELDOM)
         jobs = self._recorder.unfinished(and_waiting=is_due)
         self.running = [raw for raw in jobs if raw[5] is not None and raw[3] is not None]

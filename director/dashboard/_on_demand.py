@@ -37,11 +37,7 @@ class ShownRunning(Shown, Protocol):
 
 
 class OnDemand:
-    """A `director.dashboard._source.Source` that records nothing until a viewer connects.
-
-    Args:
-        director: It runs.
-    """
+    """A `director.dashboard._source.Source` that records nothing until a viewer connects."""
 
     def __init__(self, director: ShownRunning) -> None:
         self._director = director
@@ -98,11 +94,7 @@ class OnDemand:
 
 
 class Sockets:
-    """The sockets of one Director, at the paths that applications ask for.
-
-    Args:
-        director: It runs.
-    """
+    """The sockets of one Director, at the paths that applications ask for."""
 
     def __init__(self, director: ShownRunning) -> None:
         self._source = OnDemand(director)

@@ -56,11 +56,7 @@ _LONGEST_ANSWER = 2**28  # bytes; a whole is some megabytes when there are very 
 
 
 class Remote:
-    """A `director.dashboard._source.Source` at the other end of a socket.
-
-    Args:
-        path: The socket.
-    """
+    """A `director.dashboard._source.Source` at the other end of a socket."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

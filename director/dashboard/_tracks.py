@@ -61,11 +61,7 @@ class Stretch:
 
 
 class Track:
-    """The stretches of one slot, oldest first.
-
-    Args:
-        length: Most stretches that are kept.
-    """
+    """The stretches of one slot, oldest first."""
 
     __slots__ = ("_began", "_jobs", "_length", "changed", "first", "stretches")
 

@@ -39,12 +39,7 @@ class _Case:
 
 
 class Diagnosis:
-    """Keeps the evidence about each device.
-
-    Args:
-        uuids: The devices.
-        rules: The user's.
-    """
+    """Keeps the evidence about each device."""
 
     def __init__(self, uuids: Iterable[str], rules: HealthRules) -> None:
         fine = {uuid: Verdict(uuid, "fine") for uuid in uuids}
@@ -140,12 +135,7 @@ class Checkup:
 
 @dataclass(frozen=True, slots=True)
 class Xid:
-    """An error of a device that the driver has reported, caused by any process on it.
-
-    Args:
-        uuid: The device.
-        number: NVIDIA's number of the error.
-    """
+    """An error of a device that the driver has reported, caused by any process on it."""
 
     uuid: str
     number: int

@@ -46,11 +46,7 @@ _WEARS = {
 
 
 class NvmlCheckup:
-    """Reads one device. Used by one thread at a time.
-
-    Args:
-        uuid: The device.
-    """
+    """Reads one device. Used by one thread at a time."""
 
     def __init__(self, uuid: str) -> None:
         self._uuid = uuid

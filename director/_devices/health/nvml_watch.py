@@ -115,9 +115,6 @@ class NvmlWatch:
         """Wait after `stop` until the threads have ended; returns False if NVML blocks one of them.
 
         Never called at exit.
-
-        Args:
-            timeout: Seconds to wait.
         """
         if self._thread.ident is None:
             return True

@@ -29,10 +29,6 @@ def probe(device: Device, rules: HealthRules) -> str | None:
 
     Calls ``rules.probe`` if there is one. Else a GPU is used in a new process (memory is allocated, filled and read
     back), and CPU and simulated devices always work.
-
-    Args:
-        device: The device.
-        rules: The user's rules.
     """
     if rules.probe is not None:
         return _call_probe(rules.probe, device, rules.probe_timeout)

@@ -38,13 +38,7 @@ class CallMessage(NamedTuple):
 
 
 class CallEncoder:
-    """Encodes calls; knows which functions and model specs the slot's actor has.
-
-    Args:
-        device: The slot's device.
-        models: The models that the actor has loaded.
-        time: The Director's clock.
-    """
+    """Encodes calls; knows which functions and model specs the slot's actor has."""
 
     def __init__(self, device: Device, models: LoadedModels, time: Callable[[], float]) -> None:
         self._device = inner(device)
@@ -61,10 +55,6 @@ class CallEncoder:
 
     def message(self, call: RayCall, number: int) -> CallMessage:
         """Encode a call.
-
-        Args:
-            call: The call.
-            number: Its number.
 
         Raises:
             PicklingError: It can't be sent.

@@ -37,11 +37,7 @@ _HEAD_TIMEOUT = 10.0  # seconds in which the head of the cluster answers
 
 
 class RayFleet:
-    """Provides one Director with the devices of a cluster, and its slots with runners.
-
-    Args:
-        options: The user's.
-    """
+    """Provides one Director with the devices of a cluster, and its slots with runners."""
 
     def __init__(self, options: RayOptions) -> None:
         self.options = options

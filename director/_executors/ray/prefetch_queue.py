@@ -27,11 +27,7 @@ _RETURN_AFTER_AT_LEAST = 0.1  # seconds
 
 
 class ActorPrefetchQueue(PrefetchQueue[RayCall]):
-    """The prefetched call of one actor.
-
-    Args:
-        client: Sends it.
-    """
+    """The prefetched call of one actor."""
 
     def __init__(self, client: ActorClient) -> None:
         super().__init__()

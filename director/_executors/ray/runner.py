@@ -41,14 +41,7 @@ _TRIES = 3  # actors that may be lost before they have begun a call, which is th
 
 
 class RayRunner(RemoteRunner[RayCall]):
-    """Makes the calls of a slot in an actor.
-
-    Args:
-        slot: The slot.
-        events: Takes reports; has the clock.
-        options: The user's.
-        reservation: The reservation of the device.
-    """
+    """Makes the calls of a slot in an actor."""
 
     _Call = RayCall
     _queue: ActorPrefetchQueue

@@ -85,12 +85,7 @@ class PendingCall:
 
 
 def facts_of(job: ScheduledJob[Any], time: Callable[[], float]) -> Facts:
-    """What the other process may tell the function about its job; of a prefetched job as if it began now.
-
-    Args:
-        job: The first job of the call.
-        time: The Director's clock.
-    """
+    """What the other process may tell the function about its job; of a prefetched job as if it began now."""
     started = job.started_at
     if started is None:
         return Facts(job.id, job.options.priority, job.attempts + 1, time() - job.submitted_at)

@@ -12,12 +12,7 @@ if TYPE_CHECKING:
 
 
 class LoadedModels:
-    """Knows which models are loaded and which are asleep, and reports each change.
-
-    Args:
-        slot: The slot.
-        events: Takes the reports.
-    """
+    """Knows which models are loaded and which are asleep, and reports each change."""
 
     def __init__(self, slot: SlotInfo, events: MemoryEvents) -> None:
         self.loaded: set[int] = set()

@@ -30,11 +30,7 @@ _functions: OrderedDict[bytes, Any] = OrderedDict()  # by reference; written by 
 
 
 class CallRaised(ForeignError):
-    """A call has raised; carries the exception as it is sent.
-
-    Args:
-        packed: The fields of a `RemoteError`.
-    """
+    """A call has raised; carries the exception as it is sent."""
 
     def __init__(self, packed: tuple[Any, ...]) -> None:
         super().__init__(packed)

@@ -23,12 +23,7 @@ logger = logging.getLogger("director")
 
 
 def trace_of(job: ScheduledJob[Any], now: float) -> Trace | None:
-    """What goes along with a job; `None` if the application uses no OpenTelemetry, or has no span there.
-
-    Args:
-        job: It was submitted in this process.
-        now: Of the Director's clock.
-    """
+    """What goes along with a job; `None` if the application uses no OpenTelemetry, or has no span there."""
     if "opentelemetry.trace" not in sys.modules:
         return None
     try:

@@ -20,10 +20,6 @@ class SlotLock:
     others wait for ``line``. So a process that has just released the slot can't overtake one that waits, and the
     working process sees by trying ``line`` whether another one waits. The system wakes the next process when the slot
     is released, also when the process that held it has died.
-
-    Args:
-        folder: Where its two files are.
-        name: Of both, without their endings.
     """
 
     def __init__(self, folder: Folder, name: str) -> None:
@@ -79,9 +75,6 @@ class SlotLock:
 
 class SharedSlots:
     """The slot locks of all processes that give the same name.
-
-    Args:
-        name: The name that the processes share.
 
     Raises:
         RuntimeError: This system has no `flock`, or the folder for it can't be used, or other users can write to it.

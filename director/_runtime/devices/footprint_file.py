@@ -27,11 +27,7 @@ _MOST = 1 << 24  # bytes of a file that is read
 
 
 class FootprintFile:
-    """The file of one process. For any thread.
-
-    Args:
-        path: Where it is.
-    """
+    """The file of one process. For any thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

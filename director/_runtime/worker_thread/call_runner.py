@@ -36,13 +36,7 @@ logger = logging.getLogger("director")
 
 
 class CallRunner(JobRunner):
-    """Gives the jobs of one slot to a `Runner`.
-
-    Args:
-        runner: A user's.
-        device: The slot's.
-        is_loaded: Whether the slot has a model.
-    """
+    """Gives the jobs of one slot to a `Runner`."""
 
     def __init__(self, runner: Runner, device: Device, is_loaded: Callable[[Model[Any]], bool]) -> None:
         self._runner = runner
@@ -146,11 +140,7 @@ class CallRunner(JobRunner):
 
 
 class WithoutResource:
-    """The call of an executor, which is made exactly as it was given.
-
-    Args:
-        call: Takes nothing.
-    """
+    """The call of an executor, which is made exactly as it was given."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call

@@ -55,11 +55,7 @@ class Eviction:
 
 
 class Cleared:
-    """A load that ran out of memory and is tried again, after all that was idle on the device has left.
-
-    Args:
-        name: The model's.
-    """
+    """A load that ran out of memory and is tried again, after all that was idle on the device has left."""
 
     __slots__ = ("is_awaited", "name")
 
@@ -288,11 +284,7 @@ _SHARE = 2  # of the host's memory that sleeping replicas may take: one half
 
 
 class HostMemory:
-    """What replicas of all devices take of the host's memory; recounted from them.
-
-    Args:
-        devices: Their ledgers.
-    """
+    """What replicas of all devices take of the host's memory; recounted from them."""
 
     def __init__(self, devices: Iterable[DeviceMemory]) -> None:
         self._devices = devices

@@ -81,13 +81,7 @@ PATIENCE = 5.0  # seconds in which they do
 
 
 class Leak(NamedTuple):
-    """What did not come back.
-
-    Args:
-        model: The model's name.
-        bytes: How much.
-        size: Of how much.
-    """
+    """What did not come back."""
 
     model: str
     bytes: int

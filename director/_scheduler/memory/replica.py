@@ -36,14 +36,7 @@ class Waiting(Protocol):
 
 
 class Replica:
-    """A model on one device, or on one slot where slots don't share.
-
-    Args:
-        known: Its model.
-        place: The device.
-        numbers: The slots that use it.
-        size: Bytes that are reserved for it.
-    """
+    """A model on one device, or on one slot where slots don't share."""
 
     __slots__ = (
         "foreign",

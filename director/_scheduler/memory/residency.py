@@ -54,12 +54,7 @@ REPLICA_MOVES: dict[ReplicaState, frozenset[ReplicaState]] = {
 
 
 class ModelOnDevice:
-    """A model on one device: the states of its slots, and the loads that failed there. Written by `Residency` alone.
-
-    Args:
-        model: What is kept of the model.
-        place: The device.
-    """
+    """A model on one device: the states of its slots, and the loads that failed there. Written by `Residency` alone."""
 
     __slots__ = ("failed_until", "failures", "model", "place", "states")
 

@@ -55,12 +55,7 @@ class QueueEstimate:
                 del self._lanes[options.lane]
 
     def ahead_of(self, job: ScheduledJob[Any], slots: frozenset[int]) -> float:
-        """About how many jobs that `slots` will run are served before a new one with a deadline.
-
-        Args:
-            job: The new one.
-            slots: Those that get work.
-        """
+        """About how many jobs that `slots` will run are served before a new one with a deadline."""
         options = job.options
         mine = slots if options.allowed is None else slots & options.allowed
         weight, ahead = self._weight(options.account), 0.0

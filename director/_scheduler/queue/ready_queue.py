@@ -57,12 +57,7 @@ class FifoQueue:
 
 
 class ReadyQueue:
-    """Jobs that wait, in order of service.
-
-    Args:
-        policy: Weights of the tenants, and ageing.
-        memory: Accounts for the jobs of new lanes.
-    """
+    """Jobs that wait, in order of service."""
 
     __slots__ = (
         "_ageing",

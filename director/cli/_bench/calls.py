@@ -32,11 +32,7 @@ def _sleep(seconds: float) -> tuple[int, int]:
 
 
 class Array:
-    """Memory that is pickled as a NumPy array is; as a job it gives itself back.
-
-    Args:
-        memory: Its bytes.
-    """
+    """Memory that is pickled as a NumPy array is; as a job it gives itself back."""
 
     def __init__(self, memory: Any) -> None:
         self.memory = memory

@@ -30,9 +30,6 @@ class Stamped:
 
     Sleeping stands for a kernel: the device is busy and the GIL is free. A job that must wait for the GIL afterwards
     ends late, as it would with a real kernel. `list.append` is atomic, so slots need no lock between two jobs.
-
-    Args:
-        seconds: How long the device is busy.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -30,14 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The part of one device.
-
-    Args:
-        device: Its label.
-        name: Its name.
-        items: Digits classified on it.
-        busy: Seconds that this took.
-    """
+    """The part of one device."""
 
     device: str
     name: str

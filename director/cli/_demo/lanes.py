@@ -29,13 +29,7 @@ _FRAMES = 5  # per second; drawing takes time from what is being measured
 
 
 class Lanes:
-    """Draws the contender that runs, from a thread of its own; the results of earlier ones stay above.
-
-    Args:
-        trace: The stream of jobs.
-        devices: How many devices there are.
-        loop: What else the event loop does.
-    """
+    """Draws the contender that runs, from a thread of its own; the results of earlier ones stay above."""
 
     def __init__(self, trace: list[Call], devices: int, loop: str) -> None:
         self._console = EscapingConsole(stderr=True)

@@ -99,13 +99,7 @@ class Stage(Protocol):
 
 
 def open_stage(trace: list[Call], devices: int, loop: str) -> Stage:
-    """The stage for the standard error: live on a terminal, else plain lines.
-
-    Args:
-        trace: The stream of jobs.
-        devices: How many devices there are.
-        loop: What else the event loop does.
-    """
+    """The stage for the standard error: live on a terminal, else plain lines."""
     if not on_terminal(sys.stderr):
         return PlainStage(loop)
     try:

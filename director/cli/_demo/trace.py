@@ -30,14 +30,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What happened to one job; seconds after the start.
-
-    Args:
-        device: Position of the device it ran on.
-        arrival: When it came.
-        started: When it began, measured inside the job.
-        ended: When it ended, measured inside the job.
-    """
+    """What happened to one job; seconds after the start."""
 
     device: int
     arrival: float

@@ -23,12 +23,7 @@ _HEAD = ("loop", "scheduled by", "wait p50", "wait p99", "idle", "lost", "makesp
 
 
 def busy_machine(cores: int | None, load: float) -> list[str]:
-    """A warning where other programs keep the cores busy; nothing else.
-
-    Args:
-        cores: Of the machine.
-        load: Its load average of the last minute.
-    """
+    """A warning where other programs keep the cores busy; nothing else."""
     if cores is None or load <= _BUSY * cores:
         return []
     return [

@@ -192,12 +192,7 @@ def installed() -> dict[str, str]:
 
 
 def examine_versions(packages: Mapping[str, str], gpus: int) -> Iterator[Finding]:
-    """Findings about Python and packages.
-
-    Args:
-        packages: Versions by name.
-        gpus: How many GPUs there are.
-    """
+    """Findings about Python and packages."""
     known = ", ".join(f"{name} {number}" for name, number in packages.items())
     yield _version("versions", "ok", f"director {__version__}, Python {platform.python_version()}; {known}")
     if not getattr(sys, "_is_gil_enabled", lambda: True)():

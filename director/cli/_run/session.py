@@ -76,14 +76,7 @@ class Work:
 
 
 class Session:
-    """One run; made on its event loop. `run` may be called once.
-
-    Args:
-        options: The options of the command line.
-        director: Not started.
-        work: What is run.
-        destination: Where records go.
-    """
+    """One run; made on its event loop. `run` may be called once."""
 
     def __init__(self, options: argparse.Namespace, director: Director, work: Work, destination: Destination) -> None:
         self._options = options

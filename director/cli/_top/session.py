@@ -92,13 +92,7 @@ async def _print(source: Remote, options: argparse.Namespace) -> None:
 
 
 class Watch:
-    """Updates a screen until the user quits.
-
-    Args:
-        source: The app.
-        screen: Draws.
-        every: Seconds between two updates.
-    """
+    """Updates a screen until the user quits."""
 
     def __init__(self, source: Remote, screen: Screen, every: float) -> None:
         self._source = source
@@ -210,9 +204,6 @@ class Keys:
     """Calls `pressed` with the name of each key, on the running event loop, between `__enter__` and `__exit__`.
 
     Does nothing if the standard input is not a terminal.
-
-    Args:
-        pressed: Called with the name of the key.
     """
 
     def __init__(self, pressed: Callable[[str], None]) -> None:

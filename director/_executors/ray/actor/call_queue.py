@@ -23,12 +23,7 @@ _REMEMBERED = 64  # numbers of calls: far more than are ever in flight
 
 
 class ReceivedCall:
-    """A call, and its answer, for which one of Ray's threads waits.
-
-    Args:
-        number: The number of the call.
-        content: Its header and arguments.
-    """
+    """A call, and its answer, for which one of Ray's threads waits."""
 
     __slots__ = ("_answer", "_done", "content", "number")
 

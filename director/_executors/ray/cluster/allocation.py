@@ -42,10 +42,6 @@ class Allocation:
     def update(self, nodes: Iterable[Node], timeout: float) -> tuple[list[Reservation], list[Reservation]]:
         """Request the devices that are missing.
 
-        Args:
-            nodes: The nodes that are alive.
-            timeout: Seconds to wait for requested devices.
-
         Returns:
             The reservations that have become ready, and those whose nodes have left.
         """

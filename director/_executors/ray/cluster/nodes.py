@@ -68,11 +68,6 @@ def bundle_of(
 ) -> tuple[dict[str, float], int]:
     """The bundle (resources of a node) that each device takes, and how many devices a node has at most.
 
-    Args:
-        spec: The Director's ``devices=``.
-        resources: The executor's.
-        nodes: The nodes of the cluster.
-
     Raises:
         NoDevices: GPUs are asked for, and there is none.
         ValueError: `spec` has no meaning in a cluster.

@@ -69,10 +69,6 @@ class Reservation:
     def identify(self, hardware: Hardware, taken: set[str]) -> Device:
         """The device, by the hardware of its first actor; all later actors must have the same.
 
-        Args:
-            hardware: The answer of the actor.
-            taken: UUIDs of other devices.
-
         Raises:
             DiscoveryError: The hardware is not that of one device, or that of another reservation.
         """

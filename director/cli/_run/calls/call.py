@@ -67,10 +67,6 @@ class LimitedCall:
 
     The time begins with the call: what the child takes to import modules and to load a model is no part of it. The
     default action of SIGALRM ends a process even if its code never releases the GIL.
-
-    Args:
-        function: The user's.
-        seconds: The longest time.
     """
 
     def __init__(self, function: Callable[[Any, Any], Any], seconds: float) -> None:

@@ -13,13 +13,7 @@ _AUTO = 64  # items of a batch with `--batch-size auto`, which the Director halv
 
 
 class PlainJobs:
-    """A job for each item.
-
-    Args:
-        director: Open.
-        model: The model whose replica the function gets.
-        name: Of the function.
-    """
+    """A job for each item."""
 
     def __init__(self, director: Director, model: Model[Any] | None, name: str) -> None:
         self._director = director

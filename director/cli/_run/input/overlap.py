@@ -46,9 +46,6 @@ class Outputs:
     def check(self, inputs: Iterable[str]) -> None:
         """Refuse to write over an input, over the program, or two things into the same file.
 
-        Args:
-            inputs: Paths; ``-`` is the standard input.
-
         Raises:
             UsageError: A file would be both.
         """

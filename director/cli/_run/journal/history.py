@@ -78,11 +78,6 @@ def read_history(path: str, journal_file: IO[bytes], output: IO[bytes]) -> Histo
     agree on at the end never happened, and its items are done again. Where later records are whole again, someone has
     changed the files.
 
-    Args:
-        path: Of the output, for messages.
-        journal_file: Read from its beginning.
-        output: The same.
-
     Raises:
         Refusal: The journal is of another version, or one of the files was changed after it was written.
     """

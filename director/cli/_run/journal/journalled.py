@@ -225,12 +225,7 @@ class JournalledOutput:
 
 
 class _Incomplete(Exception):
-    """Not all could be written.
-
-    Args:
-        written: Bytes that were.
-        cause: Why.
-    """
+    """Not all could be written."""
 
     def __init__(self, written: int, cause: OSError) -> None:
         super().__init__(written, cause)

@@ -80,12 +80,7 @@ class Choice:
 
 
 class Pending:
-    """The items that are run, read from a source. Iterated once, on a thread of its own.
-
-    Args:
-        source: All items.
-        choice: Which of them.
-    """
+    """The items that are run, read from a source. Iterated once, on a thread of its own."""
 
     def __init__(self, source: Iterable[Item], choice: Choice) -> None:
         self._source = source

@@ -39,12 +39,6 @@ class Wish:
 def earlier_run(output: JournalledOutput, named: str, wish: Wish, config: Mapping[str, Any]) -> History | None:
     """What an earlier run has done that this one goes on with; `None` to start over.
 
-    Args:
-        output: Open and locked.
-        named: Its path as the user gave it.
-        wish: What the user asks for.
-        config: Of this run.
-
     Raises:
         Refusal: There are results, and the user says neither to go on nor to replace them; or it is not possible to go
             on.

@@ -114,11 +114,7 @@ class Template:
 
 
 class SavedResults:
-    """A sink that saves contents to their files before it passes the records on.
-
-    Args:
-        sink: Where the records go.
-    """
+    """A sink that saves contents to their files before it passes the records on."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink

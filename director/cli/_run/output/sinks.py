@@ -114,9 +114,6 @@ class Descriptor:
     """A file descriptor as a stream, without a buffer and its lock.
 
     A thread that is blocked in a buffered write while the interpreter exits would abort it.
-
-    Args:
-        number: Open for writing; closed by `close`.
     """
 
     def __init__(self, number: int) -> None:
@@ -142,11 +139,7 @@ class Descriptor:
 
 
 class OnTerminal:
-    """Lines of JSON on a terminal, with control characters escaped.
-
-    Args:
-        stream: The terminal's.
-    """
+    """Lines of JSON on a terminal, with control characters escaped."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream

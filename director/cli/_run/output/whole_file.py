@@ -16,9 +16,6 @@ class WholeFile:
     """A file that is written beside its place and then put there, with its mode if there is one already.
 
     Leaving the block without `replace` leaves what was there.
-
-    Args:
-        path: Its place.
     """
 
     def __init__(self, path: str | Path) -> None:
