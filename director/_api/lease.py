@@ -17,13 +17,7 @@ R = TypeVar("R", covariant=True)
 
 
 class Lease(Generic[R]):
-    """``async with director.lease() as device:``; see `Director.lease`. Used once.
-
-    Args:
-        loop: The Director's.
-        call: Has the loop call a function, from any thread.
-        open_job: Queues a job.
-    """
+    """``async with director.lease() as device:``; see `Director.lease`. Used once."""
 
     def __init__(
         self,

@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 class ServerArguments:
     """Checks the arguments of a Director that has a server, and opens it.
 
-    Args:
-        name: The server's name.
-        linger: Seconds that it stays when the last application has left.
-        shared, clock, hooks: Those of this Director.
-        arguments: Those of the server's.
-
     Raises:
         TypeError: `name` is no `str`, or `linger` no number.
         ValueError: Something that can't be had with a server.

@@ -37,16 +37,7 @@ _OWNER = _NoOwner()
 def detached_job(
     number: int, fn: Any, args: tuple[Any, ...], options: Options, state: JobState, now: float
 ) -> ScheduledJob[Any]:
-    """A job without an event loop.
-
-    Args:
-        number: Its number.
-        fn: Its function, or a name.
-        args: The arguments of the function, but for the resource.
-        options: Its options.
-        state: Its state.
-        now: When it is submitted.
-    """
+    """A job without an event loop."""
     job: ScheduledJob[Any] = ScheduledJob(loop=_LOOP)
     job.id = number
     job.owner = _OWNER

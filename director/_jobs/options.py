@@ -127,12 +127,7 @@ class Options:
 
 
 def waits_for_room(options: Options, unless_said: bool) -> bool:
-    """Whether a job is queued when the queue is full.
-
-    Args:
-        options: The job's options.
-        unless_said: The default, if these have no `when_full`.
-    """
+    """Whether a job is queued when the queue is full."""
     return unless_said if options.when_full is None else options.when_full == "wait"
 
 

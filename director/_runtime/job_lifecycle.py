@@ -56,17 +56,7 @@ _TOGETHER = 32  # outcomes set before the first of their done-callbacks is calle
 
 
 class JobLifecycle:
-    """Begins and ends jobs.
-
-    Args:
-        loop: The event loop of the Director.
-        clock: Tells the time.
-        scheduler: Queues and withdraws jobs.
-        instrumentation: Takes events.
-        worker_lost: Called with a job whose worker or device was lost, and the error.
-        loop_lost: Called if the event loop is closed while the Director is open; see `LoopChannel`.
-        retry_policy: Plans retries; `None` for that of the options.
-    """
+    """Begins and ends jobs."""
 
     def __init__(
         self,

@@ -44,12 +44,7 @@ class Retry:
 
 
 class RetryPolicy:
-    """Plans retries.
-
-    Args:
-        time: Tells the time.
-        scheduler: Tells which slots get work, and which may load a model.
-    """
+    """Plans retries."""
 
     def __init__(self, time: Callable[[], float], scheduler: JobQueue) -> None:
         self._time = time

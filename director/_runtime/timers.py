@@ -18,14 +18,7 @@ if TYPE_CHECKING:
 
 
 class DeadlineTimers:
-    """Fails jobs whose time is up: one heap, one timer for its head.
-
-    Args:
-        clock: Tells the time and makes the timer.
-        scheduler: Removes the jobs that wait.
-        loop_channel: Repeats a check later that was made during a decision.
-        end_failed: Ends a job with an error.
-    """
+    """Fails jobs whose time is up: one heap, one timer for its head."""
 
     def __init__(
         self,

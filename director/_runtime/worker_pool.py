@@ -47,17 +47,7 @@ class PoolOwner(Protocol):
 
 
 class WorkerPool:
-    """Permits, threads and tasks of the workers of one open Director. On the event loop only, except `notify`.
-
-    Args:
-        loop: The event loop of the Director.
-        scheduler: Picks the slots that need a worker.
-        loop_channel: Calls on the event loop from other threads.
-        start_backoff: Takes successful and failed starts.
-        instrumentation: Takes events.
-        idle: Checked after each worker that was reaped.
-        owner: Makes the workers.
-    """
+    """Permits, threads and tasks of the workers of one open Director. On the event loop only, except `notify`."""
 
     def __init__(
         self,

@@ -19,15 +19,7 @@ _FREE = (SlotState.IDLE, SlotState.PARKED)
 
 
 class Admission:
-    """Refuses jobs.
-
-    Args:
-        policy: The bounds.
-        queue: What waits.
-        slots: What runs it.
-        coming: Slots whose workers are on their way to `next_work`.
-        costs: What calls cost.
-    """
+    """Refuses jobs."""
 
     __slots__ = ("_coming", "_costs", "_policy", "_queue", "_slots", "bound", "bounds_tenants", "predicts")
 

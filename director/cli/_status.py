@@ -21,12 +21,7 @@ TERMINATED: Final = 143  # 128 + SIGTERM
 
 
 class UsageError(Exception):
-    """The arguments are wrong; nothing ran.
-
-    Args:
-        message: The cause and the remedy.
-        detail: Printed before the message, such as a traceback; empty, or ends with a line break.
-    """
+    """The arguments are wrong; nothing ran."""
 
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)

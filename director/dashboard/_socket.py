@@ -31,12 +31,7 @@ _LONGEST_QUESTION = 4096  # bytes
 
 
 class SocketServer:
-    """Answers requests on a Unix socket, on the running event loop.
-
-    Args:
-        source: Where the data comes from.
-        path: Where the socket is created; it must not exist.
-    """
+    """Answers requests on a Unix socket, on the running event loop."""
 
     def __init__(self, source: Source, path: Path) -> None:
         self._source = source

@@ -18,16 +18,7 @@ if TYPE_CHECKING:
 
 
 class GuardedCall:
-    """A context manager around one call.
-
-    Args:
-        notebook: Records findings.
-        driver: Reports which device is current.
-        name: The job's name.
-        key: The function and the thread, for `FindingLog.is_traced`.
-        is_close: Trace the call.
-        records_nothing: Autograd is switched off on the event loop's thread.
-    """
+    """A context manager around one call."""
 
     __slots__ = ("_before", "_driver", "_given", "_key", "_look", "_name", "_notebook")
 

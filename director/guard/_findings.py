@@ -41,12 +41,7 @@ class Finding:
 
 
 class FindingLog:
-    """Records findings, each line once, and decides which calls are traced.
-
-    Args:
-        first: The first calls of each function on each slot, which are traced.
-        every: After these, one of this many calls is traced.
-    """
+    """Records findings, each line once, and decides which calls are traced."""
 
     def __init__(self, first: int, every: int) -> None:
         self._first = first

@@ -29,12 +29,7 @@ _STATM = Path("/proc/self/statm")
 
 
 class Meter:
-    """Takes samples from its start until `stop`.
-
-    Args:
-        clock: The Director's; times of the samples are of it.
-        devices: The Director's; only GPUs can be sampled.
-    """
+    """Takes samples from its start until `stop`."""
 
     def __init__(self, clock: Callable[[], float], devices: Sequence[Device]) -> None:
         self._clock = clock

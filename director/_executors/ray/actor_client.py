@@ -47,16 +47,7 @@ class ActorLost(Exception):
 
 
 class ActorClient:
-    """Owns the actor of a slot, and replaces it when it is lost.
-
-    Args:
-        slot: The slot.
-        models: The models that the actor has loaded.
-        time: The Director's clock.
-        options: The user's.
-        reservation: The reservation of the device.
-        log: Takes log records, and the number of dropped messages.
-    """
+    """Owns the actor of a slot, and replaces it when it is lost."""
 
     def __init__(
         self,

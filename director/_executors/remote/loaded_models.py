@@ -44,13 +44,7 @@ class LoadedModels:
         self.loading = model
 
     def note_loaded(self, number: int, seconds: float, size: LoadSize | None) -> None:
-        """A model was loaded or woken.
-
-        Args:
-            number: Its number.
-            seconds: How long that took.
-            size: What it has taken of the device, as far as that is known.
-        """
+        """A model was loaded or woken."""
         self.loaded.add(number)
         self._asleep.discard(number)
         self.loading = None

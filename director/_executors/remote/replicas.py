@@ -47,13 +47,7 @@ class ModelSpec:
 
 
 def spec_of(model: Model[Any], sent: Callable[[Any], Any], *, can_sleep: bool) -> ModelSpec:
-    """A model as it is sent.
-
-    Args:
-        model: The model.
-        sent: What is sent for a function.
-        can_sleep: The runner can put models to sleep.
-    """
+    """A model as it is sent."""
     load, warmup, unload = sent(model.load), sent(model.warmup), sent(model.unload)
     sleep, wake = (sent(model.sleep), sent(model.wake)) if can_sleep else (None, None)
     return ModelSpec(load, warmup, unload, model.name, sleep, wake)

@@ -34,13 +34,7 @@ _RUNNING = JobState.RUNNING
 
 
 class RemoteRunner(JobRunner, Generic[C]):
-    """Makes the calls of a slot in another process. For the slot's thread; `abandon` and `abort` for the event loop.
-
-    Args:
-        slot: The slot.
-        events: Takes reports; has the clock.
-        grace: Seconds that a call gets after its time is up.
-    """
+    """Makes the calls of a slot in another process. For the slot's thread; `abandon` and `abort` for the event loop."""
 
     _Call: ClassVar[type[Any]]  # the kind of `PendingCall`
     _queue: PrefetchQueue[C]
@@ -187,11 +181,6 @@ class RemoteRunner(JobRunner, Generic[C]):
 
     def _put_value(self, call: C, read: Callable[[Any], Any], content: Any) -> bool:
         """Put a value of a stream into its channel; after an exception the other process is to end the stream.
-
-        Args:
-            call: The call.
-            read: Unpickles the value.
-            content: The value as it was sent.
 
         Returns:
             False if the value was not read: there was an exception before.

@@ -25,12 +25,7 @@ logger = logging.getLogger("director")
 
 
 class Presence:
-    """Registers one Director on all of its GPUs, and warns of processes that don't share. Not used while jobs run.
-
-    Args:
-        gpus: The Director's GPUs.
-        shared: The name under which it shares its slots, if it does.
-    """
+    """Registers one Director on all of its GPUs, and warns of processes that don't share. Not used while jobs run."""
 
     def __init__(self, gpus: list[Device], shared: str | None) -> None:
         self._files: list[LockFile] = []

@@ -56,13 +56,6 @@ class StartBackoff:
     A system that has no thread, process or descriptor left fails a start at once. Without back-off such a slot would
     take job after job and fail each, while other slots work. No code of such a job has run, so it returns to the queue
     for any slot that may run it. It fails with the cause when none of these could start for `_PATIENCE` seconds.
-
-    Args:
-        scheduler: Gives no work to these slots.
-        job_lifecycle: Ends the jobs for which no worker can be started.
-        loop_channel: Calls on the event loop from the slots' threads.
-        registry: Suspends devices on which no worker can be started.
-        clock: Makes the timers.
     """
 
     def __init__(
@@ -185,13 +178,6 @@ class LoadBackoff:
     back-off it would take job after job of that model and fail each, while other devices serve. Nothing of such a job
     has run, so it returns to the queue. It fails with the loader's error when no device is left that has the model or
     may load it: `Scheduler.fail_unloadable`, `Scheduler.can_load`.
-
-    Args:
-        residency: Keeps the states of replicas.
-        scheduler: Told when a device may be tried again.
-        loop_channel: Calls on the event loop from the slots' threads.
-        registry: Counts failed loads of devices.
-        clock: Makes the timers.
     """
 
     def __init__(

@@ -41,17 +41,7 @@ logger = logging.getLogger("director")
 
 
 class HealthMonitor:
-    """Passes reports of faults to the `HealthRegistry`, which decides.
-
-    Args:
-        loop: The event loop of the Director.
-        rules: The user's.
-        scheduler: Told which devices get work.
-        job_lifecycle: Ends the jobs that no other device can run.
-        loop_channel: Brings verdicts of the NVML thread to the event loop.
-        instrumentation: Takes events.
-        clock: Makes the timers.
-    """
+    """Passes reports of faults to the `HealthRegistry`, which decides."""
 
     def __init__(
         self,

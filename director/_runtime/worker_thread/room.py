@@ -20,13 +20,7 @@ logger = logging.getLogger("director")
 
 
 class Room:
-    """Has models unloaded: those that the scheduler has chosen, and all that is idle where memory has run out.
-
-    Args:
-        scheduler: Knows what is idle.
-        residency: Knows what is resident; also models that are not accounted for.
-        instrumentation: Makes events.
-    """
+    """Has models unloaded: those that the scheduler has chosen, and all that is idle where memory has run out."""
 
     def __init__(self, scheduler: Scheduler, residency: Residency, instrumentation: Instrumentation) -> None:
         self._scheduler = scheduler

@@ -41,15 +41,7 @@ def as_job_runner(runner: Runner | JobRunner, slot: Slot, residency: Residency) 
 
 
 class RunnerReports:
-    """The `RunnerEvents` of one open Director, and its `LocalSlots`. Its methods may be called on any thread.
-
-    Args:
-        instrumentation: Makes events; has the clock.
-        residency: Keeps which slots have which model.
-        load_backoff: Told of failed loads.
-        scheduler: Gives the slots their jobs, and keeps what of the devices' memory is taken.
-        room: Unloads what is idle where memory has run out.
-    """
+    """The `RunnerEvents` of one open Director, and its `LocalSlots`. Its methods may be called on any thread."""
 
     def __init__(
         self,
@@ -194,13 +186,7 @@ class RunnerReports:
 
 
 class SlotPrefetch:
-    """Prefetched jobs for one slot; its worker gets them from `Scheduler.next_work` in the same order.
-
-    Args:
-        slot: The slot.
-        scheduler: Gives the jobs.
-        end_returned: Has the event loop end a job that was given back while the Director closes.
-    """
+    """Prefetched jobs for one slot; its worker gets them from `Scheduler.next_work` in the same order."""
 
     __slots__ = ("_end_returned", "_prefetch", "_scheduler", "_slot")
 

@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
 
 class Fitting:
-    """Compares what is asked for with the budgets of the devices, and with what is pinned there.
-
-    Args:
-        places: The devices with their slots.
-        devices: Their ledgers.
-        is_apart: Whether slots don't share the replicas of a model.
-    """
+    """Compares what is asked for with the budgets of the devices, and with what is pinned there."""
 
     def __init__(
         self,

@@ -29,13 +29,7 @@ _LEAST_QUANTUM, _MOST_USE = 4.0, 0.9
 
 
 class Eviction:
-    """Replicas that make room for the jobs of one lane.
-
-    Args:
-        lane: Its jobs need the room.
-        slot: The slot for which it was decided.
-        victims: What is unloaded for them.
-    """
+    """Replicas that make room for the jobs of one lane."""
 
     __slots__ = ("lane", "slot", "victims")
 

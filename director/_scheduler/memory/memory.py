@@ -60,13 +60,7 @@ class Verdict(Enum):
 
 
 class Memory:
-    """The ledgers of all devices, and the replicas of the models that are accounted for.
-
-    Args:
-        places: The devices with their slots.
-        limit: What the user has set.
-        is_apart: Whether slots don't share the replicas of a model.
-    """
+    """The ledgers of all devices, and the replicas of the models that are accounted for."""
 
     def __init__(self, places: list[DeviceSlots], limit: MemoryLimit, is_apart: Callable[[Model[Any]], bool]) -> None:
         self._places = places

@@ -100,12 +100,7 @@ class Replica:
 
 
 class KnownModel:
-    """A model whose memory is accounted for, and what was learned of it.
-
-    Args:
-        model: What is kept of the model.
-        is_apart: Slots don't share its replicas.
-    """
+    """A model whose memory is accounted for, and what was learned of it."""
 
     __slots__ = (
         "_asleep",

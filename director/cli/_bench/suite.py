@@ -28,16 +28,7 @@ DISTRIBUTIONS = ("gpu-director", "anyio", "aiojobs", "uvloop")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that one run measured.
-
-    Args:
-        experiments: What was run.
-        effort: Full or quick.
-        circumstances: When, on what, with which versions.
-        left_out: What could not take part, and why.
-        measured: Cells by experiment and place.
-        verdicts: The goals that this run can evaluate.
-    """
+    """Everything that one run measured."""
 
     experiments: Sequence[Experiment]
     effort: Effort

@@ -24,11 +24,6 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 async def serve_page(path: Path, host: str, port: int) -> None:
     """Serve until interrupted by Ctrl-C.
 
-    Args:
-        path: The app's socket.
-        host: Address to listen on.
-        port: Port to listen on; 0 for any that is free.
-
     Raises:
         OSError: The address can't be used.
     """

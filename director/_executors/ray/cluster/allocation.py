@@ -21,13 +21,7 @@ _RETRY_AFTER = 15.0  # seconds after which a device is requested again that othe
 
 
 class Allocation:
-    """Reserves all devices that the nodes have, also those of nodes that join. For one thread at a time.
-
-    Args:
-        bundle: The resources of a node that each device takes.
-        most: Devices on one node, at most.
-        options: The user's.
-    """
+    """Reserves all devices that the nodes have, also those of nodes that join. For one thread at a time."""
 
     def __init__(self, bundle: Mapping[str, float], most: int, options: RayOptions) -> None:
         self.ready: dict[Key, Reservation] = {}

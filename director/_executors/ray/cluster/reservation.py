@@ -27,15 +27,7 @@ _SMALL_PART = 0.001  # of a resource: Ray tells an actor with so much which devi
 
 
 class Reservation:
-    """One device, requested at once; it is ready when the reference `hardware` is, the answer of its first actor.
-
-    Args:
-        node: Its node.
-        ordinal: Counts the devices of the node.
-        bundle: The resources of the node that it takes.
-        options: The user's.
-        groups: Creates its placement group.
-    """
+    """One device, requested at once; it is ready when the reference `hardware` is, the answer of its first actor."""
 
     def __init__(
         self, node: Node, ordinal: int, bundle: dict[str, float], options: RayOptions, groups: PlacementGroups

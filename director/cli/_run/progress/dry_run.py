@@ -42,15 +42,6 @@ def print_plan(
 ) -> int:
     """Read the input, and print what would be run; no model is loaded and no device is opened.
 
-    Args:
-        options: Of the command line.
-        stdout: The standard output, where that is kept from what the user's modules print; else `None`.
-        pending: The items that would be run.
-        source: All items.
-        model: The model.
-        template: Names the files of results.
-        history: What an earlier run has done.
-
     Returns:
         The exit status.
     """

@@ -69,11 +69,6 @@ class Meter:
 
     How busy a device is is sampled from its slots: its busy seconds grow only when an item ends, which for items of a
     minute is too late.
-
-    Args:
-        director: Open.
-        tally: Of the run.
-        running: Of each call that runs, for how many seconds, and the bytes of its item.
     """
 
     def __init__(self, director: Director, tally: Tally, running: Running = tuple) -> None:
