@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from director._devices.device_errors import free_caches
 from director._executors.cuda_thread import CudaThread
 from director._executors.replicas import Replicas
-from director._jobs.calls import LocalCall, StreamCall
-from director._jobs.contexts import context_of
+from director._jobs.calls import LocalCall, StreamCall, context_of
 from director._jobs.job_runner import JobRunner
 from director._untrusted.callables import SUSPENDED, explain_resource, refuse_suspended
 from director._untrusted.objects import attribute_of

@@ -1,4 +1,4 @@
-"""Calls that runners treat specially: the generator of a stream, and calls of leases and futures executors.
+"""Calls that runners treat specially (streams, leases, futures executors), and the context of a call.
 
 A runner with another process runs `StreamCall.func` there, and puts the values into `channel` on the slot's thread.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from abc import abstractmethod
+from contextvars import Context, ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from director._untrusted.objects import log_error, name_of
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from types import GeneratorType
 
     from director._device import Device
+    from director._jobs.job import ScheduledJob
     from director._jobs.stream_channel import StreamChannel
 
 T = TypeVar("T")
@@ -117,3 +121,33 @@ class LocalCall:
 
 def load_only(_replica: Any) -> None:
     """The call of a load in advance: nothing, for the runner has loaded the model."""
+
+
+def context_of(job: ScheduledJob[Any]) -> Context:
+    """The context in which to call the function of `job`.
+
+    A copy of a context has the same decimal context, which is an object that can be changed. A function that changes
+    the precision would change it for its caller and for all other jobs, so the call gets a copy of that too.
+    """
+    context = job.context
+    if context is None:
+        return Context()
+    if "decimal" in sys.modules and (variable := _decimal_variable()) is not None and variable in context:
+        context.run(_separate_decimals)
+    return context
+
+
+@cache
+def _decimal_variable() -> ContextVar[Any] | None:
+    """The context variable of `decimal`, which has no public name."""
+    from decimal import getcontext
+
+    empty = Context()
+    empty.run(getcontext)
+    return next(iter(empty), None)
+
+
+def _separate_decimals() -> None:
+    from decimal import getcontext, setcontext
+
+    setcontext(getcontext().copy())

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
     from director._jobs.options import BatchRule
-    from director._scheduler.accounting import Accounting
-    from director._scheduler.costs import LinearCost
+    from director._scheduler.costs import Accounting, LinearCost
     from director._scheduler.explanation import Explanation
     from director._scheduler.memory.memory import Memory
     from director._scheduler.memory.report import MemoryStats

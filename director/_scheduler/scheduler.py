@@ -15,8 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._jobs.state import JobState
-from director._scheduler.accounting import Accounting
 from director._scheduler.admission import Admission
+from director._scheduler.costs import Accounting
 from director._scheduler.device_reports import DeviceReports
 from director._scheduler.exclusive import REFUSALS, dated, dated_surely, exclusive
 from director._scheduler.memory.memory import Memory

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
-    from director._scheduler.accounting import Accounting
+    from director._scheduler.costs import Accounting
     from director._scheduler.memory.memory import Memory
     from director._scheduler.queue.lane import Lane
     from director._scheduler.queue.priority_queue import Rank

@@ -58,7 +58,7 @@ def run_experiments(args: Namespace, experiments: Sequence[Experiment], goals: I
     Raises:
         UsageError: There is no experiment of a name given with `--only`.
     """
-    from director.cli._bench.apart import ExperimentDied
+    from director.cli._bench.catalog import ExperimentDied
     from director.cli._bench.suite import by_name
 
     try:

@@ -7,8 +7,16 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from director._untrusted.numbers import MOST_SECONDS, MOST_SLOTS, number_in
-from director.cli._run.calls.halt import Halt, parse_halt
-from director.cli._run.calls.retry import DEFAULT, KINDS, TimeLimit, parse_batch_size, parse_kinds, parse_limit
+from director.cli._run.calls.rules import (
+    DEFAULT,
+    KINDS,
+    Halt,
+    TimeLimit,
+    parse_batch_size,
+    parse_halt,
+    parse_kinds,
+    parse_limit,
+)
 from director.cli._status import number_of, whole_number
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from director import current_device
 from director.guard._cuda import Driver, devices_of
-from director.guard._source_lines import Place, is_library, outward, own_frame, place_of
+from director.guard._findings import Place, is_library, outward, own_frame, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

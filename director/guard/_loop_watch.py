@@ -14,7 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from director._system.threads import Flag
-from director.guard._source_lines import Place, callback_frames, is_gpu_frame, own_frame, place_of
+from director.guard._findings import Place, callback_frames, is_gpu_frame, own_frame, place_of
 
 if TYPE_CHECKING:
     import asyncio

@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from director.cli._bench.apart import run_apart
 from director.cli._bench.calls import noop
+from director.cli._bench.catalog import run_apart
 from director.cli._bench.contenders import DIRECTOR, SEMAPHORES, Contender
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Sheet

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from director.cli._bench.apart import ExperimentDied, run_apart
+from director.cli._bench.catalog import ExperimentDied, run_apart
 
 pytestmark = pytest.mark.programs
 

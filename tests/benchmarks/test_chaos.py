@@ -20,8 +20,8 @@ from benchmarks.chaos.values import Value, WrongArgument, check_argument, make
 from director._executors.thread import ThreadExecutor
 from director._jobs.calls import StreamCall
 from director._jobs.job_runner import JobRunner
-from director.cli._bench.apart import run_apart
 from director.cli._bench.calls import Array
+from director.cli._bench.catalog import run_apart
 from director.events import JobProgressed, JobSubmitted, JobSucceeded
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from director._devices.cuda import CudaDevice, CudaUnavailable
 from director._devices.inventory import Gpu, Inventory
 from director._devices.readings import Reading
-from director._devices.survey import Survey
+from director._devices.survey import CudaDevice, CudaUnavailable, Survey
 from director.cli import main
 from director.cli._doctor import checks, gpus, system
 from director.cli._doctor.system import System, gather

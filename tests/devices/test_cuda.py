@@ -10,7 +10,7 @@ from subprocess import PIPE
 import pytest
 
 from director._devices import isolated as _apart
-from director._devices.cuda import CudaUnavailable, ask_cuda
+from director._devices.survey import CudaUnavailable, ask_cuda
 
 
 def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,9 @@ import pytest
 from director._device import Device, cpu_devices, simulated_devices
 from director._devices import discovery as _discovery
 from director._devices import survey as _survey
-from director._devices.cuda import CudaUnavailable
 from director._devices.discovery import discover_devices, resolve_devices
 from director._devices.inventory import Inventory
-from director._devices.survey import Survey
+from director._devices.survey import CudaUnavailable, Survey
 from director.errors import DiscoveryError, NoDevices
 
 GPUS = tuple(

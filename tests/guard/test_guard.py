@@ -22,7 +22,7 @@ from harness.gates import PATIENCE, outcome, until
 from director import Device, Director
 from director.guard import Finding, Guard
 from director.guard._cuda import Driver, devices_of
-from director.guard._source_lines import callback_frames, is_library
+from director.guard._findings import callback_frames, is_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

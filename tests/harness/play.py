@@ -14,8 +14,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from director._device import simulated_devices
-from director._jobs.detached import detached_job
-from director._jobs.job import JobExtras
+from director._jobs.job import JobExtras, detached_job
 from director._jobs.state import JobState
 from director._scheduler.memory.residency import Residency
 from director._scheduler.policy import SchedulingPolicy

@@ -21,8 +21,7 @@ from director._jobs.stream_channel import StreamChannel
 from director._system.threads import Flag
 from director.dashboard._failures import ErrorDescriber
 from director.errors import JobTimeout
-from director.guard._findings import FindingLog
-from director.guard._source_lines import Place
+from director.guard._findings import FindingLog, Place
 from director.testing import TestClock, simulated_devices
 from director.timeline import Timeline
 from director.timeline._memory import Meter

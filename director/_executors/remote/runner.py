@@ -16,7 +16,7 @@ from director._executors.remote.replicas import free_caches_here, only_load, unl
 from director._executors.replicas import error_of_load
 from director._ipc.protocol import CallStyle
 from director._jobs.calls import LocalCall, StreamCall
-from director._jobs.detached import detached_job
+from director._jobs.job import detached_job
 from director._jobs.job_runner import JobRunner
 from director._jobs.options import Options
 from director._jobs.state import JobState

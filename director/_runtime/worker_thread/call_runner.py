@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from director._devices.device_errors import free_caches
 from director._executors.remote.replicas import only_load
-from director._jobs.calls import LocalCall, StreamCall
-from director._jobs.contexts import context_of
+from director._jobs.calls import LocalCall, StreamCall, context_of
 from director._jobs.job_runner import JobRunner
 from director._jobs.runner import Call
 from director._untrusted.callables import SUSPENDED, refuse_suspended

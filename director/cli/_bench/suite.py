@@ -11,8 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from director._format import did_you_mean
-from director.cli._bench.apart import can_pin
-from director.cli._bench.catalog import ONE_CORE, Experiment, run_one
+from director.cli._bench.catalog import ONE_CORE, Experiment, can_pin, run_one
 from director.cli._bench.contenders import EVERYBODY, absent
 from director.cli._bench.goals import Goal, Verdict, evaluate_all
 from director.cli._console import print_tick

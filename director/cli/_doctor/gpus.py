@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from director import _format
-from director._devices.cuda import CudaUnavailable
+from director._devices.survey import CudaUnavailable
 from director._untrusted.numbers import shortened
 from director.cli._doctor.checks import Finding
 

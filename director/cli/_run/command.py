@@ -13,7 +13,7 @@ from director import Director, HealthRules, Model
 from director.cli import _status
 from director.cli._console import print_error
 from director.cli._run import target
-from director.cli._run.calls.retry import TimeLimit
+from director.cli._run.calls.rules import TimeLimit
 from director.cli._run.input.overlap import Outputs, journal_of
 from director.cli._run.input.sources import Source, open_source
 from director.cli._run.journal import syntax

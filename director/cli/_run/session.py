@@ -17,8 +17,7 @@ from director.cli import _status
 from director.cli._console import print_error, trace_of
 from director.cli._run.calls.call import LimitedCall
 from director.cli._run.calls.flow import Flow
-from director.cli._run.calls.retry import RetryRule
-from director.cli._run.calls.rules import Outcome, Rules
+from director.cli._run.calls.rules import Outcome, RetryRule, Rules
 from director.cli._run.calls.submission import BatchJobs, PlainJobs
 from director.cli._run.input.decoders import Decoders
 from director.cli._run.input.feed import Feed
@@ -36,8 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from director import Director, Model
-    from director.cli._run.calls.halt import Halt
-    from director.cli._run.calls.rules import Jobs
+    from director.cli._run.calls.rules import Halt, Jobs
     from director.cli._run.input.sources import Source
     from director.cli._run.journal.destination import Destination
     from director.cli._run.journal.history import History

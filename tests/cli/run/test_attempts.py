@@ -11,7 +11,7 @@ import pytest
 
 from director import DeviceLost, WorkerDied
 from director.cli import main
-from director.cli._run.calls.retry import KINDS, Median, RetryRule, TimeLimit, kind_of, parse_kinds, parse_limit
+from director.cli._run.calls.rules import KINDS, Median, RetryRule, TimeLimit, kind_of, parse_kinds, parse_limit
 from director.errors import JobTimeout
 
 if TYPE_CHECKING:

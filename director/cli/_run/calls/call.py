@@ -15,7 +15,7 @@ from director.errors import JobTimeout, WorkerDied
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from director.cli._run.calls.halt import Halt
+    from director.cli._run.calls.rules import Halt
 
 
 class NotStarted(Exception):

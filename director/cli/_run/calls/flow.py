@@ -17,8 +17,7 @@ import anyio
 
 from director import JobState
 from director.cli._run.calls.call import Call, LimitedCall, NotStarted, WatchedCall, cause_of
-from director.cli._run.calls.retry import Median
-from director.cli._run.calls.rules import Outcome
+from director.cli._run.calls.rules import Median, Outcome
 from director.cli._run.output import records
 from director.cli._run.output.sinks import Record
 from director.cli._run.output.writer import Writer

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from director.cli._run.calls.halt import Halt, parse_halt
+from director.cli._run.calls.rules import Halt, parse_halt
 
 
 @pytest.mark.parametrize(
