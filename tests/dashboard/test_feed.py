@@ -83,7 +83,8 @@ async def test_what_a_viewer_put_together_is_what_the_next_one_gets_whole(clock:
         assert {slot: track.rows for slot, track in first.tracks.items()} == {
             slot: track.rows for slot, track in second.tracks.items()
         }
-        same = first.seen.keys() & second.seen.keys() - {"points", "point", "number", "time", "loop_late"}  # of the moment
+        of_the_moment = {"points", "point", "number", "time", "loop_late"}
+        same = first.seen.keys() & second.seen.keys() - of_the_moment
         assert {key: first.seen[key] for key in same} == {key: second.seen[key] for key in same}
 
 
