@@ -28,8 +28,8 @@ async def test_each_value_comes_once_and_in_order(streamer: streams.Streamer) ->
 
 async def test_it_can_be_measured(streamer: streams.Streamer) -> None:
     async with streamer.open(streams.STREAMS) as read:
-        assert 0 < await streams.first_value(read, nothing, PERIOD) < PERIOD
-        assert 0 < await streams.each_value(read, 10) < 1
+        assert await streams.first_value(read, nothing, PERIOD) > 0
+        assert await streams.each_value(read, 10) > 0
         assert 0 < await streams.rate(read, nothing, PERIOD) < 1 / streams.SECONDS
 
 

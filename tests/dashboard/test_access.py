@@ -102,6 +102,7 @@ def test_the_token_leaves_what_servers_log(query: str, kept: str) -> None:
     assert own["query_string"].decode() == query
 
 
+@pytest.mark.serial
 def test_long_queries_and_cookies_cost_little() -> None:
     """A request that isn't let in must not hold up the event loop."""
     began = time.process_time()

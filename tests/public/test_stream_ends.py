@@ -148,6 +148,7 @@ async def test_closing_from_the_task_that_reads_does_not_hang() -> None:
     await values.aclose()
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("in_haste", [lambda director: director.close(0), None], ids=["close", "exception"])
 async def test_closing_in_haste_cancels_streams_at_once(in_haste: Any, caplog: pytest.LogCaptureFixture) -> None:
     waits, reads = Source(), Source()

@@ -277,6 +277,7 @@ def test_a_gpu_without_events_is_still_read(driver: Driver, wards: Wards) -> Non
         time.sleep(0.002)
 
 
+@pytest.mark.serial
 def test_a_wait_that_fails_at_once_is_no_hot_loop(driver: Driver, wards: Wards) -> None:
     (gpu,) = driver.gpus(1)
     driver.answer("wait", 15)

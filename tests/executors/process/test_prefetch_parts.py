@@ -69,6 +69,7 @@ def test_an_answer_waits_for_a_part_of_what_is_ahead() -> None:
     assert paced_.read_delay(0) == 0
 
 
+@pytest.mark.serial
 async def test_a_call_that_imports_its_function_says_nothing_of_the_next_one() -> None:
     async with Director("cpu", executor="process") as director:
         await director.run(calls.nap, 0.001)  # imports NumPy among others

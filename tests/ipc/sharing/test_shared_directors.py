@@ -156,6 +156,7 @@ async def test_a_turn_holds_several_short_jobs(monkeypatch: pytest.MonkeyPatch) 
     assert who == [1] * 10 + [2] * 3
 
 
+@pytest.mark.serial
 async def test_the_time_in_the_line_is_waiting_and_not_running(gate: Gate) -> None:
     """The worker's clock: the end of one job is not the beginning of the next when others were in between."""
     async with Director("simulated:1", shared="x") as one, Director("simulated:1", shared="x") as two:
