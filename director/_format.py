@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from director import errors
 from director._untrusted.objects import ancestors, class_name, describe, is_a, members_of, module_name, type_name
 from director._untrusted.objects import plain as exact_str
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+P = ParamSpec("P")
 # Unicode categories that are escaped: control characters, invisible format characters (such as those that change the
 # direction of text), lone surrogates (from a file name that is not UTF-8), separators of lines and paragraphs.
 _NOT_SHOWN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
@@ -205,3 +207,18 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     close = get_close_matches(word, sorted(known), 1)
     return f", did you mean {close[0]}?" if close else ""
+
+
+def names_meant(init: Callable[P, None]) -> Callable[P, None]:
+    """An `__init__` whose error for an unknown keyword argument also says which one may be meant."""
+    code = init.__code__
+    known = frozenset(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+
+    @wraps(init)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+        for name in kwargs.keys() - known:
+            called = type(args[0]).__name__
+            raise TypeError(f"{called}() got an unexpected keyword argument {name!r}{did_you_mean(name, known)}")
+        init(*args, **kwargs)
+
+    return checked

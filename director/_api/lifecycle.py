@@ -30,6 +30,7 @@ from director._devices.health.rules import HealthRules
 from director._executors.around import check_around
 from director._executors.base import Executor, FleetExecutor
 from director._executors.process.executor import ProcessExecutor
+from director._format import names_meant
 from director._jobs.options import Options
 from director._runtime.lifecycle import open_director
 from director._runtime.stats import Stats
@@ -76,6 +77,7 @@ _PLAIN = Options()
 class Lifecycle:
     """Starts and ends a Director; see `director.Director` for the arguments."""
 
+    @names_meant
     def __init__(
         self,
         devices: DeviceSpec = None,

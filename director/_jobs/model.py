@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
 from director._device import Device
+from director._format import names_meant
 from director._untrusted.arguments import check_blocking, check_callable, text, truth
 from director._untrusted.numbers import bytes_of, whole
 from director._untrusted.objects import name_of
@@ -69,6 +70,7 @@ class Model(Generic[R]):
     """Options with this model, by the resolver. They refer to the model, so they are kept here and not by a Director,
     where they would keep it alive."""
 
+    @names_meant
     def __init__(
         self,
         load: Callable[[Device], R],
