@@ -27,6 +27,8 @@ def origin() -> tuple[str, str] | None:
     defines is sent by value.
     """
     main = sys.modules[MAIN]
+    if type(main) is LazyMainModule:  # not imported here yet; our children import it as this process would
+        return main.origin
     sys.modules[TWIN] = main  # pickles from children refer to it by this name
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
@@ -48,11 +50,11 @@ class LazyMainModule(ModuleType):
     """Replaces the main module in a child and imports it when an attribute is first needed."""
 
     is_importing = False  # on the class: there is one main module
-    _origin: tuple[str, str] | None
+    origin: tuple[str, str] | None
 
     def __init__(self, origin: tuple[str, str] | None) -> None:
         super().__init__(MAIN)
-        self._origin = origin
+        self.origin = origin
 
     def install(self) -> None:
         """Become the main module in `sys.modules`."""
@@ -61,8 +63,8 @@ class LazyMainModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if self._origin is not None and sys.modules[TWIN] is self and not LazyMainModule.is_importing:
-            _import_main(*self._origin)
+        if self.origin is not None and sys.modules[TWIN] is self and not LazyMainModule.is_importing:
+            _import_main(*self.origin)
         main = sys.modules[TWIN]
         if main is self:
             raise AttributeError(f"{name} is in a main module that a child process can't import")
