@@ -159,22 +159,25 @@ def types(session: nox.Session) -> None:
     session.run("basedpyright", "--verifytypes", "director", "--ignoreexternal", env={"PYTHONPATH": str(HERE)})
 
 
-def run_tests(session: nox.Session, chosen: str, *arguments: str, **variables: str) -> None:
-    """Two at a time those that are marked so; a file's tests stay together, as they share fixtures.
+def run_pytest(session: nox.Session, *arguments: str, env: dict[str, str], parallel: tuple[str, ...] = ()) -> None:
+    """Run tests; in CI those that fail are run once more, alone.
 
-    In CI those that fail are run once more, alone. A test that fails only beside others is a fault as well, of the test
-    or of the package: the first report stays in the output, to be followed up.
+    A test that fails only beside others is a fault as well, of the test or of the package: the first report stays in
+    the output, to be followed up.
     """
-    two = ["-n", "2", "--dist", "loadfile", "--max-worker-restart", "4"]
-    env = {**BYTECODE, **variables}
     try:
-        session.run("pytest", *two, "-m", chosen, *arguments, env=env)
+        session.run("pytest", *parallel, *arguments, env=env)
     except nox.command.CommandFailed as failed:
         if not os.environ.get("CI") or str(failed) != "Returned code 1":  # 1: all were run, and some have failed
             raise
         session.warn("FLAKY, or broken: each test that failed above is run once more, with nothing beside it")
-        again = ["--last-failed", "--last-failed-no-failures", "none"]
-        session.run("pytest", *again, "-m", chosen, *arguments, env=env)
+        session.run("pytest", "--last-failed", "--last-failed-no-failures", "none", *arguments, env=env)
+
+
+def run_tests(session: nox.Session, chosen: str, *arguments: str, **variables: str) -> None:
+    """Two at a time those that are marked so; a file's tests stay together, as they share fixtures."""
+    two = ("-n", "2", "--dist", "loadfile", "--max-worker-restart", "4")
+    run_pytest(session, "-m", chosen, *arguments, env={**BYTECODE, **variables}, parallel=two)
 
 
 @nox.session
@@ -226,7 +229,7 @@ def ray(session: nox.Session) -> None:
         set_up(session, "-e", ".[ray]", "ray[serve]", "numpy", group="test")
     except nox.command.CommandFailed:
         session.skip("Ray can't be installed here: there is none for this Python or platform")
-    session.run("pytest", *(session.posargs or ["tests/executors/ray"]), env={"RAY_USAGE_STATS_ENABLED": "0"})
+    run_pytest(session, *(session.posargs or ["tests/executors/ray"]), env={"RAY_USAGE_STATS_ENABLED": "0"})
 
 
 @nox.session(default=False)
@@ -259,7 +262,7 @@ def matrix(session: nox.Session) -> None:
 def torch(session: nox.Session) -> None:
     """The tests with torch, on the machine's GPUs or its processor; some 200 MB to download, with CUDA gigabytes."""
     set_up(session, "-e", ".[all,process]", TORCH, group="test")
-    session.run("pytest", *(session.posargs or WITH_TORCH))
+    run_pytest(session, *(session.posargs or WITH_TORCH), env=BYTECODE)
 
 
 @nox.session(default=False)
