@@ -191,7 +191,7 @@ class _Future(Future[Any]):
     @property
     def is_told(self) -> bool:
         """Whether its call was asked to end: the job is over, and `follow` has its outcome, or the Director closes."""
-        if self.job is None:
+        if self.job is None or self._loop.is_closed():  # nothing would follow
             return False
         job = fields(self.job)
         return job.state not in (JobState.QUEUED, JobState.RUNNING) or job.owner.is_closing

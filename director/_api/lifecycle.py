@@ -203,7 +203,8 @@ class Lifecycle:
     def _surround(self, model: Model[Any]) -> None:
         """From any thread: a model has `around`, so jobs must be queued with it."""
         check_around(model.around, isinstance(self._executor, ProcessExecutor))
-        self._backend.surround(self._around)
+        if (runtime := self._runtime) is not None:  # else it was closed just now
+            runtime.surround(self._around)
 
     def add_hook(self, hook: Hook) -> None:
         """Add a hook, which gets the events from the next start on.
@@ -314,11 +315,13 @@ class Lifecycle:
         False also while every slot is held by a call that goes on although its job has ended: it was cancelled, or is
         out of time.
         """
-        return self._state is DirectorState.OPEN and self._runtime is not None and self._runtime.any_healthy
+        runtime = self._runtime  # read once, as below: a `SyncDirector` is asked by other threads
+        return self._state is DirectorState.OPEN and runtime is not None and runtime.any_healthy
 
     def stats(self) -> Stats:
         """A snapshot; after the close the last one."""
-        return self._last_stats if self._runtime is None else self._runtime.stats()
+        runtime = self._runtime
+        return self._last_stats if runtime is None else runtime.stats()
 
     def __repr__(self) -> str:
         stats = self.stats()

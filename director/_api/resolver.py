@@ -93,7 +93,7 @@ class Resolver:
 
     def forget(self) -> None:
         """Devices have joined or left."""
-        self._known.clear()
+        self._known = {}  # another one: a thread that resolves options now keeps them in the old one
         self._number = next(_numbers)
 
     def _known_of(self, model: Any) -> dict[Hashable, Options] | None:

@@ -55,9 +55,8 @@ class LoadTurns:
         """A Director opens."""
         with self._changed:
             self._directors.add(director)
-            is_paused = self._exclusive is not None
-        if is_paused:
-            director.pause(self._notify)
+            if self._exclusive is not None:  # under the lock: `_go_on` resumes it afterwards, not before
+                director.pause(self._notify)
 
     @contextmanager
     def turn(self, model: Model[Any], director: LocalSlots, slot: SlotInfo) -> Iterator[None]:

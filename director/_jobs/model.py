@@ -64,7 +64,7 @@ class Model(Generic[R]):
 
     _key: int
     """Identifies it within this process; never used again, unlike its `id`."""
-    _record: Model[R] | None
+    _record: Model[R] | None = None
     _origin: ref[Model[R]] | None = None
     _resolved: dict[int, dict[Any, Any]]
     """Options with this model, by the resolver. They refer to the model, so they are kept here and not by a Director,
@@ -118,14 +118,14 @@ class Model(Generic[R]):
         )
         self.around = around
         self.name: str = ("" if name is None else text("name", name)) or name_of(load)
-        self._key, self._record, self._resolved = next(_keys), None, {}
+        self._key, self._resolved = next(_keys), {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_key", "_record", "_resolved")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._key, self._record, self._resolved = next(_keys), None, {}  # a copy is another model
+        self._key, self._resolved = next(_keys), {}  # a copy is another model
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}>"
@@ -134,13 +134,12 @@ class Model(Generic[R]):
         """What a Director keeps of it: its key, and what an unload needs. Doesn't keep the model itself alive."""
         if self._origin is not None:
             return self
-        record = self._record
-        if record is None:
-            record = object.__new__(type(self))
-            record.__dict__.update({name: each for name, each in self.__dict__.items() if name not in _NOT_KEPT})
-            record._key, record._record, record._resolved, record._origin = self._key, None, {}, ref(self)
-            self._record = record
-        return record
+        if self._record is not None:
+            return self._record
+        record = object.__new__(type(self))
+        record.__dict__.update({name: each for name, each in self.__dict__.items() if name not in _NOT_KEPT})
+        record._key, record._resolved, record._origin = self._key, {}, ref(self)
+        return self.__dict__.setdefault("_record", record)  # type: ignore[no-any-return]  # of two threads the first
 
     def _itself(self) -> Model[R]:
         """The model that a record was made of, or the record if that is gone."""

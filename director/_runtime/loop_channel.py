@@ -60,8 +60,9 @@ class LoopChannel:
         self.ringing = True  # if two threads both wake it, the second delivery finds nothing
         try:
             self.wakeup.notify()
-        except BaseException:  # of a signal handler: the next entry must wake
+        except BaseException:  # of a signal handler
             self.ringing = False
+            self.wakeup.notify()  # another thread may have left it to this one
             raise
 
     def stop(self, has_no_threads: bool) -> None:

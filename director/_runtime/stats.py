@@ -114,8 +114,8 @@ def snapshot(runtime: Runtime) -> Stats:
         if latest[place.device] is place
     )
     functions = tuple(
-        FunctionStats(rule.name, place.device, line.calls, line.items, *line.fit())
-        for rule, place, line in runtime.scheduler.costs()
+        FunctionStats(rule.name, place.device, calls, items, *line)
+        for rule, place, calls, items, line in runtime.scheduler.costs()
         if latest[place.device] is place
     )
     return Stats(

@@ -107,6 +107,25 @@ def exclusive(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[S
     return decide  # type: ignore[return-value]  # mypy knows the wrapper's `self` by name
 
 
+def query(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self, P], T]:
+    """Run a method that changes nothing under the lock, also within a decision.
+
+    What a finalizer or signal handler submits or cancels meanwhile is deferred, as within a decision: it would change
+    what the method goes through.
+    """
+
+    @wraps(step)
+    def ask(self: Self, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._lock:
+            was_deciding, self._is_deciding = self._is_deciding, True
+            try:
+                return step(self, *args, **kwargs)
+            finally:
+                self._is_deciding = was_deciding
+
+    return ask  # type: ignore[return-value]  # mypy knows the wrapper's `self` by name
+
+
 def dated(step: Callable[Concatenate[Self, float, P], T]) -> Callable[Concatenate[Self, P], T]:
     """As `exclusive`, for a method whose first argument is the time: it is read here, before the lock is taken.
 

@@ -357,6 +357,8 @@ class Scheduler(DeviceReports):
 
     def wake_again(self) -> None:
         """Wake the Director coroutine and every WOKEN worker again: a second wake-up does no harm."""
+        if self.memory.is_used:
+            self._note_memory()
         self._selection.wake_again()
         self._wakeups.wake_again()
 

@@ -8,6 +8,7 @@ A plain value (a `str`, an `int`, a tuple of such) is its own key. Any other obj
 from __future__ import annotations
 
 import operator
+import threading
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -33,15 +34,16 @@ class Token:
 class Interner:
     """Gives equal objects the same key, for as long as a job or an option holds the key.
 
-    Used on the event loop's thread. User code that is called in here (`__hash__`, `__eq__`, finalizers) may call it
-    again: in the worst case two equal objects then get different keys.
+    For any thread. User code that is called in here (`__hash__`, `__eq__`, finalizers) may call it again: in the worst
+    case two equal objects then get different keys. Only finalizers are called under the lock.
 
     Only objects of the same class are compared with each other, and a subclass of `str` or `int` counts as the plain
     value in it: what one class returns has no effect on callers with another.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int], list[tuple[ref[Token], Any]]] = {}  # by class and hash
+        self._lock = threading.RLock()  # guards the changes of what follows
+        self._known: dict[tuple[int, int], tuple[tuple[ref[Token], Any], ...]] = {}  # by class and hash
         self._count = 0
         self._sweep_at = _SWEEP_AT
 
@@ -67,24 +69,30 @@ class Interner:
         return self._token(value, (id(kind), number)) if index is None or hash(index) != number else index
 
     def _token(self, value: Any, place: tuple[int, int]) -> Token:
-        for known, other in tuple(self._known.get(place, ())):
-            if (token := known()) is not None and _are_equal(value, other):
-                return token
-        token = Token()
-        self._known.setdefault(place, []).append((ref(token), value))
-        self._count += 1
-        if self._count > self._sweep_at:
-            self._sweep()
-        return token
+        while True:
+            entries = self._known.get(place, ())
+            for known, other in entries:
+                if (token := known()) is not None and _are_equal(value, other):
+                    return token
+            with self._lock:
+                if self._known.get(place, ()) is not entries:
+                    continue  # another thread has added one meanwhile, perhaps an equal one
+                token = Token()
+                self._known[place] = (*entries, (ref(token), value))
+                self._count += 1
+            if self._count > self._sweep_at:
+                self._sweep()
+            return token
 
     def _sweep(self) -> None:
-        """Release the objects whose tokens have been deleted."""
-        before, self._known = self._known, {}
-        for place, entries in before.items():
-            if live := [entry for entry in entries if entry[0]() is not None]:
-                self._known[place] = live
-        self._count = sum(map(len, self._known.values()))
-        self._sweep_at = max(_SWEEP_AT, 2 * self._count)
+        """Release the objects whose tokens have been deleted, without the lock."""
+        with self._lock:
+            before, self._known = self._known, {}
+            for place, entries in before.items():
+                if live := tuple(entry for entry in entries if entry[0]() is not None):
+                    self._known[place] = live
+            self._count = sum(map(len, self._known.values()))
+            self._sweep_at = max(_SWEEP_AT, 2 * self._count)
 
 
 def _index_of(value: Any) -> int | None:

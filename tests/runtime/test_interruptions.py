@@ -152,6 +152,32 @@ async def test_a_handler_in_the_midst_of_a_cancellation_may_call_the_director(ac
     assert cancelled.cancelled()
 
 
+QUERIES: dict[str, Callable[[Scene, Any], Any]] = {
+    "jobs": lambda s, runtime: runtime.scheduler.running(and_waiting=True),
+    "has waiting": lambda s, runtime: runtime.has_waiting(runtime.device_slots[0]),
+    "explain": lambda s, runtime: runtime.scheduler.explain(s.jobs[-1]),
+    "stats": lambda s, runtime: s.director.stats(),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("rich", [False, True], ids=["plain", "rich"])
+async def test_a_handler_in_the_midst_of_a_query_may_call_the_director(rich: bool, query: str, act: str) -> None:
+    director, gate = Director("simulated:1", max_queue=None), Gate()
+    await director.start()
+    scene = await Scene(director, gate).begin(rich)
+    runtime: Any = director._runtime
+    lost: list[Any] = []
+    is_asking: Callable[[], bool] = runtime.scheduler._lock._is_owned
+    with Interrupter(
+        lambda: lost.append(ACTS[act](scene)), None, lambda: is_asking() and len(lost) < 100
+    ) as interrupter:
+        QUERIES[query](scene, runtime)
+    assert interrupter.lines > 1
+    await scene.end(len(lost) + 1)
+
+
 async def test_a_worker_that_is_interrupted_as_it_looks_for_work_may_submit() -> None:
     """The collector runs a finalizer on the slot's thread."""
     director, gate = Director("simulated:1", max_queue=None), Gate()

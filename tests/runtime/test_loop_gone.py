@@ -201,3 +201,27 @@ def test_what_a_thread_submits_as_the_loop_is_closed_is_refused(new_loop: NewLoo
     assert director.state is DirectorState.CLOSED
     held.go.set()
     end(threads)
+
+
+def test_a_call_of_the_executor_that_is_cancelled_by_itself_has_an_outcome(new_loop: NewLoop) -> None:
+    loop: Any = new_loop()
+    director, held = Director("cpu"), Held()
+
+    def leave() -> None:
+        held()
+        raise asyncio.CancelledError
+
+    async def begin() -> Any:
+        await director.start()
+        future = director.as_executor().submit(leave)
+        await loop.run_in_executor(None, held.begun.wait)
+        return future, threads_of(director)
+
+    future, threads = loop.run_until_complete(begin())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    with pytest.warns(ResourceWarning, match="was never closed"):
+        loop.close()
+    held.go.set()
+    with pytest.raises(asyncio.CancelledError):
+        future.result(PATIENCE)
+    end(threads)

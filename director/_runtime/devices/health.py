@@ -183,12 +183,12 @@ class HealthRegistry:
 
     @property
     def any_healthy(self) -> bool:
-        """Whether a slot can compute: its device gets work, and no call holds it whose jobs have ended."""
+        """Whether a slot can compute: its device gets work, and no call holds it whose jobs have ended; any thread."""
         return any(
             status.health is Health.HEALTHY
             and not _backs_off(place)
             and not all(slot.is_abandoned for slot in place.slots)
-            for place, status in self._devices.items()
+            for place, status in list(self._devices.items())
         )
 
     def suspend(self, place: DeviceSlots, reason: str) -> None:

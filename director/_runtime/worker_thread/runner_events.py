@@ -182,7 +182,7 @@ class RunnerReports:
 
     def running(self) -> set[int]:
         """Numbers of the slots that are in a call."""
-        return {slot.number for slot in self._slots.values() if slot.state is SlotState.WORKING}
+        return {slot.number for slot in list(self._slots.values()) if slot.state is SlotState.WORKING}
 
 
 class SlotPrefetch:

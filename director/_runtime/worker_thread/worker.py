@@ -309,11 +309,11 @@ class Worker:
 
     def _post_late(self) -> None:
         """Post the jobs that were not taken, for their time was up, or too short for their deadlines."""
-        late, self._slot.missed_deadline = self._slot.missed_deadline, []
         now = self._time()
-        for job in late:
+        for job in self._slot.missed_deadline:
             error = job.overdue(now) or JobTimeout("queued", "deadline", job.options.deadline)
             self._loop_channel.entries.append((self._raised, (job, error)))
+        self._slot.missed_deadline = []  # last: each of them is always here or on its way
 
     def _report_start(self, job: ScheduledJob[Any], now: float, size: int = 1) -> None:
         """Report the start, after `started_at` was set."""
