@@ -182,7 +182,7 @@ class JobMessages:
         error, _ = error_of(value_of(message), slot.device.label)
         if job.state is _RUNNING:
             job.finished_at = message.ended or None
-            if self._lifecycle.hold_for_retry(job, Retry(slot, 0.0, job.options, is_counted), error):
+            if self._lifecycle.retries.hold(job, Retry(slot, 0.0, job.options, is_counted), error):
                 self._queue.note_retry(job)
 
     def _progressed(self, link: Link, message: Message) -> None:

@@ -24,8 +24,8 @@ from director._jobs.state import JobState
 from director._runtime.endings import Endings
 from director._runtime.idle import IdleWaiters
 from director._runtime.loop_channel import LoopChannel
-from director._runtime.retries import RetryPolicy
-from director._runtime.timers import DeadlineTimers, RetryTimers
+from director._runtime.retries import Retries, RetryPolicy
+from director._runtime.timers import DeadlineTimers
 from director._scheduler.slots import Slot
 from director._untrusted.objects import bearable, describe, is_a, log_error, set_cause
 from director.errors import AdmissionError, DeviceLost, DirectorClosed, JobAborted, JobError, JobTimeout
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from director._runtime.instrumentation import Instrumentation
     from director._runtime.job_queue import JobQueue
     from director._runtime.loop_channel import Post
-    from director._runtime.retries import Retry
     from director._system.clock import Clock
     from director.errors import DirectorError
 
@@ -81,8 +80,8 @@ class JobLifecycle:
         self.ask_instrumentation()
         self.timers = self._timers = DeadlineTimers(clock, scheduler, loop_channel, self.end_failed)
         self.endings = Endings(loop_channel)
-        self._retry_policy = retry_policy or RetryPolicy(clock.time, scheduler)
-        self._retry_timers = RetryTimers(clock, self._requeue)
+        policy = retry_policy or RetryPolicy(clock.time, scheduler)
+        self.retries = Retries(policy, clock, scheduler, instrumentation)
         self._wakes = False  # a delivery is in progress that calls done-callbacks itself
         self._callbacks: deque[_Callback] = deque()  # taken off jobs that have ended, and not called yet
         self._exit: BaseException | None = None  # raised by a callback to stop the event loop
@@ -342,13 +341,13 @@ class JobLifecycle:
 
     def _raised(self, job: ScheduledJob[Any], error: BaseException) -> None:
         if is_a(error, LoadFailed):
-            if self._retry(job, error):
+            if self.retries.retry(job, error):
                 return
             error = self._give_up(job, error)
         options, never_started = job.options, is_a(error, NeverStarted)
         if not never_started and isinstance(job.location, Slot) and is_loss(error, job.location.device):
             self._worker_lost(job, error)
-        if (options.retries or options.batch_rule is not None or never_started) and self._retry(job, error):
+        if (options.retries or options.batch_rule is not None or never_started) and self.retries.retry(job, error):
             return
         if is_a(error, NeverStarted):  # which is internal
             error = DirectorClosed("closed") if self.is_closing else DeviceLost(error.device, error.reason)
@@ -375,31 +374,6 @@ class JobLifecycle:
             self.endings.withdraw(lambda left: left.extend(jobs), partial(self._end_broken, problem=problem))
             raise
 
-    def _retry(self, job: ScheduledJob[Any], error: BaseException) -> bool:
-        """Have a job that has just failed tried again, now or later; False if it is not worth it, or it is over."""
-        retry = self._retry_policy.plan(job, error)
-        if retry is None or not self.hold_for_retry(job, retry, error):
-            return False
-        if retry.delay:
-            self._retry_timers.set(job, retry.delay)
-        else:
-            self._requeue(job)
-        return True
-
-    def hold_for_retry(self, job: ScheduledJob[Any], retry: Retry, error: BaseException) -> bool:
-        """Have a running job that has just failed wait for its next attempt; False if it is over."""
-        if not self._scheduler.hold_for_retry(job):
-            return False
-        if is_failed_load := is_a(error, LoadFailed):
-            error = error.error
-        self._instrumentation.tried(job, retry.slot, error, retry.is_counted)
-        job.reset(retry.options, retry.is_counted)
-        if is_failed_load and job.extras is not None:
-            job.extras.failed_loads |= {retry.slot.place.position}
-        if self._is_watched:
-            self._instrumentation.retry_scheduled(job, retry.slot.device, error)
-        return True
-
     def _give_up(self, job: ScheduledJob[Any], failure: LoadFailed) -> BaseException:
         """Fail what waits with no better hope than `job`, for which a load has failed; returns the loader's error."""
         if job.state is _RUNNING and self._scheduler.can_load(job):
@@ -407,14 +381,10 @@ class JobLifecycle:
             self.endings.withdraw(withdraw, partial(self.end_failed, error=bearable(failure.error)))
         return failure.error
 
-    def _requeue(self, job: ScheduledJob[Any]) -> None:
-        if (wake := self._scheduler.requeue(job)) is not None:
-            wake()
-
     def stop(self) -> None:
         """Stop all timers of deadlines and retries."""
         self._timers.stop()
-        self._retry_timers.stop()
+        self.retries.stop()
 
     def admit_deferred(self, job: ScheduledJob[Any], wait_for_room: bool) -> None:
         """On the event loop: queue a job that a finalizer or signal handler has submitted during a decision."""
@@ -479,6 +449,6 @@ class JobLifecycle:
         if job.options.timed:
             self._timers.drop(job)
         if job.options.retries:
-            self._retry_timers.drop(job)
+            self.retries.drop(job)
         if self._idle.waiters:
             self._idle.check()

@@ -1,8 +1,9 @@
-"""Retries: after which failures, when, and on which slots. Decides only, changes nothing."""
+"""Retries: after which failures, when, and on which slots; and the back-off until then."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._devices.device_errors import fault_of
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
     from director._jobs.options import Options
+    from director._runtime.instrumentation import Instrumentation
     from director._runtime.job_queue import JobQueue
+    from director._system.clock import Clock, Timer
 
 _DOUBLINGS = 64  # of the back-off; more would overflow
 
@@ -44,7 +47,7 @@ class Retry:
 
 
 class RetryPolicy:
-    """Plans retries."""
+    """Plans retries; changes nothing."""
 
     def __init__(self, time: Callable[[], float], scheduler: JobQueue) -> None:
         self._time = time
@@ -110,3 +113,57 @@ class RetryPolicy:
         """Whether the device of slot `number` has more memory than that of `slot`."""
         theirs, ours = self._slots[number].device.total_memory, slot.device.total_memory
         return theirs is not None and ours is not None and theirs > ours
+
+
+class Retries:
+    """Has failed jobs tried again, as a `RetryPolicy` plans it. On the event loop."""
+
+    def __init__(
+        self, policy: RetryPolicy, clock: Clock, scheduler: JobQueue, instrumentation: Instrumentation
+    ) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._scheduler = scheduler
+        self._instrumentation = instrumentation
+        self._timers: dict[ScheduledJob[Any], Timer] = {}  # of jobs during their back-off
+
+    def retry(self, job: ScheduledJob[Any], error: BaseException) -> bool:
+        """Have a job that has just failed tried again, now or later; False if it is not worth it, or it is over."""
+        retry = self._policy.plan(job, error)
+        if retry is None or not self.hold(job, retry, error):
+            return False
+        if retry.delay:
+            self._timers[job] = self._clock.call_later(retry.delay, partial(self._requeue, job))
+        else:
+            self._requeue(job)
+        return True
+
+    def hold(self, job: ScheduledJob[Any], retry: Retry, error: BaseException) -> bool:
+        """Have a running job that has just failed wait for its next attempt; False if it is over."""
+        if not self._scheduler.hold_for_retry(job):
+            return False
+        if is_failed_load := is_a(error, LoadFailed):
+            error = error.error
+        self._instrumentation.tried(job, retry.slot, error, retry.is_counted)
+        job.reset(retry.options, retry.is_counted)
+        if is_failed_load and job.extras is not None:
+            job.extras.failed_loads |= {retry.slot.place.position}
+        if self._instrumentation.listening:
+            self._instrumentation.retry_scheduled(job, retry.slot.device, error)
+        return True
+
+    def drop(self, job: ScheduledJob[Any]) -> None:
+        """The job has ended: it is not tried again."""
+        if (timer := self._timers.pop(job, None)) is not None:
+            timer.cancel()
+
+    def stop(self) -> None:
+        """Try nothing again."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _requeue(self, job: ScheduledJob[Any]) -> None:
+        self._timers.pop(job, None)
+        if (wake := self._scheduler.requeue(job)) is not None:
+            wake()

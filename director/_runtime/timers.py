@@ -1,8 +1,7 @@
-"""Timers of deadlines, timeouts, retries and batches. On the event loop only."""
+"""Timers of deadlines, timeouts and batches. On the event loop only."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._jobs.state import JobState
@@ -100,34 +99,6 @@ class DeadlineTimers:
 
 def _is_open(job: ScheduledJob[Any]) -> bool:
     return not job.done()
-
-
-class RetryTimers:
-    """Calls a function with each job whose back-off is over."""
-
-    def __init__(self, clock: Clock, due: Callable[[ScheduledJob[Any]], None]) -> None:
-        self._clock = clock
-        self._due = due
-        self._timers: dict[ScheduledJob[Any], Timer] = {}
-
-    def set(self, job: ScheduledJob[Any], delay: float) -> None:
-        """Call in `delay` seconds."""
-        self._timers[job] = self._clock.call_later(delay, partial(self._call_due, job))
-
-    def drop(self, job: ScheduledJob[Any]) -> None:
-        """The job has ended: cancel its call."""
-        if (timer := self._timers.pop(job, None)) is not None:
-            timer.cancel()
-
-    def stop(self) -> None:
-        """Cancel the calls."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-
-    def _call_due(self, job: ScheduledJob[Any]) -> None:
-        self._timers.pop(job, None)
-        self._due(job)
 
 
 class FlushTimer:

@@ -79,13 +79,9 @@ class Track:
         Returns how many jobs of this call have ended so far.
         """
         if begin == self._began:
-            self._jobs += 1
-            last = self.stretches[-1]
-            last.items += 1
-            last.failed += failed
+            last = self._count(failed)
             if last.end is None:
                 _close(last, end)
-            self._touch()
             return self._jobs
         self._began, self._jobs = begin, 1
         last = self.stretches[-1] if self.stretches else None  # type: ignore[assignment]
@@ -103,12 +99,7 @@ class Track:
         Returns how many jobs of this call have ended so far.
         """
         if begin == self._began:
-            self._jobs += 1
-            last = self.stretches[-1]
-            last.items += 1
-            last.failed += failed
-            last.left = True
-            self._touch()
+            self._count(failed).left = True
             return self._jobs
         self._began, self._jobs = begin, 1
         self._append(Stretch(begin, None, job, name, failed, True))
@@ -165,6 +156,15 @@ class Track:
             self.stretches.popleft()
             self.first += 1
         self.stretches.append(stretch)
+
+    def _count(self, failed: bool) -> Stretch:
+        """One more job of the latest call has ended; returns the stretch of the call."""
+        self._jobs += 1
+        last = self.stretches[-1]
+        last.items += 1
+        last.failed += failed
+        self._touch()
+        return last
 
     def _touch(self) -> None:
         """Mark the latest stretch as changed; `changed` is at most the number of the next stretch."""

@@ -13,10 +13,11 @@ from director._format import quantile
 from director.cli._bench.catalog import EXPERIMENTS
 from director.cli._bench.goals import GOALS, Goal, evaluate, evaluate_all
 from director.cli._bench.lost import loss
-from director.cli._bench.report import document, number, table, text
+from director.cli._bench.report import document, number, text
 from director.cli._bench.rounds import Effort, turns
 from director.cli._bench.sheet import Cell, Sheet, ratio
 from director.cli._bench.suite import Outcome
+from director.cli._console import table
 
 MS = 1_000_000  # ns
 
@@ -256,7 +257,7 @@ class TestReport:
         ]
 
     def test_columns_line_up(self) -> None:
-        assert list(table([("a", "bbb"), ("cc", "d")])) == ["a   bbb", "cc    d"]
+        assert table(("a", "bbb"), [("cc", "d")]) == ["a   bbb", "cc    d"]
 
     def test_people_read_medians_ranges_ratios_verdicts_and_who_is_missing(self) -> None:
         printed = text(self.outcome(), goals=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from director.cli._bench.sheet import Cell, ratio
+from director.cli._console import table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from director.cli._bench.catalog import Experiment
     from director.cli._bench.goals import Verdict
@@ -24,7 +25,7 @@ def text(outcome: Outcome, *, goals: bool = False) -> str:
     for (name, place), cells in outcome.measured.items():
         lines += ["", *_section(experiments[name], place, cells)]
     if goals and outcome.verdicts:
-        lines += ["", "Goals", *table([GOAL_HEADINGS, *(_goal_row(verdict) for verdict in outcome.verdicts)])]
+        lines += ["", "Goals", *table(GOAL_HEADINGS, [_goal_row(verdict) for verdict in outcome.verdicts])]
     return "\n".join(lines)
 
 
@@ -35,7 +36,7 @@ GOAL_HEADINGS = ("goal", "place", "measured", "over the rounds", "verdict")
 def _section(experiment: Experiment, place: str, cells: Sequence[Cell]) -> Iterator[str]:
     yield f"{experiment.name}, {place}: {experiment.question}; x = to {experiment.reference}"
     for rows in _tables(experiment, cells):
-        yield from table(rows)
+        yield from table(rows[0], rows[1:])
 
 
 def markdown(outcome: Outcome, *, goals: bool = False) -> str:
@@ -105,18 +106,6 @@ def number(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
-
-
-def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Columns as wide as their widest entry; the first to the left, the others to the right."""
-    rows = list(rows)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        first, *others = (
-            entry.rjust(width) if column else entry.ljust(width)
-            for column, (entry, width) in enumerate(zip(row, widths, strict=True))
-        )
-        yield "  ".join((first, *others)).rstrip()
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

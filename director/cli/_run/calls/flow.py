@@ -20,7 +20,7 @@ from director.cli._run.calls.call import Call, LimitedCall, NotStarted, WatchedC
 from director.cli._run.calls.rules import Median, Outcome
 from director.cli._run.output import records
 from director.cli._run.output.sinks import Record
-from director.cli._run.output.writer import Writer
+from director.cli._run.output.writer import InputOrder, Writer
 from director.cli._run.strict_json import NotJSON, result_to_json, to_json
 from director.errors import DirectorError, JobTimeout, PlacementError
 
@@ -84,7 +84,7 @@ class Flow:
         self._room.set()
         self._settled = asyncio.Event()  # set while no place is in use
         self._settled.set()
-        self._order = _InputOrder() if rules.ordered else None
+        self._order = InputOrder() if rules.ordered else None
         self._writer = Writer(sink, self._written, self._broken, self._dropped)
         self._feed: Feed[Item] | None = None
         self._running: dict[Job[Any], Item] = {}
@@ -406,24 +406,3 @@ def _age(job: Job[Any], item: Item, now: float) -> float | None:
     """For how many seconds a call has run; `None` if it does not."""
     waited = job.waited
     return None if waited is None or job.state is not JobState.RUNNING else now - item.sent_at - waited
-
-
-class _InputOrder:
-    """Holds records back until all records before them have been returned."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[int, Record | None] = {}
-        self._next = 0
-
-    def ready(self, number: int, record: Record | None) -> Iterator[Record | None]:
-        """The records that are next in order, now that record `number` is ready.
-
-        One that was returned before and is replaced, because the item's file has changed, is returned at once.
-        """
-        if number < self._next:
-            yield record
-            return
-        self._waiting[number] = record
-        while self._next in self._waiting:
-            yield self._waiting.pop(self._next)
-            self._next += 1

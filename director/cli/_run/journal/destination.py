@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from director.cli._console import print_error
@@ -12,8 +10,8 @@ from director.cli._run.input.items import look_at
 from director.cli._run.journal.compaction import failures
 from director.cli._run.journal.journalled import JournalledOutput
 from director.cli._run.output.saved import SavedResults, Template
-from director.cli._run.output.sinks import Descriptor, LinesOnly, OnTerminal, Record, Sink, Stream
-from director.cli._run.output.whole_file import WholeFile
+from director.cli._run.output.sinks import Descriptor, Forwarding, LinesOnly, OnTerminal, Record, Sink, Stream
+from director.cli._run.output.whole_file import WholeFile, is_special
 from director.cli._status import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ class Destination:
         if path is None:
             assert stdout is not None
             self._plain = Descriptor(stdout)
-        elif _is_regular(path):
+        elif not is_special(path):
             self.journalled = JournalledOutput(path)
         else:
             self._plain = Descriptor(_open(path))
@@ -104,14 +102,6 @@ class Destination:
         return True
 
 
-def _is_regular(path: str) -> bool:
-    """Whether a file is a regular one, or will be when it is made."""
-    try:
-        return stat.S_ISREG(Path(path).stat().st_mode)
-    except OSError:
-        return True
-
-
 def _open(path: str) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -119,7 +109,7 @@ def _open(path: str) -> int:
         raise UsageError(f"{path} can't be written: {error.strerror}") from None
 
 
-class UnchangedFiles:
+class UnchangedFiles(Forwarding):
     """A sink that holds back the records of items whose files have changed since they were read.
 
     Each of them is reported once. The second record is written; if the file has changed again, the journal has its
@@ -132,17 +122,10 @@ class UnchangedFiles:
     """
 
     def __init__(self, output: JournalledOutput, changed: Callable[[Record], None], *, edits: bool) -> None:
+        super().__init__(output)
         self._output = output
         self._changed = changed
         self._edits = edits
-        self.note_attempt = output.note_attempt
-        self.sync = output.sync
-        self.close = output.close
-
-    @property
-    def pause(self) -> float | None:
-        """As that of the output."""
-        return self._output.pause
 
     def write(self, records: Sequence[Record], /) -> None:
         """Write those whose files are as they were."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from director.cli._run.input.keys import KeyTable
-from director.cli._run.output.sinks import Unwritten
+from director.cli._run.output.sinks import Forwarding, Unwritten
 from director.cli._run.strict_json import result_to_json
 from director.cli._status import UsageError
 
@@ -113,20 +113,12 @@ class Template:
                 )
 
 
-class SavedResults:
+class SavedResults(Forwarding):
     """A sink that saves contents to their files before it passes the records on."""
 
     def __init__(self, sink: Sink) -> None:
-        self._sink = sink
+        super().__init__(sink)
         self._folders: set[str] = set()
-        self.note_attempt = sink.note_attempt
-        self.sync = sink.sync
-        self.close = sink.close
-
-    @property
-    def pause(self) -> float | None:
-        """As that of the sink."""
-        return self._sink.pause
 
     def write(self, records: Sequence[Record], /) -> None:
         """Save and write all of them.
@@ -139,9 +131,9 @@ class SavedResults:
                 try:
                     self._save(record.target, record.content)
                 except OSError as error:
-                    self._sink.write(records[:number])
+                    self._next.write(records[:number])
                     raise Unwritten(number, error) from None
-        self._sink.write(records)
+        self._next.write(records)
 
     def _save(self, target: str, content: bytes) -> None:
         folder, name = os.path.split(target)

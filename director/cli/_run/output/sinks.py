@@ -87,6 +87,21 @@ class Sink(Protocol):
         """Close it; nothing more will be written."""
 
 
+class Forwarding:
+    """The part of a sink that passes everything but the records on to another one as it is."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._next = sink
+        self.note_attempt = sink.note_attempt
+        self.sync = sink.sync
+        self.close = sink.close
+
+    @property
+    def pause(self) -> float | None:
+        """As that of the other sink."""
+        return self._next.pause
+
+
 class LinesOnly:
     """Records as lines of a stream, without a journal."""
 

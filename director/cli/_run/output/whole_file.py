@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,3 +62,11 @@ class WholeFile:
         with contextlib.suppress(OSError):
             self._file.close()
         self.temporary_path.unlink(missing_ok=True)
+
+
+def is_special(path: str) -> bool:
+    """Whether it is there and no regular file, such as a pipe."""
+    try:
+        return not stat.S_ISREG(Path(path).stat().st_mode)
+    except OSError:
+        return False

@@ -10,7 +10,7 @@ from director.cli._run.output.sinks import Record, Unwritten
 from director.cli._run.threads import start_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from director.cli._run.output.sinks import Sink
 
@@ -106,3 +106,24 @@ class Writer:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:  # the loop has been closed
             return
+
+
+class InputOrder:
+    """Holds records back until all records before them have been returned."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, Record | None] = {}
+        self._next = 0
+
+    def ready(self, number: int, record: Record | None) -> Iterator[Record | None]:
+        """The records that are next in order, now that record `number` is ready.
+
+        One that was returned before and is replaced, because the item's file has changed, is returned at once.
+        """
+        if number < self._next:
+            yield record
+            return
+        self._waiting[number] = record
+        while self._next in self._waiting:
+            yield self._waiting.pop(self._next)
+            self._next += 1

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from director.cli._console import print_error
-from director.cli._run.output.whole_file import WholeFile
+from director.cli._run.output.whole_file import WholeFile, is_special
 from director.cli._status import UsageError
 from director.timeline import Timeline
 
@@ -62,11 +61,3 @@ def check_writable(path: str) -> None:
                 pass
     except OSError as error:
         raise UsageError(f"{path} can't be written: {error.strerror}") from None
-
-
-def is_special(path: str) -> bool:
-    """Whether it is there and no regular file, such as a pipe."""
-    try:
-        return not stat.S_ISREG(Path(path).stat().st_mode)
-    except OSError:
-        return False
