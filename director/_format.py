@@ -26,11 +26,7 @@ def plain(text: str) -> str:
         return text
     from unicodedata import category  # not with the package: few lines need it
 
-    return "".join(_visible(each) if category(each) in _NOT_SHOWN else each for each in text)
-
-
-def _visible(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+    return "".join(each.encode("unicode_escape").decode() if category(each) in _NOT_SHOWN else each for each in text)
 
 
 def count(number: int) -> str:

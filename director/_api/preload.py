@@ -42,7 +42,8 @@ async def load_model(
     errors: list[tuple[Device, BaseException]] = []
     for place, numbers in _targets(places, model, allowed, is_apart):
         try:
-            jobs[open_job(load_only, _only_on(numbers, model))] = place.device
+            options = Options(model, _FIRST, None, None, numbers, f"loading {model.name}")
+            jobs[open_job(load_only, options)] = place.device
         except DeviceLost as lost:  # it is in quarantine
             errors.append((place.device, lost))
     try:
@@ -94,7 +95,3 @@ def _targets(
     if not (model.per_slot or is_apart):
         return targets
     return [(place, frozenset({number})) for place, numbers in targets for number in sorted(numbers)]
-
-
-def _only_on(numbers: frozenset[int], model: Model[Any]) -> Options:
-    return Options(model, _FIRST, None, None, numbers, f"loading {model.name}")

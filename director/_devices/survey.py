@@ -80,8 +80,12 @@ def take_survey(*, nvml_timeout: float = NVML_TIMEOUT, cuda_timeout: float = CUD
         ask_cuda(cuda_timeout) if inventory.driver_loaded else CudaUnavailable("CUDA needs the driver", installed=False)
     )
     if isinstance(cuda, CudaUnavailable):
-        _warn_without_cuda(inventory, cuda)
-        devices = tuple(_from_nvml(*found) for found in enumerate(visible_units(inventory, mask, order)))
+        if inventory.gpus:
+            _log.warning("The order of the GPUs comes from NVML and the mask alone, for %s.", cuda.reason)
+        devices = tuple(
+            Device(ordinal, unit.uuid, unit.name, "cuda", unit.total_memory)
+            for ordinal, unit in enumerate(visible_units(inventory, mask, order))
+        )
     else:
         devices = _join(cuda, inventory)
     return Survey(mask, order, inventory, cuda, devices)
@@ -97,15 +101,6 @@ def _warn_of_lost_gpus(inventory: Inventory) -> None:
         _log.warning("GPU %d (NVML index) is there and can't be used: NVML answers %r.", gpu.index, gpu.reason)
     if inventory.hidden:
         _log.info("This process has no permission for the GPUs with NVML index %s.", inventory.hidden)
-
-
-def _warn_without_cuda(inventory: Inventory, silence: CudaUnavailable) -> None:
-    if inventory.gpus:
-        _log.warning("The order of the GPUs comes from NVML and the mask alone, for %s.", silence.reason)
-
-
-def _from_nvml(ordinal: int, unit: Unit) -> Device:
-    return Device(ordinal, unit.uuid, unit.name, "cuda", unit.total_memory)
 
 
 def _join(cuda: tuple[CudaDevice, ...], inventory: Inventory) -> tuple[Device, ...]:

@@ -91,7 +91,7 @@ class Runtime:
             self.device_slots,
             policy,
             self.residency.resident,
-            self._notify_pool,
+            lambda: self.worker_pool.notify(),
             clock.time,
             self._flush_at,
             self._submit_later,
@@ -129,7 +129,7 @@ class Runtime:
         )
         self.unloading = Unloading(loop, self.scheduler, self.residency)
         self._clock = clock
-        self._flush_timer = FlushTimer(clock, self._flush_due)
+        self._flush_timer = FlushTimer(clock, lambda: wake_up(self.scheduler.flush_due()))
         self._executor = executor
         self._hooks = hooks
         self._shared = shared
@@ -210,16 +210,9 @@ class Runtime:
         waiting, started = self.scheduler.counts(self.loop_channel.jobs)
         return waiting, sum(not job.done() for job in started)
 
-    def _notify_pool(self) -> None:
-        """From any thread: a slot needs a worker."""
-        self.worker_pool.notify()
-
     def _flush_at(self, time: float) -> None:
         """From any thread: have the scheduler flush due batches at `time`."""
         self.loop_channel.on_loop(self._flush_timer.set, time)
-
-    def _flush_due(self) -> None:
-        wake_up(self.scheduler.flush_due())
 
     def _submit_later(self, job: ScheduledJob[Any], wait_for_room: bool) -> None:
         """From any thread: a job was submitted during a decision of the scheduler."""

@@ -91,7 +91,8 @@ class RayFleet:
 
     def runner(self, slot: SlotInfo, events: RunnerEvents) -> RayRunner:
         """A runner for `slot`."""
-        reservation = self._reservation_of(slot.device)
+        with self._lock:
+            reservation = self._reservations[slot.device]
         gpus = reservation.bundle.get("GPU", 0)
         if gpus > 1 and slot.slots > 1:
             raise PlacementError(f"a device of {gpus:g} GPUs has one slot: Ray gives all of them to one actor")
@@ -113,11 +114,6 @@ class RayFleet:
             disconnect()
 
     # ---- on its own threads
-
-    def _reservation_of(self, device: Device) -> Reservation:
-        """The reservation of a device."""
-        with self._lock:
-            return self._reservations[device]
 
     def _lose(self, reservation: Reservation, reason: str) -> None:
         """A device has left the cluster."""

@@ -59,7 +59,8 @@ def _announce(file: LockFile, shared: str | None) -> str | None:
     """Register on one device; returns the other process on it, if that does not share its slots."""
     mine = b""
     if file.try_lock():
-        here = {"pid": os.getpid(), "program": _program(), "shared": shared, "at": time.monotonic_ns()}
+        program = " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]])[:200]
+        here = {"pid": os.getpid(), "program": program, "shared": shared, "at": time.monotonic_ns()}
         mine = json.dumps(here).encode()
         os.ftruncate(file.fd, 0)
         os.pwrite(file.fd, mine, 0)
@@ -85,7 +86,3 @@ def _announce(file: LockFile, shared: str | None) -> str | None:
     if pid == os.getpid():
         return "another Director of this process"
     return f"process {pid} ({program})" if Path(f"/proc/{pid}").exists() else "another process"
-
-
-def _program() -> str:
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]])[:200]

@@ -183,8 +183,9 @@ class BatchGroup:
     def _advance(self, job: ScheduledJob[Any]) -> None:
         """Compete again if a new job comes before the group's first one."""
         options, entry = job.options, self.entry
-        is_usual = options.deadline is None and not self._tenants.known
-        if is_usual and entry is not None and entry[0] <= -options.priority and not _failed_attempts(job):
+        is_new = job.extras is None or not job.extras.failed_attempts
+        is_usual = options.deadline is None and is_new and not self._tenants.known
+        if is_usual and entry is not None and entry[0] <= -options.priority:
             return  # it comes after all of its priority
         rank = (-options.priority, *self._tenants.rank(options.account), job.deadline_at(), number_of(job))
         if entry is None or rank < entry:
@@ -221,10 +222,6 @@ class BatchGroup:
 
     def __repr__(self) -> str:
         return f"<Group {self.rule.name} {self.waiting} waiting{'' if self.upper else ', held'}>"
-
-
-def _failed_attempts(job: ScheduledJob[Any]) -> int:
-    return 0 if job.extras is None else job.extras.failed_attempts
 
 
 def cost_of(job: ScheduledJob[Any]) -> float:

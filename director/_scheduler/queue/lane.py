@@ -225,7 +225,7 @@ class Lane:
         grouped = self._peek_groups() if self._group_heap else None
         if single is None or grouped is None:
             return single or grouped
-        return min(single, grouped, key=_rank_of)
+        return min(single, grouped, key=lambda ranked: ranked[0])
 
     def _peek_groups(self) -> Ranked | None:
         heap = self._group_heap
@@ -244,7 +244,3 @@ class Lane:
         """The job that has waited longest, if that is long enough."""
         found = self._arrivals.first(self._queue.waits, self._discarded)
         return None if found is None or now - found[0] < self._ageing else found[1]  # type: ignore[operator]
-
-
-def _rank_of(ranked: Ranked) -> Rank:
-    return ranked[0]

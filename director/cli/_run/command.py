@@ -84,10 +84,10 @@ def _run(options: argparse.Namespace, source: Source, outputs: Outputs, path: st
     wish = Wish(options.resume, options.retry_failed, options.fresh)
     with Destination(path, stdout, template, edits=options.in_place) as destination:
         history = None
-        if destination.journalled is None:
-            _check_unjournalled(options, wish, path)
-        else:
+        if destination.journalled is not None:
             history = earlier_run(destination.journalled, path or "", wish, config)
+        elif wish.resume != "no" or wish.retry_failed or options.failures is not None:
+            raise UsageError(f"{path} is no regular file, so it has no journal that says what is done")
         pending = Pending(source, _choice(options, source, template, history, destination))
         if options.dry_run:
             from director.cli._run.progress.dry_run import print_plan
@@ -159,11 +159,6 @@ def _check_items(options: argparse.Namespace, source: Source, template: Template
         check_ids(source)
     if source.can_repeat and template is not None:
         template.check(Pending(source, Choice()))
-
-
-def _check_unjournalled(options: argparse.Namespace, wish: Wish, path: str | None) -> None:
-    if wish.resume != "no" or wish.retry_failed or options.failures is not None:
-        raise UsageError(f"{path} is no regular file, so it has no journal that says what is done")
 
 
 def _choice(

@@ -125,7 +125,7 @@ class JournalledOutput:
             lines.append(syntax.entry(item.key, status, record.attempt, end, line, item.state))
             end += len(line)
         try:
-            written = self._write_out(b"".join(record.line for record in records))
+            written = _write_all(self._output.fileno(), b"".join(record.line for record in records))
         except _Incomplete as error:
             whole = _whole_records(records, error.written)
             try:
@@ -213,9 +213,6 @@ class JournalledOutput:
             os.ftruncate(self._journal.fileno(), self._journal_end)
             raise error.cause from None
         self._journal_end += len(lines)
-
-    def _write_out(self, lines: bytes) -> int:
-        return _write_all(self._output.fileno(), lines)
 
     def _cut(self, journal_end: int, output_end: int) -> None:
         """Cut both files; the journal first when starting over, so that it never vouches for what is not there."""
