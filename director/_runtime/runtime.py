@@ -91,7 +91,7 @@ class Runtime:
             self.device_slots,
             policy,
             self.residency.resident,
-            lambda: self.worker_pool.notify(),
+            self._notify_pool,
             clock.time,
             self._flush_at,
             self._submit_later,
@@ -209,6 +209,10 @@ class Runtime:
         """How many jobs wait, and how many run: in a slot, or with their outcome not delivered yet."""
         waiting, started = self.scheduler.counts(self.loop_channel.jobs)
         return waiting, sum(not job.done() for job in started)
+
+    def _notify_pool(self) -> None:
+        """From any thread: a slot needs a worker."""
+        self.worker_pool.notify()
 
     def _flush_at(self, time: float) -> None:
         """From any thread: have the scheduler flush due batches at `time`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from director._jobs.state import JobState
-from director._scheduler.memory.states import ReservationState
+from director._scheduler.memory.replica import ReservationState
 from director._scheduler.memory.victims import in_demand
 from director._scheduler.queue.batch_group import BatchGroup
 from director._scheduler.queue.ready_queue import RetryWaiting

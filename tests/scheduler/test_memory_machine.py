@@ -19,7 +19,7 @@ from director._jobs.options import Options
 from director._jobs.state import JobState
 from director._scheduler.memory.limits import MemoryLimit
 from director._scheduler.memory.memory import Verdict
-from director._scheduler.memory.states import RESERVATION_MOVES, ReservationState
+from director._scheduler.memory.replica import RESERVATION_MOVES, ReservationState
 from director._scheduler.policy import SchedulingPolicy
 from director._scheduler.slots import SlotState
 from director.testing import simulated_devices

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from director._scheduler.memory.ledger import Cleared
-from director._scheduler.memory.states import ReservationState
+from director._scheduler.memory.replica import ReservationState
 from director._scheduler.memory.victims import evictable
 from director._untrusted.numbers import size_text
 

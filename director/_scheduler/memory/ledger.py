@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from director._scheduler.memory.observed import ForeignUse
-from director._scheduler.memory.states import ReservationState
+from director._scheduler.memory.replica import ReservationState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

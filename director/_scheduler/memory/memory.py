@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 from director._scheduler.memory.fitting import Fitting
 from director._scheduler.memory.ledger import DeviceMemory, Eviction, HostMemory, learn
 from director._scheduler.memory.observed import Returning, missing
-from director._scheduler.memory.replica import Charge, KnownModel, Replica
+from director._scheduler.memory.replica import Charge, KnownModel, Replica, ReservationState
 from director._scheduler.memory.sampling import surplus
-from director._scheduler.memory.states import ReservationState
 from director._scheduler.memory.victims import (
     drain,
     evictable,

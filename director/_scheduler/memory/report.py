@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from director._scheduler.memory.limits import headroom
-from director._scheduler.memory.states import ReservationState
+from director._scheduler.memory.replica import ReservationState
 
 if TYPE_CHECKING:
     from director._scheduler.memory.ledger import DeviceMemory

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from director._scheduler.memory.observed import PATIENCE, Leak, Reading, Sample, Veto
-from director._scheduler.memory.states import ReservationState
+from director._scheduler.memory.replica import ReservationState
 from director._scheduler.memory.victims import evictable
 
 if TYPE_CHECKING:
