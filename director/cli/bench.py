@@ -83,7 +83,7 @@ def _print_names(experiments: Sequence[Experiment]) -> None:
 
 def _measure_and_print(args: Namespace, experiments: Sequence[Experiment], goals: Iterable[Goal]) -> int:
     from director.cli._bench.report import document, markdown, text
-    from director.cli._bench.rounds import Effort
+    from director.cli._bench.sheet import Effort
     from director.cli._bench.suite import run_suite
 
     outcome = run_suite(experiments, goals, Effort.QUICK if args.quick else Effort.FULL)

@@ -15,8 +15,7 @@ from benchmarks import lines
 from benchmarks.batchers import DIRECTOR, EVERYBODY, MOST, Batcher, Submit
 from director._format import quantile
 from director.cli._bench.contenders import present
-from director.cli._bench.rounds import Effort, bare_time, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, bare_time, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

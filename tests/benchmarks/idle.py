@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from director.cli._bench.calls import noop
 from director.cli._bench.contenders import DIRECTOR, Contender, OpenContender
-from director.cli._bench.rounds import Effort, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from director._jobs.job import ScheduledJob
     from director._scheduler.memory.replica import Replica
-    from director.cli._bench.rounds import Effort
+    from director.cli._bench.sheet import Effort
 
 GIB = 2**30
 MODELS, FIT, CALL = 8, 3, 0.1

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from director.cli._bench.contenders import DIRECTOR, HOOKED, Contender, OpenContender, present
 from director.cli._bench.overhead import awaited_in_turn
-from director.cli._bench.rounds import Effort, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -16,8 +16,7 @@ from harness.play import Play
 from director._jobs.options import BatchRule, Options
 from director._scheduler.policy import SchedulingPolicy
 from director.cli._bench.catalog import run_apart
-from director.cli._bench.rounds import Effort, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

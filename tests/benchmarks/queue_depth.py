@@ -13,8 +13,7 @@ from pathlib import Path
 from director.cli._bench.calls import noop
 from director.cli._bench.catalog import run_apart
 from director.cli._bench.contenders import DIRECTOR, SEMAPHORES, Contender
-from director.cli._bench.rounds import Effort, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, turns
 
 SLOTS = 4
 PEER_LIMIT = 100_000  # tasks: a million of them take minutes to run

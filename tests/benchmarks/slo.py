@@ -16,8 +16,7 @@ from benchmarks.batching import plan
 from benchmarks.deadlines import Profile
 from director._jobs.options import BatchRule, Options
 from director._jobs.state import JobState
-from director.cli._bench.rounds import Effort, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

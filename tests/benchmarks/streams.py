@@ -11,8 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from director.cli._bench.busy_loops import PERIOD, Burden, block, carry, nothing
-from director.cli._bench.rounds import Effort, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator

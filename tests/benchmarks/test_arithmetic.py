@@ -14,8 +14,7 @@ from director.cli._bench.catalog import EXPERIMENTS
 from director.cli._bench.goals import GOALS, Goal, evaluate, evaluate_all
 from director.cli._bench.lost import loss
 from director.cli._bench.report import document, number, text
-from director.cli._bench.rounds import Effort, turns
-from director.cli._bench.sheet import Cell, Sheet, ratio
+from director.cli._bench.sheet import Cell, Effort, Sheet, ratio, turns
 from director.cli._bench.suite import Outcome
 from director.cli._console import table
 

@@ -17,7 +17,7 @@ from director.cli._bench.sheet import Sheet
 from director.cli._status import UsageError
 
 if TYPE_CHECKING:
-    from director.cli._bench.rounds import Effort
+    from director.cli._bench.sheet import Effort
 
 pytestmark = pytest.mark.programs
 

@@ -15,8 +15,7 @@ from benchmarks import lines
 from director._format import quantile
 from director.cli._bench.calls import noop
 from director.cli._bench.contenders import DIRECTOR, POOL, Contender, OpenContender
-from director.cli._bench.rounds import Effort, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

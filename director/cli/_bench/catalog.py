@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-    from director.cli._bench.rounds import Effort
-    from director.cli._bench.sheet import Cell, Sheet
+    from director.cli._bench.sheet import Cell, Effort, Sheet
 
 ONE_CORE = "one core"
 ALL_CORES = "all cores"

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from director.cli._bench.rounds import turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Sheet, turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from director.cli._bench.rounds import Effort
+    from director.cli._bench.sheet import Effort
 
 JOURNALLED = "director run -o FILE"
 XARGS, PARALLEL = "xargs -P2 -n1 true", "parallel -j2 true"

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from director.cli._bench.busy_loops import PERIOD, Burden, block, burdens, carry, nothing
 from director.cli._bench.calls import noop
 from director.cli._bench.contenders import ANYIO, DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, Contender, OpenContender
-from director.cli._bench.rounds import Effort, bare_time, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, bare_time, turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

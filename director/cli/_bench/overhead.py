@@ -20,8 +20,7 @@ from director.cli._bench.contenders import (
     OpenContender,
     present,
 )
-from director.cli._bench.rounds import Effort, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, turns
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

@@ -18,8 +18,7 @@ from director.cli._bench.busy_loops import PERIOD, Burden, block, carry, compute
 from director.cli._bench.calls import Array, die, noop, one_millisecond, process_id, twenty_milliseconds
 from director.cli._bench.contenders import Contender, OpenContender
 from director.cli._bench.lost import SETTLING, SPARE, Loss, loss
-from director.cli._bench.rounds import Effort, bare_time, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, bare_time, turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

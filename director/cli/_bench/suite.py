@@ -19,8 +19,7 @@ from director.cli._console import print_tick
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from director.cli._bench.rounds import Effort
-    from director.cli._bench.sheet import Cell
+    from director.cli._bench.sheet import Cell, Effort
 
 DISTRIBUTIONS = ("gpu-director", "anyio", "aiojobs", "uvloop")
 

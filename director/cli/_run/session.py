@@ -15,10 +15,9 @@ import anyio
 from director import _format
 from director.cli import _status
 from director.cli._console import print_error, trace_of
-from director.cli._run.calls.call import LimitedCall
+from director.cli._run.calls.call import BatchJobs, LimitedCall, PlainJobs
 from director.cli._run.calls.flow import Flow
 from director.cli._run.calls.rules import Outcome, RetryRule, Rules
-from director.cli._run.calls.submission import BatchJobs, PlainJobs
 from director.cli._run.input.decoders import Decoders
 from director.cli._run.input.feed import Feed
 from director.cli._run.output.records import message, type_name

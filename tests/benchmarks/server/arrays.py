@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.server.contenders import PROCESSES, THREADS
 from director.cli._bench.calls import Array
-from director.cli._bench.rounds import Effort, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, turns
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -12,8 +12,7 @@ from benchmarks import processes
 from benchmarks.server.calls import parent_id, server_id
 from benchmarks.server.contenders import EVERYBODY, FOLDER, PROCESSES, THREADS, folder_of_servers
 from director.cli._bench.calls import noop, twenty_milliseconds
-from director.cli._bench.rounds import Effort, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, turns
 
 if TYPE_CHECKING:
     from director.cli._bench.contenders import Contender, OpenContender

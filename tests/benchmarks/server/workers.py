@@ -23,8 +23,7 @@ from director import Director, Model
 from director._format import quantile
 from director.cli._bench.busy_loops import PERIOD, carry, compute, nothing
 from director.cli._bench.lost import SPARE, loss
-from director.cli._bench.rounds import Effort, bare_time, turns
-from director.cli._bench.sheet import Sheet
+from director.cli._bench.sheet import Effort, Sheet, bare_time, turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

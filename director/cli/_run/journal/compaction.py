@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from director.cli._run.input.keys import KeyTable
+from director.cli._run.input.items import KeyTable
 from director.cli._run.journal import syntax
 from director.cli._run.output.whole_file import WholeFile
 

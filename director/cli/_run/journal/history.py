@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from director.cli._run.input.keys import KeyTable
+from director.cli._run.input.items import KeyTable
 from director.cli._run.journal import syntax
 from director.cli._run.journal.syntax import CHANGED, FAILED, OK, RETRIED, STATUSES
 from director.cli._status import Refusal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from director.cli._run.input.keys import Keys, KeyTable, shard_of
+from director.cli._run.input.items import Keys, KeyTable, shard_of
 from director.cli._run.journal.syntax import FAILED, OK
 from director.cli._status import UsageError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from director.cli._run.input.keys import KeyTable
+from director.cli._run.input.items import KeyTable
 from director.cli._run.output.sinks import Forwarding, Unwritten
 from director.cli._run.strict_json import result_to_json
 from director.cli._status import UsageError

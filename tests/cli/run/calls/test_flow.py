@@ -13,9 +13,9 @@ import pytest
 
 from director import Director
 from director.cli._run.calls import flow as flow_module
+from director.cli._run.calls.call import PlainJobs
 from director.cli._run.calls.flow import Flow
 from director.cli._run.calls.rules import Outcome, Rules
-from director.cli._run.calls.submission import PlainJobs
 from director.cli._run.input.feed import Feed
 from director.cli._run.input.items import Item
 from director.cli._run.output.sinks import LinesOnly

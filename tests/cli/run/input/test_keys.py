@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from director.cli._run.input.items import Item
-from director.cli._run.input.keys import Keys, KeyTable, shard_of, short
+from director.cli._run.input.items import Item, Keys, KeyTable, shard_of, short
 
 
 def keys_of(names: list[str]) -> list[str]:
