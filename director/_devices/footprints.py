@@ -87,7 +87,6 @@ class LoadMeter:
 
     def __init__(self, device: Device, has_free: bool = True) -> None:
         self._device = device
-        self._has_free = has_free
         self._free = free_memory(device) if has_free else None
         self._before = allocation(device)
         if self._before is not None:

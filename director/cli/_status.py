@@ -17,7 +17,6 @@ HALTED: Final = 3  # by --halt
 REFUSED: Final = 4  # to go on with an earlier run, or to write over its results
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 READER_GONE: Final = 141  # 128 + SIGPIPE: `director run ... | head` is not a failure
-TERMINATED: Final = 143  # 128 + SIGTERM
 
 
 class UsageError(Exception):

@@ -63,7 +63,6 @@ class Figures:
         lags: From the end of a call until the event loop handled it.
         all: The time of all slots.
         devices: The same for each device.
-        most_queued: Most jobs that waited at once.
     """
 
     states: dict[str, int]
@@ -73,7 +72,6 @@ class Figures:
     lags: Distribution | None
     all: Share
     devices: dict[Device, Share]
-    most_queued: int
 
 
 def figures(story: Story) -> Figures:
@@ -90,7 +88,6 @@ def figures(story: Story) -> Figures:
         distribution(lag for job in jobs if (lag := _lag(job)) is not None),
         _share(slots, story.seconds),
         {device: _share(its, story.seconds) for device, its in by_device.items()},
-        max((waiting for _, waiting in queue_depth(story)), default=0),
     )
 
 

@@ -107,4 +107,3 @@ def test_how_long_outcomes_waited_for_the_loop() -> None:
     assert (numbers.lags.count, numbers.lags.longest) == (1, 0.5)
     assert numbers.states == {"succeeded": 1, "cancelled": 2}
     assert numbers.per_second == 0.25
-    assert numbers.most_queued == 3
