@@ -36,15 +36,7 @@ _numbers = counted()
 
 
 class Resolver:
-    """Options of one running Director, each combination checked and resolved once.
-
-    Args:
-        places: The devices with their slots.
-        assign: `Residency.assign`: the slots that load a model.
-        fitting: The slots whose devices have memory enough.
-        surround: Called with a model that has `around`, before a job of it is queued.
-        interner: Makes plain keys of tenants.
-    """
+    """Options of one running Director, each combination checked and resolved once."""
 
     def __init__(
         self,

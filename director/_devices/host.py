@@ -9,11 +9,7 @@ from pathlib import Path
 
 
 def usable_cores(root: Path = Path("/")) -> float:
-    """Cores, perhaps a fraction of one.
-
-    Args:
-        root: Where the system's files are; tests provide those of another machine.
-    """
+    """Cores, perhaps a fraction of one."""
     return min([float(len(os.sched_getaffinity(0))), *_quotas(root)])
 
 
@@ -51,11 +47,7 @@ def _quotas(root: Path) -> list[float]:
 
 @cache
 def usable_memory(root: Path = Path("/")) -> int:
-    """Bytes of the host's memory, or of the smallest limit of a control group; 0 where the system does not tell.
-
-    Args:
-        root: Where the system's files are; tests provide those of another machine.
-    """
+    """Bytes of the host's memory, or of the smallest limit of a control group; 0 where the system does not tell."""
     groups = control_groups(root) or [root / "sys/fs/cgroup"]
     limits = [text_of(group / "memory.max").strip() for group in groups]
     limits.append(text_of(root / "sys/fs/cgroup/memory/memory.limit_in_bytes").strip())  # version 1

@@ -29,15 +29,7 @@ _log = logging.getLogger("director")
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The devices that were found, and the data they are based on.
-
-    Args:
-        mask: `CUDA_VISIBLE_DEVICES`, `None` if unset.
-        order: `CUDA_DEVICE_ORDER`, `None` if unset.
-        inventory: What NVML lists.
-        cuda: What CUDA answered.
-        devices: The devices of this process, in the order of their CUDA ordinals.
-    """
+    """The devices that were found, and the data they are based on."""
 
     mask: str | None
     order: str | None

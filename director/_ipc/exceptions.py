@@ -81,11 +81,7 @@ def _packed(error: BaseException) -> tuple[bytes, list[bytes]]:
 
 
 class _Parts:
-    """Is pickled in the place of an exception whose `__init__` can't be called with its `args`, as pickle would.
-
-    Args:
-        error: The exception; its class has no way of its own to be pickled.
-    """
+    """Is pickled in the place of an exception whose `__init__` can't be called with its `args`, as pickle would."""
 
     def __init__(self, error: BaseException) -> None:
         kind = type(error)

@@ -20,11 +20,7 @@ _LOW = 0xFFFFFFFF
 
 
 class SharedPage:
-    """Notices about calls, units taken of a stream, and whether the child has to exit.
-
-    Args:
-        descriptor: Of a file of `SIZE` bytes, open on both sides.
-    """
+    """Notices about calls, units taken of a stream, and whether the child has to exit."""
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, SIZE)

@@ -100,13 +100,6 @@ def form_batch(
 ) -> tuple[list[ScheduledJob[Any]], list[ScheduledJob[Any]]]:
     """The batch of the job that is served next. Its jobs get their new states; the caller updates the counts.
 
-    Args:
-        first: The job that is served next; still in its group's queue.
-        group: Its group.
-        known: Returns the cost of the function on this device, `None` if unknown.
-        now: The time.
-        most: Most items that the batch may have.
-
     Returns:
         The jobs that share the call, RUNNING, none if all are too late; and those that are too late, FAILED.
     """

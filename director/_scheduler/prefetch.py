@@ -27,16 +27,7 @@ _QUEUED, _RUNNING = JobState.QUEUED, JobState.RUNNING
 
 
 class Prefetch:
-    """Hands out prefetched jobs and takes them back.
-
-    Args:
-        slots: All of them.
-        free: Those that could take a job.
-        queue: What waits.
-        wakeups: Knows which slots suit a lane, and which are on the way.
-        memory: Charges the calls that need it.
-        resident: Tells the numbers of the slots on which a model is loaded.
-    """
+    """Hands out prefetched jobs and takes them back."""
 
     __slots__ = ("_free", "_memory", "_queue", "_resident", "_slots", "_wakeups", "count")
 

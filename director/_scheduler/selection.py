@@ -31,16 +31,7 @@ _NEVER = float("inf")
 
 
 class Selection:
-    """Hands out jobs and batches, and holds groups back for fuller ones.
-
-    Args:
-        queue: What waits.
-        accounting: Charged with what starts.
-        memory: The same, for what needs memory.
-        wakeups: Knows which slots suit a lane.
-        resident: Tells the numbers of the slots on which a model is loaded.
-        schedule_flush: Thread-safe; has `Scheduler.flush_due` called at a time.
-    """
+    """Hands out jobs and batches, and holds groups back for fuller ones."""
 
     __slots__ = (
         "_accounting",

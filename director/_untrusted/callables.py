@@ -69,12 +69,6 @@ def explain_resource(error: TypeError, fn: Any, resource: Literal["device", "rep
     """Add what the first argument of a job is to an error that its call itself has raised.
 
     Such as ``len() takes exactly one argument (2 given)``: the traceback has no frame of the function.
-
-    Args:
-        error: As it was raised, with our own frames.
-        fn: What was called.
-        resource: Its first argument.
-        is_batch: It takes batches.
     """
     entry = traceback_of(error)
     while entry is not None:

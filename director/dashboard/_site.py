@@ -34,13 +34,7 @@ _TO_ENTER = ("enter.js", "page.css", "icon.svg")  # files of the page that asks 
 
 
 class Site:
-    """An ASGI app that shows the data of a source.
-
-    Args:
-        source: Where the data comes from.
-        token: What every request has to send; `None` admits only requests from this machine.
-        longest_stream: Seconds after which a stream of frames ends, to be asked for again.
-    """
+    """An ASGI app that shows the data of a source."""
 
     def __init__(self, source: Source, token: str | None = None, longest_stream: float = LONGEST_STREAM) -> None:
         self._source = source

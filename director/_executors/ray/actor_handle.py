@@ -20,15 +20,7 @@ _KILLING = 3.0  # seconds to wait for `ray.kill`
 
 
 class ActorHandle:
-    """One actor, which Ray does not restart, so that its references belong to one process.
-
-    Args:
-        group: The placement group.
-        resources: What it takes of the bundle.
-        options: The user's.
-        previous: The actor that it replaces.
-        expected: The hardware that it must have, else it exits at once; `None` for the first actor of a device.
-    """
+    """One actor, which Ray does not restart, so that its references belong to one process."""
 
     def __init__(
         self,

@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 
 
 class CallMessage(NamedTuple):
-    """A call as Ray gets it.
-
-    Args:
-        content: The header and the pickled arguments.
-        extras: The buffers and references beside the pickle; empty if there are none.
-    """
+    """A call as Ray gets it."""
 
     content: bytes
     extras: tuple[list[Any], ...]

@@ -30,10 +30,6 @@ class LockFile:
     """A file to lock; opened on first use, and created again when it has been deleted.
 
     It belongs to one thread. A process that opens the same path twice has two lock files that exclude each other.
-
-    Args:
-        folder: Where it is.
-        name: Its name, the same in all processes; the contents are not used for locking.
     """
 
     def __init__(self, folder: Folder, name: str) -> None:

@@ -138,17 +138,7 @@ class DeviceHealth:
 
 
 class HealthRegistry:
-    """Puts devices into quarantine and restores them.
-
-    Args:
-        places: The devices.
-        rules: When, and for how long.
-        scheduler: Told which devices get work.
-        job_lifecycle: Ends the jobs that no other device can run.
-        instrumentation: Takes events.
-        clock: Makes the timers.
-        probe: Returns what is wrong with a device, `None` if nothing is.
-    """
+    """Puts devices into quarantine and restores them."""
 
     def __init__(
         self,

@@ -26,13 +26,7 @@ if TYPE_CHECKING:
 
 
 class BatchCall:
-    """The calls of one batch.
-
-    Args:
-        runner: Makes the calls.
-        rule: The function's batch options.
-        make_room: Unloads what is idle on the device; returns whether there was something.
-    """
+    """The calls of one batch."""
 
     __slots__ = ("_make_room", "_rule", "_runner", "is_typical", "largest_fit", "oom_fault", "sizes", "values")
 

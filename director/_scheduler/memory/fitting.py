@@ -107,12 +107,6 @@ def fitting_slots(
 
     `None` for all.
 
-    Args:
-        budgets: What replicas and calls may take of each device; `None` if nothing bounds them.
-        model: The model, if there is one.
-        memory: Bytes that the call takes.
-        allowed: Numbers of slots; `None` for all.
-
     Raises:
         PlacementError: None could.
     """

@@ -57,15 +57,7 @@ _LEEWAY = 0.005  # seconds by which a timer, a sleeping thread and a busy loop m
 
 
 class BatchGroup:
-    """Jobs that may share a batch.
-
-    Args:
-        lane: The lane of the group.
-        rule: The function's batch options.
-        key: Rule and batch key.
-        tenants: The usage of each tenant.
-        discarded: Takes entries that are passed over, to be dropped without the lock.
-    """
+    """Jobs that may share a batch."""
 
     __slots__ = (
         "_calls",
@@ -233,11 +225,7 @@ _SWEEP_AT = 64  # entries before outdated ones are removed
 
 
 class FlushTimers:
-    """Times at which held groups may be due. An entry is valid while its time is the group's `checked_at`.
-
-    Args:
-        discarded: Takes invalid entries, to be dropped without the lock.
-    """
+    """Times at which held groups may be due. An entry is valid while its time is the group's `checked_at`."""
 
     __slots__ = ("_discarded", "_numbers", "_sweep_at", "entries")
 

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 class QueueEstimate:
-    """Counts of waiting jobs by lane, priority and tenant.
-
-    Args:
-        weights: Of the tenants; 1 for those that are not named.
-    """
+    """Counts of waiting jobs by lane, priority and tenant."""
 
     __slots__ = ("_lanes", "_weights")
 

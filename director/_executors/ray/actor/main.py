@@ -52,13 +52,6 @@ _POLL = 0.25  # seconds: Ray's waits can't be woken
 class ActorMain(RemoteWorker):
     """What is in one actor.
 
-    Args:
-        name: The name of the file of `LastBegun`.
-        is_first: Whether it is the first actor of the slot.
-        levels: The levels of the driver's loggers.
-        accelerator: The resource of Ray that the device is.
-        expected: The hardware that it must have; `None` for the first actor of a device.
-
     Raises:
         RuntimeError: Its hardware is not the expected one.
     """
