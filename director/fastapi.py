@@ -59,10 +59,7 @@ _SCHEMA = {
     "required": ["type", "title", "status", "detail", "kind"],
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": description,
-        "content": {MEDIA_TYPE: {"schema": _SCHEMA}},
-    }
+    status: {"description": description, "content": {MEDIA_TYPE: {"schema": _SCHEMA}}}
     for status, description in {
         429: "Too many requests of this tenant wait; `Retry-After` says when to come back.",
         503: "Too many requests wait, or the service is going down; `Retry-After` says when to come back.",

@@ -207,8 +207,4 @@ def _of_job(job: Job[Any]) -> dict[str, int | str]:
 
 def _of_call(jobs: Sequence[object]) -> dict[str, int | str]:
     device = current_device()
-    return {
-        "director.device": device.label,
-        "director.device.uuid": device.uuid,
-        "director.batch.size": len(jobs),
-    }
+    return {"director.device": device.label, "director.device.uuid": device.uuid, "director.batch.size": len(jobs)}

@@ -105,10 +105,7 @@ class FreeSlots:
         self._top = max(self._top, place.free)
 
     def pick(
-        self,
-        allowed: frozenset[int] | None = None,
-        resident: frozenset[int] = _NOWHERE,
-        only: SlotState | None = None,
+        self, allowed: frozenset[int] | None = None, resident: frozenset[int] = _NOWHERE, only: SlotState | None = None
     ) -> Slot | None:
         """The free slot that the next job of a lane should go to, or `None`.
 

@@ -234,13 +234,7 @@ class SlotState(Enum):
 
 
 _NEXT = frozenset(
-    {
-        SlotState.WORKING,
-        SlotState.PARKED,
-        SlotState.WAITING_FOR_OTHERS,
-        SlotState.BACKING_OFF,
-        SlotState.UNLOADING,
-    }
+    {SlotState.WORKING, SlotState.PARKED, SlotState.WAITING_FOR_OTHERS, SlotState.BACKING_OFF, SlotState.UNLOADING}
 )
 SLOT_MOVES: dict[SlotState, frozenset[SlotState]] = {
     SlotState.IDLE: frozenset({SlotState.STARTING}),

@@ -16,15 +16,7 @@ from director.dashboard._failures import Failures
 from director.dashboard._jobs import LONGEST, Ended, Jobs, as_text, shown
 from director.dashboard._tally import Tally, note
 from director.dashboard._tracks import make_tracks
-from director.events import (
-    Event,
-    JobFailed,
-    JobProgressed,
-    JobRejected,
-    JobRetried,
-    ModelFailed,
-    ModelLoaded,
-)
+from director.events import Event, JobFailed, JobProgressed, JobRejected, JobRetried, ModelFailed, ModelLoaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable

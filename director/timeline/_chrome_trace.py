@@ -57,14 +57,7 @@ def events(story: Story) -> Iterator[Event]:
     scribe = _TraceWriter(story)
     yield from scribe.names()
     # Each part is in order; where times are equal the earlier part comes first, so that flows begin before they end.
-    parts = (
-        scribe.loads(),
-        scribe.submissions(),
-        scribe.calls(),
-        scribe.incidents(),
-        scribe.queue(),
-        scribe.memory(),
-    )
+    parts = (scribe.loads(), scribe.submissions(), scribe.calls(), scribe.incidents(), scribe.queue(), scribe.memory())
     yield from heapq.merge(*parts, key=itemgetter("ts"))
 
 

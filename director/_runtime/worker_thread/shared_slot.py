@@ -41,11 +41,7 @@ class SharedSlotGuard:
     """
 
     def __init__(
-        self,
-        slot_lock: SlotLock,
-        scheduler: Scheduler,
-        note_wait: Callable[[], None],
-        before_wait: Callable[[], None],
+        self, slot_lock: SlotLock, scheduler: Scheduler, note_wait: Callable[[], None], before_wait: Callable[[], None]
     ) -> None:
         self._slot_lock = slot_lock
         self._scheduler = scheduler

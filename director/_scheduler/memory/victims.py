@@ -38,11 +38,7 @@ def evictable(replica: Replica, own: Replica | None) -> bool:
 
 
 def victims(
-    here: DeviceMemory,
-    needed: float,
-    own: Replica | None,
-    is_in_demand: Callable[[Replica], bool],
-    asking: Slot,
+    here: DeviceMemory, needed: float, own: Replica | None, is_in_demand: Callable[[Replica], bool], asking: Slot
 ) -> list[Replica] | None:
     """Replicas to unload for `needed` bytes, or `None` if all that may be unloaded don't suffice.
 

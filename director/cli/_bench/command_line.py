@@ -65,10 +65,7 @@ def prepared(folder: Path) -> Path:
 def programs() -> list[Program]:
     """Those that are installed."""
     run = [sys.executable, "-m", "director", "run", "nothing.py:nothing", "-", "--lines", "--devices", "cpu:2", "-q"]
-    found = [
-        Program(JOURNALLED, [*run, "-o", "out.jsonl", "--fresh"], 100_000),
-        Program("director run", run, 100_000),
-    ]
+    found = [Program(JOURNALLED, [*run, "-o", "out.jsonl", "--fresh"], 100_000), Program("director run", run, 100_000)]
     if shutil.which("xargs"):
         found.append(Program(XARGS, ["xargs", "-P2", "-n1", _TRUE], 2000))
     if shutil.which("parallel"):

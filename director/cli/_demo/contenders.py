@@ -104,12 +104,7 @@ class Recording:
 
 
 async def measure(
-    recording: Recording,
-    schedule: Schedule,
-    devices: Sequence[SimulatedDevice],
-    trace: list[Call],
-    *,
-    busy: bool,
+    recording: Recording, schedule: Schedule, devices: Sequence[SimulatedDevice], trace: list[Call], *, busy: bool
 ) -> None:
     """Have `schedule` run the stream; `recording` has the runs afterwards.
 

@@ -54,9 +54,7 @@ class Lanes:
         """The contender `name` begins now; `recording` grows while it runs."""
         self._stop()
         self._live = live(
-            self._console,
-            refresh_per_second=_FRAMES,
-            get_renderable=lambda: self._block(name, recording),
+            self._console, refresh_per_second=_FRAMES, get_renderable=lambda: self._block(name, recording)
         )
         self._live.start()
 
