@@ -8,17 +8,29 @@ is imported, and what it needs beyond the core is imported when it runs.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from director import __version__
 from director.cli._console import Parser, escape_logs_and_errors, print_error, trace_of
-from director.cli._status import FAILED, INTERRUPTED, READER_GONE, USAGE, UsageError
+from director.cli._status import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    READER_GONE,
+    TERMINATED,
+    USAGE,
+    OutputError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from types import FrameType
     from typing import TextIO
 
 COMMANDS = ("devices", "demo", "run", "bench", "top", "doctor")
@@ -70,17 +82,18 @@ def _run_command(options: argparse.Namespace) -> int:
     from director._devices.option import on_command_line
     from director.errors import DirectorError
 
+    termination = _Termination()
     try:
-        with escape_logs_and_errors(), on_command_line():
+        with escape_logs_and_errors(), on_command_line(), termination:
             return int(options.run(options))
     except UsageError as error:
         print_error(f"{error.detail}director {options.command}: {error}")
         return error.status
-    except DirectorError as error:
+    except (DirectorError, OutputError) as error:
         print_error(f"director {options.command}: {error}")
         return FAILED
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return TERMINATED if termination.has_come else INTERRUPTED
     except BrokenPipeError:
         _drop_output(sys.stdout)
         return READER_GONE
@@ -89,8 +102,31 @@ def _run_command(options: argparse.Namespace) -> int:
         return FAILED
 
 
+class _Termination:
+    """SIGTERM within the block does what Ctrl-C does: processes are ended, and a terminal is left as it was."""
+
+    has_come = False
+
+    def __enter__(self) -> None:
+        is_main, self._before = current_thread() is main_thread(), signal.getsignal(signal.SIGTERM)
+        self._is_ours = is_main and self._before == signal.SIG_DFL
+        if self._is_ours:
+            signal.signal(signal.SIGTERM, self._interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_ours:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _interrupt(self, _number: int, frame: FrameType | None) -> None:
+        self.has_come = True
+        interrupt = signal.getsignal(signal.SIGINT)  # of `asyncio.run`, while that runs
+        if not callable(interrupt):  # Ctrl-C is ignored
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
+
+
 def _flushed(status: int) -> int:
-    """`status`, or that of a reader who has gone before all was written; messages may be lost."""
+    """`status`, or why not all of the output was written; messages may be lost."""
     try:
         sys.stderr.flush()
     except OSError:
@@ -100,6 +136,11 @@ def _flushed(status: int) -> int:
     except BrokenPipeError:
         _drop_output(sys.stdout)
         return READER_GONE
+    except OSError as error:
+        _drop_output(sys.stdout)
+        if status == DONE:
+            print_error(f"director: {OutputError(error)}")
+        return status or FAILED
     return status
 
 

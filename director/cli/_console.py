@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from director._format import did_you_mean, plain
 from director._untrusted.objects import story_of
+from director.cli._status import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -64,8 +65,18 @@ def hint_at_rich() -> None:
 
 
 def print_text(text: str | Iterable[str]) -> None:
-    """Print text, or lines, to the standard output."""
-    _write(text, sys.stdout)
+    """Print text, or lines, to the standard output.
+
+    Raises:
+        OutputError: It can't be written.
+        BrokenPipeError: Its reader has gone.
+    """
+    try:
+        _write(text, sys.stdout)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error) from None
 
 
 def print_tick(text: str = ".") -> None:
@@ -75,8 +86,8 @@ def print_tick(text: str = ".") -> None:
 
 
 def print_json(document: object, *, indent: int | None = None) -> None:
-    """Print a document to the standard output, in ASCII."""
-    _write(json.dumps(document, indent=indent), sys.stdout)
+    """Print a document to the standard output, in ASCII; as `print_text`."""
+    print_text(json.dumps(document, indent=indent))
 
 
 def print_error(text: str | Iterable[str]) -> None:

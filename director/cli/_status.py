@@ -17,6 +17,7 @@ HALTED: Final = 3  # by --halt
 REFUSED: Final = 4  # to go on with an earlier run, or to write over its results
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 READER_GONE: Final = 141  # 128 + SIGPIPE: `director run ... | head` is not a failure
+TERMINATED: Final = 143  # 128 + SIGTERM
 
 
 class UsageError(Exception):
@@ -27,6 +28,17 @@ class UsageError(Exception):
         self.detail = detail
 
     status = USAGE
+
+
+class OutputError(Exception):
+    """The standard output can't be written, as on a full disk.
+
+    Args:
+        error: Why.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the output can't be written: {error.strerror}")
 
 
 class Refusal(UsageError):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -57,6 +61,54 @@ def test_what_a_command_raises(raised: BaseException, status: int, monkeypatch: 
 
     monkeypatch.setattr("director.cli.run.run", broken)
     assert main(["run", "work:echo", "x"]) == status
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN, "a loop"])
+def test_sigterm_ends_a_command_as_ctrl_c_does(ctrl_c: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where Ctrl-C is switched off, as for a command that a script starts in the background."""
+    cleaned = []
+
+    async def wait() -> None:
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cleaned.append(True)
+
+    def held(options: argparse.Namespace) -> int:
+        try:
+            asyncio.run(wait()) if ctrl_c == "a loop" else signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+        return 0
+
+    monkeypatch.setattr("director.cli.run.run", held)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    if ctrl_c != "a loop":
+        signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        assert main(["run", "work:echo", "x"]) == 143
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+    assert cleaned == [True] * (1 + (ctrl_c == "a loop"))
+    assert signal.getsignal(signal.SIGTERM) == before[1]
+
+
+def test_a_command_on_another_thread_leaves_signals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("director.cli.run.run", lambda options: 0)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(main, ["run", "work:echo", "x"]).result() == 0
+
+
+@pytest.mark.parametrize("line", ["-m director --version", "-m director bench --list", "-um director bench --list"])
+def test_a_full_disk_is_an_error_in_one_line(line: str) -> None:
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, *line.split()]
+    with Path("/dev/full").open("w") as full:
+        shown = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert shown.returncode == 1
+    assert shown.stderr.endswith("can't be written: No space left on device\n")
+    assert shown.stderr.count("\n") == 1
 
 
 def test_a_usage_error_names_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

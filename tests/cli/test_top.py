@@ -321,15 +321,19 @@ def test_the_terminal_is_told_when_the_app_goes(app: App) -> None:
     assert terminal.end() == 1
 
 
-def test_ctrl_c_leaves_the_terminal_as_it_was(app: App) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_the_terminal_as_it_was(app: App, number: signal.Signals, status: int) -> None:
     pytest.importorskip("rich")
     terminal = Terminal(app.path)
     terminal.wait_for("simulated:1")
     assert not terminal.waits_for_lines()
-    terminal.type("\x03")
+    if number == signal.SIGINT:
+        terminal.type("\x03")
+    else:
+        terminal.process.send_signal(number)
     terminal.process.wait(20)
     assert terminal.waits_for_lines()
-    assert terminal.end() == 130
+    assert terminal.end() == status
 
 
 # ---- the screen
