@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -179,3 +182,32 @@ def test_its_stats_count_each_job_once_while_outcomes_are_delivered(director: Sy
     may_go_on.set()
     assert (stats.queued, stats.running, stats.succeeded) == (0, 0, 1)
     assert future.result(PATIENCE) == 2
+
+
+def test_eight_threads_call_it_until_it_is_closed() -> None:
+    director, calls = SyncDirector("cpu:2").start(), threading.Semaphore(0)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def use(which: int) -> None:
+        number = 0
+        with suppress(DirectorClosed):
+            while True:
+                number += 1
+                assert director.run(double, number) == 2 * number
+                future = director.submit(double, number, when_full="wait")
+                if which == number % 8:
+                    future.cancel()
+                assert future.cancelled() or future.result(PATIENCE) == 2 * number
+                assert list(director.map(double, range(5))) == [0, 2, 4, 6, 8]
+                assert list(director.stream(count, 5, when_full="wait")) == list(range(5))
+                calls.release()
+
+    try:
+        used = [on_a_thread(partial(use, which)) for which in range(8)]
+        for _ in range(40):
+            assert calls.acquire(timeout=PATIENCE)
+        director.close(0)
+        assert [future.exception(PATIENCE) for future in used] == [None] * 8
+    finally:
+        sys.setswitchinterval(before)

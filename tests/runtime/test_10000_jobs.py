@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import random
 import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.gates import PATIENCE
 
-from director import Director, Job, Model, current_device
+from director import Device, Director, DirectorClosed, Job, JobAborted, Model, current_device
 from director._jobs.state import JobState
 from director._scheduler.slots import SlotState
 
@@ -192,3 +195,63 @@ async def churn(director: Director, chance: random.Random) -> None:
         if chance.random() < 0.5:
             job.cancel()
         await asyncio.wait([job])
+
+
+def load(device: Device) -> int:
+    return device.index
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"priority": 1},
+    {"tenant": "one"},
+    {"devices": 1},
+    {"deadline": 600.0},
+    {"timeout": 600.0, "retries": 1},
+    {"memory": 1, "model": Model(load)},
+]
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+@pytest.mark.parametrize("is_cut", [False, True], ids=["to the end", "cut by the close"])
+async def test_every_call_of_eight_threads_has_its_outcome(executor: Any, is_cut: bool, many_switches: None) -> None:
+    """Each call with an executor of its own; some are cancelled, and the Director may close among them."""
+    calls, threads = 50, 8
+    director = Director("simulated:2", executor=executor, max_queue=None)
+    await director.start()
+    enough = threading.Barrier(threads + 1)
+
+    def use(which: int) -> list[tuple[int, Future[int]]]:
+        chance, futures = random.Random(which), list[tuple[int, Future[int]]]()
+        for number in range(calls):
+            if number == calls // 2:
+                enough.wait(PATIENCE)
+            try:
+                future = director.as_executor(**chance.choice(OPTIONS)).submit(operator.add, number, 1000 * which)
+            except DirectorClosed:
+                break
+            futures.append((number + 1000 * which, future))
+            if chance.random() < 0.3:
+                future.cancel()
+            elif chance.random() < 0.3:
+                wait([future], PATIENCE)
+        return futures
+
+    with ThreadPoolExecutor(threads + 1) as pool:
+        used = [asyncio.wrap_future(pool.submit(use, which)) for which in range(threads)]
+        await asyncio.wrap_future(pool.submit(enough.wait, PATIENCE))
+        if is_cut:
+            await director.close(0, 0)
+        outcomes = [each for futures in await asyncio.gather(*used) for each in futures]
+        waiting = pool.submit(wait, [future for _, future in outcomes], PATIENCE)
+        done, left = await asyncio.wrap_future(waiting)
+    await director.close()
+    assert (len(done), left) == (len(outcomes), set())
+    assert is_cut or len(outcomes) == calls * threads
+    for expected, future in outcomes:
+        if not future.cancelled():
+            error = future.exception(0)
+            assert future.result(0) == expected if error is None else is_cut
+            assert error is None or isinstance(error, (DirectorClosed, JobAborted))
+    stats = director.stats()
+    assert (stats.queued, stats.running) == (0, 0)
