@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -176,9 +177,11 @@ def test_what_the_users_code_prints_does_not_get_between_the_results(run: Run) -
 
 
 def test_a_full_disk_is_told(run: Run) -> None:
-    ended = run("run", "work:echo", "-", "--lines", "-o", "/dev/full", *CPU, stdin=lines("a"))
+    options = "--lines", "-o", "/dev/full", "--devices", "cpu:1", "--window", "64"
+    ended = run("run", "work:echo", "-", *options, stdin=lines(*map(str, range(200))))
     assert ended.status == 1
     assert "the results can't be written: [Errno 28] No space left on device" in ended.err
+    assert re.search(r"^cpu:0 +\d+ +100\.0 % ", ended.err, re.M), "the share is of the calls, whose results are lost"
 
 
 def test_a_reader_that_leaves_ends_the_run_quietly(start: Start) -> None:

@@ -105,15 +105,17 @@ def _headline(summary: Summary) -> str:
 
 
 def _device_table(summary: Summary) -> list[str]:
+    lanes = summary.tally.lanes
+    called = sum(lane.items for lane in lanes.values())  # more than are done where results were not written
     rows = [
         (
             device,
             _format.count(lane.items),
-            _format.percent(lane.items / (summary.tally.done or 1)),
+            _format.percent(lane.items / (called or 1)),
             _format.percent(_busy(lane, summary.seconds)),
             _format.duration(lane.mean) if lane.items else "",
         )
-        for device, lane in summary.tally.lanes.items()
+        for device, lane in lanes.items()
     ]
     return table(("device", "items", "share", "busy", "mean"), rows)
 
