@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from director._device import SimulatedDevice
+from director._devices.device_errors import free_caches
 from director.errors import DiscoveryError
 
 if TYPE_CHECKING:
@@ -75,6 +76,15 @@ def load_size(told: tuple[Any, ...] | None, before: int | None, after: int | Non
     if before is not None and after is not None:
         size = size._replace(taken=before - after, free=before)
     return None if size.allocated is None and size.taken is None else size
+
+
+def freed_since(before: Allocation | None, device: Device) -> int | None:
+    """Bytes of a device that are back, of those that were allocated before; `None` if no framework tells."""
+    if before is None:
+        return None
+    free_caches(device=device)
+    after = allocation(device)
+    return None if after is None else before.allocated - after.allocated
 
 
 class LoadMeter:

@@ -8,8 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from director._devices.device_errors import free_caches
-from director._devices.footprints import LoadMeter, allocation
+from director._devices.footprints import LoadMeter, allocation, freed_since
 from director._executors.base import LoadFailed
 from director._executors.load_turns import turns
 from director._system.forks import leave_copy
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._device import Device
-    from director._devices.footprints import Allocation
     from director._executors.base import MemoryEvents
     from director._executors.load_turns import LocalSlots
     from director._jobs.job_runner import SlotInfo
@@ -193,15 +191,6 @@ def moved(move: Callable[[Any], Any], replica: Any) -> Any:
     result = move(replica)
     leave_copy()
     return replica if result is None else result
-
-
-def freed_since(before: Allocation | None, device: Device) -> int | None:
-    """Bytes of a device that are back, of those that were allocated before; `None` if no framework tells."""
-    if before is None:
-        return None
-    free_caches(device=device)
-    after = allocation(device)
-    return None if after is None else before.allocated - after.allocated
 
 
 def error_of_load(model: Model[Any], device: Device, error: BaseException) -> BaseException:

@@ -8,13 +8,13 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from director._devices.device_errors import free_caches
-from director._devices.footprints import LoadMeter, allocation
+from director._devices.footprints import LoadMeter, allocation, freed_since
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from director._device import Device
-    from director._devices.footprints import Allocation, LoadSize
+    from director._devices.footprints import LoadSize
     from director._jobs.model import Model
 
 logger = logging.getLogger("director")
@@ -96,7 +96,7 @@ class WorkerReplicas:
         before = allocation(self._device)
         _unload(*replica, self._device)
         del replica
-        return self._freed_since(before)
+        return freed_since(before, self._device)
 
     def put_to_sleep(self, number: int) -> tuple[bool, int | None]:
         """Put the replica of a model to sleep; whether it sleeps, else it was unloaded, and the bytes that are back."""
@@ -108,20 +108,13 @@ class WorkerReplicas:
             logger.exception("putting %s to sleep on %s failed", spec.name, self._device.label)
             _unload(replica, spec, self._device)
         del replica
-        return number in self._asleep, self._freed_since(before)
+        return number in self._asleep, freed_since(before, self._device)
 
     def clear(self) -> None:
         """Unload everything, the last first."""
         for replicas in (self._replicas, self._asleep):
             while replicas:
                 _unload(*replicas.popitem()[1], self._device)
-
-    def _freed_since(self, before: Allocation | None) -> int | None:
-        if before is None:
-            return None
-        free_caches(device=self._device)
-        after = allocation(self._device)
-        return None if after is None else before.allocated - after.allocated
 
     def free_caches(self) -> None:
         """Give memory back that frameworks keep for later calls."""
