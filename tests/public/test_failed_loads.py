@@ -84,14 +84,15 @@ async def test_only_where_no_device_is_left_it_fails_with_the_loaders_own_error(
 
 async def test_a_loader_that_fails_twice_on_a_device_is_not_awaited_on_a_busy_one(clock: TestClock, gate: Gate) -> None:
     """The fault may be the loader's, and the busy device may be busy for hours."""
-    loader = Loader(0, 1)
+    loader, recorder = Loader(0, 1), Recorder()
     model = Model(loader)
-    async with Director("simulated:2", clock=clock) as director:
+    async with Director("simulated:2", clock=clock, hooks=[recorder]) as director:
         held = director.submit(gate, devices=[1])
         await gate.begun()
         jobs = [director.submit(where, model=model) for _ in range(3)]
-        await until(lambda: loader.calls == [0])
+        await until(lambda: recorder.of(JobRetried))  # the device backs off since the clock's present time
         await turns()
+        assert loader.calls == [0]
         assert not any(job.done() for job in jobs)
         clock.advance(1.0)
         await asyncio.wait(jobs, timeout=PATIENCE)
