@@ -88,7 +88,10 @@ class Stream(Generic[T]):
                     return self._channel.take()  # without a variable, which would keep it alive
                 elif self.job.done():
                     self._is_over = True
-                    self.job.result()
+                    try:
+                        self.job.result()
+                    except StopAsyncIteration as error:  # which would pass for the end of the values
+                        raise RuntimeError("the generator raised StopAsyncIteration") from error
                 elif self._channel.expect():
                     self._in_a_row = 0
                     await self._arrived.wait()

@@ -231,6 +231,18 @@ def test_a_loop_that_ends_leaves_no_generator_waiting(python: Callable[[str], st
     assert "ended" in python(LEAVING.format(leave=leave, run=run))
 
 
+async def test_a_generator_that_raises_the_end_of_an_iteration_has_not_ended() -> None:
+    def generate(_: Device) -> Iterator[int]:
+        yield 1
+        raise StopAsyncIteration
+
+    async with Director("simulated:1") as director:
+        seen, error = await collected(director.stream(generate))
+        assert seen == [1]
+        assert isinstance(error, RuntimeError)  # as from any async generator
+        assert isinstance(error.__cause__, StopAsyncIteration)
+
+
 async def test_streams_end_with_a_director_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source()
     director = Director("simulated:1")
