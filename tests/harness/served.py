@@ -198,6 +198,18 @@ def count_for_ever(_device: object, marker: str) -> Iterator[int]:
         Path(f"{marker}.ended").touch()
 
 
+def fail_when_closed(_device: object) -> Iterator[int]:
+    """Values; when it is closed another one, and then an error."""
+    try:
+        while True:
+            yield 1
+    finally:
+        try:
+            yield 2
+        finally:
+            raise Odd(2, "closed")
+
+
 def say(_device: object, text: str) -> None:
     """Log."""
     logging.getLogger("served").warning(text)

@@ -53,6 +53,20 @@ async def test_a_reader_that_leaves_when_the_generator_is_done_lets_the_director
     await within(director.close(grace=2 * PATIENCE))
 
 
+@pytest.mark.parametrize("executor", ["thread", "process"])
+async def test_a_generator_is_closed_where_it_runs_and_what_it_does_then_is_logged(
+    make: Make, executor: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    director = await make(executor=executor)
+
+    async with director.stream(served.fail_when_closed, buffer=1) as stream:
+        await anext(stream)
+
+    await until(lambda: "fail_when_closed raised while it was closed" in caplog.text)
+    assert "fail_when_closed yields while it is closed" in caplog.text
+    assert await within(director.run(served.add, 1, 1)) == 2
+
+
 async def test_a_stream_that_nobody_reads_is_cut_though_the_generator_would_wait(make: Make) -> None:
     director = await make()
 

@@ -15,6 +15,7 @@ from director._ipc.exceptions import RemoteError, pack_error
 from director._ipc.server.body import Body, content_of, loaded
 from director._ipc.server.traces import traced
 from director._jobs import current
+from director._jobs.calls import close
 from director._untrusted.objects import ForeignError, is_one_of, name_of
 
 if TYPE_CHECKING:
@@ -124,14 +125,19 @@ def call_batch(resource: Any, items: list[tuple[bytes, Any]]) -> Any:
 def stream(resource: Any, reference: bytes, content: Content) -> Iterator[Any]:
     """Run a generator function: ``fn(resource, *args)``; yields pickled values."""
     retry_on: Any = ()
+    generator = None
     try:
         fn = _function(reference)
         args, retry_on, *traces = loaded(content)
-        for value in traced(fn, traces)(resource, *args) if traces else fn(resource, *args):
+        generator = traced(fn, traces)(resource, *args) if traces else fn(resource, *args)
+        for value in generator:
             yield _sent(value, fn)
             del value
     except Exception as error:
         raise _raised(error, retry_on) from error
+    finally:
+        if generator is not None:
+            close(generator)
 
 
 def apply(resource: Any, fn: Any, *args: Any) -> Any:
