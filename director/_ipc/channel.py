@@ -1,8 +1,6 @@
-"""One end of a socket that preserves message boundaries.
+"""One end of a socket that preserves message boundaries. Nothing here waits, or releases the GIL.
 
-A thread that releases the GIL while the event loop computes gets it back after 5 ms. A slot's thread that has several
-messages to receive or to send would do so for each of them, so `receive_at_once` and `send_all` keep the GIL and handle
-many messages in one system call. For a single message they cost more than they save.
+`receive_at_once` and `send_all` handle many messages in one system call. For a single message they take longer.
 """
 
 from __future__ import annotations
@@ -14,11 +12,12 @@ import socket
 import sys
 from array import array
 from collections import deque
-from functools import cache, partial
+from functools import partial
 from struct import Struct
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from director._ipc.frames import LONGEST, WireBroken
+from director._ipc.libc import checked, failure, libc
 
 _DESCRIPTORS = 4  # most that are received with one message; none has more
 _HEAD, _INT = 16, 4  # bytes of a `cmsghdr`, and of a descriptor
@@ -53,6 +52,8 @@ class _Entry(ctypes.Structure):
 
 _ENTRY = Struct("@40xNi4xI4x")  # of an `_Entry`: length of the control data, flags, length
 assert _ENTRY.size == ctypes.sizeof(_Entry)
+_RIGHTS = Struct("@Nii i4x")  # a `cmsghdr` with one descriptor
+assert _RIGHTS.size == socket.CMSG_SPACE(_INT)
 
 
 class Receiver:
@@ -65,46 +66,44 @@ class Receiver:
 
     def __init__(self, source: socket.socket, most: int = _AT_A_TIME) -> None:
         memory, control = bytearray(most * LONGEST), bytearray(most * ROOM)
-        self._receive = source.recvmsg_into
         self._arrived: deque[tuple[memoryview, list[int], int]] = deque()  # received, and not returned yet
         self._views = [memoryview(memory)[n : n + LONGEST] for n in range(0, len(memory), LONGEST)]
         self._controls = [memoryview(control)[n : n + ROOM] for n in range(0, len(control), ROOM)]
-        self._pieces = self._views[:1]
-        # The same buffers as `recvmmsg` takes them:
+        # The same buffers as the system takes them:
         headers, pieces = (_Entry * most)(), (_Piece * most)()
         for header, piece, view, part in zip(headers, pieces, self._views, self._controls, strict=True):
             piece.base, piece.length = _address(view), LONGEST
             header.message = _Message(None, 0, ctypes.addressof(piece), 1, _address(part), ROOM, 0)
         self._headers, self._unused, self._kept = memoryview(headers).cast("B"), bytes(headers), pieces
-        arguments = source.fileno(), ctypes.addressof(headers), most, _NOW, None
-        self._receive_several = partial(_libc().recvmmsg, *arguments)
+        at = ctypes.addressof(headers)
+        self._receive = partial(libc().recvmsg, source.fileno(), at, _NOW)
+        self._receive_several = partial(libc().recvmmsg, source.fileno(), at, most, _NOW, None)
 
-    def receive(self, flags: int = _NOW) -> tuple[memoryview, list[int]] | None:
-        """The next message and its descriptors; an empty message at the end. The next call overwrites it.
-
-        Args:
-            flags: By default it does not wait, and returns `None` if there is none now.
+    def receive(self) -> tuple[memoryview, list[int]] | None:
+        """The next message and its descriptors, or `None`; an empty message at the end. The next call overwrites it.
 
         Raises:
             WireBroken: The message is too long, or can't be received.
         """
         if self._arrived:
             return self._next_arrived()
-        try:
-            size, control, told, _ = self._receive(self._pieces, ROOM, flags)
-        except BlockingIOError:
-            return None
-        except ConnectionResetError:
-            return self._views[0][:0], []
-        except OSError as error:
+        self._headers[: _ENTRY.size] = self._unused[: _ENTRY.size]
+        size = self._receive()
+        if size < 0:
+            error = failure()
+            if isinstance(error, BlockingIOError):
+                return None
+            if isinstance(error, ConnectionResetError):
+                return self._views[0][:0], []
             raise WireBroken(f"a message can't be received: {error}") from error
-        descriptors = descriptors_of(control[0][2]) if control else []
+        length, told, _ = _ENTRY.unpack_from(self._headers)
+        descriptors = _descriptors_in(self._controls[0]) if length else []
         if told & CUT:
             _refuse_cut(descriptors)
         return self._views[0][:size], descriptors
 
     def receive_at_once(self) -> tuple[memoryview, list[int]] | None:
-        """As `receive`, never waiting and never releasing the GIL; one system call receives all that has arrived."""
+        """As `receive`; one system call receives all that has arrived."""
         arrived = self._arrived
         if not arrived:
             self._headers[:] = self._unused
@@ -115,11 +114,7 @@ class Receiver:
             for _, view, control, (length, flags, size) in zip(
                 range(count), self._views, self._controls, told, strict=False
             ):
-                descriptors: list[int] = []
-                if length:
-                    end = int.from_bytes(control[:8], sys.byteorder)  # `cmsg_len`: what comes after it is padding
-                    descriptors = descriptors_of(bytes(control[_HEAD:end]))
-                arrived.append((view[:size], descriptors, flags))
+                arrived.append((view[:size], _descriptors_in(control) if length else [], flags))
         return self._next_arrived()
 
     def close(self) -> None:
@@ -139,6 +134,11 @@ def _refuse_cut(descriptors: list[int]) -> NoReturn:
     raise WireBroken("a message is too long")
 
 
+def _descriptors_in(control: memoryview) -> list[int]:
+    end = int.from_bytes(control[:8], sys.byteorder)  # `cmsg_len`: what comes after it is padding
+    return descriptors_of(bytes(control[_HEAD:end]))
+
+
 def _address(memory: memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
@@ -155,27 +155,24 @@ def send(target: socket.socket, message: bytes, descriptor: int = -1) -> None:
         BlockingIOError: There is no room for it now.
         OSError: It can't be sent.
     """
-    if descriptor >= 0:
-        socket.send_fds(target, [message], [descriptor], _AT_ONCE)
-    else:
-        target.send(message, _AT_ONCE)
-
-
-def send_at_once(target: int, message: bytes) -> None:
-    """As `send` to a socket's descriptor, without releasing the GIL; raises the same."""
-    if _libc().send(target, message, len(message), _AT_ONCE) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    if descriptor < 0:
+        checked(libc().send(target.fileno(), message, len(message), _AT_ONCE))
+        return
+    rights = _RIGHTS.pack(socket.CMSG_LEN(_INT), socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptor)
+    control = ctypes.create_string_buffer(rights, len(rights))
+    piece = _Piece(message, len(message))
+    head = _Message(None, 0, ctypes.addressof(piece), 1, ctypes.addressof(control), len(rights), 0)
+    checked(libc().sendmsg(target.fileno(), ctypes.addressof(head), _AT_ONCE))
 
 
 def send_all(target: socket.socket, messages: list[bytes]) -> int:
-    """Send messages without descriptors, as many as there is room for, without releasing the GIL; returns how many."""
+    """Send messages without descriptors, as many as there is room for; returns how many."""
     count = min(MOST, len(messages))
     pieces, headers = (_Piece * count)(), (_Entry * count)()
     for piece, header, message in zip(pieces, headers, messages, strict=False):
         piece.base, piece.length = message, len(message)
         header.message.pieces, header.message.piece_count = ctypes.addressof(piece), 1
-    sent: int = _libc().sendmmsg(target.fileno(), headers, count, _AT_ONCE)
+    sent: int = libc().sendmmsg(target.fileno(), headers, count, _AT_ONCE)
     return max(0, sent)
 
 
@@ -186,15 +183,5 @@ def close_all(descriptors: list[int]) -> None:
 
 
 def wake_at_once(descriptor: int) -> None:
-    """Write to an eventfd without releasing the GIL. Its count never overflows, so the write does not block."""
-    _libc().eventfd_write(descriptor, 1)
-
-
-@cache
-def _libc() -> Any:
-    libc = ctypes.PyDLL(None, use_errno=True)  # unlike `CDLL`, keeps the GIL
-    libc.recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
-    libc.sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
-    libc.send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-    libc.eventfd_write.argtypes = (ctypes.c_int, ctypes.c_uint64)
-    return libc
+    """Write to an eventfd. Its count never overflows, so the write does not block."""
+    libc().eventfd_write(descriptor, 1)

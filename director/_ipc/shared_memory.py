@@ -1,9 +1,9 @@
 """Anonymous shared memory: a segment is filled for one message, which carries its descriptor to the receiver.
 
 A segment is a memfd. It has no name, so nothing remains when either side is killed: the kernel frees it with the last
-descriptor and mapping. It is not in /dev/shm, whose size containers limit. It is filled by `pwrite`, which releases the
-GIL and raises `OSError` when memory runs out, where a mapping would end the process by SIGBUS. The sender keeps no
-reference to it, and the receiver's mapping is private.
+descriptor and mapping. It is not in /dev/shm, whose size containers limit. It is filled by `pwrite`, which
+raises `OSError` when memory runs out, where a mapping would end the process by SIGBUS. The sender keeps no reference to
+it, and the receiver's mapping is private. Only what copies or frees large memory releases the GIL; see `libc`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-from director._ipc.pickling import unwrap
+from director._ipc.libc import checked, failure, libc
+from director._ipc.pickling import LARGE, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,18 +35,24 @@ def filled(payload: Payload) -> Iterator[tuple[int, int]]:
     Raises:
         OSError: There is no memory or no descriptor left.
     """
-    descriptor, length = os.memfd_create("director", os.MFD_CLOEXEC), 0
+    descriptor, length = checked(libc().memfd_create(b"director", os.MFD_CLOEXEC)), 0
     try:
         for offset, piece in payload.pieces():
             length = offset
             rest = memoryview(piece)
             while rest:
-                written = os.pwrite(descriptor, rest, length)
+                written = _write(descriptor, rest, length)
                 rest, length = rest[written:], length + written
-        os.ftruncate(descriptor, length)  # for an empty last piece
+        checked(libc().ftruncate(descriptor, length))  # for an empty last piece
         yield descriptor, length
     finally:
-        os.close(descriptor)
+        libc().close(descriptor)
+
+
+def _write(descriptor: int, content: memoryview, offset: int) -> int:
+    if len(content) >= LARGE:
+        return os.pwrite(descriptor, content, offset)
+    return checked(libc().pwrite(descriptor, bytes(content), len(content), offset))
 
 
 def read(descriptor: int, length: int) -> Any:
@@ -60,7 +67,7 @@ def read(descriptor: int, length: int) -> Any:
     try:
         memory = mapped(descriptor, length)
     finally:
-        os.close(descriptor)
+        libc().close(descriptor)
     return unwrap(memory)
 
 
@@ -70,22 +77,20 @@ def mapped(descriptor: int, length: int) -> memoryview:
     Raises:
         OSError: The segment is too short, or memory can't be mapped.
     """
-    if os.fstat(descriptor).st_size < length:
+    if checked(libc().lseek(descriptor, 0, os.SEEK_END)) < length:
         raise OSError(errno.EINVAL, "a segment of shared memory is shorter than its message says")
-    address = _libc().mmap(None, length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
+    address = libc().mmap(None, length, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, descriptor, 0)
     if address == _FAILED:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise failure()
     # Not an `mmap.mmap`, which keeps a descriptor open. Views of the memory keep `memory` alive.
     memory = (ctypes.c_ubyte * length).from_address(address)
-    finalize(memory, _libc().munmap, address, length).atexit = False
+    munmap = libc().munmap if length < LARGE else _munmap()
+    finalize(memory, munmap, address, length).atexit = False
     return memoryview(memory).cast("B")
 
 
 @cache
-def _libc() -> Any:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(3 * [ctypes.c_int]), ctypes.c_long)
-    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    libc.mmap.restype = ctypes.c_void_p
-    return libc
+def _munmap() -> Any:
+    munmap = ctypes.CDLL(None).munmap  # releases the GIL
+    munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    return munmap

@@ -235,7 +235,7 @@ class ChildProcess:
         A last answer ends its call.
 
         Args:
-            is_one_of_many: There may be several: receive all at once, without releasing the GIL.
+            is_one_of_many: There may be several: receive all at once.
 
         Raises:
             ChildGone: The child has ended, and there are no more answers.

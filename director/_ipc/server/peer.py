@@ -13,7 +13,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from director._ipc.channel import Receiver, close_all, send, send_at_once
+from director._ipc.channel import Receiver, close_all, send
 from director._ipc.frames import INLINE, WireBroken
 from director._ipc.server.body import Body
 from director._system.forks import watch
@@ -255,10 +255,7 @@ class Peer:
         while self.is_open and (self._frame or self._outbox):
             frame, body = self._frame = self._frame or self._pack()
             try:
-                if body is None:
-                    send_at_once(self._descriptor, frame)
-                else:
-                    send(self._connection, frame, body.descriptor)
+                send(self._connection, frame, -1 if body is None else body.descriptor)
             except OSError as error:
                 self._wait_for_room(error.errno or 0)
                 return

@@ -152,7 +152,7 @@ async def test_out_of_memory_is_an_error_of_the_job(director: Director, monkeypa
         raise OSError(28, os.strerror(28))
 
     before = await director.run(calls.process_id)
-    monkeypatch.setattr(segments.os, "pwrite", refuse)
+    monkeypatch.setattr(segments, "_write", refuse)
     for _ in range(4):
         assert isinstance(await outcome(director.submit(calls.echo, np.ones(BIG, np.uint8))), OSError)
     monkeypatch.undo()

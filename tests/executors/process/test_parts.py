@@ -11,8 +11,9 @@ import pickle
 import resource
 import signal
 import socket
+import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from signal import Signals
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,45 @@ def test_messages_keep_their_borders_and_their_descriptors(
     ends[0].close()
     assert receiver.receive() == (b"", [])
     assert receiver.receive_at_once() == (b"", [])
+
+
+@contextmanager
+def no_turn_for_others() -> Iterator[None]:
+    """Fail if the block releases the GIL while another thread waits for it."""
+    before, turns, ready, gate = sys.getswitchinterval(), [], threading.Event(), threading.Lock()
+
+    def wait() -> None:
+        ready.set()
+        gate.acquire()
+        turns.append("taken")
+
+    gate.acquire()
+    sys.setswitchinterval(600.0)  # seconds: the GIL is not given to another thread unless it is released
+    other = threading.Thread(target=wait)
+    try:
+        other.start()
+        ready.wait()
+        gate.release()
+        sum(range(1_000_000))  # long enough for the other thread to ask for the GIL
+        yield
+        assert not turns
+    finally:
+        sys.setswitchinterval(before)
+        other.join()
+
+
+def test_a_message_is_sent_and_received_without_releasing_the_gil(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Beside an event loop that computes, a slot's thread would wait for it 5 ms each time."""
+    receiver = Receiver(ends[1])
+    with no_turn_for_others():
+        send(ends[0], b"small")
+        assert receiver.receive() == (b"small", [])
+    with no_turn_for_others():
+        with segments.filled(wrap(bytes(100_000))) as (descriptor, length):
+            send(ends[0], b"large", descriptor)
+        received = receiver.receive()
+        assert received is not None
+        assert segments.read(received[1][0], length) == bytes(100_000)
 
 
 def test_many_messages_are_sent_at_once_as_far_as_there_is_room(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -421,7 +461,7 @@ def test_what_can_not_be_sent_takes_no_place(
     with pytest.raises(pickle.PicklingError):
         writer.send_value(AnswerKind.YIELDED, 1, threading.Lock())
     with monkeypatch.context() as patch:
-        patch.setattr(segments.os, "pwrite", refuse)
+        patch.setattr(segments, "_write", refuse)
         with pytest.raises(OSError, match="No space"):
             writer.send_value(AnswerKind.YIELDED, 1, "x" * 100_000)
     writer.send_value(AnswerKind.RETURNED, 1, None)
