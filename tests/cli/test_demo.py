@@ -105,6 +105,17 @@ async def test_by_index_is_round_robin() -> None:
     assert [devices[call.arrival] for call in trace] == [0, 1, 2] * 4
 
 
+@pytest.mark.parametrize("devices", ["foo", "cpu:0", "simulated:x"])
+def test_devices_that_are_none_are_refused_before_anything_runs(
+    devices: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--devices", devices]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("director demo: ")
+    assert shown.err.count("\n") == 1
+
+
 # ---- what is shown
 
 SHORT = ("--jobs", "40", "--simulated", "2")

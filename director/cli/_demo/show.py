@@ -8,12 +8,13 @@ import platform
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
-from director import __version__
+from director import DeviceError, __version__
+from director._devices.discovery import resolve_devices
 from director.cli._console import hint_at_rich, on_terminal, print_error, print_json, print_text
 from director.cli._demo import words
 from director.cli._demo.contenders import CONTENDERS, Recording, measure
 from director.cli._demo.trace import Call, Figures, at_best, figures, make_trace
-from director.cli._status import DONE
+from director.cli._status import DONE, UsageError
 from director.testing import SimulatedDevice, simulated_devices
 
 if TYPE_CHECKING:
@@ -24,7 +25,16 @@ AT_BEST = "at best (computed)"
 
 
 def show(options: argparse.Namespace) -> int:
-    """Run the parts that were asked for and print them as text or JSON."""
+    """Run the parts that were asked for and print them as text or JSON.
+
+    Raises:
+        UsageError: There are no such devices.
+    """
+    if options.devices:
+        try:
+            resolve_devices(options.devices)
+        except (DeviceError, ValueError) as error:
+            raise UsageError(str(error)) from None
     document: dict[str, Any] = {
         "version": __version__,
         "python": platform.python_version(),
