@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from director.cli._bench.busy_loops import PERIOD, Burden, block, carry, nothing
+from director.cli._bench.lost import PERIOD, Burden, block, carry, nothing
 from director.cli._bench.sheet import Effort, Sheet, turns
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from director.cli._bench.busy_loops import BUSY, burdens
+from director.cli._bench.lost import BUSY, burdens
 
 pytestmark = pytest.mark.serial
 

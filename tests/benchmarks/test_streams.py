@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import streams
 from benchmarks.theory import GOALS
-from director.cli._bench.busy_loops import PERIOD, nothing
+from director.cli._bench.lost import PERIOD, nothing
 
 
 @pytest.fixture(params=streams.EVERYBODY, ids=lambda streamer: streamer.name)

@@ -1,19 +1,75 @@
-"""Measures how much of the devices' time is lost: between jobs, and inside jobs that wait for the GIL."""
+"""Measures how much of the devices' time is lost between and inside jobs, also while a load keeps the loop busy."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from director.cli._bench.busy_loops import PERIOD, Burden, block, burdens, carry, nothing
 from director.cli._bench.calls import noop
 from director.cli._bench.contenders import ANYIO, DIRECTOR, POOL, RUN_IN_EXECUTOR, SEMAPHORES, Contender, OpenContender
 from director.cli._bench.sheet import Effort, Sheet, bare_time, turns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+BUSY = 0.020  # s of every period
+PERIOD = 0.040  # s
+ROW = {"label": "cat", "score": 0.98, "box": [1.5, 2.5, 3.5, 4.5]}
+
+Burden: TypeAlias = "Callable[[], None]"
+
+
+def nothing() -> None:
+    """An idle loop."""
+
+
+def block() -> None:
+    """Hold the loop but not the GIL, as blocking I/O or a C library that releases the GIL does."""
+    time.sleep(BUSY)
+
+
+def compute() -> None:
+    """Hold the loop in pure Python, which releases the GIL every 5 ms."""
+    until = time.perf_counter() + BUSY
+    while time.perf_counter() < until:
+        sum(range(100))
+
+
+class JsonEncoder:
+    """Hold the loop and the GIL in one C call that never releases it.
+
+    The call can't be stopped after `BUSY`, so its size is adapted to the time of the last one: otherwise it would take
+    longer when other threads use the core.
+    """
+
+    def __init__(self) -> None:
+        self._rows = 1000
+        for _ in range(5):
+            self()
+
+    def __call__(self) -> None:
+        """Encode for about `BUSY`."""
+        rows = [ROW] * self._rows
+        began = time.perf_counter()
+        json.dumps(rows)
+        self._rows = max(1, round(self._rows * BUSY / (time.perf_counter() - began)))
+
+
+def burdens() -> dict[str, Burden]:
+    """Every load by the name that tables print."""
+    return {"idle loop": nothing, "loop blocked": block, "loop in Python": compute, "loop in JSON": JsonEncoder()}
+
+
+async def carry(burden: Burden, seconds: float) -> None:
+    """Put `burden` on the running loop at the start of every period, for `seconds`."""
+    began = time.perf_counter()
+    for start in range(round(seconds / PERIOD)):
+        burden()
+        await asyncio.sleep(max(0.0, began + (start + 1) * PERIOD - time.perf_counter()))
+
 
 SETTLING = 0.005  # s from the submission to the window: every slot has begun by then
 SPARE = 1.5  # times as many jobs as the slots can do, so that the queue is never empty

@@ -14,10 +14,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from director.cli._bench.busy_loops import PERIOD, Burden, block, carry, compute, nothing
 from director.cli._bench.calls import Array, die, noop, one_millisecond, process_id, twenty_milliseconds
 from director.cli._bench.contenders import Contender, OpenContender
-from director.cli._bench.lost import SETTLING, SPARE, Loss, loss
+from director.cli._bench.lost import PERIOD, SETTLING, SPARE, Burden, Loss, block, carry, compute, loss, nothing
 from director.cli._bench.sheet import Effort, Sheet, bare_time, turns
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from benchmarks.server.calls import five_milliseconds, load
 from benchmarks.server.contenders import FOLDER, NAME, folder_of_servers
 from director import Director, Model
 from director._format import quantile
-from director.cli._bench.busy_loops import PERIOD, carry, compute, nothing
-from director.cli._bench.lost import SPARE, loss
+from director.cli._bench.lost import PERIOD, SPARE, carry, compute, loss, nothing
 from director.cli._bench.sheet import Effort, Sheet, bare_time, turns
 
 if TYPE_CHECKING:
