@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from director._scheduler.memory.fitting import fitting_slots
 from director._scheduler.memory.residency import check_replicas, homes
 from director._scheduler.slots import make_device_slots
 from director._untrusted.objects import bearable, log_error
-from director.errors import JobError, WorkerDied
+from director.errors import JobAborted, JobError, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -244,16 +245,44 @@ class ServedDirector:
         """
         self._is_closing = True
         self.queue.stop_admission()
-        self.lifecycle.end_waiting()
         self.lifecycle.is_closing = True
-        for link in self.queue.links():
-            link.peer.send(Kind.CLOSING)
-        self._is_in_grace = True
-        await self.lifecycle.idle.wait(grace, self._clock, for_abandoned=True)
-        self._is_in_grace = False
+        self._end_unsent()
+        try:
+            await self._ask_to_end()
+            self._is_in_grace = True
+            await self.lifecycle.idle.wait(grace, self._clock, for_abandoned=True)
+        finally:
+            self._is_in_grace = False
+            self._abort(grace)
+            self._leave()
+            self.lifecycle.idle.give_up()
+
+    async def _ask_to_end(self) -> None:
+        """Have each server end our jobs that wait there, and ask our calls to end.
+
+        It tells which of them have begun, as only it knows. One that does not answer is not waited for.
+        """
+        asked = [self._ask(partial(link.peer.send, Kind.CLOSING)) for link in self.queue.links()]
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*asked), _SILENCE)
+
+    def _end_unsent(self) -> None:
+        """Fail the jobs that no server has got."""
+        self.lifecycle.endings.withdraw(
+            partial(self.queue.remove_all, state=JobState.FAILED, of=self.queue.unsent), self.lifecycle.end_closed
+        )
+
+    def _abort(self, grace: float) -> None:
+        """Fail what is left after `grace` seconds; of jobs that are not known to have begun it is not known either."""
+        self._end_unsent()
+        for job in self.queue.running():
+            if job.finished_at is None:
+                logger.warning("%r did not end in %g s; its call goes on in the server process", job, grace)
         self.lifecycle.abort_running(grace)
-        self._leave()
-        self.lifecycle.idle.give_up()
+        self.lifecycle.endings.withdraw(
+            partial(self.queue.remove_all, state=JobState.FAILED),
+            lambda job: self.lifecycle.end_closed(job, JobAborted(grace)),
+        )
 
     def shorten_grace(self, grace: float) -> None:
         """While it closes: running calls get at most `grace` seconds from now."""

@@ -14,6 +14,7 @@ from director._jobs.calls import LocalCall, StreamCall
 from director._jobs.state import JobState
 from director._runtime.retries import Retry
 from director._untrusted.objects import bearable
+from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +123,8 @@ class JobMessages:
         if job.state is _RUNNING:
             self._channel.entries.append((self._fail, (job, error, message.ended)))
         elif self._queue.fail(job):
-            self._channel.entries.append((self._lifecycle.end_failed, (job, bearable(error))))
+            end = self._lifecycle.end_closed if isinstance(error, DirectorClosed) else self._lifecycle.end_failed
+            self._channel.entries.append((end, (job, bearable(error))))
         else:
             self._channel.entries.append(job)
 

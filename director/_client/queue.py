@@ -16,7 +16,7 @@ from director._runtime.retries import RetryPolicy
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from director._client.encoding import Encoder, PackedJob
     from director._client.link import Link
@@ -123,9 +123,9 @@ class ServerQueue:
             self.cancel(job)
             return True
 
-    def remove_all(self, into: Jobs, state: JobState) -> None:
-        """Add waiting jobs to `into`, by age; then set their `state`."""
-        jobs = [job for _, job in sorted(self.waiting.items())]
+    def remove_all(self, into: Jobs, state: JobState, of: Container[ScheduledJob[Any]] | None = None) -> None:
+        """Add waiting jobs, or those `of` these, to `into`, by age; then set their `state`."""
+        jobs = [job for _, job in sorted(self.waiting.items()) if of is None or job in of]
         into.extend(jobs)
         for job in jobs:
             self.remove(job, state)

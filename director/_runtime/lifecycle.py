@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from director._executors.around import surrounding
@@ -11,6 +12,7 @@ from director._executors.base import Executor, FleetExecutor
 from director._executors.thread import ThreadExecutor, advise
 from director._ipc.sharing import shared_slots
 from director._jobs.calls import LocalCall, StreamCall
+from director._jobs.state import JobState
 from director._runtime.devices.footprint_file import footprint_file
 from director._runtime.devices.open_devices import OpenDevices
 from director._runtime.endings import forget_callbacks
@@ -18,6 +20,7 @@ from director._runtime.runtime import Runtime
 from director._runtime.stats import Stats, snapshot
 from director._runtime.worker_pool import create_task
 from director._scheduler.slots import SlotState
+from director._scheduler.wakeups import wake_up
 from director._system.clock import MonotonicClock
 from director._untrusted.objects import log_error
 
@@ -205,6 +208,12 @@ class OpenDirector(Runtime):
         await self.health.join()
         self._idle.give_up()
         self.unloading.give_up()
+
+    def end_waiting(self, jobs: set[ScheduledJob[Any]]) -> None:
+        """Fail those of `jobs` that wait: the application that has submitted them closes."""
+        remove = partial(self.scheduler.remove_all, state=JobState.FAILED, of=jobs)
+        self.job_lifecycle.endings.withdraw(remove, self.job_lifecycle.end_closed)
+        wake_up(self.scheduler.wake_for_waiting())
 
     def shorten_grace(self, grace: float) -> None:
         """While it closes: running calls get at most `grace` seconds from now."""

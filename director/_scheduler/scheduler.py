@@ -29,7 +29,7 @@ from director._scheduler.wakeups import Wakeups, combine, nowhere
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from director._jobs.job import ScheduledJob
     from director._jobs.model import Model
@@ -186,9 +186,9 @@ class Scheduler(DeviceReports):
         return True
 
     @exclusive
-    def remove_all(self, into: Jobs, state: JobState) -> None:
-        """Add all waiting jobs to `into`, by age; then set their `state`."""
-        self._remove([*self._queue, *self._deferred.jobs], into, state)
+    def remove_all(self, into: Jobs, state: JobState, of: Container[ScheduledJob[Any]] | None = None) -> None:
+        """Add all waiting jobs, or those `of` these, to `into`, by age; then set their `state`."""
+        self._remove([job for job in (*self._queue, *self._deferred.jobs) if of is None or job in of], into, state)
 
     @dated
     def hold_for_retry(self, _now: float, job: ScheduledJob[Any]) -> bool:

@@ -140,6 +140,10 @@ class Host:
         self._showing.add(showing)
         showing.add_done_callback(self._showing.discard)
 
+    def end_waiting(self, jobs: set[ScheduledJob[Any]]) -> None:
+        """An application closes: fail those of its jobs that wait."""
+        cast("OpenDirector", self.backend).end_waiting(jobs)
+
     def surround(self) -> None:
         """A model with `around` is used."""
         assert self._director is not None

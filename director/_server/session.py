@@ -19,7 +19,7 @@ from director._scheduler.slots import Slot
 from director._server.lease import ServedLease
 from director._server.plans import Known, Plans
 from director._server.stream_pump import StreamPump
-from director.errors import DirectorError
+from director.errors import DirectorClosed, DirectorError
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,6 +55,9 @@ class Server(Known, Protocol):
 
     def show(self, path: str) -> None:
         """Open a dashboard."""
+
+    def end_waiting(self, jobs: set[ScheduledJob[Any]]) -> None:
+        """Fail those of `jobs` that wait, with `DirectorClosed`."""
 
     def look_at_started(self) -> None:
         """Call `Session.started` with the jobs whose calls have begun."""
@@ -98,6 +101,7 @@ class Session:
         self.pid = pid
         self.row = row
         self.is_welcome = False  # it has the devices
+        self._is_closing = False  # its Director: it submits nothing more
         self._server = host
         self._loop = loop
         self._plans = Plans(host)
@@ -194,7 +198,7 @@ class Session:
             elif kind == Kind.EXPLAIN:
                 self._ask(self._explain(message.number, message.head))
             elif kind == Kind.CLOSING:
-                self._ask_to_end()
+                self._ask_to_end(message.number)
             elif kind == Kind.SHOW:
                 self._server.show(message.head)
             elif kind == Kind.PING:
@@ -207,6 +211,8 @@ class Session:
     def _submit(self, message: Message) -> None:
         number, known, content = message.number, message.plain, message.content
         try:
+            if self._is_closing:  # it was copied meanwhile
+                raise DirectorClosed("closed")
             if type(known) is int:
                 plan, parts = self._plans.numbered(known), None
             else:
@@ -259,6 +265,9 @@ class Session:
             await self._server.backend.unload(named)
         self.peer.send(Kind.ANSWERED, number)
 
+    async def _answer(self, number: int) -> None:
+        self.peer.send(Kind.ANSWERED, number)
+
     async def _explain(self, number: int, waiting: int) -> None:
         told: tuple[Any, ...] = (), "It does not wait."
         if (job := self._jobs.get(waiting)) is not None:
@@ -279,9 +288,16 @@ class Session:
         if (job := self._jobs.get(number)) is not None:
             job.cancel()
 
-    def _ask_to_end(self) -> None:
+    def _ask_to_end(self, number: int) -> None:
+        """The application closes: end its jobs that wait, tell it which ones have begun, and ask those to end."""
+        self._is_closing = True
         if self._owner is not None:
             self._owner.closes = True
+        self._server.end_waiting(set(self._jobs.values()))
+        for begun, job in self._jobs.items():
+            if job.started_at is not None and not job.done():
+                self.started(begun, *_place(job))
+        self._ask(self._answer(number))  # when the callbacks of those that have ended were called
         for pump in self._streams.values():
             pump.channel.close_writer()
         for job in self._jobs.values():

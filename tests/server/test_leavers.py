@@ -11,14 +11,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from executors.process.leaks import stop
 from harness import served
+from harness.gates import turns
 
-from director import Director, JobState, SlowReader
+from director import Director, DirectorClosed, JobAborted, JobState, SlowReader
 from director._client import encoding
 from server.conftest import PATIENCE, appears, server_of, until
 
@@ -40,6 +42,14 @@ def descriptors(process: int) -> int:
 async def within(waited: Awaitable[Any]) -> Any:
     """What comes, and not a test that hangs."""
     return await asyncio.wait_for(waited, PATIENCE)
+
+
+def wait_unnoticed(path: Path) -> None:
+    """Wait for a file, while the event loop hears nothing."""
+    end = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 async def test_a_reader_that_leaves_when_the_generator_is_done_lets_the_director_drain(make: Make) -> None:
@@ -156,6 +166,39 @@ async def test_what_is_asked_when_the_director_closes_is_answered(make: Make, ho
     finally:
         os.kill(server, signal.SIGCONT)
     holder.let_go()
+
+
+async def test_a_call_that_has_begun_is_not_said_to_have_never_run(
+    make: Make, hold: Callable[[], Holder], tmp_path: Path
+) -> None:
+    director, other, holder, log = await make(), await make(), hold(), tmp_path / "log"
+    held = director.submit(served.hold, holder.path)
+    waiting = [director.submit(served.note, str(log), "run") for _ in range(3)]
+    await turns(2)  # it is sent
+    wait_unnoticed(Path(f"{holder.path}.begun"))
+    assert held.state is JobState.QUEUED
+
+    await within(director.close(0, grace=0))
+
+    assert isinstance(held.exception(), JobAborted)
+    assert all(isinstance(job.exception(), DirectorClosed) for job in waiting)
+    holder.let_go()
+    assert await within(other.run(served.add, 1, 1)) == 2
+    assert not log.exists()
+
+
+async def test_a_call_that_has_begun_unnoticed_has_its_grace(make: Make, hold: Callable[[], Holder]) -> None:
+    director, holder = await make(), hold()
+    held = director.submit(served.hold, holder.path)
+    waiting = director.submit(served.add, 1, 1)
+    waiting.add_done_callback(lambda _: holder.let_go())
+    await turns(2)  # it is sent
+    wait_unnoticed(Path(f"{holder.path}.begun"))
+
+    await within(director.close(0, grace=2 * PATIENCE))
+
+    assert isinstance(waiting.exception(), DirectorClosed)
+    assert held.state is JobState.SUCCEEDED
 
 
 async def test_jobs_that_an_old_server_has_are_cancelled_and_waited_for(

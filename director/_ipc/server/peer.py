@@ -45,7 +45,7 @@ class Kind:
     TAKEN = 6  # the reader has taken so many values of a stream
     RELEASE = 7  # a lease is over
     PING = 8  # answered by a PONG
-    CLOSING = 9  # the application closes: its calls are asked to end
+    CLOSING = 9  # the application closes: its jobs that wait end, its calls are asked to; answered by ANSWERED
     UNLOAD = 10  # unload the model that the head numbers; answered by ANSWERED
     EXPLAIN = 11  # say what the job waits for that the head numbers; answered by ANSWERED
     FORGET = 12  # no job will have the function or model with this number any more
