@@ -54,6 +54,7 @@ class RemoteError(NamedTuple):
         is_explicit: It was raised ``from`` that one, or from `None`.
         message, members: Of an exception group; the members as some of these.
         fault: The fields of a `Fault`, if it is an error of the device.
+        notes: What was added to it on its way.
     """
 
     stream: bytes
@@ -69,6 +70,7 @@ class RemoteError(NamedTuple):
     message: str = ""
     members: tuple[tuple[Any, ...], ...] = ()
     fault: tuple[Any, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def with_story(self, traceback: str, fault: tuple[Any, ...] | None) -> RemoteError:
         """The same with what is sent of the outermost exception alone."""
@@ -181,6 +183,8 @@ def error_of(content: Any, label: str) -> tuple[BaseException, Fault | None]:
     error = _rebuild(told, fault)
     if told.traceback:
         add_note(error, f"\nIn the process of {label} (pid {told.process}):\n\n{told.traceback.rstrip()}")
+    for note in told.notes:
+        add_note(error, note)
     return error, fault
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from director._ipc.server.calls import Loader
@@ -28,13 +29,13 @@ class ServedModels:
     def __init__(self, loop: asyncio.AbstractEventLoop, linger: float) -> None:
         self._loop = loop
         self._linger = linger
-        self._models: dict[Any, Model[Any]] = {}  # by reference and head
+        self._models: dict[Any, Model[Any]] = {}  # by reference, head, and a number among equal ones of an application
         self._named: dict[Model[Any], tuple[Any, int]] = {}  # its key, and how many times it is named
 
-    def name(self, reference: bytes, head: ModelHead) -> Model[Any]:
-        """A model, which an application names."""
-        key = reference, head
-        model = self._models.get(key)
+    def name(self, reference: bytes, head: ModelHead, others: set[Model[Any]]) -> Model[Any]:
+        """A model, which an application names: none of its `others`, which may be equal."""
+        keys = ((reference, head, number) for number in count())
+        key, model = next((key, model) for key in keys if (model := self._models.get(key)) not in others)
         if model is None:
             loader = Loader(reference)
             model = self._models[key] = Model(

@@ -107,7 +107,8 @@ class Plans:
         if self._is_stale(head.module, head.source):
             self._stale_models.add(number)
         else:
-            self._models[number] = self._server.models.name(reference, head), allowed
+            others = {model for model, _ in self._models.values()}
+            self._models[number] = self._server.models.name(reference, head, others), allowed
 
     def add_options(self, number: int, head: JobHead) -> None:
         """Options get a number, which may have been that of others, whose jobs have all been submitted."""

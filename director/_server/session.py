@@ -6,7 +6,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from director._ipc.exceptions import pack_error
+from director._ipc.exceptions import RemoteError, pack_error
 from director._ipc.frames import WireBroken
 from director._ipc.server.body import Body, plain_content, reference_of
 from director._ipc.server.calls import CallRaised, call_batch, stream
@@ -359,7 +359,9 @@ def _content(value: Any) -> Content:
 def _packed(error: BaseException) -> Content:
     """An exception, as `error_of` reads it."""
     if isinstance(error, CallRaised):
-        return plain_content(error.packed)
+        # Of the Director here; others are of a child's frames, where this was raised in place of the caller's error.
+        notes = tuple(note for note in getattr(error, "__notes__", ()) if note.startswith("director"))
+        return plain_content(tuple(RemoteError(*error.packed)._replace(notes=notes)))
     packed = pack_error(error)
     if isinstance(error, DirectorError):  # the server's own frames tell nothing
         packed = packed._replace(traceback="")

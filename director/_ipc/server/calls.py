@@ -9,13 +9,15 @@ import logging
 import sys
 from collections import OrderedDict
 from pickle import loads
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from director._ipc.exceptions import RemoteError, pack_error
 from director._ipc.server.body import Body, content_of, loaded
 from director._ipc.server.traces import traced
 from director._jobs import current
 from director._jobs.calls import close
+from director._jobs.current import NO_REPLICA
+from director._untrusted.callables import SUSPENDED, explain_resource, refuse_suspended
 from director._untrusted.objects import ForeignError, is_one_of, name_of
 
 if TYPE_CHECKING:
@@ -71,8 +73,15 @@ def call(resource: Any, reference: bytes, content: Content) -> Content:
     try:
         fn = _function(reference)
         args, retry_on, *traces = loaded(content)
-        value = traced(fn, traces)(resource, *args) if traces else fn(resource, *args)
-        return _sent(value, fn)
+        called = _called(fn, args)
+        try:
+            value = traced(fn, traces)(resource, *args) if traces else fn(resource, *args)
+        except TypeError as error:
+            explain_resource(error, called, _kind_of_resource())
+            raise
+        if type(value) in SUSPENDED:
+            refuse_suspended(value, name_of(called))
+        return _sent(value, called)
     except Exception as error:
         raise _raised(error, retry_on) from error
 
@@ -83,7 +92,7 @@ def call_plain(_resource: Any, reference: bytes, content: Content) -> Content:
     try:
         fn = _function(reference)
         args, retry_on, *traces = loaded(content)
-        return _sent(traced(fn, traces)(*args) if traces else fn(*args), fn)
+        return _sent(traced(fn, traces)(*args) if traces else fn(*args), _called(fn, args))
     except Exception as error:
         raise _raised(error, retry_on) from error
 
@@ -110,7 +119,11 @@ def call_batch(resource: Any, items: list[tuple[bytes, Any]]) -> Any:
         return outcomes
     try:
         results = traced(fn, traces)(resource, values) if traces else fn(resource, values)
+        if type(results) in SUSPENDED:
+            refuse_suspended(results, name_of(fn))
     except Exception as error:
+        if isinstance(error, TypeError):
+            explain_resource(error, fn, _kind_of_resource(), is_batch=True)
         raise _raised(error, tuple(kind for kinds in retried for kind in kinds)) from error
     if not hasattr(results, "__len__") or isinstance(results, (str, bytes, bytearray, dict, set, frozenset)):
         return results if sent == [*range(len(items))] else []  # refused there as it is: it is no list
@@ -129,9 +142,13 @@ def stream(resource: Any, reference: bytes, content: Content) -> Iterator[Any]:
     try:
         fn = _function(reference)
         args, retry_on, *traces = loaded(content)
-        generator = traced(fn, traces)(resource, *args) if traces else fn(resource, *args)
+        try:
+            generator = traced(fn, traces)(resource, *args) if traces else fn(resource, *args)
+        except TypeError as error:
+            explain_resource(error, _called(fn, args), _kind_of_resource())
+            raise
         for value in generator:
-            yield _sent(value, fn)
+            yield _sent(value, _called(fn, args))
             del value
     except Exception as error:
         raise _raised(error, retry_on) from error
@@ -191,6 +208,15 @@ class Loader:
         """What is entered around each call."""
         _, _, _, around = _function(self.reference)
         return around()
+
+
+def _called(fn: Any, args: tuple[Any, ...]) -> Any:
+    """The caller's function, of which `apply` and `apply_plain` get one that has no name here."""
+    return args[0] if fn is apply or fn is apply_plain else fn
+
+
+def _kind_of_resource() -> Literal["device", "replica"]:
+    return "device" if current.here.running is None or current.here.running.replica() is NO_REPLICA else "replica"
 
 
 def _function(reference: bytes) -> Any:

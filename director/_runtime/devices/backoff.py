@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from director._executors.base import NeverStarted
 from director._scheduler.wakeups import wake_up
-from director._untrusted.objects import describe
+from director._untrusted.objects import ForeignError, describe, is_a
 from director.errors import DeviceLost
 
 if TYPE_CHECKING:
@@ -200,7 +200,8 @@ class LoadBackoff:
     def failed(self, model: Model[Any], slot: Slot, error: BaseException) -> None:
         """From any thread: the load of `model` by `slot` has raised `error`."""
         delay, until = self._residency.fail(model, slot, self._clock.time())
-        self._loop_channel.call(self._wait, model._kept(), slot.place, delay, until, describe(error))
+        told = str(error) if is_a(error, ForeignError) else describe(error)
+        self._loop_channel.call(self._wait, model._kept(), slot.place, delay, until, told)
 
     def stop(self) -> None:
         """The Director closes: try nothing again."""
