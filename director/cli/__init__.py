@@ -15,7 +15,7 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from director import __version__
-from director.cli._console import Parser, escape_logs_and_errors, print_error, trace_of
+from director.cli._console import Parser, escape_logs_and_errors, open_closed_streams, print_error, trace_of
 from director.cli._status import (
     DONE,
     FAILED,
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 some items failed, 2 usage, 3 halted by ``--halt``, 4 refused to write over
         results or to resume, 130 and 143 interrupted, 141 when the reader of the standard output has closed it.
     """
+    open_closed_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
     parser = _parser_for(arguments)
     try:

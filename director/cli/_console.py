@@ -27,6 +27,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 
+def open_closed_streams() -> None:
+    """Open the standard streams that this process was started without.
+
+    Else the next file that is opened, perhaps that of the results, has the descriptor of one, and what native code and
+    programs print goes there. What is printed is dropped; writing to the descriptor of the standard output fails, so
+    results that were to go there are not lost in silence.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        held = os.open(os.devnull, os.O_RDWR if name == "stderr" else os.O_RDONLY)
+        if held != number:  # the descriptor is that of something else by now
+            os.close(held)
+        mode = "r" if name == "stdin" else "w"
+        setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for the life of the process
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
     """Lines of a table; the first `left` columns are aligned left, the rest right.
 

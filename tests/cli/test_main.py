@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -151,3 +152,40 @@ def test_a_broken_pipe_ends_a_command_quietly() -> None:
     shown = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=buffered)
     os.close(writer)
     assert (shown.returncode, shown.stderr) == (141, "")
+
+
+CLOSED = ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"]
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_without_a_standard_stream_a_command_does_its_work(closed: str, tmp_path: Path) -> None:
+    """Their descriptors are not those of the results, into which what a function prints would go."""
+    (tmp_path / "items").write_text("a\nb\n")
+    (tmp_path / "fn.py").write_text(
+        "import os\n"
+        "def show(device, item):\n"
+        "    for number in (0, 1, 2):\n"
+        "        try:\n"
+        "            os.write(number, b'printed')\n"
+        "        except OSError:\n"
+        "            pass\n"
+        "    print('printed')\n"
+        "    return item\n"
+    )
+    command = f"{sys.executable} -W error -m director run fn.py:show items --lines --devices cpu:1 -o results {closed}"
+
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    results = (tmp_path / "results").read_text()
+    assert [json.loads(line)["result"] for line in results.splitlines()] == ["a", "b"]
+
+
+def test_results_for_a_closed_standard_output_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "items").write_text("1\n")
+    command = f"{sys.executable} -m director run builtins:divmod items --lines --devices cpu:1 >&-"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the results can't be written" in done.stderr
+    assert "Traceback" not in done.stderr
