@@ -245,6 +245,25 @@ class Unreadable:
         return fail, (None, "unreadable")
 
 
+class Leaves:
+    """Exits where it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+class LeavesHere:
+    """Exits where it is pickled."""
+
+    def __reduce__(self) -> Any:
+        sys.exit(4)
+
+
+def leave(_device: object, items: list[Any]) -> list[Any]:
+    """Each item; in place of a -1, what exits where it is pickled."""
+    return [LeavesHere() if item == -1 else item for item in items]
+
+
 def report_unreadable(_device: object, number: int) -> int:
     """Report what can't be read."""
     director.report(Unreadable())

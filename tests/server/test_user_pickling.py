@@ -90,6 +90,20 @@ async def test_an_argument_may_submit_while_it_is_pickled(make: Make) -> None:
     assert (await within(job), await within(inner[0])) == (2, 4)
 
 
+@pytest.mark.parametrize("executor", ["thread", "process"])
+async def test_an_item_of_a_batch_that_exits_as_it_is_pickled_or_unpickled_fails_alone(
+    make: Make, executor: str
+) -> None:
+    director = await make(executor=executor)
+    leave = director.function(served.leave, max_batch_size=4)
+
+    jobs = [leave.submit(item) for item in (1, served.Leaves(), -1, 2)]
+    await within(asyncio.wait(jobs))
+
+    assert [jobs[0].result(), jobs[3].result()] == [1, 2]
+    assert [str(job.exception()) for job in jobs[1:3]] == ["3", "4"]
+
+
 async def test_a_job_whose_director_closes_while_it_is_pickled_has_an_end(make: Make) -> None:
     director = await make()
     loop = asyncio.get_running_loop()

@@ -109,7 +109,7 @@ def call_batch(resource: Any, items: list[tuple[bytes, Any]]) -> Any:
     for index, (_, content) in enumerate(items):
         try:
             (value,), retried[index], *trace = loaded(content)
-        except Exception as error:  # noqa: BLE001 - raised by its class
+        except BaseException as error:  # noqa: BLE001 - raised by its class
             outcomes[index] = _raised(error, ())
             continue
         sent.append(index)
@@ -258,10 +258,10 @@ def _outcome(result: Any, fn: Any, retry_on: Any) -> Any:
     """The result of one item, or what stands for its error."""
     try:
         return _raised(result, retry_on) if isinstance(result, Exception) else _sent(result, fn)
-    except Exception as error:  # noqa: BLE001 - raised by its class
+    except BaseException as error:  # noqa: BLE001 - raised by its class
         return _raised(error, ())
 
 
-def _raised(error: Exception, retry_on: Any) -> CallRaised:
+def _raised(error: BaseException, retry_on: Any) -> CallRaised:
     kind = RetriedCallRaised if is_one_of(error, retry_on) else CallRaised
     return kind(tuple(pack_error(error)))
