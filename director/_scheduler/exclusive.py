@@ -117,11 +117,13 @@ def query(step: Callable[Concatenate[Self, P], T]) -> Callable[Concatenate[Self,
     @wraps(step)
     def ask(self: Self, *args: P.args, **kwargs: P.kwargs) -> T:
         with self._lock:
-            was_deciding, self._is_deciding = self._is_deciding, True
+            if self._is_deciding:
+                return step(self, *args, **kwargs)
             try:
+                self._is_deciding = True
                 return step(self, *args, **kwargs)
             finally:
-                self._is_deciding = was_deciding
+                self._is_deciding = False
 
     return ask  # type: ignore[return-value]  # mypy knows the wrapper's `self` by name
 
