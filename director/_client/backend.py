@@ -234,6 +234,8 @@ class ServedDirector:
 
     async def drain(self, timeout: float | None = None) -> None:
         """Wait until none of our jobs waits or runs, for at most `timeout` seconds."""
+        for link in self.queue.links():
+            link.peer.send(Kind.DRAINING)
         if await self.lifecycle.idle.wait(timeout, self._clock, for_abandoned=False):
             self.instrumentation.drained()
 

@@ -66,7 +66,7 @@ class StreamChannel(Generic[T]):
         self._timer: Timer | None = None
         self.was_crossed = False  # a value was accepted
         self.on_take: Callable[[], None] | None = None
-        """Called on the event loop after each `take`; for a writer there that must not wait."""
+        """Called on the event loop after each `take`; for a writer there that must not wait: it keeps to `size`."""
         self.on_cut: Callable[[SlowReader], None] | None = None
         """Called on the event loop when the channel is cut; for the same writer, which may put nothing more."""
 
@@ -97,7 +97,7 @@ class StreamChannel(Generic[T]):
             if self._is_over:
                 raise asyncio.CancelledError
             call: Callable[[], None] | None = None
-            if has_room := len(self._values) < self._size:
+            if has_room := self.on_take is not None or len(self._values) < self._size:
                 self._values.append(value)
                 is_first, self.was_crossed = not self.was_crossed, True
                 if self._is_awaited:

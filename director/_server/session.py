@@ -101,6 +101,7 @@ class Session:
         self.pid = pid
         self.row = row
         self.is_welcome = False  # it has the devices
+        self.is_draining = False
         self._is_closing = False  # its Director: it submits nothing more
         self._server = host
         self._loop = loop
@@ -197,6 +198,10 @@ class Session:
                 self._plans.forget(message.number)
             elif kind == Kind.EXPLAIN:
                 self._ask(self._explain(message.number, message.head))
+            elif kind == Kind.DRAINING:
+                self.is_draining = True
+                for pump in self._streams.values():
+                    pump.channel.stop_waiting()
             elif kind == Kind.CLOSING:
                 self._ask_to_end(message.number)
             elif kind == Kind.SHOW:

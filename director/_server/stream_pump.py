@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 class Application(Protocol):
     """The application; see `director._server.session.Session`."""
 
+    @property
+    def is_draining(self) -> bool:
+        """No generator waits for its reader without limit."""
+
     def send_value(self, number: int, job: ScheduledJob[Any], value: Content) -> None:
         """Send a value. Raises `OSError` if there is no memory or no descriptor left."""
 
@@ -44,7 +48,7 @@ class StreamPump:
         self._finish: Any = None
         self.job: ScheduledJob[Any]  # set before the event loop receives values
         self.channel: StreamChannel[Any] = StreamChannel(
-            size, limit, lambda: is_patient, clock, backend.call, self._send
+            size, limit, lambda: is_patient and not session.is_draining, clock, backend.call, self._send
         )
         self.channel.expect()
 
@@ -66,13 +70,14 @@ class StreamPump:
 
     def _send(self) -> None:
         channel = self.channel
-        while self._room and (channel.has_value or not channel.expect()):
+        # When the job is over all that is left, so that its end waits for no reader; the application has room for that.
+        while (self._room > 0 or self._finish is not None) and (channel.has_value or not channel.expect()):
             self._room -= 1
             try:
                 self._session.send_value(self._number, self.job, channel.take())
             except OSError as problem:  # there is no memory or no descriptor left
                 channel.close_reader()
                 self._session.not_sent(self._number, problem)
-        if self._finish is not None and not channel.has_value:
+        if self._finish is not None:
             finish, self._finish = self._finish, None
             finish()

@@ -44,6 +44,11 @@ async def within(waited: Awaitable[Any]) -> Any:
     return await asyncio.wait_for(waited, PATIENCE)
 
 
+async def collect(stream: Any) -> list[Any]:
+    """All its values."""
+    return [value async for value in stream]
+
+
 def wait_unnoticed(path: Path) -> None:
     """Wait for a file, while the event loop hears nothing."""
     end = time.monotonic() + PATIENCE
@@ -85,6 +90,40 @@ async def test_a_stream_that_nobody_reads_is_cut_though_the_generator_would_wait
     with pytest.raises(SlowReader):
         await within(stream.job)
     assert await within(director.run(served.add, 1, 1)) == 2
+
+
+async def test_closing_does_not_wait_for_the_reader_of_a_stream(make: Make) -> None:
+    director = await make()
+    stream = director.stream(served.count, 100, buffer=4, slow_reader_timeout=0.05)
+    assert await anext(stream) == 0
+
+    await within(director.close())
+
+    with pytest.raises(SlowReader):
+        await within(stream.job)
+
+
+async def test_a_generator_that_has_ended_waits_for_no_reader(make: Make) -> None:
+    director = await make()
+    stream = director.stream(served.count, 8, buffer=4, on_slow_reader="wait")
+    assert await anext(stream) == 0
+
+    await within(stream.job)
+
+    assert await within(collect(stream)) == [*range(1, 8)]
+
+
+async def test_a_reader_that_stops_reading_is_told_so_after_the_values(make: Make) -> None:
+    director = await make()
+    stream = director.stream(served.count, 100, buffer=4, on_slow_reader="cancel", slow_reader_timeout=0.05)
+    assert await anext(stream) == 0
+
+    with pytest.raises(SlowReader):
+        await within(stream.job)
+
+    assert [await anext(stream) for _ in range(4)] == [1, 2, 3, 4]
+    with pytest.raises(SlowReader):
+        await within(collect(stream))
 
 
 async def test_progress_that_cannot_be_unpickled_costs_no_other_message(make: Make) -> None:

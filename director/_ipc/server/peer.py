@@ -46,6 +46,7 @@ class Kind:
     RELEASE = 7  # a lease is over
     PING = 8  # answered by a PONG
     CLOSING = 9  # the application closes: its jobs that wait end, its calls are asked to; answered by ANSWERED
+    DRAINING = 16  # the application drains: no generator waits for its reader without limit
     UNLOAD = 10  # unload the model that the head numbers; answered by ANSWERED
     EXPLAIN = 11  # say what the job waits for that the head numbers; answered by ANSWERED
     FORGET = 12  # no job will have the function or model with this number any more
@@ -72,7 +73,7 @@ _NOT_OF_JOBS = frozenset(
     {
         *(Kind.HELLO, Kind.FUNCTION, Kind.MODEL, Kind.FORGET, Kind.OPTIONS, Kind.PING, Kind.CLOSING, Kind.UNLOAD),
         *(Kind.EXPLAIN, Kind.WELCOME, Kind.REFUSED, Kind.LOGGED, Kind.STATS, Kind.PONG, Kind.ANSWERED, Kind.COUNTS),
-        *(Kind.SHOW, Kind.ASSIGN),
+        *(Kind.SHOW, Kind.ASSIGN, Kind.DRAINING),
     }
 )
 
