@@ -271,7 +271,7 @@ class ServedDirector:
     def _end_unsent(self) -> None:
         """Fail the jobs that no server has got."""
         self.lifecycle.endings.withdraw(
-            partial(self.queue.remove_all, state=JobState.FAILED, of=self.queue.unsent), self.lifecycle.end_closed
+            partial(self.queue.remove_unsent, state=JobState.FAILED), self.lifecycle.end_closed
         )
 
     def _abort(self, grace: float) -> None:

@@ -16,7 +16,7 @@ from director._runtime.retries import RetryPolicy
 from director.errors import DirectorClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable
 
     from director._client.encoding import Encoder, PackedJob
     from director._client.link import Link
@@ -123,9 +123,17 @@ class ServerQueue:
             self.cancel(job)
             return True
 
-    def remove_all(self, into: Jobs, state: JobState, of: Container[ScheduledJob[Any]] | None = None) -> None:
-        """Add waiting jobs, or those `of` these, to `into`, by age; then set their `state`."""
-        jobs = [job for _, job in sorted(self.waiting.items()) if of is None or job in of]
+    def remove_all(self, into: Jobs, state: JobState) -> None:
+        """Add waiting jobs to `into`, by age; then set their `state`."""
+        self._remove_all([job for _, job in sorted(self.waiting.items())], into, state)
+
+    def remove_unsent(self, into: Jobs, state: JobState) -> None:
+        """The same of those that no server has got, also while a thread pickles them."""
+        with self._lock:
+            sent = {job for link in self.links() for job in link.calls.values()}
+            self._remove_all([job for _, job in sorted(self.waiting.items()) if job not in sent], into, state)
+
+    def _remove_all(self, jobs: list[ScheduledJob[Any]], into: Jobs, state: JobState) -> None:
         into.extend(jobs)
         for job in jobs:
             self.remove(job, state)
