@@ -115,7 +115,9 @@ class JobMessages:
             return
         device = self._queue.slots[message.slot].device.label if message.slot >= 0 else "the server"
         error, _ = error_of(value_of(message), device)
-        if job.state is _QUEUED and message.slot >= 0:
+        # A lease that has begun was told so before: this one's model could not be loaded.
+        is_lease = isinstance(job.fn, LocalCall) and job.fn.given() is None
+        if job.state is _QUEUED and message.slot >= 0 and not is_lease:
             self._begin(link, job, message)
         if isinstance(job.fn, LocalCall):
             with suppress(BaseException):

@@ -350,7 +350,7 @@ class JobLifecycle:
         if (options.retries or options.batch_rule is not None or never_started) and self.retries.retry(job, error):
             return
         if is_a(error, NeverStarted):  # which is internal
-            error = DirectorClosed("closed") if self.is_closing else DeviceLost(error.device, error.reason)
+            error = DirectorClosed("closed") if job.owner.is_closing else DeviceLost(error.device, error.reason)
         job.drop_inputs()
         if job.done():  # it was cancelled, or its time was up
             if self._reports_ends:

@@ -129,7 +129,7 @@ class Retries:
 
     def retry(self, job: ScheduledJob[Any], error: BaseException) -> bool:
         """Have a job that has just failed tried again, now or later; False if it is not worth it, or it is over."""
-        retry = self._policy.plan(job, error)
+        retry = None if job.owner.is_closing else self._policy.plan(job, error)
         if retry is None or not self.hold(job, retry, error):
             return False
         if retry.delay:

@@ -20,6 +20,7 @@ from director._ipc.server.queue_counts import APPLICATIONS, SIZE, QueueCounts
 from director._jobs.current import here
 from director._jobs.options import BatchRule
 from director._server.device_turns import DeviceTurns
+from director._server.lease import ServedLease
 from director._server.models import ServedModels
 from director._server.session import Session
 from director._server.shown import ShownDirector
@@ -216,16 +217,21 @@ class Host:
     def look_at_started(self) -> None:
         """Have applications told of the calls that run; of one that has ended its outcome says that it had begun."""
         self._is_looking = False  # first: a call that begins from now on is seen the next time
+        loading: list[Slot] = []
         while self._started:
             slot = self._started.pop()
             jobs = slot.current_jobs()
             if not jobs or self._told.get(slot.number) == jobs[0].id:
+                continue
+            if isinstance(lease := jobs[0].fn, ServedLease) and not lease.has_begun:
+                loading.append(slot)  # it is told when it has
                 continue
             self._told[slot.number] = jobs[0].id
             for job in jobs:
                 if job.started_at is not None and not job.done() and (found := self._jobs.get(job.id)) is not None:
                     session, number = found
                     session.started(number, slot.number, job.started_at)
+        self._started.update(loading)
 
     # ----
 

@@ -23,17 +23,22 @@ class ServedLease(LocalCall):
     __name__ = "lease"
 
     def __init__(self, begun: Callable[[], None]) -> None:
-        self._begun = begun
+        self._tell = begun
+        self.has_begun = False  # else its model has not been loaded
         self._returned = Flag()
 
     def __call__(self, _resource: Any) -> None:
-        self._begun()
+        self._begin()
         self._returned.wait()
 
     def run_locally(self, _device: Device, _make: Callable[[Callable[[], Any]], Any]) -> None:
         """On the thread of a slot that makes its calls in another process."""
-        self._begun()
+        self._begin()
         self._returned.wait()
+
+    def _begin(self) -> None:
+        self.has_begun = True
+        self._tell()
 
     def release(self) -> None:
         """From any thread: the lease is over."""

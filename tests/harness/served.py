@@ -35,6 +35,13 @@ def hold(_device: object, pipe: str) -> int:
     return os.getpid()
 
 
+def hold_and_fail(device: object, pipe: str, log: str) -> None:
+    """The same, and raise; the file has a line for each call."""
+    note(device, log, "called")
+    hold(device, pipe)
+    raise Odd(1, "held")
+
+
 def wait_cancelled(_device: object, marker: str) -> None:
     """Return when the job is cancelled, and say so."""
     Path(f"{marker}.begun").touch()

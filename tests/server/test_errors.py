@@ -79,6 +79,16 @@ async def test_a_load_that_fails_says_where(make: Make, executor: str, caplog: p
     assert "if there are any: Odd: (1, 'no such file')" in caplog.text
 
 
+async def test_a_lease_whose_model_can_not_be_loaded_is_not_given(make: Make) -> None:
+    director = await make()
+
+    with pytest.raises(served.Odd):
+        async with director.lease(model=Model(partial(served.fail, second="no such file"))):
+            pytest.fail("it was given")
+    async with director.lease(model=Model(served.load)) as device:
+        assert device in director.devices
+
+
 async def test_equal_models_of_one_application_are_two_and_those_of_several_one(make: Make) -> None:
     one, two = await make(), await make()
     mine = [Model(served.load) for _ in range(2)]

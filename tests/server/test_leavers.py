@@ -240,6 +240,21 @@ async def test_a_call_that_has_begun_unnoticed_has_its_grace(make: Make, hold: C
     assert held.state is JobState.SUCCEEDED
 
 
+async def test_nothing_is_tried_again_while_the_director_closes(
+    make: Make, hold: Callable[[], Holder], tmp_path: Path
+) -> None:
+    director, holder, log = await make(), hold(), tmp_path / "log"
+    failing = director.submit(served.hold_and_fail, holder.path, str(log), retries=5, retry_on=served.Odd)
+    waiting = director.submit(served.add, 1, 1)
+    waiting.add_done_callback(lambda _: holder.let_go())
+    await holder.begun()
+
+    await within(director.close(0, grace=2 * PATIENCE))
+
+    assert isinstance(failing.exception(), served.Odd)
+    assert log.read_text() == "called\n"
+
+
 async def test_jobs_that_an_old_server_has_are_cancelled_and_waited_for(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
