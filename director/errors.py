@@ -130,7 +130,9 @@ class JobTimeout(JobError, TimeoutError):
         option: Literal["deadline", "start_within", "timeout"] | None = None,
         seconds: float | None = None,
     ) -> None:
-        super().__init__(*((phase,) if option is None else (phase, option, seconds)))
+        super().__init__(phase)  # of three arguments an `OSError` would make an error number, a text and a file's name
+        if option is not None:
+            self.args = phase, option, seconds
         self.phase = phase
         self.option = option
         self.seconds = seconds

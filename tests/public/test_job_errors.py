@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import functools
 import gc
+import pickle
 import threading
 import traceback
 import weakref
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness.gates import PATIENCE, outcome, until
 
-from director import Director, JobState, Model, QueueFull
+from director import Director, JobState, Model, QueueFull, errors
+from director.testing import simulated_devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -263,3 +266,34 @@ def test_a_refusal_names_the_option_that_waits_wherever_it_is_raised(retry_after
 
     assert message.endswith("To wait for room, pass when_full='wait'.")
     assert ("Retry in about 0.5 s." in message) is (retry_after is not None)
+
+
+DEVICE = simulated_devices(1)[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [
+        (errors.QueueFull, (2, 3, 0.5, "acme")),
+        (errors.DeadlineUnreachable, (1.0, 2.0)),
+        (errors.DirectorClosed, ("closed",)),
+        (errors.PlacementError, ("why",)),
+        (errors.JobTimeout, ("queued",)),
+        (errors.JobTimeout, ("queued", "start_within", 0.5)),
+        (errors.JobTimeout, ("running", "timeout", 3)),
+        (errors.WorkerDied, (-9, DEVICE)),
+        (errors.JobAborted, (1.0,)),
+        (errors.BatchMismatch, ("double", 4, "3 results")),
+        (errors.SlowReader, (3.0, 16)),
+        (errors.NoDevices, ("why",)),
+        (errors.DiscoveryError, ("why",)),
+        (errors.DeviceLost, (DEVICE, "why")),
+    ],
+)
+def test_the_arguments_of_an_error_of_ours_are_its_facts(kind: type[errors.DirectorError], facts: Any) -> None:
+    """`JobTimeout` is an `OSError` too, whose arguments would be an error number, a text and the name of a file."""
+    error = kind(*facts)
+    for same in (error, pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert same.args == facts
+        assert str(same) == str(error)
+        assert getattr(same, "errno", None) is getattr(same, "filename", None) is None
