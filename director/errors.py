@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from signal import Signals
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -132,7 +132,7 @@ class JobTimeout(JobError, TimeoutError):
     ) -> None:
         super().__init__(phase)  # of three arguments an `OSError` would make an error number, a text and a file's name
         if option is not None:
-            self.args = phase, option, seconds
+            self.args: tuple[Any, ...] = (phase, option, seconds)
         self.phase = phase
         self.option = option
         self.seconds = seconds
