@@ -9,7 +9,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from director._devices.device_errors import free_caches
-from director._ipc.exceptions import pack_error
+from director._ipc.exceptions import RemoteError, pack_error
 from director._untrusted.objects import describe
 from director.errors import JobError
 
@@ -56,7 +56,8 @@ def dumps(value: Any) -> bytes:
 def packed_error(error: BaseException) -> tuple[Payload, bool]:
     """In the actor: an exception as it is sent, and whether the device can't be used any more."""
     fields = error_fields(error)
-    return (pickle.dumps(fields), [], []), fields[-1] is not None and fields[-1][0] == "sticky"
+    fault = RemoteError(*fields).fault
+    return (pickle.dumps(fields), [], []), fault is not None and fault[0] == "sticky"
 
 
 def error_fields(error: BaseException) -> tuple[Any, ...]:
