@@ -71,7 +71,7 @@ class Link:
             ValueError: Its options are too long.
             OSError: There is no memory or no descriptor left for its function or model.
         """
-        self.calls[job.id] = job  # first: from another thread's message the server may answer before this returns
+        self.calls[job.id] = job  # first: if this is not the event loop's thread, the answer may come before it returns
         try:
             for named in packed.named:
                 self._tell(named)
